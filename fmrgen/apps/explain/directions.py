@@ -58,10 +58,9 @@ class GeneratedMoves:
             self.generator.row_seeds = [row_seed(0, self.ids[place]) for place in batch_places.tolist()]
             latents = self.generator.encode(batch, self.labels[batch_places])
             free.append(latents.free)
-            fixed.append(latents.fixed)
-        if fixed[0] is None:
-            return Latents(torch.cat(free).float())
-        return Latents(torch.cat(free).float(), torch.cat(fixed))
+            if latents.fixed is not None:
+                fixed.append(latents.fixed)
+        return Latents(torch.cat(free).float(), torch.cat(fixed) if fixed else None)
 
     @torch.no_grad()
     def _decoded(self, free: Tensor, at: np.ndarray) -> Tensor:

@@ -68,7 +68,8 @@ def diff(
 
     if until not in (None, "decided"):  # `--until decided` is how the flag was spelt before
         raise UserError("--until: use --until-decided, which takes no value, or leave it out to test all rows")
-    (old_name, of_old), (new_name, of_new) = (parse_classifier(text) for text in (old, new))
+    old_name, old_section = parse_classifier(old)
+    new_name, new_section = parse_classifier(new)
     loaded = load_recipe(recipe, limited(limit, overrides))
     _check_files(junit, summary)
 
@@ -91,56 +92,60 @@ def diff(
     display.quiet_libraries()
     is_first = is_first_process()
     show = not quiet and is_first
-    found = run(
+    outcome = run(
         loaded,
         output,
-        old=of_old,
-        new=of_new,
+        old=old_section,
+        new=new_section,
         until_decided=until_decided or until is not None,
         conditions=explained,
         seed=seed,
-        job_progress=lambda made: progress.job_progress(made, show),
+        job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
         on_note=display.print_note,
     )
     if is_first:
-        title, named = f"{old_name} → {new_name} on {recipe}", {"OLD": old, "NEW": new}
-        prepare_folder(output / "diff")
-        sides = split_folders(loaded, output, of_old, of_new)
-        proven: list[str] = []
-        if explained and found.rows < found.source_rows:
-            proven.append("explain was left out, for it needs the whole split; run the same without --until-decided")
+        title = f"{old_name} → {new_name} on {recipe}"
+        networks = {"OLD": old, "NEW": new}
+        folder = output / "diff"
+        prepare_folder(folder)
+        sides = split_folders(loaded, output, old_section, new_section)
+        new_failures: list[str] = []
+        if explained and outcome.rows < outcome.source_rows:
+            new_failures.append(
+                "explain was left out, for it needs the whole split; run the same without --until-decided"
+            )
         elif explained:
-            proven += _proven(sides[BROKE].paths, output / "diff", show)
-        write_diff(found, output / "diff", sides, title, named, proven)
-        _write_files(
-            junit, diff_junit(found, title, named, proven), summary, diff_markdown(found, title, named, proven)
-        )
+            new_failures = _explain_broken(sides[BROKE].paths, folder, show)
+        write_diff(outcome, folder, sides, title, networks, new_failures)
+        report = diff_junit(outcome, title, networks, new_failures)
+        markdown = diff_markdown(outcome, title, networks, new_failures)
+        _write_files(junit, report, summary, markdown)
         if as_json:
-            display.print_json(found)
+            display.print_json(outcome)
         elif not quiet:
-            display.print_table(main_table(found), title)
-            display.print_table(pair_table(found), "by pair of classes")
-            for line in (*condition_lines(found), *proven):
+            display.print_table(main_table(outcome), title)
+            display.print_table(pair_table(outcome), "by pair of classes")
+            for line in (*condition_lines(outcome), *new_failures):
                 display.print_line(line)
-            display.print_line(str(output / "diff/diff.html"))
-        (display.print_note if as_json else display.print_line)(verdict_line(found))
-    Processes().gather(None)  # a launcher ends all as soon as one exits with 1
-    raise typer.Exit(int(found.verdict == "broke more"))
+            display.print_line(str(folder / "diff.html"))
+        _print_verdict(verdict_line(outcome), as_json)
+    Processes().gather(None)  # a launcher ends all processes as soon as one exits with 1
+    raise typer.Exit(int(outcome.verdict == "broke more"))
 
 
-def _proven(broke: "SplitPaths", folder: Path, show: bool) -> list[str]:
-    """What NEW fails on where the oracle sees the class and OLD too, which are the panel of the split `broke`."""
+def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> list[str]:
+    """Explain the split `broke` into `folder`; return lines on what NEW fails on and OLD does not."""
     from fmrgen.apps.explain.explain import explain
     from fmrgen.apps.explain.report import summary_lines, write_explanation
     from fmrgen.progress import terminal as progress
 
     try:
         with progress.row_progress("explain", show) as on_attributes:
-            found = explain(f"{broke.root}:{broke.name}", trust=True, on_attributes=on_attributes)
+            explanation = explain(f"{broke.root}:{broke.name}", trust=True, on_attributes=on_attributes)
     except UserError as error:
-        return [str(error)]  # as of too few rows: the diff stands all the same
-    write_explanation(found, folder)
-    return summary_lines(found)
+        return [str(error)]  # for example, too few rows: the diff is complete without it
+    write_explanation(explanation, folder)
+    return summary_lines(explanation)
 
 
 def gate(
@@ -182,7 +187,8 @@ def gate(
     if (split is None) == (recipe is None):
         raise UserError("gate: name a SPLIT, or pass --recipe RECIPE")
     _check_files(junit, summary)
-    (_, new), (_, old) = (parse_classifier(text) for text in (candidate, baseline))
+    _, candidate_section = parse_classifier(candidate)
+    _, baseline_section = parse_classifier(baseline)
     if split is not None:
         check_there(split)
     loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
@@ -205,43 +211,53 @@ def gate(
     is_first = is_first_process()
     show = not quiet and is_first
     if loaded is not None:
-        found = gate_on_own_splits(
+        outcome = gate_on_own_splits(
             loaded,
             output,
-            candidate=new,
-            baseline=old,
+            candidate=candidate_section,
+            baseline=baseline_section,
             max_drop=max_drop,
             seed=seed,
-            job_progress=lambda made: progress.job_progress(made, show),
+            job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
             on_note=display.print_note,
         )
     else:
         with progress.split_progress(show) as on_rows:
-            found = run(
+            outcome = run(
                 split,
-                candidate=new,
-                baseline=old,
+                candidate=candidate_section,
+                baseline=baseline_section,
                 max_drop=max_drop,
                 batch_size=batch_size,
                 seed=seed,
                 trust=trust,
                 on_rows=on_rows,
             )
-    named = split or f"own splits of {recipe}"
+    title = split or f"own splits of {recipe}"
     if is_first:
-        _write_files(junit, gate_junit(found, named), summary, gate_markdown(found, named))
+        _write_files(junit, gate_junit(outcome, title), summary, gate_markdown(outcome, title))
         if as_json:
-            display.print_json(found)
+            display.print_json(outcome)
         elif not quiet:
-            display.print_table(gate_table(found), named)
-        for line in [*found.notes, *condition_lines(found), *alarm_lines(found)]:
+            display.print_table(gate_table(outcome), title)
+        for line in [*outcome.notes, *condition_lines(outcome), *alarm_lines(outcome)]:
             display.print_note(line)
-        (display.print_note if as_json else display.print_line)(verdict_line(found))
+        _print_verdict(verdict_line(outcome), as_json)
     Processes().gather(None)
-    raise typer.Exit(_GATE_STATUS[found.verdict])
+    raise typer.Exit(_GATE_STATUS[outcome.verdict])
+
+
+def _print_verdict(line: str, as_json: bool) -> None:
+    from fmrgen.cli import display
+
+    if as_json:
+        display.print_note(line)  # stdout has the JSON
+    else:
+        display.print_line(line)
 
 
 def _check_files(*paths: Path | None) -> None:
+    """Raise UserError for a path that no file can be written to."""
     for path in paths:
         if path is not None and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
@@ -249,14 +265,15 @@ def _check_files(*paths: Path | None) -> None:
             raise UserError(f"{path}: there is no such folder as {path.parent}")
 
 
-def _write_files(junit: Path | None, of_junit: bytes, summary: Path | None, of_summary: str) -> None:
+def _write_files(junit: Path | None, report: bytes, summary: Path | None, markdown: str) -> None:
+    """Write the JUnit report, and append the Markdown to the summary, where the user named files for them."""
     from fmrgen.files import write_atomically
 
     if junit is not None:
-        write_atomically(junit, of_junit)
+        write_atomically(junit, report)
     if summary is not None:
         with summary.open("a", encoding="utf-8") as file:
-            file.write(of_summary)
+            file.write(markdown)
 
 
 COMMANDS = [Command("diff", "Compare", diff), Command("gate", "Compare", gate)]

@@ -37,9 +37,9 @@ ORIGINALS = 300  # that are changed, where there are as many
 # Trainings of one recipe that differ by their seed alone are up to 16 points apart under some condition (six LeNets,
 # thirty ordered pairs). So a network counts as worse under one if it loses significantly more than this share there.
 OF_ANOTHER_SEED = 0.1
-_WITHOUT_ORACLE = 0.5  # the largest dose at which nobody has to look whether an image still shows its class
-_TOGETHER = 64
-_LARGEST_EXPONENT = 700.0
+_MAX_DOSE_UNCHECKED = 0.5  # up to which an image shows its class without an oracle to confirm it
+_BATCH = 64
+_MAX_LOG_E = 700.0  # exp of more overflows a float
 
 
 def compare_on_recipe(
@@ -61,7 +61,7 @@ def compare_on_recipe(
         new: the network that may be worse.
         device: of the models.
         margin: as of `compare_under_changes`.
-        error: likewise.
+        error: as of `compare_under_changes`.
 
     Returns:
         The conditions, as of `compare_under_changes`.
@@ -75,7 +75,7 @@ def compare_on_recipe(
 
 
 class NoOracle(Oracle):
-    """Stands where no oracle can be had; nobody asks it."""
+    """A placeholder if the oracle can't be loaded; it is never called."""
 
     def judge(self, images: Tensor, originals: Originals | None = None) -> Judgement:
         raise NotImplementedError
@@ -92,20 +92,20 @@ def compare_under_changes(
 ) -> list[Condition]:
     """Compare two networks on originals of a split, changed by each attribute in both directions.
 
-    An image counts if the oracle accepts it, which is asked where the networks disagree. Without an oracle changes are
-    half as large at most, so that an image still shows its class.
+    An image counts if the oracle accepts it; only images on which the networks disagree are shown to it. Without an
+    oracle changes are at most half as large, so that an image still shows its class.
 
     Args:
         rows: of the split, judged by the new network and the oracle.
         old: the network to compare with, which answers in the same labels.
-        has_oracle: whether the oracle may be asked.
+        has_oracle: whether `rows` has an oracle that works.
         margin: the share by which more may break than is fixed, from 0 to less than 1.
         error: the probability of calling any condition worse by mistake.
         attributes: to change.
 
     Returns:
-        A condition for each attribute and direction, the strongest evidence first; none where the networks have no
-        original right together.
+        A condition for each attribute and direction, the strongest evidence first; none if there is no original that
+        both networks have right.
     """
     before = replace(rows, judges=rows.judges._replace(classifier=old))
     both_right = (rows.answers(rows.originals) == rows.labels) & (before.answers(before.originals) == rows.labels)
@@ -114,23 +114,15 @@ def compare_under_changes(
         return []
     seeds = [row_seed(0, int(example_id), "order") for example_id in new_rows.columns["id"]]
     order = np.argsort(seeds, kind="stable")  # evidence depends on the order, so it is drawn once for each example
-    doses = DOSES if has_oracle else [dose for dose in DOSES if dose <= _WITHOUT_ORACLE]
-    enough = 2 * len(attributes) / error
+    doses = [dose for dose in DOSES if has_oracle or dose <= _MAX_DOSE_UNCHECKED]
+    threshold = 2 * len(attributes) / error  # two directions of each
     conditions = []
     for attribute in attributes:
         for sign, words in ((1, attribute.more), (-1, attribute.less)):
-            broke = np.zeros(len(new_rows), dtype=bool)
-            fixed = np.zeros(len(new_rows), dtype=bool)
-            for start in range(0, len(new_rows), _TOGETHER):
-                part = np.arange(start, min(start + _TOGETHER, len(new_rows)))
-                for dose in doses:
-                    worse, better = _differences(
-                        new_rows.at(part), old_rows.at(part), attribute, sign * dose, has_oracle
-                    )
-                    broke[part] |= worse
-                    fixed[part] |= better
+            amounts = [sign * dose for dose in doses]
+            broke, fixed = _broke_and_fixed(new_rows, old_rows, attribute, amounts, has_oracle)
             capital, _ = log_capital((broke.astype(np.int8) - fixed.astype(np.int8))[order], margin)
-            e_value = math.exp(min(float(capital[-1]), _LARGEST_EXPONENT))
+            e_value = math.exp(min(float(capital[-1]), _MAX_LOG_E))
             condition = Condition(
                 words=words,
                 attribute=attribute.name,
@@ -138,10 +130,25 @@ def compare_under_changes(
                 broke=cast(Estimate, proportion(broke)),
                 fixed=cast(Estimate, proportion(fixed)),
                 e_value=e_value,
-                is_worse=e_value >= enough,
+                is_worse=e_value >= threshold,
             )
             conditions.append(condition)
     return sorted(conditions, key=lambda condition: -condition.e_value)
+
+
+def _broke_and_fixed(
+    new: JudgedImages, old: JudgedImages, attribute: Attribute, amounts: Sequence[float], has_oracle: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which originals broke at some amount of an attribute, and which were fixed at some, bool [N] each."""
+    broke = np.zeros(len(new), dtype=bool)
+    fixed = np.zeros(len(new), dtype=bool)
+    for start in range(0, len(new), _BATCH):
+        batch = np.arange(start, min(start + _BATCH, len(new)))
+        for amount in amounts:
+            worse, better = _differences(new.at(batch), old.at(batch), attribute, amount, has_oracle)
+            broke[batch] |= worse
+            fixed[batch] |= better
+    return broke, fixed
 
 
 def _differences(
@@ -151,8 +158,8 @@ def _differences(
     images = on_byte_grid(attribute.change(new.originals, amount))
     new_right = new.answers(images) == new.labels
     old_right = old.answers(images) == old.labels
-    counts = new_right != old_right
-    if has_oracle and counts.any():
-        differ = np.flatnonzero(counts)
-        counts[differ] = new.at(differ).sees(images[torch.from_numpy(differ).to(images.device)])
-    return counts & old_right, counts & new_right
+    differs = new_right != old_right
+    if has_oracle and differs.any():
+        places = np.flatnonzero(differs)
+        differs[places] = new.at(places).sees(images[torch.from_numpy(places).to(images.device)])
+    return differs & old_right, differs & new_right

@@ -1,8 +1,8 @@
-"""What a new checkpoint broke: each image is moved to where the old network is right and the new one wrong, and the
-reverse, for as long as the oracle sees its class."""
+"""The images that a new checkpoint broke: each image is moved to where the old network is right and the new one wrong,
+and the reverse, for as long as the oracle sees its class."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,18 +33,35 @@ from fmrgen.storage.shards import SplitFolder
 Verdict = Literal["broke more", "fixed more", "no difference"]
 Test = Literal["exact", "sequential"]
 BROKE, FIXED = "broke", "fixed"
-_ORACLE = "oracle"  # what the recipe's oracle is called in the panels
-_TURNS = 20  # in which the shards are made, where it is to stop once it is decided
+_ORACLE = "oracle"  # the name of the recipe's oracle in the panels
+_TURNS = 20  # in which the shards are made if `until_decided`; after each the verdict is computed
 _VERDICTS: dict[str, Verdict] = {"fail": "broke more", "pass": "fixed more", "undecided": "no difference"}
 _COLUMNS = (
-    *("id", "label", "accepted_labels", "valid", "prediction", "loss", "judges", "latent_shift", "control_predictions"),
-    *("original_prediction", "reconstruction_prediction", "reconstruction_oracle_label"),
+    "id",
+    "label",
+    "accepted_labels",
+    "valid",
+    "prediction",
+    "loss",
+    "judges",
+    "latent_shift",
+    "control_predictions",
+    "original_prediction",
+    "reconstruction_prediction",
+    "reconstruction_oracle_label",
 )
 
 
 @dataclass(frozen=True)
 class Control:
-    """On how many of so many images that no step was aimed at the two disagree, in percent."""
+    """The share of control images, at which no step was aimed, on which the networks disagree, in percent.
+
+    Attributes:
+        broke: OLD is right and NEW wrong; None if there are no such images.
+        fixed: the reverse.
+        broke_rows: images that `broke` is a share of.
+        fixed_rows: images that `fixed` is a share of.
+    """
 
     broke: Estimate | None
     fixed: Estimate | None
@@ -54,7 +71,7 @@ class Control:
 
 @dataclass(frozen=True)
 class ChangedClass:
-    """A class: of how many of its originals an image was found, in percent."""
+    """A class, and the share of its originals that broke and that were fixed, in percent."""
 
     name: str
     rows: int
@@ -64,9 +81,15 @@ class ChangedClass:
 
 @dataclass(frozen=True)
 class Changed:
-    """An image that one network has right and the other wrong; `answer` is the wrong one.
+    """An image that one network has right and the other wrong.
 
-    `before` and `after` are the probabilities of the true class, by the one that is right and by the other.
+    Attributes:
+        id: of the original.
+        label: the true class.
+        answer: the wrong prediction.
+        before: the probability of the true class by the network that is right.
+        after: the same by the network that is wrong.
+        latent_shift: how far its latent was moved.
     """
 
     id: int
@@ -78,34 +101,34 @@ class Changed:
 
     @property
     def clarity(self) -> float:
-        """How sure both are: the smaller of what one gives the true class and the other keeps from it."""
+        """How sure both networks are: the smaller of `before` and 1 - `after`."""
         return min(self.before, 1 - self.after)
 
 
 @dataclass(frozen=True)
 class Diff:
-    """What became of two networks on the same originals. Shares are percent of these.
+    """The comparison of two networks on the same originals. Shares are percent of these.
 
     Attributes:
-        verdict: whether NEW broke more than it fixed. By `test`, which is wrong in 5 % of cases at most; `sequential`
-            in 5 % for either answer.
+        verdict: whether NEW broke more than it fixed, by `test`. It is wrong in 5 % of cases at most; if sequential, in
+            5 % for either answer.
         rows: originals that were looked at, of `source_rows`.
         source_rows: originals that the recipe has.
-        old_accuracy, new_accuracy: on these.
-        broke: of how many an image was found that OLD has right and NEW wrong.
+        old_accuracy, new_accuracy: on the originals that were looked at.
+        broke: the share for which an image was found that OLD has right and NEW wrong.
         fixed: the reverse.
-        difference: `broke` less `fixed`, paired.
+        difference: `broke` minus `fixed`, paired.
         low, high: bounds of the difference in the long run. Exact test: the 95 % interval of `difference`. Sequential:
             each holds with 95 %, whenever one looks.
         controls: the same of images as they are (`originals`), of plain reconstructions, and after random steps.
-        classes: the one first in which most more broke than were fixed.
-        pairs: (`broke` or `fixed`, true class, wrong answer) → images, the most first.
+        classes: by `broke` minus `fixed`, the largest first.
+        pairs: (`broke` or `fixed`, true class, wrong answer, number of images), the most frequent first.
         images: under `broke` and `fixed`, the clearest first.
         test: `exact`: McNemar's, two-sided, over all rows, in any order. `sequential`: by betting, row by row.
         p_value: of the exact test.
-        broke_alone, fixed_alone: how many originals only broke, and only were fixed, which is what the test compares.
-        conditions: how both fare on changed originals, the strongest evidence first; none where these were not tried.
-            Where NEW is worse under one of them the verdict is `broke more`, whatever the other images say.
+        broke_alone, fixed_alone: how many originals only broke, and only were fixed; the test compares these.
+        conditions: how both fare on changed originals, the strongest evidence first; none if these were not tried. If
+            NEW is worse under one of them, the verdict is `broke more`, whatever the other images show.
     """
 
     verdict: Verdict
@@ -146,149 +169,187 @@ def diff(
     job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
-    """What NEW broke and what it fixed, as two splits of the same originals.
+    """Return what NEW broke and what it fixed, and make two splits of the same originals to show it.
 
-    In `broke` steps climb NEW's margin of error, OLD has a veto beside the oracle, and the first image at which NEW is
-    wrong is kept, so that it is the least change; in `fixed` the two change places. Goes on where an earlier run
-    stopped. Runs on every process of a launch, with the same outcome on each.
+    In `broke`, steps climb NEW's margin of error, OLD has a veto next to the oracle, and the first image at which NEW
+    is wrong is kept, so that the change is the smallest; in `fixed` the two change places. Continues an earlier run
+    that stopped. Runs on every process of a launch, with the same outcome on each.
 
     Args:
-        recipe: source, generator, oracle and steps; its classifier is passed over.
+        recipe: source, generator, oracle and steps; its classifier is ignored.
         output: the dataset folder.
         old: a classifier, as for `evaluate`.
         new: the one that is to take its place.
-        until_decided: looks each time a share of the shards is made, and leaves the others once the verdict is clear,
-            by a sequential test; the same call without it makes them too, and tests all rows at once, exactly. The
-            source has to be in a random order (`shuffle_seed`).
+        until_decided: test sequentially, each time a share of the shards is made, and skip the rest once the verdict is
+            clear. The same call without it makes the rest too, and tests all rows at once, exactly. The source has to
+            be in a random order (`shuffle_seed`).
         conditions: compare the two on changed originals too (moved, blurred, darker, …), as far as the oracle accepts
-            them. The verdict takes them in, and the errors of both tests together are at most 5 %.
+            them. The verdict depends on them too, and the errors of both tests together are at most 5 %.
         seed: of the order in which the sequential test takes the rows.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with a line on what was found or is left to do.
+
+    Returns:
+        The comparison.
 
     Raises:
         UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
     """
     sections = classifier_section(old), classifier_section(new)
-    if sections[0] == sections[1]:  # under two names it is found where the first split is begun
+    if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
     if until_decided and recipe.source.shuffle_seed is None:
         raise UserError(
             f"{option('until-decided', 'until_decided')}: a verdict on the first rows needs rows in a random order; "
             "set source.shuffle_seed=0"
         )
-    turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)] if until_decided else [None]
+    turns: list[tuple[int, int] | None] = [None]
+    if until_decided:
+        turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)]
     for number, turn in enumerate(turns, start=1):
-        for made in diff_recipes(recipe, *sections):
-            with job_progress(made) as on_progress:
-                make_split(made, output, part=turn, on_progress=on_progress, on_note=on_note)
-        folders = list(split_folders(recipe, output, *sections).values())
-        broke, fixed = (_Side(folder, turns[:number]) for folder in folders)
-        found = _found(broke, fixed, seed=seed if until_decided else None, error=ERROR / 2 if conditions else ERROR)
-        if found.verdict != "no difference" or number >= folders[0].shards:
+        for split_recipe in diff_recipes(recipe, *sections):
+            with job_progress(split_recipe) as on_progress:
+                make_split(split_recipe, output, part=turn, on_progress=on_progress, on_note=on_note)
+        folders = split_folders(recipe, output, *sections)
+        outcome = _compare(
+            _Side(folders[BROKE], turns[:number]),
+            _Side(folders[FIXED], turns[:number]),
+            seed=seed if until_decided else None,
+            error=ERROR / 2 if conditions else ERROR,
+        )
+        if outcome.verdict != "no difference" or number >= folders[BROKE].shards:
             break
     if not conditions:
-        return found
+        return outcome
     processes = Processes()
-    provenance = read_provenance(folders[0].paths)
+    provenance = read_provenance(folders[BROKE].paths)
     work = partial(compare_on_recipe, recipe, provenance, *sections, processes.device, error=ERROR / 2)
-    found = replace(found, conditions=processes.gather(together(processes, work))[0])
-    return replace(found, verdict="broke more") if found.worse else found
+    outcome = replace(outcome, conditions=processes.gather(together(processes, work))[0])
+    if outcome.worse:
+        return replace(outcome, verdict="broke more")
+    return outcome
 
 
 def split_folders(
     recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig
 ) -> dict[str, SplitFolder]:
-    """The folders of the splits `broke` and `fixed`, once they are made."""
-    made = (of.output for of in diff_recipes(recipe, old, new))
-    paths = {side: SplitPaths(Path(output), of.config, of.split) for side, of in zip((BROKE, FIXED), made, strict=True)}
-    return {side: SplitFolder.of(of, read_provenance(of)) for side, of in paths.items()}
+    """Return the folders of the splits `broke` and `fixed`, once they are made.
+
+    Args:
+        recipe: as of `diff`.
+        output: the dataset folder.
+        old: the classifier in use.
+        new: the one that is to take its place.
+    """
+    folders = {}
+    for side, split_recipe in zip((BROKE, FIXED), diff_recipes(recipe, old, new), strict=True):
+        paths = SplitPaths(Path(output), split_recipe.output.config, split_recipe.output.split)
+        folders[side] = SplitFolder.of(paths, read_provenance(paths))
+    return folders
 
 
 def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
-    """The recipes of `broke` and `fixed`."""
+    """Return the recipes of `broke` and `fixed`.
+
+    Args:
+        recipe: as of `diff`.
+        old: the classifier in use.
+        new: the one that is to take its place.
+    """
     perturb = replace(recipe.perturb, objective="margin", keep="first")
-    found = []
-    for side, climbed, kept in ((BROKE, new, old), (FIXED, old, new)):
-        own, other = ("new", "old") if kept is old else ("old", "new")
+    networks = {"old": old, "new": new}
+    recipes = []
+    for side, attacked, veto in ((BROKE, "new", "old"), (FIXED, "old", "new")):
         panel = {
             "kind": "ensemble",
             "rule": "veto",
-            "names": [_ORACLE, other],
-            "oracles": [recipe.oracle, {"kind": "classifier", "classifier": kept}],
+            "names": [_ORACLE, veto],
+            "oracles": [recipe.oracle, {"kind": "classifier", "classifier": networks[veto]}],
         }
+        # All splits of a config have one oracle, and these two have different panels: so each has a config.
+        output = recipe.output.model_dump() | {"config": f"{recipe.output.config}-{side}", "split": attacked}
         changed = {
-            "classifier": climbed,
+            "classifier": networks[attacked],
             "oracle": oracle_config_of(panel, "diff"),
             "perturb": perturb,
             "description": "",
-            # A config is of one oracle, and here they are two panels.
-            "output": OutputConfig.model_validate(
-                recipe.output.model_dump() | {"config": f"{recipe.output.config}-{side}", "split": own}
-            ),
+            "output": OutputConfig.model_validate(output),
         }
-        found.append(recipe.model_copy(update=changed))
-    return found
+        recipes.append(recipe.model_copy(update=changed))
+    return recipes
 
 
 class _Side:
-    """One of the two splits: the images that its own classifier, which was climbed, has wrong, and the other right."""
+    """The rows of one of the two splits: images that the attacked network has wrong, and the other one right."""
 
     def __init__(self, folder: SplitFolder, turns: Sequence[tuple[int, int] | None]) -> None:
         self.provenance: Provenance = read_provenance(folder.paths)
-        of_turns = [folder.read_columns(_COLUMNS, own_shards(folder.shards, turn)) for turn in turns]
-        table = pa.concat_tables(of_turns)
-        verdicts = table["judges"].to_pylist()
+        tables = [folder.read_columns(_COLUMNS, own_shards(folder.shards, turn)) for turn in turns]
+        table = pa.concat_tables(tables)
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
-        columns["turn"] = np.repeat(np.arange(len(turns)), [len(of_turn) for of_turn in of_turns])
-        columns["kept_label"] = np.array([of_row[-1]["label"] for of_row in verdicts])
-        columns["kept_probability"] = np.array([of_row[-1]["probability"] for of_row in verdicts])
-        of = accepted_as_label(columns)
-        of["kept_label"] = as_label(of["kept_label"], of["label"], of.get("accepted_labels"))
-        self.columns = of
+        columns["turn"] = np.repeat(np.arange(len(turns)), [len(turn_table) for turn_table in tables])
+        # The other network is the last judge of the panel.
+        verdicts = [judges[-1] for judges in table["judges"].to_pylist()]
+        columns["other_label"] = np.array([verdict["label"] for verdict in verdicts])
+        columns["other_probability"] = np.array([verdict["probability"] for verdict in verdicts])
+        self.columns = accepted_as_label(columns)
+        self.columns["other_label"] = as_label(
+            self.columns["other_label"], self.columns["label"], self.columns.get("accepted_labels")
+        )
 
     @property
-    def found(self) -> np.ndarray:
-        """Of which originals there is an image."""
-        of = self.columns
-        return of["valid"].astype(bool) & (of["kept_label"] == of["label"]) & (of["prediction"] != of["label"])
+    def is_found(self) -> np.ndarray:
+        """Whether an image was found for each original, bool [N]."""
+        columns = self.columns
+        label = columns["label"]
+        other_right = columns["other_label"] == label
+        return columns["valid"].astype(bool) & other_right & (columns["prediction"] != label)
 
     @property
     def in_reconstructions(self) -> np.ndarray:
-        of = self.columns
-        return (of["reconstruction_oracle_label"] == of["label"]) & (of["reconstruction_prediction"] != of["label"])
+        """Whether the attacked network has each plain reconstruction wrong, of those that the oracle accepts, [N]."""
+        columns = self.columns
+        label = columns["label"]
+        return (columns["reconstruction_oracle_label"] == label) & (columns["reconstruction_prediction"] != label)
 
     @property
     def by_chance(self) -> np.ndarray:
-        """Of the rows of which random steps were taken, whether its classifier is wrong after them."""
-        of = self.columns
-        taken = zip(of["control_predictions"], of["label"], strict=True)
-        return np.array([steps[-1] != label for steps, label in taken if len(steps) > 1], dtype=bool)
+        """Whether the attacked network is wrong after random steps, of the rows for which such were taken, [M]."""
+        wrong = []
+        for predictions, label in zip(self.columns["control_predictions"], self.columns["label"], strict=True):
+            if len(predictions) > 1:
+                wrong.append(predictions[-1] != label)
+        return np.array(wrong, dtype=bool)
 
     def images(self, names: Sequence[str]) -> list[Changed]:
-        of = self.columns
-        found = [
-            Changed(
-                int(of["id"][row]),
-                names[of["label"][row]],
-                names[of["prediction"][row]],
-                float(of["kept_probability"][row]),
-                float(np.exp(-of["loss"][row])),
-                float(of["latent_shift"][row]),
+        """Return the images that were found, the clearest first; `names` are those of the classes."""
+        columns = self.columns
+        images = []
+        for row in np.flatnonzero(self.is_found):
+            image = Changed(
+                id=int(columns["id"][row]),
+                label=names[columns["label"][row]],
+                answer=names[columns["prediction"][row]],
+                before=float(columns["other_probability"][row]),
+                after=float(np.exp(-columns["loss"][row])),
+                latent_shift=float(columns["latent_shift"][row]),
             )
-            for row in np.flatnonzero(self.found)
-        ]
-        return sorted(found, key=lambda one: -one.clarity)
+            images.append(image)
+        return sorted(images, key=lambda image: -image.clarity)
 
 
-def _found(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Diff:
-    """What both splits say; with a seed by the sequential test, with rows in a random order of it within each turn."""
+def _compare(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Diff:
+    """Return the comparison by the rows that both splits have.
+
+    With a seed the test is sequential, with rows in a random order of that seed within each turn.
+    """
     ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
     for side in (broke, fixed):
         side.columns = rows_of(side.columns, ids)
     names, label = list(broke.provenance.labels), broke.columns["label"]
-    worse, better = broke.found, fixed.found
-    old_right, new_right = (side.columns["original_prediction"] == label for side in (fixed, broke))
+    worse, better = broke.is_found, fixed.is_found
+    new_right = broke.columns["original_prediction"] == label  # each split has the answers of the attacked network
+    old_right = fixed.columns["original_prediction"] == label
     difference = paired_difference(worse, better)
     p_value = None
     if seed is None:
@@ -297,12 +358,6 @@ def _found(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Dif
     else:
         verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed, error)
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
-    counted = Counter((side, one.label, one.answer) for side, of in images.items() for one in of)
-    classes = [
-        ChangedClass(name, int(rows.sum()), _share(worse[rows]), _share(better[rows]))
-        for name, rows in ((name, label == place) for place, name in enumerate(names))
-        if rows.any()
-    ]
     return Diff(
         verdict=verdict,
         rows=len(ids),
@@ -319,8 +374,8 @@ def _found(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Dif
             "plain reconstructions": _control(broke.in_reconstructions, fixed.in_reconstructions),
             "as many random steps": _control(broke.by_chance, fixed.by_chance),
         },
-        classes=sorted(classes, key=lambda one: one.fixed.value - one.broke.value),
-        pairs=[(*pair, count) for pair, count in counted.most_common()],
+        classes=_changed_classes(worse, better, label, names),
+        pairs=_pair_counts(images),
         images=images,
         test="exact" if seed is None else "sequential",
         p_value=p_value,
@@ -329,8 +384,28 @@ def _found(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Dif
     )
 
 
+def _changed_classes(
+    worse: np.ndarray, better: np.ndarray, label: np.ndarray, names: Sequence[str]
+) -> list[ChangedClass]:
+    """Return the classes that occur, by the share that broke minus the share that was fixed, the largest first."""
+    classes = []
+    for number, name in enumerate(names):
+        members = label == number
+        if members.any():
+            classes.append(ChangedClass(name, int(members.sum()), _share(worse[members]), _share(better[members])))
+    return sorted(classes, key=lambda changed: changed.fixed.value - changed.broke.value)
+
+
+def _pair_counts(images: Mapping[str, Sequence[Changed]]) -> list[tuple[str, str, str, int]]:
+    """Return (side, true class, wrong answer, number of images), the most frequent first."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for side, changed in images.items():
+        counts.update((side, image.label, image.answer) for image in changed)
+    return [(*pair, count) for pair, count in counts.most_common()]
+
+
 def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -> tuple[Verdict, float, Estimate]:
-    """The verdict of McNemar's exact test, two-sided, which no order of the rows changes.
+    """Return the verdict of McNemar's exact test, two-sided, which does not depend on the order of the rows.
 
     Args:
         worse: whether each original broke, bool [N].
@@ -338,15 +413,17 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -
         error: the probability of calling equal networks different.
 
     Returns:
-        The verdict, its p-value, and the share that broke less the share that was fixed. Its interval is
-        `paired_difference`'s, stretched to 0 where the test sees no difference, so that the two never disagree.
+        The verdict, its p-value, and the share that broke minus the share that was fixed. Its interval is
+        `paired_difference`'s, stretched to 0 if the test finds no difference, so that the two never disagree.
     """
-    broke_alone, fixed_alone = int((worse & ~better).sum()), int((better & ~worse).sum())
+    broke_alone = int((worse & ~better).sum())
+    fixed_alone = int((better & ~worse).sum())
     changed = broke_alone + fixed_alone
     p_value = float(binomtest(broke_alone, changed, 0.5).pvalue) if changed else 1.0
     difference = paired_difference(worse, better)
     if p_value <= error:
-        return ("broke more" if broke_alone > fixed_alone else "fixed more"), p_value, difference
+        verdict: Verdict = "broke more" if broke_alone > fixed_alone else "fixed more"
+        return verdict, p_value, difference
     low, high = interval_ends(difference)
     return "no difference", p_value, Estimate(difference.value, min(0.0, low), max(0.0, high))
 
@@ -354,9 +431,9 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -
 def _sequential_verdict(
     worse: np.ndarray, better: np.ndarray, turn: np.ndarray, seed: int, error: float
 ) -> tuple[Verdict, float, float]:
-    """The verdict by betting, and the bounds of the difference in percent."""
+    """Return the verdict by betting, and the bounds of the difference in percent."""
     random = np.random.default_rng(seed)
-    order = np.concatenate([random.permutation(np.flatnonzero(turn == at)) for at in np.unique(turn)])
+    order = np.concatenate([random.permutation(np.flatnonzero(turn == number)) for number in np.unique(turn)])
     differences = (worse.astype(np.int8) - better.astype(np.int8))[order]
     low, high = bounds(differences)
     return _VERDICTS[decide(differences, 0.0, error)[0]], 100 * low, 100 * high
@@ -367,7 +444,8 @@ def _control(broke: np.ndarray, fixed: np.ndarray) -> Control:
 
 
 def _share(hits: np.ndarray) -> Estimate:
-    found = proportion(hits)
-    if found is None:
+    """Return the share of hits; raise UserError if there are no rows."""
+    share = proportion(hits)
+    if share is None:
         raise UserError("diff: there is no original that both splits have")
-    return found
+    return share

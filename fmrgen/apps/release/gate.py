@@ -1,7 +1,7 @@
 """A gate for releases: is the candidate less robust than the baseline, on the same images?"""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.metrics.sequential_test import ERROR, Condition, Gate, decide, drops_of
 from fmrgen.metrics.sequential_test import gate as gate_of_rows
+from fmrgen.metrics.summary import Summary
 from fmrgen.progress.tqdm_bars import OnRows
 from fmrgen.recipe.build import ClassifierAndOracle
 from fmrgen.recipe.job import Recipe
@@ -43,15 +44,15 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder
 
-_SATURATED = 95.0  # percent
+_SATURATED = 95.0  # percent: accuracy of both above which the images show too little
 _ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
-_OF_OWN = ("id", "label", "accepted_labels", "valid", "prediction", "original_prediction")  # columns
+_OWN_COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "original_prediction")
 _ONLY_ROWS = (
     "its images alone show too little to let a candidate pass, and changed originals can't be tried; take a split with "
     "originals, or have one made for each"
 )
 _NO_COMMON_ORIGINAL = "there is no original that both have right, so changed originals can't be tried"
-_FIRST = 500  # rows of the first look; each further one takes as many as all before it
+_FIRST_ROWS = 500  # before the first look; each further look takes as many rows as all before it
 
 
 def gate(
@@ -65,18 +66,17 @@ def gate(
     trust: bool = False,
     on_rows: OnRows = lambda name, done, rows: None,
 ) -> Gate:
-    """Whether the candidate's accuracy on a split's valid perturbed images is lower by more than `max_drop` points.
+    """Return whether the candidate is less accurate than the baseline on perturbed images by more than `max_drop`.
 
-    Both classify the same rows in a random order, and only as many as it takes. Runs on every process of `accelerate
-    launch`, with the same outcome on each.
+    Both classify the same valid rows of a split in a random order, and only as many as it takes. Runs on every process
+    of `accelerate launch`, with the same outcome on each.
 
     Args:
-        split: a reference, a parquet file or a dataset, as for `evaluate`; it is read from local files, and fetched
-            first where it is on the Hub.
+        split: a reference, a parquet file or a dataset, as for `evaluate`; a split on the Hub is downloaded first.
         candidate: a classifier, as for `evaluate`.
         baseline: the one that it must not fall behind.
         max_drop: in points, from 0 to less than 100.
-        batch_size: images that a classifier gets at once.
+        batch_size: images that a classifier gets at a time.
         seed: of the order of the rows.
         trust: let the oracle in the split's recipe, which may be a stranger's, run the code and read the places that it
             names.
@@ -84,8 +84,8 @@ def gate(
 
     Returns:
         The verdict, with what it rests on. A pass is wrong in 5 % of cases at most, a fail in 7.5 %: 5 % by the rows,
-        and 2.5 % by changed originals. It is `invalid` where one of the two gives outputs that are not finite, or is
-        hardly better than chance on the originals, and `undecided` where both are one network.
+        and 2.5 % by changed originals. It is `invalid` if one of the two gives outputs that are not finite, or is
+        hardly better than chance on the originals, and `undecided` if both are one network.
 
     Raises:
         UserError: a split or classifier can't be used, with the cure.
@@ -98,51 +98,75 @@ def gate(
     check_columns(opened)
     image = first_image(opened, device)
     labels = labels_of(opened, [lambda: models[0], lambda: models[1]], image)
-    answering = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
-    rows = Reader(opened, labels, Sampler(1, len(labels)))
-    columns = rows.pass_over(["label", "valid", "accepted_labels"])
+    networks = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
+    reader = Reader(opened, labels, Sampler(1, len(labels)))
+    columns = reader.pass_over(["label", "valid", "accepted_labels"])
     valid = np.flatnonzero(columns["valid"]) if "valid" in columns else np.arange(len(columns["label"]))
     if not len(valid):
         raise UserError(f"{opened.name}: has no valid row to compare on")
     order = np.random.default_rng(seed).permutation(valid)
-    right: dict[str, list[np.ndarray]] = {name: [] for name in answering}
+    right: dict[str, list[np.ndarray]] = {name: [] for name in networks}
     standard: dict[str, float] = {}
     faults: list[str] = []
     one_network = _have_the_same_weights(models)
     for start, stop in itertools.pairwise(_looks(len(order))):
-        wanted = np.sort(order[start:stop])
-        images = rows.images if start == 0 else ["image"]  # the first originals tell whether the networks work
-        batches = rows.batches_of(wanted, batch_size, images)
-        answers = classify(batches, answering, columns["label"][wanted].__getitem__, processes, device)
-        truth = columns["label"][wanted], columns["accepted_labels"][wanted] if "accepted_labels" in columns else None
-        said = {
-            name: {of: as_label(found.prediction, *truth) for of, found in one.items()} for name, one in answers.items()
-        }
-        faults += _faults(said, columns["label"][wanted], len(labels))
-        if "original" in images:
-            known = {name: said[name]["original"] == columns["label"][wanted] for name in said}
-            standard = {name: 100 * float(is_right.mean()) for name, is_right in known.items()}
-        place = np.searchsorted(wanted, order[start:stop])
-        for name, found_right in right.items():
-            found_right.append(said[name]["image"][place] == columns["label"][order[start:stop]])
-        one_network &= np.array_equal(said["baseline"]["image"], said["candidate"]["image"])
-        old, new = (np.concatenate(right[name]) for name in ("baseline", "candidate"))
+        rows = np.sort(order[start:stop])  # read in the order of the files
+        row_labels = columns["label"][rows]
+        image_columns = reader.images if start == 0 else ["image"]  # the first originals tell whether the networks work
+        predictions = _predict(networks, reader, rows, columns, image_columns, batch_size, processes)
+        faults += _faults(predictions, row_labels, len(labels))
+        if "original" in image_columns:
+            for name in predictions:
+                standard[name] = 100 * float((predictions[name]["original"] == row_labels).mean())
+        places = np.searchsorted(rows, order[start:stop])
+        for name, parts in right.items():
+            parts.append(predictions[name]["image"][places] == row_labels[places])
+        one_network &= np.array_equal(predictions["baseline"]["image"], predictions["candidate"]["image"])
+        baseline_right, candidate_right = np.concatenate(right["baseline"]), np.concatenate(right["candidate"])
         on_rows(opened.name, stop, len(order))
-        if faults or one_network or decide(drops_of(old, new), max_drop / 100)[0] != "undecided":
+        if faults or one_network or decide(drops_of(baseline_right, candidate_right), max_drop / 100)[0] != "undecided":
             break
-    found = gate_of_rows(old, new, columns["label"][order[:stop]], list(labels.names), max_drop, len(order))
-    found = _concluded(found, faults, one_network, [*_notes(opened, models), *_saturated(found)], standard)
-    return found if faults or one_network else _with_conditions(found, opened, answering, trust, processes)
+    ordered_labels = columns["label"][order[:stop]]
+    outcome = gate_of_rows(baseline_right, candidate_right, ordered_labels, list(labels.names), max_drop, len(order))
+    notes = [*_own_split_notes(opened, models), *_saturation_notes(outcome)]
+    outcome = _with_faults(outcome, faults, one_network, notes, standard)
+    if faults or one_network or outcome.verdict == "fail":
+        return outcome
+    return _with_conditions(outcome, opened, networks, trust, processes)
 
 
-def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[str], standard: dict[str, float]) -> Gate:
-    """What was found of the rows, unless one of the two does not work, or both are one; with what is to be known."""
+def _predict(
+    networks: Mapping[str, nn.Module],
+    reader: Reader,
+    rows: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    image_columns: Sequence[str],
+    batch_size: int,
+    processes: Processes,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return by network and column of images the predictions for `rows`, those that are accepted put as the label."""
+    labels = columns["label"][rows]
+    accepted = columns["accepted_labels"][rows] if "accepted_labels" in columns else None
+    batches = reader.batches_of(rows, batch_size, image_columns)
+    answers = classify(batches, networks, labels.__getitem__, processes, processes.device)
+    predictions: dict[str, dict[str, np.ndarray]] = {}
+    for name, by_column in answers.items():
+        predictions[name] = {}
+        for column, answer in by_column.items():
+            predictions[name][column] = as_label(answer.prediction, labels, accepted)
+    return predictions
+
+
+def _with_faults(
+    outcome: Gate, faults: list[str], one_network: bool, notes: list[str], standard: dict[str, float]
+) -> Gate:
+    """Return the outcome with its notes; `invalid` if there are faults, `undecided` if both are one network."""
     if faults:
-        found, notes = replace(found, verdict="invalid", rows_more=None, classes=[]), faults
+        outcome, notes = replace(outcome, verdict="invalid", rows_more=None, classes=[]), faults
     elif one_network:
-        found, notes = replace(found, verdict="undecided", rows_more=None), [_ONE_NETWORK]
+        outcome, notes = replace(outcome, verdict="undecided", rows_more=None), [_ONE_NETWORK]
     return replace(
-        found,
+        outcome,
         notes=notes,
         baseline_standard=standard.get("baseline"),
         candidate_standard=standard.get("candidate"),
@@ -150,50 +174,52 @@ def _concluded(found: Gate, faults: list[str], one_network: bool, notes: list[st
 
 
 def _with_conditions(
-    found: Gate, opened: Split, answering: Mapping[str, nn.Module], trust: bool, processes: Processes
+    outcome: Gate, opened: Split, networks: Mapping[str, nn.Module], trust: bool, processes: Processes
 ) -> Gate:
-    """Return what was found, with what changed originals show, where the candidate has not failed on the rows.
+    """Return the outcome with what changed originals show, for a candidate that has not failed on the rows.
 
     Images that were made against another network, or against each, show little of what a candidate broke elsewhere: a
     network that fails on moved images may well be right on those. So nothing passes by its rows alone.
     """
-    if found.verdict == "fail":
-        return found
     provenance = opened.provenance
     if provenance is None or "original" not in opened.features:
-        own = option("recipe", "gate_on_own_splits")
+        cure = option("recipe", "gate_on_own_splits")
         lacks = "was not made by fmrgen" if provenance is None else "has no originals (output.keep_original)"
-        return replace(found, verdict="undecided", notes=[*found.notes, f"{opened.name} {lacks}: {_ONLY_ROWS} ({own})"])
-    margin = OF_ANOTHER_SEED + found.max_drop / 100
-    work = partial(_conditions, opened, provenance, answering, margin, trust, processes.device)
+        note = f"{opened.name} {lacks}: {_ONLY_ROWS} ({cure})"
+        return replace(outcome, verdict="undecided", notes=[*outcome.notes, note])
+    margin = OF_ANOTHER_SEED + outcome.max_drop / 100
+    work = partial(_conditions, opened, provenance, networks, margin, trust, processes.device)
     conditions, notes = processes.gather(together(processes, work))[0]
-    return _with_verdict(found, conditions, notes)
+    return _with_verdict(outcome, conditions, notes)
 
 
-def _with_verdict(found: Gate, conditions: list[Condition], notes: list[str]) -> Gate:
-    """Return what was found on the rows, with what changed originals say; they can fail a candidate, and pass none."""
+def _with_verdict(outcome: Gate, conditions: list[Condition], notes: list[str]) -> Gate:
+    """Return the outcome on the rows with the conditions, which can fail a candidate but not make it pass."""
+    notes = [*outcome.notes, *notes]
     if not conditions:
-        return replace(found, verdict="undecided", notes=[*found.notes, *notes, _NO_COMMON_ORIGINAL])
-    found = replace(found, conditions=conditions, notes=[*found.notes, *notes])
-    return replace(found, verdict="fail", rows_more=None) if found.worse else found
+        return replace(outcome, verdict="undecided", notes=[*notes, _NO_COMMON_ORIGINAL])
+    outcome = replace(outcome, conditions=conditions, notes=notes)
+    if outcome.worse:
+        return replace(outcome, verdict="fail", rows_more=None)
+    return outcome
 
 
 def _conditions(
     opened: Split,
     provenance: Provenance,
-    answering: Mapping[str, nn.Module],
+    networks: Mapping[str, nn.Module],
     margin: float,
     trust: bool,
     device: torch.device,
 ) -> tuple[list[Condition], list[str]]:
     """Return how baseline and candidate fare on changed originals, and notes on that."""
-    candidate, baseline = answering["candidate"], answering["baseline"]
+    candidate, baseline = networks["candidate"], networks["baseline"]
     notes = []
     try:
         judges, *_ = load_judges(
             opened.name, provenance, classifier=candidate, may_differ=("classifier",), trust=trust, device=device
         )
-    except UserError as error:  # as of a model that is not on this machine
+    except UserError as error:  # for example, the oracle's model is not on this machine
         judges = ClassifierAndOracle(candidate, NoOracle())
         notes.append(
             f"the split's oracle could not be loaded, so originals were changed half as much and not checked ({error})"
@@ -214,13 +240,13 @@ def gate_on_own_splits(
     job_progress: JobProgress = no_progress,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Gate:
-    """The same with a split made for each, so that neither is spared.
+    """Return the verdict of `gate` on splits made for each of the two, so that both are attacked.
 
-    Of originals whose image is valid in both, whether each is right on the image that was made to fool it.
+    Each is judged by the images that were made to fool it, of originals whose image is valid in both splits.
 
     Args:
-        recipe: of the splits, but for the classifier.
-        output: the dataset folder, in which they are `baseline` and `candidate`; what is there already is used.
+        recipe: of the splits, except for the classifier.
+        output: the dataset folder, in which the splits are `baseline` and `candidate`; existing files are used.
         candidate: a classifier, as for `evaluate`.
         baseline: the one that it must not fall behind.
         max_drop: in points, from 0 to less than 100.
@@ -229,7 +255,7 @@ def gate_on_own_splits(
         on_note: called with a line on what was found while splits were made.
 
     Returns:
-        The verdict, as of `gate`; `invalid` also where the gradient of one of the two is masked: its own images are
+        The verdict, as of `gate`; `invalid` also if the gradient of one of the two is masked: its own images are
         harmless then.
 
     Raises:
@@ -242,57 +268,71 @@ def gate_on_own_splits(
     notes: list[str] = []
     standard: dict[str, float] = {}
     digests: set[str | None] = set()
-    for name, made in zip(sections, own_recipes(recipe, sections), strict=True):
-        with job_progress(made) as on_progress:
-            summary = make_split(made, output, on_progress=on_progress, on_note=on_note)
-        paths = SplitPaths(output, made.output.config, made.output.split)
+    for name, split_recipe in zip(sections, own_recipes(recipe, sections), strict=True):
+        with job_progress(split_recipe) as on_progress:
+            summary = make_split(split_recipe, output, on_progress=on_progress, on_note=on_note)
+        paths = SplitPaths(output, split_recipe.output.config, split_recipe.output.split)
         provenance = read_provenance(paths)
-        table = SplitFolder.of(paths, provenance).read_columns(_OF_OWN)
+        table = SplitFolder.of(paths, provenance).read_columns(_OWN_COLUMNS)
         columns[name] = accepted_as_label({column: table[column].to_numpy() for column in table.column_names})
         columns[name].pop("accepted_labels", None)
-        said = {name: {"original": columns[name]["original_prediction"]}}
-        faults += _faults(said, columns[name]["label"], len(provenance.labels))
+        predictions = {name: {"original": columns[name]["original_prediction"]}}
+        faults += _faults(predictions, columns[name]["label"], len(provenance.labels))
         digests.add(provenance.weights_sha256.classifier)
-        if provenance.recipe.perturb.is_guided and has_masked_gradient(summary):
-            verb = "may be" if summary.guided_less_random is None else "is"
-            faults.append(f"the gradient of the {name} {verb} masked: its own images are harmless, however weak it is")
-        if provenance.recipe.perturb.is_guided and has_rough_gradient(summary):
-            notes.append(
-                f"the gradient of the {name} is rough: its own images fool it far more than random steps do, and a "
-                "search without gradients (perturb.update=nes) may fool it more"
-            )
+        if provenance.recipe.perturb.is_guided:
+            faults += _masked_gradient_faults(name, summary)
+            notes += _rough_gradient_notes(name, summary)
         if summary.standard_accuracy is not None:
             standard[name] = summary.standard_accuracy.value
-    of_valid = [of["id"][of["valid"].astype(bool)] for of in columns.values()]
-    common = np.random.default_rng(seed).permutation(np.intersect1d(*of_valid))
-    if not len(common):
+    valid_ids = [rows["id"][rows["valid"].astype(bool)] for rows in columns.values()]
+    ids = np.random.default_rng(seed).permutation(np.intersect1d(*valid_ids))
+    if not len(ids):
         raise UserError(f"{output}: no original has a valid image in both splits")
-    aligned = {name: rows_of(of, common) for name, of in columns.items()}
-    old, new = (aligned[name]["prediction"] == aligned[name]["label"] for name in ("baseline", "candidate"))
-    found = gate_of_rows(old, new, aligned["baseline"]["label"], list(provenance.labels), max_drop, len(common))
-    said_alike = all(np.array_equal(of, aligned["candidate"][name]) for name, of in aligned["baseline"].items())
-    one_network = said_alike and len(digests) == 1 and None not in digests
-    found = _concluded(found, faults, one_network, notes, standard)
-    if faults or one_network:
-        return found
-    if found.verdict == "fail":
-        return found
+    baseline_rows, candidate_rows = rows_of(columns["baseline"], ids), rows_of(columns["candidate"], ids)
+    baseline_right = baseline_rows["prediction"] == baseline_rows["label"]
+    candidate_right = candidate_rows["prediction"] == candidate_rows["label"]
+    outcome = gate_of_rows(
+        baseline_right, candidate_right, baseline_rows["label"], list(provenance.labels), max_drop, len(ids)
+    )
+    have_equal_rows = all(np.array_equal(values, candidate_rows[name]) for name, values in baseline_rows.items())
+    one_network = have_equal_rows and len(digests) == 1 and None not in digests
+    outcome = _with_faults(outcome, faults, one_network, notes, standard)
+    if faults or one_network or outcome.verdict == "fail":
+        return outcome
     processes = Processes()
     margin = OF_ANOTHER_SEED + max_drop / 100
     networks = sections["baseline"], sections["candidate"]
     work = partial(compare_on_recipe, recipe, provenance, *networks, processes.device, margin=margin, error=ERROR / 2)
-    return _with_verdict(found, processes.gather(together(processes, work))[0], [])
+    return _with_verdict(outcome, processes.gather(together(processes, work))[0], [])
+
+
+def _masked_gradient_faults(name: str, summary: Summary) -> list[str]:
+    """Return a line if the gradient of a classifier is masked."""
+    if not has_masked_gradient(summary):
+        return []
+    verb = "may be" if summary.guided_less_random is None else "is"
+    return [f"the gradient of the {name} {verb} masked: its own images are harmless, however weak it is"]
+
+
+def _rough_gradient_notes(name: str, summary: Summary) -> list[str]:
+    """Return a line if the gradient of a classifier is rough."""
+    if not has_rough_gradient(summary):
+        return []
+    return [
+        f"the gradient of the {name} is rough: its own images fool it far more than random steps do, and a "
+        "search without gradients (perturb.update=nes) may fool it more"
+    ]
 
 
 def check_max_drop(max_drop: float) -> None:
-    """Raises UserError for what are no points that an accuracy can drop by."""
+    """Raise UserError unless an accuracy can drop by `max_drop` points."""
     if not 0 <= max_drop < 100:
         raise UserError(f"{option('max-drop', 'max_drop')}: must be points from 0 to less than 100, not {max_drop}")
 
 
-def _saturated(found: Gate) -> list[str]:
-    """A note where the images hardly fool either, so that what a candidate lost can't be seen."""
-    if min(found.baseline, found.candidate) < _SATURATED:
+def _saturation_notes(outcome: Gate) -> list[str]:
+    """Return a line if the images hardly fool either, so that they can't show what a candidate lost."""
+    if min(outcome.baseline, outcome.candidate) < _SATURATED:
         return []
     return [
         f"both are right on more than {_SATURATED:.0f} % of the images, which hardly fool either: a drop can't show; "
@@ -305,44 +345,46 @@ def _have_the_same_weights(models: list[LoadedClassifier]) -> bool:
     return first is not None and first == second
 
 
-def _faults(said: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: int) -> list[str]:
-    """A line for each classifier that is no working network: its outputs are not finite, which would count as wrong
-    answers, or it does not know the originals.
+def _faults(predictions: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: int) -> list[str]:
+    """Return a line for each classifier that does not work.
+
+    Either its outputs are not finite, which would count as wrong answers, or it is at chance on the originals.
     """
-    found = []
-    for name, images in said.items():
-        silent = sum(int((answers < 0).sum()) for answers in images.values())
-        if silent:
-            found.append(
-                f"the {name} gives outputs that are not finite on {silent:,} of {len(labels) * len(images):,} images: "
-                "check its weights and its preprocessing"
+    faults = []
+    for name, by_column in predictions.items():
+        not_finite = sum(int((prediction < 0).sum()) for prediction in by_column.values())
+        if not_finite:
+            faults.append(
+                f"the {name} gives outputs that are not finite on {not_finite:,} of "
+                f"{len(labels) * len(by_column):,} images: check its weights and its preprocessing"
             )
-        elif "original" in images and is_at_chance(labels, images["original"], classes):
-            found.append(
-                f"the {name} is right on {(images['original'] == labels).mean():.1%} of {len(labels):,} originals, "
+        elif "original" in by_column and is_at_chance(labels, by_column["original"], classes):
+            faults.append(
+                f"the {name} is right on {(by_column['original'] == labels).mean():.1%} of {len(labels):,} originals, "
                 "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
             )
-    return found
+    return faults
 
 
-def _notes(opened: Split, models: list[LoadedClassifier]) -> list[str]:
-    """What a verdict is worth on a split that was made against one of the two."""
-    recorded = None if opened.provenance is None else opened.provenance.weights_sha256.classifier
-    own = [model.named.name for model in models if recorded is not None and has_weights(model.module, recorded)]
+def _own_split_notes(opened: Split, models: list[LoadedClassifier]) -> list[str]:
+    """Return a line on the worth of a verdict if the split was made against one of the two."""
+    if opened.provenance is None or opened.provenance.weights_sha256.classifier is None:
+        return []
+    digest = opened.provenance.weights_sha256.classifier
+    attacked = [model.named.name for model in models if has_weights(model.module, digest)]
+    if len(attacked) != 1:
+        return []
     meanings = {
         "baseline": "only the baseline is attacked, so a pass says little",
         "candidate": "only the candidate is attacked, so a fail says little",
     }
-    return (
-        [f"the split was made against the {own[0]}: {meanings[own[0]]}; use one made against a third classifier"]
-        if len(own) == 1
-        else []
-    )
+    name = attacked[0]
+    return [f"the split was made against the {name}: {meanings[name]}; use one made against a third classifier"]
 
 
 def _looks(rows: int) -> list[int]:
-    """After how many rows one looks whether it is decided: 0 first, all last."""
-    looks = [0, min(_FIRST, rows)]
+    """Return after how many rows it is tested whether the verdict is clear: 0 first, all last."""
+    looks = [0, min(_FIRST_ROWS, rows)]
     while looks[-1] < rows:
         looks.append(min(2 * looks[-1], rows))
     return looks

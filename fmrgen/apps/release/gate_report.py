@@ -1,4 +1,4 @@
-"""What a gate found, for people, for GitHub's summary of a step, and for what reads JUnit."""
+"""The outcome of a gate for people, for GitHub's summary of a step, and for readers of JUnit."""
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -14,7 +14,7 @@ _VERDICTS = {
     "undecided": "undecided: these images do not show whether the candidate loses more than {max_drop:g} points",
     "invalid": "invalid: no decision about a drop of {max_drop:g} points, see the notes",
 }
-# The same where no drop is allowed.
+# The same if no drop is allowed.
 _VERDICTS_WITHOUT_DROP = {
     "pass": "pass: the candidate is at least as accurate",
     "fail": "fail: the candidate is less accurate",
@@ -32,19 +32,23 @@ def verdict_line(gate: Gate) -> str:
     if gate.verdict == "pass" and gate.conditions:
         return f"{line} on these images, and {nothing_worse(gate.conditions, gate.max_drop)}"
     if gate.verdict == "undecided" and gate.rows_verdict == "undecided":
-        more = f"about {gate.rows_more:,} rows more would" if gate.rows_more else "no realistic number of rows would"
-        return f"{line}; {more}"
+        if gate.rows_more:
+            return f"{line}; about {gate.rows_more:,} rows more would"
+        return f"{line}; no realistic number of rows would"
     return line
 
 
 def others_of(worse: Sequence[Condition]) -> str:
-    """Return how many conditions there are besides the first one."""
+    """Return how many conditions there are besides the first one, as the end of a sentence."""
     others = len(worse) - 1
-    return f" (and under {others} other change{'s' if others > 1 else ''})" if others else ""
+    if not others:
+        return ""
+    noun = "change" if others == 1 else "changes"
+    return f" (and under {others} other {noun})"
 
 
 def nothing_worse(conditions: Sequence[Condition], max_drop: float = 0.0) -> str:
-    """Return what was tried under which nothing was worse, and by how much it would have had to be."""
+    """Return that no condition was worse, and by how many points one would have had to be."""
     points = 100 * OF_ANOTHER_SEED + max_drop
     originals = conditions[0].originals
     return (
@@ -54,24 +58,23 @@ def nothing_worse(conditions: Sequence[Condition], max_drop: float = 0.0) -> str
 
 
 def gate_table(gate: Gate) -> Table:
-    """The figures that a verdict rests on."""
-    standard = {"baseline on originals": gate.baseline_standard, "candidate on originals": gate.candidate_standard}
-    return Table(
-        ["accuracy on perturbed images", "%"],
-        [
-            ["baseline", f"{gate.baseline:.2f}"],
-            ["candidate", f"{gate.candidate:.2f}"],
-            *([name, f"{value:.2f}"] for name, value in standard.items() if value is not None),
-            ["drop, points", f"{gate.drop:z.2f}"],
-            ["at least, at most (95 % each)", f"{gate.low:z.1f} – {gate.high:z.1f}"],
-            ["rows looked at", f"{gate.rows:,} of {gate.valid_rows:,}"],
-        ],
-    )
+    """Return a table of the figures that a verdict rests on."""
+    rows = [["baseline", f"{gate.baseline:.2f}"], ["candidate", f"{gate.candidate:.2f}"]]
+    if gate.baseline_standard is not None:
+        rows.append(["baseline on originals", f"{gate.baseline_standard:.2f}"])
+    if gate.candidate_standard is not None:
+        rows.append(["candidate on originals", f"{gate.candidate_standard:.2f}"])
+    rows += [
+        ["drop, points", f"{gate.drop:z.2f}"],
+        ["at least, at most (95 % each)", f"{gate.low:z.1f} – {gate.high:z.1f}"],
+        ["rows looked at", f"{gate.rows:,} of {gate.valid_rows:,}"],
+    ]
+    return Table(["accuracy on perturbed images", "%"], rows)
 
 
 def alarm_lines(gate: Gate) -> list[str]:
-    """A line for each class with an alarm."""
-    return [f"class {one.name}: drop of {one.drop:.1f} points over {one.rows:,} rows" for one in gate.alarms]
+    """Return a line for each class with an alarm."""
+    return [f"class {alarm.name}: drop of {alarm.drop:.1f} points over {alarm.rows:,} rows" for alarm in gate.alarms]
 
 
 def condition_lines(gate: Gate) -> list[str]:
@@ -80,34 +83,29 @@ def condition_lines(gate: Gate) -> list[str]:
 
 
 def gate_markdown(gate: Gate, split: str) -> str:
-    """For the summary of a step."""
+    """Return a gate's outcome as Markdown, for the summary of a step."""
     parts = [
         f"### Robustness on {escape(split)}: {gate.verdict}",
         f"{escape(verdict_line(gate))}.",
         table_of(gate_table(gate)),
     ]
     parts += [escape(note) for note in gate.notes]
-    if lines := condition_lines(gate):
-        parts.append(
-            "\n".join(
-                ["Changed originals on which the candidate is worse:", "", *(f"* {escape(line)}" for line in lines)]
-            )
-        )
-    if lines := alarm_lines(gate):
-        parts.append(
-            "\n".join(
-                [
-                    "Classes whose drop is larger than that (5 % of such alarms are false):",
-                    "",
-                    *(f"* {escape(line)}" for line in lines),
-                ]
-            )
-        )
+    worse = condition_lines(gate)
+    if worse:
+        parts.append(f"Changed originals on which the candidate is worse:\n\n{bullets(worse)}")
+    alarms = alarm_lines(gate)
+    if alarms:
+        parts.append(f"Classes whose drop is larger than that (5 % of such alarms are false):\n\n{bullets(alarms)}")
     return "\n\n".join(parts) + "\n"
 
 
+def bullets(lines: Sequence[str]) -> str:
+    """Return a list of lines in Markdown."""
+    return "\n".join(f"* {escape(line)}" for line in lines)
+
+
 def gate_junit(gate: Gate, split: str) -> bytes:
-    """A JUnit file with one test, which fails, is skipped or is an error as the verdict is; alarms are its output."""
+    """Return a JUnit file with one test: a failure, skipped or an error by the verdict, with alarms in its output."""
     name = f"the drop in robustness is at most {gate.max_drop:g} points"
     message = "; ".join([verdict_line(gate), *gate.notes])
     lines = [
@@ -120,8 +118,16 @@ def gate_junit(gate: Gate, split: str) -> bytes:
 
 
 def junit_of_one(suite_name: str, about: str, name: str, tag: str | None, message: str, lines: Sequence[str]) -> bytes:
-    """A JUnit file with one test, `about` something: `tag` says what it is where it has not passed, and `message` why;
-    `lines` are its output."""
+    """Return a JUnit file with one test.
+
+    Args:
+        suite_name: the name of the test suite.
+        about: the class name of the test.
+        name: of the test.
+        tag: `failure`, `error` or `skipped`; None if it has passed.
+        message: why it has not passed.
+        lines: the output of the test.
+    """
     counts = {"tests": 1, "errors": tag == "error", "failures": tag == "failure", "skipped": tag == "skipped"}
     attributes = {"name": suite_name} | {name: str(int(count)) for name, count in counts.items()}
     suite = ElementTree.Element("testsuite", attributes)
@@ -135,5 +141,5 @@ def junit_of_one(suite_name: str, about: str, name: str, tag: str | None, messag
 
 
 def _plain(text: str) -> str:
-    """Without what no XML may contain; names come from anyone."""
+    """Return text without characters that XML does not allow; names come from anyone."""
     return "".join(character if character in "\n\t" or character.isprintable() else "�" for character in text)
