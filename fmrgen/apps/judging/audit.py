@@ -1,6 +1,5 @@
 """An audit: people name images of a split, on a page of this machine or on one that is sent around."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,15 @@ from fmrgen.image_files import png_bytes
 from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
-from fmrgen.report.pages import audit_page
+from fmrgen.report.pages import audit_page, png_address
 from fmrgen.results.judges import chance_line
 from fmrgen.split.judgements import check_judge_name, judges_of, table_path
 from fmrgen.split.open import Split, open_own_split, reading
 from fmrgen.storage.provenance import Provenance
 
 _COLUMNS = ("id", "label", "valid", "iterations", "prediction")
-_LARGEST_ANSWERS = 1 << 24  # bytes
+_MAX_ANSWERS_BYTES = 1 << 24
+_BATCH = 1000  # rows read at a time
 
 
 class Audit:
@@ -35,16 +35,16 @@ class Audit:
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        raters: names, under which their answers are kept.
+        raters: names, under which their answers are stored.
         count: perturbed images in the sample.
         seed: of the sample.
-        output: the folder in whose `judgements/CONFIG/SPLIT/` answers are kept, for a split on the Hub; one in a folder
-            keeps them beside itself.
+        output: the folder in whose `judgements/CONFIG/SPLIT/` answers are stored, for a split on the Hub; those to a
+            split in a folder are stored beside it.
         trust: let the generator in the split's provenance run the code and read the files that it names, for plain
             reconstructions among the controls.
 
     Raises:
-        UserError: the split can't be audited, or what is there of a rater's does not belong to it.
+        UserError: the split can't be audited, or the stored answers of a rater do not belong to it.
     """
 
     def __init__(
@@ -66,63 +66,75 @@ class Audit:
         self.audited = Audited(paths, provenance, sample, images, labels)
         self.names = list(provenance.labels)
         self.raters = {name: Rater(name, self.audited) for name in raters}
-        self._is_split_here = opened.revision is None
+        self._is_split_local = opened.revision is None
 
     def server(self, host: str, port: int) -> AuditServer:
-        """The server of its page, listening. Raises UserError where it can't."""
+        """Return the server of the page, listening. Raises UserError if it can't."""
         return AuditServer(self.raters, self.names, host, port)
 
     def close(self) -> list[Path]:
-        """Ends the audit; returns the tables that there are."""
-        if self._is_split_here and judges_of(self.audited.paths):
+        """End the audit; return the tables of answers."""
+        if self._is_split_local and judges_of(self.audited.paths):
             renew_card(self.audited.paths.root)
-        return [path for name in self.raters if (path := table_path(self.audited.paths, name)).exists()]
+        tables = [table_path(self.audited.paths, name) for name in self.raters]
+        return [path for path in tables if path.exists()]
 
     def cautions(self) -> list[str]:
-        """A line for each rater whose answers look like guesses."""
-        lines = (chance_line(name, rater.originals_right, len(self.names)) for name, rater in self.raters.items())
-        return [line for line in lines if line is not None]
+        """Return a line for each rater whose answers look like guesses."""
+        lines = []
+        for name, rater in self.raters.items():
+            line = chance_line(name, rater.originals_right, len(self.names))
+            if line is not None:
+                lines.append(line)
+        return lines
 
     @property
     def key(self) -> str:
-        """Names the sample: answers to another one are not taken."""
+        """A fingerprint of the sample: answers to another one are refused."""
         shown = [[entry.id, entry.which, entry.repeat] for entry in self.audited.sample.shown]
         return fingerprint([self.audited.provenance.files, shown])
 
     def export(self, path: Path) -> None:
-        """Writes the page with all images in it; whoever opens it sends a file of answers back. Raises UserError."""
-        images = {
-            name: [
-                f"data:image/png;base64,{base64.b64encode(self.audited.images[task.id, task.which]).decode()}"
-                for task in rater.tasks
-            ]
-            for name, rater in self.raters.items()
+        """Write the page with all images in it, which saves a file of answers. Raises UserError."""
+        images = {}
+        for name, rater in self.raters.items():
+            images[name] = [png_address(self.audited.images[task.id, task.which]) for task in rater.tasks]
+        content = {
+            "raters": list(self.raters),
+            "names": self.names,
+            "total": len(self.audited.sample.shown),
+            "images": images,
+            "key": self.key,
         }
-        content = {"raters": list(self.raters), "names": self.names, "total": len(self.audited.sample.shown)}
-        content |= {"images": images, "key": self.key}
         write_atomically(path, audit_page(content).encode())
 
     def take(self, path: Path) -> tuple[str, int]:
-        """Takes the answers in a file that the exported page gave; they replace those that there are of its rater;
-        returns whose they are, and how many.
+        """Import a file of answers that the exported page saved; they replace those of its rater.
 
-        Raises UserError, and takes none, where one of them is no answer, they are fewer than there are already, not to
-        this sample, or of somebody else.
+        Returns:
+            The name of the rater, and how many answers there are.
+
+        Raises:
+            UserError: an answer is invalid, they are fewer than those already stored, they are to another sample, or
+                by a rater of no such name; then none is imported.
         """
         content = _read_answers(path)
         if content.get("key") != self.key:
             raise UserError(f"{path}: has answers to other images; pass the --n, --seed and split of the exported page")
-        if (rater := self.raters.get(str(content.get("rater")))) is None:
+        rater = self.raters.get(str(content.get("rater")))
+        if rater is None:
             raise UserError(f"{path}: has answers by {content.get('rater')!r}; add that name to --raters")
-        answers = content.get("answers")
-        taken = list[tuple[int, float | None]]()
+        entries = content.get("answers")
+        if not isinstance(entries, list):
+            entries = [None]  # which is no answer
+        answers: list[tuple[int, float | None]] = []
         try:
-            for entry in answers if isinstance(answers, list) else [None]:
-                taken.append(parse_answer(entry, len(self.names)))
+            for entry in entries:
+                answers.append(parse_answer(entry, len(self.names)))
         except UserError as error:
-            raise UserError(f"{path}: answer {len(taken) + 1}: {error}; no answers were imported") from None
+            raise UserError(f"{path}: answer {len(answers) + 1}: {error}; no answers were imported") from None
         try:
-            return rater.name, rater.take(taken)
+            return rater.name, rater.take(answers)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -130,19 +142,25 @@ class Audit:
 def _read_answers(path: Path) -> dict[str, Any]:
     try:
         with open_plain(path) as file:
-            return parse_json(file.read(_LARGEST_ANSWERS), str(path))
+            return parse_json(file.read(_MAX_ANSWERS_BYTES), str(path))
     except (OSError, UserError) as error:
         raise UserError(f"{path}: is not a file of answers; save one from the exported page") from error
 
 
 def _columns(opened: Split) -> dict[str, np.ndarray]:
-    wanted = [*_COLUMNS, *({"accepted_labels"} & opened.features.keys())]
-    parts = list(opened.dataset.select_columns(wanted).with_format("arrow").iter(1000))
-    return accepted_as_label({name: np.concatenate([part[name].to_numpy() for part in parts]) for name in wanted})
+    """Return the columns that a sample is drawn by, of all rows."""
+    names = [*_COLUMNS]
+    if "accepted_labels" in opened.features:
+        names.append("accepted_labels")
+    batches = list(opened.dataset.select_columns(names).with_format("arrow").iter(_BATCH))
+    columns = {}
+    for name in names:
+        columns[name] = np.concatenate([batch[name].to_numpy() for batch in batches])
+    return accepted_as_label(columns)
 
 
 def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, str | None]:
-    """The split's generator for plain reconstructions, or why there is none."""
+    """Return the split's generator for plain reconstructions, or None and a line that says why."""
     try:
         return build_recorded_generator(provenance.recipe.generator.tree, trust=trust, device="cpu"), None
     except UserError as error:
@@ -152,32 +170,35 @@ def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, s
 def _images(
     opened: Split, sample: Sample, generator: Generator | None, provenance: Provenance
 ) -> dict[tuple[int, str], bytes]:
-    """The bytes of all that is shown."""
-    wanted = {(entry.id, entry.which) for entry in sample.shown}
-    ids = {example_id for example_id, _ in wanted}
+    """Return the PNG of each image of the sample, by id and which."""
+    keys = {(entry.id, entry.which) for entry in sample.shown}
+    ids = {entry.id for entry in sample.shown}
     columns = [name for name in ("image", "original") if name in opened.features]
-    found: dict[tuple[int, str], bytes] = {}
+    images: dict[tuple[int, str], bytes] = {}
     for row in opened.stored_rows(columns, [*columns, "id", "label"]):
-        if row["id"] not in ids:
+        example_id = row["id"]
+        if example_id not in ids:
             continue
         for name in columns:
-            if (row["id"], name) in wanted:
-                found[row["id"], name] = _png(opened, row[name], f"id {row['id']}: its {name}")
-        if (row["id"], "reconstruction") in wanted and generator is not None:
-            pixels = np.asarray(opened.decode(row["original"], f"id {row['id']}: its original"))
-            seed = row_seed(int(provenance.recipe.perturb.model_dump().get("seed", 0)), row["id"])
-            found[row["id"], "reconstruction"] = _reconstruction(generator, pixels, row["label"], seed)
-    return found
+            if (example_id, name) in keys:
+                images[example_id, name] = _png(opened, row[name], f"id {example_id}: its {name}")
+        if (example_id, "reconstruction") in keys and generator is not None:
+            pixels = np.asarray(opened.decode(row["original"], f"id {example_id}: its original"))
+            seed = row_seed(int(provenance.recipe.perturb.model_dump().get("seed", 0)), example_id)
+            images[example_id, "reconstruction"] = _reconstruction(generator, pixels, row["label"], seed)
+    return images
 
 
-def _png(opened: Split, stored: dict[str, Any], what: str) -> bytes:
-    opened.decode(stored, what)  # it is an image, and of the right size
+def _png(opened: Split, stored: dict[str, Any], name: str) -> bytes:
+    """Return the bytes of a stored image, which errors call `name`."""
+    opened.decode(stored, name)  # raises UserError unless it is an image of the right size
     content = opened.image_of(stored)
     return content if isinstance(content, bytes) else Path(content).read_bytes()
 
 
 @torch.no_grad()
 def _reconstruction(generator: Generator, pixels: np.ndarray, label: int, seed: int) -> bytes:
+    """Return the plain reconstruction of an original [size, size, 3] as a PNG."""
     generator.row_seeds = [seed]
     latents = generator.encode(to_batch(pixels[None]), torch.tensor([label]))
     image = to_bytes(on_byte_grid(generator.decode(Latents(*latents)).float()))[0]

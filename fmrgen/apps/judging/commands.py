@@ -18,10 +18,6 @@ from fmrgen.distributed.rank import is_first_process
 
 if TYPE_CHECKING:
     from fmrgen.apps.judging.audit import Audit
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def judge(
@@ -47,7 +43,7 @@ def judge(
     from fmrgen.recipe.job import load_oracles
     from fmrgen.split.reference import check_there
 
-    named = load_oracles(oracles)
+    sections = load_oracles(oracles)
     check_there(split)
 
     from fmrgen.apps.judging.display import print_judged
@@ -58,11 +54,11 @@ def judge(
     display.quiet_libraries()
     is_first = is_first_process()
     with progress.split_progress(not quiet and is_first) as on_rows:
-        found = run(split, named, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
+        outcomes = run(split, sections, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
     if is_first and as_json:
-        display.print_json(found)
+        display.print_json(outcomes)
     elif is_first:
-        print_judged(found, split, quiet)
+        print_judged(outcomes, split, quiet)
 
 
 def audit(
@@ -103,29 +99,29 @@ def audit(
 
     display.quiet_libraries()
     names = [name.strip() for name in raters.split(",") if name.strip()]
-    found = Audit(split, names, count=count, seed=seed, output=output, trust=trust)
-    if found.note:
-        display.print_note(found.note)
+    session = Audit(split, names, count=count, seed=seed, output=output, trust=trust)
+    if session.note:
+        display.print_note(session.note)
     if export is not None:
-        found.export(export)
-        display.print_note(f"{export}: each rater is shown {found.audited.sample.contents}")
+        session.export(export)
+        display.print_note(f"{export}: each rater is shown {session.audited.sample.contents}")
         display.print_line(export)
         return
     for path in answers or []:
-        name, done = found.take(path)
+        name, done = session.take(path)
         display.print_line(f"{name}: {done} answers")
     if not answers:
-        _serve(found, host, port)
-    for name, rater in found.raters.items():
+        _serve(session, host, port)
+    for name, rater in session.raters.items():
         display.print_line(f"{name}: {rater.done} of {len(rater.tasks)} images")
-    for line in found.cautions():
+    for line in session.cautions():
         display.print_note(f"note: {line}")
-    for path in found.close():
+    for path in session.close():
         display.print_line(path)
 
 
 def _serve(audit: "Audit", host: str, port: int) -> None:
-    """Serves the page until somebody stops it; an answer may be taken back to the end."""
+    """Serve the page until somebody stops it; answers may be changed until then."""
     from fmrgen.cli import display
 
     server = audit.server(host, port)

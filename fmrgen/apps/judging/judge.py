@@ -1,4 +1,4 @@
-"""The verdicts of other judges on the stored images of a split, laid beside it."""
+"""The verdicts of other judges on the stored images of a split, stored beside it."""
 
 import hashlib
 import logging
@@ -44,16 +44,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judged:
-    """What one judge found.
+    """The outcome of one judge.
 
     Attributes:
         judge: its name.
         rows: of the split.
-        preserved: share of valid rows in whose image it sees the label, in percent; None where there are none.
-        originals_right: share of originals in which it does; None where they are not stored.
-        files: what was written, where the split is in a folder.
-        place: the folder or the commit that holds them now.
-        shares_weights_with: the split's oracle or classifier, in words: it is no second opinion then.
+        preserved: share of valid rows in whose image it sees the label, in percent; None if there are none.
+        originals_right: share of originals in which it does; None if they are not stored.
+        files: that were written, if the split is in a folder.
+        place: the folder or the commit with its verdicts.
+        shares_weights_with: the split's oracle or classifier, in words; the judge is then no second opinion.
     """
 
     judge: str
@@ -74,51 +74,64 @@ def judge(
     on_rows: OnRows | None = None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> list[Judged]:
-    """Has oracles judge the stored images of a split, and lays what they say beside it.
+    """Have oracles judge the stored images of a split, and store their verdicts beside it.
 
     The verdicts are `judgements/CONFIG/SPLIT/JUDGE.parquet`, with a small file about the judge: in the split's folder,
-    or as a commit to its repo on the Hub. Runs on every process of `accelerate launch` and shares the batches out. What
-    is judged is kept in the cache until the table is written: run the same again to go on.
+    or as a commit to its repo on the Hub. Runs on every process of `accelerate launch`, which share the batches.
+    Verdicts are cached until the table is written: run the same again to resume.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
         oracles: one or several, as `fmrgen.load_oracles` reads them, or a mapping of names to oracles, sections or
             words for them.
-        batch_size: images that an oracle gets at once.
+        batch_size: images that an oracle gets at a time.
         progress: show a bar for each judge.
         on_rows: replaces the bars; called with (judge, rows done, rows in all), on the first process.
-        on_wait: called with a line when the Hub makes one wait.
+        on_wait: called with a line when the Hub asks to wait.
 
     Returns:
-        What each of them found, in their order.
+        The outcome of each, in their order.
 
     Raises:
         UserError: the split or a judge can't be used.
     """
-    sections = (
-        {name: oracle_section(given) for name, given in oracles.items()}
-        if isinstance(oracles, Mapping)
-        else load_oracles([oracles] if isinstance(oracles, str) else oracles)
-    )
+    if isinstance(oracles, Mapping):
+        sections = {name: oracle_section(oracle) for name, oracle in oracles.items()}
+    elif isinstance(oracles, str):
+        sections = load_oracles([oracles])
+    else:
+        sections = load_oracles(oracles)
     for name in sections:
         check_judge_name(name)
     processes = Processes()
     opened, provenance = open_own_split(split)
-    found = []
+    outcomes = []
     with image_bars(progress and on_rows is None) as bars:
-        tell = on_rows if on_rows is not None and processes.is_first else bars
+        report = on_rows if on_rows is not None and processes.is_first else bars
         for name, section in sections.items():
             job = Job(name, section, opened, provenance, processes, batch_size)
-            table = job.run(partial(tell, name))
+            table = job.run(partial(report, name))
             if processes.is_first:
                 with errors_of_one_process():
-                    found.append(job.store(table, on_wait))
+                    outcomes.append(job.store(table, on_wait))
             processes.gather(None)
-    return found
+    return outcomes
 
 
 class Job:
-    """One judge on one split."""
+    """One judge on one split.
+
+    Args:
+        name: of the judge.
+        section: its config.
+        opened: the split.
+        provenance: of the split.
+        processes: that share the batches.
+        batch_size: images that the oracle gets at a time.
+
+    Raises:
+        UserError: the oracle can't be built, or needs originals that the split lacks.
+    """
 
     def __init__(
         self,
@@ -158,26 +171,28 @@ class Job:
         self.parts = cache_folder() / "judgements" / fingerprint(key)
 
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
-        """Judges what is not judged yet; returns the whole table, in the order of the rows."""
+        """Judge the batches that are not in the cache; return the whole table, in the order of the rows."""
         done = 0
         batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
         for number, (rows, decoded) in enumerate(batches):
             if decoded is not None:
                 with errors_of_one_process():
-                    if (images := decoded.result()) is not None:
-                        write_atomically(self._part(number), to_parquet(self._verdicts(*images)))
+                    batch_and_pixels = decoded.result()
+                    if batch_and_pixels is not None:
+                        write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
             done += len(rows)
             on_rows(done, self.provenance.rows)
         check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
-        self.processes.gather(None)  # all parts are there
-        parts = [self._part(number) for number in range(-(-done // self.batch_size))]
-        return pa.concat_tables([pq.read_table(part) for part in parts]) if parts else TABLE.empty_table()
+        self.processes.gather(None)  # now all parts are written
+        tables = [pq.read_table(self._part(number)) for number in range(-(-done // self.batch_size))]
+        return pa.concat_tables(tables) if tables else TABLE.empty_table()
 
     def _part(self, number: int) -> Path:
+        """Return the cache file with the verdicts on a batch."""
         return self.parts / f"{number:07d}.parquet"
 
     def _has_part(self, number: int, ids: list[int]) -> bool:
-        """Whether the verdicts on a batch were kept, as they were written."""
+        """Return whether the verdicts on a batch are cached and undamaged."""
         try:
             table = pq.read_table(self._part(number), page_checksum_verification=True)
         except (OSError, pa.ArrowException):
@@ -185,7 +200,7 @@ class Job:
         return table.schema.equals(TABLE) and table["id"].to_pylist() == ids * len(self.columns)
 
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
-        """Rows of each batch, and what decodes them; what is known of all rows is gathered on the way."""
+        """Yield the ids of each batch and the function that decodes it; collect `self.rows` on the way."""
         self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
         batches = self.opened.batches(self.batch_size, self.columns, [*self.columns, *self.rows])
         for number, batch in enumerate(batches):
@@ -194,29 +209,28 @@ class Job:
             yield np.asarray(batch["id"]), partial(self._decode, number, batch)
 
     def _decode(self, number: int, batch: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], _Pixels] | None:
-        """The images of a batch; None where it was judged before."""
+        """Return a batch and its images; None if it was judged before."""
         if self._has_part(number, batch["id"]):
             return None
         return batch, {column: self.opened.pixels(batch, column) for column in self.columns}
 
     def _verdicts(self, batch: dict[str, list[Any]], pixels: _Pixels) -> pa.Table:
-        """What the oracle says of the images of a batch, and of their originals."""
+        """Return the oracle's verdicts on the images of a batch, and on their originals."""
         labels = torch.tensor(batch["label"], device=self.device)
-        images = {column: to_batch(of_column, self.device) for column, of_column in pixels.items()}
+        images = {column: to_batch(values, self.device) for column, values in pixels.items()}
         tables = []
-        for column, of_column in images.items():
-            originals = Originals(images.get("original", of_column).clone(), labels)
-            with torch.no_grad(), component_errors(f"oracle {self.name}", of_column):
-                said, _ = judged(self.oracle, of_column.clone(), originals)
-            values = {name: said[name].cpu().numpy() for name in ("oracle_label", "probability", "score")}
+        for column, column_images in images.items():
+            originals = Originals(images.get("original", column_images).clone(), labels)
+            with torch.no_grad(), component_errors(f"oracle {self.name}", column_images):
+                measures, _ = judged(self.oracle, column_images.clone(), originals)
             count = len(batch["id"])
             columns = {
                 "judge": [self.name] * count,
                 "id": batch["id"],
                 "which": [column] * count,
-                "label": values["oracle_label"].astype(np.int32),
-                "probability": values["probability"].astype(np.float32),
-                "score": values["score"].astype(np.float32),
+                "label": measures["oracle_label"].cpu().numpy().astype(np.int32),
+                "probability": measures["probability"].cpu().numpy().astype(np.float32),
+                "score": measures["score"].cpu().numpy().astype(np.float32),
                 "when": [now()] * count,
                 "image_sha256": [hashlib.sha256(stored["bytes"]).hexdigest() for stored in batch[column]],
                 "weights_sha256": [self.digest] * count,
@@ -228,30 +242,42 @@ class Job:
         return pa.concat_tables(tables)
 
     def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> Judged:
-        """Lays the table beside the split."""
+        """Store the table beside the split, and empty the cache."""
         content = to_parquet(table)
         kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
         split = Subject(self.opened.paths, self.provenance)
         section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
         about = judge_file(self.name, kind, section, self.digest, split, content, digests)
+        files: list[Path] = []
         if self.opened.revision is None:
             files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)
             renew_card(split.paths.root)
         else:
             from fmrgen.publish.judgements import commit_judgements
 
-            files, place = [], commit_judgements(str(self.opened.repo), split, about, content, on_wait)
+            place = commit_judgements(str(self.opened.repo), split, about, content, on_wait)
         for part in self.parts.glob("*.parquet"):
             part.unlink(missing_ok=True)
         return self._figures(table, files, place, related(about, self.provenance, {}))
 
     def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
-        labels, valid = (dict(zip(self.rows["id"], self.rows[name], strict=True)) for name in ("label", "valid"))
-        said = list(zip(*(table[name].to_pylist() for name in ("id", "which", "label")), strict=True))
-
-        def right(which: str, only_valid: bool) -> Estimate | None:
-            asked = [(i, label) for i, seen, label in said if seen == which and (valid[i] or not only_valid)]
-            return proportion(np.array([label == labels[i] for i, label in asked]))
-
-        rates = right("image", True), right("original", False)
-        return Judged(self.name, self.provenance.rows, *rates, files, place, shares_weights_with)
+        """Return the outcome; figures are by row id, since the rows of the table are by batch and column."""
+        labels = dict(zip(self.rows["id"], self.rows["label"], strict=True))
+        valid = dict(zip(self.rows["id"], self.rows["valid"], strict=True))
+        columns = [table[name].to_pylist() for name in ("id", "which", "label")]
+        image_right, original_right = [], []
+        for example_id, which, label in zip(*columns, strict=True):
+            is_right = label == labels[example_id]
+            if which == "original":
+                original_right.append(is_right)
+            elif valid[example_id]:
+                image_right.append(is_right)
+        return Judged(
+            judge=self.name,
+            rows=self.provenance.rows,
+            preserved=proportion(np.array(image_right)),
+            originals_right=proportion(np.array(original_right)),
+            files=files,
+            place=place,
+            shares_weights_with=shares_weights_with,
+        )

@@ -1,4 +1,4 @@
-"""Which images people see, and in what order: a stratified sample, with controls and repeats mixed in."""
+"""The images that people see, and their order: a stratified sample, with controls and repeats mixed in."""
 
 import hashlib
 from collections import Counter
@@ -10,10 +10,13 @@ import numpy as np
 from fmrgen.errors import UserError
 from fmrgen.split.judgements import Which
 
-_REPEATED, _ORIGINALS, _RECONSTRUCTIONS = 0.05, 0.1, 0.05  # of the sample, shown besides
-_FEWEST_ORIGINALS = 30  # how often a rater misses a label is known from these
-_BANDS = 3  # of iterations
-_FEWEST = 2  # of a stratum: one has no variance
+# Images shown in addition, as shares of the sample.
+_REPEATED = 0.05
+_ORIGINALS = 0.1
+_RECONSTRUCTIONS = 0.05
+_FEWEST_ORIGINALS = 30  # which a rater's rate of errors is estimated from
+_BANDS = 3  # of iterations: thirds
+_FEWEST_PER_STRATUM = 2  # a single row has no variance
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Shown:
         id: of its row.
         which: the perturbed `image`, or as a control its `original` or plain `reconstruction`.
         stratum: of the sample, of a perturbed image.
-        repeat: 1 where the person has seen it before.
+        repeat: 1 if the person has seen it before, else 0.
     """
 
     id: int
@@ -35,7 +38,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Sample:
-    """What all raters of a split are shown, each in an order of their own; `strata` are their sizes in the split."""
+    """The images that all raters of a split are shown, each in another order.
+
+    Attributes:
+        shown: the images.
+        strata: the size of each stratum in the split.
+        seed: of the sample and of the orders.
+    """
 
     shown: list[Shown]
     strata: dict[str, int]
@@ -43,7 +52,7 @@ class Sample:
 
     @property
     def contents(self) -> str:
-        """`43 images: 12 perturbed, and as controls 30 originals, 0 plain reconstructions and 1 image again`."""
+        """The numbers of images in words, as the end of a sentence."""
         counts = Counter("again" if entry.repeat else entry.which for entry in self.shown)
         return (
             f"{len(self.shown)} images: {counts['image']} perturbed, and as controls {counts['original']} originals, "
@@ -51,17 +60,18 @@ class Sample:
         )
 
     def order(self, rater: str) -> list[Shown]:
-        """What a rater is shown, in order; what is shown again comes late."""
+        """Return what a rater is shown, in order; repeats come in the last third."""
         digest = hashlib.blake2b(f"{self.seed}:{rater}".encode(), digest_size=8).digest()
         random = np.random.default_rng(int.from_bytes(digest))
         first = [entry for entry in self.shown if not entry.repeat]
         again = [entry for entry in self.shown if entry.repeat]
         ordered = [first[place] for place in random.permutation(len(first))]
-        for entry in (again[place] for place in random.permutation(len(again))):
-            ordered.insert(int(random.integers(len(ordered) * 2 // 3, len(ordered) + 1)), entry)
-        seen = set[tuple[int, str]]()
+        for place in random.permutation(len(again)):
+            earliest = len(ordered) * 2 // 3
+            ordered.insert(int(random.integers(earliest, len(ordered) + 1)), again[place])
+        seen: set[tuple[int, str]] = set()
         shown = []
-        for entry in ordered:  # a repeat may have come before what it repeats
+        for entry in ordered:  # the later one is the repeat, wherever it was inserted
             key = (entry.id, entry.which)
             shown.append(Shown(entry.id, entry.which, entry.stratum, int(key in seen)))
             seen.add(key)
@@ -69,16 +79,17 @@ class Sample:
 
 
 def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstructions: bool) -> Sample:
-    """Draws a sample of a split's valid rows.
+    """Return a sample of a split's valid rows.
 
-    Strata are who was fooled, or not, by thirds of the iterations: half of the sample is of images that fooled the
-    split's classifier, since those decide what a corrected FMR is. Within a stratum classes are spread evenly.
+    Strata are the images that fooled the split's classifier and those that did not, each in thirds by iterations. Half
+    of the sample is of images that fooled it, since a corrected FMR depends on those most. Within a stratum classes are
+    spread evenly.
 
     Args:
         columns: `id`, `label`, `valid`, `iterations` and `prediction` of all rows, [N] each.
-        count: perturbed images in the sample; all, where there are fewer.
+        count: perturbed images in the sample; all, if there are fewer.
         seed: of the draw.
-        reconstructions: whether there are plain reconstructions to be shown among the controls.
+        reconstructions: whether to show plain reconstructions among the controls.
 
     Raises:
         UserError: no row is valid.
@@ -88,61 +99,75 @@ def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstruc
     if not valid.any():
         raise UserError("no row of the split is valid, so there is nothing to audit")
     strata = _strata(columns, valid)
-    taken = _allocate({name: len(rows) for name, rows in strata.items()}, min(count, int(valid.sum())))
-    shown = []
+    sizes = {name: len(rows) for name, rows in strata.items()}
+    drawn = _allocate(sizes, min(count, int(valid.sum())))
+    shown: list[Shown] = []
     for name, rows in strata.items():
         by_class = rows[np.lexsort((random.random(len(rows)), columns["label"][rows]))]
-        places = (np.arange(taken[name]) + random.random()) * len(rows) / max(taken[name], 1)
-        shown += [Shown(int(columns["id"][row]), "image", name) for row in by_class[places.astype(int)]]
+        # Evenly spaced places in the order of the classes, from a random start.
+        places = (np.arange(drawn[name]) + random.random()) * len(rows) / max(drawn[name], 1)
+        for row in by_class[places.astype(int)]:
+            shown.append(Shown(int(columns["id"][row]), "image", name))
     total = len(shown)
-    controls = {"original": max(round(_ORIGINALS * total), _FEWEST_ORIGINALS)}
+    controls: dict[Which, int] = {"original": max(round(_ORIGINALS * total), _FEWEST_ORIGINALS)}
     if reconstructions:
         controls["reconstruction"] = round(_RECONSTRUCTIONS * total)
-    for which, wanted in controls.items():
-        rows = random.choice(np.flatnonzero(valid), min(wanted, int(valid.sum())), replace=False)
-        shown += [Shown(int(columns["id"][row]), which) for row in rows]  # type: ignore[arg-type]
-    again = random.choice(total, round(_REPEATED * total), replace=False)
-    shown += [Shown(shown[place].id, "image", shown[place].stratum, 1) for place in again]
-    return Sample(shown, {name: len(rows) for name, rows in strata.items()}, seed)
+    for which, number in controls.items():
+        rows = random.choice(np.flatnonzero(valid), min(number, int(valid.sum())), replace=False)
+        for row in rows:
+            shown.append(Shown(int(columns["id"][row]), which))
+    for place in random.choice(total, round(_REPEATED * total), replace=False):
+        shown.append(Shown(shown[place].id, "image", shown[place].stratum, 1))
+    return Sample(shown, sizes, seed)
 
 
 def _strata(columns: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of each stratum."""
+    """Return the rows of each stratum."""
     fooled = columns["prediction"] != columns["label"]
-    found = {}
-    for group, of_group in (("fooled", valid & fooled), ("right", valid & ~fooled)):
-        if not of_group.any():
+    strata = {}
+    for group, members in (("fooled", valid & fooled), ("right", valid & ~fooled)):
+        if not members.any():
             continue
-        rows = np.flatnonzero(of_group)
-        edges = np.unique(np.quantile(columns["iterations"][rows], np.arange(1, _BANDS) / _BANDS))
-        band = np.searchsorted(edges, columns["iterations"][rows], side="left")
+        rows = np.flatnonzero(members)
+        iterations = columns["iterations"][rows]
+        edges = np.unique(np.quantile(iterations, np.arange(1, _BANDS) / _BANDS))
+        band = np.searchsorted(edges, iterations, side="left")
         for number in np.unique(band):
-            inside = rows[band == number]
-            low, high = columns["iterations"][inside].min(), columns["iterations"][inside].max()
-            found[f"{group} {low}-{high}"] = inside
-    return found
+            in_band = band == number
+            low, high = iterations[in_band].min(), iterations[in_band].max()
+            strata[f"{group} {low}-{high}"] = rows[in_band]
+    return strata
 
 
 def _allocate(sizes: Mapping[str, int], count: int) -> dict[str, int]:
-    """How many of each stratum are drawn: half of who was fooled where there are so many, and in proportion within."""
+    """Return how many rows to draw of each stratum: half of the fooled, if there are so many, in proportion within."""
     groups: dict[str, list[str]] = {}
     for name in sizes:
         groups.setdefault(name.partition(" ")[0], []).append(name)
-    room = {group: sum(sizes[name] for name in names) for group, names in groups.items()}
-    wanted = dict.fromkeys(groups, 0)
-    for group in sorted(groups, key=room.__getitem__):
-        left = count - sum(wanted.values())
-        wanted[group] = min(room[group], left // sum(not wanted[other] for other in groups))
-    largest = max(groups, key=room.__getitem__)
-    wanted[largest] = min(room[largest], wanted[largest] + count - sum(wanted.values()))
-    taken = dict[str, int]()
+    available = {}
     for group, names in groups.items():
-        exact = {name: wanted[group] * sizes[name] / room[group] for name in names}
-        of_group = {name: min(sizes[name], max(int(exact[name]), _FEWEST)) for name in names}
-        by_rest = sorted(names, key=lambda name: exact[name] - int(exact[name]), reverse=True)
-        while sum(of_group.values()) < wanted[group]:
-            for name in by_rest:
-                if sum(of_group.values()) < wanted[group] and of_group[name] < sizes[name]:
-                    of_group[name] += 1
-        taken |= of_group
-    return taken
+        available[group] = sum(sizes[name] for name in names)
+    wanted = dict.fromkeys(groups, 0)
+    for group in sorted(groups, key=available.__getitem__):
+        remaining = count - sum(wanted.values())
+        open_groups = sum(number == 0 for number in wanted.values())
+        wanted[group] = min(available[group], remaining // open_groups)
+    largest = max(groups, key=available.__getitem__)
+    wanted[largest] = min(available[largest], wanted[largest] + count - sum(wanted.values()))
+    drawn: dict[str, int] = {}
+    for group, names in groups.items():
+        drawn |= _allocate_in_proportion({name: sizes[name] for name in names}, wanted[group])
+    return drawn
+
+
+def _allocate_in_proportion(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """Return `count` rows shared out by the sizes of strata; what rounding leaves goes to the largest fractions."""
+    total = sum(sizes.values())
+    exact = {name: count * size / total for name, size in sizes.items()}
+    drawn = {name: min(size, max(int(exact[name]), _FEWEST_PER_STRATUM)) for name, size in sizes.items()}
+    by_fraction = sorted(sizes, key=lambda name: exact[name] - int(exact[name]), reverse=True)
+    while sum(drawn.values()) < count:
+        for name in by_fraction:
+            if sum(drawn.values()) < count and drawn[name] < sizes[name]:
+                drawn[name] += 1
+    return drawn

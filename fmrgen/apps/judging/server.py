@@ -15,9 +15,10 @@ from fmrgen.errors import UserError
 from fmrgen.files import parse_json
 from fmrgen.report.pages import audit_page
 
-_LARGEST_ANSWER = 4096  # bytes
+_MAX_ANSWER_BYTES = 4096
+_MAX_DIGITS = 6  # of a number in an address
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_NEVER_KEPT = {
+_HEADERS = {  # no page is cached or embedded
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -26,12 +27,14 @@ _NEVER_KEPT = {
 
 
 class AuditServer(ThreadingHTTPServer):
-    """Serves the page of an audit, its images, and takes the answers.
+    """Serves the page of an audit and its images, and takes the answers.
 
     Attributes:
         raters: by name.
         names: of the classes.
-        address: of the page; whoever has it can answer.
+        token: the secret part of the address.
+        hosts: the host names that requests may have; None if any.
+        address: of the page; anyone who has it can answer.
     """
 
     daemon_threads = True
@@ -44,17 +47,20 @@ class AuditServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise UserError(f"--host {host} --port {port}: can't listen there: {error}") from None
-        self.hosts = {host, *_LOOPBACK} if host in _LOOPBACK else None  # whoever opens it to others knows their names
+        # A check of host names keeps other pages out; if others are let in, their names for this machine are unknown.
+        self.hosts = {host, *_LOOPBACK} if host in _LOOPBACK else None
         reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.address = f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{self.server_port}/{self.token}/"
+        if ":" in reachable:
+            reachable = f"[{reachable}]"
+        self.address = f"http://{reachable}:{self.server_port}/{self.token}/"
 
     @property
     def is_done(self) -> bool:
-        """Whether every rater has answered everything."""
+        """True if every rater has answered everything."""
         return all(rater.done == len(rater.tasks) for rater in self.raters.values())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of a window that was closed in the middle of an answer."""
+        """Report an error unless it is a window that was closed in the middle of an answer."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -62,40 +68,50 @@ class AuditServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: AuditServer
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that one may be silent
+    timeout = 60  # seconds without a byte
 
     def log_message(self, *arguments: Any) -> None:
-        """Says nothing: the terminal is for how far the raters are."""
+        """Log nothing: the terminal shows the progress of the raters."""
 
     def do_GET(self) -> None:
-        if (path := self._path()) is None:
+        path = self._path()
+        if path is None:
+            return
+        if path == "":
+            self._send_page()
             return
         query = parse_qs(urlsplit(self.path).query)
         rater = self.server.raters.get(query.get("rater", [""])[0])
-        if path == "":
-            raters = self.server.raters
-            total = len(next(iter(raters.values())).tasks)
-            page = audit_page({"raters": list(raters), "names": self.server.names, "total": total})
-            self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
-        elif rater is None:
+        if rater is None:
             self._send_json(HTTPStatus.NOT_FOUND, {"error": "there is no such rater"})
-        elif path == "state":
+            return
+        if path == "state":
             self._send_json(HTTPStatus.OK, {"done": rater.done, "total": len(rater.tasks)})
-        elif path == "image" and (task := rater.task(_number(query.get("number", [""])[0]))) is not None:
-            self._send(HTTPStatus.OK, rater.audited.images[task.id, task.which], "image/png")
-        else:
+            return
+        task = rater.task(_number(query.get("number", [""])[0])) if path == "image" else None
+        if task is None:
             self._send_json(HTTPStatus.NOT_FOUND, {"error": "there is no such page"})
+        else:
+            self._send(HTTPStatus.OK, rater.audited.images[task.id, task.which], "image/png")
+
+    def _send_page(self) -> None:
+        raters = self.server.raters
+        total = len(next(iter(raters.values())).tasks)
+        page = audit_page({"raters": list(raters), "names": self.server.names, "total": total})
+        self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
-        if (path := self._path()) is None:
+        path = self._path()
+        if path is None:
             return
         length = _number(self.headers.get("Content-Length", ""))
-        if not 0 <= length <= _LARGEST_ANSWER or self.headers.get_content_type() != "application/json":
+        if not 0 <= length <= _MAX_ANSWER_BYTES or self.headers.get_content_type() != "application/json":
             self._refuse("an answer must be a small JSON object")
             return
         try:
             body = parse_json(self.rfile.read(length), "an answer")
-            rater, number = self.server.raters.get(str(body.get("rater"))), body.get("number")
+            rater = self.server.raters.get(str(body.get("rater")))
+            number = body.get("number")
             answer = parse_answer(body, len(self.server.names)) if path == "answer" else None
         except (UserError, TimeoutError) as error:
             self._refuse(str(error))
@@ -107,33 +123,35 @@ class _Handler(BaseHTTPRequestHandler):
             done = rater.undo(number) if answer is None else rater.answer(number, *answer)
         except NotAskedError as error:
             self._send_json(HTTPStatus.CONFLICT, {"error": str(error)})
-        except UserError as error:  # the disk is full, for one: the page keeps the answer, and sends it again
+        except UserError as error:  # for example, the disk is full: the page keeps the answer and sends it again
             self._send_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
         else:
             self._send_json(HTTPStatus.OK, {"done": done, "total": len(rater.tasks)})
 
-    def _refuse(self, why: str) -> None:
-        self.close_connection = True  # what else it sends is not read
-        self._send_json(HTTPStatus.BAD_REQUEST, {"error": why})
+    def _refuse(self, reason: str) -> None:
+        self.close_connection = True  # the rest of the request is not read
+        self._send_json(HTTPStatus.BAD_REQUEST, {"error": reason})
 
     def _path(self) -> str | None:
-        """The page that is asked for; None, and an answer, for who does not know the address."""
+        """Return the path behind the token; send an error and return None if the token or the host is wrong."""
         try:
             path, host = urlsplit(self.path).path, urlsplit(f"//{self.headers.get('Host', '')}").hostname
         except ValueError:
             self._refuse("there is no such address")
             return None
-        _, token, *rest = (*path.split("/", 2), "")
-        known = secrets.compare_digest(token.encode(), self.server.token.encode())
-        if not known or (self.server.hosts is not None and host not in self.server.hosts):
+        _, _, address = path.partition("/")
+        token, _, page = address.partition("/")
+        is_right_token = secrets.compare_digest(token.encode(), self.server.token.encode())
+        if not is_right_token or (self.server.hosts is not None and host not in self.server.hosts):
             self.close_connection = True
             self._send_json(HTTPStatus.NOT_FOUND, {"error": "open the address that fmrgen audit printed"})
             return None
-        return rest[0]
+        return page
 
     def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
         self.send_response(status)
-        for name, value in {**_NEVER_KEPT, "Content-Type": kind, "Content-Length": str(len(content))}.items():
+        headers = _HEADERS | {"Content-Type": kind, "Content-Length": str(len(content))}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
@@ -143,5 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _number(text: str) -> int:
-    """A number of at most six digits; -1 for anything else."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 6 else -1
+    """Return a number of at most six digits; -1 for anything else."""
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return int(text)
+    return -1

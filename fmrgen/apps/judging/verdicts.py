@@ -1,4 +1,4 @@
-"""What a rater has said so far, kept beside the split after each answer: nothing is lost when a window is closed."""
+"""The answers of a rater, stored beside the split after each one: nothing is lost when a window is closed."""
 
 import hashlib
 import threading
@@ -27,18 +27,21 @@ from fmrgen.split.judgements import (
 )
 from fmrgen.storage.provenance import now
 
-_MOST_SECONDS = 1e9
+_MAX_SECONDS = 1e9
 
 
 class NotAskedError(UserError):
-    """An answer that can't be taken now, or is invalid."""
+    """The answer can't be taken now."""
 
 
 @dataclass(frozen=True)
 class Audited(Subject):
-    """A split that is audited: where its judgements go, what it is, and which of its images are shown.
+    """A split that is audited, with the sample of its images.
 
-    `images` are the bytes of each, by id and which, `labels` those of the split, by id.
+    Attributes:
+        sample: the images that are shown.
+        images: the bytes of each, by id and which.
+        labels: of the split, by id.
     """
 
     sample: Sample
@@ -47,15 +50,15 @@ class Audited(Subject):
 
     @property
     def section(self) -> dict[str, Any]:
-        """What is to be known of the sample by whoever makes figures of the answers."""
-        shown = len([entry for entry in self.sample.shown if entry.which == "image" and not entry.repeat])
+        """The facts about the sample that figures are computed with."""
+        shown = sum(entry.which == "image" and not entry.repeat for entry in self.sample.shown)
         return {"shown": shown, "seed": self.sample.seed, "strata": self.sample.strata}
 
 
 class Rater:
-    """One person's answers, in the order in which they are asked for.
+    """One person's answers, in the order of the tasks.
 
-    Raises UserError where there are answers of that name to other questions.
+    Raises UserError if there are stored answers under that name to other tasks.
     """
 
     def __init__(self, name: str, audited: Audited) -> None:
@@ -69,54 +72,66 @@ class Rater:
     def _read(self) -> None:
         paths = self.audited.paths
         about = judges_of(paths).get(self.name)
-        where = table_path(paths, self.name)
-        if about is None or not where.exists():
-            raise UserError(f"{where}: is incomplete; delete what is left of it, or choose another rater name")
+        path = table_path(paths, self.name)
+        if about is None or not path.exists():
+            raise UserError(f"{path}: is incomplete; delete what is left of it, or choose another rater name")
         if about.kind != "person":
-            raise UserError(f"{where}: holds judgements by an {about.kind}; choose another rater name")
+            raise UserError(f"{path}: holds judgements by an {about.kind}; choose another rater name")
         if about.files != self.audited.provenance.files_digest or about.section != self.audited.section:
             raise UserError(
-                f"{where}: was begun on other images (--n, --seed or the split itself differed); choose another "
+                f"{path}: was begun on other images (--n, --seed or the split itself differed); choose another "
                 "rater name, or pass the same options"
             )
-        # The table is written first: a kill before the file about it leaves the newest answer in the table alone.
-        here = replace(about, sha256=sha256_of(where), rows=len(self.tasks))
-        found = read_judgements(where, here).table.to_pylist()
-        begun = [(entry["id"], entry["which"], entry["repeat"]) for entry in found]
-        if begun != [(task.id, task.which, task.repeat) for task in self.tasks[: len(begun)]]:
-            raise UserError(f"{where}: its answers do not match the images of this audit in order")
-        self.answers = found
+        # The table is written first: a kill before the file about it leaves the newest answer in the table alone. So
+        # the digest of the file on disk is expected here, not the recorded one.
+        expected = replace(about, sha256=sha256_of(path), rows=len(self.tasks))
+        answers = read_judgements(path, expected).table.to_pylist()
+        answered = [(answer["id"], answer["which"], answer["repeat"]) for answer in answers]
+        if answered != [(task.id, task.which, task.repeat) for task in self.tasks[: len(answers)]]:
+            raise UserError(f"{path}: its answers do not match the images of this audit in order")
+        self.answers = answers
 
     @property
     def done(self) -> int:
+        """The number of answers."""
         return len(self.answers)
 
     @property
     def originals_right(self) -> Estimate | None:
-        """The share of the originals among the images so far whose label was named; None before the first."""
-        asked = [answer for answer in self.answers if answer["which"] == "original"]
-        return proportion(np.array([answer["label"] == self.audited.labels[answer["id"]] for answer in asked]))
+        """The share of originals answered so far whose label was named; None before the first."""
+        is_right = []
+        for answer in self.answers:
+            if answer["which"] == "original":
+                is_right.append(answer["label"] == self.audited.labels[answer["id"]])
+        return proportion(np.array(is_right))
 
     def task(self, number: int) -> Shown | None:
-        """What is asked as the number-th, from 0; None behind the last."""
+        """Return the task of a number, from 0; None after the last."""
         return self.tasks[number] if 0 <= number < len(self.tasks) else None
 
     def answer(self, number: int, label: int, seconds: float | None) -> int:
-        """Takes the answer to a task, the next one or one that was answered before; returns how many there are.
+        """Store the answer to a task, the next one or one that was answered before; return the number of answers.
 
-        Raises NotAskedError for one whose turn it is not, and UserError where it can't be kept.
+        Args:
+            number: of the task.
+            label: the class that was named, or `UNSURE`.
+            seconds: that it took; None if unknown.
+
+        Raises:
+            NotAskedError: it is not the turn of this task.
+            UserError: the answer can't be stored.
         """
         with self._lock:
             if not 0 <= number <= len(self.answers) or number >= len(self.tasks):
                 raise NotAskedError(f"image {number + 1} is not asked for now")
-            self._keep([*self.answers[:number], self._row(number, label, seconds), *self.answers[number + 1 :]])
+            row = self._row(number, label, seconds)
+            self._store([*self.answers[:number], row, *self.answers[number + 1 :]])
             return len(self.answers)
 
     def take(self, answers: Sequence[tuple[int, float | None]]) -> int:
-        """Takes all answers (label, seconds) to the first tasks, which replace those that there are, or none of them;
-        returns how many there are.
+        """Replace all answers by those (label, seconds) to the first tasks; return their number.
 
-        Raises UserError where they are fewer than those, or more than there are tasks.
+        Raises UserError, and replaces none, if they are fewer than the stored ones or more than there are tasks.
         """
         with self._lock:
             if len(answers) > len(self.tasks):
@@ -126,7 +141,7 @@ class Rater:
                     f"{len(answers)} answers, but {len(self.answers)} by {self.name} are already kept; delete "
                     f"{table_path(self.audited.paths, self.name)} and the .json beside it to count only the new ones"
                 )
-            self._keep([self._row(number, *answer) for number, answer in enumerate(answers)])
+            self._store([self._row(number, *answer) for number, answer in enumerate(answers)])
             return len(self.answers)
 
     def _row(self, number: int, label: int, seconds: float | None) -> dict[str, Any]:
@@ -147,20 +162,20 @@ class Rater:
         }
 
     def undo(self, number: int) -> int:
-        """Takes the answer to the last task back, which is `number`; done already, it does nothing. Returns how many
-        there are.
+        """Delete the answer to the last task that was answered, `number`; return the number of answers.
 
-        Raises NotAskedError where it is not the last, and UserError where that can't be kept.
+        Does nothing if that was done before. Raises NotAskedError if it is not the last, and UserError if the change
+        can't be stored.
         """
         with self._lock:
             if number not in (len(self.answers) - 1, len(self.answers)):
                 raise NotAskedError(f"image {number + 1} is not the last that was answered")
             if number < len(self.answers):
-                self._keep(self.answers[:number])
+                self._store(self.answers[:number])
             return len(self.answers)
 
-    def _keep(self, answers: list[dict[str, Any]]) -> None:
-        """Writes answers; those that could not be written do not count."""
+    def _store(self, answers: list[dict[str, Any]]) -> None:
+        """Write answers; they count only if they could be written."""
         content = to_parquet(pa.Table.from_pylist(answers, schema=TABLE))
         about = judge_file(self.name, "person", self.audited.section, None, self.audited, content)
         write_judgements(self.audited.paths, about, content)
@@ -168,10 +183,12 @@ class Rater:
 
 
 def parse_answer(answer: Any, classes: int) -> tuple[int, float | None]:
-    """The label of an answer in JSON, and the seconds that it took. Raises UserError where it is none."""
-    label, seconds = (answer.get(name) if isinstance(answer, dict) else None for name in ("label", "seconds"))
-    if type(label) is not int or not UNSURE <= label < classes:  # to isinstance, True is one
+    """Return the label of an answer in JSON, and the seconds that it took. Raises UserError for an invalid one."""
+    if not isinstance(answer, dict):
+        answer = {}
+    label, seconds = answer.get("label"), answer.get("seconds")
+    if type(label) is not int or not UNSURE <= label < classes:  # isinstance takes True for a number
         raise UserError(f"label {label!r:.40} is not one of the classes")
-    if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < _MOST_SECONDS):
+    if seconds is not None and (type(seconds) not in (int, float) or not 0 <= seconds < _MAX_SECONDS):
         raise UserError(f"{seconds!r:.40} is not a number of seconds")
     return label, None if seconds is None else float(seconds)
