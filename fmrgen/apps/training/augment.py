@@ -1,4 +1,4 @@
-"""Random changes that leave the class alone, drawn for each image by itself."""
+"""Random changes that preserve the class, drawn for each image by itself."""
 
 import math
 
@@ -9,15 +9,29 @@ from torch.nn import functional as F
 from fmrgen.apps.training.recipe import AugmentConfig
 from fmrgen.engine.interfaces import Generator, Latents
 
-_ROTATION, _SCALE, _SHEAR, _SHIFT, _WAVE = math.radians(12), 0.12, 0.15, 0.1, 0.08
+# The largest changes of a warp of strength 1.
+_ROTATION = math.radians(12)
+_SCALE = 0.12  # of the size
+_SHEAR = 0.15
+_SHIFT = 0.1  # of half the width
+_WAVE = 0.08  # of half the width: the standard deviation of elastic waves
+_WAVE_NODES = 4  # across and up, between which elastic waves are interpolated
+_MIN_SIGMA = 1e-3  # of a blur: 0 has no kernel
 
 
 @torch.no_grad()
 def augment(
     images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator | None, classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Images [B, 3, H, W] in [0, 1], changed as `config` says, and their labels [B]; of mixed ones the probabilities of
-    all `classes`, [B, K]."""
+    """Return images changed at random, and their labels; if images are mixed, the probabilities of all classes [B, K].
+
+    Args:
+        images: [B, 3, H, W] in [0, 1].
+        labels: [B].
+        config: which changes to make, and how large.
+        generator: for reconstructions; None for none.
+        classes: their number K.
+    """
     if config.warp:
         images = _warp(images, config.warp)
     if config.crop:
@@ -25,8 +39,10 @@ def augment(
     if config.flip:
         mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
         images = torch.where(mirrored, images.flip(3), images)
-    if generator is not None and (count := round(config.reconstruct * len(images))):
-        images = torch.cat([_reconstruct(images[:count], labels[:count], config, generator), images[count:]])
+    reconstructed = round(config.reconstruct * len(images))
+    if generator is not None and reconstructed:
+        first = _reconstruct(images[:reconstructed], labels[:reconstructed], config, generator)
+        images = torch.cat([first, images[reconstructed:]])
     if config.blur:
         images = _blur(images, config.blur)
     if config.noise:
@@ -41,37 +57,45 @@ def _crop(images: Tensor, border: int) -> Tensor:
     side = images.shape[-1]
     padded = F.pad(images, (border,) * 4)
     corners = torch.randint(2 * border + 1, (len(images), 2)).tolist()
-    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)])
+    crops = []
+    for image, (y, x) in zip(padded, corners, strict=True):
+        crops.append(image[:, y : y + side, x : x + side])
+    return torch.stack(crops)
 
 
 def _mix(images: Tensor, probabilities: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Each image with another one of the batch, and what they show (Zhang et al. 2018)."""
+    """Return each image mixed with another one of the batch, and the mixed probabilities (Zhang et al. 2018)."""
     share = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images)
     other = torch.randperm(len(images), device=images.device)
-    wide = share.view(-1, 1, 1, 1)
-    mixed = wide * images + (1 - wide) * images[other]
+    image_share = share.view(-1, 1, 1, 1)
+    mixed = image_share * images + (1 - image_share) * images[other]
     return mixed, share.unsqueeze(1) * probabilities + (1 - share.unsqueeze(1)) * probabilities[other]
 
 
 def _uniform(rows: int, limit: float, like: Tensor) -> Tensor:
+    """Return numbers between -`limit` and `limit`, [rows]."""
     return (torch.rand(rows, device=like.device) * 2 - 1) * limit
 
 
 def _warp(images: Tensor, strength: float) -> Tensor:
+    """Return images that are rotated, sheared, scaled, shifted and bent by elastic waves."""
     rows = len(images)
-    angle, shear = _uniform(rows, _ROTATION * strength, images), _uniform(rows, _SHEAR * strength, images)
+    angle = _uniform(rows, _ROTATION * strength, images)
+    shear = _uniform(rows, _SHEAR * strength, images)
     scale = (1 + _uniform(rows, _SCALE, images)) ** strength
     rotation = torch.stack([angle.cos(), -angle.sin() + shear, angle.sin(), angle.cos()], 1).view(-1, 2, 2)
-    shift = torch.stack([_uniform(rows, _SHIFT * strength, images) for _ in "xy"], 1).unsqueeze(2)
-    grid = F.affine_grid(
-        torch.cat([rotation * scale.view(-1, 1, 1), shift], 2), list(images.shape), align_corners=False
-    )
-    wave = torch.randn(rows, 2, 4, 4, device=images.device) * _WAVE * strength
+    shift_x = _uniform(rows, _SHIFT * strength, images)
+    shift_y = _uniform(rows, _SHIFT * strength, images)
+    shift = torch.stack([shift_x, shift_y], 1).unsqueeze(2)
+    matrix = torch.cat([rotation * scale.view(-1, 1, 1), shift], 2)  # [B, 2, 3]
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    wave = torch.randn(rows, 2, _WAVE_NODES, _WAVE_NODES, device=images.device) * _WAVE * strength
     grid = grid + F.interpolate(wave, images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
 
 
 def _reconstruct(images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Return reconstructions from latents with random noise."""
     latents = generator.encode(images, labels)
     strength = torch.rand(len(images), *[1] * (latents.free.ndim - 1), device=images.device).square()
     moved = latents.free + strength * config.latent_noise * torch.randn_like(latents.free)
@@ -79,13 +103,14 @@ def _reconstruct(images: Tensor, labels: Tensor, config: AugmentConfig, generato
 
 
 def _blur(images: Tensor, largest: float) -> Tensor:
-    sigma = torch.rand(len(images), 1, device=images.device).square() * largest + 1e-3
+    """Return images under a Gaussian blur of at most `largest` pixels, which differs between images."""
+    sigma = torch.rand(len(images), 1, device=images.device).square() * largest + _MIN_SIGMA
     reach = math.ceil(2 * largest)
     offsets = torch.arange(-reach, reach + 1, device=images.device)
     kernel = (-0.5 * (offsets / sigma) ** 2).exp()
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-    channels = images.flatten(0, 1).unsqueeze(0)
-    for shape in ((-1, 1, 1, 2 * reach + 1), (-1, 1, 2 * reach + 1, 1)):
-        padding = (0, reach) if shape[-1] > 1 else (reach, 0)
-        channels = F.conv2d(channels, kernel.view(shape), padding=padding, groups=channels.shape[1])
+    channels = images.flatten(0, 1).unsqueeze(0)  # [1, 3 B, H, W]: each channel has its own kernel
+    across, up = kernel.view(-1, 1, 1, 2 * reach + 1), kernel.view(-1, 1, 2 * reach + 1, 1)
+    channels = F.conv2d(channels, across, padding=(0, reach), groups=channels.shape[1])
+    channels = F.conv2d(channels, up, padding=(reach, 0), groups=channels.shape[1])
     return channels.view_as(images)

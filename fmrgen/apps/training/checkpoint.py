@@ -1,4 +1,4 @@
-"""Where a training run stands: what it needs to go on to the same weights, and what is left of it when it has ended."""
+"""The state of a training run: what it needs to resume to the same weights, and what it leaves when it has ended."""
 
 import io
 import json
@@ -19,93 +19,106 @@ from fmrgen.storage.shared_bucket import shared_folder
 _STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
 
 
+def _fingerprint(tree: dict[str, Any]) -> str:
+    """Return a fingerprint of a recipe by all that decides the weights."""
+    identity = {name: value for name, value in tree.items() if name != "description"}
+    schedule = dict(tree["schedule"])
+    if schedule["threads"] == THREADS:  # earlier versions had no such field
+        del schedule["threads"]
+    identity["schedule"] = schedule
+    classes = tree["source"].get("classes")  # their order numbers the labels
+    return fingerprint([identity, list(classes or ())])
+
+
 class TrainingFolder:
-    """The folder of a run: a checkpoint while it goes on, and `training.json`, its recipe and figures, at its end.
+    """The folder of a run: a checkpoint while it runs, and `training.json` with its recipe and figures at its end.
 
     Args:
-        output: the folder, or the address of one in an object store, whose files lie on this machine too.
+        output: the folder, or the address of one in an object store, whose files are on this machine too.
         recipe: of the run.
 
     Raises:
-        UserError: it can't be one, or is another run's.
+        UserError: the folder can't be made, or is another run's.
     """
 
     def __init__(self, output: str | Path, recipe: TrainRecipe) -> None:
         self.output, self.tree = output, recipe.model_dump(mode="json")
         self._shared, self.folder = shared_folder(output)
         self._is_taken = False
-        identity = {name: value for name, value in self.tree.items() if name != "description"}
-        if recipe.schedule.threads == THREADS:  # earlier versions knew none
-            identity["schedule"] = {name: value for name, value in identity["schedule"].items() if name != "threads"}
-        classes = self.tree["source"].get("classes")  # their order numbers the labels
-        self.fingerprint = fingerprint([identity, list(classes or ())])
+        self.fingerprint = _fingerprint(self.tree)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{output}: can't be a folder for the weights: {error.strerror}") from None
-        if (record := self._record()) is not None and record.get("fingerprint") != self.fingerprint:
+        record = self._record()
+        if record is not None and record.get("fingerprint") != self.fingerprint:
             raise UserError(f"{output}: holds weights of another recipe; give another {option('output')}")
 
     @property
     def poll(self) -> float:
-        """The seconds between two looks at whether another run has left the folder."""
+        """Seconds between two checks whether another run has left the folder."""
         return self._shared.poll
 
     def take(self) -> bool:
-        """Whether this run is the one that works in the folder from now on; of several processes the first asks."""
+        """Claim the folder for this run; return whether that succeeded. Only the first process calls it."""
         self._is_taken = self._shared.take(self.folder / _CLAIM)
         return self._is_taken
 
     def leave(self) -> None:
-        """Lets others work in it."""
+        """Release the folder for other runs."""
         if not self._is_taken:
             return
-        with suppress(UserError):  # what went wrong with the run is reported
-            if self._record() is not None:  # nobody has anything left to do
+        with suppress(UserError):  # an error of the run itself is the one to report
+            if self._record() is not None:  # the run has ended, so no other run waits for the claim
                 self._shared.remove(self.folder / _CLAIM)
             self._shared.release(self.folder / _CLAIM)
 
     def metrics(self) -> dict[str, float] | None:
-        """The figures of a run that has ended here."""
-        if (record := self._record()) is None:
+        """Return the figures of a run that has ended here; None if none has."""
+        record = self._record()
+        if record is None:
             return None
-        found = record.get("metrics", {})
-        return {name: math.nan if value is None else value for name, value in found.items()}
+        metrics = {}
+        for name, value in record.get("metrics", {}).items():
+            metrics[name] = math.nan if value is None else value  # JSON has no NaN
+        return metrics
 
     def load(self) -> dict[str, Any] | None:
-        """What `save` was given last, on the CPU; None where nothing is there.
+        """Return the last state that was saved, on the CPU; None if there is none.
 
-        Raises UserError for another run's, or a broken one.
+        Raises UserError for the checkpoint of another run, or a broken one.
         """
-        if (content := self._read(_STATE)) is None:
+        content = self._read(_STATE)
+        if content is None:
             return None
         path = f"{self.output}/{_STATE}"
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(content), "cpu", weights_only=True)
-            fingerprint = state["fingerprint"]
-        except Exception as error:  # a broken file can fail anywhere in the reader, which runs nothing of it
+            state_fingerprint = state["fingerprint"]
+        except Exception as error:  # a broken file can fail anywhere in the reader, which runs no code of it
             raise UserError(f"{path}: not a readable checkpoint ({one_line(error)}); delete it to start over") from None
-        if fingerprint != self.fingerprint:
+        if state_fingerprint != self.fingerprint:
             raise UserError(
                 f"{path}: is the checkpoint of another recipe; give another {option('output')}, or delete it"
             )
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keeps what the run needs to go on."""
+        """Write a checkpoint of what the run needs to resume."""
         buffer = io.BytesIO()
         torch.save({**state, "fingerprint": self.fingerprint}, buffer)
         self._write(_STATE, buffer.getvalue())
 
-    def keep(self, save: Callable[[Path], None]) -> None:
-        """Keeps the weights: the files that `save` writes into a folder."""
+    def save_weights(self, save: Callable[[Path], None]) -> None:
+        """Write the weights: the files that `save` writes into a folder."""
         with TemporaryDirectory(prefix=".", dir=self.folder) as partial:
             save(Path(partial))
-            for path in sorted(filter(Path.is_file, Path(partial).rglob("*"))):
-                self._write(path.relative_to(partial).as_posix(), path.read_bytes())
+            for path in sorted(Path(partial).rglob("*")):
+                if path.is_file():
+                    self._write(path.relative_to(partial).as_posix(), path.read_bytes())
 
     def end(self, metrics: dict[str, float]) -> None:
-        """Keeps the recipe and the figures, and lets the checkpoint go."""
+        """Write the recipe and the figures, and delete the checkpoint."""
         numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
         self._write(_RECORD, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -1,6 +1,6 @@
 """The command `train`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from fmrgen.cli.options import (
     TrackersOption,
 )
 from fmrgen.distributed.rank import is_first_process
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(
@@ -51,17 +48,18 @@ def train(
     is_first = is_first_process()
     log = progress.JobLog(log_file if is_first else None)
 
-    def tell(line: str) -> None:
+    def on_note(line: str) -> None:
         display.print_note(line)
         log.write("note", text=line)
 
     with log.outcome(), progress.step_progress("train", not quiet and is_first, log) as on_step:
-        metrics = run(loaded, output, on_step, trackers or [], tell)
+        metrics = run(loaded, output, on_step, trackers or [], on_note)
     log.write("end", metrics=metrics)
     if is_first and as_json:
         display.print_json({"output": str(output), "metrics": metrics})
     elif is_first:
-        display.print_line(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        figures = [f"{name} {value:.4f}" for name, value in metrics.items()]
+        display.print_line(f"{output}: {', '.join(figures)}")
 
 
 COMMANDS = [Command("train", "Make", train, resumes=True)]

@@ -9,27 +9,37 @@ from fmrgen.split.open import open_split
 
 
 class PerturbedCopies:
-    """The images of a split by their ids, kept as the files that they are. A row that is not valid has no copy."""
+    """The images of a split by their ids, in memory as files. A row that is not valid has no copy.
+
+    Args:
+        reference: of the split.
+        size: the side of the copies in pixels.
+
+    Raises:
+        UserError: the split has no ids, or can't be read.
+    """
 
     def __init__(self, reference: str, size: int) -> None:
-        """Raises UserError for a split without ids, or one that can't be read."""
         self.reference, self.size = reference, size
         split = open_split(reference)
-        if missing := {"id", "image"} - set(split.features):
+        missing = {"id", "image"} - set(split.features)
+        if missing:
             raise UserError(f"copies: {reference} has no column {min(missing)}")
         columns = [name for name in ("id", "image", "valid") if name in split.features]
-        self.files = {
-            int(row["id"]): split.image_of(row["image"])
-            for row in split.stored_rows(["image"], columns)
-            if row.get("valid", True)
-        }
+        self.files = {}
+        for row in split.stored_rows(["image"], columns):
+            if row.get("valid", True):
+                self.files[int(row["id"])] = split.image_of(row["image"])
 
     def of(self, ids: Tensor, images: Tensor) -> Tensor:
-        """The copies of images, uint8 [B, 3, H, W], with those ids [B]; of one without a copy the image itself."""
-        return torch.stack([self._copy(int(number), image) for number, image in zip(ids, images, strict=True)])
+        """Return the copies of images, uint8 [B, 3, H, W], with `ids` [B]; an image without a copy stays as it is."""
+        copies = []
+        for example_id, image in zip(ids, images, strict=True):
+            copies.append(self._copy(int(example_id), image))
+        return torch.stack(copies)
 
-    def _copy(self, number: int, image: Tensor) -> Tensor:
-        stored = self.files.get(number)
+    def _copy(self, example_id: int, image: Tensor) -> Tensor:
+        stored = self.files.get(example_id)
         if stored is None:
             return image
         pixels = resize(open_rgb(stored), self.size, "crop")

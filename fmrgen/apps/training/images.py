@@ -1,4 +1,4 @@
-"""The images of a training run, read as they are needed and in an order that only seed and step decide."""
+"""The images of a training run, read as they are needed, in an order that depends on seed and step alone."""
 
 from collections.abc import Iterator
 
@@ -9,21 +9,25 @@ from torch import Tensor
 from fmrgen.errors import UserError
 from fmrgen.sources.base import LoadedExample, Source, StreamedSource
 
-_WINDOW_BYTES = 256 * 2**20  # of decoded images that are in memory together, twice where a batch lies in two windows
-_ORDERS_KEPT = 4
+_WINDOW_BYTES = 256 * 2**20  # of decoded images in memory; twice as many if a batch lies in two windows
+_MAX_ORDERS = 4  # in memory
 _Window = tuple[Tensor, Tensor, Tensor]  # uint8 [N, 3, H, W], labels [N] and ids [N]
 
 
 class TrainingImages:
-    """Batches of a source without end, each example once in an epoch.
+    """Endless batches of a source, with each example once in an epoch.
 
     The source is cut into windows of consecutive examples. An epoch takes the windows in random order (those of a
-    stream in their own), and the examples of a window in random order. So no more than two windows are in memory, and
-    the batch of any step can be found without those before it.
+    stream in the stream's order), and the examples of a window in random order. So at most two windows are in memory,
+    and the batch of any step can be found without the batches before it.
+
+    Args:
+        source: of the images.
+        size: their side in pixels.
+        seed: of all orders.
     """
 
     def __init__(self, source: Source, size: int, seed: int) -> None:
-        """Images of the side `size` in pixels; `seed` decides all orders."""
         if not len(source):
             raise UserError("source: contains no examples to train on")
         self.source, self.size, self.seed = source, size, seed
@@ -33,25 +37,32 @@ class TrainingImages:
         self._orders: dict[tuple[int, int, int], np.ndarray] = {}
 
     def batches(self, first: int, size: int, rank: int, processes: int) -> Iterator[_Window]:
-        """From the step `first` on, of each step's `size` images those of one process.
+        """Yield one process's share of the batch of each step: uint8 [B, 3, H, W], labels [B] and ids [B].
 
-        Yields uint8 [B, 3, H, W], labels [B] and ids [B].
+        Args:
+            first: the first step.
+            size: of a whole batch.
+            rank: of the process.
+            processes: their number.
         """
         step = first
         while True:
-            rows = [self._position(place) for place in range(step * size + rank, (step + 1) * size, processes)]
-            yield _stacked([self._example(window, row) for window, row in rows])
+            examples = []
+            for place in range(step * size + rank, (step + 1) * size, processes):
+                examples.append(self._example(*self._position(place)))
+            yield _stacked(examples)
             step += 1
 
     def sample(self, count: int) -> _Window:
-        """Some of the images, drawn by torch's own state: uint8 [N, 3, H, W], labels [N] and ids [N]."""
+        """Return some of the images, drawn by torch's global state: uint8 [N, 3, H, W], labels [N] and ids [N]."""
         chosen = torch.randperm(len(self.source))[:count].tolist()
-        window = self.windows[0].stop
-        parts = [self._example(position // window, position % window) for position in sorted(chosen)]
-        return _stacked([parts[row] for row in torch.randperm(len(parts)).tolist()])
+        window_size = len(self.windows[0])
+        # In the order of the source, so that each window is read once.
+        examples = [self._example(*divmod(position, window_size)) for position in sorted(chosen)]
+        return _stacked([examples[row] for row in torch.randperm(len(examples)).tolist()])
 
     def _position(self, place: int) -> tuple[int, int]:
-        """The window, and the row in it, of the example at a place in the endless order."""
+        """Return the window, and the row in it, of the example at a place in the endless order."""
         epoch, place = divmod(place, len(self.source))
         for window in self._order_of_windows(epoch):
             rows = len(self.windows[window])
@@ -66,10 +77,10 @@ class TrainingImages:
         return [int(window) for window in self._shuffled(len(self.windows), epoch, -1)]
 
     def _shuffled(self, rows: int, epoch: int, window: int) -> np.ndarray:
-        """An order of so many rows, the same each time; the last ones asked for are remembered."""
+        """Return a random order of `rows` rows, the same for each epoch and window; the latest are cached."""
         key = (rows, epoch, window)
         if key not in self._orders:
-            if len(self._orders) >= _ORDERS_KEPT:
+            if len(self._orders) >= _MAX_ORDERS:
                 self._orders.clear()
             self._orders[key] = np.random.default_rng([self.seed, epoch, window + 1]).permutation(rows)
         return self._orders[key]
@@ -84,16 +95,22 @@ class TrainingImages:
 
 
 def _stacked(examples: list[_Window]) -> _Window:
-    images, labels, ids = (torch.stack(values) for values in zip(*examples, strict=True))
-    return images, labels, ids
+    images, labels, ids = zip(*examples, strict=True)
+    return torch.stack(images), torch.stack(labels), torch.stack(ids)
 
 
 def load_images(source: Source, positions: range, size: int) -> _Window:
-    """Decoded examples: uint8 [N, 3, H, W], labels [N] and ids [N].
+    """Return decoded examples: uint8 [N, 3, H, W], labels [N] and ids [N].
 
-    For one that can't be read the next one that can, so that there are as many as positions.
+    An example that can't be read is replaced by the next one that can, so that there are as many as positions.
 
-    Raises UserError where none of them can be read, or one can't and `source.on_error` is `fail`.
+    Args:
+        source: of the examples.
+        positions: of the examples in it.
+        size: their side in pixels.
+
+    Raises:
+        UserError: none of them can be read, or one can't and `source.on_error` is `fail`.
     """
     examples: list[LoadedExample] = []
     missing = 0
@@ -107,4 +124,5 @@ def load_images(source: Source, positions: range, size: int) -> _Window:
         raise UserError("source: none of its images can be read; see source.on_error")
     examples += [examples[-1]] * missing
     images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
-    return images, torch.tensor([e.label for e in examples]), torch.tensor([e.id for e in examples])
+    labels = torch.tensor([example.label for example in examples])
+    return images, labels, torch.tensor([example.id for example in examples])

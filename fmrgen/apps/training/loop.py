@@ -1,4 +1,4 @@
-"""The training loop. What is trained is a `Objective`; the loop knows nothing of it."""
+"""The training loop. It trains any `Objective`."""
 
 import hashlib
 import time
@@ -27,7 +27,7 @@ from fmrgen.sources.base import Source
 
 _TEST_BATCH = 250
 _BATCHES_AHEAD = 2
-_GUESSING = 1.3  # times what guessing gets right
+_GUESSING = 1.3  # times the accuracy of guessing: weights below have learnt nothing
 
 
 def train(
@@ -37,20 +37,20 @@ def train(
     trackers: Sequence[str] = (),
     on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
-    """Trains, or goes on, and writes the weights.
+    """Train, or resume training, and write the weights.
 
-    Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. All that is
-    random in a step depends on seed, step and process alone: a run that was killed goes on from its last checkpoint to
-    the weights that it would have had.
+    Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. All random
+    numbers of a step depend on seed, step and process alone: a run that was killed resumes from its last checkpoint and
+    ends in the same weights.
 
     Args:
         recipe: of the run.
-        output: the folder for the weights, checkpoints and `training.json`, made if need be; or the address of one in
-            an object store (`s3://…`), where a run goes on whose machine is gone.
+        output: the folder for the weights, checkpoints and `training.json`, made if needed; or the address of one in
+            an object store (`s3://…`), where a run can resume on another machine.
         progress: called with (step, steps, loss) after each step.
         trackers: of accelerate, such as tensorboard, which get losses and metrics.
-        on_note: called with a line on a tracker that failed, on another run in the folder, which is waited for, or on
-            weights that have learnt nothing.
+        on_note: called with a line if a tracker fails, if this run waits for another one in the folder, or if the
+            weights have learnt nothing.
 
     Returns:
         The test metrics by name.
@@ -75,12 +75,12 @@ def train(
 
 @contextmanager
 def _alone(folder: TrainingFolder, processes: Processes, on_note: Callable[[str], None]) -> Iterator[None]:
-    """Around the work of one run in a folder; another one there is waited for."""
-    is_told = False
+    """Claim the folder for the work inside; wait while another run has it."""
+    has_noted = False
     while not processes.gather(processes.is_first and (folder.metrics() is not None or folder.take()))[0]:
-        if processes.is_first and not is_told:
+        if processes.is_first and not has_noted:
             on_note(f"{folder.output}: another run is training there, or was killed there just now; waits for it")
-        is_told = True
+        has_noted = True
         time.sleep(folder.poll)
     try:
         yield
@@ -91,7 +91,7 @@ def _alone(folder: TrainingFolder, processes: Processes, on_note: Callable[[str]
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Computes with so many on a CPU, and then with as many as before."""
+    """Set the number of CPU threads for the work inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -108,11 +108,11 @@ def _train(
     trackers: Sequence[str],
     on_note: Callable[[str], None],
 ) -> dict[str, float]:
-    """The test metrics, on the first process."""
+    """Train, and return the test metrics on the first process."""
     schedule = recipe.schedule
     torch.manual_seed(schedule.seed)
     source = build_source(recipe.source)
-    test = build_source(recipe.test)  # now, and not after the work
+    test = build_source(recipe.test)  # now, so that an error in it does not come after the training
     objective = _objective(recipe, source.labels, processes)
     images = TrainingImages(source, objective.image_size, schedule.seed)
     losses = _Losses(recipe, objective, images, processes)
@@ -138,7 +138,7 @@ def _train(
             progress(step + 1, schedule.steps, loss.item())
             tracked.log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)
             if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps:
-                processes.share(*objective.network.buffers())  # a checkpoint has the first one's alone
+                processes.share(*objective.network.buffers())  # a checkpoint has those of the first process alone
                 if processes.is_first:
                     states = {"optimizer": optimizer.state_dict(), "decay": decay.state_dict()}
                     folder.save({"step": step + 1, "objective": objective.state(), **states})
@@ -146,7 +146,7 @@ def _train(
         objective.network.eval()
         metrics = {}
         if processes.is_first:
-            folder.keep(objective.save)
+            folder.save_weights(objective.save)
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
@@ -159,12 +159,16 @@ def _train(
 
 
 class _Losses:
-    """The loss of a step: of images changed at random, of their copies, and of perturbed ones, as the recipe says."""
+    """The loss of a step, on augmented images, their copies and perturbed images, by the recipe.
+
+    Raises UserError if the recipe needs a generator and has none.
+    """
 
     def __init__(self, recipe: TrainRecipe, objective: Objective, images: TrainingImages, processes: Processes) -> None:
-        for section, needs in (("augment.reconstruct", recipe.augment.reconstruct), ("perturbed", recipe.perturbed)):
-            if needs and recipe.generator is None:
-                raise UserError(f"{section}: needs a generator section")
+        if recipe.generator is None and recipe.augment.reconstruct:
+            raise UserError("augment.reconstruct: needs a generator section")
+        if recipe.generator is None and recipe.perturbed:
+            raise UserError("perturbed: needs a generator section")
         self.recipe, self.objective, self.processes = recipe, objective, processes
         self.labels, self.device = images.source.labels, processes.device
         self.generator = None
@@ -176,35 +180,37 @@ class _Losses:
         self.copies = None if recipe.copies is None else PerturbedCopies(recipe.copies, objective.image_size)
 
     def of(self, batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
-        """Of one process's share of a step: uint8 [B, 3, H, W], labels [B] and ids [B]."""
+        """Return the loss of one process's share of a batch: uint8 [B, 3, H, W], labels [B] and ids [B]."""
         pixels, labels, ids = batch
         schedule = self.recipe.schedule
-        done, seed = step / schedule.steps, _step_seed(schedule.seed, step, self.processes.rank)
+        progress = step / schedule.steps
+        seed = _step_seed(schedule.seed, step, self.processes.rank)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
             torch.manual_seed(seed)
-            images, targets = self._changed(pixels, labels)
+            images, targets = self._augmented(pixels, labels)
             if self.copies is None:
-                loss = self.objective.loss(images, targets, done)
+                loss = self.objective.loss(images, targets, progress)
             else:
-                torch.manual_seed(seed)  # the copies are changed as their images are
-                copies, _ = self._changed(self.copies.of(ids, pixels), labels)
-                loss = self.objective.loss_of_pair(images, copies, targets, done)
+                torch.manual_seed(seed)  # the copies are augmented as their images are
+                copies, _ = self._augmented(self.copies.of(ids, pixels), labels)
+                loss = self.objective.loss_of_pair(images, copies, targets, progress)
             if self.perturbed is not None:
-                loss = loss + self.objective.loss(*self.perturbed.draw(len(pixels), self.device), done)
+                perturbed_images, probabilities = self.perturbed.draw(len(pixels), self.device)
+                loss = loss + self.objective.loss(perturbed_images, probabilities, progress)
         return loss
 
-    def _changed(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        given = pixels.to(self.device) / 255, labels.to(self.device)
-        return augment(*given, self.recipe.augment, self.generator, len(self.labels))
+    def _augmented(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        images = pixels.to(self.device) / 255
+        return augment(images, labels.to(self.device), self.recipe.augment, self.generator, len(self.labels))
 
 
 def _objective(recipe: TrainRecipe, labels: Labels, processes: Processes) -> Objective:
-    """What is to be trained. Raises UserError where the settings make no network."""
+    """Return the objective of a recipe. Raises UserError if its settings make no network."""
     try:
         objective = recipe.model.objective(processes.device, labels)
     except UserError:
         raise
-    except Exception as error:  # each library refuses in its own words
+    except Exception as error:  # each library has its own errors
         raise UserError(
             f"model: {recipe.model.kind} can't be built: {type(error).__name__}: {one_line(error)}"
         ) from error
@@ -215,7 +221,7 @@ def _objective(recipe: TrainRecipe, labels: Labels, processes: Processes) -> Obj
 def _optimizer(
     objective: Objective, schedule: ScheduleConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """What moves the weights, and how its learning rate falls."""
+    """Return the optimizer, and the schedule of its learning rate."""
     parameters, rate = objective.network.parameters(), schedule.learning_rate
     optimizer: torch.optim.Optimizer
     if schedule.optimizer == "sgd":
@@ -224,7 +230,7 @@ def _optimizer(
         optimizer = torch.optim.AdamW(parameters, rate, weight_decay=schedule.weight_decay)
     if schedule.decay == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
-    cycles = schedule.optimizer == "adamw"  # its first moment; the momentum of SGD is the recipe's
+    cycles = schedule.optimizer == "adamw"  # the momentum of SGD stays that of the recipe
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, cycle_momentum=cycles)
     return optimizer, one_cycle
 
@@ -235,8 +241,9 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     decay: torch.optim.lr_scheduler.LRScheduler,
 ) -> int:
-    """The step to begin with: the first, or where a checkpoint leaves off."""
-    if (state := folder.load()) is None:
+    """Load the checkpoint, if there is one; return the step to begin with."""
+    state = folder.load()
+    if state is None:
         return 0
     objective.load_state(state["objective"])
     optimizer.load_state_dict(state["optimizer"])
@@ -245,16 +252,18 @@ def _resume(
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of a step on one process, a non-negative integer of 63 bits."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()) >> 1
 
 
 def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:
-    found: dict[str, list[Tensor]] = {}
+    """Return the mean of each metric over the test images."""
+    batches: dict[str, list[Tensor]] = {}
     for start in range(0, len(source), _TEST_BATCH):
-        images, labels, _ = load_images(
-            source, range(start, min(start + _TEST_BATCH, len(source))), objective.image_size
-        )
+        positions = range(start, min(start + _TEST_BATCH, len(source)))
+        images, labels, _ = load_images(source, positions, objective.image_size)
         with torch.no_grad():
-            for name, values in objective.metrics(images.to(device) / 255, labels.to(device)).items():
-                found.setdefault(name, []).append(values.float())
-    return {name: torch.cat(values).mean().item() for name, values in found.items()}
+            metrics = objective.metrics(images.to(device) / 255, labels.to(device))
+        for name, values in metrics.items():
+            batches.setdefault(name, []).append(values.float())
+    return {name: torch.cat(values).mean().item() for name, values in batches.items()}

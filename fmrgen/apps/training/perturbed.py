@@ -1,7 +1,7 @@
-"""Images on their way under guided perturbation, and what unlike judges say that they have become.
+"""Images at all stages of guided perturbation, labelled by classifiers that they were not moved against.
 
-An oracle is to say when a perturbed image stops showing its class. It learns that from images that were moved, as
-Algorithm 1 moves them, against classifiers whose job it is to be fooled, and from the classifiers that were not.
+An oracle has to tell when a perturbed image stops showing its class. It learns that from images that were moved, as
+Algorithm 1 moves them, to fool one classifier, and from the predictions of the other classifiers for them.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from fmrgen.labels import Labels
 from fmrgen.recipe.build import blank_image
 from fmrgen.recipe.sections import ClassifierField
 
-_TOGETHER = 50
-_EVERY = 2  # steps between two images that are kept
+_BATCH = 50
+_STAGE_STEPS = 2  # steps between two stages
 
 
 class PerturbedConfig(StrictConfig):
-    """Perturbed images to learn from, beside the plain ones."""
+    """Perturbed images to learn from, in addition to the plain ones."""
 
     judges: list[ClassifierField] = Field(
         min_length=2,
@@ -37,8 +37,17 @@ class PerturbedConfig(StrictConfig):
 
 
 class PerturbedImages:
-    """Images of all stages of perturbation, with soft labels: the mean probabilities of the judges they were not moved
-    against."""
+    """Images of all stages of perturbation, with soft labels.
+
+    The label of an image is the mean of the probabilities of the judges that it was not moved against.
+
+    Args:
+        config: the judges, and how to move images.
+        images: training images, some of which are moved.
+        generator: whose latents are moved.
+        names: of the classes.
+        device: of the models.
+    """
 
     def __init__(
         self,
@@ -48,38 +57,39 @@ class PerturbedImages:
         names: Labels,
         device: torch.device,
     ) -> None:
-        """Makes them of some of the training images."""
         blank = blank_image(images.size, device)
-        judges = [
-            answer_in_labels(section.build(device), names, blank, f"perturbed.judges.{number}")
-            for number, section in enumerate(config.judges)
-        ]
+        judges = []
+        for number, section in enumerate(config.judges):
+            judges.append(answer_in_labels(section.build(device), names, blank, f"perturbed.judges.{number}"))
         moved, targets = [], []
         for judge in judges:
-            for pixels, labels, _ in zip(
-                *(part.split(_TOGETHER) for part in images.sample(config.images)), strict=True
-            ):
-                stages = _stages(judge, pixels.to(device) / 255, labels.to(device), generator, config)
-                others = [other for other in judges if other is not judge]
-                moved.append(stages.flatten(0, 1).cpu())
-                targets.append(_mean_probabilities(others, stages.flatten(0, 1)).cpu())
+            others = [other for other in judges if other is not judge]
+            pixels, labels, _ = images.sample(config.images)
+            for batch, batch_labels in zip(pixels.split(_BATCH), labels.split(_BATCH), strict=True):
+                stages = _stages(judge, batch.to(device) / 255, batch_labels.to(device), generator, config)
+                stages = stages.flatten(0, 1)
+                moved.append(stages.cpu())
+                targets.append(_mean_probabilities(others, stages).cpu())
         self.images, self.targets = torch.cat(moved), torch.cat(targets)
 
     def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """`count` images [B, 3, H, W] in [0, 1] and their probabilities [B, K]."""
+        """Return `count` images [B, 3, H, W] in [0, 1] and their probabilities [B, K]."""
         rows = torch.randint(len(self.images), (count,))
         return self.images[rows].to(device) / 255, self.targets[rows].to(device)
 
 
 def _stages(judge: nn.Module, images: Tensor, labels: Tensor, generator: Generator, config: PerturbedConfig) -> Tensor:
-    """Images as they are moved against a judge, uint8 [stages, B, 3, H, W], the plain reconstructions first."""
+    """Return images at stages of moving them against a judge, uint8 [stages, B, 3, H, W].
+
+    The first stage is the plain reconstructions.
+    """
     with torch.no_grad():
         free, fixed = generator.encode(images, labels)
     stages = []
     for step in range(config.steps + 1):
         free = free.detach().requires_grad_(True)
         decoded = StraightThroughBytes.apply(generator.decode(Latents(free, fixed)))
-        if step % _EVERY == 0:
+        if step % _STAGE_STEPS == 0:
             stages.append(to_bytes(decoded.detach()))
         logits = judge(decoded)
         truth = truth_of(labels, logits.shape[1], None)

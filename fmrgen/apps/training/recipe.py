@@ -1,4 +1,4 @@
-"""Training recipes: on which images, of what, for how long."""
+"""Training recipes: the images, the model and the schedule of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from fmrgen.config import StrictConfig, component
 from fmrgen.recipe.job import load_config
 from fmrgen.recipe.sections import GeneratorField, SourceField
 
-THREADS = 2
+THREADS = 2  # the default number of CPU threads of a process
 
 
 class ScheduleConfig(StrictConfig):
-    """How the weights move. `batch_size` is of all processes together."""
+    """The steps of a run and its optimizer. `batch_size` is of all processes together."""
 
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
@@ -48,7 +48,7 @@ class AugmentConfig(StrictConfig):
 
 
 class TrainRecipe(StrictConfig):
-    """A training run: on which images, of what, for how long."""
+    """A training run: its images, its model and its schedule."""
 
     description: str = ""
     source: SourceField
@@ -64,7 +64,7 @@ class TrainRecipe(StrictConfig):
 
 
 def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> TrainRecipe:
-    """A training recipe from a file or a shipped name (`train/mnist-lenet`).
+    """Return a training recipe from a file or a shipped name (`train/mnist-lenet`).
 
     Args:
         reference: the file or name.

@@ -1,1 +1,1 @@
-"""What can be trained. Each module beside `base` is a built-in kind."""
+"""Training objectives. Each public module except `base` is a built-in kind."""

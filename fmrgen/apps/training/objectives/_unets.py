@@ -1,4 +1,4 @@
-"""What the objectives have in common whose network is a U-Net that sees noise: the network, its average, its folder."""
+"""The common part of objectives whose network is a U-Net that predicts noise: network, moving average, files."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UnetConfig(ObjectiveConfig):
-    """The architecture; the lowest level attends to all places, and each level below the first halves the sides."""
+    """The architecture. The lowest level has attention, and each level below the first halves the sides."""
 
     image_size: int = Field(ge=8)
     widths: list[int] = Field(min_length=2)
@@ -25,15 +25,15 @@ class UnetConfig(ObjectiveConfig):
     averaged_over: int = Field(500, ge=1, description="the weights are a moving average over about this many steps")
 
     def unet(self, device: "torch.device") -> Any:
-        """The network, with random weights."""
+        """Return the network, with random weights."""
         from diffusers import UNet2DModel
 
-        further = len(self.widths) - 1
+        plain_levels = len(self.widths) - 1
         unet = UNet2DModel(
             sample_size=self.image_size,
             block_out_channels=tuple(self.widths),
-            down_block_types=(*("DownBlock2D",) * further, "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", *("UpBlock2D",) * further),
+            down_block_types=(*("DownBlock2D",) * plain_levels, "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", *("UpBlock2D",) * plain_levels),
             layers_per_block=self.blocks_per_width,
             norm_num_groups=self.norm_groups,
             attention_head_dim=min(32, self.widths[-1]),
@@ -42,7 +42,7 @@ class UnetConfig(ObjectiveConfig):
 
 
 class UnetObjective(Objective):
-    """Learns by a loss of its own; what is saved and tested is the moving average of the weights."""
+    """Trains a U-Net; the moving average of its weights is saved and tested."""
 
     def __init__(self, unet: Any, config: UnetConfig) -> None:
         from diffusers.training_utils import EMAModel
@@ -58,16 +58,16 @@ class UnetObjective(Objective):
 
     @abstractmethod
     def loss_of_noise(self, images: "Tensor", progress: float) -> "Tensor":
-        """The loss of images [B, 3, H, W] in [-1, 1], noised at random."""
+        """Return the loss of images [B, 3, H, W] in [-1, 1], noised at random; `progress` runs from 0 to 1."""
 
     @abstractmethod
     def generator(self) -> "Denoiser":
-        """The generator of the network as it is, without the residual."""
+        """Return the generator of the present network, without the residual."""
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         generator = self.generator()
-        made = generator.decode(generator.encode(images, labels))
-        return {"psnr": psnr(made, images)}
+        reconstructions = generator.decode(generator.encode(images, labels))
+        return {"psnr": psnr(reconstructions, images)}
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "average": self.average.state_dict()}
@@ -83,4 +83,4 @@ class UnetObjective(Objective):
 
     @abstractmethod
     def pipeline(self) -> Any:
-        """The pipeline of diffusers that holds the network and its schedule of noise."""
+        """Return the diffusers pipeline with the network and its noise schedule."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Config(classifier.Config):
-    """A classifier, and the attack that it is trained against; images are attacked anew at each step."""
+    """A classifier, and the attack that it is trained against; images are attacked again at each step."""
 
     kind: str = "adversarial"
     rule: Literal["pgd", "trades"] = Field(
@@ -30,7 +30,7 @@ class Config(classifier.Config):
 
 
 class AdversarialObjective(ClassifierObjective):
-    """Learns from images that PGD, from a random start, has moved against the network as it is."""
+    """Learns from images that PGD, from a random start, has moved against the present network."""
 
     def __init__(self, plain: ClassifierObjective, config: Config) -> None:
         super().__init__(plain.network, plain.image_size, plain.label_smoothing, plain.section)
@@ -40,7 +40,7 @@ class AdversarialObjective(ClassifierObjective):
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         from torch.nn.functional import kl_div, log_softmax
 
-        self.network.eval()  # an attack is of the network as it answers, and moves no running statistics
+        self.network.eval()  # the attack is on the network in use, and must not change its running statistics
         if self.rule == "pgd":
             attacked = self.attack(self.network, images, labels)
             self.network.train()

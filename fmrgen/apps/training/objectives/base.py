@@ -1,4 +1,4 @@
-"""What a training run trains."""
+"""The base classes of training objectives."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
 
 class ObjectiveConfig(ComponentConfig):
-    """What is to be trained, with random weights at first."""
+    """The config of an objective."""
 
     def objective(self, device: "torch.device", labels: Labels) -> "Objective":
-        """A `Objective` on `device` for images of `labels`."""
+        """Return the objective on `device` for images of `labels`, with random weights."""
         raise NotImplementedError
 
 
 class Objective(ABC):
-    """Something that learns: `network` holds the weights, `image_size` is the side of its images.
+    """A network with its loss, metrics and files.
 
-    The loop tells it of the `processes` that share a batch: it averages the gradients of `network` over them, and what
-    else is trained or drawn is for the objective to average or share.
+    Attributes:
+        network: holds the weights.
+        image_size: the side of its images in pixels.
+        processes: that share a batch; the loop sets them. It averages the gradients of `network` over them, and the
+            objective itself has to average or share whatever else it trains or draws.
     """
 
     network: Any
@@ -35,33 +38,48 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        """The loss of a batch: images [B, 3, H, W] in [0, 1], labels [B], or probabilities [B, K]; `progress` runs
-        from 0 to 1."""
+        """Return the loss of a batch.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            labels: [B], or probabilities [B, K].
+            progress: of the run, from 0 to 1.
+        """
 
     def after_step(self) -> None:  # noqa: B027 - most have nothing to do
-        """Called when the weights have moved."""
+        """Update whatever depends on the weights, after each step."""
 
     def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        """The loss of images and of as many perturbed copies of them, of the same shapes and labels."""
+        """Return the loss of images and of their perturbed copies.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            copies: likewise, one for each image.
+            labels: of both, [B], or probabilities [B, K].
+            progress: of the run, from 0 to 1.
+        """
         return self.loss(images, labels, progress) + self.loss(copies, labels, progress)
 
     @abstractmethod
     def metrics(self, images: "Tensor", labels: "Tensor") -> dict[str, "Tensor"]:
-        """Per-image measures [B] of a test batch."""
+        """Return measures of each image [B] of a test batch, by name."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Writes what `build` of the matching component reads."""
+        """Write the files that `build` of the matching component reads."""
 
     def state(self) -> dict[str, Any]:
-        """All that a checkpoint has to keep: tensors, numbers and containers of these."""
+        """Return the contents of a checkpoint: tensors, numbers and containers of these."""
         return {"network": self.network.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes back what `state` gave."""
+        """Restore what `state` returned."""
         self.network.load_state_dict(state["network"])
 
 
-def psnr(made: "Tensor", images: "Tensor") -> "Tensor":
-    """Peak signal to noise ratio [B], in dB, of images [B, 3, H, W] in [0, 1] made after others; `made` is clipped."""
-    return -10 * (made.clamp(0, 1) - images).square().flatten(1).mean(1).log10()
+def psnr(reconstructions: "Tensor", images: "Tensor") -> "Tensor":
+    """Return the peak signal to noise ratio [B], in dB, of reconstructions of images [B, 3, H, W] in [0, 1].
+
+    Reconstructions are clipped to [0, 1].
+    """
+    return -10 * (reconstructions.clamp(0, 1) - images).square().flatten(1).mean(1).log10()

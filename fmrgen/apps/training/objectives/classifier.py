@@ -33,12 +33,12 @@ class Config(ObjectiveConfig):
         answer_in_labels(classifier, labels, blank_image(self.image_size, device), "model.classifier")
         classifier.requires_grad_(True)
         section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
-        described = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
-        return ClassifierObjective(classifier, self.image_size, self.label_smoothing, described)
+        section = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
+        return ClassifierObjective(classifier, self.image_size, self.label_smoothing, section)
 
 
 class ClassifierObjective(Objective):
-    """Learns by cross-entropy; saves the network's state dict, and `section`, which builds the network around it."""
+    """Learns by cross-entropy; saves the network's state dict, and `section`, which builds the network for it."""
 
     def __init__(
         self, classifier: "Classifier", image_size: int, label_smoothing: float, section: dict[str, Any]

@@ -16,7 +16,7 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 class Config(ObjectiveConfig):
-    """The two towers, and the prompts that the text tower learns; the first prompt is the one that is tested."""
+    """The two towers, and the prompts that the text tower learns; the first prompt is tested."""
 
     kind: str = "clip"
     image_size: int = Field(ge=8)
@@ -59,19 +59,20 @@ class Config(ObjectiveConfig):
 
 
 class ClipObjective(Objective):
-    """Learns to match every image with its label's prompt among the prompts of all labels."""
+    """Learns to match every image with the prompt of its label among those of all labels."""
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, labels: Labels, config: Config) -> None:
         self.network = model
         self.image_size = config.image_size
         self.label_smoothing = config.label_smoothing
         self.tokenizer, self.processor = tokenizer, processor
-        self.tokens = [
-            tokenizer([prompt.replace("{class}", name) for name in labels.names], padding=True, return_tensors="pt")
-            for prompt in config.prompts
-        ]
+        self.tokens = []
+        for prompt in config.prompts:
+            texts = [prompt.replace("{class}", name) for name in labels.names]
+            self.tokens.append(tokenizer(texts, padding=True, return_tensors="pt"))
 
     def _logits(self, images: "Tensor", prompt: int) -> "Tensor":
+        """Return the logits [B, K] of images for the texts of a prompt, by its place in the config."""
         import torch
 
         mean = torch.tensor(self.processor.image_mean, device=images.device).view(-1, 1, 1)
@@ -95,10 +96,11 @@ class ClipObjective(Objective):
 
 
 def _letter_tokenizer() -> Any:
-    """CLIP's byte-level tokenizer with no merges: every letter is a token, so any class name can be written."""
+    """Return CLIP's byte-level tokenizer with no merges: every letter is a token, so it can write any class name."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
     letters = sorted(ByteLevel.alphabet())
-    tokens = [*letters, *[letter + "</w>" for letter in letters], _START, _END]
+    last_letters = [letter + "</w>" for letter in letters]
+    tokens = [*letters, *last_letters, _START, _END]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=64)

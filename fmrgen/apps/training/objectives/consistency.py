@@ -1,4 +1,4 @@
-"""A classifier that is to answer the same for an image and its perturbed copy (the paper's App. G)."""
+"""A classifier that learns to give an image and its perturbed copy the same logits (the paper's App. G)."""
 
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,8 @@ class ConsistencyObjective(ClassifierObjective):
     def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         from torch.nn.functional import cross_entropy
 
-        found, of_copies = self.network(images), self.network(copies)
-        losses = [cross_entropy(logits, labels, label_smoothing=self.label_smoothing) for logits in (found, of_copies)]
-        distance = (found - of_copies).square().sum() * self.processes.size  # gradients are averaged over these
-        return losses[0] + losses[1] + self.weight * distance
+        logits, copy_logits = self.network(images), self.network(copies)
+        loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        copy_loss = cross_entropy(copy_logits, labels, label_smoothing=self.label_smoothing)
+        distance = (logits - copy_logits).square().sum() * self.processes.size  # gradients are averaged over these
+        return loss + copy_loss + self.weight * distance

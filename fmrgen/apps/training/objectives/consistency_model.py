@@ -1,4 +1,4 @@
-"""A small consistency model (Song and Dhariwal 2023): what it answers for an image under two levels of noise agrees."""
+"""A small consistency model (Song and Dhariwal 2023): its outputs for an image at two levels of noise agree."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from fmrgen.generators._denoisers import Consistency
 
-_RHO = 7  # how levels are spaced, as in Karras et al. 2022
-_LEVELS = (10, 160)  # how many there are at the start and at the end of the run
+_RHO = 7  # the spacing of levels, as in Karras et al. 2022
+_LEVELS = (10, 160)  # their number at the start and at the end of the run
 _HUBER = 0.00054  # of the pseudo-Huber loss, times the root of an image's dimensions
 _LOG_SIGMA = (-1.1, 2.0)  # mean and standard deviation of the logarithms of levels that are drawn
 
@@ -31,7 +31,7 @@ class Config(UnetConfig):
 
 
 class ConsistencyObjective(UnetObjective):
-    """The pseudo-Huber distance of the network's answer for a noised image to its own, held fixed, a level below."""
+    """The pseudo-Huber distance of the network's output for a noised image to its own, held fixed, a level below."""
 
     def __init__(self, unet: Any, config: Config) -> None:
         from diffusers import CMStochasticIterativeScheduler
@@ -44,26 +44,28 @@ class ConsistencyObjective(UnetObjective):
 
         first, last = _LEVELS
         count = min(last, first * 2 ** int(progress * (math.log2(last / first) + 1)))
-        least, most = (self.scheduler.config[name] ** (1 / _RHO) for name in ("sigma_min", "sigma_max"))
-        levels = torch.linspace(least, most, count + 1, device=images.device) ** _RHO
+        lowest = self.scheduler.config["sigma_min"] ** (1 / _RHO)
+        highest = self.scheduler.config["sigma_max"] ** (1 / _RHO)
+        levels = torch.linspace(lowest, highest, count + 1, device=images.device) ** _RHO
         mean, deviation = _LOG_SIGMA
-        below = torch.erf((levels.log() - mean) / (deviation * math.sqrt(2)))
-        drawn = torch.multinomial(below.diff(), len(images), replacement=True)
+        cumulative = torch.erf((levels.log() - mean) / (deviation * math.sqrt(2)))
+        drawn = torch.multinomial(cumulative.diff(), len(images), replacement=True)
         noise = torch.randn_like(images)
-        denoiser, lower, upper = self.generator(), levels[drawn], levels[drawn + 1]
+        lower, upper = levels[drawn], levels[drawn + 1]
+        denoiser = self.generator()
         with torch.no_grad():
-            target = denoiser.denoised(images + _wide(lower) * noise, lower)
-        found = denoiser.denoised(images + _wide(upper) * noise, upper)
+            target = denoiser.denoised(images + _as_images(lower) * noise, lower)
+        denoised = denoiser.denoised(images + _as_images(upper) * noise, upper)
         constant = _HUBER * math.sqrt(images[0].numel())
-        distance = ((found - target).square().flatten(1).sum(1) + constant**2).sqrt() - constant
+        distance = ((denoised - target).square().flatten(1).sum(1) + constant**2).sqrt() - constant
         return (distance / (upper - lower)).mean()
 
     def generator(self) -> "Consistency":
         from fmrgen.generators._denoisers import Consistency, Kept
 
         config = self.scheduler.config
-        kept = Kept(residual=False, shell=False)
-        return Consistency(self.network, self.image_size, kept, 0.5, config.sigma_min, config.sigma_data)
+        corrections = Kept(residual=False, shell=False)
+        return Consistency(self.network, self.image_size, corrections, 0.5, config.sigma_min, config.sigma_data)
 
     def pipeline(self) -> Any:
         from diffusers import ConsistencyModelPipeline
@@ -71,5 +73,6 @@ class ConsistencyObjective(UnetObjective):
         return ConsistencyModelPipeline(self.network, self.scheduler)
 
 
-def _wide(levels: "Tensor") -> "Tensor":
+def _as_images(levels: "Tensor") -> "Tensor":
+    """Return numbers [B] as [B, 1, 1, 1]."""
     return levels.view(-1, 1, 1, 1)

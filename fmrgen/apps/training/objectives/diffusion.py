@@ -1,4 +1,4 @@
-"""A small diffusion model (Ho et al. 2020): learns to see the noise in images that were noised to random times."""
+"""A small diffusion model (Ho et al. 2020): predicts the noise in images that were noised to random times."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,13 @@ class Config(UnetConfig):
 
 
 class DiffusionObjective(UnetObjective):
-    """The mean squared error of the noise that the network sees."""
+    """The mean squared error of the predicted noise."""
 
     def __init__(self, unet: Any, config: Config) -> None:
         from diffusers import DDIMScheduler
 
         super().__init__(unet, config)
-        scale = 1000 / config.training_steps
+        scale = 1000 / config.training_steps  # the usual betas are for 1,000 steps
         self.scheduler = DDIMScheduler(
             num_train_timesteps=config.training_steps,
             beta_start=scale * 1e-4,
@@ -51,7 +51,10 @@ class DiffusionObjective(UnetObjective):
         return mse_loss(self.network(self.scheduler.add_noise(images, noise, times), times).sample, noise)
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
-        """An inversion is exact however poor the network is, so its error in predicting noise is reported too."""
+        """Return the quality of reconstructions and of denoised images.
+
+        An inversion is exact however poor the network is, so its error in predicting noise is reported too.
+        """
         import torch
 
         from fmrgen.generators.networks.ddim import move

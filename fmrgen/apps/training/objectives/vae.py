@@ -55,11 +55,8 @@ class VaeObjective(Objective):
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         latents = self.network.encode(images * 2 - 1).latent_dist.mode()
-        made = self.network.decode(latents).sample / 2 + 0.5
-        return {
-            "psnr": psnr(made, images),
-            "latent_std": latents.flatten(1).std(1),
-        }
+        reconstructions = self.network.decode(latents).sample / 2 + 0.5
+        return {"psnr": psnr(reconstructions, images), "latent_std": latents.flatten(1).std(1)}
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)

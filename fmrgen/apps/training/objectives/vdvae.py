@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from fmrgen.generators.networks.efficient_vdvae import BlockDown, EfficientVdvae
 
-_BETA = math.log(2)  # of the softplus that makes standard deviations
+_BETA = math.log(2)  # of the softplus that gives standard deviations
+_NUMBERS_PER_MIXTURE = 10  # outputs of the network for each pixel and logistic distribution
 
 
 class Config(ObjectiveConfig):
@@ -66,11 +67,11 @@ class Config(ObjectiveConfig):
         return VdvaeObjective(network.to(device), self)
 
     def _convolutions(self) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-        """Names and shapes of all convolutions."""
+        """Yield the names and shapes of all convolutions."""
         up, down = "bottom_up", "top_down"
         first, last = self.widths[0], self.widths[-1]
         yield f"{up}.input_conv", (first, 3, 1, 1)
-        yield f"{down}.output_conv", (10 * self.mixtures, first, 1, 1)
+        yield f"{down}.output_conv", (_NUMBERS_PER_MIXTURE * self.mixtures, first, 1, 1)
         for level, (width, stride) in enumerate(zip(self.widths, [*_strides(self.sides), 1], strict=True)):
             place = f"{up}.levels_up_downsample.{level}"
             yield from _cell(f"{place}.residual_block.0", width, width)
@@ -95,24 +96,24 @@ class Config(ObjectiveConfig):
 
 
 def _strides(sides: list[int]) -> list[int]:
+    """Return by how much each level is reduced to the next."""
     return [fine // coarse for fine, coarse in pairwise(sides)]
 
 
 def _cell(place: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Four convolutions through half of `inputs` or `outputs`, whichever is less."""
+    """Yield the names and shapes of four convolutions through half of `inputs` or `outputs`, whichever is less."""
     middle = max(1, min(inputs, outputs) // 2)
-    for index, (depth, width, kernel) in enumerate(
-        ((inputs, middle, 1), (middle, middle, 3), (middle, middle, 3), (middle, outputs, 1))
-    ):
+    layers = ((inputs, middle, 1), (middle, middle, 3), (middle, middle, 3), (middle, outputs, 1))
+    for index, (depth, width, kernel) in enumerate(layers):
         yield f"{place}.convs.{2 * index + 1}", (width, depth, kernel, kernel)
 
 
 class VdvaeObjective(Objective):
-    """A bound on the likelihood of images, normal around the expected image, per dimension: their squared errors, and
-    the divergence of the latents from their prior.
+    """A bound on the likelihood of images per dimension: squared errors, plus the divergence of latents from the prior.
 
-    The mixture of logistics that the network can tell is not asked how wide it is: the generator takes its mean alone,
-    and it would learn the width of a black background for long before it learned a shape.
+    Images are taken as normal around the expected image. The width of the network's mixture of logistics is not
+    trained: the generator uses its mean alone, and the network would learn the width of a black background long before
+    any shape.
     """
 
     network: "EfficientVdvae"
@@ -127,7 +128,7 @@ class VdvaeObjective(Objective):
         return (error + weight * divergence).mean()
 
     def _bound(self, images: "Tensor") -> "tuple[Tensor, Tensor]":
-        """The two parts [B], with latents drawn from their posteriors."""
+        """Return the error and the divergence [B], with latents drawn from their posteriors."""
         import torch
         from torch.nn.functional import softplus
 
@@ -138,27 +139,25 @@ class VdvaeObjective(Objective):
         divergences = []
 
         def sampled(block: "BlockDown", y: "Tensor", prior: "Tensor", level: int) -> "Tensor":
-            mean, raw = block.posterior(y, skips[level])
-            expected, raw_expected = block.prior(prior)
-            deviation, allowed = softplus(raw, _BETA), softplus(raw_expected, _BETA)
-            distance = ((mean - expected) / allowed).square() + (deviation / allowed).square()
-            divergence = 0.5 * distance - 0.5 - (deviation / allowed).log()
+            mean, raw_deviation = block.posterior(y, skips[level])
+            prior_mean, raw_prior_deviation = block.prior(prior)
+            deviation, prior_deviation = softplus(raw_deviation, _BETA), softplus(raw_prior_deviation, _BETA)
+            distance = ((mean - prior_mean) / prior_deviation).square() + (deviation / prior_deviation).square()
+            divergence = 0.5 * distance - 0.5 - (deviation / prior_deviation).log()
             divergences.append(divergence.flatten(1).sum(1))
             return mean + deviation * torch.randn_like(mean)
 
-        made = expected_image(self.network.top_down(len(images), sampled))
-        error = (made - images).square().flatten(1).mean(1) / (2 * self.deviation**2)
+        expected = expected_image(self.network.top_down(len(images), sampled))
+        error = (expected - images).square().flatten(1).mean(1) / (2 * self.deviation**2)
         return error, torch.stack(divergences).sum(0) / images[0].numel()
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         from fmrgen.generators.networks.efficient_vdvae import expected_image
 
-        made = expected_image(self.network.logits(self.network.posterior_means(images * 2 - 1))) / 2 + 0.5
+        latents = self.network.posterior_means(images * 2 - 1)
+        reconstructions = expected_image(self.network.logits(latents)) / 2 + 0.5
         _, divergence = self._bound(images)
-        return {
-            "psnr": psnr(made, images),
-            "divergence": divergence,
-        }
+        return {"psnr": psnr(reconstructions, images), "divergence": divergence}
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file

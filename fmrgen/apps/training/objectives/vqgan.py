@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_VQ_STARTS, _GAN_STARTS = 0.1, 0.5  # share of the run without quantiser, and without discriminator
+_QUANTISER_START = 0.1  # share of the run before it
+_DISCRIMINATOR_START = 0.5  # share of the run before it
 
 
 class Config(ObjectiveConfig):
@@ -44,7 +45,7 @@ class Config(ObjectiveConfig):
 
 
 class VqganObjective(Objective):
-    """Starts as a plain autoencoder, then lays its codebook on the latents found, then meets the discriminator."""
+    """Starts as a plain autoencoder, then sets its codebook to latents of a batch, then trains with a discriminator."""
 
     def __init__(self, model: Any, config: Config) -> None:
         import torch
@@ -65,18 +66,19 @@ class VqganObjective(Objective):
 
         images = images * 2 - 1
         latents = self.network.encode(images).latents
-        if progress >= _VQ_STARTS and not self.codebook_laid:
-            self._lay_codebook(latents)
+        if progress >= _QUANTISER_START and not self.codebook_laid:
+            self._set_codebook(latents)
         output = self.network.decode(latents, force_not_quantize=not self.codebook_laid)
         error = output.sample - images
         loss = error.abs().mean() + error.square().mean() + output.commit_loss.mean()
-        if progress >= _GAN_STARTS and self.adversarial_weight:
+        if progress >= _DISCRIMINATOR_START and self.adversarial_weight:
             self._train_discriminator(images, output.sample.detach())
             with torch.autocast(images.device.type, enabled=False):
                 loss = loss - self.adversarial_weight * self.discriminator(output.sample.float()).mean()
         return loss
 
-    def _lay_codebook(self, latents: "Tensor") -> None:
+    def _set_codebook(self, latents: "Tensor") -> None:
+        """Set the codebook to latents [B, C, H, W] at random places."""
         import torch
 
         points = latents.detach().permute(0, 2, 3, 1).flatten(0, 2)
@@ -88,9 +90,10 @@ class VqganObjective(Objective):
     def _train_discriminator(self, real: "Tensor", fake: "Tensor") -> None:
         import torch
 
-        with torch.autocast(real.device.type, enabled=False):  # it would go on with the weights of before the step
-            judged = self.discriminator(real.float()), self.discriminator(fake.float())
-            loss = (1 - judged[0]).relu().mean() + (1 + judged[1]).relu().mean()
+        # Autocast caches weights, and would use those from before the step.
+        with torch.autocast(real.device.type, enabled=False):
+            real_logits, fake_logits = self.discriminator(real.float()), self.discriminator(fake.float())
+            loss = (1 - real_logits).relu().mean() + (1 + fake_logits).relu().mean()
         self.discriminator_optimizer.zero_grad()
         loss.backward()
         self.processes.average_gradients(self.discriminator)
@@ -99,17 +102,18 @@ class VqganObjective(Objective):
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
         latents = self.network.encode(images * 2 - 1).latents
         output = self.network.decode(latents).sample / 2 + 0.5
-        return {
-            "psnr": psnr(output, images),
-            "latent_std": latents.flatten(1).std(1),
-        }
+        return {"psnr": psnr(output, images), "latent_std": latents.flatten(1).std(1)}
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)
 
     def state(self) -> dict[str, Any]:
-        judge = {"judge": self.discriminator.state_dict(), "optimizer": self.discriminator_optimizer.state_dict()}
-        return {**super().state(), **judge, "codebook_laid": self.codebook_laid}
+        return {
+            **super().state(),
+            "judge": self.discriminator.state_dict(),
+            "optimizer": self.discriminator_optimizer.state_dict(),
+            "codebook_laid": self.codebook_laid,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
