@@ -190,9 +190,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "METRICS",
         "Metric",
     ),
-    "oracles._image_text": ("ImageTextConfig",),
     "oracles._parts": ("digests_of_parts",),
-    "oracles.vlm": ("Config",),
     "progress": ("terminal",),
     "progress.terminal": ("format_duration",),
     "progress.tqdm_bars": (
@@ -236,7 +234,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "load_fixed_sets",
         "load_oracles",
         "parse_classifier",
-        "parse_oracle",
     ),
     "recipe.objects": (
         "classifier_section",

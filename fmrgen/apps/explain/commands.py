@@ -31,17 +31,6 @@ def explain(
     rows: Annotated[
         int, typer.Option("--rows", metavar="N", min=1, help="Look at N rows, drawn by chance where there are more.")
     ] = 1000,
-    phrases: Annotated[
-        str | None,
-        typer.Option(
-            "--phrases",
-            metavar="FILE",
-            help="Ask the oracle, if it reads texts, about the lines of a file too, or `photos`: words, not proven.",
-        ),
-    ] = None,
-    reader: Annotated[
-        str | None, typer.Option("--reader", metavar="ORACLE", help="Ask this oracle about phrases instead.")
-    ] = None,
     output: OutputOption = Path("explained"),
     card: Annotated[
         bool, typer.Option("--card", help="Put what is proven on the card of the split, here or on the Hub.")
@@ -56,28 +45,23 @@ def explain(
     oracle sees their class, and names what makes the classifier err beyond chance.
     """
     from fmrgen.files import check_writable
-    from fmrgen.recipe.job import parse_classifier, parse_oracle
+    from fmrgen.recipe.job import parse_classifier
     from fmrgen.split.reference import check_there
 
-    if reader is not None and phrases is None:
-        raise UserError("--reader: reads the phrases of --phrases; add that")
     if card and classifier is not None:
         raise UserError("--card: a card speaks of the split's own classifier; leave out --classifier")
     section = None if classifier is None else parse_classifier(classifier)[1]
-    reader_section = None if reader is None else parse_oracle(reader)[1]
     check_there(split)
     check_writable(output)
 
     from fmrgen.apps.explain.attributes import ATTRIBUTES, load_attribute
     from fmrgen.apps.explain.explain import explain as run
-    from fmrgen.apps.explain.phrases import load_phrases
-    from fmrgen.apps.explain.report import findings_table, summary_lines, words_lines, write_explanation
+    from fmrgen.apps.explain.report import findings_table, summary_lines, write_explanation
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder
 
     display.quiet_libraries()
-    phrase_list = [] if phrases is None else load_phrases(phrases)
     own_attributes = [load_attribute(path) for path in attributes or []]
     prepare_folder(output)
     with progress.row_progress("explain", not quiet) as on_attributes:
@@ -86,15 +70,13 @@ def explain(
             classifier=section,
             attributes=[*ATTRIBUTES, *own_attributes],
             rows=rows,
-            phrases=phrase_list,
-            reader=reader_section,
             trust=trust,
             on_attributes=on_attributes,
         )
     written = write_explanation(explanation, output)
     if not quiet and not as_json:
         display.print_table(findings_table(explanation, unproven=5), f"what was tried on {split}, what is proven first")
-        for line in (*summary_lines(explanation), *words_lines(explanation)):
+        for line in summary_lines(explanation):
             display.print_line(line)
     display.print_written(written, as_json)
     if card:

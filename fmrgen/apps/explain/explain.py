@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.apps.explain.directions import failure_directions
 from fmrgen.apps.explain.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
-from fmrgen.apps.explain.phrases import Word, read_phrases
 from fmrgen.apps.explain.rows import JudgedImages
-from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
@@ -91,7 +89,6 @@ class Explanation:
         fewest_errors: how many of these a change must make wrong, and its controls none, to be proven; None if that is
             impossible.
         findings: first the proven, by area; then the others, by evidence.
-        words: that a model proposes for what differs where the classifier is fooled; none of them is proven.
     """
 
     split: str
@@ -101,7 +98,6 @@ class Explanation:
     originals: int
     fewest_errors: int | None
     findings: list[Finding]
-    words: list[Word]
 
     @property
     def proven(self) -> list[Finding]:
@@ -123,8 +119,6 @@ def explain(
     classifier: AnyClassifier | None = None,
     attributes: Sequence[Attribute] = ATTRIBUTES,
     rows: int = 1000,
-    phrases: Sequence[str] = (),
-    reader: ComponentConfig | None = None,
     trust: bool = False,
     device: torch.device | str | None = None,
     on_attributes: Callable[[int, int], None] = lambda done, total: None,
@@ -138,8 +132,6 @@ def explain(
         classifier: to explain, as for `evaluate`; by default the split's own, of its recipe.
         attributes: to try.
         rows: in both halves together, drawn at random if there are more; their images are all held in memory.
-        phrases: that an image-text model is asked about; its answers are proposed, not proven.
-        reader: the section of that model; by default the split's oracle.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
         device: of the models; by default a GPU if there is one.
         on_attributes: called with (attributes done, attributes in all).
@@ -157,7 +149,7 @@ def explain(
     other_classifier = None
     if classifier is not None:
         other_classifier = build_component(classifier_section(classifier), "classifier", nn.Module, device)
-    judges, _, sections = load_judges(
+    judges, _, _ = load_judges(
         split,
         provenance,
         classifier=other_classifier,
@@ -169,9 +161,6 @@ def explain(
     is_observed = np.array([row_seed(0, int(i), "explain") % 2 for i in sample.columns["id"]]) == 0
     observed = sample.of(is_observed & sample.columns["valid"].astype(bool))
     fooled = observed.answers(observed.images) != observed.labels
-    words: list[Word] = []
-    if phrases:
-        words = read_phrases(reader or sections.oracle, phrases, observed.originals, observed.images, fooled)
     in_split = {}
     for attribute in attributes:
         change = measured(attribute, observed.images) - measured(attribute, observed.originals)
@@ -199,7 +188,6 @@ def explain(
         originals=len(tested),
         fewest_errors=fewest_errors(len(tested), len(trials)),
         findings=sorted(findings, key=_rank),
-        words=words,
     )
 
 

@@ -62,17 +62,6 @@ def summary_lines(explanation: Explanation) -> list[str]:
     ]
 
 
-def words_lines(explanation: Explanation) -> list[str]:
-    """Return a line with the words that a model proposes; none if it proposes none, or was not asked."""
-    if not explanation.words:
-        return []
-    listed = ", ".join(f"{word.phrase} ({word.standard_errors:.1f})" for word in explanation.words)
-    return [
-        "not proven: where images fool the classifier, a model says, they come to fit these words more than "
-        f"elsewhere, by so many standard errors: {listed}"
-    ]
-
-
 def findings_table(explanation: Explanation, unproven: int | None = None) -> Table:
     """Return a table of every hypothesis, the proven first; only the first `unproven` of the others, if a number."""
     findings = explanation.findings
@@ -102,7 +91,7 @@ def write_explanation(explanation: Explanation, folder: Path) -> list[Path]:
     page = render_page(
         "explain.html",
         title=f"Where the classifier fails: {explanation.split}",
-        lines=[*summary_lines(explanation), *words_lines(explanation)],
+        lines=summary_lines(explanation),
         found=findings_table(explanation),
         pictures=pictures,
     )

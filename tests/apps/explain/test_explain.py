@@ -1,25 +1,17 @@
 """A split explained: by the command, of its own classifier and of others, and what can't be."""
 
 import json
-from dataclasses import replace
-from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from commands import fmrgen as fmrgen_in_a_process
 from commands import python, run
-from tiny_models import save_llava
 from torch import nn
 
 import fmrgen
-from fmrgen import UserError, explain, load_recipe
+from fmrgen import UserError, explain
 from fmrgen.apps.explain.attributes import Brightness, PositionAcross, PositionUp, Size, Thickness
-from fmrgen.apps.explain.phrases import load_phrases, read_phrases
-from fmrgen.apps.explain.report import summary_lines, words_lines, write_explanation
-from fmrgen.labels import Labels
-from fmrgen.oracles.vlm import Config as VlmConfig
-from fmrgen.recipe.build import build_source
+from fmrgen.apps.explain.report import summary_lines, write_explanation
 
 
 class FailsOn(nn.Module):
@@ -169,59 +161,6 @@ def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsy
         record_explanation(str(split), "0" * 64, ["it fails"])
     assert run("explain", split, "-c", "asset:mnist/lenet", "--card") == 2
     assert "--card: a card speaks of the split's own classifier" in capsys.readouterr().err
-
-
-def test_words_are_proposed_apart_from_what_is_proven(explained, finished_split, tmp_path, capsys):
-    """By the demo's own CLIP, which reads names of digits: images that fool have become ones, the others stayed."""
-    (tmp_path / "digits.txt").write_text("\n".join([*map(str, range(10)), "", "3"]))
-    recipe = load_recipe("mnist-lenet", ["source.limit=60"])
-    digits = list(build_source(recipe.source).load_all(32))
-    originals = torch.stack([one.image for one in digits])
-    ones = originals[torch.tensor([one.label for one in digits]) == 1]
-    fooled = np.arange(60) < 30
-    images = torch.cat([ones[torch.arange(30) % len(ones)], originals[30:]])
-    phrases = load_phrases(str(tmp_path / "digits.txt"))
-    words = read_phrases(recipe.oracle, phrases, originals, images, fooled)
-    assert words[0].phrase == "1"
-    assert words[0].standard_errors > 5
-    assert all(a.standard_errors >= b.standard_errors > 0 for a, b in pairwise(words))
-    assert read_phrases(recipe.oracle, phrases, originals, images, np.zeros(60, dtype=bool)) == []
-    found = replace(explained, words=words)
-    (line,) = words_lines(found)
-    assert line.startswith("not proven: where images fool the classifier")
-    assert line not in summary_lines(found)
-    write_explanation(found, tmp_path)
-    assert "not proven: where images fool" in (tmp_path / "explain.html").read_text()
-    (tmp_path / "one.txt").write_text("1\n")
-    reference = "{kind: reference, model: 'asset:mnist/lenet'}"
-    for options, error in (
-        (["--phrases", tmp_path / "one.txt"], "one.txt: holds fewer than two phrases"),
-        (["--phrases", tmp_path / "none.txt"], "none.txt: is no file of phrases"),
-        (["--reader", reference], "--reader: reads the phrases of --phrases; add that"),
-        (["--phrases", "photos", "--reader", reference], "--phrases: the oracle, reference, reads no texts"),
-    ):
-        assert run("explain", finished_split, *options, "-o", tmp_path / "out", "-q") == 2
-        assert error in capsys.readouterr().err
-
-
-def test_a_vision_language_model_is_asked_some_phrases_at_a_time(tmp_path):
-    section = VlmConfig(model=str(save_llava(tmp_path / "llava")), batch=4)
-    phrases = [*(f"a digit like {number}" for number in range(30)), "a digit like 3"]
-    images = torch.rand(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    fooled = np.arange(8) < 4
-    (first, *others) = read_phrases(section, phrases, images[0], images[1], fooled)
-    question = "Which of these fits the image best? Answer with the letter alone."
-    judging, scores = section.model_copy(update={"question": question}).build(), []
-    for group in (phrases[:15], phrases[15:30]):
-        judging.set_labels(Labels(tuple(group)))
-        change = judging.judge(images[1]).score - judging.judge(images[0]).score
-        scores.append(change - change.mean(1, keepdim=True))
-    change = torch.cat(scores, 1)
-    apart = change[:4].mean(0) - change[4:].mean(0)
-    sure = apart / (change[:4].var(0) / 4 + change[4:].var(0) / 4).sqrt()
-    assert first.phrase == phrases[int(sure.argmax())]
-    assert first.standard_errors == pytest.approx(float(sure.max()), rel=1e-3)
-    assert len(others) == 4
 
 
 def test_what_can_not_be_explained(finished_split, tmp_path, capsys):
