@@ -1,1 +1,1 @@
-"""What others wrote is data."""
+"""Checks of what others wrote: it is data, never code."""

@@ -1,10 +1,11 @@
-"""The one door for what others made: a folder, a repo on the Hub or files are checked here, before any data is read."""
+"""Checks of what others made: a folder, a repo on the Hub or files, before any of their data is read."""
 
 import glob
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, check_plain_path, read_json
@@ -20,26 +21,25 @@ class Admitted:
     revision: str | None
 
     def data_files(self, files: Iterable[str]) -> tuple[list[str], int]:
-        """Parquet files of it, as `load_dataset` takes them, and their rows.
+        """Return its parquet files `files` as `load_dataset` takes them, and their number of rows.
 
-        Raises UserError where one is missing, or unpacks to more than it should.
+        Raises UserError if one is missing, or unpacks to more than it should.
         """
         names = list(files)
-        base = f"hf://datasets/{self.place}@{self.revision}" if self.revision else str(Path(self.place).absolute())
+        base = str(Path(self.place).absolute())
+        if self.revision:
+            base = f"hf://datasets/{self.place}@{self.revision}"
         rows = check_parquet_files([f"{base}/{file}" for file in names])
         return [f"{glob.escape(base)}/{file}" for file in names], rows
 
 
 def admit(place: str, revision: str | None, *, by_card: bool) -> Admitted:
-    """A folder (`revision` None) or a repo that may be read.
+    """Return a folder or a repo that may be read.
 
     Args:
         place: the folder or the repo.
-        revision: the commit on the Hub.
-        by_card: its data is what its card says, and not files that are named one by one.
-
-    Returns:
-        What may be read.
+        revision: the commit on the Hub, None for a folder.
+        by_card: whether its data is what its card says; otherwise its files are named one by one.
 
     Raises:
         UserError: a link or the card leads out of it, or a file of it unpacks to more than it should.
@@ -57,13 +57,14 @@ def admit(place: str, revision: str | None, *, by_card: bool) -> Admitted:
 
 
 def admit_files(pattern: str) -> str:
-    """Parquet files here that may be read, as `load_dataset` takes them; an address is left to its host.
+    """Return local parquet files that may be read, as `load_dataset` takes them; an address is left to its host.
 
-    Raises UserError where there are none, or one unpacks to more than it should.
+    Raises UserError if there are none, or one unpacks to more than it should.
     """
     if "://" in pattern:
         return pattern
-    if not (files := glob.glob(pattern)):
+    files = glob.glob(pattern)
+    if not files:
         raise UserError(f"{pattern}: no such file")
     check_plain_path(Path(pattern))
     check_parquet_files(files)
@@ -71,14 +72,19 @@ def admit_files(pattern: str) -> str:
 
 
 def admit_saved(folder: Path) -> None:
-    """Raises UserError where a folder of `save_to_disk` names a split or a file that is not in it."""
-    if (several := folder / "dataset_dict.json").is_file():
-        splits = read_json(several).get("splits")
-        for name in splits if isinstance(splits, list) else []:
+    """Raise UserError if a folder of `save_to_disk` names a split or a file that is not in it."""
+    dataset_dict = folder / "dataset_dict.json"
+    if dataset_dict.is_file():
+        for name in _list_in(dataset_dict, "splits"):
             if not re.fullmatch(r"\w[\w.-]*", str(name)):
-                raise UserError(f"{several}: names a split {name}, which is not in it; it is not read")
+                raise UserError(f"{dataset_dict}: names a split {name}, which is not in it; it is not read")
     for state in folder.glob("**/state.json"):
-        files = read_json(state).get("_data_files")
-        for entry in files if isinstance(files, list) else []:
+        for entry in _list_in(state, "_data_files"):
             if Path(str(entry.get("filename"))).name != entry.get("filename"):
                 raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
+
+
+def _list_in(path: Path, key: str) -> list[Any]:
+    """Return the list that a JSON file has under a key; an empty one if it has anything else there."""
+    value = read_json(path).get(key)
+    return value if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""Where a dataset's card says that its data lies; anyone may have written it."""
+"""The places where a dataset's card says that its data lies; anyone may have written it."""
 
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,55 @@ from fmrgen.trust.recipes import is_within
 
 
 def config_entries(entries: Any, name: str, where: str) -> list[dict[str, Any]]:
-    """A card's entries of configs, one by one. Raises UserError where they are none."""
-    entries = [entries] if isinstance(entries, dict) else entries
+    """Return a card's entries of configs as a list. Raises UserError if they are not mappings.
+
+    Args:
+        entries: a mapping or a list of them, as the card has it.
+        name: key of the entries in the card.
+        where: the card; errors start with it.
+    """
+    if isinstance(entries, dict):
+        entries = [entries]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{where}: its {name} is no list of mappings; fix it by hand")
     return entries
 
 
 def by_config(entries: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
-    """A card's entries by the config that they are of; one without a name is of the default config."""
+    """Return a card's entries by config; an entry without a name is of the default config.
+
+    Args:
+        entries: a mapping or a list of them, as the card has it.
+        name: key of the entries in the card.
+        where: the card; errors start with it.
+    """
     return {str(entry.get("config_name", "default")): entry for entry in config_entries(entries, name, where)}
 
 
 def names_of_data(data_files: Any) -> list[str]:
-    """All patterns in the `data_files` of a config: one, a list of them, or of mappings with a path."""
+    """Return all patterns in the `data_files` of a config: one, a list of them, or of mappings with a path."""
+    if isinstance(data_files, str):
+        return [data_files]
     if isinstance(data_files, dict):
         return names_of_data(data_files.get("path"))
+    names = []
     if isinstance(data_files, list):
-        return [name for entry in data_files for name in names_of_data(entry)]
-    return [data_files] if isinstance(data_files, str) else []
+        for entry in data_files:
+            names += names_of_data(entry)
+    return names
 
 
 def places_named(text: str, is_card: bool, where: str) -> list[str]:
-    """Everywhere that the configs of a card (or of the YAML alone, in a file of its own) take data from."""
+    """Return all places that the configs of a card take data from.
+
+    Args:
+        text: of the card.
+        is_card: whether it is a whole card; otherwise it is the YAML alone, in a file of its own.
+        where: the card; errors start with it.
+    """
     try:
         data = DatasetCard(text, ignore_metadata_errors=True).data.to_dict() if is_card else yaml.safe_load(text)
-        configs = (data if isinstance(data, dict) else {}).get("configs", [])
+        configs = data.get("configs", []) if isinstance(data, dict) else []
     except Exception as error:  # anyone may have written it
         raise UserError(f"{where}: its metadata can't be read: {one_line(error)}") from None
     places = []
@@ -50,16 +73,18 @@ def places_named(text: str, is_card: bool, where: str) -> list[str]:
 
 
 def check_card_stays_inside(repo: str, revision: str | None) -> None:
-    """Raises UserError where a dataset in a folder, or in a repo on the Hub, takes its data from elsewhere."""
+    """Raise UserError if a dataset in a folder, or in a repo on the Hub, takes its data from elsewhere."""
     for name in ("README.md", ".huggingface.yaml"):
         card = _card_of(repo, revision, name)
-        for place in [] if card is None else places_named(card, name == "README.md", f"{repo}: {name}"):
+        if card is None:
+            continue
+        for place in places_named(card, name == "README.md", f"{repo}: {name}"):
             if not is_within(place):
                 raise UserError(f"{repo}: its {name} takes data from {place}, which is not in it; it is not read")
 
 
 def _card_of(repo: str, revision: str | None, name: str) -> str | None:
-    """The text of a dataset's card, None where it has none. Raises UserError where it is none, or lies elsewhere."""
+    """Return the text of a dataset's card, None if it has none. Raises UserError if it lies elsewhere."""
     path = Path(repo) / name
     if not Path(repo).is_dir():
         from huggingface_hub import hf_hub_download

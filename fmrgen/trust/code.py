@@ -1,4 +1,4 @@
-"""Which code a job runs besides fmrgen's: digested, so that a change of it is seen."""
+"""Digests of the code that a job runs besides fmrgen's, so that a change of it is noticed."""
 
 from pydantic import BaseModel
 
@@ -12,7 +12,7 @@ def code_sha256(recipe: BaseModel) -> dict[str, str]:
     """Return the sha256 of each file of source code that the components of a recipe come from, by module.
 
     These are the modules that a recipe names, once it is built, those of objects that were handed over, and those of
-    a user's own that these import. What has no source code to be found is left out.
+    a user's own that these import. Modules whose source code can't be found are left out.
     """
     digests: dict[str, str] = {}
     for config in components_in(recipe):
@@ -28,9 +28,12 @@ def code_sha256(recipe: BaseModel) -> dict[str, str]:
 
 def runs_code_of_others(config: BaseModel) -> bool:
     """Return whether a section stands for an object, or runs code, that does not come with fmrgen."""
-    return any(":" in one.kind or isinstance(one, InMemory) or one.code_it_runs() for one in components_in(config))
+    for component in components_in(config):
+        if ":" in component.kind or isinstance(component, InMemory) or component.code_it_runs():
+            return True
+    return False
 
 
 def changed_code(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Return the modules whose code is not what it was."""
+    """Return the modules whose code has changed."""
     return [module for module, digest in before.items() if now.get(module, digest) != digest]

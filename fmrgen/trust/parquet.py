@@ -1,4 +1,4 @@
-"""What a parquet file of others may unpack to."""
+"""Limits on what a parquet file of others may unpack to."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +14,17 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain
 
 FILES_CURE = "fmrgen verify --files shows which file changed"
-_LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, where it is packed more than images can be
-_LARGEST_ROW = 1 << 23  # and a row of it
+_LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, if it is packed more than images can be
+_LARGEST_ROW = 1 << 23  # bytes that a row of such a column may unpack to
 _LARGEST_WORD = 1 << 12  # bytes that a value may have in a table that is read whole
-_LEAST_PACKED = 20  # times
-_CHECKERS = 8  # files that are looked at, at once
+_MOST_PACKED = 20  # times: images compress less
+_CHECKERS = 8  # files that are checked at a time
 
 
 def check_parquet_files(paths: Iterable[str]) -> int:
-    """Raises UserError for a path of data where no file is, or one whose values fill more memory than images may.
+    """Return the number of rows that the files have together, addresses on the Hub among them.
 
-    Addresses on the Hub are looked at as well, some at once. Returns how many rows the files have together.
+    Raises UserError if there is no file at a path, or its values would fill more memory than images may.
     """
     with ThreadPoolExecutor(_CHECKERS) as pool:
         return sum(pool.map(_check_data_file, paths))
@@ -44,17 +44,26 @@ def _check_data_file(path: str) -> int:
 
 
 def check_table(path: Path, file: Any, most: int) -> None:
-    """Raises UserError for a table of short values that has more than `most` rows, or longer values: a few bytes can
-    stand for any number of either, and it is read whole.
+    """Raise UserError if a table of short values has too many rows, or longer values.
+
+    A few bytes can stand for any number of either, and the table is read whole.
+
+    Args:
+        path: of the file, for errors.
+        file: the open file.
+        most: the largest number of rows.
     """
     groups = _row_groups(file)
-    if (rows := sum(group.num_rows for group in groups)) > most:
+    rows = sum(group.num_rows for group in groups)
+    if rows > most:
         raise UserError(f"{path}: has {rows:,} rows where there can be {most:,}; it is not unpacked")
     for number, group in enumerate(groups):
         limit = _LARGEST_WORD * max(group.num_rows, 1)
         for column in map(group.column, range(group.num_columns)):
             unpacked = column.total_uncompressed_size
-            if unpacked > limit or (unpacked := _size_with_repeats(file, column, group, number, limit)) > limit:
+            if unpacked <= limit:
+                unpacked = _size_with_repeats(file, column, group, number, limit)
+            if unpacked > limit:
                 raise UserError(
                     f"{path}: {group.num_rows:,} rows of its {column.path_in_schema} would unpack to {unpacked:,} "
                     "bytes; it is not unpacked"
@@ -67,22 +76,23 @@ def _row_groups(file: Any) -> list[pq.RowGroupMetaData]:
 
 
 def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, number: int) -> None:
-    """Raises UserError where a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
+    """Raise UserError if a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
     for column in map(group.column, range(group.num_columns)):
         packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
-        if unpacked > _LARGEST and unpacked > _LEAST_PACKED * packed:
+        if unpacked > _LARGEST and unpacked > _MOST_PACKED * packed:
             raise _bomb(path, column, unpacked)
         unpacked = _size_with_repeats(file, column, group, number, _LARGEST)
         too_much = unpacked > _LARGEST or unpacked > _LARGEST_ROW * group.num_rows
-        if too_much and unpacked > _LEAST_PACKED * packed:
+        if too_much and unpacked > _MOST_PACKED * packed:
             raise _bomb(path, column, unpacked)
 
 
 def _size_with_repeats(
     file: Any, column: pq.ColumnChunkMetaData, group: pq.RowGroupMetaData, number: int, limit: int
 ) -> int:
-    """How many bytes a column of the row group `number` may unpack to: a dictionary holds a value once, and every row
-    may name it. Rows are looked at only where it could be more than `limit`.
+    """Return the bytes that a column of the row group `number` may unpack to.
+
+    A dictionary holds a value once, and every row may name it. Rows are read only if these could be more than `limit`.
     """
     size = column.total_uncompressed_size
     if column.physical_type != "BYTE_ARRAY" or not any("DICTIONARY" in encoding for encoding in column.encodings):
@@ -100,10 +110,12 @@ def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError
 
 
 def _length_of(file: Any, column: str, group: int) -> int:
-    """How many bytes the values of a column come to, counted without writing out those that rows have in common."""
-    found = pq.ParquetFile(file, read_dictionary=[column]).read_row_group(group, columns=[column])
+    """Return the bytes of a column's values, without unpacking those that rows have in common."""
+    table = pq.ParquetFile(file, read_dictionary=[column]).read_row_group(group, columns=[column])
+    if "." in column:
+        table = table.flatten()
     total = 0
-    for chunk in found.flatten().column(0).chunks if "." in column else found.column(0).chunks:
+    for chunk in table.column(0).chunks:
         if pa.types.is_dictionary(chunk.type):
             lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
         else:

@@ -1,4 +1,4 @@
-"""What others wrote is data: a recipe of theirs becomes a component only where it can do no harm, or is trusted."""
+"""Recipes that others wrote: they become components only if they can do no harm, or are trusted."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +10,15 @@ from pydantic import BaseModel
 from fmrgen.config import UNTRUSTED, AnyConfig, ComponentConfig, validate
 from fmrgen.errors import UserError
 
-LARGEST_INPUT = 4096  # pixels to which a network's own preprocessing may bring a side
-_LISTED = 20  # of what a component demands, in a message
+LARGEST_INPUT = 4096  # pixels of a side, after a network's own preprocessing
+_LISTED = 20  # demands of a component in a message
+_LONGEST_NAME = 200  # characters of a demand in a message
 _LOADING = ("checkpoint_path", "cache_dir", "model_cfg", "feature_cfg", "kwargs_filter")  # arguments of timm's
 
 
 @dataclass(frozen=True)
 class Demands:
-    """What components do beside computing: the `code` of others that they run, the `places` that they read."""
+    """The demands of components: the `code` of others that they run, and the `places` that they read."""
 
     code: list[str]
     places: list[str]
@@ -26,73 +27,105 @@ class Demands:
         return bool(self.code or self.places)
 
     def __str__(self) -> str:
-        demands = {"runs": self.code, "reads": self.places}
-        return " and ".join(f"{verb} {_listed(names)}" for verb, names in demands.items() if names)
+        demands = []
+        if self.code:
+            demands.append(f"runs {_listed(self.code)}")
+        if self.places:
+            demands.append(f"reads {_listed(self.places)}")
+        return " and ".join(demands)
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(" ".join(name.split())[:200] for name in names[:_LISTED]) + more
+    text = ", ".join(" ".join(name.split())[:_LONGEST_NAME] for name in names[:_LISTED])
+    if len(names) > _LISTED:
+        text += f" and {len(names) - _LISTED} more"
+    return text
 
 
 class UntrustedError(UserError):
-    """What a stranger wrote would run code or read places, and nobody has said that it may."""
+    """A recipe of a stranger would run code or read places, and nobody has allowed it."""
 
 
 def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: bool, cure: str) -> AnyConfig:
-    """A stranger's `tree` as a `section` that may be built: the one way from what others wrote to a component.
+    """Return a stranger's recipe as a section that may be built: the only way from untrusted text to a component.
 
-    Nothing is imported and no file is read before it is known what its components demand; without `trust` they must
-    demand nothing. Raises UntrustedError, from `name` over all demands to the `cure`, and UserError for what is not
-    valid.
+    Nothing is imported and no file is read before it is known what its components demand.
+
+    Args:
+        section: the config class.
+        tree: what the stranger wrote.
+        name: what it is called in errors.
+        trust: whether its components may demand anything at all.
+        cure: end of the error.
+
+    Raises:
+        UntrustedError: without `trust`, its components demand something.
+        UserError: it is not valid.
     """
     if trust:
         return validate(section, tree, name)
-    found, demands = _weigh(section, tree, name)
+    config, demands = _weigh(section, tree, name)
     if demands:
         raise UntrustedError(f"{name} {demands}; {cure}")
-    return found
+    return config
 
 
 def untrusted_code(section: type[AnyConfig], tree: Any, name: str) -> list[str]:
-    """All code of others that the components in a stranger's `tree` would run. Raises UserError where it is invalid."""
+    """Return all code of others that the components in a stranger's recipe would run.
+
+    Args:
+        section: the config class.
+        tree: what the stranger wrote.
+        name: what it is called in errors.
+
+    Raises:
+        UserError: it is not valid.
+    """
     return _weigh(section, tree, name)[1].code
 
 
 def _weigh(section: type[AnyConfig], tree: Any, name: str) -> tuple[AnyConfig, Demands]:
-    found = validate(section, tree, name, context=UNTRUSTED)
-    components = list(components_in(found))
-    code = dict.fromkeys(code for config in components for code in config.code_it_runs())
-    places = dict.fromkeys(place for config in components for place in config.places_it_reads())
-    return found, Demands(list(code), list(places))
+    """Return a stranger's recipe as a section, and what its components demand, each demand once."""
+    config = validate(section, tree, name, context=UNTRUSTED)
+    code: dict[str, None] = {}
+    places: dict[str, None] = {}
+    for component in components_in(config):
+        code |= dict.fromkeys(component.code_it_runs())
+        places |= dict.fromkeys(component.places_it_reads())
+    return config, Demands(list(code), list(places))
 
 
 def components_in(value: Any) -> Iterator[ComponentConfig]:
-    """Every component's config in a validated section, however deep."""
+    """Yield the config of every component in a validated section, at any depth."""
     if isinstance(value, ComponentConfig):
         yield value
     if isinstance(value, BaseModel):
         value = dict(value)
-    if isinstance(value, dict | list | tuple):
-        for entry in value.values() if isinstance(value, dict) else value:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
             yield from components_in(entry)
 
 
 def is_on_the_hub(address: str) -> bool:
-    """Whether an `hf://` address leads into a dataset repo on the Hub, and nowhere else on the way."""
-    return address.startswith("hf://datasets/") and not any(odd in address[5:] for odd in ("::", "://", ".."))
+    """Return whether an `hf://` address leads into a dataset repo on the Hub, and nowhere else on the way."""
+    if not address.startswith("hf://datasets/"):
+        return False
+    path = address.removeprefix("hf://")
+    return not any(detour in path for detour in ("::", "://", ".."))
 
 
 def is_within(path: str) -> bool:
-    """Whether a path or pattern of a dataset's files can only be inside the dataset itself."""
+    """Return whether a path or pattern of a dataset's files can only be inside the dataset itself."""
     return re.fullmatch(r"(?!.*(\.\.|::|://))[^/~].*", path, re.DOTALL) is not None
 
 
 def shapes_a_network(arguments: dict[str, Any], largest: int = 65_536) -> dict[str, Any]:
-    """The arguments of a network of timm. Raises ValueError for those by which it loads weights, and for numbers over
-    `largest`, which fill the memory.
+    """Return the arguments of a network of timm.
 
-    Weights would come from any file or address, and in old versions as pickles.
+    Raises ValueError for those by which it loads weights, which would come from any file or address, and in old
+    versions as pickles; and for numbers over `largest`, which fill the memory.
     """
     for name, value in arguments.items():
         if name in _LOADING or name.startswith("pretrained"):

@@ -1,4 +1,4 @@
-"""Which files of source code a module is made of, and which of them are a user's own."""
+"""The files of source code that a module is made of, as far as they are a user's own."""
 
 import hashlib
 import site
@@ -14,9 +14,9 @@ from fmrgen.files import sha256_of
 
 
 def own_files(module: str) -> dict[str, Path]:
-    """Return the file of a module and of each module that it imports, and these in turn, by their names.
+    """Return the files of a module and of all modules that it imports, directly or not, by module.
 
-    Installed packages and fmrgen itself are left out. A module without a file, as of a notebook, gives nothing.
+    Installed packages and fmrgen itself are left out. A module without a file, such as a notebook's, has none.
     """
     files = _imported_by(module)
     path = _file_of(module)
@@ -36,7 +36,7 @@ def own_code_sha256() -> str:
 
 
 def is_own(module: str) -> bool:
-    """Return whether a loaded module is a user's: no installed package, not of Python's library, not fmrgen's."""
+    """Return whether a loaded module is a user's own, and not an installed package's, Python's or fmrgen's."""
     if module.partition(".")[0] == "fmrgen":
         return False
     loaded = sys.modules.get(module)
@@ -52,7 +52,7 @@ def is_own(module: str) -> bool:
 
 @cache
 def _has_wheel(name: str) -> bool:
-    """Return whether a top-level module was installed elsewhere, as on a cluster's PYTHONPATH, and not to be edited."""
+    """Return whether a top-level module was installed elsewhere, such as on a PYTHONPATH, and not as editable."""
     for project in packages_distributions().get(name, []):
         read = distribution(project).read_text
         if read("RECORD") is not None and '"editable": true' not in (read("direct_url.json") or ""):
@@ -62,14 +62,14 @@ def _has_wheel(name: str) -> bool:
 
 @cache
 def _installed() -> frozenset[Path]:
-    folders = {Path(path) for path in sysconfig.get_paths().values()}
+    paths = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
+    folders = {Path(path) for path in paths}
     folders.add(Path(sysconfig.get_path("stdlib")) / "lib-dynload")
-    folders.update(Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()))
     return frozenset(folders - {Path(sys.prefix), Path(sys.base_prefix)})
 
 
 def _imported_by(module: str) -> dict[str, Path]:
-    """Return the files of the modules that one imports, and they in turn, but for those that are installed."""
+    """Return the files of the modules that one imports, directly or not, without those that are installed."""
     folders = []
     for path in sys.path:
         if Path(path or ".").is_dir() and Path(path) not in _installed():
@@ -77,7 +77,7 @@ def _imported_by(module: str) -> dict[str, Path]:
     finder = ModuleFinder(folders, excludes=["fmrgen"])
     try:
         finder.import_hook(module)
-    except Exception:  # installed itself, or of no syntax that can be read
+    except Exception:  # it is installed itself, or its syntax can't be parsed
         return {}
     files = {}
     for name, entry in finder.modules.items():
@@ -90,7 +90,7 @@ def _imported_by(module: str) -> dict[str, Path]:
 def _file_of(module: str) -> Path | None:
     try:
         spec = find_spec(module)
-    except (ImportError, ValueError):  # of __main__, too
+    except (ImportError, ValueError):  # also for __main__
         return None
     if spec is None or spec.origin is None:
         return None
