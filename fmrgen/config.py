@@ -48,10 +48,9 @@ NOT_FINGERPRINTED = (
     "output.claims",
 )
 FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves out what can change no stored row
-_NOTHING = object()
-IN_MEMORY = "in_memory"  # the kind of what was handed over in Python, which nobody writes into a recipe
+IN_MEMORY = "in_memory"  # the kind of an object that was handed over in Python, which no recipe names
 _NO_KINDS = ("base", "networks", IN_MEMORY)
-# Of a field that recipes of 0.1.0 do not have: they mean its default, or what it calls `before`.
+# Metadata of a field that recipes of 0.1.0 do not have: they mean its default, or what its metadata has as `before`.
 SINCE_0_2: dict[str, Any] = {"since": "0.2.0"}
 _OF_TIMM = "timm:"
 _REPO_ID = re.compile(r"(?!.*\.\.)\w[\w.-]*/[\w.-]+")
@@ -59,24 +58,33 @@ UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing 
 
 
 def without_later_defaults(section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A section without the keys that later versions brought (`since`), where they say what was done before anyway:
-    the default, or what the field calls `before`. A kind of your own may have the keys of any built-in one."""
+    """Return a section without the keys of later versions (`since`) that only say what was done before.
+
+    That is the default, or what the field has as `before`. A kind of your own may have the keys of any built-in one.
+    """
     later = _later_defaults(section, str(tree.get("kind")))
-    return {key: value for key, value in tree.items() if later.get(key, _NOTHING) != value}
+    return {key: value for key, value in tree.items() if key not in later or later[key] != value}
 
 
 @cache
 def _later_defaults(section: str, kind: str) -> dict[str, Any]:
-    found: list[tuple[str, Any, Any]] = []
+    """Return what the keys of later versions say that was done before, by key."""
+    defaults: dict[str, Any] = {}
     if section == "perturb":
-        options = importlib.import_module("fmrgen.engine.options").PerturbOptions
-        found = [(field.name, field.metadata, field.default) for field in fields(options)]
+        for option in fields(importlib.import_module("fmrgen.engine.options").PerturbOptions):
+            if "since" in option.metadata:
+                defaults[option.name] = option.metadata.get("before", option.default)
     elif section in ("source", "classifier", "generator", "oracle"):
-        kinds = built_in_kinds(package := f"fmrgen.{section}s")
-        for config in (config_class(package, one) for one in ([kind] if kind in kinds else kinds)):
-            known = config.model_fields.items()
-            found += [(name, field.json_schema_extra or {}, field.default) for name, field in known]
-    return {name: about.get("before", default) for name, about, default in found if "since" in about}
+        package = f"fmrgen.{section}s"
+        kinds = built_in_kinds(package)
+        if kind in kinds:
+            kinds = [kind]
+        for built_in_kind in kinds:
+            for name, field in config_class(package, built_in_kind).model_fields.items():
+                metadata: Any = field.json_schema_extra or {}
+                if "since" in metadata:
+                    defaults[name] = metadata.get("before", field.default)
+    return defaults
 
 
 class StrictConfig(BaseModel):
@@ -84,7 +92,7 @@ class StrictConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
-    ARGUMENTS: ClassVar[str | None] = None  # the key of what is passed on to a network, if there is one
+    ARGUMENTS: ClassVar[str | None] = None  # the key of arguments that are passed on to a network, if there is one
 
     @model_validator(mode="before")
     @classmethod
@@ -93,72 +101,86 @@ class StrictConfig(BaseModel):
 
 
 def known_keys(options: type) -> BeforeValidator:
-    """Refuses keys that the dataclass `options` does not have, as a `StrictConfig` does."""
-    return BeforeValidator(lambda data: _check_keys(data, options.__name__, [field.name for field in fields(options)]))
+    """Return a validator that refuses keys which the dataclass `options` does not have, as a `StrictConfig` does."""
+    names = [field.name for field in fields(options)]
+    return BeforeValidator(lambda data: _check_keys(data, options.__name__, names))
 
 
-def _check_keys(data: Any, name: str, known: Collection[str], arguments: str | None = None) -> Any:
-    def text(key: Any) -> str:
-        cure = f" (an argument of the network goes into {arguments}: {{{key}: {data[key]!s:.40}}})" if arguments else ""
-        return unknown_message("key", key, known) + cure
+def _check_keys(data: Any, name: str, keys: Collection[str], arguments: str | None = None) -> Any:
+    """Return the data of a section. Raises ValidationError, with the section's `name`, for keys that it does not have.
 
-    if isinstance(data, dict) and (strangers := [key for key in data if key not in known]):
-        raise ValidationError.from_exception_data(
-            name,
-            [
-                InitErrorDetails(
-                    type=PydanticCustomError("unknown_key", "{text}", {"text": text(key)}),
-                    loc=(key,),
-                    input=data[key],
-                )
-                for key in strangers
-            ],
-        )
+    Args:
+        data: as it stands in the recipe.
+        name: of the section's class.
+        keys: of the section.
+        arguments: the key of arguments that are passed on to a network, if there is one.
+    """
+    if not isinstance(data, dict):
+        return data
+    errors = []
+    for key, value in data.items():
+        if key in keys:
+            continue
+        text = unknown_message("key", key, keys)
+        if arguments:
+            text += f" (an argument of the network goes into {arguments}: {{{key}: {value!s:.40}}})"
+        error = PydanticCustomError("unknown_key", "{text}", {"text": text})
+        errors.append(InitErrorDetails(type=error, loc=(key,), input=value))
+    if errors:
+        raise ValidationError.from_exception_data(name, errors)
     return data
 
 
 class ComponentConfig(StrictConfig):
     """The section of one component: what it is (`kind`) and how to make it (`build`).
 
-    `kind` is a built-in name (the module of that name beside the component's base) or `package.module:Class`.
+    `kind` is a built-in name (the module of that name in the package of the component's base) or
+    `package.module:Class`.
+
+    Attributes:
+        FILES: keys that name files, in a built-in kind that has them.
+        PLACES: keys that name all it reads, if it does no harm; None if that is unknown.
     """
 
-    FILES: ClassVar[tuple[str, ...]] = ("checkpoint", "mask")  # keys that name files, of a built-in kind that has them
-    PLACES: ClassVar[tuple[str, ...] | None] = None  # keys of what it reads, if it does no harm; None: nothing is known
+    FILES: ClassVar[tuple[str, ...]] = ("checkpoint", "mask")
+    PLACES: ClassVar[tuple[str, ...] | None] = None
 
     kind: str
 
     def check_places(self, section: str) -> None:
-        """Raises UserError where a file or folder that it names is not there: `section` is its place in the recipe.
+        """Raise UserError if a file or folder that it names does not exist: `section` is its place in the recipe.
 
         Imports no torch, so that a typo is an error at once.
         """
-        for key in () if ":" in self.kind else self.FILES:
+        if ":" in self.kind:
+            return
+        for key in self.FILES:
             file = getattr(self, key, None)
             if file is not None and not file.startswith(("hf:", "asset:")) and not Path(file).is_file():
                 raise UserError(f"{section}.{key}: no such file as {file}")
 
     def build(self, device: "torch.device | str" = "cpu") -> Any:
-        """The component itself, its weights loaded and on `device`. Raises UserError for what a user can mend."""
+        """Return the component, its weights loaded and on `device`. Raises UserError for mistakes of the user."""
         raise NotImplementedError
 
     def code_it_runs(self) -> list[str]:
-        """The code of others that building or using it would run: import paths, commands, repos that bring code.
+        """Return the code of others that building or using it would run: import paths, commands, repos with code.
 
-        A component inside this one speaks for itself. A kind is harmless only if it says so, by `PLACES`.
+        A component inside this one answers for itself. A kind is harmless only if it says so, by `PLACES`.
         """
         return [self.kind] if self.PLACES is None else []
 
     def places_it_reads(self) -> list[str]:
-        """The files, folders and addresses that it would read, but for repos on the Hub and what fmrgen ships."""
+        """Return the files, folders and addresses that it would read, without repos on the Hub and fmrgen's own."""
         if self.PLACES is None:
             return [f"whatever {self.kind} likes"]
         return paths_among(*(getattr(self, key) for key in self.PLACES))
 
 
 def paths_among(*references: str | None) -> list[str]:
-    """Those of the references to models and files that name a file, a folder or an address, and neither a repo on the
-    Hub (`owner/name`, where there is no such folder here; `hf:owner/name/file`) nor an asset.
+    """Return those of the references that name a file, a folder or an address.
+
+    The others name an asset, or a repo on the Hub (`owner/name` where there is no such folder; `hf:owner/name/file`).
     """
     return [text for text in references if text is not None and not _is_harmless(text)]
 
@@ -173,7 +195,7 @@ def _is_harmless(reference: str) -> bool:
 
 
 def check_places(config: BaseModel, section: str = "") -> None:
-    """`ComponentConfig.check_places` of a section, or of all in a recipe. Raises UserError."""
+    """Call `ComponentConfig.check_places` of a section, or of all in a recipe. Raises UserError."""
     if isinstance(config, ComponentConfig):
         config.check_places(section)
     for key, value in config:
@@ -182,7 +204,7 @@ def check_places(config: BaseModel, section: str = "") -> None:
 
 
 def _from_file(value: Any, info: ValidationInfo) -> Any:
-    """The names in the file of that path, which the recipe holds from then on; what is no path stays as it is."""
+    """Return the names in the file at a path, which the recipe holds from then on; anything but a path is unchanged."""
     if not isinstance(value, str):
         return value
     if info.context == UNTRUSTED:
@@ -192,31 +214,29 @@ def _from_file(value: Any, info: ValidationInfo) -> Any:
             return list(_names_of_timm(value.removeprefix(_OF_TIMM)))
         with open_plain(Path(value)) as file:
             text = file.read().decode()
-        return (
-            parse_yaml(text, value)
-            if value.endswith((".json", ".yaml", ".yml"))
-            else [line.strip() for line in text.strip().splitlines()]
-        )
+        if value.endswith((".json", ".yaml", ".yml")):
+            return parse_yaml(text, value)
+        return [line.strip() for line in text.strip().splitlines()]
     except (OSError, ValueError, UserError) as error:
-        why = getattr(error, "strerror", None) or one_line(error)
-        raise PydanticCustomError("names", "{text}", {"text": f"{value} can't be read as names: {why}"}) from None
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise PydanticCustomError("names", "{text}", {"text": f"{value} can't be read as names: {reason}"}) from None
 
 
 @cache  # each set of a benchmark asks again
 def _names_of_timm(subset: str) -> tuple[str, ...]:
-    """The classes of an ImageNet that timm knows, such as `imagenet-1k`, `imagenet-a` and `imagenet-r`, in their order.
+    """Return the classes, in their order, of `imagenet-1k`, `imagenet-a` or `imagenet-r`, from timm.
 
-    Raises ValueError for another one.
+    Raises ValueError for any other name.
     """
-    from timm.data import ImageNetInfo  # brings torch, for those who ask
+    from timm.data import ImageNetInfo  # imports torch, so only if it is needed
 
-    known = {"imagenet-a": "imagenet_a_indices.txt", "imagenet-r": "imagenet_r_indices.txt"}
-    if subset not in known and subset != "imagenet-1k":
-        raise ValueError(f"timm has no class names for {subset}, only for imagenet-1k, {', '.join(known)}")
+    index_files = {"imagenet-a": "imagenet_a_indices.txt", "imagenet-r": "imagenet_r_indices.txt"}
+    if subset not in index_files and subset != "imagenet-1k":
+        raise ValueError(f"timm has no class names for {subset}, only for imagenet-1k, {', '.join(index_files)}")
     names = tuple(ImageNetInfo("imagenet-1k").label_descriptions())
-    if subset not in known:
+    if subset not in index_files:
         return names
-    indices = importlib.resources.files("timm.data").joinpath("_info", known[subset]).read_text().split()
+    indices = importlib.resources.files("timm.data").joinpath("_info", index_files[subset]).read_text().split()
     return tuple(names[int(index)] for index in indices)
 
 
@@ -224,7 +244,7 @@ NAMES_OR_FILE = BeforeValidator(_from_file)
 
 
 class ClassifierConfig(ComponentConfig):
-    """What every built-in classifier understands."""
+    """The keys of every built-in classifier."""
 
     class_names: Annotated[list[str] | None, NAMES_OR_FILE] = Field(
         None, description="names of its outputs in their order, where it does not know them itself; or a file of them"
@@ -238,7 +258,7 @@ class InMemory(ComponentConfig):
     """A classifier, generator or oracle that was made by the caller.
 
     `target` is its class, `weights_sha256` and `state_sha256` are its identity (`weights.identity`). They are part of
-    the fingerprint of a recipe, so a split is continued with the same object alone. Earlier versions recorded no state.
+    the fingerprint of a recipe, so a split is only continued with the same object. Earlier versions recorded no state.
     """
 
     PLACES = ()
@@ -260,7 +280,15 @@ class InMemory(ComponentConfig):
         code: Mapping[str, str] | None = None,
         unknown: str | None = None,
     ) -> "InMemory":
-        """Return the section of an object of that identity."""
+        """Return the section of an object.
+
+        Args:
+            held: the object.
+            weights_sha256: digest of its weights.
+            state_sha256: digest of the rest of its state.
+            code: the sha256 of the files of source code that it comes from, by module.
+            unknown: the attribute that can't be compared with another process's, if there is one.
+        """
         section = cls(target=called(held), weights_sha256=weights_sha256, state_sha256=state_sha256)
         section._held, section._code, section._unknown = held, dict(code or {}), unknown
         return section
@@ -272,12 +300,12 @@ class InMemory(ComponentConfig):
 
     @property
     def held(self) -> Any:
-        """The object; None where the section was read from a file."""
+        """The object; None if the section was read from a file."""
         return self._held
 
     @property
     def unknown(self) -> str | None:
-        """The attribute that can't be compared with another process's; None where all can."""
+        """The attribute that can't be compared with another process's; None if all can."""
         return self._unknown
 
     def build(self, device: "torch.device | str" = "cpu") -> Any:
@@ -288,47 +316,62 @@ class InMemory(ComponentConfig):
                 f"{self.target} was an object in the memory of the process that made the split; hand it over in "
                 "Python, as in fmrgen.verify(split, classifier=network)"
             )
-        return self._held.to(device).eval() if isinstance(self._held, nn.Module) else self._held
+        if isinstance(self._held, nn.Module):
+            return self._held.to(device).eval()
+        return self._held
 
 
 def called(held: Any) -> str:
-    """What the class of an object is called: `module:Class`, without the module where that is the caller's own."""
-    found = type(held)
-    return found.__qualname__ if found.__module__ == "__main__" else f"{found.__module__}:{found.__qualname__}"
+    """Return the name of an object's class: `module:Class`, without the module if that is the caller's own."""
+    kind = type(held)
+    if kind.__module__ == "__main__":
+        return kind.__qualname__
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def built_in_kinds(package: str) -> list[str]:
-    """The kinds of components whose modules lie in `package`."""
-    modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
-    return sorted(name for name in modules if name not in _NO_KINDS and name[0] != "_")
+    """Return the kinds of components that have a module in `package`."""
+    names = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    return sorted(name for name in names if name not in _NO_KINDS and name[0] != "_")
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
-    """The config of a built-in kind, a module of `package`, or of `package.module:Class`."""
-    if ":" not in kind:
-        if kind not in (*(kinds := built_in_kinds(package)), IN_MEMORY):
-            text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (your own is package.module:Class)"
-            raise PydanticCustomError("kind", "{text}", {"text": text})
-        if kind != IN_MEMORY or importlib.util.find_spec(f"{package}.{kind}") is not None:
-            config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
-        else:  # an object, which is known in the same way whatever it is
-            config = InMemory
-    else:
-        try:
-            config = import_object(kind)
-        except UserError as error:
-            raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
+    """Return the config class of a kind. Raises PydanticCustomError if there is none.
+
+    Args:
+        package: of the built-in kinds.
+        kind: a module of `package`, or `package.module:Class`.
+        base: that the class must derive from.
+    """
+    config = _imported_config(kind) if ":" in kind else _built_in_config(package, kind)
     if not (isinstance(config, type) and issubclass(config, base)):
         raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.{base.__name__}"})
     return config
 
 
+def _imported_config(kind: str) -> Any:
+    try:
+        return import_object(kind)
+    except UserError as error:
+        raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
+
+
+def _built_in_config(package: str, kind: str) -> Any:
+    kinds = built_in_kinds(package)
+    if kind not in (*kinds, IN_MEMORY):
+        text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (your own is package.module:Class)"
+        raise PydanticCustomError("kind", "{text}", {"text": text})
+    if kind == IN_MEMORY and importlib.util.find_spec(f"{package}.{kind}") is None:
+        return InMemory  # one class for objects of all other components
+    return getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
+
+
 def import_object(path: str) -> Any:
-    """The object at `package.module:Name`. Raises UserError where there is none."""
+    """Return the object at `package.module:Name`. Raises UserError if there is none."""
     module_name, _, name = path.partition(":")
     try:
-        # A console script does not see the folder that it is called from. Only what is nowhere else is sought there:
-        # from then on libraries find in it what they can do without.
+        # A console script does not see the folder that it is called from. It is added only if the package is nowhere
+        # else, because libraries then also find in it modules that they use if present.
         if importlib.util.find_spec(module_name.partition(".")[0]) is None and os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
         return getattr(importlib.import_module(module_name), name)
@@ -341,7 +384,7 @@ def import_object(path: str) -> Any:
 class ShortForms(NamedTuple):
     """How sections that are written as one word are read.
 
-    Words that begin with one of `harmless` import nothing and name no file here, so a stranger may use them.
+    Words that begin with one of `harmless` import nothing and name no local file, so a stranger may use them.
     """
 
     section_of: Callable[[str], dict[str, Any]]
@@ -352,17 +395,20 @@ SHORT_FORMS: dict[str, ShortForms] = {}  # by packages of kinds; `recipe.section
 
 
 def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> PlainValidator:
-    """Makes a section the config of its kind; built-in kinds are the modules of `package`.
+    """Return a validator that makes a section the config of its kind.
 
-    `base` is what the config must derive from.
+    Args:
+        package: its modules are the built-in kinds.
+        base: that the config must derive from.
     """
 
     def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
         if isinstance(value, base):
             return value
-        strangers = info.context == UNTRUSTED
-        if isinstance(value, str) and (forms := SHORT_FORMS.get(package)) is not None:
-            if strangers and not value.startswith(forms.harmless):
+        is_untrusted = info.context == UNTRUSTED
+        forms = SHORT_FORMS.get(package)
+        if isinstance(value, str) and forms is not None:
+            if is_untrusted and not value.startswith(forms.harmless):
                 return Withheld.of(value)
             try:
                 value = forms.section_of(value)
@@ -370,9 +416,10 @@ def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> Pl
                 raise PydanticCustomError("short_form", "{text}", {"text": str(error)}) from None
         if not isinstance(value, dict) or "kind" not in value:
             raise PydanticCustomError("kind", "needs a mapping with a kind")
-        if not isinstance(kind := value["kind"], str):
+        kind = value["kind"]
+        if not isinstance(kind, str):
             raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
-        if strangers and ":" in kind:
+        if is_untrusted and ":" in kind:
             return Withheld.of(kind)
         return config_class(package, kind, base).model_validate(value, context=info.context)
 
@@ -380,14 +427,16 @@ def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> Pl
 
 
 class Withheld(ComponentConfig):
-    """Stands for a stranger's component of which only an import, or a file of this machine, could tell more."""
+    """A stranger's component whose config would take an import, or a file of this machine, to make."""
 
     code: list[str] = []
     places: list[str] = []
 
     @classmethod
-    def of(cls, named: str) -> "Withheld":
-        return cls(kind=named, code=[named]) if ":" in named else cls(kind=named, places=[named])
+    def of(cls, kind: str) -> "Withheld":
+        if ":" in kind:
+            return cls(kind=kind, code=[kind])
+        return cls(kind=kind, places=[kind])
 
     def code_it_runs(self) -> list[str]:
         return self.code
@@ -408,17 +457,29 @@ AnyConfig = TypeVar("AnyConfig", bound=StrictConfig)
 
 
 def validate(section: type[AnyConfig], tree: Any, name: str, context: str | None = None) -> AnyConfig:
-    """`tree` as a `section`; a mistake in it is one UserError line that starts with `name` and the key."""
+    """Return `tree` as a `section`.
+
+    Args:
+        section: the config class.
+        tree: as it stands in a recipe.
+        name: what it is called in errors.
+        context: of the validation: `UNTRUSTED`, or None.
+
+    Raises:
+        UserError: a mistake in it, on one line that starts with `name` and the key.
+    """
     try:
         return section.model_validate(tree, context=context)
     except ValidationError as error:
         name = without_queries(name)  # it may be a classifier's address, as the user wrote it
-        faults: dict[str, list[Any]] = {}  # by the key; of a value that may be of several types there are several
+        faults: dict[str, list[Any]] = {}  # by key: several for a value that may be of several types
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"] if not _UNION_PART.match(str(part)))
             faults.setdefault(key, []).append(fault)
         key = next(iter(faults))
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise UserError(f"{name}: {key or 'recipe'}: {fault_in_words(faults[key])}{more}") from None
+        message = f"{name}: {key or 'recipe'}: {fault_in_words(faults[key])}"
+        if len(faults) > 1:
+            message += f" (and {len(faults) - 1} more)"
+        raise UserError(message) from None
     except UserError as error:
         raise UserError(f"{without_queries(name)}: {error}") from None

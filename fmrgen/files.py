@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, what others wrote in them, and who may write."""
+"""Files: written whole or not at all, read although others may have written them, and checked for permissions."""
 
 import errno
 import hashlib
@@ -21,14 +21,14 @@ from fmrgen.errors import UserError, fault_in_words, near_name, one_line, option
 Parsed = TypeVar("Parsed")
 
 CACHE_FOLDER = "FMRGEN_CACHE"  # a variable of the environment
-_YAML = (dict, list, str, int, float, type(None))
-_LARGEST = 10**1000  # Python itself writes out no more than 4,300 digits
+_YAML_TYPES = (dict, list, str, int, float, type(None))
+_LARGEST_NUMBER = 10**1000  # Python itself writes out no more than 4,300 digits
 _LARGEST_SMALL = 1 << 28  # bytes of a file that is read at once; the provenance of a million shards has 2^27
 _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
 
 
 def open_plain(path: Path) -> io.BufferedReader:
-    """A file opened to be read. Raises OSError, also for pipes, sockets and devices: one may never end."""
+    """Return a file opened for reading. Raises OSError, also for pipes, sockets and devices, which may never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -40,26 +40,26 @@ def open_plain(path: Path) -> io.BufferedReader:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Whether `path` lies in the folder `root`, wherever links lead."""
+    """Return whether `path` lies in the folder `root` once links are followed."""
     root = root.resolve()
     roots = [root]
-    if root.parent.name == "snapshots":  # of the Hub's cache, which is all links to the files beside it
+    if root.parent.name == "snapshots":  # of the Hub's cache, whose files are links to its folder of blobs
         roots.append(root.parent.parent / "blobs")
     return any(folder in path.resolve().parents for folder in roots)
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Raises UserError where `path` is led out of the folder `root` by a link."""
+    """Raise UserError if a link leads from `path` out of the folder `root`."""
     if not is_inside(path, root):
         raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
 
 
 def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
-    """The content of a small file. Raises UserError where it can't be read, is no plain file, or is too large.
+    """Return the content of a small file. Raises UserError if it can't be read, is no plain file, or is too large.
 
     Args:
         path: of the file.
-        largest: how many bytes it may have.
+        largest: the most bytes that it may have.
     """
     try:
         with open_plain(path) as file:
@@ -72,15 +72,15 @@ def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
 
 
 def read_json(path: Path, largest: int = _LARGEST_SMALL) -> dict[str, Any]:
-    """A JSON mapping from a file of up to `largest` bytes. Raises UserError where it is none."""
+    """Return the JSON mapping in a file of at most `largest` bytes. Raises UserError if it is none."""
     return parse_json(read_plain(path, largest), str(path))
 
 
 def parse_json(text: bytes, name: str) -> dict[str, Any]:
-    """The JSON mapping that a text is. Raises UserError, starting with `name`, where it is none."""
+    """Return the JSON mapping in a text. Raises UserError, starting with `name`, if it is none."""
     try:
         tree = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        json.dumps(tree, ensure_ascii=False).encode()  # fails where a character is only half there
+        json.dumps(tree, ensure_ascii=False).encode()  # fails if it contains half a character
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: can't be read as JSON: {one_line(error)}") from None
     if not isinstance(tree, dict):
@@ -89,7 +89,8 @@ def parse_json(text: bytes, name: str) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
+    value = float(text)
+    if not math.isfinite(value):
         _no_number(text)
     return value
 
@@ -99,16 +100,16 @@ def _no_number(text: str) -> NoReturn:
 
 
 def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str) -> Parsed:
-    """A JSON mapping as the dataclass that it says it is.
+    """Return a JSON mapping as a dataclass.
 
     Args:
         kind: the dataclass.
-        schema: what the mapping must name as its `schema`.
-        tree: the mapping, anyone's.
-        where: it was found; errors start with it.
+        schema: what the mapping must have as its `schema`.
+        tree: the mapping, which anyone may have written.
+        where: its place; errors start with it.
 
     Raises:
-        UserError: it is of another schema, or a value is not what the dataclass has.
+        UserError: it has another schema, or a value does not fit the dataclass.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -122,7 +123,7 @@ def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: s
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """What a YAML text says, tags that build objects refused. Raises UserError, starting with `name`."""
+    """Return the tree of a YAML text, without objects that tags would build. Raises UserError, starting with `name`."""
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
@@ -131,25 +132,34 @@ def parse_yaml(text: str, name: str) -> Any:
         raise UserError(f"{without_queries(name)}: not YAML: {reason or one_line(error)}") from None
     except RecursionError:
         raise UserError(f"{name}: can't be read as YAML: it is nested too deeply") from None
+    _check_entries(tree, name)
+    return tree
+
+
+def _check_entries(tree: Any, name: str) -> None:
+    """Raise UserError if an entry of a YAML tree is nothing that a recipe may hold, or if there are too many."""
     waiting, entries = [tree], 0
     while waiting:
         entry = waiting.pop()
-        children = [*entry, *entry.values()] if isinstance(entry, dict) else entry if isinstance(entry, list) else []
-        if not isinstance(entry, _YAML):
+        if not isinstance(entry, _YAML_TYPES):
             raise UserError(f"{name}: contains a {type(entry).__name__}, neither text nor a number; put it in quotes")
-        if isinstance(entry, int) and abs(entry) > _LARGEST:
+        if isinstance(entry, int) and abs(entry) > _LARGEST_NUMBER:
             raise UserError(f"{name}: contains a number of over 1,000 digits; quote it if it is text")
         if isinstance(entry, str) and not _is_text(entry):
             raise UserError(f"{name}: {entry!r} contains half a character; fix it")
+        children: list[Any] = []
+        if isinstance(entry, dict):
+            children = [*entry, *entry.values()]
+        elif isinstance(entry, list):
+            children = entry
         waiting += children
         entries += len(children)
         if entries > _MOST_ENTRIES:
             raise UserError(f"{name}: its aliases expand to more than {_MOST_ENTRIES:,} entries; write them out")
-    return tree
 
 
 def to_yaml(tree: Any, width: int = 80) -> str:
-    """A tree as YAML, its keys in their order. Text that would turn a reader's direction is written as escapes."""
+    """Return a tree as YAML, its keys in their order. Text that would turn a reader's direction becomes escapes."""
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=width)
     if all(printable(line) == line for line in text.split("\n")):
         return text
@@ -167,13 +177,20 @@ def _is_text(text: str) -> bool:
 def write_atomically(
     path: Path, content: bytes | memoryview, *, make_folder: bool = True, durable: bool = True, replace: bool = True
 ) -> None:
-    """The file is there with all of `content`, or not at all, whenever the machine stops.
+    """Write a file so that it has all of `content`, or does not exist, whenever the machine stops.
 
-    Its folder is made where it is not there and `make_folder` is not False. Without `durable` the same holds whenever
-    the process stops, which is enough for what is quickly made anew. Without `replace` a file that is there already
-    stays as it is. Raises UserError where it can't be written.
+    Args:
+        path: of the file.
+        content: all of it.
+        make_folder: makes its folder if there is none.
+        durable: without it the same holds only whenever the process stops, which is enough for what is quickly made
+            again.
+        replace: without it an existing file is left as it is.
+
+    Raises:
+        UserError: it can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # that nobody can have laid a link at
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # random, so nobody can place a link there
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +218,7 @@ def write_atomically(
 
 
 def _move_where_nothing_is(temporary: Path, path: Path) -> None:
-    """Gives a file its name, or removes it where another one has that."""
+    """Give a file its name, or remove it if another file has that name."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -214,7 +231,7 @@ def _move_where_nothing_is(temporary: Path, path: Path) -> None:
 
 
 def write_changed(path: Path, content: bytes) -> None:
-    """Writes a file that is not there yet with this very content. Raises UserError."""
+    """Write a file unless it has this very content already. Raises UserError."""
     with suppress(OSError), open_plain(path) as file:
         if file.read(len(content) + 1) == content:
             return
@@ -222,14 +239,14 @@ def write_changed(path: Path, content: bytes) -> None:
 
 
 def package_data(name: str) -> Path:
-    """A folder of fmrgen's own data: inside an installed package, beside it in a checkout."""
+    """Return a folder of fmrgen's own data: inside an installed package, next to it in a checkout."""
     package = Path(__file__).parent
     installed = package / name
     return installed if installed.is_dir() else package.parent / name
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file. Raises UserError where it can't be read."""
+    """Return the sha256 of a file. Raises UserError if it can't be read."""
     try:
         with open_plain(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -238,44 +255,50 @@ def sha256_of(path: Path) -> str:
 
 
 def fingerprint(canonical: Any) -> str:
-    """16 hex digits of the canonical JSON of `canonical`."""
+    """Return 16 hex digits of the sha256 of a tree's canonical JSON."""
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UserError where a folder is not there and can't be made, or nothing can be written in it."""
+    """Raise UserError if a folder does not exist and can't be made, or if it can't be written to."""
     if not _is_text(str(folder)):
         raise UserError(f"{str(folder)!r}: its name is not UTF-8, so parquet can't be written there; choose another")
     check_plain_path(folder)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
-    if not there.is_dir():
-        raise UserError(f"{folder}: can't be written: {there} is not a folder; choose another {option('output')}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: can't be written: {there} is read-only; choose another {option('output')}")
+    places = (folder, *folder.absolute().parents)
+    existing = next(place for place in places if place.exists() or place.is_symlink())
+    if not existing.is_dir():
+        raise UserError(f"{folder}: can't be written: {existing} is not a folder; choose another {option('output')}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: can't be written: {existing} is read-only; choose another {option('output')}")
     try:  # some file systems, such as /proc, allow it and fail
-        os.rmdir(tempfile.mkdtemp(prefix=".fmrgen-", dir=there))
+        os.rmdir(tempfile.mkdtemp(prefix=".fmrgen-", dir=existing))
     except OSError:
         raise UserError(
-            f"{folder}: can't be written: no file can be made in {there}; choose another {option('output')}"
+            f"{folder}: can't be written: no file can be made in {existing}; choose another {option('output')}"
         ) from None
 
 
 def no_such_folder(folder: str) -> str:
-    """That a folder is not there, with the one beside it that was probably meant."""
+    """Return the message that a folder does not exist, with its neighbour that was probably meant."""
+    message = f"{folder}: no such folder"
     parent = Path(folder).parent
-    beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-    near = near_name(Path(folder).name, beside)
-    return f"{folder}: no such folder" + ("" if near is None else f"; did you mean {parent / near}?")
+    if not parent.is_dir():
+        return message
+    neighbours = [path.name for path in parent.iterdir() if path.is_dir()]
+    near = near_name(Path(folder).name, neighbours)
+    if near is None:
+        return message
+    return f"{message}; did you mean {parent / near}?"
 
 
 def check_plain_path(folder: Path) -> None:
-    """Raises UserError for a folder whose name the readers of datasets take for two places."""
+    """Raise UserError if the readers of datasets would take the folder's name for two places."""
     if "::" in str(folder.absolute()):
         raise UserError(f"{folder}: datasets can't read from a path with :: in it; use a folder of another name")
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made or downloaded again: `FMRGEN_CACHE`, or `fmrgen` in the user's cache."""
+    """Return the folder for what can be made or downloaded again: `FMRGEN_CACHE`, or `fmrgen` in the user's cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmrgen"
     return Path(os.environ.get(CACHE_FOLDER) or default).expanduser()

@@ -1,4 +1,4 @@
-"""Any image file as 8-bit RGB at a wanted size."""
+"""Image files of any kind, read as 8-bit RGB of a given size."""
 
 import io
 from collections.abc import Callable
@@ -22,47 +22,62 @@ _UPRIGHT = 1
 
 
 def stored_image(image: dict[str, Any] | None) -> bytes | str:
-    """The bytes of an undecoded image of `datasets`, or its file's path or address; no bytes where it is neither."""
+    """Return the bytes of an undecoded image of `datasets`, or its path or address; no bytes if it has neither."""
     if image is None:
         return b""
-    if isinstance(image, Image.Image):  # as datasets gives them of some repos, whatever it is asked for
-        whole = option("download", "download=True")
-        raise UserError(f"datasets decodes it before it can be checked; read it without streaming, or with {whole}")
-    return image["bytes"] if image["bytes"] is not None else image["path"] or b""
+    if isinstance(image, Image.Image):  # datasets decodes the images of some repos, whatever it is asked for
+        download = option("download", "download=True")
+        raise UserError(f"datasets decodes it before it can be checked; read it without streaming, or with {download}")
+    if image["bytes"] is not None:
+        return image["bytes"]
+    return image["path"] or b""
 
 
 def path_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
-    """The place that the path or address `text` of an image leads to, None where that is not all inside.
+    """Return the place that a path or address of an image leads to, None if any of it is not inside.
 
-    `is_inside` is asked of the file at the end of a chain, whose other links may only be members of zips. A path comes
-    back as the very file that was asked about, with no links on its way.
+    Args:
+        text: the path, or a chain: its last link is a file, and the others may only be members of zips.
+        is_inside: returns whether that file is inside. A path is returned with links followed, so that it leads to the
+            very file that was checked.
     """
     *members, file = text.split("::")
     if not file or not is_inside(file) or not all(member.startswith("zip://") for member in members):
         return None
-    return "::".join([*members, file if "://" in file else str(Path(file).resolve())])
+    if "://" not in file:
+        file = str(Path(file).resolve())
+    return "::".join([*members, file])
 
 
 def lies_in_repo(file: str, repo: str, revision: str | None = None) -> bool:
-    """Whether a path or address is that of a file in the dataset `repo` on the Hub, or of its copy in the cache here.
+    """Return whether a path or address is that of a file in a dataset on the Hub, or of its copy in the local cache.
 
-    Of the commit `revision` where that is given.
+    Args:
+        file: the path or address.
+        repo: the dataset.
+        revision: the commit; None for any.
     """
     if "://" in file:
-        begin = f"hf://datasets/{repo}@{revision}/" if revision else f"hf://datasets/{repo}@"
-        return is_on_the_hub(file) and file.startswith(begin)
+        prefix = f"hf://datasets/{repo}@"
+        if revision:
+            prefix += f"{revision}/"
+        return is_on_the_hub(file) and file.startswith(prefix)
     from datasets.config import EXTRACTED_DATASETS_PATH
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
     copies = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="dataset")
-    of_commit = revision is None or f"/snapshots/{revision}/" in file
-    return (of_commit and is_inside(Path(file), copies)) or is_inside(Path(file), Path(EXTRACTED_DATASETS_PATH))
+    is_of_commit = revision is None or f"/snapshots/{revision}/" in file
+    if is_of_commit and is_inside(Path(file), copies):
+        return True
+    return is_inside(Path(file), Path(EXTRACTED_DATASETS_PATH))
 
 
 def read_image(image: str) -> bytes:
-    """The bytes of the file at a path or address. Raises UserError for one without end, OSError, and whatever else the
-    way to an address may raise."""
+    """Return the bytes of the file at a path or address.
+
+    Raises UserError if it is too large, OSError, and anything that opening an address may raise.
+    """
     if "://" in image:
         from datasets.utils.file_utils import xopen
 
@@ -77,27 +92,27 @@ def read_image(image: str) -> bytes:
 
 
 def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image.Image:
-    """`image` (bytes, a path or address, or opened) as 8-bit RGB, a square of `size` pixels where that is given.
+    """Return an image as 8-bit RGB.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit greys are scaled to 8. What the file says of its size
-    is looked at before a pixel is decoded. Raises UserError for a file that is not there, is no image, ends too early,
-    or is too large.
+    EXIF rotation is applied, transparency laid on white, 16-bit greys are scaled to 8. The size in the file's header is
+    checked before a pixel is decoded.
+
+    Args:
+        image: bytes, a path or address, or an image that is open.
+        size: the image must be a square of so many pixels; None for any size.
+
+    Raises:
+        UserError: the file is not there, is no image, ends too early, or is too large.
     """
     try:
         if isinstance(image, str):
             image = read_image(image)
-        opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
-        if opened.format == "EPS":  # Pillow would hand it to Ghostscript
-            raise UserError("an EPS is a program, and is not run; convert it")
-        _check_size(opened.size, size)
-        opened.load()
-        if opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
-            opened = ImageOps.exif_transpose(opened)
+        opened = _decoded(image, size)
     except UnidentifiedImageError:
         raise UserError("no image" if image else "no bytes") from None
     except UserError:
         raise
-    except Exception as error:  # anyone's bytes can fail anywhere in the decoders
+    except Exception as error:  # malformed bytes can fail anywhere in the decoders
         raise UserError(getattr(error, "strerror", None) or one_line(error)) from None
     if opened.mode.startswith("I;16") or opened.mode in ("I", "F"):
         opened = _to_8_bits(opened)
@@ -105,17 +120,31 @@ def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image
         opened = opened.convert("RGBA")
         white = Image.new("RGBA", opened.size, "white")
         opened = Image.alpha_composite(white, opened)
-    return opened if opened.mode == "RGB" else opened.convert("RGB")
+    if opened.mode == "RGB":
+        return opened
+    return opened.convert("RGB")
 
 
-def _check_size(found: tuple[int, int], wanted: int | None) -> None:
-    shown = "×".join(map(str, found))
-    if wanted is not None and found != (wanted, wanted):
-        raise UserError(f"it has {shown} pixels, not {wanted}×{wanted}")
-    if 0 in found:
-        raise UserError(f"it has no pixels ({shown})")
-    if found[0] * found[1] > MOST_PIXELS:
-        raise UserError(f"it has {shown} pixels, and no more than {MOST_PIXELS:,} are decoded; make it smaller")
+def _decoded(image: bytes | Image.Image, size: int | None) -> Image.Image:
+    """Return an image with its pixels decoded, upright. Raises any exception of the decoders."""
+    opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+    if opened.format == "EPS":  # Pillow would pass it to Ghostscript
+        raise UserError("an EPS is a program, and is not run; convert it")
+    _check_size(opened.size, size)
+    opened.load()
+    if opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+        opened = ImageOps.exif_transpose(opened)
+    return opened
+
+
+def _check_size(pixels: tuple[int, int], size: int | None) -> None:
+    text = "×".join(map(str, pixels))
+    if size is not None and pixels != (size, size):
+        raise UserError(f"it has {text} pixels, not {size}×{size}")
+    if 0 in pixels:
+        raise UserError(f"it has no pixels ({text})")
+    if pixels[0] * pixels[1] > MOST_PIXELS:
+        raise UserError(f"it has {text} pixels, and no more than {MOST_PIXELS:,} are decoded; make it smaller")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -125,17 +154,25 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         pixels = np.nan_to_num(pixels)
         top = 1.0 if pixels.max(initial=0.0) <= 1.0 else 255.0
         return Image.fromarray(np.stack([_scaled(row, top) for row in pixels]))
-    top = 65535.0 if image.mode.startswith("I;16") or pixels.max(initial=0) > 255 else 255.0
+    top = 255.0
+    if image.mode.startswith("I;16") or pixels.max(initial=0) > 255:
+        top = 65535.0
     return Image.fromarray(_scaled(np.arange(int(top) + 1), top)[pixels.clip(0, int(top))])
 
 
 def _scaled(values: np.ndarray, top: float) -> np.ndarray:
-    """uint8 of values from 0 to `top`."""
+    """Return values from 0 to `top` as uint8."""
     return np.clip(np.rint(values.astype(np.float64) / top * 255), 0, 255).astype(np.uint8)
 
 
 def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
-    """An RGB image as uint8 [size, size, 3]; bicubic, untouched where it already has that size."""
+    """Return an RGB image as uint8 [size, size, 3]; bicubic, and untouched if it has that size already.
+
+    Args:
+        image: RGB.
+        size: pixels of a side.
+        fit: what to do with an image that is no square.
+    """
     if image.size != (size, size):
         if fit == "crop":
             image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
@@ -147,7 +184,7 @@ def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as the file of a PNG."""
+    """Return uint8 [H, W, 3] as the file of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

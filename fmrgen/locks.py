@@ -1,4 +1,4 @@
-"""Locks between processes and machines: the operating system's, or leases where a file system does not pass it on."""
+"""Locks between processes and machines: the operating system's, or leases if the file system does not share these."""
 
 import os
 import time
@@ -14,15 +14,17 @@ from fmrgen.errors import UserError
 
 LockKind = Literal["lock", "lease"]
 LEASE = "FMRGEN_LEASE_SECONDS"  # a variable of the environment
-_PAUSE = 0.05  # seconds between two looks at whether a lock is free
-# How Linux mounts what keeps locks to one machine.
+_PAUSE = 0.05  # seconds between two attempts to take a lock
+_LONGEST_LEASE_FILE = 1024  # characters that are read of it
+_LONGEST_HOST, _LONGEST_PID = 80, 12  # characters of what a lease says of its holder
+# Mount options by which file systems of Linux keep locks to one machine.
 _LOCKS_OF_ONE_MACHINE = {"nfs": {"nolock", "local_lock=flock", "local_lock=all"}, "lustre": {"localflock"}}
 
 
 def lease_seconds() -> float:
-    """How long a lease outlives a holder who is not heard of, by default a minute; all machines have to say the same.
+    """Return how long a lease outlives a holder that is silent, by default a minute; the same on all machines.
 
-    Raises UserError where the environment says something else than a number of seconds.
+    Raises UserError if the environment has anything but a number of seconds.
     """
     try:
         seconds = float(os.environ.get(LEASE, "60"))
@@ -34,16 +36,16 @@ def lease_seconds() -> float:
 
 
 def holder_name(host: object, pid: object) -> str:
-    """How a process is named on whatever machine; what it says of itself is cut."""
-    return f"{str(host)[:80]} (process {str(pid)[:12]})"
+    """Return the name of a process on any machine, cut to a sensible length."""
+    return f"{str(host)[:_LONGEST_HOST]} (process {str(pid)[:_LONGEST_PID]})"
 
 
 class Claim:
-    """A lock file that this process wants, or holds, by whatever thread.
+    """A lock file that this process wants, or holds, in any thread.
 
-    A lease is a file in which its holder says now and then that it is there. Others take it over when that has not
-    changed for `lease_seconds` by their own clocks, so it is for work that two may do at once without harm, and whoever
-    wants one has to try again and again by the same claim. From whom one was taken over is in `former_holder`.
+    A lease is a file that its holder renews now and then. Others take it over once it has not changed for
+    `lease_seconds` by their own clocks, so it is for work that two may do at once without harm, and a process that
+    wants one must try again and again with the same claim. `former_holder` is the holder that it was taken over from.
     """
 
     former_holder: str | None = None
@@ -55,10 +57,11 @@ class Claim:
             self._lock = SoftFileLease(path, lease_duration=lease_seconds(), thread_local=False)
         else:
             self._lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-        self._nameless: tuple[int, float] | None = None  # number of an empty lease's file, and since when it was seen
+        # Inode of an empty lease file, and the time at which it was first seen.
+        self._nameless: tuple[int, float] | None = None
 
     def take(self) -> bool:
-        """Whether this process holds it from now on; does not wait. Raises OSError where it can't be locked."""
+        """Take the lock without waiting, and return whether this process holds it. Raises OSError if locking fails."""
         former_holder = self._holder_of_lease()
         try:
             self._lock.acquire(timeout=0)
@@ -77,68 +80,82 @@ class Claim:
         self._lock.release()
 
     def _holder_of_lease(self) -> str | None:
-        """Who is named in the file of a lease; it removes that when it lets go."""
+        """Return the holder that the file of a lease names; a holder that lets go removes the file."""
         if self._kind != "lease":
             return None
         with suppress(OSError, ValueError):
-            named = dict(line.partition("=")[::2] for line in self._path.read_text("utf-8")[:1024].splitlines())
-            if named.get("host") and named.get("pid"):
-                return holder_name(named["host"], named["pid"])
+            values = {}
+            for line in self._path.read_text("utf-8")[:_LONGEST_LEASE_FILE].splitlines():
+                key, _, value = line.partition("=")
+                values[key] = value
+            if values.get("host") and values.get("pid"):
+                return holder_name(values["host"], values["pid"])
         return None
 
     def _remove_nameless(self) -> None:
-        """Who is killed while taking a lease can leave a file that names no holder, and that nobody would take over."""
+        """Remove an old lease file that names no holder, which nobody would take over.
+
+        A process that is killed while it takes a lease can leave one.
+        """
         with suppress(FileNotFoundError):
-            found, now = self._path.stat(), time.monotonic()
-            if found.st_size:
+            status, now = self._path.stat(), time.monotonic()
+            if status.st_size:
                 self._nameless = None
-            elif self._nameless is None or self._nameless[0] != found.st_ino:
-                self._nameless = found.st_ino, now
+            elif self._nameless is None or self._nameless[0] != status.st_ino:
+                self._nameless = status.st_ino, now
             elif now - self._nameless[1] > lease_seconds():
                 self._path.unlink()
 
 
 @cache
 def kind_that_works(folder: Path) -> LockKind:
-    """`lock` where the operating system's locks in a folder hold for all machines, as far as can be known; else
-    `lease`: where it has none, where it keeps them to this machine, and on file systems of user space."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    kind, options = _mounted_as(there)
+    """Return `lock` if the operating system's locks in a folder hold for all machines, as far as can be known.
+
+    Otherwise `lease`: if locks fail there, are kept to one machine, or the file system runs in user space.
+    """
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    kind, options = _mounted_as(existing)
     if kind.startswith("fuse") or options & _LOCKS_OF_ONE_MACHINE.get(kind.rstrip("4"), set()):
         return "lease"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return "lock"  # who writes there will say so
-    probe = there / f".{os.getpid()}.{os.urandom(4).hex()}.lock"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return "lock"  # writing there will fail with an error of its own
+    return "lock" if _locks_hold(existing) else "lease"
+
+
+def _locks_hold(folder: Path) -> bool:
+    """Return whether a lock in a folder can be taken, and not taken twice."""
+    probe = folder / f".{os.getpid()}.{os.urandom(4).hex()}.lock"
     first, second = Claim(probe, "lock"), Claim(probe, "lock")
     try:
         first.take()
-        if not (holds := not second.take()):
+        taken_twice = second.take()
+        if taken_twice:
             second.release()
         first.release()
     except OSError:
-        holds = False
+        return False
     finally:
         probe.unlink(missing_ok=True)
-    return "lock" if holds else "lease"
+    return not taken_twice
 
 
 def _mounted_as(folder: Path) -> tuple[str, set[str]]:
-    """The kind of file system that a folder is on, and the options of its mount; nothing where that is unknown."""
-    with suppress(Exception):  # whatever the machine says of its mounts
+    """Return the kind of a folder's file system, and the options of its mount; both empty if unknown."""
+    with suppress(Exception):  # the list of mounts may have anything in it
         import psutil
 
         real = folder.resolve()
-        mounts = [one for one in psutil.disk_partitions(all=True) if real.is_relative_to(one.mountpoint)]
-        nearest = max(mounts, key=lambda one: len(one.mountpoint))
+        mounts = [mount for mount in psutil.disk_partitions(all=True) if real.is_relative_to(mount.mountpoint)]
+        nearest = max(mounts, key=lambda mount: len(mount.mountpoint))
         return nearest.fstype, {*nearest.opts.split(",")}
     return "", set()
 
 
 @contextmanager
 def held(path: Path, kind: LockKind | None = None) -> Iterator[None]:
-    """Holds the lock file `path`, of the kind that works there; waits where another process holds it.
+    """Hold the lock file `path`, of the kind that works there; wait while another process holds it.
 
-    Raises UserError where its folder can't be written.
+    Raises UserError if its folder can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

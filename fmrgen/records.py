@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out of it, row by row. Nothing here imports torch when it is loaded."""
+"""The input and output of the engine, row by row. This module imports no torch."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS_VERSION = 4  # of the columns that rows have, and of the provenance that says so
+ROWS_VERSION = 4  # of the columns of rows, which the provenance records
 
 
 class StopReason(StrEnum):
@@ -16,16 +16,21 @@ class StopReason(StrEnum):
     BUDGET = "budget"  # the oracle accepted every step
     ORACLE = "oracle"  # the oracle rejected the step after the stored image
     REJECTED = "rejected"  # the oracle rejected the first step: invalid
-    NONFINITE = "nonfinite"  # the next step, or what judges it, is not a number
-    STUCK = "stuck"  # the gradient is zero: nothing says where to go
+    NONFINITE = "nonfinite"  # the next step, or the judgement of it, is NaN or infinite
+    STUCK = "stuck"  # the gradient is zero: it shows no direction
     REACHED = "reached"  # the objective is above zero, and the first such image is kept
 
 
 @dataclass(frozen=True)
 class Example:
-    """A source example: `image` [3, H, W] in [0, 1]. Of a `controlled` one random steps are taken too.
+    """A source example.
 
-    `accepted` are all labels that are true of it, `label` among them; None in a job in which each has one.
+    Attributes:
+        id: its number in the source.
+        image: [3, H, W] in [0, 1].
+        label: its class.
+        controlled: whether it takes random steps too.
+        accepted: all labels that are true of it, `label` among them; None in a job with one label for each example.
     """
 
     id: int
@@ -39,21 +44,40 @@ class Example:
 class Perturbed:
     """The result for one example. Images are uint8 [3, H, W] on the CPU; every value is true of exactly these bytes.
 
-    `image` is the last image that the oracle accepted, the original where `valid` is False. `score`, `probability`,
-    `oracle_label`, `prediction` and `loss` are of `image`; `score` and `probability` are the oracle's for `label`.
-    The `step_…` have an entry for each pass from the plain reconstruction (0) to the image after the last step, number
-    `iterations`; `step_oracle_probabilities` are of the class that the oracle rule asks for, `step_objectives` what the
-    steps climb. The `control_…` have the same of random steps, at most `iterations` many and as far as the oracle
-    accepts them; they are empty where none were taken.
-    `queries` counts the images of it that the classifier was asked about, but for random steps of a control.
-    `rejected_prediction` and `rejected_oracle_label` are of the image after the step that the oracle rejected; -1 where
-    it rejected none.
-    `latent_shift` is the root mean square of the change in the free latent (of a sparse generator, of what moves).
-    `member_…` are what each member of a panel says of `image`, in the order of its `member_names`; empty for another
-    oracle. A label of an oracle that is -1 is not one of the classes.
-    `fault` is what was not finite where that ended the row: generator, classifier, oracle or gradient.
-    `latents` are the free latents of the original and of `image`, where the engine was asked to keep them.
-    `accepted_labels` are all that are true of it, its `label` first; empty in a job in which each has one.
+    A label of an oracle is -1 if it sees none of the classes.
+
+    Attributes:
+        id: of the example.
+        label: of the example.
+        image: the last image that the oracle accepted; the original if `valid` is False.
+        original: the source's image.
+        valid: whether the oracle accepted the first step.
+        iterations: number of steps that the oracle accepted.
+        queries: number of images of it that the classifier was asked about, without the random steps of a control.
+        stop_reason: why the row ended.
+        score: the oracle's score of `label` for `image`.
+        probability: the oracle's probability of `label` for `image`.
+        oracle_label: the oracle's label of `image`; `original_…` and `reconstruction_…` are of these images.
+        prediction: the classifier's answer for `image`; `original_…` and `reconstruction_…` are for these images.
+        loss: of the classifier for `image`.
+        latent_shift: root mean square of the change in the free latent (in a sparse generator, of the part that moves).
+        step_predictions: the answer at each pass, from the plain reconstruction (0) to the image after the last step,
+            number `iterations`. The other `step_…` have the same entries.
+        step_losses: of the classifier.
+        step_oracle_probabilities: of the class that the oracle rule asks for.
+        step_objectives: what the steps climb.
+        rejected_prediction: the answer for the image after the step that the oracle rejected; -1 if it rejected none.
+        rejected_oracle_label: the oracle's label of that image; -1 if it rejected none.
+        control_predictions: the answers along random steps, as far as the oracle accepts them and at most `iterations`
+            many; empty if none were taken.
+        control_objectives: the objectives along these.
+        member_labels: the label of `image` by each member of a panel, in the order of its `member_names`; the other
+            `member_…` likewise. Empty for another oracle.
+        member_probabilities: of `label`.
+        member_scores: of `label`.
+        fault: what was not finite if that ended the row: generator, classifier, oracle or gradient.
+        latents: the free latents of the original and of `image`, if the engine was asked to keep them.
+        accepted_labels: all labels that are true of it, its `label` first; empty in a job with one for each example.
     """
 
     id: int
@@ -95,5 +119,5 @@ class Perturbed:
         return float((self.image.double() - self.original.double()).square().mean().sqrt() / 255)
 
     def accepts(self, answer: int) -> bool:
-        """Whether an answer is true of it."""
+        """Return whether an answer is true of it."""
         return answer == self.label or answer in self.accepted_labels
