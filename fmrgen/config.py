@@ -331,8 +331,11 @@ def called(held: Any) -> str:
 
 def built_in_kinds(package: str) -> list[str]:
     """Return the kinds of components that have a module in `package`."""
-    names = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
-    return sorted(name for name in names if name not in _NO_KINDS and name[0] != "_")
+    kinds = []
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if module.name not in _NO_KINDS and not module.name.startswith("_"):
+            kinds.append(module.name)
+    return sorted(kinds)
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:

@@ -265,8 +265,9 @@ def check_writable(folder: Path) -> None:
     if not _is_text(str(folder)):
         raise UserError(f"{str(folder)!r}: its name is not UTF-8, so parquet can't be written there; choose another")
     check_plain_path(folder)
-    places = (folder, *folder.absolute().parents)
-    existing = next(place for place in places if place.exists() or place.is_symlink())
+    for existing in (folder, *folder.absolute().parents):
+        if existing.exists() or existing.is_symlink():
+            break
     if not existing.is_dir():
         raise UserError(f"{folder}: can't be written: {existing} is not a folder; choose another {option('output')}")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -113,7 +113,9 @@ def kind_that_works(folder: Path) -> LockKind:
 
     Otherwise `lease`: if locks fail there, are kept to one machine, or the file system runs in user space.
     """
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    for existing in (folder.absolute(), *folder.absolute().parents):
+        if existing.is_dir():
+            break
     kind, options = _mounted_as(existing)
     if kind.startswith("fuse") or options & _LOCKS_OF_ONE_MACHINE.get(kind.rstrip("4"), set()):
         return "lease"

@@ -397,9 +397,11 @@ def _select(rows: Rows, index: slice | list[int]) -> Rows:
 
 def at_once(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors [N, …], of any dtypes, on the CPU; they are copied together, to wait for the device once."""
-    raw = {name: values.reshape(len(values), -1).contiguous().view(torch.uint8) for name, values in columns.items()}
-    packed = torch.cat([*raw.values()], 1).cpu()
-    parts = packed.split([values.shape[1] for values in raw.values()], 1)
+    rows = []  # bytes [N, …]
+    for values in columns.values():
+        rows.append(values.reshape(len(values), -1).contiguous().view(torch.uint8))
+    packed = torch.cat(rows, 1).cpu()
+    parts = packed.split([values.shape[1] for values in rows], 1)
     unpacked = {}
     for (name, values), part in zip(columns.items(), parts, strict=True):
         unpacked[name] = part.clone(memory_format=torch.contiguous_format).view(values.dtype).view(values.shape)
