@@ -385,7 +385,7 @@ def import_object(path: str) -> Any:
 
 
 class ShortForms(NamedTuple):
-    """How sections that are written as one word are read.
+    """The reader of sections that are written as one word.
 
     Words that begin with one of `harmless` import nothing and name no local file, so a stranger may use them.
     """

@@ -1,1 +1,1 @@
-"""Algorithm 1 as a stream. Imports torch and itself, and what has no needs of its own."""
+"""Algorithm 1 as a stream. It imports only NumPy, torch, itself, and modules of fmrgen without further dependencies."""

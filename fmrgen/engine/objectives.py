@@ -1,6 +1,6 @@
-"""What a guided step climbs: a number for each image that grows as the classifier loses the true class.
+"""Objectives that a guided step climbs: a number for each image that grows as the classifier loses the true class.
 
-Where several classes are true of an image, none of them is to be reached and any of them is right.
+If several classes are true of an image, steps lead away from all of them, and any of them is a right answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ def _only(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.masked_fill(~classes, -torch.inf)
 
 
-# Of logits and the classes that are to lose: those that are true, or with a target all but that.
+# Functions of logits and of the classes that are to lose: the true ones, or all but a target.
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "margin": margin,
     "cross_entropy": log_odds,

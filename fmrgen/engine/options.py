@@ -30,10 +30,10 @@ def _option(default: Any, description: str, *, since: str | None = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbOptions:
-    """How Algorithm 1 runs (paper §3.1, §4.1).
+    """The options of Algorithm 1 (paper §3.1, §4.1).
 
     Raises:
-        ValueError: a value that makes no sense, named in the message.
+        ValueError: a value is out of range; the message names it.
     """
 
     budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")

@@ -1,1 +1,1 @@
-"""What is measured: every metric once, the intervals of figures, and the cautions that go with them."""
+"""Metrics: each defined once, the intervals of figures, and cautions for their readers."""

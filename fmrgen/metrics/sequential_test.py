@@ -1,4 +1,4 @@
-"""Whether a classifier is less robust than another one by more than is allowed, decided as soon as the rows allow.
+"""A sequential test of whether a classifier is less robust than another one by more than a margin.
 
 Both classify the same rows, in a random order. For each row the drop is 1 where only the baseline is right, -1 where
 only the candidate is, and else 0; its mean is the drop in accuracy. Two gamblers bet against what must not be true: one
