@@ -1,1 +1,1 @@
-"""Recipes: what a job is made of, their files, the short forms of components, and the building of the four."""
+"""Recipes: the sections of a job, recipe files, the short forms of components, and the building of the four."""

@@ -1,4 +1,4 @@
-"""The four components of a recipe, built and proved to fit each other."""
+"""Building the four components of a recipe, and checking that they fit each other."""
 
 import re
 import threading
@@ -29,11 +29,11 @@ _PROBABILITIES = (
     "gradient to nothing, which looks like robustness; remove its softmax, or return the logarithm of its outputs"
 )
 _HALF_A_LEVEL = 0.5 / 255  # of an 8-bit image
-_NOTICED = 0.01  # of the range of answers: more than rounding differs between two places in a batch
+_NOTICED = 0.01  # of the range of outputs: more than rounding differs between two places in a batch
 
 
 class Components(NamedTuple):
-    """What a recipe builds."""
+    """The components that a recipe builds."""
 
     source: Source
     classifier: nn.Module
@@ -41,15 +41,23 @@ class Components(NamedTuple):
     oracle: Oracle
 
     def notes(self) -> list[str]:
-        """Notes on them: a classifier, the tested one or an oracle's, that knows more classes than there
-        are labels; a tested one that gives probabilities instead of logits."""
-        members = dict(zip(self.oracle.member_names, getattr(self.oracle, "oracles", ()), strict=False))
-        oracles = {"oracle": self.oracle} | {f"oracle {name}": member for name, member in members.items()}
-        judges = {"classifier": self.classifier}
-        judges |= {section: getattr(oracle, "classifier", None) for section, oracle in oracles.items()}
-        notes = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
-        listed = [f"{section}: {note}" for section, note in notes.items() if note is not None]
-        return listed + ([_PROBABILITIES] if gives_probabilities(self.classifier, self.generator.image_size) else [])
+        """Return notes on the components.
+
+        They are about classifiers, the tested one or an oracle's, that know more classes than there are labels, and
+        about a tested classifier that returns probabilities instead of logits.
+        """
+        judges: dict[str, Any] = {"classifier": self.classifier, "oracle": getattr(self.oracle, "classifier", None)}
+        members = getattr(self.oracle, "oracles", ())
+        for name, member in zip(self.oracle.member_names, members, strict=False):
+            judges[f"oracle {name}"] = getattr(member, "classifier", None)
+        notes = []
+        for section, judge in judges.items():
+            note = left_out_note(judge, self.source.labels)
+            if note is not None:
+                notes.append(f"{section}: {note}")
+        if gives_probabilities(self.classifier, self.generator.image_size):
+            notes.append(_PROBABILITIES)
+        return notes
 
 
 def build_components(
@@ -60,10 +68,18 @@ def build_components(
     device: torch.device | str,
     needs_gradient: bool = True,
 ) -> Components:
-    """Builds the four, the cheap ones first, and tries them on one blank image; whether a gradient of the classifier
-    reaches the latent, where that is needed.
+    """Build the four components, the cheap ones first, and try them on one blank image.
 
-    Raises UserError where a component can't be built or does what the engine can't use.
+    Args:
+        source_config: of the source.
+        classifier_config: of the classifier.
+        generator_config: of the generator.
+        oracle_config: of the oracle.
+        device: where they run.
+        needs_gradient: whether a gradient of the classifier must reach the latent.
+
+    Raises:
+        UserError: a component can't be built, or behaves in a way that the engine can't use.
     """
     source = build_source(source_config)
     if len(source.labels) < 2:
@@ -72,7 +88,8 @@ def build_components(
         raise UserError("source: contains no examples; check source.split and source.classes")
     generator = build_component(generator_config, "generator", Generator, device)
     blank = blank_image(generator.image_size, device)
-    if (mask := mask_of(generator_config)) is not None:
+    mask = mask_of(generator_config)
+    if mask is not None:
         with component_errors("generator", blank):
             generator = masked(generator, mask, blank)
     judges = build_classifier_and_oracle(classifier_config, oracle_config, source.labels, blank)
@@ -83,22 +100,32 @@ def build_components(
 
 
 def build_source(config: SourceConfig) -> Source:
-    """The source of a config, which loads its images as the config says. Raises UserError."""
+    """Return the source of a config, which loads its images as the config says. Raises UserError."""
     source = build_component(config, "source", Source)
     source.fit, source.on_error = config.fit, config.on_error
     return source
 
 
 class ClassifierAndOracle(NamedTuple):
-    """The two that look at images."""
+    """The two components that look at images."""
 
     classifier: nn.Module
     oracle: Oracle
 
 
 def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | str) -> Generator:
-    """The generator of a section that a stranger may have written, which is built if it does no harm or is trusted; of
-    a sparse one the whole. Raises UserError."""
+    """Return the generator of a section that a stranger may have written.
+
+    It is built only if it is harmless or trusted. For a masked generator, this is the whole generator.
+
+    Args:
+        tree: the section.
+        trust: whether the user trusts it.
+        device: where the generator runs.
+
+    Raises:
+        UserError: it is neither harmless nor trusted, or can't be built.
+    """
     cure = f"if you trust it, use {option('trust', 'trust=True')}"
     config = untrusted_config(GeneratorOnly, {"generator": tree}, "the recipe", trust=trust, cure=cure)
     return build_component(config.generator, "generator", Generator, device)
@@ -107,7 +134,17 @@ def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | s
 def build_classifier_and_oracle(
     classifier_config: ComponentConfig, oracle_config: ComponentConfig, labels: Labels, blank: torch.Tensor
 ) -> ClassifierAndOracle:
-    """Classifier and oracle on the device of the image `blank` [1, 3, H, W], proved to answer in `labels` on it."""
+    """Return classifier and oracle, checked to answer in `labels`.
+
+    Args:
+        classifier_config: of the classifier.
+        oracle_config: of the oracle.
+        labels: the source's.
+        blank: the image [1, 3, H, W] that they are tried on; they run on its device.
+
+    Raises:
+        UserError: one can't be built, or does not answer in `labels`.
+    """
     classifier = build_component(classifier_config, "classifier", nn.Module, blank.device)
     with component_errors("classifier", blank):
         classifier = fit_to_labels(classifier, labels, blank, "classifier")
@@ -116,18 +153,36 @@ def build_classifier_and_oracle(
     return ClassifierAndOracle(classifier, oracle)
 
 
-def names_of_outputs(classifier: nn.Module, image: torch.Tensor, what: str) -> list[str]:
-    """What a classifier calls its classes; of one that does not say, their numbers, as many as it gives for `image`
-    [1, 3, H, W]. Raises UserError, starting with `what`, where it fails on it."""
-    if (known := getattr(classifier, "class_names", None)) is not None:
-        return list(known)
-    with component_errors(what, image), torch.no_grad():
-        return [str(index) for index in range(outputs_of_one(classifier(image.clone()), what))]
+def names_of_outputs(classifier: nn.Module, image: torch.Tensor, section: str) -> list[str]:
+    """Return a classifier's names of its classes, or their numbers if it has no names.
+
+    Args:
+        classifier: any torch module from images to logits.
+        image: [1, 3, H, W], on which the outputs are counted.
+        section: begins the error.
+
+    Raises:
+        UserError: it fails on the image.
+    """
+    class_names = getattr(classifier, "class_names", None)
+    if class_names is not None:
+        return list(class_names)
+    with component_errors(section, image), torch.no_grad():
+        outputs = outputs_of_one(classifier(image.clone()), section)
+    return [str(index) for index in range(outputs)]
 
 
 def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
-    """Tells an oracle its labels, and proves on the image `blank` [1, 3, H, W] that it judges in them, each image by
-    itself. Raises UserError."""
+    """Set an oracle's labels, and check that it judges in them, each image by itself.
+
+    Args:
+        oracle: changed in place.
+        labels: the source's.
+        blank: the image [1, 3, H, W] that it is tried on.
+
+    Raises:
+        UserError: it fails on the image, or its judgement has another shape or depends on other images.
+    """
 
     def ask(images: torch.Tensor) -> Judgement:
         first_labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -137,24 +192,32 @@ def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
         oracle.set_labels(labels)
         judgement = ask(blank.clone())
         for name in ("probabilities", "score"):
-            if (shape := tuple(getattr(judgement, name).shape)) != (1, len(labels)):
+            shape = tuple(getattr(judgement, name).shape)
+            if shape != (1, len(labels)):
                 raise UserError(f"oracle: its {name} have shape {shape} for one image and {len(labels)} labels")
         _check_independence(lambda images: torch.cat(ask(images)[:2], 1), blank, "oracle")
 
 
-def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, what: str) -> nn.Module:
-    """`classifier`, put in evaluation mode, made to answer in `labels` and proved to judge each image by itself.
+def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, section: str) -> nn.Module:
+    """Return `classifier` in evaluation mode, answering in `labels`, and checked to judge each image by itself.
 
-    `image` [1, 3, H, W] is what it is tried on, `what` names it in the error. Raises UserError.
+    Args:
+        classifier: put in evaluation mode in place.
+        labels: the source's.
+        image: the image [1, 3, H, W] that it is tried on.
+        section: begins the error.
+
+    Raises:
+        UserError: it can't answer in the labels, or its answer for an image depends on others.
     """
-    answering = answer_in_labels(classifier.eval(), labels, image.clone(), what).eval()
-    _check_independence(answering, image, what)
+    answering = answer_in_labels(classifier.eval(), labels, image.clone(), section).eval()
+    _check_independence(answering, image, section)
     return answering
 
 
 @torch.no_grad()
 def gives_probabilities(classifier: nn.Module, image_size: int) -> bool:
-    """Whether a classifier's outputs for images of noise are never negative and sum to one."""
+    """Return whether a classifier's outputs for images of noise are never negative and sum to one."""
     like = next(classifier.parameters(), torch.empty(0))
     noise = torch.rand((2, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
     with component_errors("classifier", noise):
@@ -163,37 +226,39 @@ def gives_probabilities(classifier: nn.Module, image_size: int) -> bool:
 
 
 @torch.no_grad()
-def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, what: str) -> None:
-    """Raises UserError where the answer [K] for an image depends on those beside it, on chance, or on earlier ones.
+def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, section: str) -> None:
+    """Raise UserError if the answer [K] for an image depends on others in the batch, on chance, or on earlier images.
 
-    A split is made in batches of its own making: such answers would be true of no image. `image` [1, 3, H, W] and one
-    of noise are asked of in two orders, in dark and in bright company, twice.
+    The engine puts images in batches in its own way, so such answers would belong to no image. The component is asked
+    about `image` [1, 3, H, W] and an image of noise in two orders, with a dark or a bright image between them, twice.
     """
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    batches = torch.cat([image, noise / 4, noise]), torch.cat([noise, 1 - noise / 4, image])
-    first, second, *again = (ask(batch.clone()) for batch in (*batches, *batches))
-    if not len(first) == len(second) == len(batches[0]):
-        raise UserError(f"{what}: returns {len(first)} rows for {len(batches[0])} images")
+    with_dark = torch.cat([image, noise / 4, noise])
+    with_bright = torch.cat([noise, 1 - noise / 4, image])
+    first, second = ask(with_dark.clone()), ask(with_bright.clone())
+    first_again, second_again = ask(with_dark.clone()), ask(with_bright.clone())
+    if not len(first) == len(second) == len(with_dark):
+        raise UserError(f"{section}: returns {len(first)} rows for {len(with_dark)} images")
     finite = torch.cat([first, second]).nan_to_num(0, 0, 0)
     noticed = _NOTICED * float(finite.max() - finite.min()) + 1e-6
 
-    def differ(one: torch.Tensor, other: torch.Tensor) -> bool:
-        return not torch.allclose(one, other, rtol=0, atol=noticed, equal_nan=True)
+    def differ(answers: torch.Tensor, others: torch.Tensor) -> bool:
+        return not torch.allclose(answers, others, rtol=0, atol=noticed, equal_nan=True)
 
-    if any(map(differ, (first, second), again)):
+    if differ(first, first_again) or differ(second, second_again):
         raise UserError(
-            f"{what}: gives different answers for the same images; disable whatever is random or keeps state "
+            f"{section}: gives different answers for the same images; disable whatever is random or keeps state "
             "(eval(), no dropout)"
         )
     if differ(first[[0, 2]], second[[2, 0]]):
         raise UserError(
-            f"{what}: its answer for an image depends on the others in the batch; batch norm needs running "
+            f"{section}: its answer for an image depends on the others in the batch; batch norm needs running "
             "statistics and eval(), and nothing may be computed across the batch"
         )
 
 
 def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
-    """A grey image [1, 3, size, size]. Raises UserError where memory is too small for one."""
+    """Return a grey image [1, 3, size, size]. Raises UserError if it does not fit in memory."""
     try:
         return torch.full((1, 3, size, size), 0.5, device=device)
     except RuntimeError:
@@ -203,13 +268,23 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
 
 
 def build_component(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:
-    """The component that `config` builds, a `role`. Raises UserError, starting with `section`, for all else."""
+    """Return the component that `config` builds.
+
+    Args:
+        config: a component's section of a recipe.
+        section: begins the error.
+        role: the class that the component must be of.
+        device: where it runs; without one for a source.
+
+    Raises:
+        UserError: it can't be built, or is no `role`.
+    """
     try:
         with _building:
             component = config.build(*device)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # anyone's code may stand there
+    except (Exception, SystemExit) as error:  # this may be any user's code
         raise UserError(
             f"{section}: {config.kind} can't be built: {type(error).__name__}: {one_line(error)}"
         ) from error
@@ -220,7 +295,7 @@ def build_component(config: ComponentConfig, section: str, role: type[Role], *de
 
 @contextmanager
 def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
-    """Makes whatever a component throws at its first image an error of that section; anyone's code may stand there."""
+    """Turn any exception of a component on its first image into a UserError; it may be any user's code."""
     try:
         yield
     except UserError:
@@ -239,20 +314,22 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def _check_rows_apart(generator: Generator, latents: Latents) -> None:
-    """Raises UserError where what is decoded from the latents [1, …] depends on those beside them, or on chance: a row
-    would then be another with other slots, and `verify`, which judges stored images alone, could not tell."""
+    """Raise UserError if the image decoded from latents [1, …] depends on others in the batch, or on chance.
+
+    A row would then change with the number of slots, and `verify`, which judges stored images alone, could not tell.
+    """
     noise = torch.randn(latents.free.shape, generator=torch.Generator().manual_seed(0)).to(latents.free)
     fixed = None if latents.fixed is None else torch.cat([latents.fixed, latents.fixed])
-    found = []
-    for company in (latents.free + noise, latents.free - noise):
+    images = []
+    for neighbour in (latents.free + noise, latents.free - noise):
         generator.row_seeds = [0, 0]
         try:
-            found.append(generator.decode(Latents(torch.cat([latents.free, company]), fixed))[0])
+            images.append(generator.decode(Latents(torch.cat([latents.free, neighbour]), fixed))[0])
         except torch.OutOfMemoryError:  # a device for one image at a time
             return
         finally:
             generator.row_seeds = ()
-    if not torch.allclose(found[0], found[1], rtol=0, atol=_HALF_A_LEVEL):
+    if not torch.allclose(images[0], images[1], rtol=0, atol=_HALF_A_LEVEL):
         raise UserError(
             "generator: what it decodes from a latent depends on the others in the batch, or on chance; nothing may be "
             "computed across the batch, and random numbers must come from self.noise"
@@ -260,6 +337,7 @@ def _check_rows_apart(generator: Generator, latents: Latents) -> None:
 
 
 def _try_chain(components: Components, blank: torch.Tensor, needs_gradient: bool) -> None:
+    """Raise UserError if the image `blank` [1, 3, H, W] does not survive encoding, decoding and classification."""
     generator = components.generator
     latents = encode_blank(generator, blank)
     free = latents.free.detach().requires_grad_(True)

@@ -1,6 +1,6 @@
-"""The short forms of classifiers, once: parsing, names, messages and help are made from this table.
+"""The table of short forms of classifiers: parsing, names, messages and help are made from it.
 
-It imports nothing that takes time: `fmrgen --help` reads it.
+It imports nothing slow, because `fmrgen --help` reads it.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ class ShortForm:
     """A classifier in one word, `PREFIX:REST`.
 
     Attributes:
-        prefix: before the colon.
-        written: how it is written, for messages and help.
-        section: that it stands for, made from the REST; None for a folder, which says that itself.
-        is_harmless: it imports nothing and names no file of this machine, so a stranger's recipe may have it.
-        name: of the classifier, made from the REST.
+        prefix: the word before the colon.
+        written: the form as messages and help write it.
+        section: returns the section of a recipe for the REST; None for a folder, which contains its section.
+        is_harmless: whether it imports nothing and names no file of this machine, so that a stranger's recipe may
+            contain it.
+        name: returns the classifier's name for the REST.
     """
 
     prefix: str
@@ -29,7 +30,10 @@ class ShortForm:
 
 
 def _of_kind(kind: str) -> Callable[[str], dict[str, Any]]:
-    return lambda rest: {"kind": kind, "model": rest}
+    def section(rest: str) -> dict[str, Any]:
+        return {"kind": kind, "model": rest}
+
+    return section
 
 
 def _at_revision(kind: str, rest: str) -> dict[str, Any]:
@@ -42,50 +46,47 @@ def _of_transformers(rest: str) -> dict[str, Any]:
 
 
 def _oracle(kind: str) -> ShortForm:
-    return ShortForm(
-        kind,
-        f"{kind}:REPO",
-        lambda rest: {"kind": "oracle", "oracle": _at_revision(kind, rest)},
-        is_harmless=True,
-    )
+    def section(rest: str) -> dict[str, Any]:
+        return {"kind": "oracle", "oracle": _at_revision(kind, rest)}
+
+    return ShortForm(kind, f"{kind}:REPO", section, is_harmless=True)
 
 
 def _endpoint(scheme: str) -> ShortForm:
-    return ShortForm(
-        scheme,
-        f"{scheme}://… (an endpoint)",
-        lambda rest: {"kind": "endpoint", "url": f"{scheme}:{rest}"},
-        name=_address,
-    )
+    def section(rest: str) -> dict[str, Any]:
+        return {"kind": "endpoint", "url": f"{scheme}:{rest}"}
+
+    return ShortForm(scheme, f"{scheme}://… (an endpoint)", section, name=_address)
 
 
 def _address(rest: str) -> str:
     return rest.strip("/").partition("?")[0]
 
 
-FORMS = {
-    form.prefix: form
-    for form in (
-        ShortForm("timm", "timm:NAME", _of_kind("timm"), is_harmless=True),
-        ShortForm("zoo", "zoo:NAME", _of_kind("zoo")),
-        ShortForm("hf", "hf:REPO", _of_transformers, is_harmless=True),
-        *map(_oracle, ("zero_shot", "clip", "open_clip", "vlm")),
-        ShortForm("onnx", "onnx:FILE", _of_kind("onnx"), name=lambda rest: Path(rest).stem),
-        _endpoint("https"),
-        _endpoint("http"),
-        ShortForm("asset", "asset:NAME", None, is_harmless=True),
-    )
-}
-HARMLESS = tuple(f"{form.prefix}:" for form in FORMS.values() if form.is_harmless)
-WRITTEN = ", ".join(
-    [
-        *(form.written for form in FORMS.values() if form.prefix != "http"),
-        "package.module:Name, a folder of fmrgen train, a recipe, or {kind: …}",
-    ]
+def _stem(rest: str) -> str:
+    return Path(rest).stem
+
+
+_FORMS = (
+    ShortForm("timm", "timm:NAME", _of_kind("timm"), is_harmless=True),
+    ShortForm("zoo", "zoo:NAME", _of_kind("zoo")),
+    ShortForm("hf", "hf:REPO", _of_transformers, is_harmless=True),
+    _oracle("zero_shot"),
+    _oracle("clip"),
+    _oracle("open_clip"),
+    _oracle("vlm"),
+    ShortForm("onnx", "onnx:FILE", _of_kind("onnx"), name=_stem),
+    _endpoint("https"),
+    _endpoint("http"),
+    ShortForm("asset", "asset:NAME", None, is_harmless=True),
 )
+FORMS = {form.prefix: form for form in _FORMS}
+HARMLESS = tuple(f"{form.prefix}:" for form in _FORMS if form.is_harmless)
+_WRITTEN_FORMS = ", ".join(form.written for form in _FORMS if form.prefix != "http")
+WRITTEN = f"{_WRITTEN_FORMS}, package.module:Name, a folder of fmrgen train, a recipe, or {{kind: …}}"
 
 
 def form_of(text: str) -> tuple[ShortForm | None, str]:
-    """The short form that a word has, None where it has none of them, and what comes after its colon."""
+    """Return the short form of a word, or None if it has none, and the part after its colon."""
     prefix, _, rest = text.partition(":")
     return FORMS.get(prefix), rest

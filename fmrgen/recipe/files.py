@@ -1,4 +1,4 @@
-"""The files of recipes as mappings, not yet checked: the shipped ones, what a file extends, changes laid over it."""
+"""Recipe files as unchecked mappings: the shipped ones, the bases that a file extends, and overrides."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,25 +10,32 @@ from fmrgen.recipe.classifier_forms import form_of
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name → file of every shipped recipe; names of bases that only others extend start with an underscore."""
+    """Return the file of every shipped recipe by its name; bases that only others extend start with an underscore."""
     root = package_data("recipes")
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 
-def check_reference(reference: str | Path, what: str, begins: str | tuple[str, ...]) -> None:
-    """Raises UserError for what is neither a file nor a shipped `what`, whose names begin so."""
-    if str(reference) not in (shipped := shipped_recipes()) and not Path(reference).is_file():
-        raise UserError(_not_shipped(reference, what, [name for name in shipped if name.startswith(begins)]))
+def check_reference(reference: str | Path, subject: str, begins: str | tuple[str, ...]) -> None:
+    """Raise UserError for a name that is neither a file nor shipped.
+
+    Args:
+        reference: the name.
+        subject: what it should be, for the message: a set, a study.
+        begins: how shipped names of that subject begin.
+    """
+    shipped = shipped_recipes()
+    if str(reference) not in shipped and not Path(reference).is_file():
+        raise UserError(_not_shipped(reference, subject, [name for name in shipped if name.startswith(begins)]))
 
 
 def is_recipe(reference: str) -> bool:
-    """Whether a word is the name of a shipped recipe or of a file."""
-    form, _ = form_of(reference)  # which it is whatever files of such names lie about
+    """Return whether a word is the name of a shipped recipe or of a file."""
+    form, _ = form_of(reference)  # a short form stays one even if a file of that name exists
     return reference in shipped_recipes() or (form is None and Path(reference).is_file())
 
 
 def _find(reference: str | Path) -> Path:
-    """The file of a recipe. A shipped name is that recipe, whatever lies in the folder that one stands in."""
+    """Return the file of a recipe. A shipped name is that recipe, even if the current folder has a file of the name."""
     shipped = shipped_recipes()
     if str(reference) in shipped:
         return shipped[str(reference)]
@@ -37,21 +44,22 @@ def _find(reference: str | Path) -> Path:
     return Path(reference)
 
 
-def _not_shipped(reference: str | Path, what: str, shipped: Sequence[str]) -> str:
-    """That there is neither such a file nor such a name, with the name that was probably meant."""
-    if (near := near_name(reference, shipped)) is not None:
+def _not_shipped(reference: str | Path, subject: str, shipped: Sequence[str]) -> str:
+    """Return the message that there is neither such a file nor such a name, with the name that was probably meant."""
+    near = near_name(reference, shipped)
+    if near is not None:
         cure = f"did you mean {near}?"
-    elif what == "recipe":
+    elif subject == "recipe":
         cure = "`fmrgen recipes` lists them"
     else:
         cure = f"choose from {', '.join(shipped)}"
-    return f"{reference}: no such file, and not a shipped {what}; {cure}"
+    return f"{reference}: no such file, and not a shipped {subject}; {cure}"
 
 
 def read_recipe(reference: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe as the mapping of its file, with what it extends. Raises UserError.
+    """Return a recipe as the mapping of its file, laid over the recipe that it extends. Raises UserError.
 
-    `seen` are the files that lead to it by what they extend.
+    `seen` are the files that led to it by extending each other.
     """
     path = _find(reference).resolve()
     if path in seen:
@@ -68,28 +76,28 @@ def read_recipe(reference: str | Path, seen: tuple[Path, ...] = ()) -> dict[str,
         return tree
     if not isinstance(base, str):
         raise UserError(f"{reference}: extends: must be one recipe's file or name")
-    tree.setdefault("description", "")  # a base's description is not that of what extends it
-    beside = [file for file in (path.parent / base, path.parent / f"{base}.yaml") if file.is_file()]
-    if not beside and base not in shipped_recipes():
+    tree.setdefault("description", "")  # a recipe does not inherit the description of its base
+    files = [file for file in (path.parent / base, path.parent / f"{base}.yaml") if file.is_file()]
+    if not files and base not in shipped_recipes():
         raise UserError(f"{reference}: extends: {base} is neither a file beside it nor a shipped recipe")
-    return merged(read_recipe(beside[0] if beside else base, (*seen, path)), tree)
+    return merged(read_recipe(files[0] if files else base, (*seen, path)), tree)
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping.
+    """Return `base` with `changes` laid over it, mapping by mapping.
 
-    A section of another `kind` replaces the old one, another `target` drops what the old one was called with, and an
-    empty mapping clears.
+    A section of another `kind` replaces the old one, another `target` drops the old one's arguments, and an empty
+    mapping clears.
     """
-    found = dict(base)
+    tree = dict(base)
     if _differs("target", base, changes):
-        found.pop("args", None)
+        tree.pop("args", None)
     for key, value in changes.items():
-        old = found.get(key)
+        old = tree.get(key)
         if isinstance(old, dict) and isinstance(value, dict) and value and not _differs("kind", old, value):
             value = merged(old, value)
-        found[key] = value
-    return found
+        tree[key] = value
+    return tree
 
 
 def _differs(key: str, base: dict[str, Any], changes: dict[str, Any]) -> bool:
@@ -97,7 +105,7 @@ def _differs(key: str, base: dict[str, Any], changes: dict[str, Any]) -> bool:
 
 
 def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """What `section.key=value` changes, laid over each other. Raises UserError for anything else."""
+    """Return the changes of all `section.key=value` as one mapping, later ones last. Raises UserError for others."""
     changes: dict[str, Any] = {}
     for override in overrides:
         changes = merged(changes, _parse_override(override))

@@ -1,4 +1,4 @@
-"""The recipe of fixed sets; it brings no torch, so that a mistake in one is an error at once."""
+"""The recipe of fixed sets; it imports no torch, so that a mistake in one is reported at once."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -13,7 +13,7 @@ from fmrgen.sources.base import SourceConfig
 class FixedSets(StrictConfig):
     """Labelled sets that belong together: one, or a set for each corruption and severity.
 
-    `{set}` and `{severity}` in the words of `source` stand for each of them.
+    `{set}` and `{severity}` in the strings of `source` stand for each of them.
     """
 
     description: str = ""
@@ -36,23 +36,28 @@ class FixedSets(StrictConfig):
         return self
 
     def sources(self, name: str) -> dict[tuple[str, int | None], SourceConfig]:
-        """The source of each set and severity, None if the set has none. Raises UserError for an invalid one."""
-        found: dict[tuple[str, int | None], SourceConfig] = {}
+        """Return the source of each set and severity, which is None if there are none.
+
+        Raises UserError, starting with `name`, for an invalid source.
+        """
+        sources: dict[tuple[str, int | None], SourceConfig] = {}
         severities: list[int | None] = [*self.severities] or [None]
-        for of_set in self.sets or [name]:
+        for set_name in self.sets or [name]:
             for severity in severities:
-                words = {"set": of_set, "severity": str(severity)}
+                words = {"set": set_name, "severity": str(severity)}
                 tree = {"source": _filled(self.source, words)}
-                found[of_set, severity] = validate(SourceOnly, tree, f"{name}: {of_set}").source
-        return found
+                sources[set_name, severity] = validate(SourceOnly, tree, f"{name}: {set_name}").source
+        return sources
 
 
 def _filled(tree: Any, words: Mapping[str, str]) -> Any:
-    """A source's section, its words filled in."""
+    """Return a source's section with the `words` in place of their names."""
     if isinstance(tree, str):
         for name, word in words.items():
             tree = tree.replace(f"{{{name}}}", word)
         return tree
     if isinstance(tree, dict):
         return {key: _filled(value, words) for key, value in tree.items()}
-    return [_filled(value, words) for value in tree] if isinstance(tree, list) else tree
+    if isinstance(tree, list):
+        return [_filled(value, words) for value in tree]
+    return tree

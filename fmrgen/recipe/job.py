@@ -1,4 +1,4 @@
-"""Recipes: what a job is made of, as YAML, with inheritance, overrides and a fingerprint.
+"""Recipes: the description of a job in YAML, with inheritance, overrides and a fingerprint.
 
 Nothing here imports torch before something is built.
 """
@@ -56,11 +56,12 @@ if TYPE_CHECKING:
 
 
 STUDIES = ("paper/", "validity")  # how the names of studies begin
+SETS = "sets/"  # how the names of fixed sets begin
 SURROGATE = "surrogate"  # kind of classifier: one network's answers, another's gradient
-SETS = "sets/"  # and of fixed sets
-_COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that their files alone have
+_COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that only their files have
 Named = TypeVar("Named")
-_DESCRIBED_ALL_THE_SAME = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
+# A recipe keeps its description if nothing else is changed.
+_NOT_DESCRIBED = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
 
 
 class OutputConfig(StrictConfig):
@@ -81,8 +82,10 @@ class OutputConfig(StrictConfig):
 
     @field_validator("config", "split")
     @classmethod
-    def _is_nobody_elses(cls, name: str, field: ValidationInfo) -> str:
-        pattern, signs = (CONFIG_NAME, "_ . -") if field.field_name == "config" else (r"\w+(\.\w+)*", "_ .")
+    def _check_name(cls, name: str, field: ValidationInfo) -> str:
+        pattern, signs = r"\w+(\.\w+)*", "_ ."
+        if field.field_name == "config":
+            pattern, signs = CONFIG_NAME, "_ . -"
         if not re.fullmatch(pattern, name):
             raise ValueError(f"{name!r} can't be a name here; use letters, digits and {signs}, a letter first")
         if name in RESERVED_NAMES:
@@ -102,7 +105,7 @@ class Recipe(StrictConfig):
     output: OutputConfig
 
     @model_validator(mode="after")
-    def _no_drift_beside_a_mask(self) -> "Recipe":
+    def _check_mask_is_not_reencoded(self) -> "Recipe":
         if self.perturb.reencode and mask_of(self.generator) is not None:
             raise ValueError(
                 "perturb.reencode moves all of the latent, generator.mask lets only a part of it move; leave one out"
@@ -111,36 +114,36 @@ class Recipe(StrictConfig):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over everything that can change a stored row or the plan of shards."""
+        """Return 16 hex digits over everything that can change a stored row or the plan of shards."""
         tree = self.model_dump(mode="json", context=FINGERPRINT)
         for key in NOT_FINGERPRINTED:
             *sections, name = key.split(".")
             reduce(dict.__getitem__, sections, tree).pop(name, None)
-        tree |= {
-            name: without_later_defaults(name, section) for name, section in tree.items() if isinstance(section, dict)
-        }
+        for name, section in tree.items():
+            if isinstance(section, dict):
+                tree[name] = without_later_defaults(name, section)
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 
     def description_of(self, images: int) -> str:
-        """Its description; where it has none, one made from its parts."""
+        """Return its description, or one made from its parts if it has none; `images` is the number of images."""
         if self.description:
             return self.description
-        parts = {name: _called(getattr(self, name)) for name in ("source", "generator", "classifier", "oracle")}
-        return "{images} images of {source}, perturbed by {generator} against {classifier} under {oracle}".format(
-            images=f"{images:,}", **parts
+        return (
+            f"{images:,} images of {_called(self.source)}, perturbed by {_called(self.generator)} "
+            f"against {_called(self.classifier)} under {_called(self.oracle)}"
         )
 
     def in_precision(self, precision: Literal["fp32", "bf16"] | None) -> "Recipe":
-        """The same recipe in another precision; None leaves it as it is."""
+        """Return the same recipe in another precision; None leaves it as it is."""
         if precision is None:
             return self
         return self.model_copy(update={"perturb": replace(self.perturb, precision=precision)})
 
     def build(self, device: "torch.device | str" = "cpu") -> "Components":
-        """Builds all four components and proves on one blank image that they fit each other.
+        """Build all four components and check on one blank image that they fit each other.
 
-        Raises UserError where they do not: before any work, not in the middle of it.
+        Raises UserError if they do not, so that a job fails before it starts and not in the middle.
         """
         from fmrgen.recipe.build import build_components
 
@@ -154,77 +157,100 @@ class Recipe(StrictConfig):
 
 
 def _called(section: ComponentConfig) -> str:
-    """A component in a few words: its kind, and which one of that kind."""
+    """Return a component in a few words: its kind, and its model, target, path or address."""
     if section.kind == SURROGATE:
-        names = [_called(getattr(section, name)) for name in ("classifier", "surrogate")]
+        names = [_called(getattr(section, key)) for key in ("classifier", "surrogate")]
         return " with the gradient of ".join(names)
-    which = next(
-        (getattr(section, key) for key in ("model", "target", "path", "url") if getattr(section, key, None)), None
-    )
-    name = Path(str(which)).name if which is not None and Path(str(which)).exists() else which
     kind = "in-memory" if section.kind == IN_MEMORY else section.kind
-    return kind if name is None else f"{kind} {name}"
+    for key in ("model", "target", "path", "url"):
+        name = getattr(section, key, None)
+        if name:
+            path = Path(str(name))
+            return f"{kind} {path.name if path.exists() else name}"
+    return kind
 
 
 class StudyTitle(NamedTuple):
-    """What a study is about, and about how many minutes it takes at small scale; None where it has none."""
+    """A study's title, and about how many minutes it takes at small scale; None if it has no small scale."""
 
     title: str
     minutes: int | None
 
 
 def describe_studies() -> dict[str, StudyTitle]:
-    """Every shipped study by its name, in the order of the paper's tables, those of our own last."""
+    """Return every shipped study by its name, in the order of the paper's tables, our own last."""
     names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
-    in_order = sorted(names, key=lambda name: int(name.rpartition("-")[2]) if name.startswith("paper/") else math.inf)
-    trees = {name: read_recipe(name) for name in in_order}
-    return {name: StudyTitle(tree["title"], tree.get("small", {}).get("minutes")) for name, tree in trees.items()}
+    studies = {}
+    for name in sorted(names, key=_table_number):
+        tree = read_recipe(name)
+        studies[name] = StudyTitle(tree["title"], tree.get("small", {}).get("minutes"))
+    return studies
+
+
+def _table_number(study: str) -> float:
+    """Return the number of the paper's table that a study is about; infinity for our own."""
+    if not study.startswith("paper/"):
+        return math.inf
+    return int(study.rpartition("-")[2])
 
 
 def describe_recipes() -> dict[str, str]:
-    """Name → description of every shipped recipe that can be run by itself; studies are not among them."""
-    names = [name for name in shipped_recipes() if not name.startswith(("_", *STUDIES))]
-    return {name: str(read_recipe(name).get("description", "")) for name in names}
+    """Return the description of every shipped recipe that can be run by itself, by its name; studies are left out."""
+    descriptions = {}
+    for name in shipped_recipes():
+        if not name.startswith(("_", *STUDIES)):
+            descriptions[name] = str(read_recipe(name).get("description", ""))
+    return descriptions
 
 
 def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a file or a shipped name.
+    """Return a recipe from a file or a shipped name.
 
     Args:
         reference: the file or name.
         overrides: changes, `section.key=value` each, the values in YAML.
 
     Returns:
-        The recipe, every key known and checked.
+        The recipe, with every key checked.
 
     Raises:
-        UserError: something in it is not right; names the file and the key.
+        UserError: something in it is wrong; names the file and the key.
     """
+    keys = set()
     for override in overrides:
         _check_section(override)
-    description = [override for override in overrides if override.startswith("description=")]
-    if description or all(override.partition("=")[0] in _DESCRIBED_ALL_THE_SAME for override in overrides):
+        keys.add(override.partition("=")[0])
+    if "description" in keys or keys <= set(_NOT_DESCRIBED):
         return load_config(Recipe, reference, overrides)
-    return load_config(Recipe, reference, ["description=''", *overrides])  # it would tell of another job
+    # A changed recipe must not keep the description of the original.
+    return load_config(Recipe, reference, ["description=''", *overrides])
 
 
 def _check_section(override: str) -> None:
-    """Raises UserError for a key that is one of a section's, and stands without it."""
+    """Raise UserError for a key of a section that is given without the section."""
     key = override.partition("=")[0]
+    if key in Recipe.model_fields:
+        return
     options = {option.name for option in fields(PerturbOptions)}
     for section, keys in (
         ("perturb", options),
         ("source", SourceConfig.model_fields),
         ("output", OutputConfig.model_fields),
     ):
-        if key in keys and key not in Recipe.model_fields:
+        if key in keys:
             raise UserError(f"{override}: {key} is a key of a section; say {section}.{override}")
 
 
 def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
-    """`load_recipe` for any kind of recipe."""
+    """Return a recipe of any kind, as `load_recipe` does for jobs.
+
+    Args:
+        section: the class of the recipe.
+        reference: a file or a shipped name.
+        overrides: changes, `section.key=value` each, the values in YAML.
+    """
     tree = read_recipe(reference)
-    kinds = {key for key in _COMMANDS if key in tree}
+    kinds = tree.keys() & _COMMANDS.keys()
     if kinds and not kinds & section.model_fields.keys():
         command = _COMMANDS[kinds.pop()]
         raise UserError(
@@ -234,7 +260,7 @@ def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequ
 
 
 def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
-    """The name and the section of a classifier that is given in one word.
+    """Return the name and the section of a classifier from one word.
 
     Args:
         text: `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or
@@ -244,73 +270,85 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
         Its name and its config; `config.build(device)` makes the network.
 
     Raises:
-        UserError: it is something else, or names a file that is not there.
+        UserError: it is something else, or names a missing file.
     """
     name, reference = _name_and_reference(text)
     check_no_weights(reference)
     if reference.lstrip().startswith("{"):
         section = _classifier_of({"classifier": parse_yaml(reference, reference)}, reference)
-        which = getattr(section, "model", None) or getattr(section, "target", None) or section.kind
-        return name or Path(which.rpartition(":")[2]).name, section
+        model = getattr(section, "model", None) or getattr(section, "target", None) or section.kind
+        return name or Path(model.rpartition(":")[2]).name, section
     if is_recipe(reference):
         recipe = read_recipe(reference)
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
         output = recipe.get("output")
-        name = name or (output.get("split") if isinstance(output, dict) else None) or Path(reference).stem
+        if name is None and isinstance(output, dict):
+            name = output.get("split")
+        name = name or Path(reference).stem
     else:
         tree = {"classifier": classifier_of_short_form(reference)}
     form, rest = form_of(reference)
-    default = form.name(rest) if form is not None else rest or Path(reference).name
+    default = rest or Path(reference).name
+    if form is not None:
+        default = form.name(rest)
     if Path(default).exists():
-        default = Path(default).resolve().name  # the way to it is nobody's business
+        default = Path(default).resolve().name  # without the path, which is private
     return str(name or default), _classifier_of(tree, reference)
 
 
 def _classifier_of(tree: Any, name: str) -> ComponentConfig:
-    found = validate(ClassifierOnly, tree, name)
-    check_places(found)
-    return found.classifier
+    config = validate(ClassifierOnly, tree, name)
+    check_places(config)
+    return config.classifier
 
 
 def load_classifiers(
     texts: Sequence[str], network: str | None = None, listed: Path | None = None
 ) -> dict[str, ComponentConfig | list[ComponentConfig]]:
-    """Classifiers by their names, each as `parse_classifier` reads it; of `NAME=A,B,…`, trainings of one, the list.
+    """Return classifiers by their names, each as `parse_classifier` reads it, and for `NAME=A,B,…` a list of trainings.
 
     Args:
         texts: words, or patterns (`recipe.many_classifiers`).
-        network: `package.module:Name`, which files of weights among them are of.
-        listed: a YAML file that maps names to more of them.
+        network: `package.module:Name`, the network that files of weights among them belong to.
+        listed: a YAML file that maps names to more classifiers.
 
     Raises:
-        UserError: two have one name, several have none, or there is none.
+        UserError: two have the same name, several trainings have none, or there are no classifiers.
     """
-    words = [word for text in texts for word in expanded(text, network)]
-    words += [] if listed is None else classifiers_of_file(listed)
+    words = []
+    for text in texts:
+        words += expanded(text, network)
+    if listed is not None:
+        words += classifiers_of_file(listed)
     if not words:
         raise UserError(f"{option('classifier', 'classifiers')}: give at least one")
     return _by_name([_parse_trainings(word) for word in words], "classifiers")
 
 
 def _parse_trainings(text: str) -> tuple[str, ComponentConfig | list[ComponentConfig]]:
+    """Return a classifier as `parse_classifier` does, or the trainings that `NAME=A,B,…` lists."""
     name, reference = _name_and_reference(text)
-    each = _outside_braces(reference)
-    if len(each) < 2 or reference.startswith(("http:", "https:")) or Path(reference).exists():
+    trainings = _split_at_commas(reference)
+    if len(trainings) < 2 or reference.startswith(("http:", "https:")) or Path(reference).exists():
         return parse_classifier(text)
     if name is None:
         raise UserError(f"classifier {text}: several trainings need a name, NAME={text}")
-    return name, [parse_classifier(one)[1] for one in each]
+    return name, [parse_classifier(training)[1] for training in trainings]
 
 
-def _outside_braces(text: str) -> list[str]:
-    """The parts of a text between commas, but for those within braces or quotes."""
+def _split_at_commas(text: str) -> list[str]:
+    """Return the parts of a text between commas that are outside braces and their quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
-            quote = "" if letter == quote else quote
+            if letter == quote:
+                quote = ""
         elif letter in "\"'" and depth:
             quote = letter
-        depth += 0 if quote else (letter == "{") - (letter == "}")
+        elif letter == "{":
+            depth += 1
+        elif letter == "}":
+            depth -= 1
         if letter == "," and not depth and not quote:
             parts.append("")
         else:
@@ -319,22 +357,24 @@ def _outside_braces(text: str) -> list[str]:
 
 
 def _name_and_reference(text: str) -> tuple[str | None, str]:
-    """`[NAME=]REFERENCE` in its parts."""
-    named = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
-    return (named[1], named[2]) if named else (None, text)
+    """Return the parts of `[NAME=]REFERENCE`."""
+    match = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
+    if match is None:
+        return None, text
+    return match[1], match[2]
 
 
-def _by_name(sections: Sequence[tuple[str, Named]], what: str) -> dict[str, Named]:
-    found: dict[str, Named] = {}
+def _by_name(sections: Sequence[tuple[str, Named]], plural: str) -> dict[str, Named]:
+    by_name: dict[str, Named] = {}
     for name, section in sections:
-        if name in found:
-            raise UserError(f"two {what} are called {name}; give one another name, NAME=…, or leave it out")
-        found[name] = section
-    return found
+        if name in by_name:
+            raise UserError(f"two {plural} are called {name}; give one another name, NAME=…, or leave it out")
+        by_name[name] = section
+    return by_name
 
 
 def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
-    """The name and the section of an oracle that is given in one word.
+    """Return the name and the section of an oracle from one word.
 
     Args:
         text: `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: reference, …}`), or a
@@ -345,7 +385,7 @@ def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
         Its name and its config; `config.build(device)` makes the oracle.
 
     Raises:
-        UserError: it is something else, or names a file that is not there.
+        UserError: it is something else, or names a missing file.
     """
     name, reference = _name_and_reference(text)
     if reference.lstrip().startswith("{"):
@@ -362,41 +402,43 @@ def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
 
 
 def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
-    """Oracles by their names, each as `parse_oracle` reads it. Raises UserError for two of one name."""
+    """Return oracles by their names, each as `parse_oracle` reads it. Raises UserError for two of one name."""
     return _by_name([parse_oracle(text) for text in texts], "oracles")
 
 
 def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
-    """Fixed sets by their names.
+    """Return fixed sets by their names.
 
     Args:
         texts: `[NAME=]` and then a shipped name (`sets/imagenet-c`), a file, or a section of a source as inline YAML.
 
     Returns:
-        Them, every key known and checked.
+        The sets, with every key checked.
 
     Raises:
         UserError: one is something else, or two have one name.
     """
     from fmrgen.recipe.fixed_sets import FixedSets
 
-    found = {}
+    fixed_sets = {}
     for text in texts:
         name, reference = _name_and_reference(text)
-        is_section = reference.lstrip().startswith("{")
-        if not is_section:
+        if reference.lstrip().startswith("{"):
+            tree = {"source": parse_yaml(reference, reference)}
+            name = name or "set"
+        else:
             _check_fixed(reference)
-        tree = {"source": parse_yaml(reference, reference)} if is_section else read_recipe(reference)
-        name = name or ("set" if is_section else Path(reference).stem)
-        if name in found:
+            tree = read_recipe(reference)
+            name = name or Path(reference).stem
+        if name in fixed_sets:
             raise UserError(f"{option('fixed', 'fixed')}: two sets are called {name}; give one another name, NAME=…")
-        found[name] = validate(FixedSets, tree, reference)
-        found[name].sources(name)  # a mistake in a source is an error now
-    return found
+        fixed_sets[name] = validate(FixedSets, tree, reference)
+        fixed_sets[name].sources(name)  # so that a mistake in a source is reported now
+    return fixed_sets
 
 
 def _check_fixed(reference: str) -> None:
-    """Raises UserError for what is neither a file nor a shipped recipe of sets."""
+    """Raise UserError for a name that is neither a file nor a shipped recipe of sets."""
     if reference not in shipped_recipes() and Path(reference).is_dir():
         raise UserError(
             f"{reference}: is a folder; write {option('fixed', 'fixed')} {{kind: imagefolder, path: {reference}}}"
@@ -405,13 +447,15 @@ def _check_fixed(reference: str) -> None:
 
 
 def load_source(text: str) -> SourceConfig:
-    """The source of a recipe, or a source section as inline YAML. Raises UserError."""
-    is_section = text.lstrip().startswith("{")
-    found = source_config_of(parse_yaml(text, text) if is_section else read_recipe(text).get("source"), text)
-    check_places(found, "source")
-    return found
+    """Return the source of a recipe, or of a source section as inline YAML. Raises UserError."""
+    if text.lstrip().startswith("{"):
+        config = source_config_of(parse_yaml(text, text), text)
+    else:
+        config = source_config_of(read_recipe(text).get("source"), text)
+    check_places(config, "source")
+    return config
 
 
 def source_config_of(tree: Any, name: str) -> SourceConfig:
-    """A source section from its mapping; a mistake in it is a UserError that starts with `name`."""
+    """Return a source section from its mapping; a mistake in it is a UserError that starts with `name`."""
     return validate(SourceOnly, {"source": tree}, name).source

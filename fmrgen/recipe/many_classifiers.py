@@ -1,4 +1,4 @@
-"""Many classifiers by one word: patterns over timm's pretrained weights and over files, and a file that names them."""
+"""Many classifiers by one word: patterns over timm's pretrained weights and over files, and a file that lists them."""
 
 import glob
 import json
@@ -18,46 +18,62 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def expanded(text: str, network: str | None = None) -> list[str]:
-    """The classifiers that a word stands for, a word each.
+    """Return the classifiers that a word stands for, a word each.
 
     Args:
         text: `timm:PATTERN` of the names of pretrained weights, `hf:collections/OWNER/TITLE-NUMBER` for the models in a
             collection on the Hub, a pattern of files or folders, or any other word, which stands for itself.
-        network: `package.module:Name`, which files of weights are of.
+        network: `package.module:Name`, the network that files of weights belong to.
 
     Raises:
-        UserError: nothing has such a name, or files are of no known network.
+        UserError: nothing has such a name, or there are files of weights and no network.
     """
     if text.lstrip().startswith("{") or re.match(r"[\w.-]+=", text):
         return [text]
     prefix, _, rest = text.partition(":")
     if prefix == "timm" and _WILD.search(rest):
-        import timm
-
-        if not (names := timm.list_pretrained(rest)):
-            raise UserError(f"{text}: timm has no pretrained weights of such a name; see timm.list_pretrained()")
-        return [f"timm:{name}" for name in names]
+        return _of_timm(rest)
     if prefix == "hf" and rest.startswith(_COLLECTION):
         return _of_collection(rest.removeprefix(_COLLECTION))
     if prefix in FORMS:
         return [text]
     if Path(text).exists() or not _WILD.search(text):
-        return [_of_file(Path(text), network)] if network is not None and Path(text).is_file() else [text]
-    if not (paths := sorted(glob.glob(text, recursive=True))):
+        if network is not None and Path(text).is_file():
+            return [_of_file(Path(text), network)]
+        return [text]
+    paths = sorted(glob.glob(text, recursive=True))
+    if not paths:
         raise UserError(f"{text}: no file or folder has such a name")
     return [path if Path(path).is_dir() else _of_file(Path(path), network) for path in paths]
 
 
+def _of_timm(pattern: str) -> list[str]:
+    import timm
+
+    names = timm.list_pretrained(pattern)
+    if not names:
+        raise UserError(f"timm:{pattern}: timm has no pretrained weights of such a name; see timm.list_pretrained()")
+    return [f"timm:{name}" for name in names]
+
+
 def _of_collection(slug: str) -> list[str]:
-    """timm's own repos are timm's models, behind its own transforms."""
+    """Return the models of a collection on the Hub; timm's own repos become `timm:`, to get its transforms."""
     from fmrgen.hub.fetch import models_of_collection
 
-    if not (repos := models_of_collection(slug)):
+    repos = models_of_collection(slug)
+    if not repos:
         raise UserError(f"hf:{_COLLECTION}{slug}: there are no models in this collection")
-    return [f"timm:{repo.removeprefix('timm/')}" if repo.startswith("timm/") else f"hf:{repo}" for repo in repos]
+    words = []
+    for repo in repos:
+        if repo.startswith("timm/"):
+            words.append(f"timm:{repo.removeprefix('timm/')}")
+        else:
+            words.append(f"hf:{repo}")
+    return words
 
 
 def _of_file(path: Path, network: str | None) -> str:
+    """Return a file of weights as a named section in one word."""
     if network is None:
         cure = option("as", "target, in a section of kind module")
         raise UserError(f"{path}: is a file of weights; say which network they are of ({cure}), as package.module:Name")
@@ -66,30 +82,45 @@ def _of_file(path: Path, network: str | None) -> str:
 
 
 def classifiers_of_file(path: Path) -> list[str]:
-    """The classifiers that a YAML file maps names to, a word each: model repos as for `submit`, sections, or any word
-    that `-c` takes. Raises UserError where it is none."""
+    """Return the classifiers that a YAML file maps names to, each as `NAME=WORD`.
+
+    The file maps to model repos as for `submit`, sections, or any word that `-c` takes. Raises UserError if it does
+    not.
+    """
     try:
         with open_plain(path) as file:
             tree = parse_yaml(file.read().decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {getattr(error, 'strerror', None) or 'is not text'}") from None
-    if not isinstance(tree, Mapping) or not tree or not all(isinstance(one, str | dict) for one in tree.values()):
+    entries = list(tree.values()) if isinstance(tree, Mapping) else []
+    if not entries or not all(isinstance(entry, str | dict) for entry in entries):
         raise UserError(f"{path}: must map names to classifiers, as `resnet50: timm:resnet50.a1_in1k`")
-    return [f"{name}={_word(one)}" for name, one in tree.items()]
+    return [f"{name}={_word(entry)}" for name, entry in tree.items()]
 
 
-def _word(given: str | dict[str, object]) -> str:
-    if isinstance(given, dict):
-        return json.dumps(given)
-    return f"hf:{given}" if _REPO.fullmatch(given) and not Path(given).exists() else given
+def _word(entry: str | dict[str, object]) -> str:
+    """Return a section or a model repo as a word that `-c` takes; any other word as it is."""
+    if isinstance(entry, dict):
+        return json.dumps(entry)
+    if _REPO.fullmatch(entry) and not Path(entry).exists():
+        return f"hf:{entry}"
+    return entry
 
 
 def size_in_bytes(section: ComponentConfig) -> int | None:
-    """How large a classifier's weights are, without loading them: of its files, or of timm's network; None where only
-    loading tells."""
-    named = [str(getattr(section, key)) for key in section.PLACES or () if getattr(section, key)]
-    files = [Path(resolve_path(one)) for one in named]
-    if sizes := [file.stat().st_size for file in files if file.is_file()]:
+    """Return the size of a classifier's weights without loading them, from its files or from timm's network.
+
+    None if only loading them tells.
+    """
+    sizes = []
+    for key in section.PLACES or ():
+        place = getattr(section, key)
+        if not place:
+            continue
+        file = Path(resolve_path(str(place)))
+        if file.is_file():
+            sizes.append(file.stat().st_size)
+    if sizes:
         return sum(sizes)
     if section.kind != "timm":
         return None

@@ -1,4 +1,4 @@
-"""What a caller hands over for a component, an object or a word for one, as the section of a recipe."""
+"""A caller's component, an object or a word for one, turned into the section of a recipe."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ class _ByObject:
         """Return the object's own dict; a new one each time for an object that can't be referred to weakly."""
         if id(held) in self._entries:
             reference, entry = self._entries[id(held)]
-            if reference() is held:  # and not another one that got its `id`
+            if reference() is held:  # and not another object that got its `id`
                 return entry
         entry = {}
         with suppress(TypeError):
@@ -61,16 +61,16 @@ takes."""
 
 
 def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
-    """A classifier that is given in one word, ready to be used.
+    """Return a classifier from one word, ready to be used.
 
     Args:
         reference: as for `-c` of the commands: `timm:NAME`, `hf:REPO`, `asset:NAME`, an import path, the folder that
             `fmrgen train` made, a recipe whose classifier is meant, or a section as inline YAML (`{kind: timm, …}`).
-        device: where it is to be.
+        device: where it runs.
 
     Returns:
-        A module in evaluation mode, from images [B, 3, H, W] in [0, 1] to logits [B, K]; `class_names` says what they
-        are of, or None.
+        A module in evaluation mode, from images [B, 3, H, W] in [0, 1] to logits [B, K]; `class_names` are the names
+        of the K classes, or None.
 
     Raises:
         UserError: it is something else, or can't be built.
@@ -79,16 +79,13 @@ def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Mo
 
 
 def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
-    """An oracle that is given in one word, ready to be handed to `generate`.
+    """Return an oracle from one word, ready to be passed to `generate`.
 
     Args:
         reference: a short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of
             a CLIP, or `package.module:Name`; a recipe whose oracle is meant; or a section as inline YAML
             (`{kind: reference, …}`).
-        device: where it is to be.
-
-    Returns:
-        The oracle.
+        device: where it runs.
 
     Raises:
         UserError: it is something else, or can't be built.
@@ -96,80 +93,102 @@ def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
     return build_component(parse_oracle(reference)[1], "oracle", Oracle, torch.device(device))
 
 
-def classifier_section(given: AnyClassifier) -> ComponentConfig:
-    """A module, a section, or what `load_classifier` takes. Raises UserError."""
-    if isinstance(given, str | Mapping):
-        return parse_classifier(_as_text(given))[1]
-    return _section(given, "classifier", nn.Module)
+def classifier_section(classifier: AnyClassifier) -> ComponentConfig:
+    """Return the section of a module, of a section in any form, or of a word for one. Raises UserError."""
+    if isinstance(classifier, str | Mapping):
+        return parse_classifier(_as_text(classifier))[1]
+    return _section(classifier, "classifier", nn.Module)
 
 
 def each_training(classifiers: Mapping[str, Any]) -> dict[str, tuple[Any, str | None]]:
-    """Classifiers one by one, and what each is a training of: of a list, `lenet-1`, `lenet-2`, … of `lenet`.
+    """Return classifiers one by one, each with the name of what it is a training of.
 
-    Raises UserError where a list has less than two, or a name is taken.
+    A list under the name `lenet` becomes `lenet-1`, `lenet-2`, …, each a training of `lenet`; a single classifier is
+    a training of None. Raises UserError if a list has fewer than two, or a name is taken.
     """
-    found: dict[str, tuple[Any, str | None]] = {}
-    for name, given in classifiers.items():
-        several = isinstance(given, list | tuple)
-        if several and len(given) < 2:
+    trainings: dict[str, tuple[Any, str | None]] = {}
+
+    def add(name: str, classifier: Any, training_of: str | None) -> None:
+        if name in trainings:
+            raise UserError(f"two classifiers are called {name}; give one another name")
+        trainings[name] = (classifier, training_of)
+
+    for name, entry in classifiers.items():
+        if not isinstance(entry, list | tuple):
+            add(name, entry, None)
+            continue
+        if len(entry) < 2:
             raise UserError(f"classifier {name}: a list means several trainings of it; give at least two")
-        for number, one in enumerate(given if several else [given], 1):
-            own = f"{name}-{number}" if several else name
-            if own in found:
-                raise UserError(f"two classifiers are called {own}; give one another name")
-            found[own] = (one, name if several else None)
-    return found
+        for number, classifier in enumerate(entry, 1):
+            add(f"{name}-{number}", classifier, name)
+    return trainings
 
 
-def generator_section(given: AnyGenerator, image_size: int) -> ComponentConfig:
-    """A generator, a section, or a word for one; `image_size` is that of a section that does not say. Raises
-    UserError."""
-    if isinstance(given, str):
-        return generator_of_short_form(given, image_size)
-    if isinstance(given, Mapping):
-        return generator_config_of(given, image_size, f"{{kind: {given.get('kind', '…')}, …}}")
-    return _section(given, "generator", Generator)
+def generator_section(generator: AnyGenerator, image_size: int) -> ComponentConfig:
+    """Return the section of a generator, of a section in any form, or of a word for one. Raises UserError.
+
+    `image_size` is used if the section has none.
+    """
+    if isinstance(generator, str):
+        return generator_of_short_form(generator, image_size)
+    if isinstance(generator, Mapping):
+        return generator_config_of(generator, image_size, f"{{kind: {generator.get('kind', '…')}, …}}")
+    return _section(generator, "generator", Generator)
 
 
-def oracle_section(given: AnyOracle) -> ComponentConfig:
-    """An oracle, a section, or a word for one; a torch module judges as a classifier. Raises UserError."""
-    if isinstance(given, str | Mapping):
-        return parse_oracle(_as_text(given))[1]
-    if isinstance(given, nn.Module) and not isinstance(given, Oracle):
-        return oracle_config_of({"kind": "classifier", "classifier": classifier_section(given)}, "oracle")
-    return _section(given, "oracle", Oracle)
+def oracle_section(oracle: AnyOracle) -> ComponentConfig:
+    """Return the section of an oracle, of a section in any form, or of a word for one. Raises UserError.
+
+    A torch module judges as a classifier.
+    """
+    if isinstance(oracle, str | Mapping):
+        return parse_oracle(_as_text(oracle))[1]
+    if isinstance(oracle, nn.Module) and not isinstance(oracle, Oracle):
+        return oracle_config_of({"kind": "classifier", "classifier": classifier_section(oracle)}, "oracle")
+    return _section(oracle, "oracle", Oracle)
 
 
-def _as_text(given: str | Mapping[str, Any]) -> str:
-    """A section as it is written inline."""
-    return given if isinstance(given, str) else json.dumps(given)
+def _as_text(section: str | Mapping[str, Any]) -> str:
+    """Return a section as inline YAML."""
+    return section if isinstance(section, str) else json.dumps(section)
 
 
 def built(
-    given: Any, section_of: Callable[[Any], ComponentConfig], name: str, role: type[Role], device: torch.device
+    component: Any, section_of: Callable[[Any], ComponentConfig], name: str, role: type[Role], device: torch.device
 ) -> Role:
-    """The component itself: an object as it is, without a digest of its weights, else what its section builds."""
-    if isinstance(given, role):
-        if isinstance(given, nn.Module):
-            given.to(device).eval()  # in place
-        return given
-    return build_component(section_of(given), name, role, device)
+    """Return a component itself: an object as it is, without a digest of its weights, else the one its section builds.
+
+    Args:
+        component: an object or a word for one.
+        section_of: returns the section of a word.
+        name: begins the error.
+        role: the class that the component must be of.
+        device: where it runs; a module is moved there in place.
+    """
+    if isinstance(component, role):
+        if isinstance(component, nn.Module):
+            component.to(device).eval()  # in place
+        return component
+    return build_component(section_of(component), name, role, device)
 
 
-def _section(given: Any, name: str, role: type) -> ComponentConfig:
-    if isinstance(given, ComponentConfig):
-        return given
-    if not isinstance(given, role):
-        kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
-        wanted = "torch module" if name == "classifier" else f"fmrgen.{role.__name__}"
-        if name == "oracle":
+def _section(component: Any, name: str, role: type) -> ComponentConfig:
+    """Return the section of an object, or a section as it is. Raises UserError, starting with `name`, for others."""
+    if isinstance(component, ComponentConfig):
+        return component
+    if not isinstance(component, role):
+        kind = f"the class {component.__name__}" if isinstance(component, type) else f"a {type(component).__name__}"
+        wanted = f"fmrgen.{role.__name__}"
+        if name == "classifier":
+            wanted = "torch module"
+        elif name == "oracle":
             wanted = f"{wanted} or a torch module"
         raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
-    identity = identity_of(given)
-    state = _states.of(given).get(identity.state_sha256, identity.state_sha256)
+    identity = identity_of(component)
+    state = _states.of(component).get(identity.state_sha256, identity.state_sha256)
     if identity.unknown is not None:
-        state = _name_in_this_launch(given, state)
-    return InMemory.of(given, identity.weights_sha256, state, identity.code, identity.unknown)
+        state = _name_in_this_launch(component, state)
+    return InMemory.of(component, identity.weights_sha256, state, identity.code, identity.unknown)
 
 
 def _name_in_this_launch(held: object, state: str) -> str:
@@ -184,9 +203,10 @@ def _name_in_this_launch(held: object, state: str) -> str:
 
 
 def settle(section: ComponentConfig) -> None:
-    """Take note that an object was used: what it kept while it answered, as a count of its calls, is no change of it.
+    """Record the state in which use left an object: a change by its own forward, as a count of calls, is no change.
 
-    Without this a network that keeps something in its forward would be another one in the next cell of a notebook.
+    Without this, a network that keeps something in its forward would count as another network in the next cell of a
+    notebook.
     """
     for config in components_in(section):
         if not isinstance(config, InMemory) or config.held is None:
@@ -196,11 +216,13 @@ def settle(section: ComponentConfig) -> None:
 
 
 def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:
-    """The options of a job with some of them changed. Raises UserError for one that there is not, or a bad value."""
-    known = [field.name for field in fields(PerturbOptions)]
-    if strangers := [name for name in options if name not in known]:
-        raise UserError(unknown_message(f"option {strangers[0]}", strangers[0], known))
+    """Return the options of a job with some of them changed. Raises UserError for an unknown one, or a bad value."""
+    names = [field.name for field in fields(PerturbOptions)]
+    for name in options:
+        if name not in names:
+            raise UserError(unknown_message(f"option {name}", name, names))
     try:
         return replace(before, **options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{', '.join(f'{name}={value!r}' for name, value in options.items())}: {error}") from None
+        changes = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UserError(f"{changes}: {error}") from None

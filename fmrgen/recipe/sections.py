@@ -1,4 +1,4 @@
-"""The sections of a recipe that are components, and the short forms of classifiers."""
+"""The sections of a recipe that are components, and the short forms of components."""
 
 import re
 from collections.abc import Mapping
@@ -24,35 +24,38 @@ from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
 
-TRAINED_CLASSIFIER = "classifier.yaml"  # beside model.safetensors: the section that builds the network
-_WITH_A_MODEL = ("clip", "zero_shot", "open_clip", "reference")  # kinds of oracles
+TRAINED_CLASSIFIER = "classifier.yaml"  # next to model.safetensors: the section that builds the network
+_WITH_A_MODEL = ("clip", "zero_shot", "open_clip", "reference")  # kinds of oracles that KIND:MODEL names
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 def classifier_of_short_form(text: str) -> dict[str, Any]:
-    """The section that one of `classifier_forms.FORMS`, a trained folder or an import path stands for."""
+    """Return the section of a classifier from one of `classifier_forms.FORMS`, a trained folder or an import path."""
     check_no_weights(text)
     form, rest = form_of(text)
     if form is not None and form.section is not None:
         return form.section(rest)
-    if Path(folder := resolve_path(text)).is_dir():
-        return _trained_classifier(text, Path(folder) / TRAINED_CLASSIFIER)
+    folder = Path(resolve_path(text))
+    if folder.is_dir():
+        return _trained_classifier(text, folder / TRAINED_CLASSIFIER)
     if _IMPORT_PATH.fullmatch(text):
         try:
             target = import_object(text)
         except UserError as error:
             near = get_close_matches(text.partition(":")[0], FORMS, n=1)
-            raise UserError(f"{error}; did you mean {near[0]}:{rest}?" if near else str(error)) from None
-        is_config = isinstance(target, type) and issubclass(target, ComponentConfig)
-        return {"kind": text} if is_config else {"kind": "module", "target": text}
+            hint = f"; did you mean {near[0]}:{rest}?" if near else ""
+            raise UserError(f"{error}{hint}") from None
+        if isinstance(target, type) and issubclass(target, ComponentConfig):
+            return {"kind": text}
+        return {"kind": "module", "target": text}
     if text.startswith((".", "/", "~")) or ("/" in text and Path(text).parent.is_dir()):
         raise UserError(no_such_folder(text))
     raise UserError(f"{text}: not a classifier; use {WRITTEN}")
 
 
 def check_no_weights(text: str) -> None:
-    """Raises UserError for the name of a file of weights alone, which says nothing of the network."""
+    """Raise UserError for the name of a file of weights alone, which does not determine the network."""
     if ":" in text or text.lstrip().startswith("{") or Path(text).is_dir():
         return
     if text.lower().endswith(".onnx"):
@@ -65,7 +68,10 @@ def check_no_weights(text: str) -> None:
 
 
 def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
-    """The generator that `transform`, an import path, or a folder, asset or repo of diffusers stands for."""
+    """Return the generator for `transform`, an import path, or a folder, asset or repo of diffusers.
+
+    `image_size` is used if the generator has no other size.
+    """
     section: dict[str, Any] = {"kind": text}
     if not _IMPORT_PATH.fullmatch(text) and text != "transform":
         import diffusers
@@ -74,13 +80,19 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
             config = diffusers.AutoencoderKL.load_config(resolve_path(text))
         except OSError as error:
             raise UserError(f"generator: {text} can't be loaded: {one_line(error)}") from None
-        section = {"kind": "vqgan" if config.get("_class_name") == "VQModel" else "vae", "model": text}
+        kind = "vqgan" if config.get("_class_name") == "VQModel" else "vae"
+        section = {"kind": kind, "model": text}
     return generator_config_of(section, image_size, text)
 
 
 def generator_config_of(tree: Mapping[str, Any], image_size: int, name: str) -> ComponentConfig:
-    """A generator section from its mapping, of images of `image_size` pixels where it does not say; a mistake in it is
-    a UserError that starts with `name`."""
+    """Return a generator section from its mapping.
+
+    Args:
+        tree: the mapping.
+        image_size: the side of images in pixels, used if the mapping has none.
+        name: begins the UserError that a mistake raises.
+    """
     section = dict(tree)
     kind = str(section.get("kind"))
     is_built_in = not _IMPORT_PATH.fullmatch(kind)
@@ -90,8 +102,10 @@ def generator_config_of(tree: Mapping[str, Any], image_size: int, name: str) -> 
 
 
 def oracle_of_short_form(text: str) -> ComponentConfig:
-    """The oracle that `KIND:MODEL`, an import path of a config or a torch module's class, or a folder, asset or repo of
-    a CLIP stands for."""
+    """Return the oracle for `KIND:MODEL`, an import path, or a folder, asset or repo of a CLIP.
+
+    The import path is that of a config or of a torch module's class.
+    """
     kind, _, model = text.partition(":")
     if kind in _WITH_A_MODEL and model:
         return oracle_config_of({"kind": kind, "model": model}, text)
@@ -108,19 +122,19 @@ def oracle_of_short_form(text: str) -> ComponentConfig:
 
 
 def _is_network(target: Any) -> bool:
-    """Whether an imported object is a torch module's class, which judges as a classifier does."""
+    """Return whether an imported object is a torch module's class, which judges as a classifier does."""
     from torch import nn
 
     return isinstance(target, type) and issubclass(target, nn.Module)
 
 
 def oracle_config_of(tree: Any, name: str) -> ComponentConfig:
-    """An oracle section from its mapping; a mistake in it is a UserError that starts with `name`."""
+    """Return an oracle section from its mapping; a mistake in it is a UserError that starts with `name`."""
     return validate(_OracleOnly, {"oracle": tree}, name).oracle
 
 
 def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
-    """The section in a trained folder, which may be a stranger's, with the weights beside it."""
+    """Return the section in a trained folder, which may be a stranger's, with the weights next to it."""
     try:
         with open_plain(path) as file:
             section = parse_yaml(file.read().decode(), str(path))
@@ -140,7 +154,7 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
 
 
 def _kind_alone(text: str) -> dict[str, Any]:
-    """The section of a kind that needs no other key."""
+    """Return the section of a kind that needs no other key."""
     return {"kind": text}
 
 
