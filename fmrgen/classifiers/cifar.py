@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_MEAN, _STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]  # of CIFAR-10's training images
+# Of the channels of CIFAR-10's training images.
+_MEAN = [0.4914, 0.4822, 0.4465]
+_STD = [0.2470, 0.2435, 0.2616]
 
 
 class Config(ClassifierConfig):
@@ -49,7 +51,7 @@ class Config(ClassifierConfig):
         return self.built(device, "classifier.checkpoint")
 
     def built(self, device: "torch.device | str", key: str) -> "nn.Module":
-        """The same; errors about the checkpoint begin with the `key` of a recipe that names it."""
+        """Return what `build` does; errors about the checkpoint begin with `key`, the recipe's key that names it."""
         from fmrgen.classifiers.base import Classifier, Normalize
         from fmrgen.classifiers.networks.cifar import NETWORKS, renamed
         from fmrgen.weights.checkpoint import freeze, load_exactly, read_checkpoint

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# Keys of the section that do not change the answers.
 _HOW = ("requests", "timeout", "kept_hours", "rate", "max_queries")
 
-
-# Parameters that say what is asked. Any other one may be a key, whatever it is called, and is not stored.
+# Query parameters that are stored. Any other one may be a secret key, whatever it is called.
 _HARMLESS = (
     "api-version",
     "api_version",
@@ -33,8 +33,11 @@ _HARMLESS = (
 _PLAIN_VALUE = re.compile(r"[\w./-]{1,64}")
 
 
-def _is_address(text: str) -> str:
-    """Refuses an address that would carry a secret into provenance, reports and cards. Errors name no value of it."""
+def _check_address(text: str) -> str:
+    """Return `text`. Raises ValueError for an address that would carry a secret into provenance, reports and cards.
+
+    Errors show no value of its query.
+    """
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{without_queries(text)!r} must begin with http:// or https://")
     address = urlsplit(text)
@@ -73,7 +76,7 @@ class Config(ClassifierConfig):
     PLACES = ("url",)
 
     kind: str = "endpoint"
-    url: Annotated[str, AfterValidator(_is_address)]
+    url: Annotated[str, AfterValidator(_check_address)]
     top_k: int = Field(1000, ge=1, description="classes to ask for; one without a score gets next to no probability")
     requests: int = Field(8, ge=1, le=256, description="sent at once")
     batch: int = Field(
@@ -92,8 +95,10 @@ class Config(ClassifierConfig):
     @model_serializer(mode="wrap")
     def _without_how(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         tree: dict[str, Any] = serialize(self)
-        left_out = _HOW if info.context == FINGERPRINT else ()
-        return {key: value for key, value in tree.items() if key not in left_out}
+        if info.context == FINGERPRINT:
+            for key in _HOW:
+                tree.pop(key, None)
+        return tree
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.networks.endpoint_client import Answers, AskingOptions, EndpointClassifier

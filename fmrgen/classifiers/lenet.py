@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_MEAN, _STD = 0.1, 0.28  # of MNIST on its 32 px canvas
+# Of MNIST on its 32 px canvas.
+_MEAN = 0.1
+_STD = 0.28
 
 
 class Config(ClassifierConfig):
@@ -32,26 +34,28 @@ class Config(ClassifierConfig):
         network = lenet(self.num_classes, self.smooth)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        return freeze(
-            Classifier(network, Normalize([_MEAN] * 3, [_STD] * 3, size=32), self.class_names, self.channels), device
-        )
+        preprocess = Normalize([_MEAN] * 3, [_STD] * 3, size=32)
+        return freeze(Classifier(network, preprocess, self.class_names, self.channels), device)
 
 
 def lenet(num_classes: int, smooth: bool = False) -> "nn.Module":
-    """[B, 3, 32, 32] normalised → [B, num_classes]; about 62 thousand weights."""
+    """Return a network that takes normalised images [B, 3, 32, 32] to logits [B, num_classes]; 62 thousand weights.
+
+    A `smooth` one has no ties.
+    """
     from torch import nn
 
-    def bend() -> nn.Module:
+    def activation() -> nn.Module:
         return nn.Softplus(beta=5) if smooth else nn.ReLU()
 
     def pool() -> nn.Module:
         return nn.AvgPool2d(2) if smooth else nn.MaxPool2d(2)
 
     return nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 5), bend(), pool()),
-        nn.Sequential(nn.Conv2d(6, 16, 5), bend(), pool()),
+        nn.Sequential(nn.Conv2d(3, 6, 5), activation(), pool()),
+        nn.Sequential(nn.Conv2d(6, 16, 5), activation(), pool()),
         nn.Flatten(),
-        nn.Sequential(nn.Linear(400, 120), bend()),
-        nn.Sequential(nn.Linear(120, 84), bend()),
+        nn.Sequential(nn.Linear(400, 120), activation()),
+        nn.Sequential(nn.Linear(120, 84), activation()),
         nn.Linear(84, num_classes),
     )

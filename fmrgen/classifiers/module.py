@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _is_import_path(text: str) -> str:
+def _check_import_path(text: str) -> str:
+    """Return `text`. Raises ValueError unless it is package.module:Name."""
     if not re.fullmatch(r"[\w.]+:\w+", text):
         raise ValueError(f"{text!r} must be package.module:Name, as in my_models:Net")
     return text
@@ -30,7 +31,7 @@ class Config(ClassifierConfig):
     PLACES = ("checkpoint",)
 
     kind: str = "module"
-    target: Annotated[str, AfterValidator(_is_import_path)]
+    target: Annotated[str, AfterValidator(_check_import_path)]
     args: dict[str, Any] = Field({}, description="keyword arguments of the target")
     checkpoint: str | None = None
     mean: list[float] = Field([0.0, 0.0, 0.0], min_length=3, max_length=3)
@@ -48,7 +49,7 @@ class Config(ClassifierConfig):
             import_object(self.target)  # a typo is an error before anything else is loaded
         except UserError:
             raise
-        except (Exception, SystemExit):  # anyone's code; whoever builds it says what went wrong
+        except (Exception, SystemExit):  # the module may run any code; `build` reports what went wrong
             return
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
@@ -57,9 +58,10 @@ class Config(ClassifierConfig):
         from fmrgen.classifiers.base import Classifier, Normalize
         from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
-        target = import_object(self.target)
+        network = import_object(self.target)
         try:
-            network = target if isinstance(target, nn.Module) and not self.args else target(**self.args)
+            if self.args or not isinstance(network, nn.Module):
+                network = network(**self.args)
         except TypeError as error:
             raise UserError(f"classifier.args: {self.target} can't be called with {self.args}: {error}") from error
         if not isinstance(network, nn.Module):

@@ -40,7 +40,8 @@ class Config(ClassifierConfig):
             from fmrgen.classifiers.networks.onnx import DifferentiableOnnxNetwork, OnnxNetwork
 
             path = local_file(self.model, "classifier.model")
-            network: Any = (DifferentiableOnnxNetwork if self.gradients else OnnxNetwork)(path, device)
+            network_class: Any = DifferentiableOnnxNetwork if self.gradients else OnnxNetwork
+            network = network_class(path, device)
         except ImportError as error:
             raise UserError(
                 f"classifier: onnx needs the package {error.name}, which is not installed; pip install 'fmrgen[onnx]'"

@@ -31,7 +31,7 @@ class Config(ClassifierConfig):
 
         try:
             oracle = self.oracle.build(device)
-        except UserError as error:  # which speaks of the section `oracle`
+        except UserError as error:  # it names the section `oracle`
             raise UserError(f"classifier.{error}") from None
         if oracle.needs_originals:
             raise UserError(

@@ -1,4 +1,4 @@
-"""A classifier with another's gradient: one that has none of its own, and a relative that shows the way."""
+"""A classifier without gradients that takes those of another one, its surrogate."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +34,6 @@ class Config(ComponentConfig):
         for name in ("classifier", "surrogate"):
             try:
                 built.append(getattr(self, name).build(device))
-            except UserError as error:  # which speaks of the section `classifier`
+            except UserError as error:  # it names the section `classifier`
                 raise UserError(f"classifier.{name}: {error}") from None
         return WithGradientOf(*built).eval()

@@ -39,32 +39,32 @@ class Config(ClassifierConfig):
         from fmrgen.classifiers.base import Classifier, without_waiting
         from fmrgen.weights.checkpoint import freeze, load_checkpoint
 
-        if self.model.partition(".")[0] not in timm.list_models():
-            near = timm.list_models(f"*{self.model.partition('.')[0][:6]}*")[:3]
-            raise UserError(f"classifier.model: timm has no {self.model}; see timm.list_models(){_such_as(near)}")
+        architecture = self.model.partition(".")[0]
+        if architecture not in timm.list_models():
+            similar = timm.list_models(f"*{architecture[:6]}*")[:3]
+            such_as = f", such as {', '.join(similar)}" if similar else ""
+            raise UserError(f"classifier.model: timm has no {self.model}; see timm.list_models(){such_as}")
         pretrained = self.pretrained and self.checkpoint is None
         try:
             model = timm.create_model(self.model, pretrained=pretrained, **self.model_args)
         except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
-            of = f" of {self.model_args}" if self.model_args else ""
-            what = f"classifier.model: timm can't make {self.model}{of}"
-            raise UserError(f"{what}: {one_line(error)}") from None
+            arguments = f" of {self.model_args}" if self.model_args else ""
+            raise UserError(f"classifier.model: timm can't make {self.model}{arguments}: {one_line(error)}") from None
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)
         preprocess.transforms = without_waiting(preprocess.transforms)
-        is_trained = self.pretrained or self.checkpoint is not None
-        names = self.class_names or (_imagenet_names(model) if is_trained else None)
+        names = self.class_names or None
+        if names is None and (self.pretrained or self.checkpoint is not None):
+            names = _imagenet_names(model)
         return freeze(Classifier(model, preprocess, names, self.channels), device)
 
 
 def _imagenet_names(model: Any) -> list[str] | None:
-    """The names of a model's classes where they are as many as those of one of the ImageNets."""
+    """Return the names of a model's classes if it has as many as one of the ImageNets; else None."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(model)
-    return ImageNetInfo(subset).label_descriptions() if subset else None
-
-
-def _such_as(names: list[str]) -> str:
-    return f", such as {', '.join(names)}" if names else ""
+    if not subset:
+        return None
+    return ImageNetInfo(subset).label_descriptions()

@@ -36,17 +36,22 @@ class Config(ClassifierConfig):
         return freeze(Classifier(model, _Processor(processor), names, self.channels), device)
 
     def code_it_runs(self) -> list[str]:
-        return [f"that of {self.model} (trust_remote_code)"] if self.trust_remote_code else []
+        if not self.trust_remote_code:
+            return []
+        return [f"that of {self.model} (trust_remote_code)"]
 
 
 def _class_names(id2label: dict[int, str]) -> list[str] | None:
-    """The names in a model's config; None where they are only transformers' placeholders."""
-    names = [str(name) for _, name in sorted(id2label.items())]
-    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+    """Return the names in a model's config; None if they are only transformers' placeholders."""
+    names = [str(id2label[index]) for index in sorted(id2label)]
+    placeholders = [f"LABEL_{index}" for index in range(len(names))]
+    if names == placeholders:
+        return None
+    return names
 
 
 class _Processor:
-    """The image processor on a batch of float tensors; its torchvision backend keeps the gradient."""
+    """Applies an image processor to a batch of float tensors; its torchvision backend keeps the gradient."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -55,9 +60,10 @@ class _Processor:
     def __call__(self, images: "Tensor") -> "Tensor":
         import torch
 
-        if torch.compiler.is_compiling():  # which can't follow how a processor checks its arguments
-            of_processor = self.processor.valid_kwargs.__annotations__
-            settings = {name: getattr(self.processor, name, None) for name in of_processor} | self.settings
+        if torch.compiler.is_compiling():  # the compiler can't follow how a processor checks its arguments
+            setting_names = self.processor.valid_kwargs.__annotations__
+            settings = {name: getattr(self.processor, name, None) for name in setting_names}
+            settings |= self.settings
             pixels = self.processor._preprocess(list(images), **settings)["pixel_values"]
             return torch.stack(pixels) if isinstance(pixels, list) else pixels
         return self.processor(images=images, **self.settings)["pixel_values"]

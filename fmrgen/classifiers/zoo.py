@@ -1,4 +1,4 @@
-"""The paper's robust classifiers and others of published checkpoints, by their names."""
+"""Published checkpoints by name: the paper's robust classifiers and others."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,14 +17,21 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _BITBUCKET = "https://bitbucket.org/robert_geirhos/texture-vs-shape-pretrained-models/raw"
 _NOISE = "https://github.com/bethgelab/game-of-noise/releases/download/v1.0"
 _ROBUSTBENCH = "the model zoo of RobustBench (github.com/RobustBench/robustbench)"
-_CIFAR10 = (*("airplane", "automobile", "bird", "cat", "deer"), *("dog", "frog", "horse", "ship", "truck"))
+_CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 class Published(NamedTuple):
-    """A checkpoint that somebody published: where, in which file, for which network, under which licence.
+    """A published checkpoint.
 
-    The network is timm's, or if `is_cifar` one of kind `cifar`. Where there is no `address` the file has to be
-    downloaded by hand, from `found_at`.
+    Attributes:
+        file: name of its file.
+        address: where to download it; None if that has to be done by hand, from `found_at`.
+        licence: its licence.
+        found_at: where it was published.
+        network: timm's name of the network, or if `is_cifar` the model of kind `cifar`.
+        arguments: passed to `timm.create_model`.
+        preprocessing: timm's data config; if empty ImageNet's, 256 to 224 px.
+        is_cifar: whether the network is one of kind `cifar`.
     """
 
     file: str
@@ -33,7 +40,7 @@ class Published(NamedTuple):
     found_at: str = ""
     network: str = "resnet50"
     arguments: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
-    preprocessing: dict[str, Any] = {}  # noqa: RUF012 - of timm's data config; where empty ImageNet's, 256 to 224 px
+    preprocessing: dict[str, Any] = {}  # noqa: RUF012 - likewise
     is_cifar: bool = False
 
 
@@ -128,7 +135,7 @@ class Config(ClassifierConfig):
 
     @field_validator("model")
     @classmethod
-    def _is_known(cls, model: str) -> str:
+    def _check_model(cls, model: str) -> str:
         if model not in MODELS:
             raise ValueError(f"no model {model}; choose from {', '.join(MODELS)}")
         return model
@@ -138,11 +145,12 @@ class Config(ClassifierConfig):
             self._file(MODELS[self.model])
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        published, key = MODELS[self.model], "classifier.model"
+        published = MODELS[self.model]
+        key = "classifier.model"
         path = self._file(published)
         if published.is_cifar:
             section: dict[str, Any] = {"model": published.network, "checkpoint": str(path), **published.preprocessing}
-            section |= {"class_names": self.class_names or list(_CIFAR10), "channels": self.channels}
+            section |= {"class_names": self.class_names or _CIFAR10, "channels": self.channels}
             return cifar.Config.model_validate(section).built(device, key)
 
         import timm
@@ -159,6 +167,7 @@ class Config(ClassifierConfig):
         return freeze(Classifier(network, preprocess, names, self.channels), device)
 
     def _file(self, published: Published) -> Path:
+        """Return the checkpoint's file, downloaded if necessary. Raises UserError if it is not there."""
         from fmrgen.weights.download import downloaded
 
         if self.folder is not None:

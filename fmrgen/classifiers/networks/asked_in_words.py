@@ -10,13 +10,13 @@ from fmrgen.engine.interfaces import Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 
-_LEAST_PROBABILITY = 1e-30
+_LEAST_PROBABILITY = 1e-30  # so that every logarithm is finite
 
 
 class AskedInWords(nn.Module):
     """`forward` takes images [B, 3, H, W] in [0, 1] and returns logits [B, K] over the labels that it was given.
 
-    They are the oracle's own logits, with gradients, or of one without a gradient the logarithms of its probabilities.
+    They are the oracle's own logits, with gradients; for an oracle without gradients, the logs of its probabilities.
     """
 
     def __init__(self, oracle: Oracle) -> None:
@@ -27,7 +27,7 @@ class AskedInWords(nn.Module):
         self._labels: Labels | None = None
 
     def set_labels(self, labels: Labels) -> None:
-        """Raises UserError where the oracle can't tell two of them apart."""
+        """Set the labels to answer in. Raises UserError if the oracle can't tell two of them apart."""
         if labels == self._labels:
             return
         try:
@@ -42,7 +42,7 @@ class AskedInWords(nn.Module):
         if self._tells_logits:
             try:
                 return self.oracle.logits(images)
-            except UserError:  # it has none, or takes steps that have no gradient
+            except UserError:  # it has no logits, or takes steps without a gradient
                 self._tells_logits = False
         with torch.no_grad():
             probabilities = self.oracle.judge(on_byte_grid(images)).probabilities
@@ -50,7 +50,7 @@ class AskedInWords(nn.Module):
 
 
 def _networks_in(held: object) -> Iterator[nn.Module]:
-    """The modules in an oracle, and in those that it holds."""
+    """Yield the modules in an oracle, and in the oracles that it holds."""
     if isinstance(held, nn.Module):
         yield held
     elif isinstance(held, Oracle):

@@ -1,5 +1,7 @@
-"""Networks for 32 px images as kuangliu/pytorch-cifar has them (the paper's Table 6), and the wide ones of RobustBench:
-from timm's by small edits where those are equal, else made here."""
+"""Networks for 32 px images: those of kuangliu/pytorch-cifar (the paper's Table 6), and RobustBench's wide ones.
+
+Where timm has an equal network, it is timm's with small edits; the others are defined here.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -9,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, relu
 
-_RESIDUAL = (64, 128, 256, 512)
-_GROWTH, _DENSE_LAYERS = 32, (6, 12, 24, 16)
+_RESNET_WIDTH = 512  # channels of the last stage of ResNet-18
+# Of DenseNet-121.
+_DENSE_WIDTH = 64  # channels of the stem
+_GROWTH = 32  # channels that a layer adds
+_DENSE_LAYERS = (6, 12, 24, 16)  # in each block
+_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def resnet18(classes: int) -> nn.Module:
@@ -22,7 +28,7 @@ def resnet50(classes: int) -> nn.Module:
 
 
 def _resnet(name: str, classes: int) -> nn.Module:
-    """timm's, but that its stem keeps all 32×32 pixels."""
+    """Return timm's network with a stem that keeps all 32×32 pixels."""
     network = timm.create_model(name, num_classes=classes)
     network.conv1 = _stem(64)
     network.maxpool = nn.Identity()
@@ -34,7 +40,7 @@ def preactresnet18(classes: int) -> nn.Module:
     network.stem = nn.Sequential()
     network.stem.conv = _stem(64)
     network.norm = nn.Identity()
-    network.head.fc = nn.Conv2d(_RESIDUAL[-1], classes, 1)
+    network.head.fc = nn.Conv2d(_RESNET_WIDTH, classes, 1)
     return network
 
 
@@ -44,7 +50,7 @@ def vgg19(classes: int) -> nn.Module:
 
 
 def mobilenet(classes: int) -> nn.Module:
-    """MobileNet v1."""
+    """Return MobileNet v1."""
     network = timm.create_model("mobilenetv1_100", num_classes=classes, act_layer=nn.ReLU)
     network.conv_stem.stride = (1, 1)
     return network
@@ -53,7 +59,8 @@ def mobilenet(classes: int) -> nn.Module:
 def efficientnet_b0(classes: int) -> nn.Module:
     network = timm.create_model("efficientnet_b0", num_classes=classes)
     network.conv_stem.stride = (1, 1)
-    network.conv_head, network.bn2 = nn.Identity(), nn.Identity()
+    network.conv_head = nn.Identity()
+    network.bn2 = nn.Identity()
     network.classifier = nn.Linear(320, classes)
     return network
 
@@ -61,7 +68,8 @@ def efficientnet_b0(classes: int) -> nn.Module:
 def densenet121(classes: int) -> nn.Module:
     network = timm.create_model("densenet121", num_classes=classes)
     network.features.conv0 = _stem(64)
-    network.features.norm0, network.features.pool0 = nn.Identity(), nn.Identity()
+    network.features.norm0 = nn.Identity()
+    network.features.pool0 = nn.Identity()
     return network
 
 
@@ -82,74 +90,97 @@ def wide_resnet34_10(classes: int) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
-    made.__name__: made
-    for made in (
-        *(resnet18, resnet50, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla),
-        *(wide_resnet28_10, wide_resnet34_10),
-    )
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "preactresnet18": preactresnet18,
+    "vgg19": vgg19,
+    "googlenet": googlenet,
+    "densenet121": densenet121,
+    "mobilenet": mobilenet,
+    "efficientnet_b0": efficientnet_b0,
+    "simpledla": simpledla,
+    "wide_resnet28_10": wide_resnet28_10,
+    "wide_resnet34_10": wide_resnet34_10,
 }
 
 
 def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A state dict of pytorch-cifar under the names of `network`, whose tensors lie in the same order; any other one as
-    it is, for its names to be checked."""
-    own = network.state_dict()
+    """Return a state dict of pytorch-cifar under the names of `network`, whose tensors are in the same order.
+
+    Any other state dict is returned as it is, for its names to be checked.
+    """
+    network_state = network.state_dict()
     used = {name: tensor for name, tensor in state.items() if not _is_unused(name, state)}
-    if own.keys() == used.keys():
+    if network_state.keys() == used.keys():
         return used
-    if len(used) != len(own):
+    if len(used) != len(network_state):
         return state
-    if "stages.0.blocks.0.norm1.weight" in own:
-        used = _shortcuts_first(used)
-    answer = dict(zip(own, used.values(), strict=True))
-    if "features.denseblock1.denselayer1.norm1.weight" in own:
-        answer = _in_timms_order(answer)
-    # The head of ResNetV2 is a convolution in timm.
-    flat = [name for name, tensor in answer.items() if tensor.ndim == 2 and own[name].ndim == 4]
-    return {**answer, **{name: answer[name][:, :, None, None] for name in flat}}
+    if "stages.0.blocks.0.norm1.weight" in network_state:
+        used = _with_shortcuts_first(used)
+    answer = dict(zip(network_state, used.values(), strict=True))
+    if "features.denseblock1.denselayer1.norm1.weight" in network_state:
+        answer = _in_timm_order(answer)
+    for name, tensor in answer.items():
+        if tensor.ndim == 2 and network_state[name].ndim == 4:  # the head of ResNetV2 is a convolution in timm
+            answer[name] = tensor[:, :, None, None]
+    return answer
 
 
 def _is_unused(name: str, state: Mapping[str, Tensor]) -> bool:
-    """What nothing goes through: a second first block of RobustBench's wide networks, the first expansion of
-    EfficientNet-B0."""
+    """Return whether no image passes through a tensor.
+
+    RobustBench's wide networks have a second first block, and EfficientNet-B0 a first expansion, that are not used.
+    """
     if name.startswith("sub_block1."):
         return "block1.layer.0.conv1.weight" in state
     return "layers.0.conv3.weight" in state and name.startswith(("layers.0.conv1.", "layers.0.bn1."))
 
 
-def _shortcuts_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """In timm's ResNetV2 the shortcut of a block comes before the rest of it."""
-    places = {name: ".".join(name.split(".")[:2]) for name in state}  # layer and block
-    ranks = {place: rank for rank, place in enumerate(dict.fromkeys(places.values()))}
-    return dict(sorted(state.items(), key=lambda entry: (ranks[places[entry[0]]], "shortcut" not in entry[0])))
+def _with_shortcuts_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict in the order of timm's ResNetV2: the shortcut of a block comes before the rest of it."""
+    blocks: dict[str, list[str]] = {}
+    for name in state:
+        layer_and_block = ".".join(name.split(".")[:2])
+        blocks.setdefault(layer_and_block, []).append(name)
+    ordered = {}
+    for names in blocks.values():
+        for name in sorted(names, key=lambda name: "shortcut" not in name):
+            ordered[name] = state[name]
+    return ordered
 
 
-def _in_timms_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DenseNet's channels: there what is new comes first, in timm it comes last."""
-    answer, width = dict(state), 64
+def _in_timm_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return DenseNet's tensors with their channels in timm's order: new ones come last, in pytorch-cifar first."""
+    answer = dict(state)
+    width = _DENSE_WIDTH
     for block, layers in enumerate(_DENSE_LAYERS, 1):
         for layer in range(layers):
-            place = f"features.denseblock{block}.denselayer{layer + 1}"
-            order = _order(width, layer)
-            for kind in ("weight", "bias", "running_mean", "running_var"):
-                answer[f"{place}.norm1.{kind}"] = state[f"{place}.norm1.{kind}"][order]
-            answer[f"{place}.conv1.weight"] = state[f"{place}.conv1.weight"][:, order]
-        order = _order(width, layers)
-        last = block == len(_DENSE_LAYERS)
-        place = "features.norm5" if last else f"features.transition{block}.norm"
-        for kind in ("weight", "bias", "running_mean", "running_var"):
-            answer[f"{place}.{kind}"] = state[f"{place}.{kind}"][order]
-        after = "classifier.weight" if last else f"features.transition{block}.conv.weight"
-        answer[after] = state[after][:, order]
+            prefix = f"features.denseblock{block}.denselayer{layer + 1}"
+            order = _timm_channels(width, layer)
+            for name in _NORM_TENSORS:
+                answer[f"{prefix}.norm1.{name}"] = state[f"{prefix}.norm1.{name}"][order]
+            answer[f"{prefix}.conv1.weight"] = state[f"{prefix}.conv1.weight"][:, order]
+        if block < len(_DENSE_LAYERS):
+            norm = f"features.transition{block}.norm"
+            next_weight = f"features.transition{block}.conv.weight"
+        else:
+            norm = "features.norm5"
+            next_weight = "classifier.weight"
+        order = _timm_channels(width, layers)
+        for name in _NORM_TENSORS:
+            answer[f"{norm}.{name}"] = state[f"{norm}.{name}"][order]
+        answer[next_weight] = state[next_weight][:, order]
         width = (width + layers * _GROWTH) // 2
     return answer
 
 
-def _order(width: int, added: int) -> list[int]:
-    """Where each of timm's channels lies there, after so many layers have added theirs to the first `width`."""
-    old = list(range(added * _GROWTH, added * _GROWTH + width))
-    new = [(added - 1 - layer) * _GROWTH + channel for layer in range(added) for channel in range(_GROWTH)]
-    return old + new
+def _timm_channels(width: int, layers: int) -> list[int]:
+    """Return the place in pytorch-cifar of each of timm's channels, after so many layers have added to `width`."""
+    channels = list(range(layers * _GROWTH, layers * _GROWTH + width))
+    for layer in range(layers):
+        start = (layers - 1 - layer) * _GROWTH
+        channels += range(start, start + _GROWTH)
+    return channels
 
 
 def _stem(width: int) -> nn.Conv2d:
@@ -166,11 +197,23 @@ def _active(inputs: int, outputs: int, kernel: int = 1, bias: bool = False) -> l
 
 
 class _Inception(nn.Module):
-    def __init__(self, inputs: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int) -> None:
+    """Four branches side by side: convolutions of 1, of 3 and of 5 pixels, and pooling.
+
+    Args:
+        inputs: channels of the input.
+        width_1: channels of the branch of 1 pixel.
+        widths_3: channels of the branch of 3 pixels, before and after.
+        widths_5: likewise of 5 pixels.
+        pooled: channels of the pooled branch.
+    """
+
+    def __init__(
+        self, inputs: int, width_1: int, widths_3: tuple[int, int], widths_5: tuple[int, int], pooled: int
+    ) -> None:
         super().__init__()
-        self.b1 = nn.Sequential(*_active(inputs, one, bias=True))
-        self.b2 = nn.Sequential(*_active(inputs, three[0], bias=True), *_active(*three, 3, bias=True))
-        narrow, wide = five  # two convolutions of 3 see what one of 5 does
+        self.b1 = nn.Sequential(*_active(inputs, width_1, bias=True))
+        self.b2 = nn.Sequential(*_active(inputs, widths_3[0], bias=True), *_active(*widths_3, 3, bias=True))
+        narrow, wide = widths_5  # two convolutions of 3 pixels see as much as one of 5
         self.b3 = nn.Sequential(
             *_active(inputs, narrow, bias=True),
             *_active(narrow, wide, 3, bias=True),
@@ -210,8 +253,9 @@ class _Basic(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = _normed(inputs, outputs, 3, stride)
         self.conv2, self.bn2 = _normed(outputs, outputs, 3)
-        changes = stride != 1 or inputs != outputs
-        self.shortcut = nn.Sequential(*_normed(inputs, outputs, 1, stride) if changes else [])
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(*_normed(inputs, outputs, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
@@ -228,16 +272,19 @@ class _Root(nn.Module):
 
 
 class _Tree(nn.Module):
-    """Two halves one after the other, and what joins them (Yu et al. 2018, simplified)."""
+    """Two halves one after the other, and a root that joins them (Yu et al. 2018, simplified)."""
 
     def __init__(self, inputs: int, outputs: int, levels: int, stride: int) -> None:
         super().__init__()
         self.root = _Root(outputs)
-
-        def half(width: int, stride: int) -> nn.Module:
-            return _Basic(width, outputs, stride) if levels == 1 else _Tree(width, outputs, levels - 1, stride)
-
-        self.left_tree, self.right_tree = half(inputs, stride), half(outputs, 1)
+        self.left_tree: nn.Module
+        self.right_tree: nn.Module
+        if levels == 1:
+            self.left_tree = _Basic(inputs, outputs, stride)
+            self.right_tree = _Basic(outputs, outputs, 1)
+        else:
+            self.left_tree = _Tree(inputs, outputs, levels - 1, stride)
+            self.right_tree = _Tree(outputs, outputs, levels - 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         left = self.left_tree(x)
@@ -269,14 +316,14 @@ class _WideResNet(nn.Module):
 
     def __init__(self, depth: int, widening: int, classes: int) -> None:
         super().__init__()
-        narrow, *widths = 16, 16 * widening, 32 * widening, 64 * widening
-        self.conv1 = _stem(narrow)
-        self.block1, self.block2, self.block3 = (
-            _wide_group(inputs, width, (depth - 4) // 6, stride)
-            for inputs, width, stride in zip((narrow, *widths), widths, (1, 2, 2), strict=False)
-        )
-        self.bn1 = nn.BatchNorm2d(widths[-1])
-        self.fc = nn.Linear(widths[-1], classes)
+        width = 16 * widening
+        blocks = (depth - 4) // 6  # of each of the three groups
+        self.conv1 = _stem(16)
+        self.block1 = _wide_group(16, width, blocks, stride=1)
+        self.block2 = _wide_group(width, 2 * width, blocks, stride=2)
+        self.block3 = _wide_group(2 * width, 4 * width, blocks, stride=2)
+        self.bn1 = nn.BatchNorm2d(4 * width)
+        self.fc = nn.Linear(4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         values = self.block3(self.block2(self.block1(self.conv1(images))))
@@ -285,8 +332,10 @@ class _WideResNet(nn.Module):
 
 
 def _wide_group(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    made = [_WideBlock(inputs, width, stride), *(_WideBlock(width, width) for _ in range(blocks - 1))]
-    return nn.Sequential(OrderedDict(layer=nn.Sequential(*made)))
+    layer = nn.Sequential(_WideBlock(inputs, width, stride))
+    for _ in range(blocks - 1):
+        layer.append(_WideBlock(width, width))
+    return nn.Sequential(OrderedDict(layer=layer))
 
 
 class _WideBlock(nn.Module):
@@ -296,11 +345,12 @@ class _WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        changes = inputs != outputs
-        self.convShortcut: nn.Module | None = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else None
+        self.convShortcut: nn.Module | None = None
+        if inputs != outputs:
+            self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, values: Tensor) -> Tensor:
         active = relu(self.bn1(values))
         shortcut = values if self.convShortcut is None else self.convShortcut(active)
-        found: Tensor = self.conv2(relu(self.bn2(self.conv1(active)))) + shortcut
-        return found
+        outputs: Tensor = self.conv2(relu(self.bn2(self.conv1(active)))) + shortcut
+        return outputs

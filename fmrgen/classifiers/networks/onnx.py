@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import sha256_of
 
-# How a tensor of an ONNX file says where its bytes lie: an entry of a map, key `location`, before its value.
+# Precedes the name of the file that holds the bytes of a tensor: an entry of a map, key `location`, before its value.
 _LOCATION = re.compile(rb"\n\x08location\x12")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_LATEST_OPSET = 17  # of which onnx2torch knows all that networks are mostly made of
-_OF_A_BATCH = b"DynamicQuantizeLinear"  # an operator whose scale is that of all images that come together
-_ROUNDING = 1e-3  # of the largest logit
-_COMPARED = 256  # images that the file is asked about, too
+_LATEST_OPSET = 17  # onnx2torch knows nearly all of its operators
+_BATCH_OPERATOR = b"DynamicQuantizeLinear"  # its scale depends on all images of a batch
+_ROUNDING = 1e-3  # as a share of the largest logit
+_COMPARED = 256  # the first images, on which both networks are run
+_DEFAULT_SIDE = 224  # pixels of the noise, if the file takes any size
 
 
 class OnnxNetwork(nn.Module):
     """`forward` takes [B, 3, H, W] and returns logits [B, K], float32; `size` is the height of its input, if fixed.
 
-    Its one buffer is a sha256 over the file and those beside it that hold its weights, which identifies it.
+    Its only buffer, the sha256 of the file and of its external data, identifies the network.
     """
 
     digest: Tensor
@@ -43,16 +44,15 @@ class OnnxNetwork(nn.Module):
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
-            listed = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+            listed = ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in inputs)
             raise UserError(f"classifier.model: takes {listed}; it must take floats [B, 3, H, W] or [B, H, W, 3] alone")
         self._input = inputs[0].name
         self._type = _TYPES[inputs[0].type]
         shape = inputs[0].shape
         self._channels_last = shape[3] == 3 and shape[1] != 3
-        self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
-        self._together = 1 if _has(path, _OF_A_BATCH) else self._batch
-        height = shape[1 if self._channels_last else 2]
-        self.size = height if isinstance(height, int) and height > 0 else None
+        self._batch = _fixed_size(shape[0])
+        self._together = 1 if _contains(path, _BATCH_OPERATOR) else self._batch
+        self.size = _fixed_size(shape[1] if self._channels_last else shape[2])
         self.register_buffer("digest", torch.frombuffer(bytearray.fromhex(_digest(path)), dtype=torch.uint8))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,23 +60,27 @@ class OnnxNetwork(nn.Module):
         if self._channels_last:
             pixels = pixels.transpose(0, 2, 3, 1)
         step = self._together or len(pixels)
-        parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
-        return torch.from_numpy(np.concatenate(parts)).to(images.device)
+        logits = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        return torch.from_numpy(np.concatenate(logits)).to(images.device)
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
-        """A batch of the size that the file wants, or the last one, filled up to it."""
-        missing = 0 if self._batch is None else self._batch - len(pixels)
-        filled = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), pixels.dtype)]) if missing else pixels
-        logits: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(filled)})[0]
-        return logits[: len(pixels)].astype(np.float32)
+        """Return the logits [B, K] of a batch. It is filled up with zeros if the file takes only larger ones."""
+        count = len(pixels)
+        if self._batch is not None and count != self._batch:
+            padding = np.zeros((self._batch - count, *pixels.shape[1:]), pixels.dtype)
+            pixels = np.concatenate([pixels, padding])
+        logits: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(pixels)})[0]
+        return logits[:count].astype(np.float32)
 
 
 class DifferentiableOnnxNetwork(OnnxNetwork):
     """The same network rebuilt in torch, so that gradients reach the images.
 
-    Its outputs are compared with the file's, on noise when it is built and on the first images that it is asked about:
-    what is equal on noise may be another network on photographs. Raises UserError where onnx2torch does not know one of
-    its operators, or where outputs differ.
+    Its outputs are compared with the file's: on noise when it is built, and on the first images that it gets, since
+    networks that agree on noise may differ on photographs.
+
+    Raises:
+        UserError: onnx2torch does not know one of its operators, or outputs differ.
     """
 
     derived = ("_to_compare",)
@@ -85,7 +89,7 @@ class DifferentiableOnnxNetwork(OnnxNetwork):
         super().__init__(path, device)
         try:
             self.network = _converted(path).to(device).eval().requires_grad_(False)
-        except Exception as error:  # the libraries fail in as many ways as there are operators
+        except Exception as error:  # each operator can fail in its own way
             raise UserError(
                 f"classifier.gradients: {path.name} can't be rebuilt in torch ({one_line(error)}); export it with "
                 f"opset_version={_LATEST_OPSET}, or give the network itself (kind: module)"
@@ -95,7 +99,10 @@ class DifferentiableOnnxNetwork(OnnxNetwork):
         self._to_compare = _COMPARED
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images.permute(0, 2, 3, 1) if self._channels_last else images)
+        inputs = images
+        if self._channels_last:
+            inputs = images.permute(0, 2, 3, 1)
+        logits: Tensor = self.network(inputs)
         if self._to_compare > 0 and not torch.compiler.is_compiling():
             self._to_compare -= len(images)
             _check_equal(logits.detach().cpu(), super().forward(images))
@@ -103,32 +110,43 @@ class DifferentiableOnnxNetwork(OnnxNetwork):
 
     @torch.no_grad()
     def _compare(self, device: "torch.device | str") -> None:
-        side = self.size or 224
-        for images in torch.randn((4, 3, side, side), generator=torch.Generator().manual_seed(0)).split([1, 3]):
+        """Compare the outputs on noise, one image and three. Raises UserError if they differ."""
+        side = self.size or _DEFAULT_SIDE
+        noise = torch.randn((4, 3, side, side), generator=torch.Generator().manual_seed(0))
+        for images in noise.split([1, 3]):
             expected = super().forward(images)
             try:
-                found = self.forward(images.to(device)).cpu()
+                logits = self.forward(images.to(device)).cpu()
             except Exception as error:
                 raise UserError(
                     f"classifier.gradients: rebuilt in torch it fails on {len(images)} images of {side} px "
                     f"({one_line(error)}); export it for any number of images"
                 ) from None
-            _check_equal(found, expected)
+            _check_equal(logits, expected)
 
 
-def _check_equal(rebuilt: Tensor, expected: Tensor) -> None:
-    """Raises UserError where the logits of the rebuilt network are not those `expected`."""
-    apart = float((rebuilt - expected.cpu()).abs().max() / expected.abs().max().clamp(min=1e-6))
-    if not apart <= _ROUNDING:
+def _fixed_size(dimension: object) -> int | None:
+    """Return the size of a dimension; None if the file takes any."""
+    if isinstance(dimension, int) and dimension > 0:
+        return dimension
+    return None
+
+
+def _check_equal(logits: Tensor, expected: Tensor) -> None:
+    """Raise UserError if the logits of the rebuilt network are not the `expected` ones."""
+    difference = float((logits - expected.cpu()).abs().max() / expected.abs().max().clamp(min=1e-6))
+    if not difference <= _ROUNDING:  # also if it is NaN
         raise UserError(
-            f"classifier.gradients: rebuilt in torch it says something else than the file does, by {apart:.1%} of the "
-            "largest logit; give the network itself (kind: module)"
+            f"classifier.gradients: rebuilt in torch it says something else than the file does, by {difference:.1%} of "
+            "the largest logit; give the network itself (kind: module)"
         )
 
 
 def _converted(path: Path) -> Any:
-    """What onnx2torch makes of a file: simplified first by onnxruntime, whose folded constants are all that it knows,
-    and in words of an older standard."""
+    """Return the network that onnx2torch makes of a file.
+
+    onnxruntime simplifies it first, since onnx2torch needs its constants folded; a newer opset is converted.
+    """
     import onnx
     from onnx import version_converter
     from onnx2torch import convert
@@ -141,31 +159,40 @@ def _converted(path: Path) -> Any:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         model = onnx.load(options.optimized_model_filepath)
     for node in model.graph.node:
-        for attribute in [one for one in node.attribute if one.name == "allowzero"]:  # of shapes that have no zero
-            node.attribute.remove(attribute)
-    if max(used.version for used in model.opset_import if used.domain in ("", "ai.onnx")) > _LATEST_OPSET:
+        for attribute in list(node.attribute):
+            if attribute.name == "allowzero":  # of shapes that have no zero
+                node.attribute.remove(attribute)
+    versions = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
+    if max(versions) > _LATEST_OPSET:
         model = version_converter.convert_version(model, _LATEST_OPSET)
     return convert(model)
 
 
-def _has(path: Path, word: bytes) -> bool:
-    """Whether a file contains a word; of an ONNX file, whether it has an operator."""
+def _contains(path: Path, word: bytes) -> bool:
+    """Return whether a file contains a word: an ONNX file contains the names of its operators."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(word) >= 0
 
 
 def _digest(path: Path) -> str:
-    """The sha256 of a model: of its file alone, or over the digests of that and of its external data."""
+    """Return the sha256 of a model: of its file, or over the digests of that and of its external data."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        names = {_text_at(content, found.end()) for found in _LOCATION.finditer(content)}
-    others = [sha256_of(path.parent / name) for name in sorted(names) if (path.parent / name).is_file()]
-    return hashlib.sha256("".join([sha256_of(path), *others]).encode()).hexdigest() if others else sha256_of(path)
+        names = {_text_at(content, match.end()) for match in _LOCATION.finditer(content)}
+    digests = [sha256_of(path)]
+    for name in sorted(names):
+        if (path.parent / name).is_file():
+            digests.append(sha256_of(path.parent / name))
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _text_at(content: mmap.mmap, start: int) -> str:
-    """The text of a protobuf field: its length, seven bits to a byte, and so many bytes."""
+    """Return the text of a protobuf field: its length as a varint, seven bits to a byte, and so many bytes."""
     length = shift = 0
-    while content[start] >= 128:
-        length, shift, start = length | (content[start] & 127) << shift, shift + 7, start + 1
+    while content[start] >= 128:  # the highest bit says that another byte follows
+        length |= (content[start] & 127) << shift
+        shift += 7
+        start += 1
     length |= content[start] << shift
     return content[start + 1 : start + 1 + length].decode(errors="replace")

@@ -13,10 +13,10 @@ from fmrgen.weights.digest import weights_sha256
 
 
 class WithGradientOf(nn.Module):
-    """`forward` returns what `classifier` says of images [B, 3, H, W], logits [B, K]; a gradient with respect to these
-    reaches the images through `surrogate`.
+    """`forward` takes images [B, 3, H, W] and returns the logits [B, K] of `classifier`.
 
-    The weights are those of `classifier` alone, which is what is tested; `surrogate_sha256` is of the other's.
+    A gradient with respect to these reaches the images through `surrogate`. The weights are those of `classifier`
+    alone, which is what is tested; `surrogate_sha256` is the digest of the surrogate's.
     """
 
     def __init__(self, classifier: nn.Module, surrogate: nn.Module) -> None:
@@ -28,19 +28,22 @@ class WithGradientOf(nn.Module):
     @property
     def class_names(self) -> list[str] | None:
         names = getattr(self.classifier, "class_names", None)
-        return None if names is None else list(names)
+        if names is None:
+            return None
+        return list(names)
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             answers: Tensor = self.classifier(images.detach())
         if not (torch.is_grad_enabled() and images.requires_grad):
             return answers
-        found: Tensor = _Answers.apply(self._guide(images, answers.shape[1], self.class_names), answers)
-        return found
+        guide_logits = self._guide(images, answers.shape[1], self.class_names)
+        logits: Tensor = _Answers.apply(guide_logits, answers)
+        return logits
 
 
 class _Answers(torch.autograd.Function):
-    """The answers, exactly; their gradient is handed to the guide's logits, of the same shape."""
+    """Returns the answers exactly, and passes their gradient to the guide's logits, of the same shape."""
 
     @staticmethod
     def forward(ctx: Any, guide: Tensor, answers: Tensor) -> Tensor:
@@ -52,7 +55,10 @@ class _Answers(torch.autograd.Function):
 
 
 def _guide_of(surrogate: nn.Module) -> Callable[[Tensor, int, list[str] | None], Tensor]:
-    """The surrogate's logits in the classes of another network; a function, so that its weights are no part of that."""
+    """Return a function to the surrogate's logits in the classes of another network.
+
+    It is a function so that the surrogate's weights do not count as that network's.
+    """
     fitted: list[nn.Module] = []
 
     def guide(images: Tensor, outputs: int, names: list[str] | None) -> Tensor:
@@ -66,9 +72,11 @@ def _guide_of(surrogate: nn.Module) -> Callable[[Tensor, int, list[str] | None],
 
 @torch.no_grad()
 def _fitted(surrogate: nn.Module, image: Tensor, outputs: int, names: list[str] | None) -> nn.Module:
-    what = "classifier.surrogate"
+    """Return the surrogate with outputs in the order of `names`. Raises UserError if it has another number of them."""
+    section = "classifier.surrogate"
     if names is not None and getattr(surrogate, "class_names", None) is not None:
-        surrogate = answer_in_labels(surrogate, Labels(tuple(names)), image, what).eval()
-    if (found := surrogate(image).shape[1]) != outputs:
-        raise UserError(f"{what}: has {found} outputs, and the classifier {outputs}")
+        surrogate = answer_in_labels(surrogate, Labels(tuple(names)), image, section).eval()
+    surrogate_outputs = surrogate(image).shape[1]
+    if surrogate_outputs != outputs:
+        raise UserError(f"{section}: has {surrogate_outputs} outputs, and the classifier {outputs}")
     return surrogate
