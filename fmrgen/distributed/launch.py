@@ -21,16 +21,15 @@ _LONGEST_WAIT = timedelta(hours=12)  # for the last process to come, and in an e
 
 
 def start_processes() -> Accelerator:
-    """An Accelerator on the GPUs where there are any, else on the CPU, with the cores of the machine shared out
-    among the processes that a launcher started on it.
+    """Return an Accelerator (GPU if available, else CPU), and split the CPU cores between the machine's processes.
 
-    Raises UserError where the processes that were launched don't see each other.
+    Raises UserError if the launched processes don't see each other.
     """
     adopt_scheduler()
     gpu = torch.cuda.is_available()
     options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
     try:
-        # The launched precision is for `launched_precision` to say: accelerate's own is of models that it prepares.
+        # accelerate's own precision is for models that it prepares; `launched_precision` tells the launched one.
         with _rank_among(torch.cuda.device_count()):
             accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
@@ -51,7 +50,10 @@ def start_processes() -> Accelerator:
 
 @contextmanager
 def _rank_among(gpus: int) -> Iterator[None]:
-    """Accelerate takes the GPU of its local rank; a scheduler that gives each task one shows it no others."""
+    """Bring LOCAL_RANK into the range of the visible GPUs: accelerate takes the GPU of that number.
+
+    A scheduler that gives each task one GPU hides all others from it.
+    """
     rank = os.environ.get("LOCAL_RANK", "0")
     if not 0 < gpus <= int(rank):
         yield
@@ -64,23 +66,31 @@ def _rank_among(gpus: int) -> Iterator[None]:
 
 
 def _share_cores(gpu: bool) -> None:
-    """Launchers leave one thread to each process, however many cores there are; without one, that is the caller's."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not gpu and (here > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ):
-        torch.set_num_threads(max(1, usable_cores() // here))
+    """Set the threads of this process to its share of the cores, if a launcher started it to work on the CPU.
+
+    Launchers leave one thread to each process, however many cores there are. Without a launcher, the number of threads
+    is the caller's choice.
+    """
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not gpu and (local_processes > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ):
+        torch.set_num_threads(max(1, usable_cores() // local_processes))
 
 
 def usable_cores() -> int:
-    """Those of the machine that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of the machine's cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def start_process() -> torch.device:
-    """The device of this process, started by a launcher or alone: the GPU of its rank, or the CPU with its share of the
-    cores.
+    """Return the device of this process, started by a launcher or alone.
+
+    It is the GPU of its rank, or the CPU with its share of the cores.
     """
     adopt_scheduler()
-    gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    gpus = torch.cuda.device_count()
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
     _share_cores(bool(gpus))
     if not gpus:
         return torch.device("cpu")
@@ -96,56 +106,70 @@ class Sharing(Protocol):
     size: int
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's `value`, on every process."""
+        """Return every process's `value`, by rank, on every process."""
 
 
 class Alone:
-    """A process that shares nothing with others."""
+    """A process that works alone."""
 
     rank, size = 0, 1
 
     def gather(self, value: Any) -> list[Any]:
-        """Its own `value`."""
+        """Return a list of this process's `value` alone."""
         return [value]
 
 
 def together(sharing: Sharing, work: Callable[[], Result]) -> Result:
-    """What `work` returns, where it does on every process. Raises UserError on all where it raises one on any: none
-    waits for another that has given up."""
-    found, why = None, None
+    """Return the result of `work`, if it succeeds on every process.
+
+    Raises UserError on every process if it raises one on any, so that no process waits for one that has given up.
+    """
+    result, message = None, None
     try:
-        found = work()
+        result = work()
     except UserError as error:
-        why = str(error)
-    if (first := next(filter(None, sharing.gather(why)), None)) is not None:
-        raise UserError(first)
-    return cast(Result, found)
+        message = str(error)
+    for other_message in sharing.gather(message):
+        if other_message:
+            raise UserError(other_message)
+    return cast(Result, result)
 
 
 class Processes:
-    """All processes of an evaluation or a training, which come together to share what they found.
+    """All processes of an evaluation or a training, which share their results.
 
-    `rank` is this one's number, of `size`.
+    Attributes:
+        rank: this process's number.
+        size: number of processes.
+        device: of this process.
+        is_first: whether it is the first of all.
+        is_first_here: whether it is the first of its machine.
     """
 
     def __init__(self) -> None:
         accelerator = start_processes()
-        self.rank, self.size, self.device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self.rank = accelerator.process_index
+        self.size = accelerator.num_processes
+        self.device = accelerator.device
         self.is_first = accelerator.is_main_process
-        self._rank_here = int(os.environ.get("LOCAL_RANK", "0"))
-        self.is_first_here = self._rank_here == 0
+        self._local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.is_first_here = self._local_rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's `value`, whatever can be pickled, on every process. Raises UserError where one is gone."""
+        """Return every process's `value`, by rank, on every process. Raises UserError if a process is gone.
+
+        Values can be anything that can be pickled.
+        """
         with self._together():
             return gather_object([value])
 
     def of_first_here(self, value: Any) -> Any:
-        """The `value` that the first process of this machine has. Raises UserError as `gather` does."""
-        return self.gather(value if self.is_first_here else None)[self.rank - self._rank_here]
+        """Return the `value` of the first process of this machine. Raises UserError as `gather` does."""
+        values = self.gather(value if self.is_first_here else None)
+        return values[self.rank - self._local_rank]
 
     def average_gradients(self, network: torch.nn.Module) -> None:
-        """Averages the gradients of a network over all processes, as one message. Raises UserError as `gather` does."""
+        """Average the gradients of a network over all processes, in one message. Raises UserError as `gather` does."""
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         if self.size == 1 or not gradients:
             return
@@ -153,27 +177,28 @@ class Processes:
         with self._together():
             torch.distributed.all_reduce(flat)
         flat /= self.size
-        for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(values.view_as(gradient))
+        averages = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, average in zip(gradients, averages, strict=True):
+            gradient.copy_(average.view_as(gradient))
 
     def share(self, *tensors: torch.Tensor) -> None:
-        """Gives all processes the first one's values. Raises UserError as `gather` does."""
+        """Copy the first process's values into the tensors of all others. Raises UserError as `gather` does."""
         if self.size > 1:
             with self._together():
                 for tensor in tensors:
                     torch.distributed.broadcast(tensor, 0)
 
     def all_agree(self, holds: torch.Tensor) -> bool:
-        """Whether a bool holds on every process. Raises UserError as `gather` does."""
-        found = holds.detach().float().clone()
+        """Return whether the bool `holds` is true on every process. Raises UserError as `gather` does."""
+        minimum = holds.detach().float().clone()
         if self.size > 1:
             with self._together():
-                torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN)
-        return bool(found)
+                torch.distributed.all_reduce(minimum, torch.distributed.ReduceOp.MIN)
+        return bool(minimum)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """Around what all processes do together: a line where one is gone."""
+        """Turn the failure of a collective operation into a UserError: another process is gone."""
         try:
             yield
         except (RuntimeError, DistError) as error:
@@ -186,7 +211,7 @@ class Processes:
 
 @contextmanager
 def errors_of_one_process() -> Iterator[None]:
-    """Around what one process does alone: its mistakes are its own, and it tells them itself."""
+    """Mark the UserErrors of work that one process does alone, so that it reports them itself."""
     try:
         yield
     except UserError as error:
@@ -195,35 +220,42 @@ def errors_of_one_process() -> Iterator[None]:
 
 
 def launched_precision() -> Literal["bf16"] | None:
-    """The precision that `accelerate launch --mixed_precision` asks for; None where it asks for none.
+    """Return the precision of `accelerate launch --mixed_precision`; None for full precision.
 
     Raises UserError for one that does not suffice.
     """
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if asked == "bf16":
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision == "bf16":
         return "bf16"
-    if asked != "no":
-        raise UserError(f"--mixed_precision {asked}: not precise enough for these gradients; launch with bf16 or no")
+    if precision != "no":
+        raise UserError(
+            f"--mixed_precision {precision}: not precise enough for these gradients; launch with bf16 or no"
+        )
     return None
 
 
 def _leave() -> None:
-    """Ends the talk between processes: its threads would now and then abort an interpreter that ends before them."""
+    """End the process group. Its threads would sometimes abort an interpreter that ends before them."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the device's type."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """Return the GPU's name, or the type of another device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return device.type
 
 
 def check_same_on_all(loaded: list[dict[str, Any]]) -> None:
-    """Raises UserError, on every process, where they did not load the same things: their rows must not be mixed."""
+    """Raise UserError unless all processes loaded the same things: rows of different models must not be mixed.
+
+    `loaded` has one entry for each process, by rank: digests, or anything that compares, by name.
+    """
     for name, value in loaded[0].items():
-        unlike = [process for process, other in enumerate(loaded) if other[name] != value]
-        if unlike:
-            raise UserError(
-                f"process {unlike[0]} loaded other {name} than process 0; give every node the same recipe and "
-                "files, and a classifier with a checkpoint"
-            )
+        for process, values in enumerate(loaded):
+            if values[name] != value:
+                raise UserError(
+                    f"process {process} loaded other {name} than process 0; give every node the same recipe and "
+                    "files, and a classifier with a checkpoint"
+                )

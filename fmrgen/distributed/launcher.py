@@ -1,4 +1,4 @@
-"""Starting several processes of a command, by accelerate's own launcher."""
+"""Starts several processes of a command, with accelerate's own launcher."""
 
 import logging
 import os
@@ -8,29 +8,37 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from fmrgen.errors import UserError
 
 OPTION = "--num-processes"
-LAUNCHER = "FMRGEN_LAUNCHER"  # the number of the process that started this one among others
-_LOOK = 1.0  # seconds between two looks whether it is still there
+LAUNCHER = "FMRGEN_LAUNCHER"  # environment variable: the pid of the launcher that started this process
+_CHECK_INTERVAL = 1.0  # seconds between two checks whether the launcher is alive
 
 
 def start_again(processes: int, arguments: Sequence[str]) -> int:
-    """Runs the command `arguments` on so many processes of this machine, and returns the exit status.
+    """Run a command on several processes of this machine, on GPUs if there are any, and return the exit status.
 
-    On GPUs where there are any, else on the CPU. They say themselves what went wrong. Raises UserError where this is
-    one of a launcher's processes already, or a process was killed.
+    The processes report their own errors.
+
+    Args:
+        processes: their number.
+        arguments: the command line after `fmrgen`.
+
+    Raises:
+        UserError: a launcher has already started this process, there are too few GPUs, or a process was killed.
     """
     if "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
         raise UserError(f"{OPTION}: a launcher has already started this process; use only one of the two")
     import torch
 
-    if (gpus := torch.cuda.device_count()) == 0:
+    gpus = torch.cuda.device_count()
+    if gpus == 0:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     elif processes > gpus:
         raise UserError(f"{OPTION} {processes}: must be at most {gpus}, the number of GPUs")
-    # All that accelerate would else ask its configuration for, or warn about; port 0 is any that is free.
+    # Everything that accelerate would otherwise read from its configuration, or warn about; port 0 is any free one.
     launch = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
     os.environ[LAUNCHER] = str(os.getpid())
@@ -39,13 +47,13 @@ def start_again(processes: int, arguments: Sequence[str]) -> int:
 
 
 def _launch(arguments: list[str]) -> int:
-    """Runs accelerate's launcher and returns the exit status of the first process that failed, or 0."""
+    """Run accelerate's launcher, and return the exit status of the first process that failed, or 0."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(logging.CRITICAL)  # its reports of what the processes tell in a line themselves
-    signal.set_wakeup_fd(-1)  # from here on signals are the launcher's, which hands them on and waits
+    logging.disable(logging.CRITICAL)  # the launcher's reports of errors that the processes have reported themselves
+    signal.set_wakeup_fd(-1)  # from here on the launcher handles signals: it passes them on and waits
     try:
         launch_command(launch_command_parser().parse_args(arguments))
     except ChildFailedError as error:
@@ -61,43 +69,48 @@ def _launch(arguments: list[str]) -> int:
 
 
 def end_with_the_launcher() -> None:
-    """Ends this process, as SIGTERM would, when the launcher that started it is gone: a killed one can't."""
+    """End this process, as SIGTERM would, when its launcher is gone: a killed launcher cannot end it."""
     launcher = int(os.environ.get(LAUNCHER, "0"))
     if not launcher or "LOCAL_RANK" not in os.environ:
         return
 
     def watch() -> None:
         while os.getppid() == launcher:
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_INTERVAL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="launcher").start()
 
 
 def _without(arguments: Sequence[str]) -> list[str]:
-    """The arguments but for the option and its value."""
-    kept, following = [], iter(arguments)
-    for argument in following:
+    """Return the arguments without the option and its value."""
+    others = []
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == OPTION:
-            next(following, None)
+            next(remaining, None)  # its value
         elif not argument.startswith(f"{OPTION}="):
-            kept.append(argument)
-    return kept
+            others.append(argument)
+    return others
 
 
 def unheeded_processes() -> str | None:
-    """A note where accelerate was asked for several processes and has started this one alone."""
+    """Return a note if accelerate was asked for several processes and has started this one alone; else None."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return None
     words: list[str] = []
-    with suppress(Exception):  # whatever the machine says of another process
+    with suppress(Exception):  # another process may be hidden, or gone
         import psutil
 
         words = psutil.Process(os.getppid()).cmdline()
-    asked = [words[place + 1] for place, word in enumerate(words[:-1]) if word in ("--num_processes", OPTION)]
-    if not asked or not asked[0].isdigit() or int(asked[0]) < 2:
+    processes = ""
+    for word, value in pairwise(words):
+        if word in ("--num_processes", OPTION):
+            processes = value
+            break
+    if not processes.isdigit() or int(processes) < 2:
         return None
     return (
-        f"accelerate launch was asked for {asked[0]} processes but started one, as it does on CPUs; "
-        f"use fmrgen's own {OPTION} {asked[0]} instead"
+        f"accelerate launch was asked for {processes} processes but started one, as it does on CPUs; "
+        f"use fmrgen's own {OPTION} {processes} instead"
     )

@@ -1,4 +1,4 @@
-"""Work of the source side while the models are busy."""
+"""Reads and decodes the next items while the models are busy."""
 
 import queue
 import threading
@@ -8,27 +8,27 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-_LONGEST_ITEM = 2.0  # seconds in which the thread has mostly come back with the item that it is at
-_LOOK_UP = 0.5  # seconds after which a thread that waits for room looks whether anyone still wants its items
+_LONGEST_ITEM = 2.0  # seconds within which the thread usually finishes its current item
+_CHECK_INTERVAL = 0.5  # seconds after which a thread that waits for room checks whether its items are still wanted
 
 
 def read_ahead(items: Iterator[Item], waiting: int) -> Iterator[Item]:
-    """`items`, drawn by a thread of their own that runs at most `waiting` items ahead; it ends with this iterator."""
+    """Yield `items`, drawn by a thread that runs at most `waiting` items ahead and ends with this iterator."""
     ready: queue.Queue[Any] = queue.Queue(waiting)
     end = object()
-    left = threading.Event()
+    is_closed = threading.Event()
 
     def put(item: Any) -> None:
-        while not left.is_set():
+        while not is_closed.is_set():
             with suppress(queue.Full):
-                ready.put(item, timeout=_LOOK_UP)
+                ready.put(item, timeout=_CHECK_INTERVAL)
                 return
 
     def draw() -> None:
         try:
             for item in items:
                 put(item)
-                if left.is_set():
+                if is_closed.is_set():
                     return
             put(end)
         except BaseException as error:
@@ -37,10 +37,13 @@ def read_ahead(items: Iterator[Item], waiting: int) -> Iterator[Item]:
     thread = threading.Thread(target=draw, daemon=True, name="source")
     thread.start()
     try:
-        while (item := ready.get()) is not end:
+        while True:
+            item = ready.get()
+            if item is end:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
-        left.set()
-        thread.join(_LONGEST_ITEM)  # one that is inside a library when the interpreter ends can abort it
+        is_closed.set()
+        thread.join(_LONGEST_ITEM)  # a thread that is inside a library when the interpreter ends can abort it

@@ -1,8 +1,8 @@
-"""Which of a launch's processes this one is."""
+"""The rank of this process among those of its launch."""
 
 import os
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all of its launch."""
+    """Return whether this is the first process of its launch, which prints for all of them."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Processes that a scheduler has started, and no launcher: Slurm's `srun`, Open MPI's `mpirun`, and others by PMI."""
+"""Processes started by a scheduler instead of a launcher: Slurm's `srun`, Open MPI's `mpirun`, and others by PMI."""
 
 import os
 import re
@@ -17,63 +17,79 @@ _PMI = {
     "LOCAL_RANK": "MPI_LOCALRANKID",
     "LOCAL_WORLD_SIZE": "MPI_LOCALNRANKS",
 }
-_JOBS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID")
-_PORTS = range(20000, 32000)  # below those that systems give away themselves
+_JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID")
+_SLURM_NUMBERS = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
+_PORTS = range(20000, 32000)  # below those that operating systems assign themselves
 
 
 def adopt_scheduler() -> None:
-    """Tells torch and accelerate, in a launcher's words, which of a scheduler's tasks this process is.
+    """Set the environment variables by which a launcher tells torch and accelerate a process's rank.
 
-    Does nothing in a process that a launcher has started, in a single task, and in a batch script, of which there is
-    one however many tasks the job asked for.
+    Changes nothing in a process that a launcher has started, in a single task, and in a batch script, which runs once
+    however many tasks the job has.
     """
     if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & os.environ.keys():
         return
-    for found in (_slurm(os.environ), _named(os.environ, _OPEN_MPI), _named(os.environ, _PMI)):
-        if found is not None and int(found["WORLD_SIZE"]) > 1:
-            os.environ.update(found)
+    for ranks in (_slurm_ranks(os.environ), _renamed(os.environ, _OPEN_MPI), _renamed(os.environ, _PMI)):
+        if ranks is not None and int(ranks["WORLD_SIZE"]) > 1:
+            os.environ.update(ranks)
             os.environ.setdefault("MASTER_PORT", str(_port(os.environ)))
-            if found["LOCAL_WORLD_SIZE"] == found["WORLD_SIZE"]:
+            if ranks["LOCAL_WORLD_SIZE"] == ranks["WORLD_SIZE"]:
                 os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
             return
 
 
-def _named(variables: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str] | None:
-    found = {ours: variables.get(theirs, "") for ours, theirs in names.items()}
-    return found if all(map(str.isdecimal, found.values())) else None
+def _renamed(variables: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str] | None:
+    """Return a scheduler's variables under a launcher's names; None unless all of them are numbers."""
+    ranks = {}
+    for launcher_name, scheduler_name in names.items():
+        value = variables.get(scheduler_name, "")
+        if not value.isdecimal():
+            return None
+        ranks[launcher_name] = value
+    return ranks
 
 
-def _slurm(variables: Mapping[str, str]) -> dict[str, str] | None:
-    """Of a step alone: a batch script has the numbers of the whole job."""
-    wanted = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
-    if not all(variables.get(name, "").isdecimal() for name in wanted):
+def _slurm_ranks(variables: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the variables of a launcher for a task of a Slurm step.
+
+    None outside of steps: a batch script has the numbers of the whole job.
+    """
+    if not all(variables.get(name, "").isdecimal() for name in _SLURM_NUMBERS):
         return None
-    here = tasks_of_nodes(variables.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    node, first = int(variables["SLURM_NODEID"]), first_host(variables.get("SLURM_STEP_NODELIST", ""))
-    if node >= len(here):
+    tasks = tasks_of_nodes(variables.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    node = int(variables["SLURM_NODEID"])
+    if node >= len(tasks):
         return None
-    return {
+    ranks = {
         "RANK": variables["SLURM_PROCID"],
         "WORLD_SIZE": variables["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": variables["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": str(here[node]),
-        **({"MASTER_ADDR": first} if len(here) > 1 and first and "MASTER_ADDR" not in variables else {}),
+        "LOCAL_WORLD_SIZE": str(tasks[node]),
     }
+    host = first_host(variables.get("SLURM_STEP_NODELIST", ""))
+    if len(tasks) > 1 and host and "MASTER_ADDR" not in variables:
+        ranks["MASTER_ADDR"] = host
+    return ranks
 
 
 def tasks_of_nodes(text: str) -> list[int]:
-    """How many tasks each node has, of Slurm's short form: `2(x3),1` is 2, 2, 2, 1."""
-    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
-    return [int(tasks) for tasks, nodes in parts for _ in range(int(nodes or 1))]
+    """Return the number of tasks of each node, from Slurm's short form: `2(x3),1` is 2, 2, 2, 1."""
+    tasks_by_node = []
+    for tasks, nodes in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
+        tasks_by_node += [int(tasks)] * int(nodes or 1)
+    return tasks_by_node
 
 
 def first_host(text: str) -> str:
-    """The first name of Slurm's short form of a list: of `gpu[07-09,12],cpu1` it is gpu07."""
-    found = re.match(r"([^,\[]*)(?:\[([^],-]+)[^]]*\]([^,]*))?", text)
-    return "" if found is None else "".join(part or "" for part in found.groups())
+    """Return the first host of Slurm's short form of a list: gpu07 for `gpu[07-09,12],cpu1`."""
+    match = re.match(r"([^,\[]*)(?:\[([^],-]+)[^]]*\]([^,]*))?", text)
+    if match is None:
+        return ""
+    return "".join(match.groups(default=""))
 
 
 def _port(variables: Mapping[str, str]) -> int:
-    """The same in all processes of a job, and another one for the next job on a machine."""
-    job = ".".join(variables.get(name, "") for name in _JOBS)
+    """Return a port that all processes of a job agree on, and that the next job on the machine does not use."""
+    job = ".".join(variables.get(name, "") for name in _JOB_VARIABLES)
     return _PORTS[zlib.crc32(job.encode()) % len(_PORTS)]
