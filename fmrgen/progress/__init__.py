@@ -1,1 +1,1 @@
-"""How far a job is: counted, shown as bars, in a terminal or in a log, and sent to trackers."""
+"""The progress of a job: counted, shown in a terminal or a log, and sent to trackers."""

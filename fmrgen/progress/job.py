@@ -1,4 +1,4 @@
-"""How far a job is, over all of its processes: counted from the shards that are there."""
+"""The progress of a job over all of its processes, counted from the shards that are written."""
 
 import resource
 import sys
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 
@@ -14,15 +13,23 @@ from fmrgen.errors import UserError
 from fmrgen.records import Perturbed, StopReason
 from fmrgen.storage.shards import SplitFolder, Tally
 
-_INTERVAL = 2.0  # seconds between two looks at what others have written
+_INTERVAL = 2.0  # seconds between two counts of the shards of other processes
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is, over all processes; `resumed` are the rows of `done` that an earlier run made.
+    """The progress of a job, over all processes where nothing else is said.
 
-    `stuck` and `nonfinite` are rows of this process that had no gradient, or something that was not finite; `slots` are
-    its images in flight, None before they are known. `row` is the one of its rows that has just ended, if one has.
+    Attributes:
+        total: rows of the job.
+        done: rows that have ended.
+        accepted: rows of these that are valid.
+        iterations: of these rows in all.
+        resumed: rows of `done` that an earlier run made.
+        stuck: rows of this process that had no gradient.
+        nonfinite: rows of this process with a value that was not finite.
+        slots: images that this process perturbs at once; None before that is decided.
+        row: of this process, which has just ended; None if none has.
     """
 
     total: int
@@ -36,37 +43,58 @@ class Progress:
     row: Perturbed | None = None
 
     def figures(self, seconds: float) -> dict[str, float | None]:
-        """Its figures for a progress line, `seconds` after its first report; rates in percent, None if unknown."""
-        made = self.done - self.resumed
-        rate = made / seconds if seconds and made else None
-        return {
-            "images_per_second": None if rate is None else round(rate, 3),
-            "validation_rate": round(100 * self.accepted / self.done, 2) if self.done else None,
-            "mean_iterations": round(self.iterations / self.accepted, 3) if self.accepted else None,
+        """Return the figures of a progress line, `seconds` after the first report; unknown ones are None.
+
+        The validation rate is in percent.
+        """
+        figures: dict[str, float | None] = {
+            "images_per_second": None,
+            "validation_rate": None,
+            "mean_iterations": None,
             "stuck_rows": self.stuck,
             "nonfinite_rows": self.nonfinite,
             "slots": self.slots,
             "memory_gib": round(memory_in_use() / 2**30, 3),
-            "seconds_left": None if rate is None else round((self.total - self.done) / rate, 1),
+            "seconds_left": None,
         }
+        made = self.done - self.resumed
+        if made and seconds:
+            rate = made / seconds
+            figures["images_per_second"] = round(rate, 3)
+            figures["seconds_left"] = round((self.total - self.done) / rate, 1)
+        if self.done:
+            figures["validation_rate"] = round(100 * self.accepted / self.done, 2)
+        if self.accepted:
+            figures["mean_iterations"] = round(self.iterations / self.accepted, 3)
+        return figures
 
 
 def memory_in_use() -> int:
-    """Bytes: the most that torch has had on the GPU so far, or this process in memory where it has none."""
+    """Return the peak memory so far, in bytes: that of torch on the GPU, or of this process if there is no GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class ProgressCounter:
-    """Counts the rows of this process as they end, and those in the shards that others have written."""
+    """Counts the rows of this process as they end, and the rows of shards that other processes write."""
 
     def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: Callable[[Progress], None]) -> None:
-        self.folder, self._on_progress = folder, on_progress
+        """Count the shards that are written already, and report them.
+
+        Args:
+            folder: of the split.
+            wanted: shards of the job.
+            on_progress: called after each row.
+        """
+        self.folder = folder
+        self._on_progress = on_progress
         self.own = Tally()  # made by this process in this run
-        self._unseen = set(wanted)  # shards that are neither counted yet nor this process's own
+        self._uncounted = set(wanted)  # shards that are neither counted yet nor this process's own
         self._written = Tally()  # by others, or earlier
-        self._stuck = self._nonfinite = 0
+        self._stuck = 0
+        self._nonfinite = 0
         self.slots: int | None = None
         self._total = sum(len(folder.positions(shard)) for shard in wanted)
         self.started = self._counted = time.monotonic()
@@ -79,17 +107,18 @@ class ProgressCounter:
         return time.monotonic() - self.started
 
     def own_shard(self, shard: int) -> None:
-        """Notes that the rows of a shard are counted as they end."""
-        self._unseen.discard(shard)
+        """Take a shard as this process's own: its rows are counted as they end."""
+        self._uncounted.discard(shard)
 
     def row(self, row: Perturbed) -> None:
-        """Counts a row of this process."""
+        """Count a row of this process, and report it."""
         self.own = self.own.plus((1, row.valid, row.iterations))
         self._stuck += row.stop_reason is StopReason.STUCK
         self._nonfinite += row.stop_reason is StopReason.NONFINITE
         self.show(row)
 
     def show(self, row: Perturbed | None = None) -> None:
+        """Report the progress; `row` is the row that has just ended."""
         if time.monotonic() - self._counted > _INTERVAL:
             self._count_written()
         rows, accepted, iterations = self._written.plus(self.own)
@@ -97,10 +126,16 @@ class ProgressCounter:
         self._on_progress(Progress(*counts, self.slots, row))
 
     def _count_written(self) -> None:
+        """Count the shards that have been written since the last count."""
         self._counted = time.monotonic()
         names: set[str] = set()
         with suppress(OSError, UserError):
             names = self.folder.shared.names(self.folder.paths.shards)
-        there = {shard for shard in list(self._unseen) if self.folder.shard_path(shard).name in names}
-        self._written = reduce(Tally.plus, map(self.folder.read_tally, there), self._written)
-        self._unseen -= there
+        written = self._written
+        counted = set()
+        for shard in list(self._uncounted):  # a copy, for the thread that loads examples takes shards meanwhile
+            if self.folder.shard_path(shard).name in names:
+                written = written.plus(self.folder.read_tally(shard))
+                counted.add(shard)
+        self._written = written
+        self._uncounted -= counted

@@ -1,4 +1,4 @@
-"""How far work is: a bar in a terminal, a line now and then in a log, and JSON lines in a file."""
+"""Shows progress: as bars in a terminal, as a line now and then in a log, and as JSON lines in a file."""
 
 import json
 import os
@@ -20,14 +20,16 @@ from fmrgen.progress.job import Progress as JobProgress
 from fmrgen.recipe.job import Recipe
 
 _EVERY = 30.0  # seconds between two lines of a log
+_LONG_SECONDS = 90  # from here on a duration is given in minutes
+_LONG_MINUTES = 90  # and from here on in hours and minutes
 
-Update = Callable[[str, int, int | None, str], None]  # of (name, done, total, what else is known)
+Update = Callable[[str, int, int | None, str], None]  # called with (name, done, total, other figures)
 
 
 class JobLog:
-    """A file of JSON lines, to which a job's news are added; None is no file.
+    """A file of JSON lines to which a job appends its events; with None as path, nothing is written.
 
-    Each has `time` (UTC), `host`, `pid` and `rank`, by which lines of many processes are told apart, and `event`.
+    Each line has `time` (UTC), `host`, `pid` and `rank`, which tell the lines of many processes apart, and `event`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -37,28 +39,29 @@ class JobLog:
             raise UserError(f"--log-file {path}: can't be written: {error.strerror}") from None
 
     def write(self, event: str, **values: Any) -> None:
-        if self._file is not None:
-            about = {
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "rank": int(os.environ.get("RANK", "0")),
-                "event": event,
-            }
-            try:
-                self._file.write(json.dumps({**about, **values}, ensure_ascii=False) + "\n")
-                self._file.flush()
-            except OSError as error:  # no reason to end a job of days
-                write_line(
-                    f"--log-file {self._file.name}: can't be written: {error.strerror}; the job goes on without it"
-                )
-                with suppress(OSError):
-                    self._file.close()
-                self._file = None
+        """Append an event with its values. A failure ends the log, not the job."""
+        if self._file is None:
+            return
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "rank": int(os.environ.get("RANK", "0")),
+            "event": event,
+            **values,
+        }
+        try:
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:  # no reason to end a job of days
+            write_line(f"--log-file {self._file.name}: can't be written: {error.strerror}; the job goes on without it")
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
 
     @contextmanager
     def outcome(self) -> Iterator[None]:
-        """Around a job: what ends it early is written down too."""
+        """Log the error that ends a job early, and raise it again."""
         try:
             yield
         except BaseException as error:
@@ -68,12 +71,13 @@ class JobLog:
 
 @contextmanager
 def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Iterator[Callable[[JobProgress], None]]:
-    """Progress in images, with images/s, what the oracle accepted and mean iterations."""
-    name, is_due = f"{recipe.output.config}/{recipe.output.split}", _EachSoOften()
-    started: float | None = None  # by its first news: loading the models is no work on images
+    """Yield a function that shows and logs a job's progress: images, images/s, validation rate, mean iterations."""
+    name = f"{recipe.output.config}/{recipe.output.split}"
+    is_due = _Interval()
+    started: float | None = None  # at the first report: loading the models must not count as work on images
     with _progress(show) as update:
 
-        def tell(progress: JobProgress) -> None:
+        def report(progress: JobProgress) -> None:
             nonlocal started
             started = started or time.monotonic()
             seconds = time.monotonic() - started
@@ -87,39 +91,40 @@ def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Itera
                 counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
                 log.write("progress", split=name, **counts, **progress.figures(seconds))
 
-        yield tell
+        yield report
 
 
 @contextmanager
 def step_progress(name: str, show: bool, log: JobLog) -> Iterator[Callable[[int, int, float], None]]:
-    """The yielded function takes (step, steps, loss) of a training run."""
-    is_due = _EachSoOften()
+    """Yield a function of (step, steps, loss) that shows and logs the progress of a training run."""
+    is_due = _Interval()
     with _progress(show) as update:
 
-        def tell(step: int, steps: int, loss: float) -> None:
+        def report(step: int, steps: int, loss: float) -> None:
             update(name, step, steps, "")
             if is_due() or step == steps:
                 log.write("progress", step=step, steps=steps, loss=loss)
 
-        yield tell
+        yield report
 
 
 @contextmanager
 def row_progress(name: str, show: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """The yielded function takes (done, total or None)."""
+    """Yield a function of (done, total or None) that shows the progress of one piece of work."""
     with _progress(show) as update:
         yield lambda done, total: update(name, done, total, "")
 
 
 @contextmanager
 def split_progress(show: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """The yielded function takes (split, done, total or None)."""
+    """Yield a function of (split, done, total or None) that shows the progress of each split."""
     with _progress(show) as update:
         yield lambda split, done, total: update(split, done, total, "")
 
 
 @contextmanager
 def _progress(show: bool) -> Iterator[Update]:
+    """Yield a function that shows progress the way stderr can: as bars, as lines, or not at all."""
     if not show:
         yield lambda name, done, total, figures: None
     elif sys.stderr.isatty():
@@ -131,8 +136,11 @@ def _progress(show: bool) -> Iterator[Update]:
 
 @contextmanager
 def _bars() -> Iterator[Update]:
-    """A bar for each name, drawn from the first news on, so that a mistake found before it is the only line."""
-    bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the one that gives way
+    """Yield a function that draws a bar for each name, from its first call on.
+
+    So an error that comes before any progress is the only line on the terminal.
+    """
+    bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4))  # the column that shrinks first
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         bar,
@@ -157,51 +165,61 @@ def _bars() -> Iterator[Update]:
             progress.stop()
 
 
-class _EachSoOften:
-    """Whether it is time again, since the last time it was or since the beginning."""
+class _Interval:
+    """Called, it returns whether `_EVERY` seconds have passed since it last returned True, or since it was made."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def __call__(self) -> bool:
-        if due := time.monotonic() - self._last >= _EVERY:
+        is_due = time.monotonic() - self._last >= _EVERY
+        if is_due:
             self._last = time.monotonic()
-        return due
+        return is_due
 
 
 class _Lines:
-    """A line every half minute, and one at the end of each piece of work."""
+    """Prints a line every half minute, and one at the end of each piece of work."""
 
     def __init__(self) -> None:
-        self._is_due = _EachSoOften()
-        self._begun: dict[str, tuple[float, int]] = {}
+        self._is_due = _Interval()
+        self._first_reports: dict[str, tuple[float, int]] = {}  # time and number done, by name
         self._ended: set[str] = set()
 
     def __call__(self, name: str, done: int, total: int | None, figures: str) -> None:
         now = time.monotonic()
-        begun, before = self._begun.setdefault(name, (now, done))
+        start_time, start_done = self._first_reports.setdefault(name, (now, done))
         ends = done == total and name not in self._ended
         if not ends and not self._is_due():
             return
-        parts = [f"{name}: {done:,}" + (f" of {total:,}" if total is not None else ""), figures]
+        line = f"{name}: {done:,}"
+        if total is not None:
+            line += f" of {total:,}"
+        if figures:
+            line += f", {figures}"
         if ends:
             self._ended.add(name)
-            parts.append(f"done in {format_duration(now - begun)}")
-        elif total is not None and done > before:
-            parts.append(f"about {format_duration((now - begun) / (done - before) * (total - done))} left")
-        write_line(", ".join(filter(None, parts)))
+            line += f", done in {format_duration(now - start_time)}"
+        elif total is not None and done > start_done:
+            seconds_left = (now - start_time) / (done - start_done) * (total - done)
+            line += f", about {format_duration(seconds_left)} left"
+        write_line(line)
 
 
 def format_duration(seconds: float) -> str:
-    """`12 s`, `3 min`, `2 h 5 min`."""
-    if seconds < 90:
+    """Return a duration as `12 s`, `3 min` or `2 h 5 min`."""
+    if seconds < _LONG_SECONDS:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < _LONG_MINUTES:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _rate(images: int, seconds: float) -> str:
-    """`2.5 images/s`, or `4.0 s/image` where that is below one; nothing before the first image."""
+    """Return a rate as `2.5 images/s`, or `4.0 s/image` below one a second; "" before the first image."""
     if not images or not seconds:
         return ""
-    return f"{images / seconds:.1f} images/s" if images >= seconds else f"{seconds / images:.1f} s/image"
+    if images >= seconds:
+        return f"{images / seconds:.1f} images/s"
+    return f"{seconds / images:.1f} s/image"

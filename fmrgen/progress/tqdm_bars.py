@@ -1,4 +1,4 @@
-"""How far work is, for those who call it from Python."""
+"""Shows progress to callers from Python, in a terminal or a notebook."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,20 +11,20 @@ from fmrgen.progress.job import Progress
 from fmrgen.recipe.job import Recipe
 
 OnRows = Callable[[str, int, int | None], None]
-"""Called with (what, images done, images in all or None)."""
+"""Called with (name, images done, images in all or None)."""
 
 
 @contextmanager
 def image_bars(show: bool) -> Iterator[OnRows]:
-    """A bar in images for each thing that reports progress, drawn by the first process from its first news on."""
+    """Yield a function that draws a bar in images for each name, in the first process, from its first call on."""
     bars: dict[str, Any] = {}
 
-    def update(what: str, done: int, total: int | None) -> None:
-        if what not in bars:
-            bars[what] = tqdm(total=total, initial=done, desc=what, unit="image")
-        bars[what].update(done - bars[what].n)
+    def update(name: str, done: int, total: int | None) -> None:
+        if name not in bars:
+            bars[name] = tqdm(total=total, initial=done, desc=name, unit="image")
+        bars[name].update(done - bars[name].n)
 
-    def ignore(what: str, done: int, total: int | None) -> None:
+    def ignore(name: str, done: int, total: int | None) -> None:
         pass
 
     try:
@@ -36,7 +36,7 @@ def image_bars(show: bool) -> Iterator[OnRows]:
 
 @contextmanager
 def job_bar(show: bool, recipe: Recipe) -> Iterator[Callable[[Progress], None]]:
-    """The bar of the split that a recipe makes."""
+    """Yield a function that draws the bar of the split that a recipe makes."""
     name = f"{recipe.output.config}/{recipe.output.split}"
     with image_bars(show) as on_rows:
         yield lambda progress: on_rows(name, progress.done, progress.total)
