@@ -1,4 +1,4 @@
-"""Deltas on the Hub: a card that says what they are, and a push of a folder of them."""
+"""Deltas on the Hub: their card, and the push of a folder of them."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, DELTA_FILE, DELTA_SHARD, DELTAS
 from fmrgen.storage.provenance import Provenance
 
-_OURS = "fmrgen rebuild"  # in every card of ours
+_OURS = "fmrgen rebuild"  # in every card that fmrgen wrote
 _GATE = (
     "These files are useful only with the original images, whose terms still apply. You confirm that you have these "
     "images under their terms."
@@ -27,108 +27,119 @@ _GATE = (
 
 
 def write_delta_card(folder: Path) -> None:
-    """Writes the card of a folder of deltas anew, for all that are in it; a card that somebody else wrote stays.
+    """Write the card of a folder of deltas, for all deltas in it. A card that somebody else wrote stays.
 
-    Raises UserError where a delta in it can't be read.
+    Raises UserError if a delta cannot be read.
     """
     path = folder / CARD
     if path.exists() and _OURS.encode() not in read_plain(path):
         return
-    write_atomically(path, _card({name: read_about(folder, *name)[1] for name in deltas_in(folder)}).encode())
+    provenances = {}
+    for config, split in deltas_in(folder):
+        provenances[config, split] = read_about(folder, config, split)[1]
+    write_atomically(path, _card(provenances).encode())
 
 
-def _card(deltas: Mapping[tuple[str, str], Provenance]) -> str:
-    splits: dict[str, list[str]] = {}
-    for config, split in deltas:
-        splits.setdefault(config, []).append(split)
-    licences = sorted({str(provenance.recipe.source.get("license") or "unknown") for provenance in deltas.values()})
+def _card(provenances: Mapping[tuple[str, str], Provenance]) -> str:
+    """Return the card of deltas, given their provenances by config and split."""
+    files_by_config: dict[str, list[dict[str, str]]] = {}
+    licences = set()
+    names = []
+    sections = []
+    for (config, split), provenance in provenances.items():
+        name = f"{config}/{split}"
+        names.append(name)
+        files = {"split": split, "path": f"{DELTAS}/{config}/{split}-*.parquet"}
+        files_by_config.setdefault(config, []).append(files)
+        licences.add(str(provenance.recipe.source.get("license") or "unknown"))
+        lines = [f"* {key}: {escape(value)}" for key, value in made_with(provenance).items()]
+        sections.append(f"\n## {escape(name)}\n\n" + "\n".join(lines))
     data = {
-        "license": licences if len(licences) > 1 else licences[0],
+        "license": sorted(licences) if len(licences) > 1 else min(licences),
         "task_categories": ["image-classification"],
         "tags": ["fmrgen", "robustness", "perturbed"],
         "extra_gated_prompt": _GATE,
         "extra_gated_fields": {"I have the original images under their terms": "checkbox"},
         "configs": [
-            {
-                "config_name": f"{config}.delta",
-                "data_files": [{"split": name, "path": f"{DELTAS}/{config}/{name}-*.parquet"} for name in names],
-            }
-            for config, names in splits.items()
+            {"config_name": f"{config}.delta", "data_files": files} for config, files in files_by_config.items()
         ],
     }
-    made = "\n".join(
-        f"\n## {escape('/'.join(name))}\n\n"
-        + "\n".join(f"* {what}: {escape(how)}" for what, how in made_with(provenance).items())
-        for name, provenance in deltas.items()
-    )
+    settings = "\n".join(sections)
     return (
         f"---\n{to_yaml(data)}---\n\n"
-        f"# {escape(', '.join(map('/'.join, deltas)))}, without images\n\n"
+        f"# {escape(', '.join(names))}, without images\n\n"
         "Images perturbed against a classifier, for as long as a foundation model still sees the right class, with all "
         "that was measured, but without the images: each is masked with a stream that only its original yields. With "
         "your own copy of the originals you can restore the exact files:\n\n"
         f"```bash\n{_OURS} THIS_REPO --source RECIPE --output out\n```\n"
-        f"{made}\n"
+        f"{settings}\n"
     )
 
 
 def push_delta(
     folder: Path, repo: str, *, public: bool = False, on_wait: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Puts a folder of deltas into a dataset repo, in one commit; what is there already is not sent again, and deltas
-    of other splits that are there stay.
+    """Upload a folder of deltas to a dataset repo in one commit, and return the address of the commit.
+
+    Files that the repo has already are not sent again. Deltas of other splits in the repo stay.
 
     Args:
         folder: of deltas.
-        repo: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
-        public: whether everyone may see it.
-        on_wait: called with a line when the Hub makes one wait.
-
-    Returns:
-        The address of the commit.
+        repo: `OWNER/NAME`, or a name in the caller's account; created if it does not exist, private unless `public`.
+        public: whether everyone may see the repo.
+        on_wait: called with a line before each wait for the Hub.
 
     Raises:
-        UserError: the Hub refuses, or the repo is public or has splits with their images.
+        UserError: the Hub refuses, the repo is public without `public`, or it has splits with their images.
     """
-    own = {name: read_about(folder, *name)[0] for name in deltas_in(folder)}
-    if not own:
+    names = deltas_in(folder)
+    about_paths = [about_path(Path(), *name).as_posix() for name in names]
+    shards: set[str] = set()
+    for config, split in names:
+        about, _ = read_about(folder, config, split)
+        shards.update(about.files)
+    if not names:
         raise UserError(f"{folder}: contains no delta; make one with fmrgen delta")
     hub = HubClient(repo, "dataset", "main", on_wait)
     hub.log_in()
     check_publication(hub.name, hub.is_private(), public)
-    make = partial(hub.api.create_repo, hub.name, repo_type="dataset", private=not public, exist_ok=True)
-    hub.ask(make)
+    hub.ask(partial(hub.api.create_repo, hub.name, repo_type="dataset", private=not public, exist_ok=True))
 
-    def operations_on(there: set[str]) -> list[Operation]:
-        if any(path.startswith("provenance/") for path in there):
+    def operations_on(repo_paths: set[str]) -> list[Operation]:
+        if any(path.startswith("provenance/") for path in repo_paths):
             raise UserError(f"{hub.name}: holds splits with images; push those without images to another repo")
-        small = {CARD: _card_of_all(hub.name, folder, there)}
-        small |= {path: (folder / path).read_bytes() for path in (about_path(Path(), *name).as_posix() for name in own)}
-        check_no_token(small)
-        shards = sorted(path for about in own.values() for path in about.files)
-        found = {path: match.groups() for path in there - {*shards} if (match := re.fullmatch(DELTA_SHARD, path))}
-        return [
-            *(CommitOperationAdd(path, content) for path, content in small.items()),
-            *(CommitOperationAdd(path, (folder / path).absolute()) for path in shards),
-            *(CommitOperationDelete(path) for path, name in sorted(found.items()) if name in own),
-        ]
+        texts = {CARD: _card_of_all(hub.name, folder, repo_paths)}
+        for path in about_paths:
+            texts[path] = (folder / path).read_bytes()
+        check_no_token(texts)
+        operations: list[Operation] = []
+        for path, content in texts.items():
+            operations.append(CommitOperationAdd(path, content))
+        for path in sorted(shards):
+            operations.append(CommitOperationAdd(path, (folder / path).absolute()))
+        for path in sorted(repo_paths - shards):
+            match = re.fullmatch(DELTA_SHARD, path)
+            if match is not None and match.groups() in names:  # a shard of an earlier delta of the same split
+                operations.append(CommitOperationDelete(path))
+        return operations
 
     return hub.commit("Splits without images", operations_on)
 
 
-def _card_of_all(repo: str, folder: Path, there: set[str]) -> bytes:
-    """The card of a repo with these files once the folder's deltas are in it too."""
-    with tempfile.TemporaryDirectory() as place:
-        together = Path(place)
-        with no_bars(), client_errors():
-            sources: dict[str, Path | str] = {
-                path: hf_hub_download(repo, path, repo_type="dataset")
-                for path in there
-                if path == CARD or re.fullmatch(DELTA_FILE, path)
-            }
-        own = [about_path(Path(), *name).as_posix() for name in deltas_in(folder)]
-        for path, source in (sources | {path: folder / path for path in own}).items():
-            (together / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, together / path)
-        write_delta_card(together)
-        return (together / CARD).read_bytes()
+def _card_of_all(repo: str, folder: Path, repo_paths: set[str]) -> bytes:
+    """Return the card of a repo with the files `repo_paths`, once it has the folder's deltas, too."""
+    sources: dict[str, Path | str] = {}
+    with no_bars(), client_errors():
+        for path in repo_paths:
+            if path == CARD or re.fullmatch(DELTA_FILE, path):
+                sources[path] = hf_hub_download(repo, path, repo_type="dataset")
+    for name in deltas_in(folder):
+        path = about_path(Path(), *name).as_posix()
+        sources[path] = folder / path
+    with tempfile.TemporaryDirectory() as temporary:
+        merged = Path(temporary)
+        for path, source in sources.items():
+            (merged / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, merged / path)
+        write_delta_card(merged)
+        return (merged / CARD).read_bytes()

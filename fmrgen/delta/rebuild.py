@@ -1,4 +1,4 @@
-"""Splits without their images, for sources that may not be passed on, and the way back to them."""
+"""Makes deltas of splits whose source may not be passed on, and rebuilds the splits from the originals."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +25,9 @@ _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
 
 def make_delta(
-    split: str, folder: str | Path, *, on_rows: Callable[[int, int | None], None] = lambda done, of: None
+    split: str, folder: str | Path, *, on_rows: Callable[[int, int | None], None] = lambda done, total: None
 ) -> None:
-    """Writes what a finished split is relative to its originals: everything but the images, and these as noise.
+    """Write the delta of a finished split: all its columns, with the images masked by their originals.
 
     Args:
         split: of a folder, `FOLDER[:CONFIG/SPLIT]`.
@@ -41,16 +41,16 @@ def make_delta(
     root = Path(reference.repo)
     if not root.is_dir():
         raise UserError(f"{split}: no such folder; make a delta of the --output of a generate command")
-    there = sorted((paths.config, paths.split) for paths in splits_in(root))
-    paths = SplitPaths(root, *choose_split(split, reference, there))
+    names = sorted((paths.config, paths.split) for paths in splits_in(root))
+    paths = SplitPaths(root, *choose_split(split, reference, names))
     provenance = read_provenance(paths)
     if not provenance.is_finished:
         raise UserError(f"{split}: not finished; run the same generate command again")
     done = 0
 
-    def count(more: int) -> None:
+    def count(rows: int) -> None:
         nonlocal done
-        done += more
+        done += rows
         on_rows(done, provenance.rows)
 
     check_writable(Path(folder))
@@ -65,34 +65,38 @@ def rebuild(
     source: str | SourceConfig,
     output: str | Path,
     *,
-    on_rows: Callable[[int, int | None], None] = lambda done, of: None,
+    on_rows: Callable[[int, int | None], None] = lambda done, total: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
-    """Makes the splits of a delta whole again, from your own originals.
+    """Rebuild the splits of a delta from your own originals.
 
     Args:
         delta: a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`.
-        source: of the originals: a recipe whose source is meant, or a section.
+        source: of the originals: a recipe, whose other sections do not matter, or a source section.
         output: the dataset folder for the splits.
         on_rows: called with (rows done, rows in all).
         on_note: called with a line for each damaged file that is set aside.
 
     Returns:
-        The figures of each split, by `CONFIG/SPLIT`.
+        The summary of each split, by `CONFIG/SPLIT`.
 
     Raises:
-        UserError: there is no delta, another split of its name is in `output`, an original is not the one that the
-            split was made from, with what differs, or a rebuilt shard is not the file that was published.
+        UserError: there is no delta, `output` has another split of that name, an original is not the one that the
+            split was made from (the error says what differs), or a rebuilt shard is not the published file.
     """
     check_writable(Path(output))
     if (Path(output) / DELTAS).exists():
         raise UserError(f"{output}: holds splits without their images; choose another --output")
     root = _folder_of(str(delta))
-    found = deltas_in(root)
-    if not found:
+    names = deltas_in(root)
+    if not names:
         raise UserError(f"{delta}: contains no delta; make one with fmrgen delta")
-    config = load_source(source) if isinstance(source, str) else source
-    return {"/".join(name): _rebuild(root, *name, config, Path(output), on_rows, on_note) for name in found}
+    source_config = load_source(source) if isinstance(source, str) else source
+    summaries = {}
+    for config, split in names:
+        summary = _rebuild(root, config, split, source_config, Path(output), on_rows, on_note)
+        summaries[f"{config}/{split}"] = summary
+    return summaries
 
 
 def _rebuild(
@@ -118,7 +122,9 @@ def _rebuild(
             name = f"{DELTAS}/{target.name_of(shard)}"
             table = read_delta(root, name, about.files[name], provenance.row_schema.features)
             ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
-            pixels = {i: originals.pixels(i, digest) for i, digest in zip(ids, digests, strict=True)}
+            pixels = {}
+            for example_id, digest in zip(ids, digests, strict=True):
+                pixels[example_id] = originals.pixels(example_id, digest)
             content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
             write_atomically(target.shard_path(shard), content)
             done += len(ids)
@@ -127,15 +133,16 @@ def _rebuild(
 
 
 class _Originals:
-    """Your own originals, by id, each proved to be the very one."""
+    """The user's originals, by id, each checked against the digest of the right one."""
 
     def __init__(self, source: Source, size: int) -> None:
-        self._source, self._size = source, size
+        self._source = source
+        self._size = size
         self._examples = source.read(0, len(source))
-        self._waiting: dict[int, RawExample] = {}
+        self._waiting: dict[int, RawExample] = {}  # read, but not asked for yet
 
     def pixels(self, example_id: int, digest: str) -> np.ndarray:
-        """At the generator's size, uint8 [H, W, 3]. Raises UserError where it is another image."""
+        """Return an original at the generator's size, uint8 [H, W, 3]. Raises UserError if it is another image."""
         while example_id not in self._waiting:
             example = next(self._examples, None)
             if example is None:
@@ -145,8 +152,8 @@ class _Originals:
         try:
             image = open_rgb(stored)
         except UserError as error:
-            where = f" ({stored})" if isinstance(stored, str) else ""
-            raise UserError(f"source: image of id {example_id}{where} is unreadable ({error}); repair it") from None
+            path = f" ({stored})" if isinstance(stored, str) else ""
+            raise UserError(f"source: image of id {example_id}{path} is unreadable ({error}); repair it") from None
         pixels = resize(image, self._size, self._source.fit)
         if pixels_sha256(pixels) == digest:
             return pixels
@@ -163,7 +170,9 @@ class _Originals:
 
 
 def _folder_of(delta: str) -> Path:
+    """Return the local folder of a delta, which is downloaded if it is a repo."""
     if Path(delta).is_dir():
         return Path(delta)
     repo, _, revision = delta.partition("@")
-    return fetched(repo, revision or "main", [f"{DELTAS}/**"])[0]
+    folder, _ = fetched(repo, revision or "main", [f"{DELTAS}/**"])
+    return folder
