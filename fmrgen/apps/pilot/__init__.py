@@ -1,4 +1,4 @@
-"""What should my recipe be? A pilot of a few images, and masks of latents."""
+"""A pilot that tries a recipe on a few images, and masks of latents."""
 
 NAMES: dict[str, str] = {
     "SparseMask": "fmrgen.apps.pilot.sparsify",

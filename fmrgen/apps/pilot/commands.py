@@ -1,7 +1,7 @@
 """The commands `inspect` and `sparsify`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,13 +13,6 @@ from fmrgen.cli.options import (
     RecipeArgument,
 )
 from fmrgen.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def inspect(
@@ -63,7 +56,7 @@ def inspect(
     show = not quiet and not as_json
     on_trial = print_trial if show else lambda trial: None
     with progress.row_progress("inspect, passes of an image", show) as on_passes:
-        found = run(
+        inspection = run(
             loaded,
             images=images,
             download=download,
@@ -73,9 +66,9 @@ def inspect(
             on_passes=on_passes,
         )
     if as_json:
-        display.print_json(found)
+        display.print_json(inspection)
     else:
-        print_inspection(found)
+        print_inspection(inspection)
 
 
 def sparsify(
@@ -116,9 +109,9 @@ def sparsify(
 
     display.quiet_libraries()
     with progress.row_progress("sparsify", not quiet) as on_images:
-        found = run(loaded, output, regularization=regularization, on_images=on_images)
+        mask = run(loaded, output, regularization=regularization, on_images=on_images)
     if not quiet:
-        print_sparse_mask(found, f"{loaded.output.config}/{loaded.output.split}")
+        print_sparse_mask(mask, f"{loaded.output.config}/{loaded.output.split}")
         config = f"output.config={loaded.output.config}-sparse"
         display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
     display.print_line(output)

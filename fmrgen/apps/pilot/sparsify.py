@@ -1,4 +1,4 @@
-"""The sparse mask of a generator (paper §3.2.1, App. I): which dimensions of the latent tell perturbed from original.
+"""The sparse mask of a generator (paper §3.2.1, App. I): the latent dimensions that tell perturbed from original.
 
 The mask is the support of an l1-regularised logistic regression between the latents of originals and those of the
 perturbed images made from them.
@@ -35,6 +35,7 @@ _TEST_SHARE = 0.2
 _FOLDS = 3
 _STRENGTHS = 16  # on the path
 _PATH_ENDS = (0.7, 0.01)  # as shares of the strength at which nothing is left
+_MOST_ITERATIONS = 1000  # of a fit
 _FEWEST_IMAGES = 20  # below, there is nothing to learn and nothing to test on
 
 
@@ -42,8 +43,11 @@ _FEWEST_IMAGES = 20  # below, there is nothing to learn and nothing to test on
 class SparseMask:
     """A mask and how it was found.
 
-    `mask` is True for the dimensions that may move, of the shape of one latent. `test_score` is the share of held-out
-    latents that the regression tells apart, `regularization` its lambda on the l1 norm beside the summed loss.
+    Attributes:
+        mask: True for the dimensions that may move, of the shape of one latent.
+        images: how many it was found with.
+        regularization: lambda of the regression, on the l1 norm beside the summed loss.
+        test_score: the share of held-out latents that the regression tells apart.
     """
 
     mask: torch.Tensor
@@ -53,12 +57,12 @@ class SparseMask:
 
     @property
     def tells_apart(self) -> bool:
-        """Whether the test score is more than two standard errors above a coin's: else the mask means little."""
+        """Return whether the test score is over two standard errors above a coin's; if not, the mask means little."""
         return self.test_score > 0.5 + 1 / np.sqrt(2 * _held_out(self.images))
 
     @property
     def sparsity(self) -> float:
-        """The share of dimensions that do not move."""
+        """Return the share of dimensions that do not move."""
         return 1 - int(self.mask.sum()) / self.mask.numel()
 
 
@@ -77,7 +81,7 @@ def sparsify(
     regularization: float | None = None,
     on_images: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> SparseMask:
-    """Perturbs the images of a recipe, finds the mask of a sparse generator (paper §3.2.1, App. I) and writes it.
+    """Perturb the images of a recipe, find the mask of a sparse generator (paper §3.2.1, App. I) and write it.
 
     Args:
         recipe: without a mask.
@@ -106,23 +110,23 @@ def sparsify(
         raise UserError("sparsify runs in one process; start it without accelerate launch")
     components = recipe.build(accelerator.device)
     pairs = latent_pairs(recipe, components, accelerator.device, on_images)
-    found = fit_mask(pairs, regularization)
+    mask = fit_mask(pairs, regularization)
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
         "fingerprint": recipe.fingerprint,
         "generator_sha256": weights_sha256(components.generator) or "",
-        "images": str(found.images),
-        "regularization": repr(found.regularization),
-        "sparsity": repr(found.sparsity),
-        "test_score": repr(found.test_score),
+        "images": str(mask.images),
+        "regularization": repr(mask.regularization),
+        "sparsity": repr(mask.sparsity),
+        "test_score": repr(mask.test_score),
         "versions": json.dumps({name: version(name) for name in ("fmrgen", "torch", "scikit-learn")}),
     }
-    write_atomically(path, save({"mask": found.mask}, metadata))
-    return found
+    write_atomically(path, save({"mask": mask.mask}, metadata))
+    return mask
 
 
 def read_mask(path: Path, recipe: Recipe) -> SparseMask:
-    """The mask that `sparsify` wrote.
+    """Read the mask that `sparsify` wrote.
 
     Args:
         path: of the file.
@@ -132,18 +136,18 @@ def read_mask(path: Path, recipe: Recipe) -> SparseMask:
         The mask and how it was found.
 
     Raises:
-        UserError: it is no such file, or of another recipe.
+        UserError: the file is no such mask, or of another recipe.
     """
     mask, metadata = read_mask_file(path, str(path))
     try:
-        found = SparseMask(
+        sparse_mask = SparseMask(
             mask, int(metadata["images"]), float(metadata["regularization"]), float(metadata["test_score"])
         )
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: does not record how it was found: {one_line(error)}; delete it") from None
     if metadata.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
         raise UserError(f"{path}: was found with another recipe; delete it, or choose another {option('output')}")
-    return found
+    return sparse_mask
 
 
 def latent_pairs(
@@ -152,7 +156,14 @@ def latent_pairs(
     device: torch.device,
     on_images: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> LatentPairs:
-    """The latents of every image of the source that the oracle accepted at least once, before and after."""
+    """Perturb all images of the source, and return the latents of those that the oracle accepted at least once.
+
+    Args:
+        recipe: its options of perturbation are used.
+        components: of the recipe.
+        device: to work on.
+        on_images: called with (images done, images in all or None).
+    """
     source, classifier, generator, oracle = components
     pairs = {}
     examples = source.load_all(generator.image_size)
@@ -166,27 +177,30 @@ def latent_pairs(
             f"the oracle accepted {len(pairs)} perturbed images, a mask needs {_FEWEST_IMAGES}; use more "
             f"{option('samples', 'images')} or a smaller {option('perturb.step_size')}"
         )
-    in_order = [pairs[i] for i in sorted(pairs)]  # whatever order they ended in
-    return LatentPairs(*(torch.stack(latents).float().numpy() for latents in zip(*in_order, strict=True)))
+    originals, perturbed = zip(*[pairs[row_id] for row_id in sorted(pairs)], strict=True)  # rows end in any order
+    return LatentPairs(torch.stack(originals).float().numpy(), torch.stack(perturbed).float().numpy())
 
 
 def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseMask:
-    """The support of the regression fitted to four fifths of the images, scored on the others.
+    """Return the support of the regression fitted to four fifths of the images, scored on the others.
 
     Both latents of an image are in the same part. Every dimension is standardised. Without `regularization` the
     strength is chosen on a path by three-fold cross-validation among the four fifths: the largest whose accuracy is
     within one standard error of the best.
+
+    Raises UserError if no dimension is left.
     """
     images = len(pairs.originals)
     order = np.random.default_rng(0).permutation(images)
-    test, train = (_stacked(pairs, part) for part in np.split(order, [_held_out(images)]))
+    test_images, train_images = np.split(order, [_held_out(images)])
+    test, train = _stacked(pairs, test_images), _stacked(pairs, train_images)
     if regularization is None:
-        regularization = _choose(*train)
+        regularization = _choose_regularization(*train)
     model = _regression(regularization).fit(*train)
-    kept = model[-1].coef_.reshape(pairs.originals.shape[1:]) != 0
-    if not kept.any():
+    mask = model[-1].coef_.reshape(pairs.originals.shape[1:]) != 0
+    if not mask.any():
         raise UserError(f"no dimension is left at regularization {regularization:g}; choose a smaller one")
-    return SparseMask(torch.from_numpy(kept), images, regularization, float(model.score(*test)))
+    return SparseMask(torch.from_numpy(mask), images, regularization, float(model.score(*test)))
 
 
 def _held_out(images: int) -> int:
@@ -194,18 +208,21 @@ def _held_out(images: int) -> int:
 
 
 def _stacked(pairs: LatentPairs, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features [2n, D] and labels [2n], 1 for perturbed; row i and row n + i are of one image."""
+    """Return features [2n, D] and labels [2n], 1 for perturbed; row i and row n + i are of one image."""
     features = np.concatenate([pairs.originals[images], pairs.perturbed[images]])
     return features.reshape(len(features), -1), np.arange(len(features)) // len(images)
 
 
 def _regression(regularization: float) -> Pipeline:
     # liblinear: the seed orders its coordinates.
-    fitted = LogisticRegression(C=1 / regularization, l1_ratio=1, solver="liblinear", random_state=0, max_iter=1000)
-    return make_pipeline(StandardScaler(), fitted)
+    lasso = LogisticRegression(
+        C=1 / regularization, l1_ratio=1, solver="liblinear", random_state=0, max_iter=_MOST_ITERATIONS
+    )
+    return make_pipeline(StandardScaler(), lasso)
 
 
-def _choose(features: np.ndarray, labels: np.ndarray) -> float:
+def _choose_regularization(features: np.ndarray, labels: np.ndarray) -> float:
+    """Return the largest strength on the path whose accuracy is within one standard error of the best."""
     groups = np.arange(len(labels)) % (len(labels) // 2)
     scaled = StandardScaler().fit_transform(features)
     nothing_left = np.abs(scaled.T @ (labels - 0.5)).max()
@@ -213,13 +230,14 @@ def _choose(features: np.ndarray, labels: np.ndarray) -> float:
     share = 1 - 1 / _FOLDS  # of the rows that a fold fits, and so of the loss that the strength stands beside
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at the weak end, which is rarely the best
-        scores = np.array(
-            [
-                cross_val_score(_regression(share * strength), features, labels, groups=groups, cv=GroupKFold(_FOLDS))
-                for strength in path
-            ]
-        )
+        scores_by_strength = []
+        for strength in path:
+            model = _regression(share * strength)
+            folds = GroupKFold(_FOLDS)
+            scores_by_strength.append(cross_val_score(model, features, labels, groups=groups, cv=folds))
+    scores = np.array(scores_by_strength)  # [strengths, folds]
     means = scores.mean(1)
     best = means.argmax()
     error = scores[best].std(ddof=1) / np.sqrt(_FOLDS)
-    return float(next(strength for strength, mean in zip(path, means, strict=True) if mean >= means[best] - error))
+    first_good = np.flatnonzero(means >= means[best] - error)[0]  # the path starts with the strongest
+    return float(path[first_good])
