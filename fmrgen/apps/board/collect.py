@@ -1,4 +1,4 @@
-"""What repos and folders hold of splits and results, read without an image of them."""
+"""The splits and results of repos and folders, read without their images."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -21,8 +21,8 @@ from fmrgen.storage.provenance import Provenance, read_all
 from fmrgen.storage.shards import summary_of
 
 _SMALL = ["README.md", "provenance/**", "results/**", "judgements/**/*.json", "pictures/**"]
-_LARGEST = 8 << 20  # bytes of such a file
-_OF_A_CLASSIFIER = ("classifier",)  # in what splits of one family may differ
+_MAX_FILE_BYTES = 8 << 20  # of a small file
+_MAY_DIFFER = ("description", "output", "classifier")  # sections of the recipes of one family
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,16 @@ class BoardEntry:
     """A finished split of a repo or folder.
 
     Attributes:
-        place: where it is, as it is called.
-        repo: on the Hub, and its commit; empty and None for a folder.
-        paths: in the folder, or in the copy of the repo.
-        provenance: and what it says.
-        classifier: that it was made against, as evaluations on it call that; else the split's name.
+        place: the name of the folder or repo.
+        repo: on the Hub; empty for a folder.
+        commit: of the repo; None for a folder.
+        paths: in the folder, or in the local copy of the repo.
+        provenance: of the split.
+        classifier: that it was made against, as evaluations on it name that; else the split's name.
         summary: the figures of its own classifier.
         entries: results of other classifiers on it.
-        judges: those who looked at it besides its oracle.
-        made_with: in words.
+        judges: that judged it in addition to its oracle.
+        made_with: its components in words.
     """
 
     place: str
@@ -54,25 +55,23 @@ class BoardEntry:
 
     @property
     def name(self) -> str:
-        """As `evaluate` takes it."""
+        """The reference of the split, as `evaluate` takes it."""
         return f"{self.place}:{self.paths.name}"
 
     @property
     def family(self) -> str:
-        """What splits have in common whose figures may stand beside each other: everything but the classifier.
+        """A fingerprint of the protocol: figures of splits with the same one may be compared.
 
-        That is the version of the rows, the source with its labels, generator, oracle, perturbation, and the weights
-        of generator and oracle.
+        It covers everything but the classifier: the version of the rows, the source with its labels, generator, oracle,
+        perturbation, and the weights of generator and oracle.
         """
         recipe = self.provenance.recipe.tree
-        kept = {
-            name: value for name, value in recipe.items() if name not in ("description", "output", *_OF_A_CLASSIFIER)
-        }
+        protocol = {name: value for name, value in recipe.items() if name not in _MAY_DIFFER}
         weights = self.provenance.weights_sha256
         return fingerprint(
             [
                 self.provenance.rows_version,
-                kept,
+                protocol,
                 list(self.provenance.labels),
                 [weights.generator, weights.oracle],
                 self.provenance.examples,
@@ -81,46 +80,50 @@ class BoardEntry:
 
     @property
     def at_chance(self) -> bool:
-        """Whether its own classifier is hardly better than chance on the originals."""
+        """True if its own classifier is hardly better than chance on the originals."""
         return has_accuracy_of_chance(self.summary, len(self.provenance.labels))
 
     @property
     def masked(self) -> bool:
-        """Whether its own classifier's gradient is masked."""
+        """True if the gradient of its own classifier is masked."""
         return self.provenance.recipe.perturb.is_guided and has_masked_gradient(self.summary)
 
     @property
     def rough(self) -> bool:
-        """Whether that is rough, which costs no rank."""
+        """True if that gradient is rough; the split is ranked all the same."""
         return self.provenance.recipe.perturb.is_guided and has_rough_gradient(self.summary)
 
     @property
     def related(self) -> str | None:
-        """A line where its own classifier and its oracle are related, which costs no rank."""
+        """A line if its own classifier and its oracle are related; the split is ranked all the same."""
         return related_line(self.provenance)
 
     @property
     def unranked(self) -> bool:
-        """Whether FMR on it says nothing of robustness."""
+        """True if FMR on it is no measure of robustness."""
         return self.at_chance or self.masked
 
     def picture(self) -> bytes | None:
-        """Its contact sheet, where there is one of a size that is a picture's."""
+        """Return the PNG of its contact sheet; None if there is none, or one that is too large."""
         path = self.paths.picture
         try:
             check_inside(path, self.paths.root)
             with open_plain(path) as file:
-                content = file.read(_LARGEST + 1)
+                content = file.read(_MAX_FILE_BYTES + 1)
         except (OSError, UserError):
             return None
-        return content if content[:4] == b"\x89PNG" and len(content) <= _LARGEST else None
+        if content[:4] != b"\x89PNG" or len(content) > _MAX_FILE_BYTES:
+            return None
+        return content
 
 
 @dataclass
 class Family:
-    """Splits whose figures may stand beside each other, with what was found on them.
+    """Splits of one protocol, whose figures may be compared.
 
-    `places` are the best and the worst rank that each split's classifier may have, of own splits, by its name.
+    Attributes:
+        key: the fingerprint of the protocol.
+        splits: of it.
     """
 
     key: str
@@ -134,84 +137,110 @@ class Family:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int] | None]:
-        """Ranks by the intervals of FMR: who may be better than whom; None of one without FMR, or not ranked."""
-        known = {split.name: None if split.unranked else split.summary.fmr for split in self.splits}
-        ends = {name: interval_ends(fmr) for name, fmr in known.items() if fmr is not None}
-        lows, highs = (sorted(side) for side in zip(*ends.values(), strict=True)) if ends else ([], [])
-        found: dict[str, tuple[int, int] | None] = dict.fromkeys(known)
+        """The best and the worst rank of the classifier of each split, by the split's name.
+
+        Ranks are by FMR; classifiers whose intervals overlap may each be better than the other. None of a split that
+        is not ranked or has no FMR.
+        """
+        ends = {}
+        for split in self.splits:
+            if not split.unranked and split.summary.fmr is not None:
+                ends[split.name] = interval_ends(split.summary.fmr)
+        lows = sorted(low for low, _ in ends.values())
+        highs = sorted(high for _, high in ends.values())
+        places: dict[str, tuple[int, int] | None] = dict.fromkeys(split.name for split in self.splits)
         for name, (low, high) in ends.items():
-            found[name] = (1 + len(ends) - bisect_right(lows, high), len(ends) - bisect_left(highs, low))
-        return found
+            surely_better = len(ends) - bisect_right(lows, high)
+            surely_worse = bisect_left(highs, low)
+            places[name] = (1 + surely_better, len(ends) - surely_worse)
+        return places
 
     def ranked(self) -> list[BoardEntry]:
-        """By falling FMR, those that are not ranked last."""
+        """Return the splits by falling FMR, those that are not ranked last."""
         return sorted(self.splits, key=lambda split: sort_key(split.summary.fmr, split.unranked))
 
 
 def collect(places: Sequence[str]) -> list[Family]:
-    """Splits of folders and dataset repos, in families, the largest first.
+    """Return the splits of folders and dataset repos by their protocol, the largest family first.
 
     Args:
         places: folders, or `OWNER/NAME[@REVISION]` on the Hub.
 
     Returns:
-        Families; splits of another protocol are never in one. A split that is in several places, with the same recipe
-        and the very files, is one of the first on the Hub, with the results of all.
+        Families; splits of different protocols are never in one. A split that is in several places, with the same
+        recipe and identical files, is listed once, as that of the first place on the Hub, with the results of all.
 
     Raises:
         UserError: a place is neither, or none has a finished split.
     """
-    known: dict[tuple[Path, str | None], str] = {}
+    places_by_root: dict[tuple[Path, str | None], str] = {}
     splits: dict[tuple[str, str], BoardEntry] = {}
-    names = Counter(map(_name_of, places))
+    names = Counter(_name_of(place) for place in places)
     for place in places:
-        # Two folders, or revisions, of one name are told apart by all that was said of them.
-        name = _name_of(place) if names[_name_of(place)] == 1 else place
-        found = list(_splits_of(place, name))
-        if not found:
+        name = _name_of(place)
+        if names[name] > 1:  # two folders, or revisions, of one name are told apart by their whole references
+            name = place
+        entries = list(_splits_of(place, name))
+        if not entries:
             raise UserError(f"{place}: contains no finished split")
-        where = (found[0].paths.root.resolve(), found[0].commit)
-        if where in known:
-            raise UserError(f"{place}: is the same as {known[where]}; name it once")
-        known[where] = place
-        for split in found:
-            files = (split.provenance.fingerprint, split.provenance.files_digest)
-            splits[files] = split if files not in splits else _as_one(splits[files], split)
+        root = (entries[0].paths.root.resolve(), entries[0].commit)
+        if root in places_by_root:
+            raise UserError(f"{place}: is the same as {places_by_root[root]}; name it once")
+        places_by_root[root] = place
+        for split in entries:
+            identity = (split.provenance.fingerprint, split.provenance.files_digest)
+            splits[identity] = _merged(splits[identity], split) if identity in splits else split
     families: dict[str, Family] = {}
     for split in splits.values():
         families.setdefault(split.family, Family(split.family)).splits.append(split)
     return sorted(families.values(), key=lambda family: (-len(family.splits), family.title))
 
 
-def _as_one(first: BoardEntry, second: BoardEntry) -> BoardEntry:
-    """One split of two places."""
-    one, other = (second, first) if first.commit is None and second.commit is not None else (first, second)
-    models, judges = {entry.classifier for entry in one.entries}, {judge.judge for judge in one.judges}
+def _merged(first: BoardEntry, second: BoardEntry) -> BoardEntry:
+    """Return a split of two places as one: that on the Hub if only one is, with the results of both."""
+    main, other = first, second
+    if first.commit is None and second.commit is not None:
+        main, other = second, first
+    models = {entry.classifier for entry in main.entries}
+    judges = {judge.judge for judge in main.judges}
+    more_entries = [entry for entry in other.entries if entry.classifier not in models]
+    more_judges = [judge for judge in other.judges if judge.judge not in judges]
+    is_unnamed = main.classifier == main.paths.split
     return replace(
-        one,
-        classifier=other.classifier if one.classifier == one.paths.split else one.classifier,
-        entries=ranked([*one.entries, *(entry for entry in other.entries if entry.classifier not in models)]),
-        judges=[*one.judges, *(judge for judge in other.judges if judge.judge not in judges)],
+        main,
+        classifier=other.classifier if is_unnamed else main.classifier,
+        entries=ranked([*main.entries, *more_entries]),
+        judges=[*main.judges, *more_judges],
     )
 
 
 def _name_of(place: str) -> str:
-    """What a folder or repo is called where no other has its name."""
+    """Return the name of a folder or repo, without the revision."""
     return Path(place).resolve().name if Path(place).is_dir() else place.partition("@")[0]
 
 
 def _splits_of(place: str, name: str) -> Iterator[BoardEntry]:
+    """Yield the finished splits of a folder or repo, which the board calls `name`."""
     if Path(place).is_dir():
         root, repo, commit = Path(place), "", None
     else:
         repo, _, revision = place.partition("@")
-        root, commit = fetched(repo, revision or "main", _SMALL, _LARGEST)
+        root, commit = fetched(repo, revision or "main", _SMALL, _MAX_FILE_BYTES)
     for (config, split), provenance in sorted(read_all(root).items()):
-        if provenance.is_finished:
-            paths = SplitPaths(root, config, split)
-            judges = judges_of_files(paths, provenance.files_digest)
-            entries = leaderboard(paths, provenance)
-            own = sorted(entry.classifier for entry in entries if entry.conditioned)
-            others = [entry for entry in entries if not entry.conditioned]
-            figures = (own[0] if own else split, summary_of(provenance), others, judges, made_with(provenance))
-            yield BoardEntry(name, repo, commit, paths, provenance, *figures)
+        if not provenance.is_finished:
+            continue
+        paths = SplitPaths(root, config, split)
+        entries = leaderboard(paths, provenance)
+        own_names = sorted(entry.classifier for entry in entries if entry.conditioned)
+        yield BoardEntry(
+            place=name,
+            repo=repo,
+            commit=commit,
+            paths=paths,
+            provenance=provenance,
+            classifier=own_names[0] if own_names else split,
+            summary=summary_of(provenance),
+            entries=[entry for entry in entries if not entry.conditioned],
+            judges=judges_of_files(paths, provenance.files_digest),
+            made_with=made_with(provenance),
+        )

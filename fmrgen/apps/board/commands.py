@@ -91,9 +91,11 @@ def submit(
     )
     if as_json:
         display.print_json(submitted)
-    for done in submitted if not as_json else ():
-        display.print_line(f"{done.classifier}: {done.model}: {done}")
-    if refused := [done.classifier for done in submitted if done.state == "refused"]:
+    else:
+        for result in submitted:
+            display.print_line(f"{result.classifier}: {result.model}: {result}")
+    refused = [result.classifier for result in submitted if result.state == "refused"]
+    if refused:
         raise UserError(
             f"{models}: the repos of {', '.join(refused)} take no results; correct them, and run this again"
         )

@@ -19,15 +19,15 @@ def push_site(
     public: bool = False,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Puts the pages of a site into a Space, in one commit; what else is there stays.
+    """Push the pages of a site to a Space in one commit; other files there stay.
 
     Args:
         folder: of the site.
         files: in it.
-        space: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
-        title: of the Space, where it has no card yet.
+        space: `OWNER/NAME`, or a name in the caller's account; made if needed, private unless `public`.
+        title: of the Space, if it has no card yet.
         public: whether everyone may see it.
-        on_wait: called with a line when the Hub makes one wait.
+        on_wait: called with a line when the Hub asks to wait.
 
     Returns:
         The address of the commit.
@@ -41,11 +41,11 @@ def push_site(
     make = partial(hub.api.create_repo, hub.name, repo_type="space", space_sdk="static", private=not public)
     hub.ask(partial(make, exist_ok=True))
 
-    def operations_on(there: set[str]) -> list[Operation]:
-        operations: list[Operation] = [
-            CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files
-        ]
-        if CARD not in there:
+    def operations_on(remote_files: set[str]) -> list[Operation]:
+        operations: list[Operation] = []
+        for path in files:
+            operations.append(CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()))
+        if CARD not in remote_files:
             data = SpaceCardData(title=title, sdk="static", app_file="index.html", pinned=False)
             operations.append(CommitOperationAdd(CARD, str(RepoCard(f"---\n{data.to_yaml()}\n---\n")).encode()))
         return operations

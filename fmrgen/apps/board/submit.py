@@ -1,4 +1,4 @@
-"""Pull requests on the repos of models, with what was found of them on the Hub's benchmarks."""
+"""Pull requests on the repos of models with their results on the Hub's benchmarks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from fmrgen.hub.timeouts import no_bars
 from fmrgen.publish.eval_results import FOLDER, entry_file, read_eval_results
 from fmrgen.results.evaluation import read_figures
 
+_TITLE = "Robustness (FMR)"  # the start of the title of a pull request
 _DESCRIPTION = (
     "Foundation Model-oriented Robustness of this model, measured with fmrgen. The notes of each entry have the "
     "interval and name the split; its source has all figures."
@@ -29,11 +30,17 @@ _ENTRIES: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[str, str], Fi
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a model's results.
+    """The outcome of submitting a model's results.
 
-    `state` is `new` for what a dry run would open, `opened`, `updated` (an earlier pull request of the caller's),
-    `open` (one has the very files), `there` (the model's repo has them), or, for a `reason`, `refused` by the
-    Hub or `left out` as hardly better than chance. `files` are their paths in the repo.
+    Attributes:
+        classifier: its name in the evaluation.
+        model: its repo.
+        state: `new` for what a dry run would open, `opened`, `updated` (an earlier pull request of the caller), `open`
+            (a pull request has identical files), `there` (the model's repo has them), or, for a `reason`, `refused` by
+            the Hub or `left out` as hardly better than chance.
+        url: of the pull request, if there is one.
+        files: the paths of the results in the repo.
+        reason: why nothing was submitted, else None.
     """
 
     classifier: str
@@ -44,7 +51,7 @@ class Submitted:
     reason: str | None = None
 
     def __str__(self) -> str:
-        """In words."""
+        """Return the outcome in words."""
         if self.reason is not None:
             return self.reason
         words = {
@@ -54,7 +61,8 @@ class Submitted:
             "open": "a pull request is open",
             "there": "has these results",
         }
-        return ", ".join([words[self.state], *([self.url] if self.url else self.files)])
+        details = [self.url] if self.url else self.files
+        return ", ".join([words[self.state], *details])
 
 
 def submit(
@@ -65,31 +73,31 @@ def submit(
     on_wait: Callable[[str], None] = lambda line: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Submitted]:
-    """Opens a pull request on the repo of each model with its `.eval_results`, where none is open yet.
+    """Open a pull request with its `.eval_results` on the repo of each model that has none yet.
 
-    Results of a model that is hardly better than chance on the originals are not sent: they say nothing of it, and
-    almost always its weights, or the order of its classes, are not what was meant.
+    Results of a model that is hardly better than chance on the originals are not sent: they do not describe it, and
+    almost always its weights, or the order of its classes, are wrong.
 
     Args:
         folder: of an evaluation with `--eval-results`.
         models: the model repo of each classifier, by the classifier's name.
-        dry_run: whether to look only, and open nothing.
-        on_wait: called with a line when the Hub makes one wait.
+        dry_run: only report what would be opened.
+        on_wait: called with a line when the Hub asks to wait.
         on_note: called with a line that names what is not sent.
 
     Returns:
-        What became of each model, also of one whose repo is not there or takes none.
+        The outcome for each model, including those whose repo does not exist or refuses results.
 
     Raises:
         UserError: the folder has no such results, a classifier is not in it, or the Hub can't be asked.
     """
-    found, at_chance = _files(folder, models)
+    files, at_chance = _files(folder, models)
     if at_chance:
         on_note(
             f"hardly better than chance on the originals, and not sent: {', '.join(at_chance)}; are their weights "
             "loaded, and their classes in the order of the labels?"
         )
-    return [_submit(name, model, found[name], dry_run, on_wait) for name, model in models.items()]
+    return [_submit(name, model, files[name], dry_run, on_wait) for name, model in models.items()]
 
 
 def _submit(
@@ -104,7 +112,7 @@ def _submit(
 
 
 def read_models(path: Path) -> dict[str, str]:
-    """The model repos of classifiers, from a YAML file. Raises UserError where it is none."""
+    """Return the model repo of each classifier from a YAML file. Raises UserError if it is invalid."""
     try:
         with open_plain(path) as file:
             return _ENTRIES.validate_python(yaml.safe_load(file.read()))
@@ -115,10 +123,10 @@ def read_models(path: Path) -> dict[str, str]:
 
 
 def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str, bytes]], list[str]]:
-    """The entries of each classifier by their paths in a model's repo; and what is at chance, in words."""
+    """Return the entries of each classifier by their paths in a model's repo, and in words those at chance."""
     evaluation = read_figures(folder / "evaluation.json")
     classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
-    found, at_chance = {}, []
+    files, at_chance = {}, []
     for name in models:
         if name not in classifiers:
             raise UserError(f"{folder}: has no classifier {name}; choose from {', '.join(classifiers)}")
@@ -131,8 +139,8 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
         for split in evaluation.splits:
             if evaluation.result(split.name, name).at_chance and entries.pop(entry_file(split), b""):
                 at_chance.append(f"{name} on {split.config}/{split.split}")
-        found[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
-    return found, at_chance
+        files[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
+    return files, at_chance
 
 
 class _Model:
@@ -142,29 +150,35 @@ class _Model:
         self._hub = HubClient(name, "model", "main", on_wait)
 
     def propose(self, classifier: str, files: Mapping[str, bytes], dry_run: bool) -> Submitted:
-        """Has the files in a pull request, or finds that they are proposed or there already."""
+        """Open a pull request with the files, unless they are proposed or in the repo already.
+
+        Args:
+            classifier: its name in the evaluation.
+            files: contents by path in the repo.
+            dry_run: only report what would be opened.
+        """
         account = self._hub.log_in()
-        # Looked up anew at every attempt: a pull request may have been opened though its answer was lost.
+        # Each attempt looks again: a pull request may have been opened though the Hub's answer was lost.
         state, url = self._hub.ask(partial(self._propose, account, files, dry_run), all_of_the_hub=False)
         return Submitted(classifier, self._hub.name, state, url, list(files))
 
     def _propose(self, account: str, files: Mapping[str, bytes], dry_run: bool) -> tuple[State, str | None]:
-        title = f"Robustness (FMR) on {len(files)} {'board' if len(files) == 1 else 'boards'}"
         if self._has(files, "main"):
             return "there", None
         own: Discussion | None = None
-        for proposed in self._open_ones():
-            if self._has(files, str(proposed.git_reference)):
-                return "open", proposed.url
-            if proposed.author == account and str(proposed.title).startswith("Robustness (FMR)"):
-                own = proposed
+        for pull_request in self._open_pull_requests():
+            if self._has(files, str(pull_request.git_reference)):
+                return "open", pull_request.url
+            if pull_request.author == account and str(pull_request.title).startswith(_TITLE):
+                own = pull_request
         if dry_run:
             return "new", None
+        noun = "board" if len(files) == 1 else "boards"
         commit = partial(
             self._hub.api.create_commit,
             self._hub.name,
             [CommitOperationAdd(path, content) for path, content in files.items()],
-            commit_message=title,
+            commit_message=f"{_TITLE} on {len(files)} {noun}",
         )
         with upload_errors(self._hub.name):
             if own is not None:
@@ -172,21 +186,21 @@ class _Model:
                 return "updated", own.url
             return "opened", commit(commit_description=_DESCRIPTION, create_pr=True).pr_url
 
-    def _open_ones(self) -> list[Discussion]:
+    def _open_pull_requests(self) -> list[Discussion]:
         with client_errors():
-            return list(
-                self._hub.api.get_repo_discussions(
-                    self._hub.name, discussion_type="pull_request", discussion_status="open"
-                )
+            discussions = self._hub.api.get_repo_discussions(
+                self._hub.name, discussion_type="pull_request", discussion_status="open"
             )
+            return list(discussions)
 
     def _has(self, files: Mapping[str, bytes], revision: str) -> bool:
-        """Whether the repo holds the very files at a revision."""
+        """Return whether the repo has identical files at a revision."""
         try:
             with no_bars(), client_errors():
-                return all(
-                    Path(hf_hub_download(self._hub.name, path, revision=revision)).read_bytes() == content
-                    for path, content in files.items()
-                )
-        except RemoteEntryNotFoundError:  # and not LocalEntryNotFoundError, which is an outage
+                for path, content in files.items():
+                    local = hf_hub_download(self._hub.name, path, revision=revision)
+                    if Path(local).read_bytes() != content:
+                        return False
+                return True
+        except RemoteEntryNotFoundError:  # not LocalEntryNotFoundError, which is an outage
             return False

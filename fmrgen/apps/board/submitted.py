@@ -1,4 +1,4 @@
-"""What models' own repos say of their results on a benchmark: the board that the Hub keeps."""
+"""Results on a benchmark that models' own repos report: the board of the Hub."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
 from fmrgen.hub.client import HubClient
 
-_LARGEST = 10_000.0  # FMR, in percent
+_MAX_FMR = 10_000.0  # percent: more is an error
 
 
 @dataclass(frozen=True)
 class SubmittedResult:
-    """An entry of a model's repo, or of an open pull request on it (`pull_request`, else None)."""
+    """An entry of a model's repo, or of an open pull request on it (then `pull_request` is its number, else None)."""
 
     model: str
     value: float
@@ -23,16 +23,20 @@ class SubmittedResult:
 
 
 def submitted_results(places: Sequence[str]) -> dict[str, list[SubmittedResult]]:
-    """The Hub's board of each dataset repo among `places`, by its name; repos that have none are left out."""
-    found = {}
+    """Return the Hub's board of each dataset repo among `places`, by its name; repos without one are left out."""
+    boards = {}
     for place in places:
+        if Path(place).is_dir():
+            continue
         repo = place.partition("@")[0]
-        if not Path(place).is_dir() and (rows := _board(repo)):
-            found[repo] = rows
-    return found
+        results = _board(repo)
+        if results:
+            boards[repo] = results
+    return boards
 
 
 def _board(repo: str) -> list[SubmittedResult]:
+    """Return the results on the Hub's board of a repo; none if it has no board."""
     hub = HubClient(repo, "dataset", "main", lambda line: None)
 
     def ask() -> list[SubmittedResult]:
@@ -42,13 +46,14 @@ def _board(repo: str) -> list[SubmittedResult]:
             if error.response.status_code in (400, 404):  # no benchmark, or not on the Hub's list of those
                 return []
             raise
-        return [found for entry in entries if (found := _result(entry)) is not None]
+        results = [_result(entry) for entry in entries]
+        return [result for result in results if result is not None]
 
     return hub.ask(ask)
 
 
 def _result(entry: DatasetLeaderboardEntry) -> SubmittedResult | None:
-    """What a model's repo says; None where that can't be FMR. Anyone may have written it."""
-    if type(entry.value) not in (int, float) or not 0 <= entry.value <= _LARGEST:
+    """Return a result; None if its value can't be FMR. Entries come from anyone."""
+    if type(entry.value) not in (int, float) or not 0 <= entry.value <= _MAX_FMR:
         return None
     return SubmittedResult(str(entry.model_id), float(entry.value), str(entry.notes or ""), entry.pull_request)

@@ -17,7 +17,7 @@ from commands import fmrgen, run, upload
 from huggingface_hub import DatasetCard
 from watched import browser
 
-from fmrgen.apps.board.collect import _as_one, collect
+from fmrgen.apps.board.collect import _merged, collect
 from fmrgen.apps.board.site import _file_names, write_site
 from fmrgen.errors import UserError
 from fmrgen.files import fingerprint
@@ -101,7 +101,7 @@ def test_a_split_in_two_places_stands_once(finished_split, tmp_path):
         for (family,) in [collect([str(tmp_path / "pushed")])]
         for split in family.splits
     ]
-    one = _as_one(family.splits[1], pushed[1])
+    one = _merged(family.splits[1], pushed[1])
     assert (one.commit, one.classifier) == ("a" * 40, "ours")
 
 
