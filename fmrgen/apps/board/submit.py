@@ -163,6 +163,7 @@ class _Model:
         return Submitted(classifier, self._hub.name, state, url, list(files))
 
     def _propose(self, account: str, files: Mapping[str, bytes], dry_run: bool) -> tuple[State, str | None]:
+        """Return the state that results, and the address of the pull request."""
         if self._has(files, "main"):
             return "there", None
         own: Discussion | None = None

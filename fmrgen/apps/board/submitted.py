@@ -14,7 +14,14 @@ _MAX_FMR = 10_000.0  # percent: more is an error
 
 @dataclass(frozen=True)
 class SubmittedResult:
-    """An entry of a model's repo, or of an open pull request on it (then `pull_request` is its number, else None)."""
+    """An entry of a model's repo, or of an open pull request on it.
+
+    Attributes:
+        model: the repo.
+        value: FMR, in percent.
+        notes: in the model's own words.
+        pull_request: its number, else None.
+    """
 
     model: str
     value: float

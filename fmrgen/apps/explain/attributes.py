@@ -134,7 +134,7 @@ def _dilated(images: Tensor, radius: int) -> Tensor:
 
 
 class Slant(Attribute):
-    """How far shapes lean to the right."""
+    """The lean of shapes to the right."""
 
     name, more, less = "slant", "shapes that lean to the right", "shapes that lean to the left"
     other = "shapes that lean"
@@ -149,7 +149,7 @@ class Slant(Attribute):
 
 
 class Size(Attribute):
-    """How large shapes are."""
+    """The size of shapes."""
 
     name, more, less = "size", "larger shapes", "smaller shapes"
     other = "shapes of another size"
@@ -165,7 +165,7 @@ class Size(Attribute):
 
 
 class PositionAcross(Attribute):
-    """How far right shapes are."""
+    """The position of shapes from left to right."""
 
     name, more, less = "position, across", "shapes further right", "shapes further left"
     other = "shapes moved to the side"
@@ -178,7 +178,7 @@ class PositionAcross(Attribute):
 
 
 class PositionUp(Attribute):
-    """How far up shapes are."""
+    """The position of shapes from bottom to top."""
 
     name, more, less = "position, up", "shapes further up", "shapes further down"
     other = "shapes moved up or down"
@@ -191,7 +191,7 @@ class PositionUp(Attribute):
 
 
 class Contrast(Attribute):
-    """How far shapes stand out from the background."""
+    """The contrast between shapes and the background."""
 
     name, more, less = "contrast", "higher contrast", "lower contrast"
     other = "another contrast"
@@ -262,7 +262,7 @@ class Sharpness(Attribute):
 
 
 class Colour(Attribute):
-    """How strong colours are."""
+    """The strength of colours."""
 
     name, more, less = "colour", "stronger colours", "paler colours"
     other = "stronger or paler colours"
@@ -316,7 +316,7 @@ def _corner_side(images: Tensor) -> int:
 
 
 class Symmetry(Attribute):
-    """How close an image is to its mirror image, left for right."""
+    """The similarity of an image to its mirror image, left for right."""
 
     name, more, less = "symmetry", "more symmetrical images", "less symmetrical images"
     other = "images of another symmetry"

@@ -30,7 +30,15 @@ _FEWEST = 20  # originals to prove something on
 
 @dataclass(frozen=True)
 class Pair:
-    """An original and what it was changed to, which the classifier has wrong: both as PNG files."""
+    """An original and its changed image, which the classifier has wrong.
+
+    Attributes:
+        id: of the original.
+        label: the true class.
+        answer: the class that the classifier predicts for the changed image.
+        original: as a PNG file.
+        image: the changed image, likewise.
+    """
 
     id: int
     label: str

@@ -109,7 +109,7 @@ class Trial:
 
     Attributes:
         hypothesis: that was tried.
-        moved: predictions `along` it, `against` it (but for sign 0) and `otherwise`.
+        moved: predictions `along` it, `against` it (missing for sign 0) and `otherwise`.
         signs: [N], whether each original was given more (1) or less (-1) along it.
         e_value: the evidence against "errors are no more frequent along it than against it, or than otherwise".
     """
@@ -133,7 +133,13 @@ class Trial:
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
-        """Return the trial with its evidence, the weaker of that against each control."""
+        """Return a trial with its evidence, the weaker of that against each control.
+
+        Args:
+            hypothesis: that was tried.
+            moved: predictions by way.
+            signs: [N], whether each original was given more (1) or less (-1).
+        """
         wrong = {}
         for way, outcome in moved.items():
             wrong[way] = outcome.answers != outcome.predictions[:, 0]

@@ -66,6 +66,8 @@ class AuditServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
     server: AuditServer
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds without a byte
@@ -74,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: the terminal shows the progress of the raters."""
 
     def do_GET(self) -> None:
+        """Send the page, the state of a rater, or an image."""
         path = self._path()
         if path is None:
             return
@@ -101,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
+        """Store an answer, or delete the last one."""
         path = self._path()
         if path is None:
             return

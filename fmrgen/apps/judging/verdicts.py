@@ -70,6 +70,7 @@ class Rater:
             self._read()
 
     def _read(self) -> None:
+        """Read the stored answers. Raises UserError unless they are a person's, to the first tasks in order."""
         paths = self.audited.paths
         about = judges_of(paths).get(self.name)
         path = table_path(paths, self.name)
@@ -145,6 +146,7 @@ class Rater:
             return len(self.answers)
 
     def _row(self, number: int, label: int, seconds: float | None) -> dict[str, Any]:
+        """Return the row of the table for an answer."""
         task = self.tasks[number]
         return {
             "judge": self.name,

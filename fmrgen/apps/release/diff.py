@@ -71,7 +71,14 @@ class Control:
 
 @dataclass(frozen=True)
 class ChangedClass:
-    """A class, and the share of its originals that broke and that were fixed, in percent."""
+    """The originals of one class.
+
+    Attributes:
+        name: of the class.
+        rows: number of originals.
+        broke: the share of these that broke, in percent.
+        fixed: the share of these that were fixed, in percent.
+    """
 
     name: str
     rows: int

@@ -40,6 +40,7 @@ class ConsistencyObjective(UnetObjective):
         self.scheduler = CMStochasticIterativeScheduler(sigma_max=config.sigma_max)
 
     def loss_of_noise(self, images: "Tensor", progress: float) -> "Tensor":
+        """Return the loss at random levels of noise, of which there are more and more during the run."""
         import torch
 
         first, last = _LEVELS

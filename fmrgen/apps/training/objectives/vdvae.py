@@ -46,6 +46,7 @@ class Config(ObjectiveConfig):
         return self
 
     def objective(self, device: "torch.device", labels: Labels) -> "VdvaeObjective":
+        """Return the objective; the network is built from the shapes of its weights, as the generator builds it."""
         import torch
 
         from fmrgen.generators.networks.efficient_vdvae import EfficientVdvae
@@ -139,6 +140,7 @@ class VdvaeObjective(Objective):
         divergences = []
 
         def sampled(block: "BlockDown", y: "Tensor", prior: "Tensor", level: int) -> "Tensor":
+            # Draws the latents of a block, and notes their divergence from the prior.
             mean, raw_deviation = block.posterior(y, skips[level])
             prior_mean, raw_prior_deviation = block.prior(prior)
             deviation, prior_deviation = softplus(raw_deviation, _BETA), softplus(raw_prior_deviation, _BETA)
