@@ -1,8 +1,8 @@
-"""Latents of images that were encoded before, kept on disk where encoding is slow.
+"""A cache of encoded images on disk, for generators that encode slowly.
 
-An entry is found by all that can change it: weights, settings and code of the generator, the libraries, the device and
-precision, and the image, label and seed of the row. So splits and processes share entries, and a second classifier's
-split encodes nothing anew. It begins with its own sha256: a bit that a disk lost is seen.
+The key of an entry covers all that can change it: weights, settings and code of the generator, the libraries, the
+device and precision, and the image, label and seed of the row. So splits and processes share entries, and a second
+classifier's split encodes nothing anew. An entry begins with its own sha256, which exposes a damaged file.
 """
 
 import hashlib
@@ -21,25 +21,31 @@ from fmrgen.locks import held
 if TYPE_CHECKING:
     from torch import Tensor
 
-GIGABYTES = "FMRGEN_CACHE_GB"  # variable of the environment
+GIGABYTES = "FMRGEN_CACHE_GB"  # environment variable
 _DEFAULT_GIGABYTES = 20.0
-_EMPTIED_TO = 0.8  # of the bound, where that is passed
-_WRITES_BETWEEN_LOOKS = 500  # at how full it is
-_LONGEST_WRITE = 3600.0  # seconds
-_LAYOUT = 2  # counts up when entries of before can't be read any more
+_EMPTIED_TO = 0.8  # share of the bound that is left after pruning
+_WRITES_BETWEEN_LOOKS = 500  # at how full the cache is, since a look lists all entries
+_LONGEST_WRITE = 3600.0  # seconds after which a temporary file is that of a killed process
+_LAYOUT = 2  # counts up when earlier entries can't be read any more
 _DIGEST = 32  # bytes of a sha256
 
 
 class KeptEncodings:
-    """The entries of one generator as it is set.
+    """The entries of one generator with its settings.
 
     Attributes:
-        found: how many rows were found.
-        made: how many were encoded anew.
+        found: how many rows were read from disk.
+        made: how many were encoded.
     """
 
     def __init__(self, root: Path, bound: int, generator: Any) -> None:
-        """`generator` is JSON of all that its latents depend on but for the row; `bound` is in bytes."""
+        """Open the cache.
+
+        Args:
+            root: the folder of the entries of all generators.
+            bound: the size in bytes above which old entries are deleted.
+            generator: JSON of all that the latents depend on except the row.
+        """
         self.root, self.bound = root, bound
         self.folder = root / fingerprint({"layout": _LAYOUT, "generator": generator})
         self.found, self.made = 0, 0
@@ -48,7 +54,7 @@ class KeptEncodings:
     def __call__(
         self, images: "Tensor", labels: "Tensor", row_seeds: Sequence[int], encode: Callable[[], Latents]
     ) -> Latents:
-        """The latents of rows: those on disk, or, where one of them is not there, all as `encode` makes them.
+        """Return the latents of rows from disk; if any is missing, the latents of all rows as `encode` makes them.
 
         They are made all together because kernels differ in the last bits between numbers of rows.
 
@@ -61,16 +67,20 @@ class KeptEncodings:
         Returns:
             Latents with B rows, on the device of `images`.
         """
-        paths = [
-            self.folder / name[:2] / f"{name}.latents"
-            for name in (_name(*row) for row in zip(images.cpu(), labels.tolist(), row_seeds, strict=True))
-        ]
-        rows = [_read(path) for path in paths]
-        if all(row is not None for row in rows):
-            self.found += len({*paths})
-            return _together([row for row in rows if row is not None], images)
+        paths = []
+        for image, label, row_seed in zip(images.cpu(), labels.tolist(), row_seeds, strict=True):
+            name = _name(image, label, row_seed)
+            paths.append(self.folder / name[:2] / f"{name}.latents")
+        entries = []
+        for path in paths:
+            entry = _read(path)
+            if entry is not None:
+                entries.append(entry)
+        if len(entries) == len(paths):
+            self.found += len(set(paths))
+            return _stack(entries, images)
         latents = encode()
-        self.made += len({*paths})
+        self.made += len(set(paths))
         for row, path in enumerate(paths):
             self._keep(path, latents, row)
         return latents
@@ -80,25 +90,27 @@ class KeptEncodings:
 
         if path.exists():
             return
-        content = save({name: value[row].cpu().contiguous() for name, value in _named(latents).items()})
-        with suppress(UserError):  # a full disk is no reason to lose the job: it is encoded again another time
+        content = save({name: value[row].cpu().contiguous() for name, value in _tensors(latents).items()})
+        with suppress(UserError):  # a full disk must not end the job: the row is encoded again another time
             write_atomically(path, hashlib.sha256(content).digest() + content)
         self._writes += 1
         if self._writes % _WRITES_BETWEEN_LOOKS == 1:
             self.prune()
 
     def prune(self) -> None:
-        """Deletes the entries that were not used for longest, of any generator, where all are larger than the bound."""
+        """Delete the least recently used entries, of any generator, if all together are larger than the bound."""
         with suppress(UserError, OSError), held(self.root / ".lock"):
-            for left in self.root.rglob(".*.tmp"):  # by writers that were killed
+            for temporary in self.root.rglob(".*.tmp"):  # by writers that were killed
                 with suppress(FileNotFoundError):
-                    if left.stat().st_mtime < time.time() - _LONGEST_WRITE:
-                        left.unlink()
+                    if temporary.stat().st_mtime < time.time() - _LONGEST_WRITE:
+                        temporary.unlink()
             entries = []
+            size = 0
             for path in self.root.glob("*/*/*"):
                 with suppress(FileNotFoundError):
-                    entries.append((path.stat(), path))
-            size = sum(stat.st_size for stat, _ in entries)
+                    stat = path.stat()
+                    entries.append((stat, path))
+                    size += stat.st_size
             if size <= self.bound:
                 return
             for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
@@ -109,7 +121,7 @@ class KeptEncodings:
 
 
 def kept_encodings(generator: Any) -> KeptEncodings | None:
-    """Where the environment says that encodings are kept; None where it says that none are.
+    """Return the cache of a generator as the environment sets it; None if it sets the bound to 0.
 
     `FMRGEN_CACHE` is the folder (else `~/.cache/fmrgen`), `FMRGEN_CACHE_GB` its bound (20 by default; 0 for none).
     Raises UserError for a bound that is not a number.
@@ -127,33 +139,40 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
 
 
 def _name(image: "Tensor", label: int, row_seed: int) -> str:
+    """Return the name of a row's entry: the sha256 of its image, label and seed."""
     content = f"{image.dtype} {tuple(image.shape)} {label} {row_seed} ".encode() + image.contiguous().numpy().tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
 def _read(path: Path) -> "dict[str, Tensor] | None":
-    """An entry, which counts as used now; None where there is none, or a broken one."""
+    """Return an entry, which counts as used now; None if it is missing or broken."""
     from safetensors.torch import load
 
     try:
         content = path.read_bytes()
     except OSError:
         return None
-    with suppress(OSError):  # a folder that others may read alone
+    with suppress(OSError):  # the folder may be read-only
         path.touch()
     digest, entry = content[:_DIGEST], content[_DIGEST:]
-    if hashlib.sha256(entry).digest() != digest:  # it is made again
+    if hashlib.sha256(entry).digest() != digest:  # the row is encoded again
         with suppress(OSError):
             path.unlink()
         return None
     return load(entry)
 
 
-def _named(latents: Latents) -> "dict[str, Tensor]":
+def _tensors(latents: Latents) -> "dict[str, Tensor]":
+    """Return the parts that these latents have, by their names."""
     return {name: value for name, value in latents._asdict().items() if value is not None}
 
 
-def _together(rows: "Sequence[dict[str, Tensor]]", like: "Tensor") -> Latents:
+def _stack(rows: "Sequence[dict[str, Tensor]]", like: "Tensor") -> Latents:
+    """Return the latents of some rows as one batch, on the device of `like`."""
     import torch
 
-    return Latents(**{name: torch.stack([row[name] for row in rows]).to(like.device) for name in rows[0]})
+    columns = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        columns[name] = torch.stack(values).to(like.device)
+    return Latents(**columns)

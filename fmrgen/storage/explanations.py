@@ -1,4 +1,4 @@
-"""Where a split's own classifier fails, as proven: sentences that lie beside the split, for its card."""
+"""Sentences on where a split's own classifier provably fails, kept beside the split for its card."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,14 +9,15 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, of_schema, read_json, write_atomically
 from fmrgen.storage.paths import SplitPaths
 
-_LARGEST = 1 << 17  # bytes of a file: it is a stranger's, and its lines go onto the card
-_MOST_LINES, _LONGEST_LINE = 50, 1000
+_LARGEST = 1 << 17  # bytes of a file: it may be a stranger's, and its lines go onto the card
+_MOST_LINES = 50  # on the card
+_LONGEST_LINE = 1000  # characters
 _SCHEMA: Literal["fmrgen-explained/1"] = "fmrgen-explained/1"
 
 
 @dataclass(frozen=True)
 class _Explained:
-    """`files` is the digest of the split's files; `lines` say what stands, and what could not have been seen."""
+    """`files` is the digest of the split's files; `lines` state what was proven, and what could not have been seen."""
 
     schema: Literal["fmrgen-explained/1"]
     files: str
@@ -25,9 +26,13 @@ class _Explained:
 
 
 def explained_lines(paths: SplitPaths, files: str) -> list[str]:
-    """What was said of the very files of the digest `files`; nothing where it is of others, or no explanation.
+    """Return the explanation of a split's files; [] if there is none, or it explains other files.
 
     A file that is far too large counts as none, and what is too long for a card is cut.
+
+    Args:
+        paths: of the split.
+        files: the digest of the split's files.
     """
     try:
         check_inside(paths.explanation, paths.root)
@@ -41,6 +46,13 @@ def explained_lines(paths: SplitPaths, files: str) -> list[str]:
 
 
 def write_explained_lines(paths: SplitPaths, files: str, lines: list[str]) -> None:
-    """Lays lines about files of the digest `files` beside their split."""
-    text = json.dumps(asdict(_Explained(_SCHEMA, files, lines, version("fmrgen"))), indent=1, ensure_ascii=False)
+    """Write the explanation of a split beside it.
+
+    Args:
+        paths: of the split.
+        files: the digest of the split's files.
+        lines: the sentences.
+    """
+    explained = _Explained(_SCHEMA, files, lines, version("fmrgen"))
+    text = json.dumps(asdict(explained), indent=1, ensure_ascii=False)
     write_atomically(paths.explanation, f"{text}\n".encode())

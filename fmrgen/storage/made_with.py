@@ -1,43 +1,64 @@
-"""What a split was made with, in words, and whether classifier and oracle of it are related."""
+"""A split's components in words, and whether its classifier and oracle are related."""
 
 from fmrgen.config import IN_MEMORY
 from fmrgen.metrics.cautions import kinship_caution
-from fmrgen.storage.provenance import Provenance, RecordedComponent
+from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedPerturb
 
 
 def made_with(provenance: Provenance) -> dict[str, str]:
-    """Source, classifier, generator, oracle and perturbation of a split, each on a line. What they say is its maker's:
-    to be escaped where it is shown."""
-    recipe, perturb = provenance.recipe, provenance.recipe.perturb
-    examples = f"{provenance.examples:,} example{'s' if provenance.examples > 1 else ''}"
-    skipped = f", {len(provenance.skipped)} of them unreadable and left out" if provenance.skipped else ""
-    sparse = ", sparse: only the dimensions of the latent in a mask move" if recipe.generator.get("mask") else ""
+    """Return a line each on source, classifier, generator, oracle and perturbation of a split.
+
+    The lines hold words of the split's maker: escape them where they are shown.
+    """
+    recipe = provenance.recipe
+    source = f"{_named(recipe.source)}, {provenance.examples:,} example"
+    if provenance.examples > 1:
+        source += "s"
+    source += f" of {len(provenance.labels)} classes"
+    if provenance.skipped:
+        source += f", {len(provenance.skipped)} of them unreadable and left out"
+    generator = f"{_named(recipe.generator)} at {provenance.image_size} px"
+    if recipe.generator.get("mask"):
+        generator += ", sparse: only the dimensions of the latent in a mask move"
+    return {
+        "source": source,
+        "classifier": _named(recipe.classifier),
+        "generator": generator,
+        "oracle": _named(recipe.oracle),
+        "perturbation": _perturbation(recipe.perturb),
+    }
+
+
+def _perturbation(perturb: RecordedPerturb) -> str:
     rule = f"rule {perturb.oracle_rule}"
     if perturb.min_probability:
         rule += f" with probability ≥ {perturb.min_probability:g}"
     if perturb.min_margin:
         rule += f" and margin ≥ {perturb.min_margin:g}"
-    steps = [f"budget {perturb.budget}", f"step size {perturb.step_size:g}", f"update {perturb.update}", rule]
-    return {
-        "source": f"{_named(recipe.source)}, {examples} of {len(provenance.labels)} classes{skipped}",
-        "classifier": _named(recipe.classifier),
-        "generator": f"{_named(recipe.generator)} at {provenance.image_size} px{sparse}",
-        "oracle": _named(recipe.oracle),
-        "perturbation": ", ".join(steps) + (", latents encoded anew at each step" if perturb.reencode else ""),
-    }
+    text = f"budget {perturb.budget}, step size {perturb.step_size:g}, update {perturb.update}, {rule}"
+    if perturb.reencode:
+        text += ", latents encoded anew at each step"
+    return text
 
 
 def related_line(provenance: Provenance) -> str | None:
-    """A line where a split's classifier and oracle are related; None where they are not, or nobody looked."""
+    """Return a line if a split's classifier and oracle are related; None if they are not, or nobody looked."""
     kinship = provenance.kinship
-    return None if kinship is None else kinship_caution(kinship.weights, kinship.answers)
+    if kinship is None:
+        return None
+    return kinship_caution(kinship.weights, kinship.answers)
 
 
 def _named(component: RecordedComponent) -> str:
-    """A component in a few words: its kind, and what names it."""
-    if isinstance(inner := component.get("classifier"), dict) and isinstance(guide := component.get("surrogate"), dict):
-        names = [_named(RecordedComponent.model_construct(**{"kind": "", **of})) for of in (inner, guide)]
-        return " with the gradient of ".join(names)
-    named = next(filter(None, map(component.get, ("model", "target", "path", "urls", "url", "checkpoint"))), None)
+    """Return a component in a few words: its kind, and the key that names it."""
+    classifier, surrogate = component.get("classifier"), component.get("surrogate")
+    if isinstance(classifier, dict) and isinstance(surrogate, dict):  # a black box, attacked by another's gradient
+        parts = []
+        for section in (classifier, surrogate):
+            parts.append(_named(RecordedComponent.model_construct(**{"kind": "", **section})))
+        return " with the gradient of ".join(parts)
     kind = "in-memory" if component.kind == IN_MEMORY else component.kind
-    return f"{kind} {named}" if named else kind
+    for key in ("model", "target", "path", "urls", "url", "checkpoint"):
+        if component.get(key):
+            return f"{kind} {component.get(key)}"
+    return kind

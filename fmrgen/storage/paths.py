@@ -1,4 +1,4 @@
-"""Every path in a dataset folder, which is laid out like the dataset repo that it may become."""
+"""All paths in a dataset folder, which is laid out like the dataset repo that it may become."""
 
 import re
 from collections.abc import Iterable
@@ -12,29 +12,37 @@ CARD = "README.md"
 BENCHMARK = "eval.yaml"
 CROISSANT = "croissant.json"
 DELTAS = "deltas"  # of splits without their images
-DELTA_FILE = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json"  # the small one
+DELTA_FILE = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json"  # the small file of each
 DELTA_SHARD = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet"
 OWN_FOLDERS = ("provenance", "pictures", "results", "judgements", "explanations")
-RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # `all` is a word of load_dataset's
+RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # load_dataset takes `all` for all splits
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
 # The small files that a commit to a repo is made from, beside the card.
 SMALL_FILE = (
     rf"{re.escape(BENCHMARK)}|{re.escape(CROISSANT)}|((provenance|explanations)/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
+_AUTO_SHARDS = 1000  # about so many shards does `auto` make
+_AUTO_MIN_ROWS, _AUTO_MAX_ROWS = 10, 500  # of each of them
 
 
-def rows_of_a_shard(asked: int | Literal["auto"], examples: int) -> int:
-    """How many rows each shard of a split of so many examples has: `auto` makes about a thousand shards, of 10 to 500.
+def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:
+    """Return how many rows each shard of a split has: `auto` makes about a thousand shards, of 10 to 500 rows.
 
-    The rule stays what it is, since folders are read by it.
+    The rule must not change, since it tells which shards an existing folder has.
+
+    Args:
+        shard_size: the recipe's.
+        examples: how many the split has.
     """
-    return min(500, max(10, -(-examples // 1000))) if asked == "auto" else asked
+    if shard_size != "auto":
+        return shard_size
+    return min(_AUTO_MAX_ROWS, max(_AUTO_MIN_ROWS, -(-examples // _AUTO_SHARDS)))
 
 
 @dataclass(frozen=True)
 class SplitPaths:
-    """Where everything of a split lies.
+    """The paths of all files of a split.
 
     Attributes:
         root: the dataset folder; `Path()` for the paths in a repo.
@@ -51,7 +59,7 @@ class SplitPaths:
         return f"{self.config}/{self.split}"
 
     def at(self, root: Path) -> "SplitPaths":
-        """The same split in another folder."""
+        """Return the paths of the same split in another folder."""
         return SplitPaths(root, self.config, self.split)
 
     @property
@@ -59,12 +67,12 @@ class SplitPaths:
         """The folder of the shards of all splits of the config."""
         return self.root / self.config
 
-    def shard(self, number: int, of: int) -> Path:
-        return self.shards / f"{self.split}-{number:05d}-of-{of:05d}.parquet"
+    def shard(self, number: int, total: int) -> Path:
+        return self.shards / f"{self.split}-{number:05d}-of-{total:05d}.parquet"
 
     @property
     def shard_pattern(self) -> str:
-        """The pattern of the shards' files, as the card names them."""
+        """The glob pattern of the shards' files, as the card names them."""
         return f"{self.config}/{self.split}-*.parquet"
 
     @property
@@ -73,7 +81,7 @@ class SplitPaths:
 
     @property
     def logs(self) -> Path:
-        """What trackers keep of the job; hidden, as no part of the dataset."""
+        """The folder of the trackers' logs; hidden, since it is no part of the dataset."""
         return self.root / ".logs" / self.config / self.split
 
     @property
@@ -82,75 +90,88 @@ class SplitPaths:
 
     @property
     def results(self) -> Path:
-        """The folder of what evaluations found on the split, a file for each classifier."""
+        """The folder of the results of evaluations on the split, a file for each classifier."""
         return self.root / "results" / self.config / self.split
 
     @property
     def judgements(self) -> Path:
-        """The folder of what judges say of the split's images, two files for each judge."""
+        """The folder of the judges' labels of the split's images, two files for each judge."""
         return self.root / "judgements" / self.config / self.split
 
     @property
     def explanation(self) -> Path:
-        """Where the split's classifier fails, as proven."""
+        """The sentences on where the split's classifier provably fails."""
         return self.root / "explanations" / self.config / f"{self.split}.json"
 
     @property
     def lock(self) -> Path:
-        """Held for a moment by a process that begins, ends or finishes the split."""
+        """The lock that a process holds for a moment when it begins, ends or finishes the split."""
         return self.provenance.with_name(f".{self.split}.lock")
 
     def shard_lock(self, number: int) -> Path:
-        """Held by the process that makes the shard."""
+        """Return the lock that the process holds which makes the shard."""
         return self.shards / f".{self.split}-{number:05d}.lock"
 
     def claims_among(self, names: Iterable[str]) -> list[str]:
-        """The names of the split's shard locks among those of its folder's files, held or not."""
-        return sorted(name for name in names if re.fullmatch(rf"\.{re.escape(self.split)}-\d+\.lock", name))
+        """Return the split's shard locks, held or not, among the names of its folder's files."""
+        pattern = re.compile(rf"\.{re.escape(self.split)}-\d+\.lock")
+        return sorted(filter(pattern.fullmatch, names))
 
     def shards_among(self, names: Iterable[str]) -> list[str]:
-        """The names of the split's shards among those of its folder's files, of whatever plan."""
-        return sorted(name for name in names if re.fullmatch(rf"{re.escape(self.split)}-\d+-of-\d+\.parquet", name))
+        """Return the split's shards among the names of its folder's files, whatever their number and size."""
+        pattern = re.compile(rf"{re.escape(self.split)}-\d+-of-\d+\.parquet")
+        return sorted(filter(pattern.fullmatch, names))
 
     def in_repo(self, path: Path) -> str:
-        """A path of the split as a repo calls it."""
+        """Return a path of the split as it is in a repo."""
         return path.relative_to(self.root).as_posix()
 
     def found_shards(self) -> list[Path]:
-        """The shards' files that are there, of whatever plan."""
+        """Return the existing files of shards, whatever their number and size."""
         return sorted(self.root.glob(self.shard_pattern))
 
     def leftovers(self) -> list[Path]:
-        """The temporary files of a run that was killed while it wrote."""
+        """Return the temporary files of a run that was killed while it wrote."""
         shards = self.shards.glob(f".{self.split}-*-of-*.parquet.*.tmp")
         return [*shards, *self.provenance.parent.glob(f".{self.split}.json.*.tmp")]
 
 
 def card_lock(root: Path) -> Path:
-    """Held while the card of a folder is written."""
+    """Return the lock that is held while the card of a folder is written."""
     return root / "provenance" / ".card.lock"
 
 
 def splits_in(root: Path) -> list[SplitPaths]:
-    """Every split that fmrgen made in a folder, finished or not, by its provenance; in the order of their names."""
-    return [
-        SplitPaths(root, *name) for name in splits_among(str(p.relative_to(root)) for p in root.glob("provenance/*/*"))
-    ]
+    """Return every split that fmrgen made in a folder, finished or not, by its provenance; sorted by their names."""
+    files = [str(path.relative_to(root)) for path in root.glob("provenance/*/*")]
+    return [SplitPaths(root, config, split) for config, split in splits_among(files)]
 
 
 def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:
-    """The configs and splits of the deltas in a repo, by the paths of its files: a small one, and shards beside it."""
-    known = [*files]
-    small, shards = (
-        {(found[1], found[2]) for file in known if (found := re.fullmatch(pattern, file))}
-        for pattern in (DELTA_FILE, DELTA_SHARD)
-    )
-    return sorted(small & shards)
+    """Return config and split of each delta in a repo that has both its small file and shards.
+
+    Args:
+        files: the paths of the repo's files.
+    """
+    small: set[tuple[str, str]] = set()
+    sharded: set[tuple[str, str]] = set()
+    for file in files:
+        for pattern, splits in ((DELTA_FILE, small), (DELTA_SHARD, sharded)):
+            match = re.fullmatch(pattern, file)
+            if match is not None:
+                splits.add((match[1], match[2]))
+    return sorted(small & sharded)
 
 
 def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
-    """The configs and splits that fmrgen made in a repo, by the paths of its files; names that no recipe can have do
-    not count.
+    """Return config and split of each provenance in a repo, sorted; names that no recipe can have do not count.
+
+    Args:
+        files: the paths of the repo's files.
     """
-    pattern = re.compile(rf"provenance/({CONFIG_NAME})/({SPLIT_NAME})\.json")
-    return sorted((found[1], found[2]) for found in map(pattern.fullmatch, files) if found is not None)
+    splits = []
+    for file in files:
+        match = re.fullmatch(rf"provenance/({CONFIG_NAME})/({SPLIT_NAME})\.json", file)
+        if match is not None:
+            splits.append((match[1], match[2]))
+    return sorted(splits)

@@ -1,6 +1,6 @@
-"""What classifiers said of images before: kept by their weights, their settings and the images' own pixels.
+"""A cache of classifiers' predictions, keyed by their weights, their settings and the pixels of the images.
 
-Nobody claims anything here: a file is made whole, and who makes it last is as right as who made it first.
+It needs no claims: a file is written whole, and if two processes write the same one, both are right.
 """
 
 import hashlib
@@ -23,31 +23,32 @@ from fmrgen.storage.shared_bucket import shared_folder
 
 _ABOUT = b"fmrgen.answers"  # key of a file's metadata
 _ENDING = ".answers"
-_ENDINGS = (_ENDING, ".answers.parquet")  # of files that earlier versions wrote, which are never asked for again
-_DIGEST = 32  # bytes of a sha256, with which a file begins
-_ROW, _ABOUT_ROWS = 256, 1 << 22  # bytes that a file may have for each row, and besides
-_KNOWN = ("classifier", "split", "images", "rows")
+_ENDINGS = (_ENDING, ".answers.parquet")  # the second is that of earlier versions, whose files are never read again
+_DIGEST = 32  # bytes of the sha256 with which a file begins
+_ROW = 256  # bytes that a file may have for each row
+_ABOUT_ROWS = 1 << 22  # and besides
+_ABOUT_KEYS = ("classifier", "split", "images", "rows")
 _log = logging.getLogger(__name__)
 _LARGEST = 4 << 30  # bytes of all files together
 
 
 @dataclass(frozen=True)
 class StoredPredictions:
-    """A file of the store: who said it, of what."""
+    """A file of the store; `about` names the classifier, the split, the images' column and the number of rows."""
 
     path: Path
     about: Mapping[str, Any]
 
 
 class PredictionStore:
-    """A folder of files, one for each classifier and set of images, named by a key of all that decides the answers.
+    """A folder of files, one for each classifier and set of images, named by a key of all that decides the predictions.
 
-    A file is a parquet table after the sha256 of its bytes. It is there whole or not at all; one that can't be read, or
-    that is not what its sha256 says, is as good as not there.
+    A file is a sha256, followed by the parquet table of which it is the digest. A file that can't be read, or whose
+    digest is wrong, counts as missing.
 
     Args:
-        place: a folder, or the address of one in an object store; by default `predictions` in fmrgen's cache, where
-            above 4 GiB the files that were not asked for longest go; another one is not limited.
+        place: a folder, or the address of one in an object store, of any size; by default `predictions` in fmrgen's
+            cache, where the least recently used files are deleted above 4 GiB.
 
     Raises:
         UserError: an object store can't be reached.
@@ -59,10 +60,16 @@ class PredictionStore:
         self._has_failed = False
 
     def get(self, key: str, schema: pa.Schema, rows: int) -> tuple[pa.Table, dict[str, Any]] | None:
-        """Return the table under a key and what is known about it; None unless there is one of that schema and size."""
-        path = self._path(key)
+        """Return the table under a key and what is known about it; None unless there is one of that schema and size.
+
+        Args:
+            key: of the file.
+            schema: that the table must have.
+            rows: how many the table must have.
+        """
         if self._has_failed:
             return None
+        path = self._path(key)
         try:
             if not self._shared.exists(path):
                 return None
@@ -81,10 +88,17 @@ class PredictionStore:
         return table, about
 
     def put(self, key: str, table: pa.Table, about: Mapping[str, Any]) -> None:
-        """Keeps a table; where that can't be done, a note says so, once."""
+        """Write a table; if that fails, warn once.
+
+        Args:
+            key: of the file.
+            table: the predictions.
+            about: what they are of, as JSON.
+        """
         if self._has_failed:
             return
-        sink, path = pa.BufferOutputStream(), self._path(key)
+        path = self._path(key)
+        sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
         try:
             content = sink.getvalue().to_pybytes()
@@ -99,23 +113,23 @@ class PredictionStore:
             self._forget_oldest()
 
     def entries(self) -> Iterator[StoredPredictions]:
-        """All files, those asked for last first."""
-        for path in sorted(self._files(), key=_last_asked, reverse=True):
+        """Yield all files, the most recently used first."""
+        for path in sorted(self._files(), key=_last_use, reverse=True):
             with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError):
                 file = self._parquet(path)
                 if file is not None:
                     about = json.loads(file.schema_arrow.metadata[_ABOUT])
-                    yield StoredPredictions(path, {name: about[name] for name in _KNOWN})
+                    yield StoredPredictions(path, {name: about[name] for name in _ABOUT_KEYS})
 
     def remove(self, entry: StoredPredictions) -> None:
-        """Raises UserError where it can't be removed."""
+        """Remove a file. Raises UserError if that fails."""
         try:
             self._shared.remove(entry.path)
         except OSError as error:
             raise UserError(f"{entry.path}: can't be removed: {error.strerror}") from None
 
     def _parquet(self, path: Path, largest: int = _LARGEST) -> pq.ParquetFile | None:
-        """Return the table in a file that is not yet read; None where its bytes are not what was written."""
+        """Return a file's parquet, not yet decoded; None if it is over `largest` bytes or its digest is wrong."""
         with self._shared.open(path) as file:
             digest, content = file.read(_DIGEST), file.read(largest + 1)
         if len(content) > largest or hashlib.sha256(content).digest() != digest:
@@ -128,7 +142,7 @@ class PredictionStore:
 
     def _forget_oldest(self) -> None:
         total = 0
-        for path in sorted(self._files(), key=_last_asked, reverse=True):
+        for path in sorted(self._files(), key=_last_use, reverse=True):
             with suppress(OSError):
                 total += path.stat().st_size
                 if total > _LARGEST:
@@ -143,7 +157,8 @@ class PredictionStore:
         return []
 
 
-def _last_asked(path: Path) -> float:
+def _last_use(path: Path) -> float:
+    """Return the time of a file's last use; 0 if it is gone."""
     with suppress(OSError):
         return path.stat().st_mtime
     return 0.0

@@ -1,4 +1,4 @@
-"""Where a split comes from: what made it, parsed once at the border, and whether a job may go on with it."""
+"""The provenance of a split: what made it, parsed once when it is read, and whether a job may continue the split."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from fmrgen.storage.paths import SHARD_FILE, SplitPaths, rows_of_a_shard, splits
 if TYPE_CHECKING:
     from fmrgen.storage.schema import Schema
 
-_SCHEMA = "fmrgen-provenance/"  # and the version; a provenance that names none is of fmrgen 0.1.0
+_SCHEMA = "fmrgen-provenance/"  # followed by the version; a provenance that names none is of fmrgen 0.1.0
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
 NEW_STATE = "such as a setting, a mean or a function; list attributes that it computes itself in its `derived`"
 SCHEMA = f"{_SCHEMA}{ROWS_VERSION}"
@@ -33,13 +33,13 @@ _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets",
 
 
 class _Recorded(BaseModel):
-    """A part of a provenance. Readers take what is named here; what other versions say besides is kept as it is."""
+    """A part of a provenance. Keys of other versions, which are not fields, are kept as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=())
 
 
 class RecordedComponent(_Recorded):
-    """The section of a component, whatever its kind; its other keys are in `tree`."""
+    """The section of a component of any kind; its other keys are in `tree`."""
 
     kind: str
 
@@ -49,7 +49,7 @@ class RecordedComponent(_Recorded):
         return self.model_dump(mode="json")
 
     def get(self, key: str) -> Any:
-        """The value of a key, None where it has none."""
+        """Return the value of a key; None if it is absent."""
         return (self.model_extra or {}).get(key)
 
 
@@ -73,7 +73,7 @@ class RecordedPerturb(_Recorded):
 
 
 class RecordedOutput(_Recorded):
-    """The `output` section: what the plan of the shards follows from."""
+    """The `output` section, which determines the shards."""
 
     config: str = ""
     split: str = ""
@@ -82,7 +82,7 @@ class RecordedOutput(_Recorded):
 
 
 class RecordedRecipe(_Recorded):
-    """The recipe of a split. It may be a stranger's: `trust.recipes` alone makes components of it."""
+    """The recipe of a split. It may be a stranger's: only `trust.recipes` makes components of it."""
 
     description: str = ""
     source: RecordedComponent
@@ -107,7 +107,7 @@ class RecordedWeights(_Recorded):
 
 
 class Run(_Recorded):
-    """A run of one process, which `job` names. What a run that was killed did not tell is None."""
+    """A run of one process, which `job` names. Fields that a killed run could not write are None."""
 
     started: str
     job: str | None = None
@@ -121,15 +121,17 @@ class Run(_Recorded):
 
     @property
     def id(self) -> tuple[str | None, str]:
-        """Tells runs apart."""
+        """A key that no other run has."""
         return self.job, self.started
 
 
 class Kinship(_Recorded):
-    """How near classifier and oracle are, as was seen when the split was begun.
+    """How closely classifier and oracle are related, measured when the split was begun.
 
-    `weights` is the share of one's weights that lie in the other, from 0 to 1; `answers` the lower end of the
-    correlation of what they say of the wrong classes, None where too few originals tell.
+    Attributes:
+        weights: the share of one's weights that the other has too, from 0 to 1.
+        answers: the lower end of the interval of the correlation of their answers on the wrong classes; None if there
+            are too few originals.
     """
 
     weights: Annotated[float, Field(ge=0, le=1)]
@@ -143,32 +145,34 @@ class Skipped(_Recorded):
     reason: str
 
 
-# Nobody's provenance leads a reader out of the folder that it lies in.
+# A provenance must not lead a reader out of its folder.
 _ShardFile = Annotated[str, Field(pattern=rf"^{SHARD_FILE}$")]
 
 
 class Provenance(_Recorded):
-    """All that is known of a split.
+    """The provenance of a split.
 
     Attributes:
         schema_version: `fmrgen-provenance/4`; None of fmrgen 0.1.0, which names none.
         fingerprint: 16 hex digits over all of the recipe that can change a row.
-        finished: what the file says; `is_finished` is what readers go by.
-        groups: the source's classes behind each label, where it groups them.
-        source_classes: how many classes the source has, where it knows.
-        source_names: what they are called, where it groups them.
-        examples: of the source; rows and skipped ids together.
+        finished: the flag in the file; readers use `is_finished`.
+        groups: the source's classes behind each label, if the recipe groups them.
+        source_classes: how many classes the source has, if it knows.
+        source_names: the names of the source's classes, if the recipe groups them.
+        examples: how many the source has; rows and skipped ids together.
         image_size: side in pixels.
-        score_column: `clip_score`, or `oracle_score` where the oracle is no image-text model.
+        score_column: `clip_score`, or `oracle_score` if the oracle is no image-text model.
         oracle_sha256: digests that the oracle's weights, or those of its members, may have in other files.
-        judges: the members of the oracle, where that is a panel whose verdicts are in the rows.
-        accepts_several: whether rows say which labels are true of them.
+        judges: the members of the oracle, if that is a panel whose verdicts are in the rows.
+        accepts_several: whether each row has all labels that are true of it.
         code_sha256: of the files of modules that the recipe names, by the modules.
-        kinship: of classifier and oracle; None where nobody looked.
+        kinship: of classifier and oracle; None if nobody looked.
         skipped: examples without a row.
-        files: sha256 of the shards by their paths in the folder; if unfinished, of an earlier end or of a whole part.
-        num_bytes, download_size: of the columns unpacked, and of the files.
-        summary: the figures that the version which finished the split knew.
+        files: sha256 of the shards by their paths in the folder; if the split is unfinished, those from when it was
+            last finished, or of a part that is whole.
+        num_bytes: of the uncompressed columns.
+        download_size: of the files, in bytes.
+        summary: the figures that were known to the version which finished the split.
     """
 
     schema_version: Annotated[str | None, Field(alias="schema", pattern=rf"^{_SCHEMA}\d+$")] = None
@@ -204,26 +208,26 @@ class Provenance(_Recorded):
 
     @property
     def shard_count(self) -> int:
-        """Of how many shards the split consists."""
+        """The number of shards of the finished split."""
         return -(-self.examples // rows_of_a_shard(self.recipe.output.shard_size, self.examples))
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is a file for every shard, and all of them were checked."""
+        """Whether every shard has a file, and all of them were checked."""
         return self.finished and len(self.files) == self.shard_count
 
     @property
     def rows_version(self) -> int:
-        """By which version of Algorithm 1 its rows are made, and which columns they have.
+        """The version of Algorithm 1 that made the rows, which decides their columns.
 
-        Of what a newer fmrgen wrote, only the columns of the first version are counted on.
+        It is 1 for a split of a newer fmrgen: readers count only on the columns of the first version.
         """
         version = _version_of(self.schema_version)
         return version if version <= ROWS_VERSION else 1
 
     @property
     def is_newer(self) -> bool:
-        """Whether a later version of fmrgen wrote it."""
+        """Whether a newer version of fmrgen wrote it."""
         return _version_of(self.schema_version) > ROWS_VERSION
 
     @property
@@ -233,7 +237,7 @@ class Provenance(_Recorded):
     @property
     def job_labels(self) -> Labels:
         """The labels of the job."""
-        groups = None if self.groups is None else tuple(tuple(group) for group in self.groups)
+        groups = None if self.groups is None else tuple(map(tuple, self.groups))
         source_names = None if self.source_names is None else tuple(self.source_names)
         return Labels(tuple(self.labels), groups, self.source_classes, source_names)
 
@@ -242,13 +246,18 @@ class Provenance(_Recorded):
         """The columns of the split."""
         from fmrgen.storage.schema import Schema  # brings `datasets`, which a look at a folder does not need
 
-        keep_original, score_column = self.recipe.output.keep_original, self.score_column
-        key = (keep_original, score_column, self.rows_version, tuple(self.judges), self.accepts_several)
-        return Schema(tuple(self.labels), *key)  # type: ignore[arg-type]
+        return Schema(
+            tuple(self.labels),
+            keep_original=self.recipe.output.keep_original,
+            score_column=self.score_column,  # type: ignore[arg-type]
+            version=self.rows_version,
+            judges=tuple(self.judges),
+            accepts_several=self.accepts_several,
+        )
 
     @property
     def files_digest(self) -> str:
-        """16 hex digits over the very files."""
+        """16 hex digits over the digests of the files."""
         return fingerprint(self.files)
 
     @property
@@ -263,19 +272,19 @@ class Provenance(_Recorded):
         return tree
 
     def write(self, paths: SplitPaths) -> None:
-        """Writes the file. Raises UserError where it can't be written."""
+        """Write the file. Raises UserError if that fails."""
         text = json.dumps(self.tree, indent=2, ensure_ascii=False)
         write_atomically(paths.provenance, text.encode() + b"\n")
 
 
 def _version_of(schema: Any) -> int:
-    """The version that a provenance names; 1 where it names none, as fmrgen 0.1.0 did."""
+    """Return the version that a provenance names; 1 if it names none, as fmrgen 0.1.0 did."""
     match = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
     return 1 if match is None else int(match[1])
 
 
 def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
-    """The provenance that a JSON mapping is, None where it is none. On the Hub others may have put it there."""
+    """Return the provenance in a JSON mapping; None if it is not one, since anyone may have put it on the Hub."""
     try:
         return Provenance.model_validate(tree)
     except ValidationError:
@@ -283,7 +292,7 @@ def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
 
 
 def read_provenance(paths: SplitPaths) -> Provenance:
-    """What the folder says of a split. Raises UserError where it says nothing that can be read, or by a link."""
+    """Return the provenance of a split. Raises UserError if it is missing, can't be read, or lies behind a link."""
     check_inside(paths.provenance, paths.root)
     provenance = parse_provenance(read_json(paths.provenance))
     if provenance is None:
@@ -292,23 +301,31 @@ def read_provenance(paths: SplitPaths) -> Provenance:
 
 
 def read_all(root: Path) -> dict[tuple[str, str], Provenance]:
-    """The provenance of every split in `root`, finished or not, by config and split; other files do not count."""
-    found = {}
+    """Return the provenance of every split in `root`, finished or not, by config and split; others' files are left
+    out."""
+    provenances = {}
     for paths in splits_in(root):
         with suppress(UserError):
-            found[paths.config, paths.split] = read_provenance(paths)
-    return found
+            provenances[paths.config, paths.split] = read_provenance(paths)
+    return provenances
 
 
 def check_not_newer(where: str, tree: Mapping[str, Any] | Provenance) -> None:
-    """Raises UserError, starting with `where`, for a split that a later version of fmrgen made: it is not rewritten."""
+    """Raise UserError, starting with `where`, for a split of a newer fmrgen, which must not be rewritten."""
     schema = tree.schema_version if isinstance(tree, Provenance) else tree.get("schema")
     if _version_of(schema) > ROWS_VERSION:
         raise UserError(f"{where} was made by a newer fmrgen ({schema}); update fmrgen, or choose another folder")
 
 
 def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
-    """Raises UserError, from `where` to `cure`, if the split of `earlier` was not begun as that of `fresh` is."""
+    """Raise UserError if a split was not begun by the job that is to continue it.
+
+    Args:
+        where: what the message starts with.
+        earlier: the provenance in the folder.
+        fresh: the provenance of the job.
+        cure: what the message ends with.
+    """
     if earlier.fingerprint != fresh.fingerprint:
         raise UserError(f"{where} was made by another recipe: {_difference(earlier, fresh)}; {cure}")
     for name in ("labels", "groups"):
@@ -326,53 +343,73 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
 
 
 def check_same_version(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
-    """Raises UserError, from `where` to `cure`, where rows of `fresh` would not be made as those of `earlier` were."""
+    """Raise UserError if rows of `fresh` would not be made as those of `earlier` were; see `check_same_job`."""
     if earlier.rows_version != fresh.rows_version:
         raise UserError(f"{where} was started by an older fmrgen, whose steps were others; {cure}")
 
 
 def _difference(earlier: Provenance, fresh: Provenance) -> str:
-    """The first key in which two recipes differ, as `section.key was A, is B`."""
-
-    def leaves(tree: Any, *keys: str) -> dict[str, Any]:
-        if not isinstance(tree, dict) or not tree:
-            return {".".join(keys): tree}
-        return {name: leaf for key, value in tree.items() for name, leaf in leaves(value, *keys, str(key)).items()}
-
-    old, new = leaves(earlier.recipe.tree), leaves(fresh.recipe.tree)
+    """Return the first key in which two recipes differ, as `section.key was A, is B`."""
+    old, new = _leaves(earlier.recipe.tree), _leaves(fresh.recipe.tree)
     for key in dict.fromkeys((*old, *new)):
-        if key.endswith(".weights_sha256") and key in old and key in new and old[key] != new[key]:
-            return f"its {key.partition('.')[0]} had other weights ({NEW_WEIGHTS})"
-        if key.endswith(".state_sha256") and key in old and key in new and old[key] != new[key]:
-            return f"its {key.partition('.')[0]} had different attributes or code ({NEW_STATE})"
+        section = key.partition(".")[0]
+        if key in old and key in new and old[key] != new[key]:
+            if key.endswith(".weights_sha256"):
+                return f"its {section} had other weights ({NEW_WEIGHTS})"
+            if key.endswith(".state_sha256"):
+                return f"its {section} had different attributes or code ({NEW_STATE})"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
 
 
-def provenance_to_continue(paths: SplitPaths, fresh: Provenance, begun: bool) -> Provenance:
-    """The provenance to go on with: the folder's own where this very recipe has begun the split, else the new one.
+def _leaves(tree: Any, *keys: str) -> dict[str, Any]:
+    """Return the values in a tree by their paths, as `section.key`."""
+    if not isinstance(tree, dict) or not tree:
+        return {".".join(keys): tree}
+    leaves = {}
+    for key, value in tree.items():
+        leaves.update(_leaves(value, *keys, str(key)))
+    return leaves
 
-    Raises UserError where something else is in its place.
+
+def provenance_to_continue(paths: SplitPaths, fresh: Provenance, begun: bool) -> Provenance:
+    """Return the provenance to continue with: the folder's if this very recipe has begun the split, else the new one.
+
+    Args:
+        paths: of the split.
+        fresh: the provenance of the job.
+        begun: whether the folder has shards of the split.
+
+    Raises:
+        UserError: another job's split is in its place.
     """
     where, another = f"{paths.root}:{paths.name}", option("output")
-    earlier = None
-    if begun:  # a run that stored nothing yet has claimed nothing
+    provenance = fresh
+    if begun:  # else a run has stored nothing yet, and its provenance does not count
         if not paths.provenance.exists():
             raise UserError(f"{where} contains shards but no provenance file; delete them or choose another {another}")
         tree = read_json(paths.provenance)
         check_not_newer(where, tree)
-        if (earlier := parse_provenance(tree)) is None:
+        earlier = parse_provenance(tree)
+        if earlier is None:
             raise UserError(
                 f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another {another}"
             )
         check_same_job(where, earlier, fresh, f"choose another {another} or {option('output.split')}, or delete it")
-    check_config(paths, earlier or fresh, str(paths.root))
-    return earlier or fresh
+        provenance = earlier
+    check_config(paths, provenance, str(paths.root))
+    return provenance
 
 
 def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
-    """Raises UserError, starting with `where`, if other splits of the config in the folder are not of its kind."""
+    """Raise UserError if a split does not fit to the other splits of its config in the folder.
+
+    Args:
+        paths: of the split.
+        provenance: of the split.
+        where: what the message starts with.
+    """
     for (config, split), other in read_all(paths.root).items():
         if config != paths.config or split == paths.split:
             continue
@@ -383,14 +420,10 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                 "the splits of a config have the same columns"
             )
         for section in ("source", "generator", "oracle"):
-            theirs, ours = _identity(other, section), _identity(provenance, section)
-            if theirs != ours:
-                keys = [key for key in {**theirs[0], **ours[0]} if theirs[0].get(key) != ours[0].get(key)]
-                what = (
-                    f"{section}.{keys[0]}" if keys else f"labels of its {section}" if section == "source" else section
-                )
+            difference = _section_difference(other, provenance, section)
+            if difference is not None:
                 raise UserError(
-                    f"{where}: config {config} has another {what} in its split {split}; "
+                    f"{where}: config {config} has another {difference} in its split {split}; "
                     f"a config is one source, generator and oracle: choose another {option('output.config')}"
                 )
         if _columns_of(other) != _columns_of(provenance):
@@ -401,24 +434,41 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
 
 
 def _columns_of(provenance: Provenance) -> tuple[Any, ...]:
-    """What tells the columns of two splits of one config apart."""
+    """Return what decides the columns of a split, besides its config."""
     return provenance.score_column, provenance.rows_version, tuple(provenance.judges)
 
 
-def _identity(provenance: Provenance, section: str) -> tuple[dict[str, Any], Any]:
-    """What makes the section the same in two splits of one config."""
-    tree = without_later_defaults(section, getattr(provenance.recipe, section).tree)
-    kept = {name: value for name, value in tree.items() if name not in ("on_error", "license")}
-    return kept, provenance.labels if section == "source" else getattr(provenance.weights_sha256, section)
+def _section_difference(theirs: Provenance, ours: Provenance, section: str) -> str | None:
+    """Return the name of what makes a section differ between two splits; None if they may share a config."""
+    their_config, our_config = _config_of(theirs, section), _config_of(ours, section)
+    if section == "source":
+        difference, is_same = "labels of its source", theirs.labels == ours.labels
+    else:
+        their_weights, our_weights = getattr(theirs.weights_sha256, section), getattr(ours.weights_sha256, section)
+        difference, is_same = section, their_weights == our_weights
+    if is_same and their_config == our_config:
+        return None
+    for key in {**their_config, **our_config}:
+        if their_config.get(key) != our_config.get(key):
+            return f"{section}.{key}"
+    return difference
+
+
+def _config_of(provenance: Provenance, section: str) -> dict[str, Any]:
+    """Return the keys of a section that are the same in all splits of a config."""
+    config = without_later_defaults(section, getattr(provenance.recipe, section).tree)
+    for key in ("on_error", "license"):
+        config.pop(key, None)
+    return config
 
 
 def new_run(device: str) -> Run:
-    """The record of a process that begins now."""
+    """Return the record of a process that begins now."""
     versions = {name: version(name) for name in _VERSIONS}
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return Run(started=now(), job=uuid4().hex, processes=processes, device=device, versions=versions)
 
 
 def now() -> str:
-    """The time, in UTC and whole seconds."""
+    """Return the time, in UTC and whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

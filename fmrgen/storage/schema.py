@@ -1,4 +1,4 @@
-"""The columns of a perturbed split: names, types, what they hold and where it comes from. Each is said here alone."""
+"""The columns of a perturbed split: names, types, contents and their origin. Only this module defines them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fmrgen.records import ROWS_VERSION, Perturbed, StopReason
 ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
 SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
 
-_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _WORDS = ("string", "large_string")
 _FLOATS = ("float32", "float64")
 VERDICT = {"name": "string", "label": "int32", "probability": "float32", "score": "float32"}  # of one judge
@@ -23,12 +23,12 @@ class Column:
 
     Attributes:
         name: in the split.
-        meaning: in words, as the card says it.
-        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists have a row's steps,
-            `verdicts` have what each of several judges says.
+        meaning: in words, for the card.
+        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists hold a value for each
+            step of a row, `verdicts` the answers of each of several judges.
         field: the value of `Perturbed` that it holds.
-        holds_classes: whether its numbers are those of labels, which is certain in splits of fmrgen alone.
-        since: the version of the rows that brought it.
+        holds_classes: whether its numbers are those of labels, which is certain only in splits of fmrgen.
+        since: the first version of the rows that has it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Column:
     since: int = 1
 
     def feature(self, label_names: Sequence[str], version: int) -> Any:
-        """Its type as `datasets` has it, in rows of a version."""
+        """Return its type as `datasets` has it, in rows of a version."""
         if self.type == "image":
             return Image()
         if self.type == "label":
@@ -55,15 +55,16 @@ class Column:
         return List(Value(value)) if is_list else Value(value)
 
     def can_be(self, feature: Any) -> bool:
-        """Whether a column of that name and the type `feature`, in anyone's split, can be read as this one."""
+        """Return whether a column of that name and the type `feature`, in anyone's split, can be read as this one."""
         if self.type == "reason" and isinstance(feature, ClassLabel):
             return True
+        inner = feature.feature if isinstance(feature, List) else None
         if self.type == "verdicts":
-            inner = feature.feature if isinstance(feature, List) else None
             return isinstance(inner, dict) and VERDICT.keys() <= inner.keys()
-        if self.type.endswith("list"):
-            inner = feature.feature if isinstance(feature, List) else None
-            return isinstance(inner, Value) and inner.dtype in (_FLOATS if self.type == "float32 list" else _INTEGERS)
+        if self.type == "float32 list":
+            return isinstance(inner, Value) and inner.dtype in _FLOATS
+        if self.type == "int32 list":
+            return isinstance(inner, Value) and inner.dtype in _INTEGERS
         types = {"bool": ("bool", *_INTEGERS), "float32": _FLOATS, "reason": _WORDS, "label": _INTEGERS + _WORDS}
         return isinstance(feature, Value) and feature.dtype in types.get(self.type, _INTEGERS)
 
@@ -192,10 +193,10 @@ class Schema:
     Attributes:
         label_names: of the classes.
         keep_original: whether the originals are stored.
-        score_column: what the oracle's score is called.
+        score_column: the column of the oracle's score.
         version: of the rows. Those of the first have no steps, and no reason `stuck`.
-        judges: the members of the oracle where that is a panel; else there is no such column.
-        accepts_several: whether its source says of each example which labels are true; else there is no such column.
+        judges: the members of the oracle if that is a panel; else there is no such column.
+        accepts_several: whether its source names all true labels of each example; else there is no such column.
     """
 
     label_names: tuple[str, ...]
@@ -207,32 +208,34 @@ class Schema:
 
     @property
     def columns(self) -> list[Column]:
-        known = [column for column in _columns(self.score_column) if column.since <= self.version]
-        missing = {
-            _ORIGINAL.name: not self.keep_original,
-            "judges": not self.judges,
-            _ACCEPTED.name: not self.accepts_several,
+        is_stored = {
+            _ORIGINAL.name: self.keep_original,
+            "judges": bool(self.judges),
+            _ACCEPTED.name: self.accepts_several,
         }
-        return [column for column in known if not missing.get(column.name)]
+        columns = []
+        for column in _columns(self.score_column):
+            if column.since <= self.version and is_stored.get(column.name, True):
+                columns.append(column)
+        return columns
 
     def verdicts(self, row: Perturbed) -> list[dict[str, Any]]:
-        """The value of the column `judges`."""
-        members = (self.judges, row.member_labels, row.member_probabilities, row.member_scores)
-        return [dict(zip(VERDICT, verdict, strict=True)) for verdict in zip(*members, strict=True)]
+        """Return the value of the column `judges`: a verdict of each member."""
+        members = zip(self.judges, row.member_labels, row.member_probabilities, row.member_scores, strict=True)
+        return [dict(zip(VERDICT, verdict, strict=True)) for verdict in members]
 
     @property
     def features(self) -> Features:
         return Features({column.name: column.feature(self.label_names, self.version) for column in self.columns})
 
     def name_of(self, field: str) -> str:
-        """The column that holds a value of `Perturbed`."""
+        """Return the name of the column that holds a value of `Perturbed`."""
         return next(column.name for column in self.columns if column.field == field)
 
 
-# What a split of anyone may have besides its images and labels.
-KNOWN_COLUMNS = {
-    column.name: column
-    for score_column in SCORE_COLUMNS
-    for column in _columns(score_column)
-    if column.name not in (*IMAGES, LABEL.name)
-}
+# The columns that anyone's split may have besides its images and labels.
+KNOWN_COLUMNS: dict[str, Column] = {}
+for _score_column in SCORE_COLUMNS:
+    for _known_column in _columns(_score_column):
+        if _known_column.name not in (*IMAGES, LABEL.name):
+            KNOWN_COLUMNS[_known_column.name] = _known_column

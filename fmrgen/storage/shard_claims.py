@@ -1,7 +1,7 @@
-"""How processes share a split's shards: each takes the next one that nobody holds, by a claim that ends with it.
+"""How processes share a split's shards: each takes the next free one by a claim, which ends with the process.
 
-Processes do not talk. A shard that is there is done, one that is claimed is being worked on, whatever machine holds it;
-all else may be taken. So processes may come late, be killed or be started again at any time.
+Processes do not talk. A shard whose file exists is done; one that is claimed is being worked on, whatever machine holds
+it; any other may be taken. So processes may come late, be killed or be started again at any time.
 """
 
 import os
@@ -13,51 +13,62 @@ from fmrgen.errors import UserError
 from fmrgen.storage.shards import SplitFolder
 
 _PATIENCE = 60.0  # seconds of waiting for others before a note
+_NAMED = 3  # shards in that note
 
 
 def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
-    """The shards of the `part` (i, n), or all, in the order in which this process looks for one: each process of a
-    launcher begins elsewhere.
+    """Return the shards of the `part` (i, n), or all, in the order in which this process tries to take them.
+
+    Each process of a launcher begins at another one.
     """
-    number, of = part or (1, 1)
-    own = list(range(number - 1, shards, of))
-    first = int(os.environ.get("RANK", "0")) * len(own) // max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    number, parts = part or (1, 1)
+    own = list(range(number - 1, shards, parts))
+    rank = int(os.environ.get("RANK", "0"))
+    world_size = max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    first = rank * len(own) // world_size
     return own[first:] + own[:first]
 
 
 class ShardClaims:
     """The shards that this process holds.
 
-    `wanted` are those of its part of the split, in the order in which it looks for one. `on_note` is called with a line
-    where it takes over those of another process.
+    Args:
+        folder: of the split.
+        wanted: the shards of this process's part of the split, in the order in which it tries to take them.
+        on_note: called with a line when it takes over shards of another process.
     """
 
     def __init__(
         self, folder: SplitFolder, wanted: list[int], on_note: Callable[[str], None] = lambda line: None
     ) -> None:
         self.folder, self.wanted, self._on_note = folder, wanted, on_note
-        self._former_holders = 0  # so many of the shared folder's are known
+        self._former_holders = 0  # how many of the shared folder's were reported
         self._held: set[int] = set()
         self._reserved: int | None = None
-        self._closed, self._turn = False, threading.Lock()  # a thread that reads ahead takes shards too
+        self._closed = False
+        self._turn = threading.Lock()  # a thread that reads ahead takes shards too
 
     def reserve(self) -> bool:
-        """Takes the shard that `take` will give next, so that others see somebody at work; False for none."""
+        """Take the shard that `take` will return next, so that others see this process at work; return False if none
+        is free."""
         self._reserved = self.take()
         return self._reserved is not None
 
     def take(self) -> int | None:
-        """The next shard that is neither there nor held by anyone, from now on held by this process; None for none."""
+        """Take the next shard that neither exists nor is held by anyone, and return it; None if there is none."""
         if self._reserved is not None:
             reserved, self._reserved = self._reserved, None
             return reserved
+        shared = self.folder.shared
         for shard in self.missing():
-            if shard not in self._held and self._claim(shard):
-                if not self.folder.shared.exists(self.folder.shard_path(shard)):
-                    self._report_takeovers()
-                    return shard
-                self._former_holders = len(self.folder.shared.former_holders)
-                self.release(shard)  # another process has just written it
+            if shard in self._held or not self._claim(shard):
+                continue
+            if not shared.exists(self.folder.shard_path(shard)):
+                self._report_takeovers()
+                return shard
+            # Another process has just written it, so nothing was taken over.
+            self._former_holders = len(shared.former_holders)
+            self.release(shard)
         return None
 
     def _report_takeovers(self) -> None:
@@ -67,22 +78,23 @@ class ShardClaims:
         self._former_holders = len(former_holders)
 
     def missing(self) -> list[int]:
-        """The wanted shards that are not there yet."""
-        there = self._names()
-        return [shard for shard in self.wanted if self.folder.shard_path(shard).name not in there]
+        """Return the wanted shards that do not exist yet."""
+        names = self._names()
+        return [shard for shard in self.wanted if self.folder.shard_path(shard).name not in names]
 
     @property
     def is_begun(self) -> bool:
-        """Whether there are shards of the split, of whatever plan."""
+        """Whether any shards of the split exist, whatever their number and size."""
         return bool(self.folder.paths.shards_among(self._names(may_be_gone=True)))
 
     @property
     def is_split_whole(self) -> bool:
-        """Whether every shard of the split is there, those of other parts too."""
-        return {self.folder.shard_path(shard).name for shard in range(self.folder.shards)} <= self._names()
+        """Whether every shard of the split exists, those of other parts too."""
+        names = self._names()
+        return all(self.folder.shard_path(shard).name in names for shard in range(self.folder.shards))
 
     def anyone_at_work(self) -> bool:
-        """Whether another process holds a shard of the split."""
+        """Return whether another process holds a shard of the split."""
         paths = self.folder.paths
         claims = paths.claims_among(self._names(may_be_gone=True))
         is_anyone = any(self.folder.shared.is_taken(paths.shards / name) for name in claims)
@@ -90,24 +102,27 @@ class ShardClaims:
         return is_anyone
 
     def wait(self, on_note: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
-        """Waits until the shards that others hold are there, or one of them is free and taken.
+        """Wait until the shards that others hold are written, or one of them is free and taken.
 
         Args:
-            on_note: called with a line where it takes long.
+            on_note: called with a line if it takes long.
             meanwhile: called now and then.
         """
-        begun, reported = time.monotonic(), False
-        while (missing := self.missing()) and not self.reserve():
-            if not reported and time.monotonic() - begun > _PATIENCE:
-                names = ", ".join(self.folder.paths.shard_lock(shard).name for shard in missing[:3])
-                more = ", …" if len(missing) > 3 else ""
+        begun = time.monotonic()
+        is_reported = False
+        missing = self.missing()
+        while missing and not self.reserve():
+            if not is_reported and time.monotonic() - begun > _PATIENCE:
+                names = ", ".join(self.folder.paths.shard_lock(shard).name for shard in missing[:_NAMED])
+                more = ", …" if len(missing) > _NAMED else ""
                 on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that others hold ({names}{more})")
-                reported = True
+                is_reported = True
             time.sleep(self.folder.shared.poll)
             meanwhile()
+            missing = self.missing()
 
     def check_folder(self) -> None:
-        """Raises UserError where the folder is not the one any more in which shards were taken."""
+        """Raise UserError if the folder is not the one any more in which shards were taken."""
         if not self.folder.shared.is_there(self.folder.paths.shards):
             raise self._gone()
 
@@ -116,7 +131,7 @@ class ShardClaims:
         self.folder.shared.release(self.folder.paths.shard_lock(shard))
 
     def close(self) -> None:
-        """Releases all, and takes no more."""
+        """Release all shards, and take no more."""
         with self._turn:
             self._closed = True
         for shard in list(self._held):
@@ -130,7 +145,7 @@ class ShardClaims:
             return True
 
     def _names(self, *, may_be_gone: bool = False) -> set[str]:
-        """Those of the files in the shards' folder."""
+        """Return the names of the files in the shards' folder; none if it is gone and `may_be_gone`."""
         try:
             return self.folder.shared.names(self.folder.paths.shards)
         except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""A dataset folder in an object store: S3 and its like, Google's, Azure's, buckets of the Hub.
+"""A dataset folder in an object store: S3 and compatible ones, Google's, Azure's, buckets of the Hub.
 
-Nothing is locked there. A claim is an object that only one process can create; its holder rewrites it now and then, and
-others replace one that has not changed for a while. Each machine has a folder of its own, whose files go up as they are
-made; what the split is, its provenance says.
+There are no locks. A claim is an object that only one process can create; its holder rewrites it now and then, and
+others replace one that has not changed for a while. Each machine has a folder of its own, whose files are uploaded as
+they are made; the provenance says what the split is.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote
 
 from fmrgen.errors import UserError, one_line
@@ -35,48 +35,56 @@ if TYPE_CHECKING:
 
 _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|{re.escape(CROISSANT)}|pictures/.*\.png")
-_METADATA = "169.254.169.254"  # whom clients ask for keys where they were given none
+_METADATA = "169.254.169.254"  # where clients ask for keys if none are set
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
 _CONFLICT = (
     "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
 )
 _ALLOWED = ("true", "1", "yes", "y", "on")  # values of a variable that allows something
-_HTTP = re.compile(r"Error performing (\w+) \S+ in \S+ - ")  # what a client adds to a status: address and time
+_HTTP = re.compile(r"Error performing (\w+) \S+ in \S+ - ")  # address and time, which a client adds to a status
 _ADDRESSES = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
-_ATTEMPTS = 8  # of a request that a store fails or loses
+_ATTEMPTS = 8  # of a request that the store refuses or loses
 _LONGEST = timedelta(minutes=3)  # of all of them together
-_CONFLICTS = 20  # times that a claim can't be created, though nothing is there
-_PAUSE = 1.0  # seconds in which a claim that was seen need not be asked for again
+_CONFLICTS = 20  # times in a row that a claim can't be created although it does not exist
+_PAUSE = 1.0  # seconds between two requests for the same claim
+_BEATS = 3  # times that a claim is rewritten during a lease, so that one lost request does not end it
 
 
 def is_bucket(output: str | Path) -> bool:
-    """Whether an output is the address of a folder in an object store."""
+    """Return whether an output is the address of a folder in an object store."""
     return str(output).startswith(_SCHEMES)
 
 
 def folder_of(output: str | Path) -> Path:
-    """Where the files of a dataset folder are on this machine."""
+    """Return where the files of a dataset folder are on this machine."""
     if not is_bucket(output):
         return Path(output)
-    return cache_folder() / "buckets" / hashlib.sha256(str(output).rstrip("/").encode()).hexdigest()[:16]
+    digest = hashlib.sha256(str(output).rstrip("/").encode()).hexdigest()
+    return cache_folder() / "buckets" / digest[:16]
 
 
 def shared_folder(output: str | Path, claims: ClaimKind = "auto") -> tuple[Shared, Path]:
-    """How processes share the dataset folder `output`, and where its files are on this machine.
+    """Return how processes share the dataset folder `output`, and where its files are on this machine.
 
-    Raises UserError where it is in an object store that can't be reached, or is another kind of address.
+    Raises UserError if it is in an object store that can't be reached, or is another kind of address.
     """
-    if "://" in str(output) and not is_bucket(output):
+    if is_bucket(output):
+        bucket = SharedBucket(str(output))
+        return bucket, bucket.root
+    if "://" in str(output):
         raise UserError(f"{output}: can't be written to; give a folder, or {_ADDRESSES}")
-    if not is_bucket(output):
-        return SharedDisk(claims), Path(output)
-    bucket = SharedBucket(str(output))
-    return bucket, bucket.root
+    return SharedDisk(claims), Path(output)
 
 
 @dataclass
 class _Claim:
-    """A claim that this process holds: what its object says, and the version of it."""
+    """A claim that this process holds.
+
+    Attributes:
+        token: names the holder; in the object.
+        beats: how often the object was rewritten; in the object.
+        version: of the object, as the store names it.
+    """
 
     token: str
     beats: int
@@ -85,7 +93,13 @@ class _Claim:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The tag of another's claim, since when it has been that by this machine's clock, and the last look at it."""
+    """Another process's claim.
+
+    Attributes:
+        tag: of its object.
+        since: when this tag was first seen, by this machine's clock.
+        looked: when it was last seen.
+    """
 
     tag: str | None
     since: float
@@ -93,7 +107,7 @@ class _Seen:
 
 
 class _Object(io.RawIOBase):
-    """An object as Python's files are, of which as much is read as is asked for."""
+    """An object as a file of Python, which is not read ahead."""
 
     def __init__(self, reader: "ReadableFile") -> None:
         self._reader = reader
@@ -116,7 +130,7 @@ class _Object(io.RawIOBase):
         try:
             content = self._reader.read(len(buffer))
         except BaseError as error:
-            raise OSError(_said(error)) from None
+            raise OSError(_message(error)) from None
         buffer[: len(content)] = content
         return len(content)
 
@@ -128,10 +142,10 @@ class SharedBucket:
         url: `s3://BUCKET/PREFIX`, `gs://…`, `az://…`, or `hf://buckets/OWNER/BUCKET/PREFIX`.
 
     Attributes:
-        root: of its files on this machine.
+        root: the folder of its files on this machine.
 
     Raises:
-        UserError: it can't be reached.
+        UserError: the address is wrong, or `obstore` is not installed.
     """
 
     poll = 5.0
@@ -140,38 +154,45 @@ class SharedBucket:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.root = folder_of(self.url)
-        self._store, self._lease = _store_of(self.url), lease_seconds()
+        self._store = _store_of(self.url)
+        self._lease = lease_seconds()
         self.former_holders: list[str] = []
         self._held: dict[str, _Claim] = {}
         self._seen: dict[str, _Seen] = {}  # claims of others
-        self._small: dict[str, tuple[str, UpdateVersion]] = {}  # sha256 and version of small files as they came
+        self._small: dict[str, tuple[str, UpdateVersion]] = {}  # sha256 and version of small files as last exchanged
         self._conflicts = Counter[str]()  # by keys
-        self._is_checked = False  # whether it heeds conditions
+        self._is_checked = False  # whether the store is known to heed conditions
         self._turn = threading.RLock()
         self._heart: threading.Thread | None = None
 
     def take(self, path: Path) -> bool:
-        """Raises UserError where the store fails."""
+        """Take the claim at `path` unless another process holds it, and return whether this one does.
+
+        Raises UserError if the store fails.
+        """
         key, claim, now = self._key(path), _Claim(token_hex(16), 0, {}), time.monotonic()
         seen = self._seen.get(key)
         if seen is not None and now - seen.looked < _PAUSE and now - seen.since < self._lease:
             return False
-        with self._asking():
+        with self._errors_for_users():
             if self._write_claim(key, claim, None):
                 self._conflicts.pop(key, None)
                 return self._hold(key, claim)
-            if (found := self._read(key)) is None:
-                self._count_conflict(key)  # or just left
+            stored = self._read(key)
+            if stored is None:
+                self._count_conflict(key)  # or its holder has just released it
                 return False
             self._conflicts.pop(key, None)
-            self._see(key, found[1].get("e_tag"))
-            if time.monotonic() - self._seen[key].since < self._lease or not self._write_claim(key, claim, found[1]):
+            content, version = stored
+            self._see(key, version.get("e_tag"))
+            is_alive = time.monotonic() - self._seen[key].since < self._lease
+            if is_alive or not self._write_claim(key, claim, version):
                 return False
-            self.former_holders.append(_holder_in(found[0]))
+            self.former_holders.append(_holder_in(content))
             return self._hold(key, claim)
 
     def _count_conflict(self, key: str) -> None:
-        """Raises UserError where a store says again and again that there is something, and there is nothing."""
+        """Raise UserError if the store says again and again that a claim exists which does not."""
         self._conflicts[key] += 1
         if self._conflicts[key] == _CONFLICTS:
             raise UserError(f"{self.url}: {_CONFLICT}")
@@ -190,22 +211,22 @@ class SharedBucket:
         with self._turn:
             if self._held.pop(key, None) is None:
                 return  # lost to another
-            with self._asking(), suppress(FileNotFoundError):
+            with self._errors_for_users(), suppress(FileNotFoundError):
                 obstore.delete(self._store, key)
 
     def is_there(self, folder: Path) -> bool:
         return folder.is_dir()
 
     def check_conditions(self) -> None:
-        """Tries on an object that is removed again whether a write can depend on what is there, as claims do: else each
-        process would hold all of them, and late ones would replace finished shards. Seven requests.
+        """Raise UserError if the store fails, or ignores either of the conditions of a write that claims need.
 
-        Raises UserError where the store ignores either condition, or fails.
+        Without them each process would hold all claims, and late ones would replace finished shards. They are tried on
+        an object that is removed again, in seven requests.
         """
         import obstore
 
         key = f".{token_hex(8)}.probe"
-        with self._asking():
+        with self._errors_for_users():
             first = self._write_at_last(key, b"first", None)
             self._write_at_last(key, b"second", first)
             creates_twice = self._write(key, b"third", None) is not None
@@ -235,44 +256,47 @@ class SharedBucket:
 
     def refresh(self) -> None:
         self._small.clear()
-        there = {key for key in self._listed("") if _SMALL.fullmatch(key)}
-        for key in there:
-            with self._asking():
-                found = self._read(key)
-            if found is not None:
-                write_atomically(self.root / key, found[0], durable=False)
-                self._small[key] = hashlib.sha256(found[0]).hexdigest(), found[1]
-        for key in self._small_here() - there:
+        keys = set(filter(_SMALL.fullmatch, self._listed("")))
+        for key in keys:
+            with self._errors_for_users():
+                stored = self._read(key)
+            if stored is not None:
+                content, version = stored
+                write_atomically(self.root / key, content, durable=False)
+                self._small[key] = hashlib.sha256(content).hexdigest(), version
+        for key in self._small_here() - keys:
             (self.root / key).unlink(missing_ok=True)
 
     def send(self) -> None:
-        """Sends the small files that are others than they were, last the provenance, which says that all is there.
+        """Send the small files that have changed; the provenance last, since it says that all others are there.
 
-        Raises UserError where somebody else changed one.
+        Raises UserError if another process changed one.
         """
         for key in sorted(self._small_here(), key=lambda key: key.startswith("provenance/")):
             content = (self.root / key).read_bytes()
-            digest, version = self._small.get(key, ("", None))
-            if digest == hashlib.sha256(content).hexdigest():
+            digest = hashlib.sha256(content).hexdigest()
+            last_digest, last_version = self._small.get(key, ("", None))
+            if digest == last_digest:
                 continue
-            with self._asking():
-                sent = self._write(key, content, version)
-            if sent is None:
+            with self._errors_for_users():
+                version = self._write(key, content, last_version)
+            if version is None:
                 raise UserError(f"{self.url}/{key}: was changed by another process; run the same command again")
-            self._small[key] = hashlib.sha256(content).hexdigest(), sent
+            self._small[key] = digest, version
 
     def names(self, folder: Path) -> set[str]:
         prefix = "" if folder == self.root else f"{self._key(folder)}/"
-        found = {key.removeprefix(prefix): tag for key, tag in self._listed(prefix).items()}
-        for name, tag in found.items():
-            if name.endswith(".lock"):
-                self._see(prefix + name, tag)
-        return {*found}
+        names = set()
+        for key, tag in self._listed(prefix).items():
+            names.add(key.removeprefix(prefix))
+            if key.endswith(".lock"):
+                self._see(key, tag)
+        return names
 
     def exists(self, path: Path) -> bool:
         import obstore
 
-        with self._asking(), suppress(FileNotFoundError):
+        with self._errors_for_users(), suppress(FileNotFoundError):
             obstore.head(self._store, self._key(path))
             return True
         return False
@@ -280,21 +304,21 @@ class SharedBucket:
     def open(self, path: Path) -> io.BufferedIOBase:
         import obstore
 
-        with self._asking():
+        with self._errors_for_users():
             return io.BufferedReader(_Object(obstore.open_reader(self._store, self._key(path))))
 
     def publish(self, path: Path, *, replace: bool = False) -> None:
-        """A file that is there already stays, as a rule: another process has made the same."""
+        """Send a file. One that exists already stays unless `replace`: another process has made the same."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
         key, content = self._key(path), path.read_bytes()
         if replace:
-            with self._asking():
-                obstore.put(self._store, key, content)  # in parts, where it is large
+            with self._errors_for_users():
+                obstore.put(self._store, key, content)  # in parts if it is large
             return
         for _ in range(_ATTEMPTS):
-            with self._asking(), suppress(AlreadyExistsError):
+            with self._errors_for_users(), suppress(AlreadyExistsError):
                 obstore.put(self._store, key, content, mode="create", use_multipart=False)
                 return
             if self.exists(path):
@@ -306,24 +330,25 @@ class SharedBucket:
         import obstore
 
         path.unlink(missing_ok=True)
-        with self._asking(), suppress(FileNotFoundError):
+        with self._errors_for_users(), suppress(FileNotFoundError):
             obstore.delete(self._store, self._key(path))
 
     def set_aside(self, path: Path) -> Path:
         import obstore
 
         aside = hidden_name(path, self.names(path.parent))
-        with self._asking(), suppress(FileNotFoundError):
+        with self._errors_for_users(), suppress(FileNotFoundError):
             obstore.rename(self._store, self._key(path), self._key(aside))
         path.unlink(missing_ok=True)
         return aside
 
     @contextmanager
     def files(self, paths: SplitPaths) -> Iterator[None]:
-        """They are brought whole, whatever an earlier job left on this machine, and go again."""
+        """Return a context in which all of a split's shards are on this machine; they are fetched anew, and deleted at
+        its end."""
         try:
             for name in paths.shards_among(self.names(paths.shards)):
-                self._bring(self._key(paths.shards / name))
+                self._fetch(self._key(paths.shards / name))
             yield
         finally:
             self.forget(paths)
@@ -339,66 +364,86 @@ class SharedBucket:
         return path.relative_to(self.root).as_posix()
 
     def _listed(self, prefix: str) -> dict[str, str | None]:
-        """The keys below a prefix, and the tag of what each holds."""
+        """Return the keys below a prefix, and the tag of each object."""
         import obstore
 
-        with self._asking():
-            return {str(one["path"]): one.get("e_tag") for page in obstore.list(self._store, prefix) for one in page}
+        tags = {}
+        with self._errors_for_users():
+            for page in obstore.list(self._store, prefix):
+                for entry in page:
+                    tags[str(entry["path"])] = entry.get("e_tag")
+        return tags
 
     def _read(self, key: str) -> "tuple[bytes, UpdateVersion] | None":
+        """Return content and version of an object; None if it does not exist."""
         import obstore
 
         try:
-            found = obstore.get(self._store, key)
+            stored = obstore.get(self._store, key)
         except FileNotFoundError:
             return None
-        return bytes(found.bytes()), _version_of(found.meta)
+        return bytes(stored.bytes()), _version_of(stored.meta)
 
-    def _bring(self, key: str) -> None:
-        with self._asking():
-            found = self._read(key)
-        if found is not None:
-            write_atomically(self.root / key, found[0])
+    def _fetch(self, key: str) -> None:
+        """Write an object to its file on this machine, if it exists."""
+        with self._errors_for_users():
+            stored = self._read(key)
+        if stored is not None:
+            content, _ = stored
+            write_atomically(self.root / key, content)
 
-    def _write(self, key: str, content: bytes, known: "UpdateVersion | None") -> "UpdateVersion | None":
-        """The new version of an object that is created, or replaced where it is as it is `known`; None where it is not.
+    def _write(self, key: str, content: bytes, expected: "UpdateVersion | None") -> "UpdateVersion | None":
+        """Write an object on a condition, and return its new version; None if the condition does not hold.
 
-        A reply that was lost looks like another's write, so what is there is compared.
+        If a reply was lost, the repeated request looks as if another process had written the object. So its content is
+        compared.
+
+        Args:
+            key: of the object.
+            content: to write.
+            expected: the version that the object must have; None if it must not exist.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+        mode: Literal["create"] | UpdateVersion = "create" if expected is None else expected
         try:
-            return _version_of(
-                obstore.put(self._store, key, content, mode="create" if known is None else known, use_multipart=False)
-            )
+            return _version_of(obstore.put(self._store, key, content, mode=mode, use_multipart=False))
         except (AlreadyExistsError, PreconditionError):
-            found = self._read(key)
-            return found[1] if found is not None and found[0] == content else None
+            stored = self._read(key)
+            if stored is None or stored[0] != content:
+                return None
+            return stored[1]
 
-    def _write_at_last(self, key: str, content: bytes, known: "UpdateVersion | None") -> "UpdateVersion":
-        """The version of an object that nobody else writes. Raises UserError where it can't be written."""
+    def _write_at_last(self, key: str, content: bytes, expected: "UpdateVersion | None") -> "UpdateVersion":
+        """Return the new version of an object that nobody else writes. Raises UserError if it can't be written."""
         for _ in range(_ATTEMPTS):
-            version = self._write(key, content, known)
+            version = self._write(key, content, expected)
             if version is not None:
                 return version
             time.sleep(_PAUSE)
         raise UserError(f"{self.url}: {_CONFLICT}")
 
-    def _write_claim(self, key: str, claim: _Claim, known: "UpdateVersion | None") -> bool:
+    def _write_claim(self, key: str, claim: _Claim, expected: "UpdateVersion | None") -> bool:
+        """Write a claim if its object has the expected version, and return whether it was written."""
         holder = {"holder": claim.token, "beats": claim.beats, "host": socket.gethostname(), "pid": os.getpid()}
-        content = json.dumps(holder).encode()
-        version = self._write(key, content, known)
-        if version is not None:
-            claim.version = version
-        return version is not None
+        version = self._write(key, json.dumps(holder).encode(), expected)
+        if version is None:
+            return False
+        claim.version = version
+        return True
 
     def _see(self, key: str, tag: str | None) -> None:
-        before, now = self._seen.get(key), time.monotonic()
-        tag = None if tag is None else tag.strip('"')  # some stores quote it in one answer and not in another
-        self._seen[key] = _Seen(tag, now if before is None or before.tag != tag else before.since, now)
+        """Note that another process's claim has a tag now."""
+        now = time.monotonic()
+        if tag is not None:
+            tag = tag.strip('"')  # some stores quote it in one answer and not in another
+        before = self._seen.get(key)
+        since = before.since if before is not None and before.tag == tag else now
+        self._seen[key] = _Seen(tag, since, now)
 
     def _hold(self, key: str, claim: _Claim) -> bool:
+        """Hold a claim that was written, and keep rewriting it; returns True."""
         with self._turn:
             self._held[key] = claim
             self._seen.pop(key, None)
@@ -408,56 +453,59 @@ class SharedBucket:
         return True
 
     def _beat(self) -> None:
-        """As long as anything is held."""
+        """Rewrite the claims now and then, as long as any is held."""
         while True:
-            time.sleep(self._lease / 3)
+            time.sleep(self._lease / _BEATS)
             with self._turn:
                 if not self._held:
                     self._heart = None
                     return
             for key in list(self._held):
-                with self._turn, suppress(UserError), self._asking():  # the next time it may be reached
-                    if (claim := self._held.get(key)) is not None:
+                with self._turn, suppress(UserError), self._errors_for_users():  # the store may answer the next time
+                    claim = self._held.get(key)
+                    if claim is not None:
                         claim.beats += 1
                         if not self._write_claim(key, claim, claim.version):
                             del self._held[key]  # taken over while this process stood still
 
     def _small_here(self) -> set[str]:
+        """Return the keys of the small files on this machine."""
         keys = (self._key(path) for path in self.root.rglob("*") if path.is_file())
-        return {key for key in keys if _SMALL.fullmatch(key)}
+        return set(filter(_SMALL.fullmatch, keys))
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _errors_for_users(self) -> Iterator[None]:
+        """Raise UserError instead of the store's exceptions."""
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         try:
             yield
         except FileNotFoundError:
             raise UserError(f"{self.url}: there is no such bucket; make it first") from None
-        except (AlreadyExistsError, PreconditionError):  # where they can mean something they are caught before
+        except (AlreadyExistsError, PreconditionError):  # callers catch them if they can mean something
             raise UserError(f"{self.url}: {_CONFLICT}") from None
         except BaseError as error:
             if _METADATA in str(error):
                 raise UserError(f"{self.url}: no keys were found for it; {_KEYS}") from None
-            raise UserError(f"{self.url}: the store fails: {_said(error)}") from None
+            raise UserError(f"{self.url}: the store fails: {_message(error)}") from None
 
 
 def _holder_in(content: bytes) -> str:
-    """Who wrote a claim; older versions did not say."""
+    """Return who wrote a claim, which those of older versions do not say."""
     with suppress(ValueError, KeyError, TypeError):
         holder = json.loads(content)
         return holder_name(holder["host"], holder["pid"])
     return "another process"
 
 
-def _said(error: Exception) -> str:
-    """What a store says, without what its client adds for programmers."""
+def _message(error: Exception) -> str:
+    """Return the message of a store, without what its client adds for programmers."""
     text = _HTTP.sub(r"\1: ", str(error).partition("Debug source")[0])
     return one_line(Exception(text.rstrip(". :\n")), 160)
 
 
 def _check_address(url: str) -> None:
-    """Raises UserError for what would lead elsewhere than it seems, or is dropped without a word."""
+    """Raise UserError for an address with parts that would lead elsewhere than it seems, or be ignored silently."""
     shown = re.split(r"[?#]", url)[0]  # a query may hold a signature
     parts = unquote(shown).partition("://")[2].rstrip("/").split("/")
     reason = None
@@ -472,22 +520,30 @@ def _check_address(url: str) -> None:
 
 
 def _check_http(url: str) -> None:
-    """Raises UserError where requests would go to a store by http, which nobody has allowed: its client's line says
-    neither."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    name = next((name for name in names if os.environ.get(name)), None)
+    """Raise UserError if requests would go to a store by http and nobody has allowed that: the message of the client
+    says neither."""
     is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in _ALLOWED
-    if url.startswith("s3://") and name is not None and os.environ[name].startswith("http://") and not is_allowed:
-        raise UserError(f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted")
+    if is_allowed or not url.startswith("s3://"):
+        return
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        endpoint = os.environ.get(name)
+        if not endpoint:
+            continue
+        if endpoint.startswith("http://"):
+            raise UserError(
+                f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted"
+            )
+        return  # the client uses the first that is set
 
 
-def _version_of(found: "object") -> "UpdateVersion":
-    known = cast("dict[str, str | None]", found)
-    return cast("UpdateVersion", {name: known[name] for name in ("e_tag", "version") if known.get(name)})
+def _version_of(meta: object) -> "UpdateVersion":
+    """Return the version in the metadata of an object."""
+    fields = cast("dict[str, str | None]", meta)
+    return cast("UpdateVersion", {name: fields[name] for name in ("e_tag", "version") if fields.get(name)})
 
 
 def _store_of(url: str) -> "ObjectStore":
-    """Raises UserError where the library is missing, or the address is none."""
+    """Return the store of an address. Raises UserError if `obstore` is not installed, or the address is wrong."""
     try:
         from obstore.exceptions import BaseError
         from obstore.store import S3Store, from_url
@@ -495,19 +551,20 @@ def _store_of(url: str) -> "ObjectStore":
         raise UserError(f"{url}: needs obstore; pip install 'fmrgen[cloud]'") from None
     _check_address(url)
     _check_http(url)
-    patient: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": _LONGEST}
+    retries: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": _LONGEST}
+    hub_bucket = re.fullmatch(r"hf://buckets/([\w.-]+)/([\w.-]+)(?:/(.+))?", url)
     try:
-        if (of_hub := re.fullmatch(r"hf://buckets/([\w.-]+)/([\w.-]+)(?:/(.+))?", url)) is not None:
-            owner, name, prefix = of_hub.groups()
-            return S3Store(
-                name,
-                prefix=prefix,
-                endpoint=f"https://s3.hf.co/{owner}",
-                region="us-east-1",
-                virtual_hosted_style_request=False,
-                disable_bulk_delete=True,
-                retry_config=patient,
-            )
-        return from_url(url, retry_config=patient)
+        if hub_bucket is None:
+            return from_url(url, retry_config=retries)
+        owner, name, prefix = hub_bucket.groups()
+        return S3Store(
+            name,
+            prefix=prefix,
+            endpoint=f"https://s3.hf.co/{owner}",
+            region="us-east-1",
+            virtual_hosted_style_request=False,
+            disable_bulk_delete=True,
+            retry_config=retries,
+        )
     except BaseError as error:
-        raise UserError(f"{url}: is no address of a bucket ({_said(error)}); say {_ADDRESSES}") from None
+        raise UserError(f"{url}: is no address of a bucket ({_message(error)}); say {_ADDRESSES}") from None

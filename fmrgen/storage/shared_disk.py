@@ -5,7 +5,6 @@ import os
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from itertools import count
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,8 +19,10 @@ ClaimKind = LockKind | Literal["auto"]
 class Shared(Protocol):
     """How the processes of a job share a dataset folder: who works on what, and the files that all of them see.
 
-    `poll` is the seconds between two looks at what others do. `is_local` says whether all files are on this machine, or
-    as good as that. `former_holders` are those from whom this process has taken over a claim, as far as is known.
+    Attributes:
+        poll: the seconds between two looks at what others do.
+        is_local: whether all files are on this machine, or on a disk that it mounts.
+        former_holders: from whom this process has taken over claims, as far as it can tell.
     """
 
     poll: float
@@ -29,59 +30,62 @@ class Shared(Protocol):
     former_holders: list[str]
 
     def take(self, path: Path) -> bool:
-        """Whether this process holds the claim at `path` from now on, and nobody else; does not wait."""
+        """Take the claim at `path` unless another process holds it, and return whether this one does; never waits."""
 
     def is_taken(self, path: Path) -> bool:
-        """Whether another process holds it."""
+        """Return whether another process holds the claim."""
 
     def release(self, path: Path) -> None:
-        """Gives back a claim that this process holds, or has lost meanwhile."""
+        """Release a claim that this process holds, or has lost meanwhile."""
 
     def is_there(self, folder: Path) -> bool:
-        """Whether a folder is still the one in which claims were taken."""
+        """Return whether a folder is still the one in which claims were taken."""
 
     def alone(self, paths: SplitPaths) -> AbstractContextManager[None]:
-        """Around what one process at a time does to the small files of a split, which are as the last one left them."""
+        """Return a context that one process at a time enters to change the small files of a split.
+
+        In it, the files are as the last process left them.
+        """
 
     def refresh(self) -> None:
-        """Makes the small files here what they are for all."""
+        """Fetch the small files as they are for all processes."""
 
     def send(self) -> None:
-        """Shows all the small files that were changed here, also before `alone` ends."""
+        """Show all processes the small files that this one changed, before `alone` ends."""
 
     def names(self, folder: Path) -> set[str]:
-        """Those of all files in a folder, claims too. Raises OSError where it can't be read."""
+        """Return the names of all files in a folder, claims too. Raises OSError if it can't be read."""
 
     def exists(self, path: Path) -> bool:
-        """Whether a file is there for all."""
+        """Return whether a file exists for all processes."""
 
     def open(self, path: Path) -> io.BufferedIOBase:
-        """A file that some process has written."""
+        """Open a file that some process has written."""
 
     def publish(self, path: Path, *, replace: bool = False) -> None:
-        """Shows all what this process has written; what others wrote there before stays, or is replaced."""
+        """Show all processes a file that this one has written; one that exists already stays, unless `replace`."""
 
     def remove(self, path: Path) -> None:
-        """Removes a file for all."""
+        """Remove a file for all processes."""
 
     def set_aside(self, path: Path) -> Path:
-        """Gives a file that is wrong another name, under which nobody reads it; returns that."""
+        """Give a file that is wrong another name, under which nobody reads it, and return that."""
 
     def forget(self, paths: SplitPaths) -> None:
-        """Lets go of the copies of shards on this machine, where those of all are elsewhere."""
+        """Delete this machine's copies of shards, if the shared ones are elsewhere."""
 
     def patience(self, folder: Path) -> float:
-        """The seconds after which what a killed process held is seen to be free."""
+        """Return the seconds after which the claims of a killed process count as free."""
 
     def files(self, paths: SplitPaths) -> AbstractContextManager[None]:
-        """Around what reads all of a split's shards, which are files of this machine meanwhile."""
+        """Return a context in which all of a split's shards are files of this machine."""
 
 
 class SharedDisk:
     """A folder whose file system all processes see.
 
     Args:
-        claims: `lock`, `lease`, or by what works in a folder.
+        claims: `lock`, `lease`, or `auto` for the one that works in a folder.
     """
 
     poll = 0.5
@@ -91,12 +95,15 @@ class SharedDisk:
         self._claims = claims
         self.former_holders: list[str] = []
         self._held: dict[Path, Claim] = {}
-        self._watched: dict[Path, Claim] = {}  # of others, whose leases may be taken over when nothing changes
-        self._folders: dict[Path, int] = {}  # open, so that no other gets their numbers
+        self._watched: dict[Path, Claim] = {}  # of others, whose leases may be taken over when they stop renewing them
+        self._folders: dict[Path, int] = {}  # descriptors, kept open so that no other folder gets the same inode
         weakref.finalize(self, _close_all, self._folders)
 
     def take(self, path: Path) -> bool:
-        """Raises UserError where a file can't be locked there."""
+        """Take the claim at `path` unless another process holds it, and return whether this one does.
+
+        Raises UserError if files can't be locked there.
+        """
         claim = self._watched.pop(path, None) or Claim(path, self._kind(path.parent))
         try:
             if path.parent not in self._folders:
@@ -106,10 +113,13 @@ class SharedDisk:
             raise UserError(
                 f"{path}: can't be locked: {error.strerror}; delete it, or choose another {option('output')}"
             ) from None
-        (self._held if holds else self._watched)[path] = claim
-        if holds and claim.former_holder is not None:
+        if not holds:
+            self._watched[path] = claim
+            return False
+        self._held[path] = claim
+        if claim.former_holder is not None:
             self.former_holders.append(claim.former_holder)
-        return holds
+        return True
 
     def is_taken(self, path: Path) -> bool:
         if path in self._held:
@@ -120,7 +130,8 @@ class SharedDisk:
         return False
 
     def release(self, path: Path) -> None:
-        if (claim := self._held.pop(path, None)) is not None:
+        claim = self._held.pop(path, None)
+        if claim is not None:
             claim.release()
 
     def is_there(self, folder: Path) -> bool:
@@ -134,13 +145,13 @@ class SharedDisk:
             yield
 
     def refresh(self) -> None:
-        """They are that."""
+        """No-op: all processes see the same files."""
 
     def send(self) -> None:
-        """All see them already."""
+        """No-op: all processes see the same files."""
 
     def names(self, folder: Path) -> set[str]:
-        return {*os.listdir(folder)}  # which makes a network file system look anew
+        return set(os.listdir(folder))  # listing makes a network file system refresh its cache
 
     def exists(self, path: Path) -> bool:
         return path.exists()
@@ -149,7 +160,7 @@ class SharedDisk:
         return open_plain(path)
 
     def publish(self, path: Path, *, replace: bool = False) -> None:
-        """It is there already."""
+        """No-op: all processes see the same files."""
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -163,10 +174,12 @@ class SharedDisk:
         return nullcontext()
 
     def forget(self, paths: SplitPaths) -> None:
-        """They stay: here is where they are."""
+        """No-op: the shards on this machine are the shared ones."""
 
     def patience(self, folder: Path) -> float:
-        return lease_seconds() + 1 if self._kind(folder) == "lease" else 0.0
+        if self._kind(folder) == "lease":
+            return lease_seconds() + 1
+        return 0.0
 
     def _kind(self, folder: Path) -> LockKind:
         return kind_that_works(folder) if self._claims == "auto" else self._claims
@@ -178,6 +191,10 @@ def _close_all(folders: dict[Path, int]) -> None:
 
 
 def hidden_name(path: Path, taken: Collection[str]) -> Path:
-    """The name of a shard that was set aside, which no other file has."""
-    names = (f".{path.name}.damaged{number or ''}" for number in count())
-    return path.with_name(next(name for name in names if name not in taken))
+    """Return a name for a shard that is set aside, which is not among those `taken`."""
+    name = f".{path.name}.damaged"
+    number = 0
+    while name in taken:
+        number += 1
+        name = f".{path.name}.damaged{number}"
+    return path.with_name(name)
