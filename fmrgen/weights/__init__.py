@@ -1,1 +1,1 @@
-"""Weights: where they come from, how they are read, which they are."""
+"""Weights: finding, downloading and reading them, and identifying components by them."""

@@ -1,6 +1,6 @@
-"""What a component is: everything that its answers follow from, so that nothing is kept or resumed for another one.
+"""The identity of a component: everything that its answers follow from, so that no other one's results are reused.
 
-Weights alone do not tell two networks apart. One may normalise by another mean, apply another threshold, or call a
+Weights alone do not tell two networks apart: one may normalise by another mean, apply another threshold, or call a
 function that was changed. So the identity of an object covers its attributes and tensors, the code of its class and of
 the functions that it calls, the values that these refer to, and the files that they were imported from.
 """
@@ -34,31 +34,31 @@ from fmrgen.weights.digest import weights_of, weights_sha256
 
 _PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.layout, torch.memory_format, PurePath, range)
 _ROUTINES = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, np.ufunc)
-# What changes no answer: descriptors that Python makes of slots and fields, and the device that a component is on.
-_PASSED_OVER = (types.GetSetDescriptorType, types.MemberDescriptorType, type(NotImplemented), type(...), torch.device)
-_PASSED_OVER_MODULES = ("threading", "_thread", "logging", "weakref", "_weakref", "_weakrefset", "concurrent", "_abc")
-# Of every module of torch; whoever asks one sets evaluation mode, and compiles it or not.
+# These change no answer: descriptors that Python makes for slots and fields, and the device that a component is on.
+_IGNORED = (types.GetSetDescriptorType, types.MemberDescriptorType, type(NotImplemented), type(...), torch.device)
+_IGNORED_MODULES = ("threading", "_thread", "logging", "weakref", "_weakref", "_weakrefset", "concurrent", "_abc")
+# Attributes of every module of torch; the caller sets evaluation mode, and compiles the module or not.
 _OF_EVERY_MODULE = ("training", "_is_full_backward_hook", "_compiled_call_impl")
-# Of a graph of torch.fx, whose code says what it computes.
+# Attributes of a graph of torch.fx, which its code replaces.
 _OF_A_GRAPH = ("_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "meta")
-_NOT_COUNTED = ("_use_default_values", "row_seeds")  # names that diffusers keeps in any order; seeds of the last batch
-_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")  # how their dicts end, whose keys only count them
-_POINTER = struct.calcsize("P")
+_NOT_COUNTED = ("_use_default_values", "row_seeds")  # names that diffusers has in any order; seeds of the last batch
+_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")  # ends of names of dicts whose keys are just numbers
+_POINTER = struct.calcsize("P")  # bytes
 _NUMBER_OF_CLASS = re.compile(rb"[./]?___torch_mangle_\d+")
 _BUILT_ON = ("torch", "torchvision", "timm", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """All that the answers of a component follow from.
+    """Everything that the answers of a component follow from.
 
     Attributes:
-        weights_sha256: of its weights, as `weights_sha256` gives it; None where it has none.
-        state_sha256: of all else that it holds: attributes, tensors that are no weights, the code of its class and of
+        weights_sha256: digest of its weights, as `weights_sha256` returns it; None if it has none.
+        state_sha256: digest of everything else: attributes, tensors that are no weights, the code of its class and of
             the functions that it calls, and the values that these refer to.
         code: the sha256 of each file of a user's own code that it comes from, by module.
-        libraries: the versions of the libraries that it stands on, by name; of fmrgen the digest of the code.
-        unknown: the attribute of which this can't be known, as of an open file; None where all is known.
+        libraries: the versions of the libraries that it uses, by name; for fmrgen the digest of its code.
+        unknown: the first attribute that can't be digested, as an open file; None if there is none.
     """
 
     weights_sha256: str | None
@@ -69,7 +69,7 @@ class Identity:
 
     @property
     def key(self) -> dict[str, Any]:
-        """All of it as JSON, for the name of what is kept."""
+        """Return the identity as JSON, from which the names of cached results are made."""
         return {
             "weights": self.weights_sha256,
             "state": self.state_sha256,
@@ -78,19 +78,20 @@ class Identity:
         }
 
     def unknown_beside(self, section: BaseModel | None) -> str | None:
-        """Return `unknown` of a component of that section, if it has one; None where all is known.
+        """Return `unknown` for a component built from `section`; None if everything is known.
 
-        Of a built-in component the section and the libraries' versions say what its attributes do not.
+        For a built-in component, the section and the libraries' versions determine what its attributes do not show.
         """
-        is_built_in = section is not None and not runs_code_of_others(section)
-        return None if is_built_in else self.unknown
+        if section is not None and not runs_code_of_others(section):
+            return None
+        return self.unknown
 
 
 def identity_of(component: object) -> Identity:
-    """Return what a component is.
+    """Return the identity of a component.
 
-    Its state is the same in each process and on each device. Attributes that it lists in `derived`, since it computes
-    them itself, do not count.
+    It is the same in every process and on every device. Attributes that the component lists in `derived`, since it
+    computes them itself, do not count.
 
     Args:
         component: a torch module, a generator, an oracle, or any other object.
@@ -102,7 +103,7 @@ def identity_of(component: object) -> Identity:
     walk = _walk(component)
     code: dict[str, str] = {}
     for module in sorted(walk.modules):
-        if module not in code:  # else what it imports is there, too
+        if module not in code:  # otherwise the modules that it imports are in it too
             for name, path in own_files(module).items():
                 code[name] = sha256_of(path)
     libraries = {name: _version(name) for name in sorted({*walk.libraries, *_BUILT_ON})}
@@ -111,7 +112,7 @@ def identity_of(component: object) -> Identity:
 
 
 def state_sha256(value: object) -> str:
-    """Return the state of a component alone, or a digest of arrays and plain values in lists and mappings."""
+    """Return a digest of a component's state alone, or of arrays and plain values in lists and mappings."""
     return _walk(value).digest.hexdigest()
 
 
@@ -125,12 +126,12 @@ def _walk(component: object) -> "_Walk":
 
 
 class _Walk:
-    """Goes through all that an object refers to, in an order that is the same in each process, and digests it.
+    """Visits everything that an object refers to, in an order that is the same in every process, and digests it.
 
     Attributes:
-        digest: of everything that was visited.
-        modules: the user's own modules among those that classes and functions come from.
-        libraries: the top-level names of the others.
+        digest: digest of everything that was visited.
+        modules: the user's own modules that classes and functions come from.
+        libraries: the top-level names of the other modules.
         unknown: the path to the first value that could not be read.
     """
 
@@ -139,31 +140,16 @@ class _Walk:
         self.modules: set[str] = set()
         self.libraries: set[str] = set()
         self.unknown: str | None = None
-        self._tensors = [tensor for _, tensor in weights_of(component)]  # kept, for an `id` may be given again
+        self._tensors = [tensor for _, tensor in weights_of(component)]  # keeps them alive: an `id` may be reused
         self._weights = {id(tensor) for tensor in self._tensors}
-        self._numbers: dict[int, int] = {}  # of objects that were visited, by `id`, in their order
-        self._visited: list[object] = []  # keeps them alive: an `id` may be given again
+        self._numbers: dict[int, int] = {}  # of visited objects, by `id`, in the order of visits
+        self._visited: list[object] = []  # keeps them alive: an `id` may be reused
         self._visited_modules: set[tuple[str, tuple[str, ...]]] = set()
 
     def visit(self, value: Any, path: str) -> None:
         """Digest a value; `path` is how it is reached, for messages."""
-        if value is None or isinstance(value, _PLAIN):
-            self._add(type(value).__name__, repr(value))
-            if value is not None and type(value).__module__ not in ("builtins", "torch", "pathlib", "numpy"):
-                self.visit(dict(getattr(value, "__dict__", {})), path)  # of a subclass
+        if self._visit_plain(value, path):
             return
-        if isinstance(value, Enum):
-            self._add("enum", type(value).__module__, type(value).__qualname__, value.name)
-            self.visit(value.value, path)
-            return
-        if isinstance(value, _PASSED_OVER) or type(value).__module__.partition(".")[0] in _PASSED_OVER_MODULES:
-            return
-        if not isinstance(value, tuple | frozenset):  # equal constants are one object in one process, two in another
-            if id(value) in self._numbers:
-                self._add("again", self._numbers[id(value)])
-                return
-            self._numbers[id(value)] = len(self._visited)
-            self._visited.append(value)
         if isinstance(value, Tensor | np.ndarray):
             self._tensor(value, path)
         elif isinstance(value, types.ModuleType):
@@ -184,20 +170,43 @@ class _Walk:
             self.visit((value.func, value.args, value.keywords), path)
         elif isinstance(value, torch.jit.ScriptModule):
             self._scripted(value, path)
-        elif isinstance(value, nn.Module) and "_orig_mod" in value._modules:  # of torch.compile
+        elif isinstance(value, nn.Module) and "_orig_mod" in value._modules:  # made by torch.compile
             self.visit(value._modules["_orig_mod"], path)
         else:
             try:
                 self._object(value, path)
             except RecursionError:
                 raise
-            except Exception:  # any code may stand behind an attribute
+            except Exception:  # an attribute may run any code
                 self._give_up(path, value)
 
+    def _visit_plain(self, value: Any, path: str) -> bool:
+        """Digest a value that is plain or was visited before; return False for any other."""
+        if value is None or isinstance(value, _PLAIN):
+            self._add(type(value).__name__, repr(value))
+            if value is not None and type(value).__module__ not in ("builtins", "torch", "pathlib", "numpy"):
+                self.visit(dict(getattr(value, "__dict__", {})), path)  # attributes of a subclass
+            return True
+        if isinstance(value, Enum):
+            self._add("enum", type(value).__module__, type(value).__qualname__, value.name)
+            self.visit(value.value, path)
+            return True
+        if isinstance(value, _IGNORED) or type(value).__module__.partition(".")[0] in _IGNORED_MODULES:
+            return True
+        if not isinstance(value, tuple | frozenset):  # equal constants are one object in one process, two in another
+            if id(value) in self._numbers:
+                self._add("again", self._numbers[id(value)])
+                return True
+            self._numbers[id(value)] = len(self._visited)
+            self._visited.append(value)
+        return False
+
     def _add(self, *entries: object) -> None:
+        """Add plain values to the digest."""
         self.digest.update(repr(entries).encode(errors="backslashreplace"))
 
     def _give_up(self, path: str, value: object) -> None:
+        """Record that a value can't be digested."""
         kind = type(value).__qualname__
         self._add("unknown", kind)
         if self.unknown is None:
@@ -220,11 +229,11 @@ class _Walk:
             self._give_up(path, value)
             return
         self._add("tensor", str(value.dtype), tuple(value.shape), hashlib.sha256(content).hexdigest())
-        if type(value) not in (Tensor, np.ndarray):  # a subclass, as a masked array
+        if type(value) not in (Tensor, np.ndarray):  # a subclass, such as a masked array
             self.visit(dict(getattr(value, "__dict__", {})), path)
 
     def _is_own(self, module: str | None) -> bool:
-        """Return whether what comes from a module is the user's own, and take note of the module either way."""
+        """Return whether a module is the user's own, and record it in `modules` or `libraries`."""
         if module is None:
             return False
         if is_own(module):
@@ -234,7 +243,7 @@ class _Walk:
         return False
 
     def _module(self, value: types.ModuleType, names: tuple[str, ...], path: str) -> None:
-        """Digest those of a module's `names` that it has. The files of a user's own count as a whole besides."""
+        """Digest the attributes `names` of a user's own module, whose files are part of the identity anyway."""
         self._add("module", value.__name__)
         if (value.__name__, names) in self._visited_modules or not self._is_own(value.__name__):
             return
@@ -245,7 +254,7 @@ class _Walk:
                 self._global(vars(value)[name], names, f"{path}.{name}")
 
     def _global(self, value: object, names: tuple[str, ...], path: str) -> None:
-        """Digest what code refers to: of a module the attributes whose `names` the code has."""
+        """Digest a value that code refers to, and for a module its attributes whose `names` the code contains."""
         if isinstance(value, types.ModuleType):
             self._module(value, names, path)
         else:
@@ -264,7 +273,7 @@ class _Walk:
                 self.visit(member, f"{path}.{name}")
 
     def _patches(self, value: type, path: str) -> None:
-        """Digest the functions of a library's class that a user has put there."""
+        """Digest the functions that a user has put into a library's class."""
         for base in value.__mro__:
             library = base.__module__.partition(".")[0]
             for name, member in sorted(vars(base).items()):
@@ -282,7 +291,7 @@ class _Walk:
         for cell in value.__closure__ or ():
             try:
                 content = cell.cell_contents
-            except ValueError:  # nothing was put into it yet
+            except ValueError:  # the cell is still empty
                 content = None
             self.visit(content, f"{path}()")
         names = _names_in(value.__code__)
@@ -304,7 +313,7 @@ class _Walk:
                 self.visit(constant, path)
 
     def _routine(self, value: Any, path: str) -> None:
-        """A compiled function: the version of its library says what it does."""
+        """Digest a compiled function by its name: the version of its library determines what it does."""
         module = getattr(value, "__module__", None)
         self._add("routine", module, getattr(value, "__qualname__", value.__name__))
         self._is_own(module)
@@ -313,7 +322,7 @@ class _Walk:
             self.visit(holder, path)
 
     def _scripted(self, value: torch.jit.ScriptModule, path: str) -> None:
-        """A network of TorchScript is what its file would be, but for what that says of its making."""
+        """Digest a network of TorchScript as its file, without the file's record of how it was made."""
         file = io.BytesIO()
         try:
             torch.jit.save(value, file)
@@ -323,15 +332,15 @@ class _Walk:
         parts = []
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
-                within = name.partition("/")[2]  # the first folder is called as the file
-                if within.startswith(("code/", "constants")) and not within.endswith(".debug_pkl"):
+                inner = name.partition("/")[2]  # the first folder has the name of the file
+                if inner.startswith(("code/", "constants")) and not inner.endswith(".debug_pkl"):
                     # The names of classes count how many of the same name the process had before.
                     content = _NUMBER_OF_CLASS.sub(b"", archive.read(name))
-                    parts.append((_NUMBER_OF_CLASS.sub(b"", within.encode()), hashlib.sha256(content).hexdigest()))
+                    parts.append((_NUMBER_OF_CLASS.sub(b"", inner.encode()), hashlib.sha256(content).hexdigest()))
         self._add("scripted", sorted(parts))
 
     def _object(self, value: Any, path: str) -> None:
-        """Any other object: its class, what it contains, its attributes."""
+        """Digest any other object: its class, its entries, its attributes."""
         self.visit(type(value), path)
         is_container = True
         if isinstance(value, dict | types.MappingProxyType):
@@ -356,14 +365,14 @@ class _Walk:
 
     def _entries(self, value: list[Any] | tuple[Any, ...], path: str) -> None:
         self._add("entries", len(value))
-        if all(type(entry) in (int, float, str, bool) for entry in value):  # a million of them, as a rule
+        if all(type(entry) in (int, float, str, bool) for entry in value):  # faster for lists of a million numbers
             self._add(*value)
             return
         for place, entry in enumerate(value):
             self.visit(entry, f"{path}[{place}]")
 
     def _set(self, value: set[Any] | frozenset[Any], path: str) -> None:
-        """The order of a set differs between processes, so its members are sorted by what they are."""
+        """Digest a set's members sorted, because the order of a set differs between processes."""
         members = []
         for member in value:
             if not isinstance(member, _PLAIN):
@@ -373,10 +382,10 @@ class _Walk:
         self._add("members", sorted(members))
 
     def _reduced(self, value: Any, path: str) -> None:
-        """An object of a compiled class, which says what it holds as it does for a copy."""
+        """Digest an object of a compiled class by what it returns to be copied."""
         try:
             parts = value.__reduce_ex__(4)
-        except Exception:  # any code may stand there: of files, connections and the like
+        except Exception:  # this may run any code, as of files or connections
             self._give_up(path, value)
             return
         if isinstance(parts, str):
@@ -387,7 +396,7 @@ class _Walk:
 
 
 def _is_compiled(kind: type) -> bool:
-    """Return whether objects of a class hold more than their attributes, as of a class that is written in C."""
+    """Return whether objects of a class hold more than their attributes, as those of a class written in C do."""
     slots = 0
     for base in kind.__mro__:
         names = vars(base).get("__slots__", ())
@@ -397,26 +406,18 @@ def _is_compiled(kind: type) -> bool:
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:
-    """Return the attributes of an object that count; None where its class, a compiled one, has no room for any."""
-    attributes: dict[str, Any] = {}
-    has_room = hasattr(value, "__dict__")
-    if has_room:
-        attributes.update(vars(value))
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__")
-        if slots is not None:
-            has_room = True
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                    attributes[name] = getattr(value, name)
-    if not has_room:
+    """Return the attributes of an object that affect its answers; None if its class, a compiled one, allows none."""
+    attributes = _all_attributes_of(value)
+    if attributes is None:
         return None
+    ignored = {*_NOT_COUNTED}
     derived = getattr_static(value, "derived", ())
-    left_out = {*_NOT_COUNTED, *(derived if isinstance(derived, tuple | list) else ())}
+    if isinstance(derived, tuple | list):
+        ignored.update(derived)
     if "torch.fx" in sys.modules and isinstance(value, torch.fx.GraphModule):
-        attributes["code"] = value.code  # what its graph, a long chain of nodes, says
-        left_out |= {*_OF_A_GRAPH}
-    attributes = {name: attribute for name, attribute in attributes.items() if name not in left_out}
+        attributes["code"] = value.code  # in place of its graph, a long chain of nodes
+        ignored.update(_OF_A_GRAPH)
+    attributes = {name: attribute for name, attribute in attributes.items() if name not in ignored}
     if isinstance(value, nn.Module):
         for name in _OF_EVERY_MODULE:
             attributes.pop(name, None)
@@ -426,9 +427,28 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
     return attributes
 
 
+def _all_attributes_of(value: Any) -> dict[str, Any] | None:
+    """Return the attributes in an object's dict and slots; None if it can have neither."""
+    attributes: dict[str, Any] = {}
+    has_room = hasattr(value, "__dict__")
+    if has_room:
+        attributes.update(vars(value))
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__")
+        if slots is None:
+            continue
+        has_room = True
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                attributes[name] = getattr(value, name)
+    if not has_room:
+        return None
+    return attributes
+
+
 @dataclass(frozen=True)
 class _Names:
-    """The names in a function's code: of globals, of attributes, and of modules that it imports."""
+    """The names of globals, of attributes and of imported modules in a function's code."""
 
     of_globals: list[str]
     of_attributes: tuple[str, ...]
@@ -436,7 +456,7 @@ class _Names:
 
 
 def _names_in(code: types.CodeType) -> _Names:
-    """Return the names in a function's code, and in that of the functions within."""
+    """Return the names in a function's code, including the functions within it."""
     of_globals: set[str] = set()
     of_attributes: set[str] = set()
     of_imports: set[str] = set()
@@ -457,7 +477,7 @@ def _names_in(code: types.CodeType) -> _Names:
 
 
 def _version(library: str) -> str:
-    """Return the version of a library, by the name that it is imported by; nothing where it has none."""
+    """Return the version of a library, by its import name; an empty string if it has none."""
     try:
         return version(library)
     except PackageNotFoundError:

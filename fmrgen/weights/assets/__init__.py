@@ -8,7 +8,7 @@ _PREFIX = "asset:"
 
 
 def resolve_path(reference: str) -> str:
-    """`asset:mnist/clip` as the folder (or file) inside the package; any other reference as it is.
+    """Return the folder or file in the package for `asset:mnist/clip`, and any other reference as it is.
 
     Raises UserError for an asset that is not shipped.
     """
@@ -18,6 +18,10 @@ def resolve_path(reference: str) -> str:
     name = reference.removeprefix(_PREFIX)
     path = root / name
     if root not in path.resolve().parents or not path.exists():
-        shipped = sorted(f"{_PREFIX}{p.relative_to(root)}" for p in root.glob("*/*") if not p.name.startswith("__"))
+        shipped = []
+        for asset in root.glob("*/*"):
+            if not asset.name.startswith("__"):
+                shipped.append(f"{_PREFIX}{asset.relative_to(root)}")
+        shipped.sort()
         raise UserError(f"{reference}: no such asset; shipped are {', '.join(shipped) or 'none'}")
     return str(path)
