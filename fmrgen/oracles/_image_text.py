@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-TEXTS_AT_ONCE = 32  # always filled: few at a time would get other last bits on another number of threads
+TEXTS_AT_ONCE = 32  # always filled up: the last bits of smaller batches depend on the number of threads
 
 
 def in_full_precision() -> "AbstractContextManager[Any]":
-    """Around an image model, whose patches GPUs would else round to 10 bits; compiled, torch chooses itself."""
+    """Return a context in which GPUs do not round the patches of an image model to 10 bits.
+
+    If the model is compiled, torch chooses the precision.
+    """
     import torch
 
     if torch.compiler.is_compiling():
@@ -32,17 +35,18 @@ def in_full_precision() -> "AbstractContextManager[Any]":
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
-def _names_the_class(template: str) -> str:
+def _check_template(template: str) -> str:
+    """Return `template`. Raises ValueError unless it contains {class}."""
     if "{class}" not in template:
         raise ValueError(f"the prompt {template!r} has no {{class}} in it")
     return template
 
 
-Prompts = Annotated[list[Annotated[str, AfterValidator(_names_the_class)]], MinLen(1)]
+Prompts = Annotated[list[Annotated[str, AfterValidator(_check_template)]], MinLen(1)]
 
 
 class ImageTextConfig(OracleConfig):
-    """What the configs of image-text oracles share. Several prompts are averaged as CLIP's authors do."""
+    """The config of an image-text oracle. Several prompts are averaged as CLIP's authors do."""
 
     prompts: Prompts = Field(["an image of {class}"])
     first_synonym: bool = Field(
@@ -60,7 +64,7 @@ class ImageTextConfig(OracleConfig):
 
 
 class DecidingConfig(ImageTextConfig):
-    """Those whose logits may be taken by the sigmoid, too."""
+    """The config of an image-text oracle that decides by the softmax or by the sigmoid."""
 
     prompts: Prompts = Field(["This is a photo of {class}."])
     decide: Literal["softmax", "sigmoid"] = Field(
@@ -79,16 +83,22 @@ class DecidingConfig(ImageTextConfig):
 
     @property
     def prompted(self) -> tuple[Any, ...]:
-        """What `ImageTextOracle` is made with."""
+        """The arguments of `ImageTextOracle`."""
         return self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold
 
 
 class ImageTextOracle(Oracle):
-    """Runs in float32 on the 8-bit image, prepared as the model's own files say: what anyone gets from the stored PNG.
+    """Judges by the cosines of an image and each label's prompt; these are the score.
 
-    The score is the cosine of the image and each label's prompt. Its logits become probabilities by the softmax, which
-    of the labels it is, or by the sigmoid, whether it is one at all: then an image without a label of at least
-    `threshold` is `NONE`.
+    It runs in float32 on the 8-bit image, prepared as the model's own files say: anyone gets the same from the stored
+    PNG.
+
+    Args:
+        prompts: templates with {class}; their features are averaged.
+        first_synonym: whether to take only the first of a list such as `tench, Tinca tinca`.
+        class_prompts: a label's name → its name in prompts.
+        decide: softmax: which of the labels an image shows; sigmoid: whether it shows each of them.
+        threshold: with sigmoid, an image without a label of at least this probability is `NONE`.
     """
 
     derived = ("_text",)
@@ -102,21 +112,23 @@ class ImageTextOracle(Oracle):
         threshold: float = 0.5,
     ) -> None:
         self.prompts = prompts
-        self.first_synonym, self.class_prompts = first_synonym, class_prompts
-        self.decide, self.threshold = decide, threshold
+        self.first_synonym = first_synonym
+        self.class_prompts = class_prompts
+        self.decide = decide
+        self.threshold = threshold
         self._text: Tensor | None = None
 
     @abstractmethod
     def text_features(self, texts: Sequence[str]) -> "Tensor":
-        """The features [N, D] of texts. Raises UserError for one that is too long."""
+        """Return the features [N, D] of texts. Raises UserError if one is too long."""
 
     @abstractmethod
     def image_features(self, images: "Tensor") -> "Tensor":
-        """The features [B, D] of 8-bit images, uint8 [B, 3, H, W]."""
+        """Return the features [B, D] of 8-bit images, uint8 [B, 3, H, W]."""
 
     @abstractmethod
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
-        """By what the model multiplies cosines, and what it adds, to make logits of them."""
+        """Return the factor and the summand that make logits of cosines."""
 
     def set_labels(self, labels: Labels) -> None:
         import torch
@@ -126,9 +138,10 @@ class ImageTextOracle(Oracle):
         features = []
         for prompt in self.prompts:
             texts = [prompt.replace("{class}", name) for name in names]
-            filled = texts + texts[-1:] * (-len(texts) % TEXTS_AT_ONCE)
+            padding = texts[-1:] * (-len(texts) % TEXTS_AT_ONCE)
             with torch.no_grad():
-                features.append(normalize(self.text_features(filled)[: len(texts)], dim=-1))
+                text_features = self.text_features(texts + padding)[: len(texts)]  # [K, D]
+                features.append(normalize(text_features, dim=-1))
         self._text = normalize(torch.stack(features).mean(dim=0), dim=-1)
 
     def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
@@ -147,12 +160,12 @@ class ImageTextOracle(Oracle):
         return Judgement(probabilities, score, labels)
 
     def to_logits(self, score: "Tensor") -> "Tensor":
-        """The logits of cosines."""
+        """Return the logits of cosines."""
         scale, bias = self.scale_and_bias()
         return score * scale + bias
 
     def cosines(self, features: "Tensor") -> "Tensor":
-        """The cosines [B, K] of image features [B, D] with the labels."""
+        """Return the cosines [B, K] of image features [B, D] with the labels."""
         from torch.nn.functional import normalize
 
         if self._text is None:
@@ -161,11 +174,14 @@ class ImageTextOracle(Oracle):
 
 
 def check_read_apart(texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-    """Raises UserError for two texts that are one to a tokenizer, as they are to one without its files; `ids` are their
-    tokens."""
+    """Raise UserError if two texts have the same tokens, as they have for a tokenizer without its files.
+
+    `ids` are the tokens of each text.
+    """
     seen: dict[tuple[int, ...], str] = {}
-    for text, of_text in zip(texts, ids, strict=True):
-        if (other := seen.setdefault(tuple(of_text), text)) != text:
+    for text, tokens in zip(texts, ids, strict=True):
+        other = seen.setdefault(tuple(tokens), text)
+        if other != text:
             raise UserError(
                 f"oracle.prompts: {other!r} and {text!r} are the same to its tokenizer; are the tokenizer's files "
                 "there, and do the classes differ in more than punctuation?"

@@ -1,12 +1,12 @@
-"""What the configs of oracles share. The oracle itself is `fmrgen.engine.interfaces.Oracle`."""
+"""The base of the configs of oracles. The oracle itself is `fmrgen.engine.interfaces.Oracle`."""
 
 from fmrgen.config import ComponentConfig
 
 
 class OracleConfig(ComponentConfig):
-    """What every oracle's config tells."""
+    """The config of an oracle."""
 
     @property
     def is_image_text(self) -> bool:
-        """Whether its score is the similarity of an image and a text, which the column `clip_score` then holds."""
+        """Whether its score is the similarity of an image and a text, to be stored in the column `clip_score`."""
         return False

@@ -25,12 +25,13 @@ class Config(OracleConfig):
 
 
 class ClassifierOracle(Oracle):
-    """Judges by softmax probabilities; they are the score too."""
+    """Judges by the softmax probabilities of a classifier, which are the score too."""
 
     derived = ("_given",)  # the same network, before it was made to answer in the labels
 
     def __init__(self, classifier: "nn.Module") -> None:
-        self._given = self.classifier = classifier
+        self._given = classifier
+        self.classifier = classifier
         self._unfitted_labels: Labels | None = None
 
     def set_labels(self, labels: Labels) -> None:
@@ -50,8 +51,7 @@ class ClassifierOracle(Oracle):
 
         if self._unfitted_labels is not None:
             with torch.no_grad():
-                what = "oracle.classifier"
-                self.classifier = answer_in_labels(self._given, self._unfitted_labels, images[:1], what)
+                self.classifier = answer_in_labels(self._given, self._unfitted_labels, images[:1], "oracle.classifier")
             self._unfitted_labels = None
         answer: Tensor = self.classifier(images)
         return answer

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_ROUNDING = 1e-6  # of sums of shares
+
 Rule = Literal["mean", "majority", "unanimous", "veto"]
 
 
 class Config(OracleConfig):
-    """`oracles` is a list of oracle sections, the members; what each says of a stored image is in the split's rows."""
+    """`oracles` is a list of oracle sections, the members; their judgements of stored images are in the rows."""
 
     PLACES = ()
 
@@ -44,9 +46,9 @@ class Config(OracleConfig):
     @model_validator(mode="after")
     def _one_for_each(self) -> "Config":
         for name in ("weights", "names"):
-            given = getattr(self, name)
-            if given is not None and len(given) != len(self.oracles):
-                raise ValueError(f"{name} has {len(given)} entries for {len(self.oracles)} oracles")
+            entries = getattr(self, name)
+            if entries is not None and len(entries) != len(self.oracles):
+                raise ValueError(f"{name} has {len(entries)} entries for {len(self.oracles)} oracles")
         if self.rule == "veto" and self.weights is not None:
             raise ValueError("weights: a veto has none; leave them out")
         if self.names is not None and len(set(self.names)) < len(self.names):
@@ -55,32 +57,47 @@ class Config(OracleConfig):
 
     @property
     def is_image_text(self) -> bool:
-        deciding = self.oracles[:1] if self.rule == "veto" else self.oracles
+        deciding = self.oracles
+        if self.rule == "veto":
+            deciding = self.oracles[:1]
         return all(isinstance(oracle, OracleConfig) and oracle.is_image_text for oracle in deciding)
 
     def build(self, device: "torch.device | str" = "cpu") -> "EnsembleOracle":
         members = [oracle.build(device) for oracle in self.oracles]
-        names = self.names or _names(self.oracles)
+        names = self.names or _member_names(self.oracles)
         return EnsembleOracle(members, names, self.rule, self.weights, mean_score=self.is_image_text)
 
 
-def _names(oracles: Sequence[ComponentConfig]) -> list[str]:
-    """What members are called: by their model, each otherwise."""
-    called = []
+def _member_names(oracles: Sequence[ComponentConfig]) -> list[str]:
+    """Return a name for each member: its model, with a number if several members have the same."""
+    names = []
     for oracle in oracles:
-        held = getattr(oracle, "classifier", oracle)
-        which = next((label for key in ("model", "target", "checkpoint") if (label := getattr(held, key, None))), "")
-        called.append(re.split(r"[/:]", str(which))[-1] or held.kind)
-    counts = Counter(called)
-    return [name if counts[name] == 1 else f"{name}-{place}" for place, name in enumerate(called, 1)]
+        section = getattr(oracle, "classifier", oracle)
+        reference = ""
+        for key in ("model", "target", "checkpoint"):
+            reference = reference or getattr(section, key, None) or ""
+        last_part = re.split(r"[/:]", str(reference))[-1]
+        names.append(last_part or section.kind)
+    counts = Counter(names)
+    numbered = []
+    for number, name in enumerate(names, 1):
+        numbered.append(name if counts[name] == 1 else f"{name}-{number}")
+    return numbered
 
 
 class EnsembleOracle(Oracle):
     """Members that judge together, by a rule.
 
-    Its probabilities are the mean of theirs, or by a vote the share of the votes for each label; its score is the mean
-    of theirs where all are cosines, and else, as scores of several kinds have no mean, the probability. Where others
-    have a veto alone, both are the first one's.
+    Its probabilities are the mean of the members', or in a vote the share of the votes for each label. Its score is the
+    mean of the members' if all are cosines; otherwise the probability, since scores of several kinds have no mean. With
+    the rule veto, both are the first member's.
+
+    Args:
+        oracles: the members.
+        names: their names.
+        rule: how they decide.
+        weights: of the members, for a mean or a vote; equal by default.
+        mean_score: whether the score is the mean of the members'.
     """
 
     def __init__(
@@ -92,9 +109,13 @@ class EnsembleOracle(Oracle):
         *,
         mean_score: bool = False,
     ) -> None:
-        self.oracles, self.member_names = list(oracles), tuple(names)
-        self.rule, self.mean_score = rule, mean_score
-        self.shares = None if weights is None else [weight / sum(weights) for weight in weights]
+        self.oracles = list(oracles)
+        self.member_names = tuple(names)
+        self.rule = rule
+        self.mean_score = mean_score
+        self.shares: list[float] | None = None
+        if weights is not None:
+            self.shares = [weight / sum(weights) for weight in weights]
         self.needs_originals = any(oracle.needs_originals for oracle in oracles)
 
     @property
@@ -106,26 +127,33 @@ class EnsembleOracle(Oracle):
             oracle.set_labels(labels)
 
     def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
-        members = {
-            name: oracle.judge(images, originals) for name, oracle in zip(self.member_names, self.oracles, strict=True)
-        }
-        said = list(members.values())
+        members = {}
+        for name, oracle in zip(self.member_names, self.oracles, strict=True):
+            members[name] = oracle.judge(images, originals)
+        judgements = list(members.values())
         if self.rule == "veto":
-            return Judgement(said[0].probabilities, said[0].score, self._vetoed(said), members)
+            first = judgements[0]
+            return Judgement(first.probabilities, first.score, self._vetoed(judgements), members)
+        labels: Tensor | None = None
         if self.rule == "mean":
-            probabilities, labels = self._mean([judgement.probabilities for judgement in said]), None
+            probabilities = self._mean([judgement.probabilities for judgement in judgements])
         else:
-            probabilities, labels = self._vote(said)
-        score = self._mean([judgement.score for judgement in said]) if self.mean_score else probabilities
+            probabilities, labels = self._vote(judgements)
+        score = probabilities
+        if self.mean_score:
+            score = self._mean([judgement.score for judgement in judgements])
         return Judgement(probabilities, score, labels, members)
 
-    def _vetoed(self, said: list[Judgement]) -> "Tensor":
-        decided = said[0].decided
-        for judgement in said[1:]:
-            decided = decided.masked_fill(judgement.decided != said[0].decided, NONE)
+    def _vetoed(self, judgements: list[Judgement]) -> "Tensor":
+        """Return the decision of the first member [B], `NONE` where another one decides otherwise."""
+        first = judgements[0].decided
+        decided = first
+        for judgement in judgements[1:]:
+            decided = decided.masked_fill(judgement.decided != first, NONE)
         return decided
 
     def _mean(self, values: "list[Tensor]") -> "Tensor":
+        """Return the weighted mean of the members' values, each [B, K]."""
         import torch
 
         stacked = torch.stack(values)
@@ -133,13 +161,14 @@ class EnsembleOracle(Oracle):
             return stacked.mean(dim=0)
         return (stacked * stacked.new_tensor(self.shares).view(-1, 1, 1)).sum(dim=0)
 
-    def _vote(self, said: list[Judgement]) -> "tuple[Tensor, Tensor]":
-        """The share of the votes for each label [B, K], and what is decided [B]."""
-        shares = self.shares or [1 / len(said)] * len(said)
-        votes = said[0].probabilities.new_zeros(said[0].probabilities.shape)
-        for share, judgement in zip(shares, said, strict=True):
-            sees_one = (judgement.decided != NONE).unsqueeze(1)
-            votes.scatter_add_(1, judgement.decided.clamp(min=0).unsqueeze(1), share * sees_one.to(votes))
+    def _vote(self, judgements: list[Judgement]) -> "tuple[Tensor, Tensor]":
+        """Return the share of the votes for each label [B, K], and the decision [B]."""
+        shares = self.shares or [1 / len(judgements)] * len(judgements)
+        votes = judgements[0].probabilities.new_zeros(judgements[0].probabilities.shape)
+        for share, judgement in zip(shares, judgements, strict=True):
+            has_label = (judgement.decided != NONE).unsqueeze(1)
+            labels = judgement.decided.clamp(min=0).unsqueeze(1)
+            votes.scatter_add_(1, labels, share * has_label.to(votes))
         highest = votes.max(dim=1)
-        needed = 0.5 + 1e-6 if self.rule == "majority" else 1 - 1e-6  # shares are rounded
+        needed = 0.5 + _ROUNDING if self.rule == "majority" else 1 - _ROUNDING
         return votes, highest.indices.masked_fill(highest.values < needed, NONE)

@@ -1,4 +1,4 @@
-"""Image-text models that OpenCLIP alone has, as Perception Encoder and DFN: `pip install 'fmrgen[oracles]'`."""
+"""Image-text models of OpenCLIP, such as Perception Encoder and DFN: `pip install 'fmrgen[oracles]'`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_CONFIG = "open_clip_config.json"
+_WEIGHTS = "open_clip_model.safetensors"
 _FILES = [_CONFIG, _WEIGHTS, "*token*.json", "*.model", "vocab*", "merges.txt", "special_tokens_map.json"]
 
 
@@ -39,7 +40,7 @@ class Config(DecidingConfig):
             raise UserError("oracle: open_clip needs OpenCLIP; pip install 'fmrgen[oracles]'") from None
         from fmrgen.weights.checkpoint import freeze
 
-        folder = _fetched(self.model, self.revision)
+        folder = _local_folder(self.model, self.revision)
         name = f"local-dir:{folder}"
         try:
             _check_loads_nothing_else(read_json(folder / _CONFIG))
@@ -51,9 +52,10 @@ class Config(DecidingConfig):
         return OpenClipOracle(frozen, tokenizer, preprocess, *self.prompted)
 
 
-def _fetched(model: str, revision: str | None) -> Path:
-    """The folder of a model's files, fetched where it is on the Hub. Raises UserError."""
-    if not (folder := Path(model)).is_dir():
+def _local_folder(model: str, revision: str | None) -> Path:
+    """Return the folder of a model's files, downloaded if it is on the Hub. Raises UserError if a file is missing."""
+    folder = Path(model)
+    if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
         from fmrgen.hub.timeouts import bound_requests
@@ -70,31 +72,37 @@ def _fetched(model: str, revision: str | None) -> Path:
 
 
 def _check_loads_nothing_else(config: dict[str, Any]) -> None:
-    """Raises ValueError where a config has weights loaded from elsewhere."""
-    model_cfg = config["model_cfg"]
-    tower = str(model_cfg.get("vision_cfg", {}).get("timm_model_name", ""))
-    if model_cfg.get("vision_cfg", {}).get("timm_model_pretrained") or any(sign in tower for sign in ":/\\"):
+    """Raise ValueError if a config would load weights from elsewhere."""
+    vision_config = config["model_cfg"].get("vision_cfg", {})
+    timm_name = str(vision_config.get("timm_model_name", ""))
+    if vision_config.get("timm_model_pretrained") or any(character in timm_name for character in ":/\\"):
         raise ValueError("its config loads other weights than its own")
 
 
 class OpenClipOracle(ImageTextOracle):
-    """A model of OpenCLIP, asked with its own tokenizer and its own steps from pixels to input."""
+    """A model of OpenCLIP with its own tokenizer and its own steps from pixels to input."""
 
     def __init__(self, model: Any, tokenizer: Any, preprocess: Any, *prompted: Any) -> None:
         from fmrgen.classifiers.base import without_waiting
 
         super().__init__(*prompted)
-        self.model, self.tokenizer = model, tokenizer
-        # All but what is for images of PIL: batches come as bytes.
-        kept = ("Resize", "CenterCrop", "CenterCropOrPad", "ResizeKeepRatio", "Normalize")
-        self.steps = without_waiting(step for step in preprocess.transforms if type(step).__name__ in kept)
+        self.model = model
+        self.tokenizer = tokenizer
+        # Steps that take images of PIL are left out: batches come as bytes.
+        batch_steps = ("Resize", "CenterCrop", "CenterCropOrPad", "ResizeKeepRatio", "Normalize")
+        steps = []
+        for step in preprocess.transforms:
+            if type(step).__name__ in batch_steps:
+                steps.append(step)
+        self.steps = without_waiting(steps)
 
     def text_features(self, texts: Sequence[str]) -> "Tensor":
         import torch
 
         tokens = self.tokenizer(list(texts)).to(self.model.logit_scale.device)
         check_read_apart(texts, tokens.tolist())
-        return torch.cat([self.model.encode_text(batch) for batch in tokens.split(TEXTS_AT_ONCE)])
+        features = [self.model.encode_text(batch) for batch in tokens.split(TEXTS_AT_ONCE)]
+        return torch.cat(features)
 
     def image_features(self, images: "Tensor") -> "Tensor":
         *spatial, normalize = self.steps
@@ -104,10 +112,12 @@ class OpenClipOracle(ImageTextOracle):
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
         bias = self.model.logit_bias
-        return self.model.logit_scale.exp(), 0.0 if bias is None else bias
+        if bias is None:
+            bias = 0.0
+        return self.model.logit_scale.exp(), bias
 
     def logits(self, images: "Tensor") -> "Tensor":
-        """The same steps, with gradients and without rounding to bytes between them."""
+        """Return logits [B, K] with gradients: the same steps, without rounding to bytes between them."""
         for step in self.steps:
             images = step(images)
         return self.to_logits(self.cosines(self._features(images)))

@@ -1,4 +1,4 @@
-"""Whether an image still looks like its own original to a vision model (as CNS-Bench filters): no text, no classes."""
+"""Judges whether an image still looks like its original to a vision model, as CNS-Bench filters; without classes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_TOGETHER = 16  # originals whose features are found at once, always filled: a row's must not depend on their number
+_ORIGINALS_AT_ONCE = 16  # always filled up: the features of a row must not depend on the number of rows
 
 
 class Config(OracleConfig):
@@ -41,19 +41,21 @@ class Config(OracleConfig):
 
 
 class ReferenceOracle(Oracle):
-    """Sees the label of the original where the cosine of their features is at least `threshold`, else `NONE`.
+    """Decides for the label of the original if the cosine of their features is at least `threshold`, else for `NONE`.
 
-    It tells no classes apart: the probability and the score of the original's label are that cosine (below 0: a
-    probability of 0), of all others 0. So it is of use in a panel, beside a judge who knows classes.
+    It does not distinguish classes: the score of the original's label is that cosine, its probability likewise (0 if
+    negative); those of all other labels are 0. So it belongs into a panel, with a judge that knows classes.
     """
 
     derived = ("_seen", "_features_seen")
     needs_originals = True
 
     def __init__(self, model: Any, processor: Any, threshold: float) -> None:
-        self.model, self.processor, self.threshold = model, processor, threshold
+        self.model = model
+        self.processor = processor
+        self.threshold = threshold
         self._classes = 0
-        self._seen: Tensor | None = None  # the originals of the last call, which mostly are those of the next
+        self._seen: Tensor | None = None  # the originals of the last call; most are those of the next call too
         self._features_seen: Tensor | None = None
 
     def set_labels(self, labels: Labels) -> None:
@@ -75,7 +77,10 @@ class ReferenceOracle(Oracle):
         return Judgement(score.clamp(min=0), score, labels)
 
     def _features_of(self, originals: "Tensor") -> "Tensor":
-        """The features of originals, those of the last call not found again: an image is in flight for many passes."""
+        """Return the features [B, D] of originals.
+
+        Those of the last call are not computed again: an image stays in its row for many calls.
+        """
         import torch
 
         features = None
@@ -84,18 +89,20 @@ class ReferenceOracle(Oracle):
             features = self._features_seen.clone()
             changed = (self._seen != originals).flatten(1).any(1)
         rows = changed.nonzero().flatten().tolist()
-        for start in range(0, len(rows), _TOGETHER):
-            some = rows[start : start + _TOGETHER]
-            found = self._features(originals[some + some[-1:] * (_TOGETHER - len(some))])[: len(some)]
+        for start in range(0, len(rows), _ORIGINALS_AT_ONCE):
+            batch = rows[start : start + _ORIGINALS_AT_ONCE]
+            padding = batch[-1:] * (_ORIGINALS_AT_ONCE - len(batch))
+            batch_features = self._features(originals[batch + padding])[: len(batch)]
             if features is None:
-                features = found.new_empty(len(originals), found.shape[1])
-            features[some] = found
+                features = batch_features.new_empty(len(originals), batch_features.shape[1])
+            features[batch] = batch_features
         assert features is not None
-        self._seen, self._features_seen = originals.clone(), features
+        self._seen = originals.clone()
+        self._features_seen = features
         return features
 
     def _features(self, images: "Tensor") -> "Tensor":
-        """Features [B, D] of length 1."""
+        """Return the features [B, D] of images, of length 1."""
         from torch.nn.functional import normalize
 
         from fmrgen.engine.images import to_bytes

@@ -1,4 +1,4 @@
-"""A vision-language model as a judge: which letter it would answer, never what it would write."""
+"""A vision-language model as a judge, by the probabilities of the letters that it would answer."""
 
 import string
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LETTERS = string.ascii_uppercase
-_NEVER = 1e-12  # the least probability whose logarithm is reported
+_LEAST_PROBABILITY = 1e-12  # so that the score, its logarithm, is finite
 
 
 class Config(OracleConfig):
     """`model` is a folder or a Hub id of a model that takes an image and a chat, as Qwen3-VL, SmolVLM or InternVL.
 
-    For splits of many classes another oracle says which few it may choose from. It is slow: for `fmrgen judge`, or a
-    panel's last word, more than for the loop.
+    For splits of many classes another oracle selects a few candidates. It is slow: better for `fmrgen judge`, or as the
+    last member of a panel, than for the loop.
     """
 
     PLACES = ("model",)
@@ -58,21 +58,30 @@ class Config(OracleConfig):
         dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
         model: Any = freeze(pretrained_model(AutoModelForImageTextToText, **load).to(dtype), device)
         processor = from_pretrained(AutoProcessor, **load)
-        candidates = None if self.candidates is None else self.candidates.build(device)
+        candidates = self.candidates.build(device) if self.candidates is not None else None
         return VlmOracle(model, processor, candidates, self)
 
 
 class VlmOracle(Oracle):
-    """Asks which of some options an image shows, and looks at how likely each option's letter is as the next token.
+    """Asks which of some options an image shows, and compares the probabilities of the options' letters as next token.
 
-    Each question is asked twice, with the options in two orders, since models prefer some letters to others; their
-    probabilities are averaged. Those of the classes and of `none` sum to 1; what is no option has 0.
+    Each question is asked twice, with the options in two orders, since models prefer some letters to others, and the
+    probabilities are averaged. Those of the options, `none` among them, sum to 1; all other classes have 0.
+
+    Args:
+        model: the model of transformers.
+        processor: its processor, with a tokenizer and a chat template.
+        candidates: selects the options for an image; None: all classes.
+        config: the section.
     """
 
     derived = ("_letter_ids",)
 
     def __init__(self, model: Any, processor: Any, candidates: Oracle | None, config: Config) -> None:
-        self.model, self.processor, self.candidates, self.config = model, processor, candidates, config
+        self.model = model
+        self.processor = processor
+        self.candidates = candidates
+        self.config = config
         self.needs_originals = candidates is not None and candidates.needs_originals
         self._names: list[str] = []
         self._letter_ids: Tensor | None = None
@@ -84,7 +93,9 @@ class VlmOracle(Oracle):
 
     def set_labels(self, labels: Labels) -> None:
         self._names = names_in_prompts(labels.names, self.config.first_synonym, self.config.class_prompts)
-        options = len(labels) if self.candidates is None else min(self.config.top, len(labels))
+        options = len(labels)
+        if self.candidates is not None:
+            options = min(self.config.top, len(labels))
         if options >= len(_LETTERS):
             raise UserError(
                 f"oracle: {options} classes are more options than there are letters; name an oracle that chooses some, "
@@ -92,7 +103,7 @@ class VlmOracle(Oracle):
             )
         if self.candidates is not None:
             self.candidates.set_labels(labels)
-        self._letter_ids = self._find_letters(options + 1)
+        self._letter_ids = self._find_letter_ids(options + 1)
 
     def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
         import torch
@@ -100,38 +111,43 @@ class VlmOracle(Oracle):
         if self._letter_ids is None:
             raise UserError("oracle: does not know its labels yet; call set_labels(fmrgen.Labels(names)) first")
         options = self._options(images, originals)
-        found = torch.zeros(len(images), len(self._names) + 1, device=images.device)  # the last is for no class
-        for start in range(0, len(images), self.config.batch):
-            rows = list(range(start, min(start + self.config.batch, len(images))))
-            filled = rows + rows[-1:] * (self.config.batch - len(rows))
-            some = options[filled]
-            said = self._ask(images[filled], some)
-            said = (said + self._ask(images[filled], some.flip(1)).flip(1)) / 2
-            found[rows] = found[rows].scatter(1, some[: len(rows)], said[: len(rows)].to(found))
-        decided = found.argmax(1)
+        probabilities = torch.zeros(len(images), len(self._names) + 1, device=images.device)  # the last: no class
+        batch = self.config.batch
+        for start in range(0, len(images), batch):
+            rows = list(range(start, min(start + batch, len(images))))
+            padded = rows + rows[-1:] * (batch - len(rows))
+            letters = options[padded]
+            answers = self._ask(images[padded], letters)
+            answers = (answers + self._ask(images[padded], letters.flip(1)).flip(1)) / 2
+            answers = answers[: len(rows)].to(probabilities)
+            probabilities[rows] = probabilities[rows].scatter(1, letters[: len(rows)], answers)
+        decided = probabilities.argmax(1)
         labels = decided.masked_fill(decided == len(self._names), NONE)
-        probabilities = found[:, :-1].contiguous()
-        return Judgement(probabilities, probabilities.clamp(min=_NEVER).log(), labels)
+        probabilities = probabilities[:, :-1].contiguous()
+        return Judgement(probabilities, probabilities.clamp(min=_LEAST_PROBABILITY).log(), labels)
 
     def _options(self, images: "Tensor", originals: Originals | None) -> "Tensor":
-        """The labels that are options for each image, the likeliest first, and behind them `none`: [B, O]."""
+        """Return the labels that are options for each image, the likeliest first, and `none` as the last: [B, O]."""
         import torch
 
         none = torch.full((len(images), 1), len(self._names), device=images.device)
         if self.candidates is None:
-            every = torch.arange(len(self._names), device=images.device).expand(len(images), -1)
-            return torch.cat([every, none], 1)
-        likely = self.candidates.judge(images, originals).probabilities
-        return torch.cat([likely.topk(min(self.config.top, likely.shape[1]), dim=1).indices, none], 1)
+            all_labels = torch.arange(len(self._names), device=images.device).expand(len(images), -1)
+            return torch.cat([all_labels, none], 1)
+        probabilities = self.candidates.judge(images, originals).probabilities
+        likeliest = probabilities.topk(min(self.config.top, probabilities.shape[1]), dim=1).indices
+        return torch.cat([likeliest, none], 1)
 
     def _ask(self, images: "Tensor", options: "Tensor") -> "Tensor":
-        """The probability of each option [B, O], in the order in which they are given."""
+        """Return the probability of each option [B, O], in the order of `options`."""
         import torch
 
         from fmrgen.engine.images import to_bytes
 
-        called = [*self._names, self.config.none]
-        prompts = [self._prompt([called[option] for option in row]) for row in options.tolist()]
+        names = [*self._names, self.config.none]
+        prompts = []
+        for row in options.tolist():
+            prompts.append(self._prompt([names[option] for option in row]))
         pictures = [[image] for image in to_bytes(images).cpu()]
         inputs = self.processor(text=prompts, images=pictures, return_tensors="pt", padding=True, padding_side="left")
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
@@ -141,9 +157,13 @@ class VlmOracle(Oracle):
         return logits[:, self._letter_ids[: options.shape[1]]].softmax(1)
 
     def _prompt(self, names: Sequence[str], with_image: bool = True) -> str:
-        """The chat up to where the answer begins."""
-        lines = [self.config.question, *(f"{letter}. {name}" for letter, name in zip(_LETTERS, names, strict=False))]
-        content = [{"type": "image"}] * with_image + [{"type": "text", "text": "\n".join(lines)}]
+        """Return the chat up to the beginning of the answer. Raises UserError if the model's template fails."""
+        lines = [self.config.question]
+        for letter, name in zip(_LETTERS, names, strict=False):
+            lines.append(f"{letter}. {name}")
+        content = [{"type": "text", "text": "\n".join(lines)}]
+        if with_image:
+            content.insert(0, {"type": "image"})
         try:
             prompt: str = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -154,22 +174,26 @@ class VlmOracle(Oracle):
             ) from None
         return prompt
 
-    def _find_letters(self, count: int) -> "Tensor":
-        """The tokens [count] with which the answer would begin. Raises UserError where the model can't be asked so."""
+    def _find_letter_ids(self, count: int) -> "Tensor":
+        """Return the tokens [count] with which an answer would begin, for the first letters.
+
+        Raises UserError if the chat template takes no image, or a letter is not one token.
+        """
         import torch
 
         names = [*self._names, self.config.none][:count]
         prompt = self._prompt(names)
         if prompt == self._prompt(names, with_image=False):
             raise UserError(f"oracle.model: the chat template of {self.config.model} has no place for an image")
-
-        def tokens(text: str) -> list[int]:
-            return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-        before = len(tokens(prompt))
-        found = [tokens(prompt + letter)[before : before + 1] for letter in _LETTERS[:count]]
-        if any(len(of_letter) != 1 for of_letter in found) or len({of_letter[0] for of_letter in found}) < count:
+        prompt_length = len(self._tokens(prompt))
+        letter_ids = []
+        for letter in _LETTERS[:count]:
+            letter_ids += self._tokens(prompt + letter)[prompt_length : prompt_length + 1]
+        if len(set(letter_ids)) < count:
             raise UserError(
                 f"oracle.model: the tokenizer of {self.config.model} does not have one token for each letter A, B, …"
             )
-        return torch.tensor([of_letter[0] for of_letter in found], device=self.model.device)
+        return torch.tensor(letter_ids, device=self.model.device)
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FAMILIES = ("clip", "siglip", "siglip2", "metaclip_2", "align", "altclip", "chinese_clip")
-_STEPS_OF_THEIR_OWN = ("max_num_patches", "rescale_offset", "include_top")  # of processors: SigLIP 2 NaFlex, ALIGN
+# Attributes of processors that take steps of their own: SigLIP 2 NaFlex, ALIGN.
+_SPECIAL_STEPS = ("max_num_patches", "rescale_offset", "include_top")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -42,16 +43,16 @@ class Config(DecidingConfig):
 def zero_shot_oracle(
     loader: Any, load: dict[str, Any], device: "torch.device | str", *prompted: Any
 ) -> "ZeroShotOracle":
-    """The oracle of a model of transformers.
+    """Return the oracle of a model of transformers.
 
     Args:
-        loader: the class that loads it.
-        load: what `pretrained_model` needs to know.
-        device: where it is to be.
-        prompted: prompts and decision, as `ImageTextOracle` has them.
+        loader: the class that loads the model.
+        load: keyword arguments of `pretrained_model`.
+        device: the device of the model.
+        prompted: prompts and decision, the arguments of `ImageTextOracle`.
 
     Raises:
-        UserError: it can't be loaded, or is of another family.
+        UserError: the model can't be loaded, or is of another family.
     """
     from transformers import AutoTokenizer
 
@@ -69,13 +70,15 @@ def zero_shot_oracle(
 class ZeroShotOracle(ImageTextOracle):
     """A zero-shot image classifier of transformers.
 
-    What SigLIP and SigLIP 2 were trained on is what they get: lower case without punctuation, padded on the right to
-    their full length, and no mask. Anything else makes them fail without a word.
+    SigLIP and SigLIP 2 get texts as in their training: in lower case, without punctuation, padded on the right to
+    their full length, and without a mask. With any other input they fail silently.
     """
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *prompted: Any) -> None:
         super().__init__(*prompted)
-        self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        self.model = model
+        self.tokenizer = tokenizer
+        self.processor = processor
         self._is_siglip = model.config.model_type in ("siglip", "siglip2")
 
     def text_features(self, texts: Sequence[str]) -> "Tensor":
@@ -91,41 +94,48 @@ class ZeroShotOracle(ImageTextOracle):
             longest = max(texts, key=len)
             raise UserError(f"oracle.prompts: {longest!r} is longer than the {limit} tokens that this model reads")
         check_read_apart(texts, tokens["input_ids"])
-        wanted = {"input_ids": tokens["input_ids"]} if self._is_siglip else tokens
-        batches = {
-            name: torch.tensor(values, device=self.model.device).split(TEXTS_AT_ONCE) for name, values in wanted.items()
-        }
-        outputs = [
-            self.model.get_text_features(**dict(zip(batches, batch, strict=True))).pooler_output
-            for batch in zip(*batches.values(), strict=True)
-        ]
-        return torch.cat(outputs)
+        names = ["input_ids"] if self._is_siglip else list(tokens)
+        inputs = {name: torch.tensor(tokens[name], device=self.model.device) for name in names}
+        features = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            batch = {}
+            for name, values in inputs.items():
+                batch[name] = values[start : start + TEXTS_AT_ONCE]
+            features.append(self.model.get_text_features(**batch).pooler_output)
+        return torch.cat(features)
 
     def image_features(self, images: "Tensor") -> "Tensor":
         inputs = self.processor(images=images, return_tensors="pt").to(self.model.device)
         return self._features(**inputs)
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
-        if (temperature := getattr(self.model, "temperature", None)) is not None:
+        temperature = getattr(self.model, "temperature", None)
+        if temperature is not None:
             return 1 / temperature, 0.0
         return self.model.logit_scale.exp(), getattr(self.model, "logit_bias", 0.0)
 
     def logits(self, images: "Tensor") -> "Tensor":
-        """The processor's own steps, resized where it does and normalised, with gradients and without its rounding."""
+        """Return logits [B, K] with gradients: the processor's own steps, without its rounding."""
         from PIL.Image import Resampling
         from torchvision.transforms.v2 import functional as transforms
 
         from fmrgen.classifiers.base import Normalize
 
         processor = self.processor
-        if any(getattr(processor, name, False) for name in _STEPS_OF_THEIR_OWN):
+        if any(getattr(processor, name, False) for name in _SPECIAL_STEPS):
             raise UserError(
                 f"oracle: a {type(processor).__name__} takes steps without a gradient, so it can't be attacked"
             )
         if processor.do_resize:
-            size = processor.size.get("shortest_edge") or (processor.size["height"], processor.size["width"])
-            size = [size] if isinstance(size, int) else list(size)
-            if (min(images.shape[2:]), *images.shape[3:])[: len(size)] != tuple(size):
+            height, width = images.shape[2:]
+            shortest = processor.size.get("shortest_edge")
+            if shortest:
+                size = [shortest]
+                is_resized = min(height, width) == shortest
+            else:
+                size = [processor.size["height"], processor.size["width"]]
+                is_resized = [min(height, width), width] == size
+            if not is_resized:
                 mode = transforms.InterpolationMode[Resampling(int(processor.resample)).name]
                 images = transforms.resize(images, size, interpolation=mode, antialias=True).clamp(0, 1)
         if getattr(processor, "do_center_crop", False):
