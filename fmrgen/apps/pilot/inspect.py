@@ -167,7 +167,7 @@ def inspect(
     wanted = _Wanted(options.budget, min(_LEAST_VALID, _KEPT_VALID * acceptable))
     trials = _search(own, pilot, wanted) if acceptable else []
     proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
-    passes_of_image = 2 + (proposed or own).mean_iterations
+    mean_passes = 2 + (proposed or own).mean_iterations
     plain = Plain.of(components, examples, rows, options.seed, device)
     native = _native_accuracies(components, pilot.raw, device)
     answers = first_answers(components, device)
@@ -201,7 +201,7 @@ def inspect(
         proposed=proposed,
         trials=sorted([own, *trials], key=lambda trial: trial.step_size),
         seconds_per_pass=pilot.seconds_per_pass,
-        seconds_of_job=pilot.seconds_per_pass * passes_of_image * len(components.source),
+        seconds_of_job=pilot.seconds_per_pass * mean_passes * len(components.source),
         lpips=lpips(plain.originals, plain.images, download),
         rfid=rfid(plain.originals, plain.images, download),
         spectrum=plain.spectrum_of_changes(examples, rows),
@@ -275,13 +275,13 @@ class _Pilot:
         """Leave out the random control and some images if the recipe's own step would take too long with them."""
         self._measure_pass()
         self.is_controlled = self.options.can_be_controlled
-        most_of_image = self._most_passes(self.is_controlled)
+        most_of_image = self._passes_of_image(self.is_controlled)
         seconds_left = _OF_OWN_STEP * self.seconds - (time.perf_counter() - self.started)
         affordable = int(seconds_left / (self.seconds_per_pass * most_of_image))  # images
         if affordable < len(self.examples) and self.is_controlled:
             self.left_out.append("the random control")
             self.is_controlled = False
-            affordable = affordable * most_of_image // self._most_passes(False)
+            affordable = affordable * most_of_image // self._passes_of_image(False)
         if affordable < len(self.examples) and len(self.examples) > _PROBED:
             places = _spaced(len(self.examples), max(_PROBED, affordable)).tolist()
             self.left_out.append(f"{len(self.examples) - len(places)} of {len(self.examples)} images")
@@ -296,26 +296,26 @@ class _Pilot:
 
     def try_own_step(self) -> tuple[Trial, list[Perturbed]]:
         """Return the trial of the recipe's own step and its rows, and measure a pass again."""
-        self.most_passes = len(self.examples) * self._most_passes(self.is_controlled)
+        self.most_passes = len(self.examples) * self._passes_of_image(self.is_controlled)
         examples = [replace(example, controlled=self.is_controlled) for example in self.examples]
         rows = self._perturb_timed(self.options, examples)
         return self._report(self.options.step_size, rows), rows
 
     def try_step(self, step_size: float) -> Trial:
         """Return the trial of another step."""
-        self.most_passes = sum(self.passes) + len(self.examples) * self._most_passes(False)
+        self.most_passes = sum(self.passes) + len(self.examples) * self._passes_of_image(False)
         return self._report(step_size, self._perturb(replace(self.options, step_size=step_size), self.examples))
 
     def has_time(self) -> bool:
         """Return whether one more step can be tried; if not, say so in `left_out`."""
-        most_seconds = self.seconds_per_pass * len(self.examples) * self._most_passes(False)
+        most_seconds = self.seconds_per_pass * len(self.examples) * self._passes_of_image(False)
         if time.perf_counter() - self.started + most_seconds <= _OF_TRIALS * self.seconds:
             return True
         self.left_out.append("other step sizes")
         return False
 
-    def _most_passes(self, is_controlled: bool) -> int:
-        """Return the passes of an image that uses the budget.
+    def _passes_of_image(self, is_controlled: bool) -> int:
+        """Return how many passes an image takes that uses the budget.
 
         These are its reconstruction, each step, and the step that the oracle rejects.
         """

@@ -76,9 +76,8 @@ def search(
     _, classifier, generator, oracle = components
     search_options = replace(options, update="nes", control=0)
     uncontrolled = [replace(example, controlled=False) for example in examples]
-    searched = {
-        row.id: row for row in perturb(uncontrolled, classifier, generator, oracle, search_options, device=device)
-    }
+    searched_rows = perturb(uncontrolled, classifier, generator, oracle, search_options, device=device)
+    searched = {row.id: row for row in searched_rows}
     guided_right, searched_right, further = [], [], []
     for row in guided:
         if not row.valid or not searched[row.id].valid:

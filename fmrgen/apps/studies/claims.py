@@ -28,6 +28,12 @@ class Claim(StrictConfig):
 
     A figure is `PART/MODEL`, or `PART/MODEL on MODEL` for a split made for another; of a part that attacks the oracle
     `PART/oracle` too.
+
+    Attributes:
+        says: the claim in words.
+        higher, lower: figures.
+        metric: what is compared.
+        within: points; None for a claim that `higher` is higher.
     """
 
     says: str
@@ -205,8 +211,11 @@ def _over_trainings(
     values_by_training: dict[str, tuple[float, np.ndarray]] = {}
     groups: dict[str, list[str]] = {}
     for figure, trainings in values.items():
-        groups[figure] = [f"{figure} {number}" for number in range(len(trainings))]
-        values_by_training.update(zip(groups[figure], trainings, strict=True))
+        groups[figure] = []
+        for number, value in enumerate(trainings):
+            name = f"{figure} {number}"
+            groups[figure].append(name)
+            values_by_training[name] = value
     comparison = compare_trainings(values_by_training, groups)
     assert comparison is not None  # two groups, one of several
     means = {group.name: group.mean for group in comparison.groups}
@@ -223,12 +232,12 @@ def _values(metric: str, figures: Mapping[str, Sequence[_Network]]) -> dict[str,
     for networks_of_figure in figures.values():
         networks.extend(networks_of_figure)
     aligned = _aligned(networks)
-    if aligned is None:
-        return {figure: [] for figure in figures}
-    columns = iter(aligned)
+    columns = iter(aligned or ())
     values: dict[str, list[tuple[float, np.ndarray]]] = {}
     for figure, networks_of_figure in figures.items():
         values[figure] = []
+        if aligned is None:
+            continue
         for _ in networks_of_figure:
             value = _metric_and_influence(metric, next(columns))
             if value is not None:

@@ -89,7 +89,13 @@ def power_with_choice(choose: int, confirm: int, candidates: int, correlation: f
 
 @cache
 def smallest_visible_by_choice(choose: int, confirm: int, candidates: int) -> float:
-    """Return the true partial correlation of the best candidate that 80 % of studies show, their choice counted."""
+    """Return the true partial correlation of the best candidate that 80 % of studies show, their choice counted.
+
+    Args:
+        choose: recipes of training among which is chosen.
+        confirm: those on which the question is put.
+        candidates: how many there are to choose from.
+    """
     for correlation in np.arange(smallest_visible(confirm), 1, _CORRELATION_STEP):
         if power_with_choice(choose, confirm, candidates, round(float(correlation), 2)) >= _POWER:
             return round(float(correlation), 2)

@@ -184,8 +184,11 @@ class Cost(StrictConfig):
             terms += f" + {self.kept_encode:,g}"
         gflop_per_image = splits * (passes * self.one_pass + self.encode) + self.kept_encode
         exa = self.images * gflop_per_image / 1e9
-        hours = ", ".join(f"{_duration(exa * 1e6 / speed / 3600)} at {speed} TFLOP/s" for speed in _SPEEDS)
-        return f"  at most {self.images:,} images × ({terms}) GFLOP = {exa:,.3g} EFLOP: {hours}"
+        times = []
+        for speed in _SPEEDS:
+            hours = exa * 1e6 / speed / 3600
+            times.append(f"{_duration(hours)} at {speed} TFLOP/s")
+        return f"  at most {self.images:,} images × ({terms}) GFLOP = {exa:,.3g} EFLOP: {', '.join(times)}"
 
 
 def _duration(hours: float) -> str:

@@ -296,7 +296,16 @@ def _answer_validity(plan: ValidityPlan, scale: StudyScale, results: Mapping[str
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:
-    """Return the notes of a study and what its parts would do. Raises UserError as `run_study` does at its start."""
+    """Return the notes of a study and what its parts would do, a line each.
+
+    Args:
+        study: the study.
+        scale: small, or full.
+        work: its folder and changes.
+
+    Raises:
+        UserError: as `run_study` at its start.
+    """
     chosen = study.at(scale)
     work = replace(work, trainings=chosen.trainings, training=chosen.training)
     lines = [*chosen.notes]

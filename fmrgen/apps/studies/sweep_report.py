@@ -29,7 +29,7 @@ def sweep_table(results: Sequence[SweepResult]) -> Table:
     rows = []
     for result in results:
         values = ", ".join(map(str, result.values.values()))
-        rows.append([values, *[result.summary.text_of(metric) for metric in metrics]])
+        rows.append([values, *map(result.summary.text_of, metrics)])
     keys = ", ".join(map(_short, results[0].values))
     return Table([keys, *[metric.name for metric in metrics]], rows)
 
@@ -40,7 +40,16 @@ def _short(key: str) -> str:
 
 
 def write_sweep(results: Sequence[SweepResult], folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
-    """Write `sweep.json` and the plot, a PNG and in `plot_formats`, into `folder`; return their paths."""
+    """Write `sweep.json` and the plot.
+
+    Args:
+        results: of the sweep.
+        folder: to write into.
+        plot_formats: of the plot, beside PNG.
+
+    Returns:
+        The paths.
+    """
     content = []
     for result in results:
         content.append({"values": dict(result.values), "folder": result.name, "summary": asdict(result.summary)})

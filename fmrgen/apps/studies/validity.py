@@ -77,7 +77,13 @@ class ValidityPlan(StrictConfig):
 
 
 def candidate(part: str, budget: int, threshold: float) -> str:
-    """Return the name of FMR under a recipe of splits."""
+    """Return the name of FMR under a recipe of splits.
+
+    Args:
+        part: that makes the splits.
+        budget: of steps.
+        threshold: least probability of the oracle.
+    """
     return f"FMR ({part}, {budget} steps, {threshold:g})"
 
 
@@ -216,7 +222,10 @@ def _accuracy_on_halves(predictions: Mapping[str, np.ndarray]) -> dict[str, floa
     right = predictions["prediction"] == labels
     # Classes take turns: neighbouring pairs of turns are dealt.
     halves = predictions["id"] // len(np.unique(labels)) % 2
-    return {name: 100 * float(right[halves == half].mean()) for half, name in enumerate(HALVES)}
+    accuracies = {}
+    for half, name in enumerate(HALVES):
+        accuracies[name] = 100 * float(right[halves == half].mean())
+    return accuracies
 
 
 def _figures_of_split(plan: ValidityPlan, part: str, network: str, folder: SplitFolder) -> dict[str, float]:
