@@ -91,6 +91,11 @@ class Work:
         return load_recipe(reference, [*map(self.filled_in, change), *self.change])
 
 
+def model_names(models: Sequence[str]) -> list[str]:
+    """Return the names of models, which are given as NAME or `NAME=…`."""
+    return [model.partition("=")[0] for model in models]
+
+
 def names_of(model: str, trainings: Mapping[str, int]) -> list[str]:
     """Return the networks that a model's name stands for: of three trainings `NAME-1`, `NAME-2` and `NAME-3`."""
     count = trainings.get(model, 1)
@@ -219,7 +224,7 @@ class ComparePart(StudyPart):
 
     @property
     def judges(self) -> list[str]:
-        return [model.partition("=")[0] for model in self.models]
+        return model_names(self.models)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -340,7 +345,7 @@ class AttackOraclePart(StudyPart):
 
     @property
     def judges(self) -> list[str]:
-        return ["oracle", *(model.partition("=")[0] for model in self.models)]
+        return ["oracle", *model_names(self.models)]
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def _simulated(count: int) -> list[tuple[Callable[[float], float], np.ndarray]]:
     samples of `count` from each population of `_NORMAL`, [G, S] sorted.
     """
     random = np.random.default_rng(count)
-    size = next(samples for most, samples in _SAMPLES if count <= most)
+    size = next(samples for most_classifiers, samples in _SAMPLES if count <= most_classifiers)
     normal, other = random.normal(size=(2, size, count))
     first = _ranks(normal)
     upper = np.triu_indices(count, 1)

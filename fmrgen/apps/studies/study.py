@@ -21,6 +21,7 @@ from fmrgen.apps.studies.parts import (
     StudyPart,
     TrainPart,
     Work,
+    model_names,
     names_of,
 )
 from fmrgen.apps.studies.validity import Validity, ValidityPlan, figures_of, validity
@@ -287,8 +288,7 @@ def _answer_validity(plan: ValidityPlan, scale: StudyScale, results: Mapping[str
             measuring = part
     recipes: dict[str, str] = {}
     families: dict[str, str] = {}
-    for text in measuring.models:
-        model = text.partition("=")[0]
+    for model in model_names(measuring.models):
         families[model] = trained.get(model, family_of(model))
         for network in names_of(model, scale.trainings):
             recipes[network] = model

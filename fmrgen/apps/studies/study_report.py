@@ -69,7 +69,9 @@ def write_study(
         parts += ["## Which claims hold here", table_of(claims_table(claims))]
     if paper:
         parts += ["## The paper", paper.strip()]
+    tables_content = {}
     for name, table in tables.items():
+        tables_content[name] = asdict(table)
         parts += [f"## {escape(name)}", table_of(table)]
     for name, evaluation in evaluations.items():
         parts += [f"# {name}", to_markdown(evaluation)]
@@ -81,7 +83,7 @@ def write_study(
         "how": how,
         "parts": list(evaluations),
         "claims": claims_content,
-        "tables": {name: asdict(table) for name, table in tables.items()},
+        "tables": tables_content,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / "study.md", ("\n\n".join(parts).rstrip() + "\n").encode())

@@ -293,6 +293,9 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
         name = candidate(part, budget, threshold)
         if name != chosen and np.isfinite(table[name]).all():
             checked.append(_prediction(confirming, name, against=chosen))
+    by_target = []
+    for target in (*plan.targets, EFFECTIVE):
+        by_target.append(_prediction(confirming, chosen, target))
     reliability = _reliability_of_sa(table)
     corrected = _partial(confirming, chosen, SHIFT, reliability)
     visible = smallest_visible_by_choice(len(choose), len(confirm), len(candidates))
@@ -308,7 +311,7 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
         candidates=correlations,
         dropped=dropped,
         confirmed=confirmed,
-        by_target=[_prediction(confirming, chosen, target) for target in (*plan.targets, EFFECTIVE)],
+        by_target=by_target,
         checked=checked,
         of_default=_prediction(table, default),
         spreads=[_spread(name, eligible, recipes) for name in _names_of_spreads(plan, default, chosen)],
@@ -475,9 +478,12 @@ def _spread(figure: str, figures: Figures, recipes: Mapping[str, str]) -> Spread
         if math.isfinite(values[figure]):
             by_recipe.setdefault(recipes[network], []).append(values[figure])
             finite.append(values[figure])
-    trainings = [np.array(by_recipe[recipe]) for recipe in sorted(by_recipe)]
-    means = [sample.mean() for sample in trainings]
-    variances = [sample.var(ddof=1) for sample in trainings if len(sample) > 1]
+    means, variances = [], []
+    for recipe in sorted(by_recipe):
+        trainings = np.array(by_recipe[recipe])
+        means.append(trainings.mean())
+        if len(trainings) > 1:
+            variances.append(trainings.var(ddof=1))
     return Spread(
         figure,
         float(min(finite)),
