@@ -54,7 +54,7 @@ class EvaluatedSplit:
         notes: sentences that a reader of the figures must know.
         steps: step figures of its own classifier; None if it keeps no steps.
         made_with: source, classifier, generator, oracle and perturbation in words.
-        judges: those who looked at it besides its oracle.
+        judges: the judges who looked at it, other than its oracle.
         people_alpha: how far the persons among them agree (Krippendorff's alpha).
         valid_by: the judge who decides which rows are valid; None if the oracle does.
         missed_by_all: ids of the originals that no classifier names right; None for fewer than three classifiers.
@@ -172,7 +172,7 @@ class Evaluation:
         own: classifiers each on its own split; None unless two or more are of one source.
         worst: each classifier on all splits at once that were made alike; empty unless there are two or more.
         attack: the attack on pixels behind the attacked accuracies, in short form.
-        fixed: results on fixed sets besides the splits, all classifiers on one set after another.
+        fixed: results on fixed sets, for one set after another all classifiers.
         failed: classifiers that could not be measured.
         predictions: a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
             `original_prediction`, `prediction`; -1 is no answer. None if the figures were read from a file.

@@ -209,13 +209,14 @@ def _orders(generators: Sequence[str], classifiers: Sequence[str], signs: np.nda
     """Return the order of each two classifiers; `signs` [G, C, C] is 1 where the first is above, -1 below, else 0."""
     orders = []
     for a, b in combinations(range(len(classifiers)), 2):
-        order = OrderOfTwo(classifiers[a], classifiers[b], above=[], below=[])
+        above_under = []
+        below_under = []
         for generator, sign in zip(generators, signs[:, a, b], strict=True):
             if sign > 0:
-                order.above.append(generator)
+                above_under.append(generator)
             if sign < 0:
-                order.below.append(generator)
-        orders.append(order)
+                below_under.append(generator)
+        orders.append(OrderOfTwo(classifiers[a], classifiers[b], above_under, below_under))
     return orders
 
 

@@ -68,7 +68,7 @@ class OwnComparison:
 
 
 def compare_own(
-    own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]],
+    own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]],
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
     resamples: int = RESAMPLES,
@@ -76,7 +76,7 @@ def compare_own(
     """Return a comparison of classifiers on their own splits.
 
     Args:
-        own: (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
+        own_splits: (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
         groups: classifiers that were trained alike, by what they are trainings of.
         resamples: number of bootstrap resamples for a pair's difference.
 
@@ -84,7 +84,7 @@ def compare_own(
         None if there are fewer than two classifiers, or their rows have no ids in common.
     """
     first_splits = {}
-    for split, classifier, columns in reversed(own):  # so the first of several splits overwrites the others
+    for split, classifier, columns in reversed(own_splits):  # so the first of several splits overwrites the others
         first_splits[classifier] = split, columns
     classifiers = list(reversed(first_splits))
     if len(classifiers) < 2 or any("id" not in columns for _, columns in first_splits.values()):
@@ -113,13 +113,13 @@ def compare_own(
     for first, second in combinations(order, 2):
         differences.append(difference(first, second, aligned[first], aligned[second], resamples=resamples))
     trainings = compare_trainings(fmr, groups or {})
-    return OwnComparison(len(common), ranking, differences, _spreads(own), trainings)
+    return OwnComparison(len(common), ranking, differences, _spreads(own_splits), trainings)
 
 
-def _spreads(own: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:
+def _spreads(own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:
     """Return the FMR of each classifier on its own splits, if it has an FMR on more than one."""
     fmr_by_split: dict[str, dict[str, float]] = {}
-    for split, classifier, columns in own:
+    for split, classifier, columns in own_splits:
         fmr = fmr_and_influence(columns)
         if fmr is not None:
             fmr_by_split.setdefault(classifier, {})[split] = fmr[0]

@@ -50,6 +50,7 @@ class Sampler:
 
     @property
     def full(self) -> bool:
+        """Return whether all wanted rows are taken."""
         wanted = self.wanted if self.of_ids is None else len(self.of_ids)
         return len(self.samples) >= wanted
 

@@ -22,7 +22,7 @@ from fmrgen.metrics.intervals import (
 )
 
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
-# Provenance and rows may be anyone's: these limit the memory that they can make us take.
+# Provenance and rows may come from a stranger; these bound the memory that they can make us use.
 _MOST_STEPS = 1_000_000
 _MOST_ENTRIES = 1 << 28  # rows × steps
 SHIFTS = {"latent_shift": "of the latent", "pixel_shift": "of the pixels (0 to 1)"}

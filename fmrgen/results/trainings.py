@@ -136,6 +136,7 @@ class _Trainings:
 
     @classmethod
     def from_networks(cls, each: Sequence[tuple[float, np.ndarray]]) -> "_Trainings":
+        """Return the trainings from each network's figure and the influence of every row on it [N]."""
         values = np.array([value for value, _ in each])
         influences = np.stack([influence for _, influence in each])
         if len(values) < 2:
@@ -145,6 +146,7 @@ class _Trainings:
 
     @property
     def mean(self) -> float:
+        """Return the mean of the figure over the networks."""
         return float(self.values.mean())
 
     @property

@@ -41,13 +41,13 @@ class WorstCase:
 
 
 def worst_cases(
-    answers: Mapping[str, Mapping[str, Columns]], own: Mapping[str, str], *, resamples: int = RESAMPLES
+    answers: Mapping[str, Mapping[str, Columns]], own_splits: Mapping[str, str], *, resamples: int = RESAMPLES
 ) -> list[WorstCase]:
     """Return the worst case of each classifier, by falling FMR.
 
     Args:
         answers: by split, by classifier: its columns as for `summarise`, and `id`; the ids are those of one source.
-        own: the split that was made for a classifier.
+        own_splits: the split that was made for a classifier.
         resamples: number of bootstrap resamples.
 
     Returns:
@@ -87,7 +87,7 @@ def worst_cases(
                 rows=len(common),
                 perturbed_accuracy=proportion(never_fooled[any_valid]),
                 fmr=fmr,
-                fooled_more_by=_fooled_more_by(own.get(classifier), valid, right),
+                fooled_more_by=_fooled_more_by(own_splits.get(classifier), valid, right),
             )
         )
     return sorted(cases, key=lambda case: np.inf if case.fmr is None else -case.fmr.value)
@@ -100,18 +100,20 @@ def _valid(columns: Columns) -> np.ndarray:
     return np.ones(len(columns["label"]), bool)
 
 
-def _fooled_more_by(own: str | None, valid: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> str | None:
+def _fooled_more_by(
+    own_split: str | None, valid: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]
+) -> str | None:
     """Return the split that fools a classifier most beyond its own, by a sign test over the rows valid in both.
 
     The tests, one for each other split, share the chance of a false positive.
     """
-    if own is None or own not in right:
+    if own_split is None or own_split not in right:
         return None
     chances = []
-    for other in right.keys() - {own}:
-        both = valid[own] & valid[other]
-        only_by_other = int((both & right[own] & ~right[other]).sum())
-        only_by_own = int((both & right[other] & ~right[own]).sum())
+    for other in right.keys() - {own_split}:
+        both = valid[own_split] & valid[other]
+        only_by_other = int((both & right[own_split] & ~right[other]).sum())
+        only_by_own = int((both & right[other] & ~right[own_split]).sum())
         if only_by_other > only_by_own:
             chance = float(bdtrc(only_by_other - 1, only_by_other + only_by_own, 0.5))  # an exact sign test
             chances.append((chance, other))

@@ -114,24 +114,24 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], subject: str) 
     Raises:
         UserError: names or shapes are not all the same.
     """
-    own = network.state_dict()
+    expected = network.state_dict()
     # Files of old torch lack these counts, which matter only in training; torch does not require them either.
-    counts = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
+    counts = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
     state = {**counts, **state}
     wrong = []
     missing = []
-    for name, tensor in own.items():
+    for name, tensor in expected.items():
         if name not in state:
             missing.append(name)
         elif state[name].shape != tensor.shape:
             wrong.append(name)
-    strange = [name for name in state if name not in own]
+    strange = [name for name in state if name not in expected]
     for names, problem in ((wrong, "has another shape"), (missing, "is missing"), (strange, "is unknown to the model")):
         if not names:
             continue
         example = names[0]
         if names is wrong:
-            example += f" ({list(state[names[0]].shape)}, not {list(own[names[0]].shape)})"
+            example += f" ({list(state[names[0]].shape)}, not {list(expected[names[0]].shape)})"
         if len(names) > 1:
             example += f" and {len(names) - 1} more"
         raise UserError(f"{subject}: not weights of this model: {example} {problem}")
