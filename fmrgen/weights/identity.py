@@ -158,16 +158,12 @@ class _Walk:
             self._class(value, path)
         elif isinstance(value, types.FunctionType):
             self._function(value, path)
-        elif isinstance(value, types.MethodType):
-            self.visit((value.__func__, value.__self__), path)
         elif isinstance(value, _ROUTINES):
             self._routine(value, path)
         elif isinstance(value, staticmethod | classmethod):
             self.visit(value.__func__, path)
-        elif isinstance(value, property):
-            self.visit((value.fget, value.fset), path)
-        elif isinstance(value, partial):
-            self.visit((value.func, value.args, value.keywords), path)
+        elif isinstance(value, types.MethodType | property | partial):
+            self.visit(_parts_of(value), path)
         elif isinstance(value, torch.jit.ScriptModule):
             self._scripted(value, path)
         elif isinstance(value, nn.Module) and "_orig_mod" in value._modules:  # made by torch.compile
@@ -393,6 +389,15 @@ class _Walk:
             return
         for part in parts:
             self.visit(list(part) if isinstance(part, Iterator) else part, path)
+
+
+def _parts_of(value: types.MethodType | property | partial[Any]) -> tuple[Any, ...]:
+    """Return what a bound method, a property or a partial function consists of."""
+    if isinstance(value, types.MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, property):
+        return value.fget, value.fset
+    return value.func, value.args, value.keywords
 
 
 def _is_compiled(kind: type) -> bool:
