@@ -65,12 +65,12 @@ def _check_address(text: str) -> str:
 class Config(ClassifierConfig):
     """`url` takes `{"inputs": PNG in base64, "parameters": {"top_k": K}}` and answers `[{"label": …, "score": …}, …]`.
 
-    Without `class_names` its classes are those that it names for a grey image, which must be all. Answers are kept for
-    `kept_hours` in fmrgen's cache: what was interrupted goes on where it stopped, but for a model that was changed
-    meanwhile, which is asked about everything anew.
+    Without `class_names` its classes are those that it names for a grey image, which must be all. Answers are stored
+    for `kept_hours` in fmrgen's cache: an interrupted command continues where it stopped. If the model has changed
+    meanwhile, it is asked about everything again.
 
-    It is perturbed against with `perturb.update: nes`. How it is asked (all but `batch`, for servers round otherwise in
-    another batch) is no part of what a split is.
+    To perturb against it, set `perturb.update: nes`. The options that say how to ask it are not part of a split's
+    identity, except `batch`, since servers round differently in another batch.
     """
 
     PLACES = ("url",)

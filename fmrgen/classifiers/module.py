@@ -21,9 +21,9 @@ def _check_import_path(text: str) -> str:
 
 
 class Config(ClassifierConfig):
-    """`target` (`package.module:Name`) is a torch module, or a class or function that makes one of `args`.
+    """`target` (`package.module:Name`) is a torch module, or a class or function that makes one from `args`.
 
-    The module gets images (x - mean) / std, resized to `size` where one is given, and returns logits.
+    The module gets images (x - mean) / std, resized to `size` if that is set, and returns logits.
     """
 
     ARGUMENTS = "args"

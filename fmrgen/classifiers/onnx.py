@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Config(ClassifierConfig):
     """`model` is the file; its only input is float [B, 3, H, W] or [B, H, W, 3], its first output logits [B, K].
 
-    Images come to its size, by default to what its input says, and are (x - mean) / std. `class_names` are those of its
-    outputs.
+    Images are resized to `size`, by default the size of its input, and normalised: (x - mean) / std. `class_names` are
+    the names of its outputs.
     """
 
     FILES = ("model",)

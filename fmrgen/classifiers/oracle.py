@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Config(ClassifierConfig):
     """`oracle` is any oracle section that looks at the image alone.
 
-    It answers in the labels of the job or split, by the words of its prompts; with `class_names` in these instead, of
-    which labels are found by name. Its logits decide, so neither a threshold nor an option `none` does.
+    It answers in the labels of the job or split, by the words of its prompts; with `class_names` it answers in these,
+    and labels are matched to them by name. Its logits decide: a threshold or an option `none` has no effect.
     """
 
     PLACES = ()

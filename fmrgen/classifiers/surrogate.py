@@ -16,9 +16,9 @@ AnyClassifier = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.cla
 
 
 class Config(ComponentConfig):
-    """What is tested is `classifier`; gradients are those of `surrogate`, which answers in the same classes.
+    """`classifier` is tested; gradients are those of `surrogate`, which answers in the same classes.
 
-    With `perturb.update: prior` the surrogate's gradient is followed as far as the classifier's answers bear it out.
+    With `perturb.update: prior` the surrogate's gradient counts only as far as the classifier's answers confirm it.
     """
 
     PLACES = ()

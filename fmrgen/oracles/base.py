@@ -8,5 +8,5 @@ class OracleConfig(ComponentConfig):
 
     @property
     def is_image_text(self) -> bool:
-        """Whether its score is the similarity of an image and a text, to be stored in the column `clip_score`."""
+        """True if its score is the similarity of an image and a text, which is stored in the column `clip_score`."""
         return False

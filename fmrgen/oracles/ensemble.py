@@ -145,7 +145,7 @@ class EnsembleOracle(Oracle):
         return Judgement(probabilities, score, labels, members)
 
     def _vetoed(self, judgements: list[Judgement]) -> "Tensor":
-        """Return the decision of the first member [B], `NONE` where another one decides otherwise."""
+        """Return the first member's decisions [B], with `NONE` for images on which another member disagrees."""
         first = judgements[0].decided
         decided = first
         for judgement in judgements[1:]:

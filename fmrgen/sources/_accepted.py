@@ -1,4 +1,4 @@
-"""All labels that are true of an example, where a source knows several: from a column, or ImageNet's ReaL labels."""
+"""All labels that are true of an example, if a source knows several: from a column, or ImageNet's ReaL labels."""
 
 import json
 import re

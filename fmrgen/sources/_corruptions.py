@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-import scipy  # whose ndimage is imported where it is first used
+import scipy  # its ndimage is imported on first use
 
 SEVERITIES = 5
 _STRIPE_MARGIN = 8  # pixels left and right, so that the stripe crosses the digit

@@ -25,9 +25,9 @@ def _check_part(text: str | None) -> str | None:
 
 
 class Config(SourceConfig):
-    """`images` is a file of uint8 [N, H, W, 3] or [N, H, W], `labels` one of integers [N]; ids are their places.
+    """`images` is a file of uint8 [N, H, W, 3] or [N, H, W], `labels` a file of integers [N]; ids are their places.
 
-    `part` takes the I-th of N equal parts, whose ids count from 0: the five severities of CIFAR-10-C lie one after
+    `part` takes the I-th of N equal parts, in which ids count from 0: CIFAR-10-C has its five severities one after
     another.
     """
 

@@ -29,13 +29,13 @@ class Config(SourceConfig):
 
     Files are the whole `split`, whatever that is called; ids are row numbers within it.
 
-    The image and label columns are found by their types where they are not named. Labels that are words are the
-    classes, in the order of the alphabet where `classes` does not give another. A streamed dataset is read without
-    downloading it first; where its length is not on record, `limit` must say how much of it to take.
+    Image and label columns that are not named are found by their types. Labels that are words are the classes, in
+    alphabetical order unless `classes` gives another. A streamed dataset is read without downloading it first; if its
+    length is not on record, `limit` must say how much of it to take.
 
-    With `accepted` an example has all labels that are true of it: its own, where that is among them, or the first of
-    them; one of which none is true, or all, is left out. `timm:imagenet-real` are those of ReaL (Beyer et al., 2020) by
-    the number in the name of an ImageNet file.
+    With `accepted` an example has all labels that are true of it. Its label is its own if that is among them, otherwise
+    the first of them; an example is left out if none is true of it, or all are. `timm:imagenet-real` takes the ReaL
+    labels (Beyer et al., 2020) by the number in the name of an ImageNet file.
     """
 
     PLACES = ("path",)

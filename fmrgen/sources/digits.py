@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-import scipy  # whose ndimage is imported where it is first used
+import scipy  # its ndimage is imported on first use
 from PIL import Image
 
 from fmrgen.errors import UserError, one_line

@@ -13,8 +13,8 @@ _METADATA = "metadata.csv"
 class Config(SourceConfig):
     """`path` holds the class folders, with images at any depth; classes and files are in the order of their names.
 
-    Or it holds a `metadata.csv` with the columns `file_name`, below `path`, and `label`, words or numbers; its lines
-    give the order.
+    Or it holds a `metadata.csv` with the columns `file_name`, relative to `path`, and `label`, words or numbers; then
+    examples are in the order of its lines.
     """
 
     PLACES = ("path",)

@@ -24,14 +24,14 @@ _ARRAYS = ("data", "tensors", "images")  # attributes in which datasets hold the
 
 
 class Config(SourceConfig):
-    """`target` is the class of the dataset, `examples` their number, `sample_sha256` the digest of what it holds.
+    """`target` is the class of the dataset, `examples` its length, `sample_sha256` the digest of its content.
 
-    That is of all labels, and of the images: of all where there are up to 20,000 in a `datasets.Dataset` or 2,000
-    elsewhere, else of 256 that are spread over the dataset, and of the arrays in which it holds them, if it does. A
-    change of another image in a large dataset is not seen; `sampling_note` says so to whoever makes a split of it.
+    The digest is of all labels and of the images: of all if there are up to 20,000 in a `datasets.Dataset`, or 2,000
+    elsewhere. Of larger datasets it is of 256 images that are spread over the dataset, and of the arrays that hold the
+    images, if there are any. Changes of other images in a large dataset are not noticed; `sampling_note` says so.
 
-    Give `of` a `datasets.Dataset` with a column of images and one of labels, or anything with `len()` whose items are
-    (image, label): images of PIL, uint8 arrays [H, W, 3], tensors [3, H, W] in [0, 1] or uint8 ones.
+    Give `of` a `datasets.Dataset` with a column of images and a column of labels, or anything with `len()` whose items
+    are (image, label): images of PIL, uint8 arrays [H, W, 3], tensors [3, H, W] in [0, 1], or uint8 tensors.
     """
 
     PLACES = ()

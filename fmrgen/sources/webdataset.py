@@ -37,16 +37,16 @@ def _lower_ending(ending: str) -> str:
 class Config(SourceConfig):
     """`urls` are paths, addresses or `pipe:` commands, with braces for numbers: `val-{000000..000049}.tar`.
 
-    Patterns (`val-*.tar`) stand for files, which are taken in the order of their names; a folder of CLIP_benchmark's
-    layout (its split, with `nshards.txt`, or the folder above, whose `test` is meant) for its tars.
+    Patterns (`val-*.tar`) stand for files in the order of their names. A folder in CLIP_benchmark's layout stands for
+    its tars: a split with `nshards.txt`, or the folder above it, whose `test` is taken.
 
-    A sample is the members of a tar whose names are the same up to their first dot; capitals in what follows do not
-    count. `image` are the endings that an image may have, the first one found is taken; `label` is the ending of its
-    label, a class's number or name (`json.KEY` reads a key of a JSON member). Ids count the samples through all tars
-    in the order of `urls`.
+    A sample is the members of a tar whose names are the same up to their first dot; the case of what follows does not
+    count. `image` are the endings that an image may have: the first one present is taken. `label` is the ending of the
+    label, a class's number or name (`json.KEY` reads a key of a JSON member). Ids count the samples through all tars in
+    the order of `urls`.
 
-    Tars in files, uncompressed, are looked through before the work. Of others `limit` must say how many samples to
-    take, and `tar_size`, how many each but the last holds, saves the processes of a job from reading each other's.
+    Uncompressed tars in files are looked through before the job starts. For others `limit` must say how many samples to
+    take; with `tar_size`, the number in each tar but the last, the processes of a job need not read each other's tars.
     """
 
     kind: str = "webdataset"
