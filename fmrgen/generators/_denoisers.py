@@ -16,7 +16,7 @@ _TIME_PER_LOG_SIGMA = 250
 
 
 class Kept(NamedTuple):
-    """Which properties of the unmoved image its latent keeps.
+    """The properties of an unmoved image that its latent keeps.
 
     Attributes:
         residual: add what the round trip loses.

@@ -126,7 +126,7 @@ class StyleGan(Generator):
         best = start.clone()
         nearest = start.new_full((len(start),), math.inf)  # distance of `best`
         goal = nearest.clone()  # distance at the last gain that counts
-        waited = torch.zeros(len(start), dtype=torch.int64, device=start.device)  # steps since then
+        steps_since_gain = torch.zeros(len(start), dtype=torch.int64, device=start.device)
         for step in range(settings.inversion_steps):
             optimizer.param_groups[0]["lr"] = (
                 settings.inversion_rate * (1 + math.cos(math.pi * step / settings.inversion_steps)) / 2
@@ -135,14 +135,14 @@ class StyleGan(Generator):
                 distance = _distance(self.network.synthesis(styles), target)
                 (styles.grad,) = torch.autograd.grad(distance.sum(), styles)
             distance = distance.detach()
-            searches = waited < settings.patience
+            searches = steps_since_gain < settings.patience
             is_nearer = searches & (distance < nearest)
             best = torch.where(is_nearer.view(-1, 1, 1), styles.detach(), best)
             nearest = torch.where(is_nearer, distance, nearest)
             has_gained = distance < goal * (1 - _LEAST_GAIN)
             goal = torch.where(has_gained, distance, goal)
-            waited = torch.where(searches & has_gained, 0, waited + 1)
-            if not bool((waited < settings.patience).any()):
+            steps_since_gain = torch.where(searches & has_gained, 0, steps_since_gain + 1)
+            if not bool((steps_since_gain < settings.patience).any()):
                 break
             optimizer.step()
         return best

@@ -111,8 +111,8 @@ class _BottomUp(nn.Module):
         """Return the features of images that each level of the decoder gets, from the coarsest on."""
         x = self.input_conv(x)
         skips = []
-        lasts = cast("Iterable[_BlockUp]", self.levels_up_downsample)
-        for blocks, last in zip(self.levels_up, lasts, strict=True):
+        last_blocks = cast("Iterable[_BlockUp]", self.levels_up_downsample)
+        for blocks, last in zip(self.levels_up, last_blocks, strict=True):
             for block in cast("Iterable[_BlockUp]", blocks):
                 x = block.residual_block(x)
             x = last.residual_block(x)

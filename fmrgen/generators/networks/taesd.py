@@ -52,7 +52,7 @@ def load_decoder(file: str) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Three convolutions with a skip connection; a pool, a wide group norm, is added to the input first."""
+    """Three convolutions with a skip connection. With a pool, the output of a wide group norm is added first."""
 
     def __init__(self, pool: bool) -> None:
         super().__init__()
