@@ -143,12 +143,13 @@ class Family:
         is not ranked or has no FMR.
         """
         ends = {}
+        places: dict[str, tuple[int, int] | None] = {}
         for split in self.splits:
+            places[split.name] = None
             if not split.unranked and split.summary.fmr is not None:
                 ends[split.name] = interval_ends(split.summary.fmr)
         lows = sorted(low for low, _ in ends.values())
         highs = sorted(high for _, high in ends.values())
-        places: dict[str, tuple[int, int] | None] = dict.fromkeys(split.name for split in self.splits)
         for name, (low, high) in ends.items():
             surely_better = len(ends) - bisect_right(lows, high)
             surely_worse = bisect_left(highs, low)
@@ -189,7 +190,9 @@ def collect(places: Sequence[str]) -> list[Family]:
         places_by_root[root] = place
         for split in entries:
             identity = (split.provenance.fingerprint, split.provenance.files_digest)
-            splits[identity] = _merged(splits[identity], split) if identity in splits else split
+            if identity in splits:
+                split = _merged(splits[identity], split)
+            splits[identity] = split
     families: dict[str, Family] = {}
     for split in splits.values():
         families.setdefault(split.family, Family(split.family)).splits.append(split)
@@ -205,10 +208,12 @@ def _merged(first: BoardEntry, second: BoardEntry) -> BoardEntry:
     judges = {judge.judge for judge in main.judges}
     more_entries = [entry for entry in other.entries if entry.classifier not in models]
     more_judges = [judge for judge in other.judges if judge.judge not in judges]
-    is_unnamed = main.classifier == main.paths.split
+    classifier = main.classifier
+    if classifier == main.paths.split:  # no evaluation names it there
+        classifier = other.classifier
     return replace(
         main,
-        classifier=other.classifier if is_unnamed else main.classifier,
+        classifier=classifier,
         entries=ranked([*main.entries, *more_entries]),
         judges=[*main.judges, *more_judges],
     )
@@ -216,7 +221,9 @@ def _merged(first: BoardEntry, second: BoardEntry) -> BoardEntry:
 
 def _name_of(place: str) -> str:
     """Return the name of a folder or repo, without the revision."""
-    return Path(place).resolve().name if Path(place).is_dir() else place.partition("@")[0]
+    if Path(place).is_dir():
+        return Path(place).resolve().name
+    return place.partition("@")[0]
 
 
 def _splits_of(place: str, name: str) -> Iterator[BoardEntry]:

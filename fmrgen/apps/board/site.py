@@ -271,12 +271,13 @@ def _sections_of_models(families: Sequence[Family], pages: _Pages) -> dict[str, 
 
 def _plot(family: Family) -> Plot:
     """Return a plot of FMR against SA, each classifier on the split made for it."""
-    points = []
+    points, names = [], []
     for split in family.ranked():
         standard_accuracy, fmr = split.summary.standard_accuracy, split.summary.fmr
         if not split.unranked and standard_accuracy is not None and fmr is not None:
             points.append((split.classifier, standard_accuracy, fmr))
-    names = list(dict.fromkeys(name for name, _, _ in points))
+            if split.classifier not in names:
+                names.append(split.classifier)
     with drawing():
         figure = Plot(figsize=(6.4, 4.2))
         axes = figure.subplots()

@@ -97,7 +97,10 @@ def submit(
             f"hardly better than chance on the originals, and not sent: {', '.join(at_chance)}; are their weights "
             "loaded, and their classes in the order of the labels?"
         )
-    return [_submit(name, model, files[name], dry_run, on_wait) for name, model in models.items()]
+    outcomes = []
+    for name, model in models.items():
+        outcomes.append(_submit(name, model, files[name], dry_run, on_wait))
+    return outcomes
 
 
 def _submit(

@@ -127,21 +127,25 @@ class GeneratedMoves:
             for attribute, whole in largest.items():
                 change = measured(attribute, moved).mean() - before[attribute]
                 if abs(whole) > _NO_CHANGE and abs(change / whole) >= _CLEAR:
-                    shares.append((abs(change / whole), attribute.more if change > 0 else attribute.less))
+                    words = attribute.more if change > 0 else attribute.less
+                    shares.append((abs(change / whole), words))
             strongest = sorted(shares, reverse=True)[:_NAMED]
-            words = " and ".join(words for _, words in strongest)
-            changes.append(self._change(f"direction {number}", direction, f" ({words})" if words else ""))
+            changes.append(self._change(f"direction {number}", direction, [words for _, words in strongest]))
         return changes
 
-    def _change(self, name: str, direction: Direction, suffix: str) -> Change:
+    def _change(self, name: str, direction: Direction, attribute_words: Sequence[str]) -> Change:
+        """Return the change along a direction, which the words of its attributes describe."""
+
         def move(images: Tensor, at: np.ndarray, amount: float) -> Tensor:
             return self.along(direction, at, amount)
 
         def move_otherwise(images: Tensor, at: np.ndarray, amount: float) -> Tensor:
             return self.elsewhere(direction, at, amount)
 
-        words = {1: f"images moved as {direction.failures} failures were{suffix}"}
-        return Change(name, words, move, move_otherwise)
+        words = f"images moved as {direction.failures} failures were"
+        if attribute_words:
+            words += f" ({' and '.join(attribute_words)})"
+        return Change(name, {1: words}, move, move_otherwise)
 
 
 def failure_directions(failures: Tensor, others: Tensor) -> list[Direction]:

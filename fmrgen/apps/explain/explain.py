@@ -201,7 +201,9 @@ def explain(
 
 def _rank(finding: Finding) -> tuple[bool, float]:
     """Return a key that sorts proven findings first, by area, and then the others by evidence."""
-    return not finding.is_proven, -(finding.area if finding.is_proven else finding.e_value)
+    if finding.is_proven:
+        return False, -finding.area
+    return True, -finding.e_value
 
 
 def _direction_changes(
@@ -225,7 +227,9 @@ def _direction_changes(
     shifts = observed.moves_of(generator).shifts(observed.images)
     is_failure = torch.from_numpy(fooled).to(device)
     directions = failure_directions(shifts[is_failure], shifts[~is_failure])
-    return tested.moves_of(generator).changes(directions, attributes) if directions else []
+    if not directions:
+        return []
+    return tested.moves_of(generator).changes(directions, attributes)
 
 
 def _try_out(changes: Sequence[Change], tested: JudgedImages, on_attributes: Callable[[int, int], None]) -> list[Trial]:
@@ -271,13 +275,15 @@ def _finding(
         share = proportion(wrong[way])
         if share is not None:
             errors[way] = share
-        counts = zip(DOSES, moved.by_dose, strict=True)
-        doses[way] = [(dose, accepted, wrong_accepted) for dose, (accepted, wrong_accepted) in counts]
+        doses[way] = []
+        for dose, (accepted, wrong_accepted) in zip(DOSES, moved.by_dose, strict=True):
+            doses[way].append((dose, accepted, wrong_accepted))
     controls = [way for way in wrong if way != "along"]
     rival = max(controls, key=lambda way: int(wrong[way].sum()))
-    difference = in_split.get(hypothesis.change.name)
-    if difference is not None:
-        difference = hypothesis.sign * difference if hypothesis.sign else None  # either way has no direction
+    attribute_difference = in_split.get(hypothesis.change.name)
+    difference = None
+    if attribute_difference is not None and hypothesis.sign:  # a change either way has no direction
+        difference = hypothesis.sign * attribute_difference
     return Finding(
         words=hypothesis.words,
         attribute=hypothesis.change.name,

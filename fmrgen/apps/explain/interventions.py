@@ -175,7 +175,7 @@ class Originals:
                 moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
                 signs = np.full(len(self.ids), sign)
             else:
-                signs = np.array([1 if row_seed(0, i, "either way") % 2 else -1 for i in self.ids])
+                signs = self._random_signs()
                 moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
             trials.append(Trial.of(Hypothesis(change, sign), moved, signs))
         return trials
@@ -206,6 +206,13 @@ class Originals:
             return on_byte_grid(change.otherwise(images, at, sign * dose))
         ids = [self.ids[place] for place in at]
         return otherwise(images, self.along(change, sign, images, at, dose), ids, own_waves=change.own_waves)
+
+    def _random_signs(self) -> np.ndarray:
+        """Return more (1) or less (-1) for each original, drawn by its id, [N]."""
+        signs = []
+        for example_id in self.ids:
+            signs.append(1 if row_seed(0, example_id, "either way") % 2 else -1)
+        return np.array(signs)
 
     def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
         """Return the predictions for all originals, moved dose by dose until the oracle rejects them."""

@@ -78,7 +78,10 @@ class JudgedImages:
         images = to_batch(np.stack(columns.pop("image")), device)
         arrays = {}
         for name, column in columns.items():
-            arrays[name] = _object_array(column) if name == "accepted_labels" else np.asarray(column)
+            if name == "accepted_labels":
+                arrays[name] = _object_array(column)
+            else:
+                arrays[name] = np.asarray(column)
         recorded = provenance.recipe.perturb
         options = PerturbOptions(
             oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
@@ -107,9 +110,9 @@ class JudgedImages:
             most: how many to load.
             device: of the images.
         """
-        places = {number * len(source) // most for number in range(most)}
+        places = np.unique(np.arange(most) * len(source) // most).tolist()
         loaded = []
-        for place in sorted(places):
+        for place in places:
             for example in source.load(place, place + 1, image_size):
                 if isinstance(example, LoadedExample):  # skipped examples are of another class
                     loaded.append(example)

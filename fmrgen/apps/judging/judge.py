@@ -185,7 +185,9 @@ class Job:
         check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
         self.processes.gather(None)  # now all parts are written
         tables = [pq.read_table(self._part(number)) for number in range(-(-done // self.batch_size))]
-        return pa.concat_tables(tables) if tables else TABLE.empty_table()
+        if not tables:
+            return TABLE.empty_table()
+        return pa.concat_tables(tables)
 
     def _part(self, number: int) -> Path:
         """Return the cache file with the verdicts on a batch."""

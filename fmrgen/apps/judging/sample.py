@@ -53,10 +53,11 @@ class Sample:
     @property
     def contents(self) -> str:
         """The numbers of images in words, as the end of a sentence."""
-        counts = Counter("again" if entry.repeat else entry.which for entry in self.shown)
+        counts = Counter(entry.which for entry in self.shown if not entry.repeat)
+        repeats = len(self.shown) - counts.total()
         return (
             f"{len(self.shown)} images: {counts['image']} perturbed, and as controls {counts['original']} originals, "
-            f"{counts['reconstruction']} plain reconstructions and {counts['again']} of the perturbed again"
+            f"{counts['reconstruction']} plain reconstructions and {repeats} of the perturbed again"
         )
 
     def order(self, rater: str) -> list[Shown]:
@@ -164,7 +165,9 @@ def _allocate_in_proportion(sizes: Mapping[str, int], count: int) -> dict[str, i
     """Return `count` rows shared out by the sizes of strata; what rounding leaves goes to the largest fractions."""
     total = sum(sizes.values())
     exact = {name: count * size / total for name, size in sizes.items()}
-    drawn = {name: min(size, max(int(exact[name]), _FEWEST_PER_STRATUM)) for name, size in sizes.items()}
+    drawn = {}
+    for name, size in sizes.items():
+        drawn[name] = min(size, max(int(exact[name]), _FEWEST_PER_STRATUM))
     by_fraction = sorted(sizes, key=lambda name: exact[name] - int(exact[name]), reverse=True)
     while sum(drawn.values()) < count:
         for name in by_fraction:

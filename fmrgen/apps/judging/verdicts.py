@@ -51,8 +51,8 @@ class Audited(Subject):
     @property
     def section(self) -> dict[str, Any]:
         """The facts about the sample that figures are computed with."""
-        shown = sum(entry.which == "image" and not entry.repeat for entry in self.sample.shown)
-        return {"shown": shown, "seed": self.sample.seed, "strata": self.sample.strata}
+        shown = [entry for entry in self.sample.shown if entry.which == "image" and not entry.repeat]
+        return {"shown": len(shown), "seed": self.sample.seed, "strata": self.sample.strata}
 
 
 class Rater:

@@ -291,7 +291,9 @@ class _Side:
 
     def __init__(self, folder: SplitFolder, turns: Sequence[tuple[int, int] | None]) -> None:
         self.provenance: Provenance = read_provenance(folder.paths)
-        tables = [folder.read_columns(_COLUMNS, own_shards(folder.shards, turn)) for turn in turns]
+        tables = []
+        for turn in turns:
+            tables.append(folder.read_columns(_COLUMNS, own_shards(folder.shards, turn)))
         table = pa.concat_tables(tables)
         columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
         columns["turn"] = np.repeat(np.arange(len(turns)), [len(turn_table) for turn_table in tables])
@@ -440,8 +442,10 @@ def _sequential_verdict(
 ) -> tuple[Verdict, float, float]:
     """Return the verdict by betting, and the bounds of the difference in percent."""
     random = np.random.default_rng(seed)
-    order = np.concatenate([random.permutation(np.flatnonzero(turn == number)) for number in np.unique(turn)])
-    differences = (worse.astype(np.int8) - better.astype(np.int8))[order]
+    order = []
+    for number in np.unique(turn):
+        order.append(random.permutation(np.flatnonzero(turn == number)))
+    differences = (worse.astype(np.int8) - better.astype(np.int8))[np.concatenate(order)]
     low, high = bounds(differences)
     return _VERDICTS[decide(differences, 0.0, error)[0]], 100 * low, 100 * high
 

@@ -81,8 +81,9 @@ def main_table(outcome: Diff) -> Table:
     moved = ["originals moved until the two disagree", format_estimate(outcome.broke), format_estimate(outcome.fixed)]
     rows = [moved]
     for name, control in outcome.controls.items():
-        broke_rows, fixed_rows = f"{control.broke_rows:,}", f"{control.fixed_rows:,}"
-        counts = broke_rows if broke_rows == fixed_rows else f"{broke_rows}, {fixed_rows}"
+        counts = f"{control.broke_rows:,}"
+        if control.fixed_rows != control.broke_rows:
+            counts += f", {control.fixed_rows:,}"
         rows.append([f"control: {name} ({counts})", format_estimate(control.broke), format_estimate(control.fixed)])
     return Table(["% of originals", "broke", "fixed"], rows)
 
@@ -161,7 +162,7 @@ def diff_markdown(
     if significant:
         parts.append(f"**{PROVEN}**\n\n{bullets(significant)}")
     for name in pictures:
-        right, wrong = _right_and_wrong(BROKE if name.startswith(BROKE) else FIXED)
+        right, wrong = _right_and_wrong(name.removesuffix(".png"))
         parts.append(f"![images that {right} has right and {wrong} wrong]({name})")
     classes = class_table(outcome)
     parts.append(table_of(Table(classes.header, classes.rows[:_CLASSES])))
@@ -188,7 +189,9 @@ def diff_junit(outcome: Diff, title: str, networks: Mapping[str, str], new_failu
 
 def _right_and_wrong(side: str) -> tuple[str, str]:
     """Return the network that is right on the images of a side, and the one that is wrong."""
-    return ("OLD", "NEW") if side == BROKE else ("NEW", "OLD")
+    if side == BROKE:
+        return "OLD", "NEW"
+    return "NEW", "OLD"
 
 
 def write_diff(

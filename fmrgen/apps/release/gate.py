@@ -101,7 +101,9 @@ def gate(
     networks = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
     reader = Reader(opened, labels, Sampler(1, len(labels)))
     columns = reader.pass_over(["label", "valid", "accepted_labels"])
-    valid = np.flatnonzero(columns["valid"]) if "valid" in columns else np.arange(len(columns["label"]))
+    valid = np.arange(len(columns["label"]))
+    if "valid" in columns:
+        valid = np.flatnonzero(columns["valid"])
     if not len(valid):
         raise UserError(f"{opened.name}: has no valid row to compare on")
     order = np.random.default_rng(seed).permutation(valid)
@@ -184,7 +186,9 @@ def _with_conditions(
     provenance = opened.provenance
     if provenance is None or "original" not in opened.features:
         cure = option("recipe", "gate_on_own_splits")
-        lacks = "was not made by fmrgen" if provenance is None else "has no originals (output.keep_original)"
+        lacks = "has no originals (output.keep_original)"
+        if provenance is None:
+            lacks = "was not made by fmrgen"
         note = f"{opened.name} {lacks}: {_ONLY_ROWS} ({cure})"
         return replace(outcome, verdict="undecided", notes=[*outcome.notes, note])
     margin = OF_ANOTHER_SEED + outcome.max_drop / 100
@@ -341,8 +345,8 @@ def _saturation_notes(outcome: Gate) -> list[str]:
 
 
 def _have_the_same_weights(models: list[LoadedClassifier]) -> bool:
-    first, second = (model.named.weights_sha256 for model in models)
-    return first is not None and first == second
+    digests = {model.named.weights_sha256 for model in models}
+    return len(digests) == 1 and None not in digests
 
 
 def _faults(predictions: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: int) -> list[str]:
@@ -352,7 +356,9 @@ def _faults(predictions: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndar
     """
     faults = []
     for name, by_column in predictions.items():
-        not_finite = sum(int((prediction < 0).sum()) for prediction in by_column.values())
+        not_finite = 0
+        for prediction in by_column.values():
+            not_finite += int((prediction < 0).sum())  # -1 stands for no answer
         if not_finite:
             faults.append(
                 f"the {name} gives outputs that are not finite on {not_finite:,} of "

@@ -119,14 +119,18 @@ class TrainingFolder:
 
     def end(self, metrics: dict[str, float]) -> None:
         """Write the recipe and the figures, and delete the checkpoint."""
-        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+        numbers: dict[str, float | None] = {}
+        for name, value in metrics.items():
+            numbers[name] = value if math.isfinite(value) else None  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
         self._write(_RECORD, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
         self._shared.remove(self.folder / _STATE)
 
     def _record(self) -> dict[str, Any] | None:
         content = self._read(_RECORD)
-        return None if content is None else parse_json(content, f"{self.output}/{_RECORD}")
+        if content is None:
+            return None
+        return parse_json(content, f"{self.output}/{_RECORD}")
 
     def _read(self, name: str) -> bytes | None:
         path = self.folder / name

@@ -32,7 +32,9 @@ class TrainingImages:
             raise UserError("source: contains no examples to train on")
         self.source, self.size, self.seed = source, size, seed
         window = max(1, _WINDOW_BYTES // (3 * size * size))
-        self.windows = [range(start, min(start + window, len(source))) for start in range(0, len(source), window)]
+        self.windows = []
+        for start in range(0, len(source), window):
+            self.windows.append(range(start, min(start + window, len(source))))
         self._loaded: dict[int, _Window] = {}
         self._orders: dict[tuple[int, int, int], np.ndarray] = {}
 
