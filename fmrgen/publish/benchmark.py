@@ -1,4 +1,4 @@
-"""`eval.yaml`, which makes a dataset repo one of the Hub's benchmarks: a task, with a board of its own, per split."""
+"""`eval.yaml`, which makes a dataset repo a benchmark of the Hub: a task, with its own leaderboard, for each split."""
 
 from pathlib import Path
 from typing import Any
@@ -9,58 +9,72 @@ from fmrgen.storage.paths import BENCHMARK
 from fmrgen.storage.provenance import read_all
 
 _FRAMEWORK = "fmrgen"
+_WIDTH = 110  # characters in a line
 
 
 class BenchmarkError(UserError):
-    """A repo's or folder's `eval.yaml` is none."""
+    """The `eval.yaml` of a repo or folder is invalid."""
 
 
 def task_id(config: str, split: str) -> str:
-    """The id of a split's task; the names of splits have no dashes, so no two splits share one."""
+    """Return the id of a split's task, which no other has: names of splits have no dashes."""
     return f"{config}-{split}"
 
 
 def write_benchmark(root: Path, repo: str) -> None:
-    """Adds a task for each finished split of a folder to its `eval.yaml`; whatever else stands in it stays.
+    """Add a task for each finished split of a folder to its `eval.yaml`; all else in it stays.
 
     Args:
         root: the dataset folder, or the small files of a repo.
-        repo: what the dataset is called on the Hub.
+        repo: the dataset's name on the Hub.
 
     Raises:
         BenchmarkError: there is an invalid `eval.yaml`.
     """
     path = root / BENCHMARK
     existing = _read(path, f"{repo}: {BENCHMARK}")
-    names = [name for name, provenance in read_all(root).items() if provenance.is_finished]
-    tasks = {task_id(*name): {"id": task_id(*name), "config": name[0], "split": name[1]} for name in names}
-    known = existing.get("tasks") or []
-    others = [task for task in known if task["id"] not in tasks]
-    kept = {task["id"]: {**task, **tasks[task["id"]]} for task in known if task["id"] in tasks}
-    described: dict[str, Any] = {
+    own: dict[str, dict[str, Any]] = {}
+    for (config, split), provenance in read_all(root).items():
+        if provenance.is_finished:
+            name = task_id(config, split)
+            own[name] = {"id": name, "config": config, "split": split}
+    others = []
+    updated = dict(own)
+    for task in existing.get("tasks") or []:
+        if task["id"] in own:
+            updated[task["id"]] = {**task, **own[task["id"]]}
+        else:
+            others.append(task)
+    benchmark: dict[str, Any] = {
         "name": repo.rpartition("/")[2],
         "description": "Test images perturbed against one classifier each (Foundation Model-oriented Robustness). The "
         "score of a task is FMR: accuracy on the perturbed images as a percentage of that on the originals.",
         "evaluation_framework": _FRAMEWORK,
         **existing,
-        "tasks": [*others, *(kept.get(name, task) for name, task in tasks.items())],
+        "tasks": [*others, *updated.values()],
     }
-    if described != existing:
-        write_atomically(path, to_yaml(described, width=110).encode())
+    if benchmark != existing:
+        write_atomically(path, to_yaml(benchmark, width=_WIDTH).encode())
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
+    """Return the content of an `eval.yaml`, {} if there is none. Raises BenchmarkError if it is invalid."""
     if not path.exists():
         return {}
     try:
         content = parse_yaml(read_plain(path).decode(), where)
     except (UserError, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{where}: can't be read, fix it by hand: {one_line(error)}") from None
-    tasks = content.get("tasks") or [] if isinstance(content, dict) else None
-    if not isinstance(tasks, list) or not all(
-        isinstance(task, dict) and isinstance(task.get("id"), str) for task in tasks
-    ):
+    if not _has_tasks(content):
         raise BenchmarkError(
             f"{where}: is not a benchmark file: it needs tasks, a list of mappings with an id; fix it by hand"
         )
     return dict(content)
+
+
+def _has_tasks(content: Any) -> bool:
+    """Return whether the content of a file is a mapping whose tasks, if any, are mappings with an id."""
+    if not isinstance(content, dict):
+        return False
+    tasks = content.get("tasks") or []
+    return isinstance(tasks, list) and all(isinstance(task, dict) and isinstance(task.get("id"), str) for task in tasks)

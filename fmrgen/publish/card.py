@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,70 +34,73 @@ from fmrgen.split.judgements import JudgeFile, judgements_config, judges_of_file
 from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
-from fmrgen.storage.provenance import Provenance, RecordedRecipe, read_all
+from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
 from fmrgen.storage.schema import Schema
 from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
 
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
-_DESCRIBED = "fmrgen split files"
-_TITLED = ": test images perturbed against "
+_DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs begin so
+_TITLED = ": test images perturbed against "  # fmrgen's own titles have it in them
 _NAMED = 4  # classifiers in a title
 _TAGS = ["fmrgen", "robustness", "perturbed"]
+_SIZE_CATEGORIES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]  # the Hub's
+_WIDTH = 110  # characters in a line of a recipe
 
 
 def write_card(root: Path, repo: str | None = None) -> None:
-    """Writes README.md from the provenance of every finished split in `root`, and what there was in it before; of a
-    repo with the shards of splits in the making too.
+    """Write README.md from the provenance of every finished split in `root`, and from the README.md that is there.
 
     Its `configs` are what `load_dataset(root, config, split=…)` goes by. Metadata and text that are not fmrgen's stay:
-    its own text lies between two marks, its own configs are known by their descriptions. `repo` is what the dataset is
-    called where the card is read; by default the folder's name.
+    its own text lies between two marks, and its own configs have descriptions that begin in its way.
+
+    Args:
+        root: the dataset folder, or the small files of a repo.
+        repo: the name of the dataset where the card is read, by default the folder's; in a repo, unfinished splits
+            with their shards so far are on the card too.
     """
-    splits: dict[str, list[_CardEntry]] = {}
-    for (config, split), provenance in read_all(root).items():
-        if provenance.is_finished or (repo is not None and provenance.files):
-            paths = SplitPaths(root, config, split)
-            summary = summary_of(provenance, SplitFolder.of(paths, provenance))
-            judges = judges_of_files(paths, provenance.files_digest)
-            said = explained_lines(paths, provenance.files_digest)
-            found = _CardEntry(config, split, provenance, summary, leaderboard(paths, provenance), judges, said)
-            splits.setdefault(config, []).append(found)
+    splits = _card_entries(root, with_unfinished=repo is not None)
     path = root / CARD
+    name = repo or root.resolve().name
     where = f"{repo}: README.md" if repo else str(path)
     card = _read_card(path, where)
-    text = _render(splits, repo or root.resolve().name)
-    data = _describe(card, splits, _unread(root, card, splits), where)
+    text = _render(splits, name)
+    data = _describe(card, splits, _unread_splits(root, card, splits), where)
     parts = [
         f"---\n{to_yaml(DatasetCardData(**data).to_dict())}---",
         card.before,
         f"{_BEGIN}\n{text}\n{_END}",
         card.after,
     ]
-    write_changed(path, "\n\n".join(part for part in parts if part).encode() + b"\n")
-    write_croissant(root, repo or root.resolve().name)
+    write_changed(path, "\n\n".join(filter(None, parts)).encode() + b"\n")
+    write_croissant(root, name)
 
 
 def renew_card(root: Path) -> None:
-    """Writes the card of a folder in which others may write it too: jobs of other splits, and evaluations."""
+    """Write the card of a folder under a lock, since jobs of other splits and evaluations write it too."""
     with held(card_lock(root)):
         write_card(root)
 
 
 def check_card(root: Path) -> None:
-    """Raises UserError where `root` has a README.md that `write_card` could not go on from."""
+    """Raise UserError if `root` has a README.md that `write_card` can't read."""
     _read_card(root / CARD, str(root / CARD))
 
 
 def data_named(path: Path, repo: str) -> list[str] | None:
-    """The files and patterns that the configs of the card at `path` name; None where it has no configs."""
+    """Return the files and patterns that the configs of the card at `path` name; None if it has no configs."""
     configs = _read_card(path, f"{repo}: README.md").configs
-    return [name for entry in configs.values() for name in names_of_data(entry.get("data_files"))] if configs else None
+    if not configs:
+        return None
+    names: list[str] = []
+    for entry in configs.values():
+        names += names_of_data(entry.get("data_files"))
+    return names
 
 
 def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
-    """The tag of a split on the Hub: it names the recipe and the very files, so what is cited by it never changes.
+    """Return the tag of a split on the Hub. It names the recipe and the very files, so what it cites never changes.
 
     Args:
         config: its config.
@@ -109,7 +113,7 @@ def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
 
 @dataclass(frozen=True)
 class _CardEntry:
-    """A finished split, as the template and the metadata take it."""
+    """A split as the template and the metadata need it."""
 
     config: str
     name: str
@@ -130,36 +134,44 @@ class _CardEntry:
 
     @property
     def results(self) -> str:
-        """The path in the repo of what was found on it."""
+        """The path of its results in the repo."""
         return self._paths.results.as_posix()
 
     @property
     def judgements(self) -> str:
-        """The path in the repo of what judges say of it."""
+        """The path of its judgements in the repo."""
         return self._paths.judgements.as_posix()
 
     @property
     def title(self) -> str:
-        """What it is, as a title."""
+        """A title for it."""
         return f"{self._paths.name}{_TITLED}{self.name}"
 
     @property
     def tag(self) -> str:
-        """That it is cited by on the Hub."""
+        """The tag by which it is cited on the Hub."""
         return citation_tag(self.config, self.name, self.provenance.fingerprint, self.provenance.files_digest)
 
     def bibtex(self, repo: str) -> str:
-        """The entry to cite this very split by."""
-        # Runs are as the maker of the split wrote them: only what looks like a year or a version is repeated.
-        runs = self.provenance.runs
-        started = [run.started[:4] for run in runs if re.match(r"\d{4}-", run.started)]
-        known = [run.versions.get("fmrgen", "") for run in runs if run.versions]
-        versions = [version for version in known if re.fullmatch(r"[\w.+-]{1,40}", version)]
+        """Return the BibTeX entry to cite this very split."""
+        # Anyone may have written the runs of a provenance: only what looks like a year or a version is repeated.
+        years, versions = [], []
+        for run in self.provenance.runs:
+            if re.match(r"\d{4}-", run.started):
+                years.append(run.started[:4])
+            version = run.versions.get("fmrgen", "") if run.versions else ""
+            if re.fullmatch(r"[\w.+-]{1,40}", version):
+                versions.append(version)
         owner, slash, _ = repo.partition("/")
+        is_on_hub = bool(slash)
         entry = {"title": self.title.replace("_", "\\_")}
-        entry |= {"author": owner, "publisher": "Hugging Face"} if slash else {}
-        entry |= {"year": max(started)} if started else {}
-        entry |= {"url": f"https://huggingface.co/datasets/{repo}"} if slash else {}
+        if is_on_hub:
+            entry["author"] = owner
+            entry["publisher"] = "Hugging Face"
+        if years:
+            entry["year"] = max(years)
+        if is_on_hub:
+            entry["url"] = f"https://huggingface.co/datasets/{repo}"
         made = f", made with fmrgen {versions[-1]}" if versions else ""
         entry["note"] = f"Revision {self.tag}{made}".replace("_", "\\_")
         lines = [f"  {key:<9} = {{{value}}}," for key, value in entry.items()]
@@ -167,9 +179,37 @@ class _CardEntry:
         return "\n".join([f"@misc{{{key},", *lines, "}"])
 
 
+def _card_entries(root: Path, with_unfinished: bool) -> dict[str, list[_CardEntry]]:
+    """Return the splits for the card of a folder, by their configs."""
+    splits: dict[str, list[_CardEntry]] = {}
+    for (config, split), provenance in read_all(root).items():
+        if not provenance.is_finished and not (with_unfinished and provenance.files):
+            continue
+        paths = SplitPaths(root, config, split)
+        entry = _CardEntry(
+            config,
+            split,
+            provenance,
+            summary_of(provenance, SplitFolder.of(paths, provenance)),
+            leaderboard(paths, provenance),
+            judges_of_files(paths, provenance.files_digest),
+            explained_lines(paths, provenance.files_digest),
+        )
+        splits.setdefault(config, []).append(entry)
+    return splits
+
+
 @dataclass(frozen=True)
 class _Card:
-    """A card as it was found: its metadata, what it says of each config, and its text around fmrgen's own."""
+    """An existing card.
+
+    Attributes:
+        data: its metadata, but for that of configs.
+        configs: the entries of `configs`, by the names of the configs.
+        infos: the entries of `dataset_info`, by the names of the configs.
+        before: the text before fmrgen's own.
+        after: the text after it.
+    """
 
     data: dict[str, Any]
     configs: dict[str, dict[str, Any]]
@@ -179,6 +219,7 @@ class _Card:
 
 
 def _read_card(path: Path, where: str) -> _Card:
+    """Return the card at `path`, an empty one if there is none. Raises UserError if it can't be read."""
     if not path.exists() and not path.is_symlink():
         return _Card({}, {}, {}, "", "")
     check_inside(path, path.parent)
@@ -202,144 +243,240 @@ def _read_card(path: Path, where: str) -> _Card:
 
 
 def _is_own(config: dict[str, Any]) -> bool:
+    """Return whether fmrgen wrote a config of a card."""
     return str(config.get("description", "")).startswith(_DESCRIBED)
 
 
 @dataclass(frozen=True)
-class _Unread:
-    """A split that the card named before, whose files are there, and whose provenance this version can't read."""
+class _UnreadSplit:
+    """A split that the card named before, whose files exist, and whose provenance this version can't read.
+
+    Attributes:
+        data_files: its entry in `data_files`.
+        size: its entry in `dataset_info`, if it has one.
+        provenance: the sha256 of the provenance, if there is one.
+    """
 
     data_files: dict[str, Any]
     size: dict[str, Any] | None
-    provenance: str | None  # sha256
+    provenance: str | None
 
 
-def _unread(root: Path, card: _Card, splits: dict[str, list[_CardEntry]]) -> dict[str, list[_Unread]]:
-    """What fmrgen's own entries of the card named, by config, and is not among the `splits` that could be read.
+def _unread_splits(root: Path, card: _Card, splits: dict[str, list[_CardEntry]]) -> dict[str, list[_UnreadSplit]]:
+    """Return the splits in fmrgen's own configs of the card that are not among the `splits` that could be read.
 
-    It stays in the card as long as its files are there: else `load_dataset` would not find it any more.
+    They stay in the card as long as their files exist: else `load_dataset` would not find them any more.
     """
-    found: dict[str, list[_Unread]] = {}
+    unread: dict[str, list[_UnreadSplit]] = {}
     for config, entry in card.configs.items():
         read = {split.name for split in splits.get(config, [])}
-        sizes = card.infos.get(config, {}).get("splits")
-        files = entry.get("data_files")
-        for entry_file in files if _is_own(entry) and isinstance(files, list) else []:
-            split = entry_file.get("split") if isinstance(entry_file, dict) else None
-            if not isinstance(split, str) or not re.fullmatch(SPLIT_NAME, split) or split in read:
+        for data_files in _own_data_files(entry):
+            split = data_files["split"]
+            if split in read:
                 continue
             paths = SplitPaths(root, config, split)
-            path = paths.provenance
-            if path.is_file() or paths.found_shards():
-                size = [size for size in sizes if isinstance(size, dict) and size.get("name") == split] if sizes else []
-                digest = sha256_of(path) if path.is_file() else None
-                found.setdefault(config, []).append(_Unread(entry_file, size[0] if size else None, digest))
-    return found
+            has_provenance = paths.provenance.is_file()
+            if has_provenance or paths.found_shards():
+                size = _size_of(split, card.infos.get(config, {}))
+                digest = sha256_of(paths.provenance) if has_provenance else None
+                unread.setdefault(config, []).append(_UnreadSplit(data_files, size, digest))
+    return unread
+
+
+def _own_data_files(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the data files of fmrgen's own config of a card; [] for a config of others."""
+    entries = config.get("data_files")
+    if not _is_own(config) or not isinstance(entries, list):
+        return []
+    own = []
+    for entry in entries:
+        split = entry.get("split") if isinstance(entry, dict) else None
+        if isinstance(split, str) and re.fullmatch(SPLIT_NAME, split):
+            own.append(entry)
+    return own
+
+
+def _size_of(split: str, info: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the size of a split in the `dataset_info` of its config; None if it is not there."""
+    for size in info.get("splits") or []:
+        if isinstance(size, dict) and size.get("name") == split:
+            return size
+    return None
 
 
 def _is_own_title(name: Any) -> bool:
+    """Return whether a title is missing, or was written by fmrgen."""
     return not name or _TITLED in str(name)
 
 
-def _config(config: str, entries: list[_CardEntry], unread: list[_Unread], earlier: dict[str, Any]) -> dict[str, Any]:
-    digests: list[Any] = [split.provenance.files for split in entries] + [split.provenance for split in unread]
+def _config(
+    config: str, entries: list[_CardEntry], unread: list[_UnreadSplit], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the entry of a config in the card's `configs`; what others added to the `earlier` one stays."""
+    digests: list[Any] = []
+    data_files: list[dict[str, Any]] = []
+    for entry in entries:
+        digests.append(entry.provenance.files)
+        data_files.append({"split": entry.name, "path": SplitPaths(Path(), config, entry.name).shard_pattern})
+    for split in unread:
+        digests.append(split.provenance)
+        data_files.append(split.data_files)
     return {
         **earlier,
         "config_name": config,
         # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
         # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
         "description": f"{_DESCRIBED} {fingerprint(digests)}",
-        "data_files": [{"split": s.name, "path": SplitPaths(Path(), config, s.name).shard_pattern} for s in entries]
-        + [split.data_files for split in unread],
+        "data_files": data_files,
     }
 
 
 def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any] | None:
-    """The config of what judges say of the splits of a config; None where there is nothing."""
-    judged = [split for split in entries if split.judges]
-    if not judged:
+    """Return the config of the judgements of a config's splits; None if there are none."""
+    files, digests = [], []
+    for entry in entries:
+        if entry.judges:
+            files.append({"split": entry.name, "path": f"{entry.judgements}/*.parquet"})
+            digests += [judge.sha256 for judge in entry.judges]
+    if not files:
         return None
-    files = [{"split": split.name, "path": f"{split.judgements}/*.parquet"} for split in judged]
-    digest = fingerprint([judge.sha256 for split in judged for judge in split.judges])
-    return {"config_name": judgements_config(config), "description": f"{_DESCRIBED} {digest}", "data_files": files}
+    description = f"{_DESCRIBED} {fingerprint(digests)}"
+    return {"config_name": judgements_config(config), "description": description, "data_files": files}
 
 
-def _info(config: str, entries: list[_CardEntry], unread: list[_Unread]) -> dict[str, Any]:
-    """The columns and sizes of a config, as `datasets` reads them."""
-    sizes = {s.name: SplitInfo(s.name, s.provenance.num_bytes, s.summary.rows) for s in entries}
+def _info(config: str, entries: list[_CardEntry], unread: list[_UnreadSplit]) -> dict[str, Any]:
+    """Return the columns and sizes of a config, as `datasets` reads them."""
+    sizes = {}
+    download_size = 0
+    for entry in entries:
+        sizes[entry.name] = SplitInfo(entry.name, entry.provenance.num_bytes, entry.summary.rows)
+        download_size += entry.provenance.download_size
     for split in unread:
         if split.size is not None:
-            known = {name: split.size.get(name, 0) for name in ("num_bytes", "num_examples")}
-            sizes[split.size["name"]] = SplitInfo(split.size["name"], **known)
-    described = DatasetInfo(
+            name = split.size["name"]
+            sizes[name] = SplitInfo(name, split.size.get("num_bytes", 0), split.size.get("num_examples", 0))
+    info = DatasetInfo(
         features=entries[0].provenance.row_schema.features,
         config_name=config,
         splits=SplitDict(sizes),
-        download_size=sum(s.provenance.download_size for s in entries),
+        download_size=download_size,
         dataset_size=sum(size.num_bytes for size in sizes.values()),
     )
     data = DatasetCardData()
-    DatasetInfosDict({config: described}).to_dataset_card_data(data)
+    DatasetInfosDict({config: info}).to_dataset_card_data(data)
     return data.to_dict()["dataset_info"]
 
 
 def _describe(
-    card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_Unread]], where: str
+    card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_UnreadSplit]], where: str
 ) -> dict[str, Any]:
-    """The card's metadata with all that the Hub understands of the splits; what others said of other things stays."""
+    """Return the card's metadata, with all of the splits that the Hub understands; others' metadata stays.
+
+    Args:
+        card: the existing card.
+        splits: by their configs.
+        unread: splits that could not be read, by their configs.
+        where: what errors start with.
+    """
     data = dict(card.data)
-    every = [split for entries in splits.values() for split in entries]
-    sources = [split.provenance.recipe.source for split in every]
-    hub_ids = [
-        s.get("path") for s in sources if s.kind == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", str(s.get("path")))
-    ]
-    for name, values in {
+    entries = _all_entries(splits)
+    sources = [entry.provenance.recipe.source for entry in entries]
+    own_values = {
         "license": [source.get("license") or "unknown" for source in sources],
         "task_categories": ["image-classification"],
-        "source_datasets": hub_ids,
+        "source_datasets": _hub_ids(sources),
         "tags": _TAGS,
-    }.items():
-        before = data.get(name) or []
-        before = [before] if isinstance(before, str) else before
-        if not isinstance(before, list) or not all(isinstance(value, str) for value in before):
-            raise UserError(f"{where}: its {name} is neither a string nor a list of strings; fix it by hand")
-        known = dict.fromkeys([*before, *values])
-        if len(known) > 1:
-            known.pop("unknown", None)
-        if known:
-            data[name] = list(known) if name != "license" or len(known) > 1 else next(iter(known))
-    data["pretty_name"] = _title(splits) if _is_own_title(data.get("pretty_name")) else data["pretty_name"]
-    data["size_categories"] = [_size_category(sum(split.summary.rows for split in every))]
-    kept = (name for name, entry in card.configs.items() if not _is_own(entry) or name in unread)
-    others = {name for name in kept if name not in splits}
-    data["configs"] = [{**entry, "config_name": name} for name, entry in card.configs.items() if name in others]
-    data["configs"] += [
-        _config(name, entries, unread.get(name, []), card.configs.get(name, {})) for name, entries in splits.items()
-    ]
-    data["configs"] += [entry for name, entries in splits.items() if (entry := _judgements_config(name, entries))]
-    data["dataset_info"] = [{**entry, "config_name": name} for name, entry in card.infos.items() if name in others]
-    data["dataset_info"] += [_info(name, entries, unread.get(name, [])) for name, entries in splits.items()]
+    }
+    for key, values in own_values.items():
+        merged = _merge_values(data.get(key), values, f"{where}: its {key}")
+        if key == "license" and len(merged) == 1:
+            data[key] = merged[0]
+        elif merged:
+            data[key] = merged
+    if _is_own_title(data.get("pretty_name")):
+        data["pretty_name"] = _title(splits)
+    data["size_categories"] = [_size_category(sum(entry.summary.rows for entry in entries))]
+    others = _other_configs(card, splits, unread)
+    data["configs"] = _configs(card, splits, unread, others)
+    data["dataset_info"] = [{**info, "config_name": name} for name, info in card.infos.items() if name in others]
+    for name, own in splits.items():
+        data["dataset_info"].append(_info(name, own, unread.get(name, [])))
     return data
 
 
+def _other_configs(card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_UnreadSplit]]) -> set[str]:
+    """Return the configs that stay as they are: those of others, and own ones of which no split could be read."""
+    others = set()
+    for name, config in card.configs.items():
+        if name not in splits and (not _is_own(config) or name in unread):
+            others.add(name)
+    return others
+
+
+def _hub_ids(sources: list[RecordedComponent]) -> list[str]:
+    """Return the Hub's datasets among the sources."""
+    ids = []
+    for source in sources:
+        path = source.get("path")
+        if source.kind == "datasets" and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+            ids.append(path)
+    return ids
+
+
+def _merge_values(before: Any, values: list[str], where: str) -> list[str]:
+    """Return the values of a key of the metadata and fmrgen's own, each once; "unknown" only if it is alone.
+
+    Raises UserError, starting with `where`, if the value `before` is not a string or a list of strings.
+    """
+    before = before or []
+    if isinstance(before, str):
+        before = [before]
+    if not isinstance(before, list) or not all(isinstance(value, str) for value in before):
+        raise UserError(f"{where} is neither a string nor a list of strings; fix it by hand")
+    merged = list(dict.fromkeys([*before, *values]))
+    if len(merged) > 1 and "unknown" in merged:
+        merged.remove("unknown")
+    return merged
+
+
+def _configs(
+    card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_UnreadSplit]], others: set[str]
+) -> list[dict[str, Any]]:
+    """Return the card's `configs`: those that stay, those of the splits, and those of the judgements."""
+    configs, judgements = [], []
+    for name, config in card.configs.items():
+        if name in others:
+            configs.append({**config, "config_name": name})
+    for name, entries in splits.items():
+        configs.append(_config(name, entries, unread.get(name, []), card.configs.get(name, {})))
+        judged = _judgements_config(name, entries)
+        if judged is not None:
+            judgements.append(judged)
+    return configs + judgements
+
+
 def _size_category(rows: int) -> str:
-    """The Hub's name for a number of rows."""
-    names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]
-    return names[max(0, min(len(names) - 1, int(math.log10(max(rows, 1))) - 2))]
+    """Return the Hub's name for a number of rows."""
+    digits = int(math.log10(max(rows, 1))) + 1
+    return _SIZE_CATEGORIES[max(0, min(len(_SIZE_CATEGORIES) - 1, digits - 3))]
+
+
+def _all_entries(splits: dict[str, list[_CardEntry]]) -> list[_CardEntry]:
+    return list(chain.from_iterable(splits.values()))
 
 
 def _title(splits: dict[str, list[_CardEntry]]) -> str:
-    """What the splits are, in one line."""
-    every = [split for entries in splits.values() for split in entries]
-    if len(every) == 1:
-        return every[0].title
-    names = list(dict.fromkeys(split.name for split in every))
+    """Return a title for the splits."""
+    entries = _all_entries(splits)
+    if len(entries) == 1:
+        return entries[0].title
+    names = list(dict.fromkeys(entry.name for entry in entries))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(splits)}{_TITLED}{', '.join(names[:_NAMED])}{more}"
 
 
 def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
-    """fmrgen's own text of a card. What splits say of themselves is shown, never read as a template or as markup."""
+    """Return fmrgen's own text of a card. What splits say of themselves is shown, never read as template or markup."""
     template = Template(
         (package_data("dataset_cards") / "perturbed_split.md").read_text(encoding="utf-8"),
         undefined=StrictUndefined,
@@ -359,31 +496,38 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         "recipe_yaml": _yaml,
         "judgements_config": judgements_config,
     }
-    every = [split.provenance.row_schema for entries in splits.values() for split in entries]
+    schemas = [entry.provenance.row_schema for entry in _all_entries(splits)] or [Schema(())]
+    columns = {}
+    for schema in schemas:
+        for column in schema.columns:
+            columns[column.name] = column
     title = _title(splits)
-    columns = {column.name: column for schema in every or [Schema(())] for column in schema.columns}
     with command_line():  # a card shows the recipe, whoever wrote it
         return template.render(title=title, splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
 
 
 def _code_of(recipe: RecordedRecipe) -> str:
-    """All code of others that a recipe runs; nothing where it runs none."""
+    """Return all code of others that a recipe runs; "" if it runs none."""
     tree = {name: getattr(recipe, name).tree for name in ComponentConfigs.model_fields}
     try:
         return ", ".join(untrusted_code(ComponentConfigs, tree, "recipe"))
-    except UserError as error:  # of another version, or of nobody's
+    except UserError as error:  # a kind of another version, or none at all
         return f"of a kind that this version of fmrgen does not know ({error})"
 
 
 def _digest(sha256: str | None) -> str:
-    return f"sha256 `{re.sub('[^0-9a-f]', '?', sha256[:16])}…`" if sha256 else "none"
+    if not sha256:
+        return "none"
+    start = re.sub("[^0-9a-f]", "?", sha256[:16])  # anyone may have written it
+    return f"sha256 `{start}…`"
 
 
 def _yaml(recipe: RecordedRecipe) -> str:
-    return to_yaml(recipe.tree, width=110).strip()
+    return to_yaml(recipe.tree, width=_WIDTH).strip()
 
 
 def _fenced(text: str) -> str:
-    """A code block that nothing in the text can end."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    """Return a code block that nothing in the text can end."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}yaml\n{text}\n{fence}"

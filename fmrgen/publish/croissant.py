@@ -1,4 +1,4 @@
-"""Croissant metadata with RAI fields beside the card: what the splits are, file by file, for machines."""
+"""Croissant metadata with RAI fields, beside the card: the splits described for machines, file by file."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from fmrgen.storage.provenance import Provenance, read_all
 
 _VERSION = "http://mlcommons.org/croissant/1.1"
 _RAI = "http://mlcommons.org/croissant/RAI/1.0"
-# The context that Croissant asks for, word by word: its own terms, the three whose values are typed, and two others'.
+# The context that Croissant prescribes: its own terms, the three whose values are typed, and those of two others.
 _TERMS = (
     "column data dataType equivalentProperty examples extract field fileObject fileProperty fileSet format includes "
     "isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate "
@@ -34,22 +34,23 @@ _CONTEXT: dict[str, Any] = {
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
 }
+_DATE_LENGTH = len("2026-11-28")  # characters of a time
+_NAMED = 20  # classes in the description of a label
 _LICENSES = "https://huggingface.co/docs/hub/repositories-licenses"
 _TYPES = {"int": "sc:Integer", "uint": "sc:Integer", "float": "sc:Float", "bool": "sc:Boolean", "string": "sc:Text"}
 
 
 def write_croissant(root: Path, repo: str) -> None:
-    """Writes `croissant.json` from the provenance of every finished split in `root`; where there is none, nothing.
+    """Write `croissant.json` from the provenance of every finished split in `root`, if there is any.
 
     Args:
         root: the dataset folder, or the small files of a repo.
-        repo: what the dataset is called, `OWNER/NAME` or a folder's name.
+        repo: the dataset's name, `OWNER/NAME` or that of a folder.
     """
-    splits = {
-        SplitPaths(Path(), *name): provenance
-        for name, provenance in sorted(read_all(root).items())
-        if provenance.is_finished
-    }
+    splits = {}
+    for (config, split), provenance in sorted(read_all(root).items()):
+        if provenance.is_finished:
+            splits[SplitPaths(Path(), config, split)] = provenance
     if not splits:
         return
     text = json.dumps(_dataset(splits, repo), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -57,28 +58,63 @@ def write_croissant(root: Path, repo: str) -> None:
 
 
 def differences(root: Path, paths: SplitPaths, provenance: Provenance) -> list[str]:
-    """Where `croissant.json` in a folder says of a split's files what its provenance does not, a line each."""
+    """Return a line for each file of a split whose digest in `croissant.json` is not that in the provenance.
+
+    Args:
+        root: the dataset folder.
+        paths: of the split.
+        provenance: of the split.
+    """
     path = root / CROISSANT
     if not path.is_file():
         return []
+    digests = {}
     try:
         content = read_json(path)
-        found = content.get("distribution") if isinstance(content, dict) else None
-        digests = {one["@id"]: one.get("sha256") for one in found or [] if one.get("@type") == "cr:FileObject"}
+        distribution = content.get("distribution") if isinstance(content, dict) else None
+        for entry in distribution or []:
+            if entry.get("@type") == "cr:FileObject":
+                digests[entry["@id"]] = entry.get("sha256")
     except (UserError, AttributeError, KeyError, TypeError):
         return [f"{path}: can't be read; run the same generate command again"]
-    return [
-        f"{path}: its sha256 of {file} differs from that in the provenance of {paths.name}"
-        for file, digest in provenance.files.items()
-        if digests.get(file) != digest
-    ]
+    lines = []
+    for file, digest in provenance.files.items():
+        if digests.get(file) != digest:
+            lines.append(f"{path}: its sha256 of {file} differs from that in the provenance of {paths.name}")
+    return lines
 
 
 def _dataset(splits: Mapping[SplitPaths, Provenance], repo: str) -> dict[str, Any]:
+    """Return the content of `croissant.json`."""
     address = f"https://huggingface.co/datasets/{repo}" if "/" in repo else repo
     licences = sorted({str(provenance.recipe.source.get("license") or "unknown") for provenance in splits.values()})
-    ended = [run.finished for provenance in splits.values() for run in provenance.runs if run.finished]
-    whole = {
+    dataset: dict[str, Any] = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": [_VERSION, _RAI],
+        "name": repo,
+        "description": "Test images perturbed against one image classifier each, for as long as a foundation model "
+        "still sees the right class (Foundation Model-oriented Robustness), with everything that was measured.",
+        "license": [f"{_LICENSES}#{licence}" for licence in licences],
+        "url": address,
+        "version": "1.0.0",
+        "citeAs": "Zhang et al., Foundation Model-oriented Robustness: Robust Image Model Evaluation with Pretrained "
+        "Models, 2024, https://arxiv.org/abs/2308.10632",
+    }
+    finished = []
+    for provenance in splits.values():
+        finished += [run.finished for run in provenance.runs if run.finished]
+    if finished:
+        dataset["datePublished"] = max(finished)[:_DATE_LENGTH]
+    dataset.update(_responsible(splits))
+    dataset["distribution"] = _distribution(splits, address)
+    dataset["recordSet"] = [_record_set(paths, provenance) for paths, provenance in splits.items()]
+    return dataset
+
+
+def _distribution(splits: Mapping[SplitPaths, Provenance], address: str) -> list[dict[str, Any]]:
+    """Return the repo at `address`, each file of each split, and the files of each split as a set."""
+    repo = {
         "@type": "cr:FileObject",
         "@id": "repo",
         "name": "repo",
@@ -87,7 +123,7 @@ def _dataset(splits: Mapping[SplitPaths, Provenance], repo: str) -> dict[str, An
         "encodingFormat": "git+https",
         "sha256": "https://github.com/mlcommons/croissant/issues/80",
     }
-    distribution: list[dict[str, Any]] = [whole]
+    distribution: list[dict[str, Any]] = [repo]
     for paths, provenance in splits.items():
         for file, digest in provenance.files.items():
             distribution.append(
@@ -111,48 +147,28 @@ def _dataset(splits: Mapping[SplitPaths, Provenance], repo: str) -> dict[str, An
                 "includes": paths.shard_pattern,
             }
         )
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": [_VERSION, _RAI],
-        "name": repo,
-        "description": "Test images perturbed against one image classifier each, for as long as a foundation model "
-        "still sees the right class (Foundation Model-oriented Robustness), with everything that was measured.",
-        "license": [f"{_LICENSES}#{licence}" for licence in licences],
-        "url": address,
-        "version": "1.0.0",
-        "citeAs": "Zhang et al., Foundation Model-oriented Robustness: Robust Image Model Evaluation with Pretrained "
-        "Models, 2024, https://arxiv.org/abs/2308.10632",
-        **({"datePublished": max(ended)[:10]} if ended else {}),
-        **_responsible(splits),
-        "distribution": distribution,
-        "recordSet": [_record_set(paths, provenance) for paths, provenance in splits.items()],
-    }
+    return distribution
 
 
 def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
-    """The RAI fields, from what the provenance says and no more."""
-    made = {paths.name: made_with(provenance) for paths, provenance in splits.items()}
-    weights = {
-        f"{paths.name} {name}": digest
-        for paths, provenance in splits.items()
-        for name, digest in provenance.weights_sha256
-        if digest
-    }
-
-    def each(key: str) -> list[str]:
-        return [f"{name}: {parts[key]}" for name, parts in made.items()]
-
+    """Return the RAI fields, which say no more than the provenance."""
+    collection = ["Existing test images, perturbed by a generator."]
+    manipulation, oracles, weights = [], [], []
+    for paths, provenance in splits.items():
+        parts = made_with(provenance)
+        collection.append(f"{paths.name}: {parts['source']}")
+        manipulation.append(
+            f"{paths.name}: latents of {parts['generator']} up the gradient of {parts['classifier']}; "
+            f"{parts['perturbation']}"
+        )
+        oracles.append(f"{paths.name}: {parts['oracle']}")
+        for component, digest in provenance.weights_sha256:
+            if digest:
+                weights.append(f"{paths.name} {component} sha256 {digest}")
     return {
-        "rai:dataCollection": "\n".join(["Existing test images, perturbed by a generator.", *each("source")]),
-        "rai:dataManipulationProtocol": [
-            f"{name}: latents of {parts['generator']} up the gradient of {parts['classifier']}; {parts['perturbation']}"
-            for name, parts in made.items()
-        ],
-        "rai:machineAnnotationTools": [
-            *each("oracle"),
-            *(f"{name} sha256 {digest}" for name, digest in weights.items()),
-        ],
+        "rai:dataCollection": "\n".join(collection),
+        "rai:dataManipulationProtocol": manipulation,
+        "rai:machineAnnotationTools": oracles + weights,
         "rai:dataLimitations": [
             "The oracle decides whether an image still shows its class, and may be wrong; rows rejected at once keep "
             "their original and are not valid.",
@@ -168,6 +184,7 @@ def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
 
 
 def _record_set(paths: SplitPaths, provenance: Provenance) -> dict[str, Any]:
+    """Return the columns of a split, without those that have no type in Croissant."""
     name = f"{paths.config}-{paths.split}"
     fields = []
     for column, feature in provenance.row_schema.features.items():
@@ -190,15 +207,16 @@ def _record_set(paths: SplitPaths, provenance: Provenance) -> dict[str, Any]:
 
 
 def _type_of(feature: Features) -> dict[str, Any] | None:
-    """The type of a column as Croissant has it; None of one for which it has none."""
+    """Return the type of a column in Croissant; None if it has none."""
     if isinstance(feature, Image):
         return {"dataType": "sc:ImageObject"}
     if isinstance(feature, ClassLabel):
-        return {"dataType": "sc:Integer", "description": "One of " + ", ".join(map(str, feature.names[:20]))}
+        return {"dataType": "sc:Integer", "description": "One of " + ", ".join(map(str, feature.names[:_NAMED]))}
     if isinstance(feature, List):
         inner = _type_of(feature.feature)
         return None if inner is None else {**inner, "repeated": True}
     if isinstance(feature, Value):
-        kind = next((name for start, name in _TYPES.items() if feature.dtype.startswith(start)), None)
-        return None if kind is None else {"dataType": kind}
+        for start, data_type in _TYPES.items():
+            if feature.dtype.startswith(start):
+                return {"dataType": data_type}
     return None

@@ -1,4 +1,4 @@
-"""The leaderboard of a split: what was found on it, and lies beside it."""
+"""The leaderboard of a split, from the results beside it."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,17 +22,21 @@ _ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 
 @dataclass(frozen=True)
 class Entry:
-    """What the leaderboard shows of a file under results/.
+    """A row of the leaderboard, from a file under results/.
 
-    `files` is the digest of the split's files. `at_chance` says that the classifier is hardly better than chance on the
-    originals: it has no rank.
+    Attributes:
+        files: the digest of the split's files.
+        classifier: its name, with at least one visible character.
+        conditioned: whether the split was made against it.
+        figures: of the compared metrics.
+        at_chance: whether it is hardly better than chance on the originals, so that it has no rank.
     """
 
     schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
     files: str
-    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # something that can be seen
+    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]
     conditioned: bool
-    figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
+    figures: Mapping[str, Estimate | None] = field(default_factory=dict)
     at_chance: bool = False
 
 
@@ -40,28 +44,32 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
 def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
-    """The results that were found on the split as it is now, by falling FMR, those at chance last.
+    """Return the results on the split as it is now, by falling FMR, those at chance last.
 
-    Those on earlier files are passed over, and files that are no results: anyone may have put them there.
+    Results on earlier files are left out, and files that are not results: anyone may have put them there.
     """
     entries = []
     for path in sorted(paths.results.glob("*.json")):
         with suppress(UserError, ValidationError):
             check_inside(path, paths.root)
-            entry = _ENTRY.validate_python(content := read_json(path))
-            if entry.files == provenance.files_digest:
-                figures = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
-                # Results of earlier versions do not say it.
-                weak = entry.at_chance or has_accuracy_of_chance(Summary(0, 0, **figures), len(provenance.labels))
-                entries.append(replace(entry, figures=figures, at_chance=weak))
+            content = read_json(path)
+            entry = _ENTRY.validate_python(content)
+            if entry.files != provenance.files_digest:
+                continue
+            figures = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
+            # Results of earlier versions do not have `at_chance`.
+            at_chance = entry.at_chance or has_accuracy_of_chance(Summary(0, 0, **figures), len(provenance.labels))
+            entries.append(replace(entry, figures=figures, at_chance=at_chance))
     return ranked(entries)
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries by falling FMR, those at chance last."""
+    """Return entries by falling FMR, those at chance last."""
     return sorted(entries, key=lambda entry: sort_key(entry.figures["fmr"], entry.at_chance))
 
 
 def sort_key(fmr: Estimate | None, at_chance: bool) -> tuple[bool, float]:
-    """What results are sorted by: those at chance behind the others, those without FMR last among either."""
-    return at_chance, 1 if fmr is None else -fmr.value
+    """Return the key by which results are sorted: those at chance last, in either group those without FMR last."""
+    if fmr is None:
+        return at_chance, 1  # FMR is not negative, so all other keys are 0 at most
+    return at_chance, -fmr.value

@@ -1,4 +1,4 @@
-"""Results in the Hub's own format, which model pages and the boards of benchmarks show: `.eval_results/*.yaml`."""
+"""Results in the Hub's own format, `.eval_results/*.yaml`, which model pages and the boards of benchmarks show."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
 
 
 def write_eval_results(evaluation: Evaluation, recorded: Sequence[Recorded], folder: Path) -> list[Path]:
-    """Writes `NAME/.eval_results/*.yaml` into `folder` for each classifier: a file for each split on the Hub.
+    """Write `NAME/.eval_results/*.yaml` into `folder` for each classifier: a file for each split on the Hub.
 
     Args:
         evaluation: the figures.
@@ -29,16 +29,16 @@ def write_eval_results(evaluation: Evaluation, recorded: Sequence[Recorded], fol
         folder: to write into.
 
     Returns:
-        The files. Splits that are not on the Hub have no board and no entry, nor has a classifier without FMR.
+        The files. A split that is not on the Hub has no board and no entry, and a classifier without FMR has none.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     written = []
-    for split, row, where in zip(evaluation.splits, evaluation.matrix, recorded, strict=True):
+    for split, row, outcome in zip(evaluation.splits, evaluation.matrix, recorded, strict=True):
         if split.revision is None or split.files is None:
             continue
         for classifier, result in zip(evaluation.classifiers, row, strict=True):
             if result.total.fmr is not None:
-                entry = _entry(split, classifier, result, where.commit, now)
+                entry = _entry(split, classifier, result, outcome.commit, now)
                 path = results_of(folder, classifier) / entry_file(split)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, _text(entry))
@@ -47,34 +47,40 @@ def write_eval_results(evaluation: Evaluation, recorded: Sequence[Recorded], fol
 
 
 def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, folder: Path) -> dict[str, bytes]:
-    """The entries of a classifier, as `write_eval_results` put them into `folder`, by the names of their files.
+    """Return the entries of a classifier, as `write_eval_results` put them into `folder`, by the names of their files.
 
-    Raises UserError for a file that it does not make of this evaluation: what is sent to the Hub is nothing else.
+    Args:
+        evaluation: the figures.
+        classifier: one of its classifiers.
+        folder: to read from.
+
+    Raises:
+        UserError: a file is not what this evaluation gives, so it must not be sent to the Hub.
     """
-    own = {
-        entry_file(split): (split, classifier, evaluation.result(split.name, classifier.name))
-        for split in evaluation.splits
-    }
-    found = {}
+    splits = {entry_file(split): split for split in evaluation.splits}
+    entries = {}
     for path in sorted(results_of(folder, classifier).glob("*.yaml")):
         check_inside(path, folder)
         tree = parse_yaml(read_plain(path).decode(errors="replace"), str(path))
-        entry = _entry_again(tree, *own[path.name]) if path.name in own else None
+        split = splits.get(path.name)
+        entry = None
+        if split is not None:
+            entry = _entry_again(tree, split, classifier, evaluation.result(split.name, classifier.name))
         if entry is None:
             raise UserError(
                 f"{path}: is not what this evaluation gives; delete it, or run fmrgen evaluate --eval-results again"
             )
-        found[path.name] = _text(entry)
-    return found
+        entries[path.name] = _text(entry)
+    return entries
 
 
 def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
-    """Where the entries of a classifier lie, as they are to lie in the repo of its model."""
+    """Return the folder of a classifier's entries, which is laid out like the repo of its model."""
     return folder / file_name(classifier) / FOLDER
 
 
 def entry_file(split: EvaluatedSplit) -> str:
-    """A file per board: nothing that others wrote of other boards has to be kept in it."""
+    """Return the name of a split's file. Each board has its own, so that it needs to keep nothing of other boards."""
     return f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}.yaml"
 
 
@@ -83,15 +89,18 @@ def _entry(
 ) -> EvalResultEntry:
     fmr = result.total.fmr
     assert fmr is not None
-    found = f"{constants.ENDPOINT}/datasets/{split.repo}/blob/{commit}/{result_path(split, classifier)}"
+    address = source = None
+    if commit:
+        address = f"{constants.ENDPOINT}/datasets/{split.repo}/blob/{commit}/{result_path(split, classifier)}"
+        source = "fmrgen"
     return EvalResultEntry(
         dataset_id=str(split.repo),
         task_id=task_id(str(split.config), str(split.split)),
         value=round(fmr.value, 2),
         dataset_revision=split.revision,
         date=now,
-        source_url=found if commit else None,
-        source_name="fmrgen" if commit else None,
+        source_url=address,
+        source_name=source,
         notes=_notes(split, result),
     )
 
@@ -99,14 +108,22 @@ def _entry(
 def _entry_again(
     tree: Any, split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result
 ) -> EvalResultEntry | None:
-    """The entry of a result, of the time and the commit that a file says; None where the file says anything else."""
+    """Return the entry of a result, with the time and the commit of a file; None if the file differs in anything else.
+
+    Args:
+        tree: the content of the file.
+        split: of the result.
+        classifier: of the result.
+        result: of this evaluation.
+    """
     url: str | None = None
     commit: str | None = None
     match tree:
-        case [{"date": str(now), "source": {"url": str(place)}}]:
-            if (found := re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", place)) is None:
+        case [{"date": str(now), "source": {"url": str(address)}}]:
+            match_address = re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", address)
+            if match_address is None:
                 return None
-            url, commit = place, found[1]
+            url, commit = address, match_address[1]
         case [{"date": str(now)}]:
             pass
         case _:
@@ -114,10 +131,15 @@ def _entry_again(
     if result.total.fmr is None or not re.fullmatch(_WHEN, now):
         return None
     entry = _entry(split, classifier, result, commit, now)
-    # The Hub's address may have been another, of a mirror.
-    same_place = url is None or str(entry.source_url).partition("/datasets/")[2] == url.partition("/datasets/")[2]
-    as_there = eval_result_entries_to_yaml([replace(entry, source_url=url)])
-    return entry if same_place and tree == as_there else None
+    if url is not None and _path_on_hub(str(entry.source_url)) != _path_on_hub(url):
+        return None
+    expected = eval_result_entries_to_yaml([replace(entry, source_url=url)])
+    return entry if tree == expected else None
+
+
+def _path_on_hub(url: str) -> str:
+    """Return a dataset's file on the Hub, without the address of the Hub, which may be that of a mirror."""
+    return url.partition("/datasets/")[2]
 
 
 def _text(entry: EvalResultEntry) -> bytes:
@@ -125,14 +147,17 @@ def _text(entry: EvalResultEntry) -> bytes:
 
 
 def _notes(split: EvaluatedSplit, result: Result) -> str:
-    """What makes the one number of an entry one that can be understood: its kind, interval and the very split."""
+    """Return what explains the one number of an entry: its kind, its interval and the very split."""
     total = result.total
-    notes = [f"FMR {total.fmr} %"]
-    notes += [
-        f"{name} {figure}" for name, figure in (("SA", total.standard_accuracy), ("PA", total.perturbed_accuracy))
+    notes = [
+        f"FMR {total.fmr} %",
+        f"SA {total.standard_accuracy}",
+        f"PA {total.perturbed_accuracy}",
+        f"{total.rows} images",
+        "made against this model" if result.conditioned else "made against another model",
     ]
-    notes.append(f"{total.rows} images")
-    notes.append("made against this model" if result.conditioned else "made against another model")
-    notes += [f"valid by {split.valid_by}"] if split.valid_by else []
+    if split.valid_by:
+        notes.append(f"valid by {split.valid_by}")
     tag = citation_tag(str(split.config), str(split.split), str(split.fingerprint), str(split.files))
-    return "; ".join([*notes, f"split {tag}"])
+    notes.append(f"split {tag}")
+    return "; ".join(notes)

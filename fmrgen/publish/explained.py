@@ -1,4 +1,4 @@
-"""What is proven of a split's own classifier, on the card of the split."""
+"""Where a split's own classifier provably fails, on the card of the split."""
 
 import logging
 from pathlib import Path
@@ -15,15 +15,15 @@ _log = logging.getLogger(__name__)
 
 
 def record_explanation(split: str, files: str, lines: list[str]) -> str:
-    """Puts lines on a split's card, in its folder or on the Hub; returns where.
+    """Put lines on a split's card, in its folder or on the Hub, and return where.
 
     Args:
-        split: a reference to one of fmrgen's.
+        split: a reference to a split of fmrgen.
         files: the digest of the files that the lines are about.
-        lines: what is proven.
+        lines: the sentences.
 
     Raises:
-        UserError: the split was remade since, or can't be written to.
+        UserError: the split was remade meanwhile, or can't be written to.
     """
     opened, _ = open_own_split(split)
 

@@ -1,4 +1,4 @@
-"""Judgements that travel: a judge's table and the small file about it, in the repo of their split."""
+"""Judgements on the Hub: a judge's table and the small file about it, in the repo of their split."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,30 +20,47 @@ def commit_judgements(
     content: bytes,
     on_wait: Callable[[str], None],
 ) -> str:
-    """Commits a judge's table to the repo of its split; returns the commit's address, or the commit.
+    """Commit a judge's table to the repo of its split, and return the commit's address, or else the commit.
 
-    Raises UserError where the repo holds another split by now, or another judge of that name.
+    Args:
+        repo: of the split.
+        split: that was judged.
+        about: the small file about the table.
+        content: the bytes of the table.
+        on_wait: called with a line when the Hub makes one wait.
+
+    Raises:
+        UserError: the repo has another split by now, or another judge of that name.
     """
 
     def change(folder: Path, state: RepoState) -> Change:
-        there = split.paths.at(folder)
-        if read_provenance(there).files_digest != split.provenance.files_digest:
-            raise UserError(f"{repo}: {there.name} was remade since it was judged; judge it again")
-        check_same_judge(there, about, repo)
-        write_about(there, about)
-        table = CommitOperationAdd(_in_repo(there, about.judge), content)
-        return Change(f"Judgements of {about.judge} on {there.name}", [table])
+        paths = split.paths.at(folder)
+        if read_provenance(paths).files_digest != split.provenance.files_digest:
+            raise UserError(f"{repo}: {paths.name} was remade since it was judged; judge it again")
+        check_same_judge(paths, about, repo)
+        write_about(paths, about)
+        table = CommitOperationAdd(_in_repo(paths, about.judge), content)
+        return Change(f"Judgements of {about.judge} on {paths.name}", [table])
 
     commit, url = HubRepo(repo, None, on_wait).update(change)
     return url or commit
 
 
 def add_judgements(local: SplitPaths, provenance: Provenance, small: Path, repo: str) -> list[CommitOperationAdd]:
-    """Operations that add the tables of all judges of a split in a folder; the files about them go into `small`.
+    """Return operations that add the tables of all judges of a split; write the files about them into `small`.
 
-    What was said of other files than the split has now stays where it is. Raises UserError for a judge whose name
-    another has in the repo.
+    Judgements of earlier files of the split are left out.
+
+    Args:
+        local: the paths of the split in its folder.
+        provenance: of the split.
+        small: the folder of the repo's small files.
+        repo: its name.
+
+    Raises:
+        UserError: the repo has another judge of the same name, or a table is not the one that its file describes.
     """
+    remote = local.at(small)
     operations = []
     for judge, about in judges_of(local).items():
         if about.files != provenance.files_digest:
@@ -52,24 +69,30 @@ def add_judgements(local: SplitPaths, provenance: Provenance, small: Path, repo:
         check_inside(table, local.root)
         if sha256_of(table) != about.sha256:
             raise UserError(f"{table}: is not the table that {judge}.json describes; judge again")
-        there = about_path(local.at(small), judge)
-        if there.exists() and read_json(there) == read_json(about_path(local, judge)):
+        remote_about = about_path(remote, judge)
+        if remote_about.exists() and read_json(remote_about) == read_json(about_path(local, judge)):
             continue
-        check_same_judge(local.at(small), about, repo)
-        write_about(local.at(small), about)
+        check_same_judge(remote, about, repo)
+        write_about(remote, about)
         operations.append(CommitOperationAdd(_in_repo(local, judge), table.absolute()))
     return operations
 
 
-def check_same_judge(there: SplitPaths, about: JudgeFile, repo: str) -> None:
-    """Raises UserError where the repo has judgements of another judge of that name, which would be lost."""
-    path = about_path(there, about.judge)
+def check_same_judge(remote: SplitPaths, about: JudgeFile, repo: str) -> None:
+    """Raise UserError if the repo has judgements of another judge of that name, which would be lost.
+
+    Args:
+        remote: the paths of the split among the repo's small files.
+        about: the judge.
+        repo: its name.
+    """
+    path = about_path(remote, about.judge)
     if not path.exists():
         return
-    earlier = parse_about(read_json(path), f"{repo}: {there.in_repo(path)}")
+    earlier = parse_about(read_json(path), f"{repo}: {remote.in_repo(path)}")
     if (earlier.kind, earlier.weights_sha256) != (about.kind, about.weights_sha256):
         raise UserError(
-            f"{repo}: already holds judgements of another {about.judge} on {there.name}; give yours another name, "
+            f"{repo}: already holds judgements of another {about.judge} on {remote.name}; give yours another name, "
             "NAME=…"
         )
 

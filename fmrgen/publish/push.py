@@ -1,4 +1,4 @@
-"""Perturbed splits on the Hub: pushed as they are, beside what the repo holds already."""
+"""Perturbed splits on the Hub: pushed as they are, into a repo that may hold others already."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
 
-# What `load_dataset` takes for data where no card says what is.
+# Files that `load_dataset` takes for data if no card says what is.
 _DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
+# Licences that allow everyone to share the images.
 _FREE = re.compile(r"(cc-by|cc0|mit|apache|bsd|pddl|odc|odbl|cdla|unlicense|openrail|gpl|lgpl)", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
@@ -34,9 +35,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pushed:
-    """What is on the Hub now: in which repo, in which commit, and under which tags, split by split.
+    """What is on the Hub after a push.
 
-    `new` are the splits that were not there before, `notes` what their owner should know.
+    Attributes:
+        repo: `OWNER/NAME`.
+        private: whether the repo is private.
+        commit: that holds the splits.
+        url: of the commit; None if nothing was left to commit.
+        new: the splits that were not there before.
+        tags: of all splits, in their order.
+        notes: what the owner should know.
     """
 
     repo: str
@@ -50,7 +58,7 @@ class Pushed:
 
 @dataclass
 class _Local:
-    """A finished split in a folder, and what its files are on the Hub."""
+    """A finished split in a folder."""
 
     paths: SplitPaths
     provenance: Provenance
@@ -61,14 +69,17 @@ class _Local:
 
     @property
     def tag(self) -> str:
-        """Names the recipe and the very files: what is cited by it never changes."""
-        return citation_tag(
-            self.paths.config, self.paths.split, self.provenance.fingerprint, self.provenance.files_digest
-        )
+        """The tag by which it is cited on the Hub."""
+        paths, provenance = self.paths, self.provenance
+        return citation_tag(paths.config, paths.split, provenance.fingerprint, provenance.files_digest)
 
-    @cached_property
-    def operations(self) -> list[CommitOperationAdd]:
-        """Operations that add its files. Raises UserError where these are not the ones that were checked."""
+    @property
+    def picture(self) -> str:
+        """The path of its picture in the repo."""
+        return self.paths.in_repo(self.paths.picture)
+
+    def additions(self) -> list[CommitOperationAdd]:
+        """Return operations that add its files. Raises UserError if these are not the ones that were checked."""
         again = "run the same generate command again"
         operations = []
         for path, digest in self.provenance.files.items():
@@ -85,10 +96,6 @@ class _Local:
         check_inside(picture, self.paths.root)
         return [*operations, CommitOperationAdd(self.picture, picture.absolute())]
 
-    @property
-    def picture(self) -> str:
-        return self.paths.in_repo(self.paths.picture)
-
 
 def push(
     folder: str | Path,
@@ -99,17 +106,17 @@ def push(
     revision: str | None = None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Puts finished splits into a dataset repo on the Hub.
+    """Put finished splits into a dataset repo on the Hub.
 
-    The files go as they are, in one commit, with the card of all splits that the repo then holds; what is there
-    already is
-    not sent again, and a push that was interrupted goes on where it stopped. Each split gets a tag to be cited by.
+    The files go as they are, in one commit, with the card of all splits that the repo then holds. Files that the Hub
+    has already are not sent again, and a push that was interrupted continues where it stopped. Each split gets a tag to
+    be cited by.
 
     Args:
         folder: a dataset folder, or one split of it, `FOLDER:CONFIG/SPLIT`.
-        repo: `OWNER/NAME`, or a name of the caller's own; made if need be, private unless `public`.
+        repo: `OWNER/NAME`, or a name in the caller's own namespace; made if need be, private unless `public`.
         public: whether everyone may see the images.
-        replace: whether a split that is there with other files is replaced.
+        replace: whether a split of the same name with other files is replaced.
         revision: a branch, made if need be, or a pull request (`refs/pr/3`).
         on_wait: called with a line when the Hub makes one wait.
 
@@ -119,58 +126,61 @@ def push(
     Raises:
         UserError: nothing is finished, the Hub refuses, or something would be lost.
     """
-    found, notes = _finished_splits(str(folder))
+    splits, notes = _finished_splits(str(folder))
     hub = HubRepo(repo, revision, on_wait)
     hub.log_in()
     check_publication(hub.name, hub.is_private(), public)
-    for local in found:
-        _ = local.operations  # before anything is made on the Hub
+    # Reads all files, so that a wrong one stops the push before anything is made on the Hub.
+    additions = {split.name: split.additions() for split in splits}
     if hub.fetch_state() is None:
         hub.create(private=not public)
     new: dict[str, None] = {}
 
-    def change(small: Path, state: RepoState) -> Change:
+    def change(small: Path, state: RepoState, with_benchmark: bool = True) -> Change:
         check_publication(hub.name, state.private, public)
         check_may_hold_splits(hub.name, small, state)
+        _add_hand_written(splits[0].paths.root, small, state, with_benchmark)
         operations: list[Operation] = []
-        root = found[0].paths.root
-        for name in (CARD, BENCHMARK) if takes_benchmark else (CARD,):
-            if name not in state.files and (root / name).is_file():
-                check_inside(root / name, root)
-                (small / name).write_bytes(read_plain(root / name))  # for what was written into it by hand
-        for local in found:
-            if not _is_there(local, small, state):
-                _check_replaced(local, small, state, replace)
-                check_config(local.paths.at(small), local.provenance, hub.name)
-                new[local.name] = None
+        for split in splits:
+            if not _is_there(split, small, state):
+                _check_replaced(split, small, state, replace)
+                check_config(split.paths.at(small), split.provenance, hub.name)
+                new[split.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
-                operations += [*map(copy, local.operations), *old_shards(local.paths, local.provenance.files, state)]
-            _add_small_files(local, small)
-            operations += add_judgements(local.paths, local.provenance, small, hub.name)
-        if takes_benchmark:
+                operations += map(copy, additions[split.name])
+                operations += old_shards(split.paths, split.provenance.files, state)
+            _add_small_files(split, small)
+            operations += add_judgements(split.paths, split.provenance, small, hub.name)
+        if with_benchmark:
             write_benchmark(small, hub.name)
-        listed = ", ".join(f"{split.name} (recipe {split.provenance.fingerprint})" for split in found)
-        return Change(f"{'Add' if new else 'Update the card of'} {listed}", operations)
+        listed = ", ".join(f"{split.name} (recipe {split.provenance.fingerprint})" for split in splits)
+        verb = "Add" if new else "Update the card of"
+        return Change(f"{verb} {listed}", operations)
 
-    takes_benchmark = True
     try:
         commit, url = hub.update(change)
     except (BenchmarkError, RejectedError) as error:
-        takes_benchmark = False  # the splits matter more, and may be all that is right
-        commit, url = hub.update(change)
+        # The splits matter more, and the benchmark file may be all that is wrong.
+        commit, url = hub.update(partial(change, with_benchmark=False))
         notes.append(f"pushed without {BENCHMARK}, so it has no board of the Hub's: {error}")
     state = hub.fetch_state()
     if state is None:
         raise UserError(f"{hub.name}: is gone from the Hub")
-    _check_all_sent(found, state, commit)
-    tags = [] if hub.is_pull_request else _add_tags(hub, found, commit)
-    return Pushed(hub.name, state.private, commit, url, list(new), tags, notes + _warn(found, state))
+    _check_all_sent(splits, state, commit)
+    tags = [] if hub.is_pull_request else _add_tags(hub, splits, commit)
+    return Pushed(hub.name, state.private, commit, url, list(new), tags, notes + _warn(splits, state))
 
 
 def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool = False) -> None:
-    """Proves, before a long job, that what `recipe` makes may be pushed to the dataset repo. Raises UserError.
+    """Raise UserError, before a long job, if its split may not be pushed to a dataset repo.
 
     The Hub must know the caller, a public repo needs `public`, and another split of the same name `replace`.
+
+    Args:
+        repo: `OWNER/NAME`, or a name in the caller's own namespace.
+        recipe: of the job.
+        public: whether everyone may see the images.
+        replace: whether a split of the same name with another recipe is replaced.
     """
     hub = HubRepo(repo, None, _log.warning)
     hub.log_in()
@@ -182,100 +192,122 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
     path = paths.provenance.as_posix()
     if path in state.files and not replace:
         with suppress(ValueError, AttributeError):
-            there = json.loads(hub.read(path, state)).get("fingerprint")
-            if there != recipe.fingerprint:
-                raise another_split(hub.name, paths.name, there, recipe.fingerprint)
+            fingerprint = json.loads(hub.read(path, state)).get("fingerprint")
+            if fingerprint != recipe.fingerprint:
+                raise another_split(hub.name, paths.name, fingerprint, recipe.fingerprint)
 
 
 def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
-    """The splits to push, and a note for each that is left out."""
+    """Return the splits to push, and a note for each that is left out. Raises UserError if there are none to push."""
     reference = parse_reference(text)
     root = Path(reference.repo)
     if not root.is_dir():
         raise UserError(f"{text}: no such folder; push the {option('output')} of a generate command")
     wanted = (reference.config, reference.split)
-    found, notes = [], []
+    splits, notes = [], []
     for paths in splits_in(root):
         if wanted not in ((None, None), (paths.config, paths.split)):
             continue
         check_inside(paths.provenance, root)
         provenance = parse_provenance(read_json(paths.provenance))
         if provenance is not None and provenance.is_finished:
-            found.append(_Local(paths, provenance))
+            splits.append(_Local(paths, provenance))
         else:
             notes.append(f"{paths.name} is not finished and stays here; run the same generate command again")
-    if not found:
-        folder = option("output")
-        raise UserError(
-            f"{text}: {notes[0] if notes else f'contains no perturbed split; push the {folder} of a generate command'}"
-        )
-    return found, notes
+    if splits:
+        return splits, notes
+    if notes:
+        raise UserError(f"{text}: {notes[0]}")
+    raise UserError(f"{text}: contains no perturbed split; push the {option('output')} of a generate command")
 
 
 def check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
-    """Raises UserError for data that `load_dataset` could not read any more beside a perturbed split."""
+    """Raise UserError if a repo has data that `load_dataset` could not read any more beside a perturbed split.
+
+    Args:
+        name: of the repo.
+        small: the folder of its small files.
+        state: of the repo.
+    """
     if deltas_among(state.files):
         raise UserError(f"{name}: holds splits without images; push those with images to another repo")
     named = data_named(small / CARD, name)
     if named is None:
         own = (*(f"{folder}/" for folder in OWN_FOLDERS), CROISSANT)
-        unnamed = [
-            path for path in sorted(state.files) if _DATA.search(path) and not path.startswith((*own, CROISSANT))
-        ]
-        if unnamed:
+        for path in sorted(state.files):
+            if _DATA.search(path) and not path.startswith(own):
+                raise UserError(
+                    f"{name}: contains data that its card does not list ({path}), which load_dataset would no "
+                    "longer find: list it in the card's `configs` first, or choose another repo"
+                )
+        return
+    for path in named:
+        match = _DATA.search(path)
+        if match is not None and match[1].lower() != "parquet":
             raise UserError(
-                f"{name}: contains data that its card does not list ({unnamed[0]}), which load_dataset would no "
-                "longer find: list it in the card's `configs` first, or choose another repo"
+                f"{name}: contains data that is not parquet ({path}), and load_dataset reads one format per "
+                "repo; choose another repo"
             )
-    elif others := [path for path in named if (found := _DATA.search(path)) and found[1].lower() != "parquet"]:
-        raise UserError(
-            f"{name}: contains data that is not parquet ({others[0]}), and load_dataset reads one format per "
-            "repo; choose another repo"
-        )
 
 
-def _check_all_sent(found: list[_Local], state: RepoState, commit: str) -> None:
-    """The Hub's client leaves out without a word what a .gitignore in the repo matches."""
-    for local in found:
-        missing = [path for path in (*local.provenance.files, local.picture) if path not in state.files]
-        if missing and state.commit == commit:
-            raise UserError(f"{state.name}: rejected {missing[0]}; a .gitignore in it may match it, fix that there")
+def _check_all_sent(splits: list[_Local], state: RepoState, commit: str) -> None:
+    """Raise UserError if the commit lacks files: the client silently leaves out what a .gitignore in the repo matches.
+
+    If others have committed since, it is not known who removed a file.
+    """
+    if state.commit != commit:
+        return
+    for split in splits:
+        for path in (*split.provenance.files, split.picture):
+            if path not in state.files:
+                raise UserError(f"{state.name}: rejected {path}; a .gitignore in it may match it, fix that there")
 
 
-def _is_there(local: _Local, small: Path, state: RepoState) -> bool:
-    """Whether the repo holds the very files of the split."""
-    files = local.provenance.files
-    there = provenance_there(local.paths, small)
-    if local.picture not in state.files or there is None or there.files != files:
+def _is_there(split: _Local, small: Path, state: RepoState) -> bool:
+    """Return whether the repo holds the very files of the split."""
+    files = split.provenance.files
+    remote = provenance_there(split.paths, small)
+    if split.picture not in state.files or remote is None or remote.files != files:
         return False
-    # The sha256 of a small file that the repo keeps in git is not known: its name must do.
-    return {path: state.files[path] or digest for path, digest in files.items() if path in state.files} == files
+    for path, digest in files.items():
+        # The sha256 of a small file that the repo keeps in git is not known: its name must do.
+        if path not in state.files or (state.files[path] or digest) != digest:
+            return False
+    return True
 
 
 def provenance_there(paths: SplitPaths, small: Path) -> Provenance | None:
-    """What the repo says of a split of that name; None where it says nothing that can be read."""
+    """Return the repo's provenance of a split of that name; None if there is none that can be read."""
     with suppress(UserError):
         return read_provenance(paths.at(small))
     return None
 
 
-def _check_replaced(local: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
-    there = provenance_there(local.paths, small)
-    if may_replace or (there is not None and there.files == local.provenance.files):
+def _check_replaced(split: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
+    """Raise UserError if the repo has another split of the same name that may not be replaced."""
+    if may_replace:
         return
-    if there is not None and not there.is_finished and there.fingerprint == local.provenance.fingerprint:
-        return  # it was sent as far as it was made
-    if (
-        there is not None
-        or local.paths.at(small).provenance.exists()
-        or old_shards(local.paths, local.provenance.files, state)
-    ):
-        found = None if there is None else there.fingerprint
-        raise another_split(state.name, local.name, found, local.provenance.fingerprint)
+    own = split.provenance
+    remote = provenance_there(split.paths, small)
+    if remote is None:
+        if split.paths.at(small).provenance.exists() or old_shards(split.paths, own.files, state):
+            raise another_split(state.name, split.name, None, own.fingerprint)
+        return
+    is_begun = not remote.is_finished and remote.fingerprint == own.fingerprint  # it was sent as far as it was made
+    if remote.files != own.files and not is_begun:
+        raise another_split(state.name, split.name, remote.fingerprint, own.fingerprint)
 
 
-def another_split(repo: str, name: str, there: Any, own: str) -> UserError:
-    recipe = "no provenance" if there is None else f"recipe {there}"
+def another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
+    """Return the error that a repo has another split of the same name.
+
+    Args:
+        repo: its name.
+        name: of the split.
+        remote: the fingerprint in the repo; None without provenance.
+        own: the fingerprint of the split to push.
+    """
+    recipe = "no provenance" if remote is None else f"recipe {remote}"
     return UserError(
         f"{repo}: already contains another {name} ({recipe}, yours {own}); pass "
         f"{option('replace', 'replace=True')}, or choose another {option('output.split')}"
@@ -283,43 +315,59 @@ def another_split(repo: str, name: str, there: Any, own: str) -> UserError:
 
 
 def old_shards(paths: SplitPaths, files: Collection[str], state: RepoState) -> list[CommitOperationDelete]:
-    """Deletions of the parquet files of a split that are not among its files now."""
+    """Return deletions of a split's parquet files in the repo that are not among its files now.
+
+    Args:
+        paths: of the split.
+        files: the paths of its files in the repo.
+        state: of the repo.
+    """
     shards = re.compile(rf"{re.escape(paths.name)}-[^/]*\.parquet")
-    gone = sorted(file for file in state.files if shards.fullmatch(file) and file not in files)
-    return [CommitOperationDelete(file) for file in gone]
+    old = sorted(file for file in state.files if shards.fullmatch(file) and file not in files)
+    return [CommitOperationDelete(file) for file in old]
 
 
-def _add_small_files(local: _Local, small: Path) -> None:
-    """The split's provenance, and what has been found on it."""
-    root = local.paths.root
-    found = [local.paths.provenance, *local.paths.results.glob("*.json")]
-    if local.paths.explanation.is_file():
-        found.append(local.paths.explanation)
-    for path in found:
+def _add_hand_written(root: Path, small: Path, state: RepoState, with_benchmark: bool) -> None:
+    """Copy the folder's card and benchmark file to the small files if the repo has none, for what was written into
+    them by hand."""
+    for name in (CARD, BENCHMARK) if with_benchmark else (CARD,):
+        if name not in state.files and (root / name).is_file():
+            check_inside(root / name, root)
+            (small / name).write_bytes(read_plain(root / name))
+
+
+def _add_small_files(split: _Local, small: Path) -> None:
+    """Copy the split's provenance, results and explanation to the small files."""
+    root = split.paths.root
+    files = [split.paths.provenance, *split.paths.results.glob("*.json")]
+    if split.paths.explanation.is_file():
+        files.append(split.paths.explanation)
+    for path in files:
         check_inside(path, root)
         target = small / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(read_plain(path))
 
 
-def _add_tags(hub: HubRepo, found: list[_Local], commit: str) -> list[str]:
-    known = hub.tags()
-    for local in found:
-        if local.tag not in known:
-            hub.tag(local.tag, commit, f"{local.name}, recipe {local.provenance.fingerprint}")
-    return [local.tag for local in found]
+def _add_tags(hub: HubRepo, splits: list[_Local], commit: str) -> list[str]:
+    """Tag each split at a commit, unless its tag exists, and return the tags."""
+    existing = hub.tags()
+    for split in splits:
+        if split.tag not in existing:
+            hub.tag(split.tag, commit, f"{split.name}, recipe {split.provenance.fingerprint}")
+    return [split.tag for split in splits]
 
 
-def _warn(found: list[_Local], state: RepoState) -> list[str]:
-    """Notes on the licence of what can be seen by everyone."""
+def _warn(splits: list[_Local], state: RepoState) -> list[str]:
+    """Return notes on the licences of splits that everyone can see."""
     if state.private:
         return []
     notes = []
-    for local in found:
-        licence = local.provenance.recipe.source.get("license")
+    for split in splits:
+        licence = split.provenance.recipe.source.get("license")
         if licence is None or not _FREE.match(licence):
             licence_text = f"is {licence}" if licence else "is not said (source.license)"
             notes.append(
-                f"{local.name} is public, and the licence of its source {licence_text}: make sure that you may share it"
+                f"{split.name} is public, and the licence of its source {licence_text}: make sure that you may share it"
             )
     return notes

@@ -1,4 +1,4 @@
-"""A dataset repo on the Hub: what it holds, and commits that are laid on what others committed in between."""
+"""A dataset repo on the Hub: its content, and commits that are repeated if another one comes first."""
 
 import re
 import tempfile
@@ -17,10 +17,19 @@ from fmrgen.hub.timeouts import checked_commit, no_bars
 from fmrgen.publish.card import write_card
 from fmrgen.storage.paths import CARD, SMALL_FILE
 
+_DOWNLOADS = 8  # at once
+
 
 @dataclass(frozen=True)
 class RepoState:
-    """A dataset repo as it was at one commit: its files, with the sha256 of the large ones."""
+    """A dataset repo at one commit.
+
+    Attributes:
+        name: `OWNER/NAME`.
+        commit: its sha.
+        private: whether the repo is private.
+        files: the sha256 of each file by its path; None for a small one that git keeps.
+    """
 
     name: str
     commit: str
@@ -30,7 +39,7 @@ class RepoState:
 
 @dataclass(frozen=True)
 class Change:
-    """A commit to be: its message, and what it does beside the small files that were changed in the folder."""
+    """A commit to make: its message, and the operations besides the small files that were changed in the folder."""
 
     message: str
     operations: list[Operation]
@@ -39,7 +48,7 @@ class Change:
 class HubRepo:
     """A dataset repo on the Hub, at the head of a branch.
 
-    All that is asked of the Hub is asked as `HubClient` does.
+    `HubClient` makes all requests, with its retries and error messages.
     """
 
     def __init__(self, name: str, revision: str | None, on_wait: Callable[[str], None]) -> None:
@@ -55,35 +64,45 @@ class HubRepo:
         return self._revision.startswith("refs/pr/")
 
     def log_in(self) -> None:
-        """Proves that the Hub knows the caller; a name without a namespace is one of theirs from here on."""
+        """Raise UserError if the Hub does not know the caller; a name without a namespace is theirs from now on."""
         self._hub.log_in()
 
     def fetch_state(self) -> RepoState | None:
-        """The repo at the branch's head, None where there is no such repo or branch."""
+        """Return the repo at the branch's head; None if there is no such repo or branch."""
         try:
             return self._hub.ask(self._fetch)
         except MissingError:
             return None
 
     def is_private(self) -> bool | None:
-        """Whether the repo is private, whatever its branches; None where there is none."""
+        """Return whether the repo is private, whatever its branches; None if it does not exist."""
         return self._hub.is_private()
 
     def read(self, path: str, state: RepoState) -> bytes:
-        """A small file of the repo as it was."""
+        """Return a small file of the repo at a commit."""
         return self._hub.ask(partial(self._read, [path], state))[path]
 
     def bring(self, path: str, sha256: str, state: RepoState, target: Path) -> None:
-        """Copies a file of the repo as it was to `target`. Raises UserError where it is not of that digest."""
-        read = partial(hf_hub_download, state.name, path, repo_type="dataset", revision=state.commit)
+        """Copy a file of the repo at a commit to this machine.
+
+        Args:
+            path: of the file in the repo.
+            sha256: that it must have.
+            state: the repo at the commit.
+            target: where to write it.
+
+        Raises:
+            UserError: it has another digest.
+        """
+        download = partial(hf_hub_download, state.name, path, repo_type="dataset", revision=state.commit)
         with no_bars():
-            found = Path(self._hub.ask(read))
-        if sha256_of(found) != sha256:
+            cached = Path(self._hub.ask(download))
+        if sha256_of(cached) != sha256:
             raise UserError(f"{self.name}: {path} is not the file whose sha256 is on record there; delete it")
-        write_atomically(target, found.read_bytes())
+        write_atomically(target, cached.read_bytes())
 
     def create(self, private: bool) -> None:
-        """Makes the repo, and the branch, where they are not there."""
+        """Make the repo and the branch, unless they exist."""
         if self.is_pull_request:
             raise UserError(f"{self.name}: has no pull request {self._revision}; open one on its page, or leave it out")
         make = partial(self._hub.api.create_repo, self.name, repo_type="dataset", private=private, exist_ok=True)
@@ -93,12 +112,14 @@ class HubRepo:
             self._hub.ask(partial(branch, exist_ok=True))
 
     def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
-        """Commits what `change` makes of the repo; returns the commit and its address. Where there is nothing to
-        commit, the commit is the one that was found, without an address.
+        """Commit a change, and return the commit and its address.
 
-        `change` gets a folder with the repo's small files (the card, provenance, results) as they are now, changes and
-        adds such, and returns the rest. The card is made anew from the folder. Where another commit comes first, all of
-        it is done again on that one.
+        If there is nothing to commit, the commit is the current one, and the address None. If another commit comes
+        first, everything is repeated on that one.
+
+        Args:
+            change: gets a folder with the repo's small files (the card, provenance, results) as they are now, changes
+                and adds such files, and returns the rest of the commit. The card is then rewritten from the folder.
         """
         return self._hub.ask(partial(self._update, change), all_of_the_hub=False)
 
@@ -113,12 +134,15 @@ class HubRepo:
     def _fetch(self) -> RepoState:
         with client_errors():
             info = self._hub.api.dataset_info(self.name, revision=self._revision, files_metadata=True)
-            files = {str(file.rfilename): file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
+            files = {}
+            for file in info.siblings or []:
+                files[str(file.rfilename)] = file.lfs.sha256 if file.lfs else None
         return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         state = self._fetch()
-        before = self._read([path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)], state)
+        small_files = [path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)]
+        before = self._read(small_files, state)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():
@@ -130,25 +154,33 @@ class HubRepo:
             if not small and not changed.operations:
                 return state.commit, None
             check_no_token(small)
+            additions = [CommitOperationAdd(path, content) for path, content in small.items()]
             with upload_errors(self.name):
-                done = self._hub.api.create_commit(
+                commit = self._hub.api.create_commit(
                     self.name,
-                    [*changed.operations, *(CommitOperationAdd(path, content) for path, content in small.items())],
+                    [*changed.operations, *additions],
                     commit_message=changed.message,
                     repo_type="dataset",
                     revision=self._revision,
                     parent_commit=state.commit,
                 )
-        return done.oid, str(done.commit_url)
+        return commit.oid, str(commit.commit_url)
 
     def _read(self, paths: list[str], state: RepoState) -> dict[str, bytes]:
-        """Small files by their paths, as they are in that commit."""
-        read = partial(hf_hub_download, state.name, repo_type="dataset", revision=state.commit)
-        with ThreadPoolExecutor(8) as pool, no_bars(), client_errors():
-            return dict(zip(paths, pool.map(lambda path: Path(read(path)).read_bytes(), paths), strict=True))
+        """Return small files of the repo at a commit, by their paths."""
+
+        def read(path: str) -> bytes:
+            cached = hf_hub_download(state.name, path, repo_type="dataset", revision=state.commit)
+            return Path(cached).read_bytes()
+
+        with ThreadPoolExecutor(_DOWNLOADS) as pool, no_bars(), client_errors():
+            return dict(zip(paths, pool.map(read, paths), strict=True))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its path in it."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    """Return every file of a folder by its path in it, sorted."""
+    contents = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            contents[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return contents

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +18,19 @@ from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evalu
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 
+_DIGITS = 8  # of the weights' sha256, in the name of a file
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of the results on one split, in a line; the commit that holds them, where that is on the Hub; and
-    whether they are nowhere."""
+    """What became of the results on one split.
+
+    Attributes:
+        line: says it.
+        commit: that holds them, if they are on the Hub.
+        failed: whether they are in no leaderboard.
+    """
 
     line: str
     commit: str | None = None
@@ -31,32 +38,38 @@ class Recorded:
 
 
 def record_results(evaluation: Evaluation) -> list[Recorded]:
-    """Adds each result to the leaderboard of its split, where that is one of fmrgen's in a folder or on the Hub.
+    """Add each result to the leaderboard of its split, if that is one of fmrgen's in a folder or on the Hub.
 
-    Returns what became of it for each split, in their order.
+    Returns what became of the results on each split, in their order.
     """
     outcomes = []
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
-        if split.files is None or split.repo is None:
-            outcomes.append(Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True))
-            continue
-        entries = {
-            result_path(split, classifier): _entry(split, classifier, result)
-            for classifier, result in zip(evaluation.classifiers, results, strict=True)
-        }
-        commit = None
-        try:
-            if split.revision is None:
-                for path, text in entries.items():
-                    check_inside((Path(split.repo) / path).parent, Path(split.repo))
-                    write_atomically(Path(split.repo) / path, text.encode())
-                renew_card(Path(split.repo))
-            else:
-                commit = _commit_entries(split, entries)
-            outcomes.append(Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit))
-        except UserError as error:  # the evaluation itself is safe
-            outcomes.append(Recorded(f"{split.name}: leaderboard not written: {error}", failed=True))
+        outcomes.append(_record_split(split, evaluation.classifiers, results))
     return outcomes
+
+
+def _record_split(
+    split: EvaluatedSplit, classifiers: Sequence[EvaluatedClassifier], results: Sequence[Result]
+) -> Recorded:
+    """Add the results on one split to its leaderboard; errors are in the outcome."""
+    if split.files is None or split.repo is None:
+        return Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True)
+    entries = {}
+    for classifier, result in zip(classifiers, results, strict=True):
+        entries[result_path(split, classifier)] = _entry(split, classifier, result)
+    commit = None
+    try:
+        if split.revision is None:
+            root = Path(split.repo)
+            for path, text in entries.items():
+                check_inside((root / path).parent, root)
+                write_atomically(root / path, text.encode())
+            renew_card(root)
+        else:
+            commit = _commit_entries(split, entries)
+    except UserError as error:  # the evaluation itself is safe
+        return Recorded(f"{split.name}: leaderboard not written: {error}", failed=True)
+    return Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit)
 
 
 def _check_same_files(root: Path, split: EvaluatedSplit) -> None:
@@ -66,7 +79,7 @@ def _check_same_files(root: Path, split: EvaluatedSplit) -> None:
 
 
 def _commit_entries(split: EvaluatedSplit, entries: dict[str, str]) -> str:
-    """One commit with the entries and the card that shows them; returns it."""
+    """Commit the entries and the card that shows them, and return the commit."""
 
     def change(folder: Path, state: RepoState) -> Change:
         _check_same_files(folder, split)
@@ -93,12 +106,14 @@ def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Resul
 
 
 def result_path(split: EvaluatedSplit, classifier: EvaluatedClassifier) -> str:
-    """Where a classifier's result lies in the repo or folder of the split."""
+    """Return the path of a classifier's result in the repo or folder of the split."""
     paths = SplitPaths(Path(), str(split.config), str(split.split))
     return paths.in_repo(paths.results / f"{file_name(classifier)}.json")
 
 
 def file_name(classifier: EvaluatedClassifier) -> str:
-    """A name for files: of two classifiers with one name, the weights tell."""
-    plain = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
-    return plain if classifier.weights_sha256 is None else f"{plain}-{classifier.weights_sha256[:8]}"
+    """Return a name for files, in which the weights tell two classifiers of one name apart."""
+    name = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
+    if classifier.weights_sha256 is None:
+        return name
+    return f"{name}-{classifier.weights_sha256[:_DIGITS]}"

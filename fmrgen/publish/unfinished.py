@@ -1,4 +1,4 @@
-"""A split on the Hub while it is made: finished shards go there as they come, and another machine goes on from them."""
+"""A split on the Hub while it is made: shards are sent as they are finished, and another machine can continue it."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError
 from fmrgen.hub.client import check_publication
@@ -16,23 +16,29 @@ from fmrgen.publish.push import another_split, check_may_hold_splits, old_shards
 from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.recipe.job import Recipe
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
-from fmrgen.storage.shards import IntactShard, SplitFolder
+from fmrgen.storage.provenance import Provenance, Skipped, check_config, parse_provenance, read_provenance
+from fmrgen.storage.shards import IntactShard, SplitFolder, Tally
 from fmrgen.storage.shared_disk import SharedDisk
 
 
-class _Checked(NamedTuple):
-    """A shard that was read: when its file was written, how it is sent, and what it holds."""
+class _CheckedShard(NamedTuple):
+    """A shard that was read.
+
+    Attributes:
+        stamp: when its file was written, in nanoseconds.
+        addition: sends the file.
+        intact: its content.
+    """
 
     stamp: int
-    add: CommitOperationAdd
-    found: IntactShard
+    addition: CommitOperationAdd
+    intact: IntactShard
 
 
 class UnfinishedSplit:
-    """A split in the making that a dataset repo holds too, as far as it is there.
+    """A split in the making, whose finished shards a dataset repo holds too.
 
-    The repo's card says how much that is, and `load_dataset` reads it; figures, the picture and a tag come with the
+    The repo's card says how many there are, and `load_dataset` reads them; figures, the picture and a tag come with the
     whole split (`publish.push`).
 
     Args:
@@ -40,9 +46,9 @@ class UnfinishedSplit:
         output: the dataset folder.
         repo: `OWNER/NAME`; made if need be, private unless `public`.
         public: whether everyone may see the images.
-        replace: whether another split of that name is replaced, by the first shards.
+        replace: whether the first shards replace another split of the same name.
         seconds: between two commits.
-        on_note: called with a line on what can't be sent, or was found.
+        on_note: called with a line on shards that can't be sent, or were fetched.
     """
 
     def __init__(
@@ -60,32 +66,35 @@ class UnfinishedSplit:
         self._seconds, self._on_note = seconds, on_note
         self._paths = SplitPaths(output, recipe.output.config, recipe.output.split)
         self._hub = HubRepo(repo, None, on_note)
-        self._checked: dict[str, _Checked] = {}
+        self._checked: dict[str, _CheckedShard] = {}  # by their paths in the repo
 
     def bring(self) -> None:
-        """Brings the shards that another machine has sent, where the folder lacks them.
+        """Fetch the shards that another machine has sent and the folder lacks.
 
-        Raises UserError where the Hub refuses, or holds other files than it says.
+        Raises UserError if the Hub refuses, or a file has another digest than on record.
         """
         self._hub.log_in()
         state = self._hub.fetch_state()
-        if state is None or (there := self._said(state)) is None:
+        if state is None:
+            return
+        remote = self._remote_provenance(state)
+        if remote is None:
             return
         with SharedDisk(self._recipe.output.claims).alone(self._paths):  # before other processes of a launch begin
             if not self._paths.provenance.exists():
-                there.write(self._paths)
+                remote.write(self._paths)
             elif read_provenance(self._paths).fingerprint != self._recipe.fingerprint:
-                return  # which the job will say
+                return  # the job will report it
             root = self._paths.root
-            missing = [name for name in there.files if not (root / name).exists() and name in state.files]
+            missing = [name for name in remote.files if not (root / name).exists() and name in state.files]
             for name in missing:
-                self._hub.bring(name, there.files[name], state, root / name)
+                self._hub.bring(name, remote.files[name], state, root / name)
         if missing:
-            self._on_note(f"{self._hub.name}: {len(missing)} of {there.shard_count} shards were brought from there")
+            self._on_note(f"{self._hub.name}: {len(missing)} of {remote.shard_count} shards were brought from there")
 
     @contextmanager
     def going(self) -> Iterator[None]:
-        """Sends what is finished now and then, and once more where the job ends before its time."""
+        """Return a context in which finished shards are sent now and then, and at the end of a failed job."""
         ended = threading.Event()
 
         def send_now_and_then() -> None:
@@ -105,7 +114,7 @@ class UnfinishedSplit:
         sender.join()
 
     def send(self) -> None:
-        """Commits the finished shards that the repo does not hold yet. Raises UserError where it can't."""
+        """Commit the finished shards that the repo does not hold yet. Raises UserError if that fails."""
         if not self._paths.provenance.exists():
             return
         provenance = read_provenance(self._paths)
@@ -117,78 +126,97 @@ class UnfinishedSplit:
             return
         if self._hub.fetch_state() is None:
             self._hub.create(private=not self._public)
+        planned = {folder.name_of(shard) for shard in range(folder.shards)}
 
         def change(small: Path, state: RepoState) -> Change:
-            check_publication(self._hub.name, state.private, self._public)
-            check_may_hold_splits(self._hub.name, small, state)
-            check_config(self._paths.at(small), provenance, self._hub.name)
-            there, planned = provenance_there(self._paths, small), set(map(folder.name_of, range(folder.shards)))
-            another = None if there is None else there.fingerprint
-            if another != provenance.fingerprint:
-                there = None
-            if there is not None and there.is_finished:
-                return Change("", [])
-            old = [] if there is not None else old_shards(self._paths, (), state)
-            is_taken = bool(old) or self._paths.at(small).provenance.exists()
-            if there is None and is_taken and not self._replace:
-                raise another_split(self._hub.name, self._paths.name, another, provenance.fingerprint)
-            new = [one.add for one in self._checked.values() if there is None or not _holds(state, one.add)]
-            if new:
-                self._as_far_as_sent(provenance).write(self._paths.at(small))
-            old = [operation for operation in old if operation.path_in_repo not in planned]
-            done = f"{len(self._checked)} of {provenance.shard_count} shards of {self._paths.name}"
-            # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
-            return Change(done, [*map(copy, new), *old])
+            return self._change(provenance, planned, small, state)
 
         self._hub.update(change)
+
+    def _change(self, provenance: Provenance, planned: set[str], small: Path, state: RepoState) -> Change:
+        """Return the commit that adds the finished shards to a repo.
+
+        Args:
+            provenance: of the split.
+            planned: the paths of all its shards in the repo.
+            small: the folder of the repo's small files.
+            state: of the repo.
+        """
+        check_publication(self._hub.name, state.private, self._public)
+        check_may_hold_splits(self._hub.name, small, state)
+        check_config(self._paths.at(small), provenance, self._hub.name)
+        remote = provenance_there(self._paths, small)
+        remote_fingerprint = None if remote is None else remote.fingerprint
+        additions = [shard.addition for shard in self._checked.values()]
+        old: list[CommitOperationDelete] = []
+        if remote is not None and remote_fingerprint == provenance.fingerprint:
+            if remote.is_finished:
+                return Change("", [])  # the whole split is there
+            additions = [addition for addition in additions if not _holds(state, addition)]
+        else:
+            old = old_shards(self._paths, (), state)
+            is_taken = bool(old) or self._paths.at(small).provenance.exists()
+            if is_taken and not self._replace:
+                raise another_split(self._hub.name, self._paths.name, remote_fingerprint, provenance.fingerprint)
+            old = [operation for operation in old if operation.path_in_repo not in planned]
+        if additions:
+            self._as_far_as_sent(provenance).write(self._paths.at(small))
+        message = f"{len(self._checked)} of {provenance.shard_count} shards of {self._paths.name}"
+        # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
+        return Change(message, [*map(copy, additions), *old])
 
     def _try_to_send(self) -> None:
         try:
             self.send()
-        except (UserError, OSError, ValueError) as error:  # the next time it may work, and the job goes on meanwhile
+        except (UserError, OSError, ValueError) as error:  # it may work the next time, and the job goes on meanwhile
             self._on_note(f"not sent this time: {error}")
 
     def _check(self, folder: SplitFolder, provenance: Provenance) -> None:
-        """Reads the shards that have come since the last time."""
+        """Read the shards that were written since the last time."""
         features = provenance.row_schema.features
         for shard in folder.there:
             name, path = folder.name_of(shard), folder.shard_path(shard)
             stamp = path.stat().st_mtime_ns
-            if name not in self._checked or self._checked[name].stamp != stamp:
-                with suppress(UserError):  # the job will say so
-                    found = folder.check_shard(shard, features, provenance.fingerprint)
-                    self._checked[name] = _Checked(stamp, CommitOperationAdd(name, path.absolute()), found)
+            if name in self._checked and self._checked[name].stamp == stamp:
+                continue
+            with suppress(UserError):  # the job will report it
+                intact = folder.check_shard(shard, features, provenance.fingerprint)
+                self._checked[name] = _CheckedShard(stamp, CommitOperationAdd(name, path.absolute()), intact)
 
     def _as_far_as_sent(self, provenance: Provenance) -> Provenance:
-        """What the repo says of the split: that it is not finished, and which shards are there."""
-        found = [one.found for one in self._checked.values()]
+        """Return the provenance for the repo, of a split that has only the checked shards."""
+        skipped: list[Skipped] = []
+        tally = Tally()
+        num_bytes, download_size = 0, 0
+        for shard in self._checked.values():
+            skipped += shard.intact.skipped
+            tally = tally.plus(shard.intact.tally)
+            num_bytes += shard.intact.num_bytes
+            download_size += shard.intact.file_size
         return provenance.model_copy(
             update={
-                "files": {name: _sha256(one.add) for name, one in sorted(self._checked.items())},
-                "skipped": [entry for shard in found for entry in shard.skipped],
-                "num_bytes": sum(shard.num_bytes for shard in found),
-                "download_size": sum(shard.file_size for shard in found),
-                "summary": {
-                    "rows": sum(shard.tally.rows for shard in found),
-                    "valid_rows": sum(shard.tally.accepted for shard in found),
-                },
+                "files": {name: _sha256(shard.addition) for name, shard in sorted(self._checked.items())},
+                "skipped": skipped,
+                "num_bytes": num_bytes,
+                "download_size": download_size,
+                "summary": {"rows": tally.rows, "valid_rows": tally.accepted},
             }
         )
 
-    def _said(self, state: RepoState) -> Provenance | None:
-        """What the repo says of this very split; None where it says nothing, or of another one."""
+    def _remote_provenance(self, state: RepoState) -> Provenance | None:
+        """Return the repo's provenance of this very split; None if it has none, or that of another split."""
         path = self._paths.in_repo(self._paths.provenance)
         if path not in state.files:
             return None
         with suppress(ValueError):
-            there = parse_provenance(json.loads(self._hub.read(path, state)))
-            if there is not None and there.fingerprint == self._recipe.fingerprint:
-                return there
+            provenance = parse_provenance(json.loads(self._hub.read(path, state)))
+            if provenance is not None and provenance.fingerprint == self._recipe.fingerprint:
+                return provenance
         return None
 
 
 def _holds(state: RepoState, add: CommitOperationAdd) -> bool:
-    """Whether a repo holds a file; of a small one that it keeps in git the name must do."""
+    """Return whether a repo holds a file; the digest of a small one in git is not known, so its name must do."""
     return add.path_in_repo in state.files and state.files[add.path_in_repo] in (None, _sha256(add))
 
 

@@ -343,7 +343,14 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
 
 
 def check_same_version(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
-    """Raise UserError if rows of `fresh` would not be made as those of `earlier` were; see `check_same_job`."""
+    """Raise UserError if a job would not make its rows as those in the folder were made.
+
+    Args:
+        where: what the message starts with.
+        earlier: the provenance in the folder.
+        fresh: the provenance of the job.
+        cure: what the message ends with.
+    """
     if earlier.rows_version != fresh.rows_version:
         raise UserError(f"{where} was started by an older fmrgen, whose steps were others; {cure}")
 
