@@ -1,8 +1,7 @@
-"""Rows of named dots with their intervals: what stays readable with many classifiers, splits or classes."""
+"""Rows of named dots with their intervals, readable with many classifiers, splits or classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -11,7 +10,12 @@ from fmrgen.metrics.intervals import Estimate, interval_ends
 from fmrgen.report.plot import INK, Plot, shortened
 
 MOST_ROWS = 60  # in one picture
-_NUMBERED = 20  # rows of several dots, beside which their numbers have room
+_MOST_SERIES_WITH_NUMBERS = 2  # of three dots in a row the numbers would overlap
+_MOST_ROWS_WITH_NUMBERS = 20  # where dots of a row are shifted, so that each number needs its own line
+# Heights in inches.
+_ROW, _SHIFTED_ROW_WITH_NUMBERS = 0.3, 0.5
+_SHIFTED_ROW, _SHIFTED_DOT = 0.14, 0.07
+_PANEL_TITLE, _X_AXIS = 0.55, 0.4
 
 
 @dataclass(frozen=True)
@@ -26,28 +30,44 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows under one title: a name, and a figure for each series, None where there is none."""
+    """Rows under one title: each has a name and an estimate for each series, None if the series has none."""
 
     title: str
     rows: Sequence[tuple[str, Sequence[Estimate | None]]]
 
 
 def dot_plot(panels: Sequence[Panel], series: Sequence[Series], label: str, limit: float = 100) -> Plot:
-    """The panels one under another, over an axis called `label` from 0 to `limit`; what is beyond is an arrow."""
-    apart = any(one.shift for one in series)
-    numbers = len(series) < 3 and (not apart or sum(len(panel.rows) for panel in panels) <= _NUMBERED)
-    row_height = 0.3 if not apart else 0.5 if numbers else 0.14 + 0.07 * len(series)  # inches
-    heights = [0.55 + row_height * len(panel.rows) for panel in panels]
-    figure = Plot(figsize=(6.4, sum(heights) + 0.4))
+    """Return a plot of the panels one under another.
+
+    Args:
+        panels: from top to bottom.
+        series: the sorts of dots, in the order of the estimates of each row.
+        label: of the axis that all panels share.
+        limit: the end of that axis, which begins at 0; a value beyond it is drawn as an arrow.
+    """
+    is_shifted = any(dots.shift for dots in series)
+    rows = sum(len(panel.rows) for panel in panels)
+    with_numbers = len(series) <= _MOST_SERIES_WITH_NUMBERS and (not is_shifted or rows <= _MOST_ROWS_WITH_NUMBERS)
+    if not is_shifted:
+        row_height = _ROW
+    elif with_numbers:
+        row_height = _SHIFTED_ROW_WITH_NUMBERS
+    else:
+        row_height = _SHIFTED_ROW + _SHIFTED_DOT * len(series)
+    heights = [_PANEL_TITLE + row_height * len(panel.rows) for panel in panels]
+    figure = Plot(figsize=(6.4, sum(heights) + _X_AXIS))
     axes_of_panels = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    drawn: set[int] = set()  # places of series that have a dot
     for axes, panel in zip(axes_of_panels, panels, strict=True):
-        for place, (_, values) in enumerate(reversed(panel.rows)):
+        names = []
+        for place, (name, estimates) in enumerate(reversed(panel.rows)):
+            names.append(shortened(name))
             axes.axhspan(place - 0.5, place + 0.5, color="#f2f4f6" if place % 2 else "white", zorder=0)
-            for one, value in zip(series, values, strict=True):
-                if value is not None:
-                    _dot(axes, place + one.shift, value, one, limit, numbers)
-        names = [name for name, _ in reversed(panel.rows)]
-        axes.set_yticks(range(len(names)), [shortened(name) for name in names])
+            for number, estimate in enumerate(estimates):
+                if estimate is not None:
+                    drawn.add(number)
+                    _dot(axes, place + series[number].shift, estimate, series[number], limit, with_numbers)
+        axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_xlim(-0.02 * limit, 1.02 * limit)
         axes.tick_params(length=0)
@@ -55,31 +75,28 @@ def dot_plot(panels: Sequence[Panel], series: Sequence[Series], label: str, limi
         axes.set_title(panel.title)
     axes_of_panels[-1].set_xlabel(label)
     figure.tight_layout()
-    there = [
-        any(values[place] is not None for panel in panels for _, values in panel.rows) for place in range(len(series))
-    ]
-    marks = [
-        Line2D([], [], color=one.colour, marker=one.marker, linestyle="", label=one.label)
-        for one in compress(series, there)
-    ]
+    marks = []
+    for number in sorted(drawn):
+        dots = series[number]
+        marks.append(Line2D([], [], color=dots.colour, marker=dots.marker, linestyle="", label=dots.label))
     figure.legend(handles=marks, loc="upper center", ncols=len(marks), bbox_to_anchor=(0.5, 0), borderpad=0)
     return figure
 
 
-def _dot(axes: Axes, place: float, value: Estimate, series: Series, limit: float, numbers: bool) -> None:
-    x = min(value.value, limit)
-    marker = ">" if value.value > limit else series.marker
-    axes.hlines(place, *interval_ends(value), color=series.colour, linewidth=1.6, alpha=0.55)
+def _dot(axes: Axes, place: float, estimate: Estimate, series: Series, limit: float, with_number: bool) -> None:
+    x = min(estimate.value, limit)
+    marker = ">" if estimate.value > limit else series.marker
+    axes.hlines(place, *interval_ends(estimate), color=series.colour, linewidth=1.6, alpha=0.55)
     axes.plot([x], [place], marker, color=series.colour, markersize=5, clip_on=False)
-    if numbers:
-        below = series.shift < 0
+    if with_number:
+        offset, alignment = (-4, "top") if series.shift < 0 else (4, "bottom")
         axes.annotate(
-            f"{value.value:.1f}",
+            f"{estimate.value:.1f}",
             (x, place),
-            xytext=(0, -4 if below else 4),
+            xytext=(0, offset),
             textcoords="offset points",
             ha="center",
-            va="top" if below else "bottom",
+            va=alignment,
             fontsize=7,
             color=INK,
         )

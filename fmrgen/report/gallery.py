@@ -1,4 +1,4 @@
-"""Rows of a split as a gallery shows them: small images as text, and who said what."""
+"""Rows of a split as a gallery shows them: small images as text, and the answers of each classifier."""
 
 import base64
 import io
@@ -17,6 +17,7 @@ from fmrgen.storage.schema import SCORE_COLUMNS
 
 _THUMBNAIL = 224  # pixels; larger images are shown smaller
 _AS_STORED = 96  # pixels; images up to this side are shown as they are, every pixel of them
+_QUALITY = 82  # of WebP, in percent
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -24,78 +25,103 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 class Gallery:
     """The shown rows of a split, as the page's script reads them.
 
-    Each row has `id`, `label`, `image` and `original` (data addresses), `said` (the class before and after of each of
-    the classifiers, None where not known), and where the split has them `reason`, `iterations`, `probability`,
-    `score`, `valid`, and `judges` (judge → the class that it sees, below 0 for none).
+    Attributes:
+        split: its name.
+        class_names: by label.
+        classifiers: whose answers the rows have.
+        rows: each has `id`, `label`, `image` and `original` (data addresses), `said` (for each classifier its answers
+            to the original and to the perturbed image, None if unknown), and if the split has them `reason`,
+            `iterations`, `probability`, `score`, `valid`, and `judges` (judge → the class that it sees, below 0 for
+            none).
+        missed: ids of originals that no classifier names right.
     """
 
     split: str
     class_names: list[str]
     classifiers: list[str]
     rows: list[dict[str, Any]]
-    missed: list[int] = field(default_factory=list)  # ids of originals that no classifier names right
+    missed: list[int] = field(default_factory=list)
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
-    """A gallery for every split, with what each classifier said."""
+    """Return a gallery for every split, with the answers of each classifier."""
     names = [classifier.name for classifier in evaluation.classifiers]
     predictions = evaluation.checked_predictions()
-    found = []
+    split_galleries = []
     for split in evaluation.splits:
         of_split = predictions.filter(pc.equal(predictions["split"].cast("string"), split.name))
-        said = []
+        answers = []
         for name in names:
             table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))
-            said.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
-        rows = [
-            _row(sample, [[before[sample.row], after[sample.row]] for before, after in said])
-            for sample in evaluation.samples[split.name]
-        ]
-        found.append(Gallery(split.name, split.class_names, names, rows, split.missed_by_all or []))
-    return found
+            answers.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
+        rows = []
+        for sample in evaluation.samples[split.name]:
+            sample_answers = [[before[sample.row], after[sample.row]] for before, after in answers]
+            rows.append(_row(sample, sample_answers))
+        split_galleries.append(Gallery(split.name, split.class_names, names, rows, split.missed_by_all or []))
+    return split_galleries
 
 
 def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samples: Sequence[Sample]) -> Gallery:
-    """A gallery with what the split itself says that its classifier said."""
+    """Return a gallery with the answers that the split itself stores of its classifier.
+
+    Args:
+        split: its title.
+        class_names: by label.
+        classifier: the name of the split's classifier.
+        samples: the rows to show.
+    """
     rows = []
+    has_answers = False
     for sample in samples:
-        known = [sample.columns.get(name) for name in ("original_prediction", "prediction")]
-        rows.append(_row(sample, [known] if "prediction" in sample.columns else []))
-    return Gallery(split, list(class_names), [classifier] if any(row["said"] for row in rows) else [], rows)
+        answers = []
+        if "prediction" in sample.columns:
+            answers.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
+            has_answers = True
+        rows.append(_row(sample, answers))
+    return Gallery(split, list(class_names), [classifier] if has_answers else [], rows)
 
 
-def _row(sample: Sample, said: list[list[int | None]]) -> dict[str, Any]:
+def _row(sample: Sample, answers: list[list[int | None]]) -> dict[str, Any]:
     columns = sample.columns
+    valid = columns.get("valid")
+    score = None
+    for name in SCORE_COLUMNS:
+        if name in columns:
+            score = columns[name]
+            break
     return {
         "id": columns.get("id", sample.row),
         "label": columns["label"],
         "image": data_address(sample.image),
         "original": None if sample.original is None else data_address(sample.original),
-        "said": said,
+        "said": answers,
         "reason": columns.get("stop_reason"),
         "iterations": columns.get("iterations"),
         "probability": _rounded(columns.get("oracle_probability")),
-        "score": _rounded(next((columns[name] for name in SCORE_COLUMNS if name in columns), None)),
-        "valid": None if columns.get("valid") is None else bool(columns["valid"]),
+        "score": _rounded(score),
+        "valid": None if valid is None else bool(valid),
         "judges": columns.get("judges", {}),
     }
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(value, 4)
+    if value is None or not np.isfinite(value):
+        return None
+    return round(value, 4)
 
 
 def data_address(image: bytes | str) -> str:
-    """An image inside a `data:` address: a small PNG as it is stored, a larger one as a WebP thumbnail."""
-    opened = open_rgb(image)
-    if max(opened.size) <= _AS_STORED:
-        stored = image if isinstance(image, bytes) and image.startswith(_PNG) else _encoded(opened, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(stored).decode()}"
-    opened.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    return f"data:image/webp;base64,{base64.b64encode(_encoded(opened, 'WEBP')).decode()}"
+    """Return an image as a `data:` address: a small PNG as it is stored, a larger one as a WebP thumbnail."""
+    picture = open_rgb(image)
+    if max(picture.size) <= _AS_STORED:
+        content = image if isinstance(image, bytes) and image.startswith(_PNG) else _encoded(picture, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    return f"data:image/webp;base64,{base64.b64encode(_encoded(picture, 'WEBP')).decode()}"
 
 
-def _encoded(image: Image.Image, form: str) -> bytes:
+def _encoded(image: Image.Image, file_format: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, form, quality=82)
+    image.save(buffer, file_format, quality=_QUALITY)
     return buffer.getvalue()

@@ -14,34 +14,45 @@ _INVISIBLE_SPACE = "&#8203;"
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """The sections of an evaluation's report, but for those of a page alone."""
-    parts = [f"**Warning:** {escape(line)}" for line in warning_lines(evaluation)]
+    """Return an evaluation's report in Markdown, without the sections that only a page shows."""
+    blocks = [f"**Warning:** {escape(line)}" for line in warning_lines(evaluation)]
     for section in outline(evaluation):
-        parts += _parts(section, 2)
-    return "\n\n".join(parts) + "\n"
+        blocks += _blocks(section, 2)
+    return "\n\n".join(blocks) + "\n"
 
 
-def _parts(section: Section, level: int) -> list[str]:
+def _blocks(section: Section, level: int) -> list[str]:
+    """Return the paragraphs and tables of a section, its title first, with `level` hashes."""
     if section.shown == "on the page":
         return []
-    bullets = [*section.lines, *(f"{name}: {text}" for name, text in section.facts.items())]
-    found = [f"{'#' * level} {escape(section.title)}", escape(section.about), *map(table_of, section.tables)]
-    found.append("\n".join(f"* {escape(line)}" for line in bullets))
+    blocks = [f"{'#' * level} {escape(section.title)}"]
+    if section.about:
+        blocks.append(escape(section.about))
+    for table in section.tables:
+        blocks.append(table_of(table))
+    bullets = [f"* {escape(line)}" for line in section.lines]
+    for name, text in section.facts.items():
+        bullets.append(f"* {escape(f'{name}: {text}')}")
+    if bullets:
+        blocks.append("\n".join(bullets))
     for part in section.parts:
-        found += _parts(part, level + 1)
-    return list(filter(None, found))
+        blocks += _blocks(part, level + 1)
+    return blocks
 
 
 def table_of(table: Table) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     header = [escape(cell) for cell in table.header]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *([escape(name), *cells] for name, *cells in table.rows)]
+    alignment = ["---", *["---:"] * (len(header) - 1)]
+    lines = [header, alignment]
+    for name, *cells in table.rows:
+        lines.append([escape(name), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, without links or mentions; names come from anyone."""
+    """Return text that Markdown shows as it is, on one line, without links or mentions; names come from anyone."""
     text = printable(" ".join(text.split()))
     for character in "\\`*_<>|[]&#~":
         text = text.replace(character, f"\\{character}")
-    return _LINKED.sub(lambda match: match[0] + _INVISIBLE_SPACE, text)
+    return _LINKED.sub(rf"\g<0>{_INVISIBLE_SPACE}", text)

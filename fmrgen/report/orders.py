@@ -1,4 +1,4 @@
-"""Whether generators agree, as a table, a plot and JSON."""
+"""The agreement of generators as a table, a plot and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -12,88 +12,107 @@ from fmrgen.report.tables import Table
 from fmrgen.results.orders import Agreement, OrderOfTwo
 
 _IN_A_COLUMN = 20  # of the legend
-_APART = 0.5  # of the place of a generator, over which its classifiers lie side by side
+_GROUP_WIDTH = 0.5  # the classifiers of a generator lie side by side over half the distance to the next one
 
 
-def agreement_table(found: Agreement) -> Table:
-    """A row for each classifier: its FMR under each generator, with its rank among them."""
-    columns = [
-        [f"{rank}: {value}" for value, rank in zip(values, ranks, strict=True)]
-        for values, ranks in zip(found.fmr, found.ranks(), strict=True)
-    ]
-    rows = [list(row) for row in zip(found.classifiers, *columns, strict=True)]
-    return Table(["classifier", *found.generators], rows)
+def agreement_table(agreement: Agreement) -> Table:
+    """Return a row for each classifier: its FMR under each generator, with its rank among them."""
+    ranks = agreement.ranks()
+    rows = []
+    for number, classifier in enumerate(agreement.classifiers):
+        row = [classifier]
+        for generator in range(len(agreement.generators)):
+            row.append(f"{ranks[generator][number]}: {agreement.fmr[generator][number]}")
+        rows.append(row)
+    return Table(["classifier", *agreement.generators], rows)
 
 
-def concordance_table(found: Agreement) -> Table:
-    """Kendall's tau of each pair of generators and W of all, with their intervals, and whether their order is one."""
-    rows = [[f"{pair.first} – {pair.second}", "tau", format_coefficient(pair.tau)] for pair in found.pairs]
-    of_all = [["all", "W", format_coefficient(found.concordance)], ["all have one order", "", found.verdict]]
-    return Table(["rankings", "Kendall's", ""], [*rows, *of_all])
+def concordance_table(agreement: Agreement) -> Table:
+    """Return Kendall's tau of each pair of generators and W of all, with their intervals, and whether all have one
+    order."""
+    rows = [[f"{pair.first} – {pair.second}", "tau", format_coefficient(pair.tau)] for pair in agreement.pairs]
+    rows.append(["all", "W", format_coefficient(agreement.concordance)])
+    rows.append(["all have one order", "", agreement.verdict])
+    return Table(["rankings", "Kendall's", ""], rows)
 
 
-def agreement_lines(found: Agreement) -> list[str]:
-    """Tau of each pair of generators, W of all, and what the intervals are."""
-    lines = [f"{pair.first} – {pair.second}: Kendall's tau {format_coefficient(pair.tau)}" for pair in found.pairs]
+def agreement_lines(agreement: Agreement) -> list[str]:
+    """Return lines with tau of each pair of generators, W of all, and what the intervals are."""
+    lines = [f"{pair.first} – {pair.second}: Kendall's tau {format_coefficient(pair.tau)}" for pair in agreement.pairs]
+    concordance = format_coefficient(agreement.concordance)
     return [
         *lines,
-        f"Kendall's W of all {len(found.generators)} rankings: {format_coefficient(found.concordance)}",
+        f"Kendall's W of all {len(agreement.generators)} rankings: {concordance}",
         "1 means the same order; intervals cover all orders that these images leave possible, with 95 % confidence",
-        orders_line(found),
+        orders_line(agreement),
     ]
 
 
-def orders_line(found: Agreement) -> str:
-    """How many pairs of classifiers keep their order under all, and which change places, beyond chance."""
-    turned = [
-        f"{order.first} is above {order.second} under {', '.join(order.above)} and below under {', '.join(order.below)}"
-        for order in found.orders
-        if order.turns
-    ]
-    kept = [_ordered(order) for order in found.kept]
-    undecided = len(found.orders) - len(kept) - len(turned)
-    return (
-        f"of {len(found.orders)} pairs of classifiers {len(kept)} keep their order under all {len(found.generators)}"
-        + (f" ({', '.join(kept)})" if kept else "")
-        + f", {len(turned)} change places"
-        + (f" ({'; '.join(turned)})" if turned else "")
-        + f"; not told apart under all by these {found.rows} images: {undecided}"
+def orders_line(agreement: Agreement) -> str:
+    """Return a line that says how many pairs of classifiers keep their order under all generators, and which change
+    places, beyond chance."""
+    turned = []
+    for order in agreement.orders:
+        if order.turns:
+            above, below = ", ".join(order.above), ", ".join(order.below)
+            turned.append(f"{order.first} is above {order.second} under {above} and below under {below}")
+    stable = [_ordered(order) for order in agreement.kept]
+    undecided = len(agreement.orders) - len(stable) - len(turned)
+    line = (
+        f"of {len(agreement.orders)} pairs of classifiers {len(stable)} keep their order under all "
+        f"{len(agreement.generators)}"
     )
+    if stable:
+        line += f" ({', '.join(stable)})"
+    line += f", {len(turned)} change places"
+    if turned:
+        line += f" ({'; '.join(turned)})"
+    return f"{line}; not told apart under all by these {agreement.rows} images: {undecided}"
 
 
 def _ordered(order: OrderOfTwo) -> str:
-    names = (order.first, order.second) if order.above else (order.second, order.first)
-    return " over ".join(names)
+    if order.above:
+        return f"{order.first} over {order.second}"
+    return f"{order.second} over {order.first}"
 
 
-def write_agreement(found: Agreement, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
-    """Writes `agreement.json` and the plot, a PNG and in `plot_formats`, into `folder`; returns their paths."""
-    text = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def write_agreement(agreement: Agreement, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
+    """Write `agreement.json` and the plot into `folder`, and return their paths.
+
+    Args:
+        agreement: of the generators.
+        folder: to write into.
+        plot_formats: of the plot besides PNG.
+    """
+    text = json.dumps(asdict(agreement), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "agreement.json", text.encode())
-    return [folder / "agreement.json", *agreement_plot(found).save_all(folder, "agreement", plot_formats)]
+    return [folder / "agreement.json", *agreement_plot(agreement).save_all(folder, "agreement", plot_formats)]
 
 
-def agreement_plot(found: Agreement) -> Plot:
-    """FMR under each generator, a line for each classifier: where rankings agree, lines do not cross.
+def agreement_plot(agreement: Agreement) -> Plot:
+    """Return a plot of FMR under each generator, a line for each classifier: where rankings agree, lines do not cross.
 
     The legend has them by falling FMR under the first generator.
     """
     with drawing():
-        figure = Plot(figsize=(1.8 + 1.2 * len(found.generators), 4.2))
+        figure = Plot(figsize=(1.8 + 1.2 * len(agreement.generators), 4.2))
         axes = figure.subplots()
-        count = len(found.classifiers)
-        order = sorted(range(count), key=lambda number: -found.fmr[0][number].value)
-        for number, (place_of, colour) in enumerate(zip(order, colours(count), strict=True)):
-            values = [of_generator[place_of] for of_generator in found.fmr]
-            places = [place + _APART * (number - (count - 1) / 2) / count for place in range(len(values))]
-            for place, value in zip(places, values, strict=True):
-                axes.plot([place, place], interval_ends(value), color=colour, linewidth=1)
-            shown = [value.value for value in values]
-            label = shortened(found.classifiers[place_of])
-            axes.plot(places, shown, color=colour, marker="o", markersize=4, linewidth=0.8, alpha=0.9, label=label)
-        axes.set_xticks(range(len(found.generators)), found.generators)
+        count = len(agreement.classifiers)
+        order = sorted(range(count), key=lambda classifier: -agreement.fmr[0][classifier].value)
+        for number, (classifier, colour) in enumerate(zip(order, colours(count), strict=True)):
+            shift = _GROUP_WIDTH * (number - (count - 1) / 2) / count
+            places, values = [], []
+            for generator, estimates in enumerate(agreement.fmr):
+                place = generator + shift
+                axes.plot([place, place], interval_ends(estimates[classifier]), color=colour, linewidth=1)
+                places.append(place)
+                values.append(estimates[classifier].value)
+            label = shortened(agreement.classifiers[classifier])
+            axes.plot(places, values, color=colour, marker="o", markersize=4, linewidth=0.8, alpha=0.9, label=label)
+        axes.set_xticks(range(len(agreement.generators)), agreement.generators)
         axes.set_ylabel("FMR, %")
         grid_of_figures(axes, MOST_PERCENT)
-        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=-(-count // _IN_A_COLUMN))
-        axes.set_title(f"Kendall's W {format_coefficient(found.concordance)}")
+        columns = -(-count // _IN_A_COLUMN)  # rounded up
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=columns)
+        axes.set_title(f"Kendall's W {format_coefficient(agreement.concordance)}")
     return figure

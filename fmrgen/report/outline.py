@@ -1,6 +1,6 @@
 """The sections of a report, once: a terminal, Markdown and a page show them in this order and in these words.
 
-A new section is a function here that gives it where there is something to show, and its place in `_SECTIONS`.
+To add a section, write a function that returns it, or nothing if it would be empty, and add it to `_SECTIONS`.
 """
 
 from collections.abc import Callable
@@ -47,18 +47,18 @@ _MOST_BY_CLASS = 24  # classifiers of a split
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a title, and below it what is not empty of the rest, in this order.
+    """A part of a report: a title, and below it the other parts that are not empty, in this order.
 
     Attributes:
-        kind: which it is, the same in every report.
+        kind: of section, the same in every report.
         title: above it.
         about: a sentence that says how to read it.
         tables: one below the other.
         lines: on what they show.
-        facts: names and what is said of each.
+        facts: texts by the name of what they describe.
         parts: sections below it.
         shown: everywhere, in files (Markdown and the page), or on the page alone.
-        folded: on a page it opens when its title is clicked.
+        folded: on a page the section opens when its title is clicked.
     """
 
     kind: str
@@ -79,38 +79,46 @@ MADE_FOR_NONE = (
 
 
 def outline(evaluation: Evaluation) -> list[Section]:
-    """The sections of an evaluation's report. Its warnings stand above them: `tables.warning_lines`."""
-    return [section for sections in _SECTIONS for section in sections(evaluation)]
+    """Return the sections of an evaluation's report. Its warnings stand above them: `tables.warning_lines`."""
+    sections: list[Section] = []
+    for make_sections in _SECTIONS:
+        sections += make_sections(evaluation)
+    return sections
 
 
 def transfer_outline(evaluation: Evaluation) -> list[Section]:
-    """Those of a transfer matrix alone; of one split its table is the matrix."""
-    wanted = {"transfer" if len(evaluation.splits) > 1 else "split", "worst case", "notes", "figures"}
+    """Return the sections of a transfer matrix alone; if there is one split, its table is the matrix."""
+    matrix = "transfer" if len(evaluation.splits) > 1 else "split"
+    wanted = {matrix, "worst case", "notes", "figures"}
     return [section for section in outline(evaluation) if section.kind in wanted]
 
 
 def _trainings(evaluation: Evaluation) -> list[Section]:
-    if (table := trainings_table(evaluation)) is None:
+    table = trainings_table(evaluation)
+    if table is None:
         return []
     lines = trainings_lines(evaluation)
     return [Section("trainings", "What was trained, each training on its own split", tables=[table], lines=lines)]
 
 
 def _own_splits(evaluation: Evaluation) -> list[Section]:
-    if (table := own_table(evaluation)) is None:
+    table = own_table(evaluation)
+    if table is None:
         return []
     lines = own_lines(evaluation)
     return [Section("own splits", "Each classifier on its own split", tables=[table], lines=lines)]
 
 
 def _worst_case(evaluation: Evaluation) -> list[Section]:
-    if (table := worst_table(evaluation)) is None:
+    table = worst_table(evaluation)
+    if table is None:
         return []
     return [Section("worst case", "On all splits at once", _sentence(worst_line(evaluation)), [table])]
 
 
 def _fixed_sets(evaluation: Evaluation) -> list[Section]:
-    if (table := fixed_table(evaluation)) is None:
+    table = fixed_table(evaluation)
+    if table is None:
         return []
     about = "Accuracy on the sets' images as they are, averaged over sets and severities."
     if any("mCE" in cell for cell in table.header):
@@ -120,39 +128,45 @@ def _fixed_sets(evaluation: Evaluation) -> list[Section]:
 
 def _splits(evaluation: Evaluation) -> list[Section]:
     comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
-    common, many = _made_alike(evaluation), len(evaluation.splits) > _MOST_UNFOLDED
-    found = []
+    common_facts = _common_facts(evaluation)
+    is_folded = len(evaluation.splits) > _MOST_UNFOLDED
+    sections = []
     for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
         comparison = comparisons.get(split.name)
-        shown = ranked(row, comparison) if comparison else row
-        parts = [
-            *_judges(split, shown),
-            *_otherwise(shown),
-            *_confidence(shown),
-            *_agreement(comparison),
-            *_made(split, common),
-            *_classes(split, shown),
-        ]
-        lines = neighbours(comparison) if comparison else []
+        results, lines = row, []
+        if comparison is not None:
+            results, lines = ranked(row, comparison), neighbours(comparison)
         if lines and not any(result.conditioned for result in row):
             lines.append(MADE_FOR_NONE)
+        parts = [
+            *_judges(split, results),
+            *_otherwise(results),
+            *_confidence(results),
+            *_agreement(comparison),
+            *_made(split, common_facts),
+            *_classes(split, results),
+        ]
         about = _sentence(split_facts(split, row))
-        found.append(Section("split", split.name, about, [split_table(shown)], lines, parts=parts, folded=many))
-    title = "All splits were made with" if len(found) > 1 else "The split was made with"
-    made = [Section("made with", title, facts=common, shown="in files")] if common else []
-    if many:
-        return [Section("splits", f"{len(found)} splits", parts=found), *made]
-    return [*found, *made]
+        tables = [split_table(results)]
+        sections.append(Section("split", split.name, about, tables, lines, parts=parts, folded=is_folded))
+    title = "All splits were made with" if len(sections) > 1 else "The split was made with"
+    if is_folded:
+        sections = [Section("splits", f"{len(sections)} splits", parts=sections)]
+    if common_facts:
+        sections.append(Section("made with", title, facts=common_facts, shown="in files"))
+    return sections
 
 
 def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
-    if (judges := judges_table(split)) is None:
+    judges = judges_table(split)
+    if judges is None:
         return []
     lines = judges_lines(split, results)
-    found = [Section("judges", "Other judges of its images", tables=[judges], lines=lines)]
-    if (judged := judged_table(split, results)) is not None:
-        found.append(Section("judged", "FMR under each judge", tables=[judged]))
-    return found
+    sections = [Section("judges", "Other judges of its images", tables=[judges], lines=lines)]
+    judged = judged_table(split, results)
+    if judged is not None:
+        sections.append(Section("judged", "FMR under each judge", tables=[judged]))
+    return sections
 
 
 def _otherwise(results: list[Result]) -> list[Section]:
@@ -171,7 +185,8 @@ def _confidence(results: list[Result]) -> list[Section]:
 
 
 def _agreement(comparison: Comparison | None) -> list[Section]:
-    if comparison is None or (table := agreement_table(comparison)) is None:
+    table = None if comparison is None else agreement_table(comparison)
+    if table is None:
         return []
     about = (
         "Error consistency (Geirhos et al. 2020) on the valid images: 1 where two fail on the same ones, 0 where as "
@@ -181,52 +196,59 @@ def _agreement(comparison: Comparison | None) -> list[Section]:
 
 
 def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
-    shown = results[:_MOST_BY_CLASS]
-    each = [
-        Section(
-            "classes",
-            f"{result.classifier} by class",
-            tables=[class_table(result, split)],
-            shown="on the page",
-            folded=True,
-        )
-        for result in shown
-    ]
-    if len(each) <= _MOST_UNFOLDED:
-        return each
-    is_all = len(shown) == len(results)
-    title = f"Each of {len(each)} classifiers by class" if is_all else f"The first {len(each)} classifiers by class"
-    about = "" if is_all else f"The others of the {len(results)} are in evaluation.json."
-    return [Section("classes", title, about, parts=each, shown="on the page", folded=True)]
+    sections = []
+    for result in results[:_MOST_BY_CLASS]:
+        title, table = f"{result.classifier} by class", class_table(result, split)
+        sections.append(Section("classes", title, tables=[table], shown="on the page", folded=True))
+    if len(sections) <= _MOST_UNFOLDED:
+        return sections
+    title, about = f"Each of {len(sections)} classifiers by class", ""
+    if len(sections) < len(results):
+        title = f"The first {len(sections)} classifiers by class"
+        about = f"The others of the {len(results)} are in evaluation.json."
+    return [Section("classes", title, about, parts=sections, shown="on the page", folded=True)]
 
 
-def _made_alike(evaluation: Evaluation) -> dict[str, str]:
-    """What all splits were made with."""
-    made = [split.made_with or {} for split in evaluation.splits]
-    return {what: how for what, how in (made[0] if made else {}).items() if all(one.get(what) == how for one in made)}
+def _common_facts(evaluation: Evaluation) -> dict[str, str]:
+    """Return the facts of `made_with` that are the same for all splits."""
+    if not evaluation.splits:
+        return {}
+    first, *others = [split.made_with or {} for split in evaluation.splits]
+    common = dict(first)
+    for facts in others:
+        common = {name: text for name, text in common.items() if facts.get(name) == text}
+    return common
 
 
-def _made(split: EvaluatedSplit, common: dict[str, str]) -> list[Section]:
-    own = {what: how for what, how in (split.made_with or {}).items() if what not in common}
-    return [Section("made with", "Made with", facts=own, shown="in files")] if own else []
+def _made(split: EvaluatedSplit, common_facts: dict[str, str]) -> list[Section]:
+    """Return a section of the facts of `made_with` that other splits do not share."""
+    facts = {name: text for name, text in (split.made_with or {}).items() if name not in common_facts}
+    if not facts:
+        return []
+    return [Section("made with", "Made with", facts=facts, shown="in files")]
 
 
 def _transfer(evaluation: Evaluation) -> list[Section]:
     if len(evaluation.splits) < 2:
         return []
-    measures = ["fmr"] if any(result.total.fmr for result in evaluation.results) else []
-    tables = [transfer_table(evaluation, measure) for measure in (*measures, "perturbed_accuracy")]
+    tables = []
+    if any(result.total.fmr for result in evaluation.results):
+        tables.append(transfer_table(evaluation, "fmr"))
+    tables.append(transfer_table(evaluation, "perturbed_accuracy"))
     return [Section("transfer", "Transfer", _sentence(transfer_reading(evaluation)), tables)]
 
 
 def _notes(evaluation: Evaluation) -> list[Section]:
     lines = all_notes(evaluation)
-    return [Section("notes", "Notes", lines=lines)] if lines else []
+    if not lines:
+        return []
+    return [Section("notes", "Notes", lines=lines)]
 
 
 def _figures(evaluation: Evaluation) -> list[Section]:
-    mark = legend(evaluation)
-    about = f"{INTERVALS} {_sentence(mark)}" if mark else INTERVALS
+    about, mark = INTERVALS, legend(evaluation)
+    if mark:
+        about += f" {_sentence(mark)}"
     return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]
 
 
@@ -235,5 +257,12 @@ def _sentence(text: str) -> str:
 
 
 _SECTIONS: tuple[Callable[[Evaluation], list[Section]], ...] = (
-    *(_trainings, _own_splits, _worst_case, _splits, _transfer, _fixed_sets, _notes, _figures),
+    _trainings,
+    _own_splits,
+    _worst_case,
+    _splits,
+    _transfer,
+    _fixed_sets,
+    _notes,
+    _figures,
 )

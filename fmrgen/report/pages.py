@@ -14,7 +14,7 @@ from markupsafe import Markup
 from fmrgen.errors import printable
 from fmrgen.report.gallery import Gallery
 from fmrgen.report.outline import outline
-from fmrgen.report.tables import EXPLAINED, legend, short_names, warning_lines
+from fmrgen.report.tables import EXPLAINED, legend, short_split_names, warning_lines
 from fmrgen.results.evaluation import Evaluation
 
 _PLOTS = {
@@ -31,25 +31,34 @@ _PLOTS = {
     "failures": "The step at which a split's own classifier is first wrong",
     "classes-by-budget": "FMR by class and budget",
 }
+_PNG_DOTS_PER_INCH = 160  # savefig.dpi in plot.py
+_PAGE_DOTS_PER_INCH = 100  # at which the pictures' letters are as large as the page's
 
 
 def report_page(
     evaluation: Evaluation, plots: dict[str, bytes], galleries: Sequence[Gallery], plot_formats: Sequence[str]
 ) -> str:
-    """The whole evaluation as one page of HTML; `plots` are PNGs by the names of their plots, which lie beside the page
-    in each of `plot_formats`."""
-    short = short_names([split.name for split in evaluation.splits])
-    shown = [
-        {"name": name, "caption": caption, "address": png_address(plots[name]), "width": _width(plots[name])}
-        for name, caption in _PLOTS.items()
-        if name in plots
-    ]
+    """Return the whole evaluation as one page of HTML.
+
+    Args:
+        evaluation: with its predictions.
+        plots: PNGs by the names of their plots.
+        galleries: of the splits.
+        plot_formats: in each of which the plots lie beside the page.
+    """
+    short = short_split_names(evaluation)
+    pictures = []
+    for name, caption in _PLOTS.items():
+        if name in plots:
+            png = plots[name]
+            picture = {"name": name, "caption": caption, "address": png_address(png), "width": _width(png)}
+            pictures.append(picture)
     return render_page(
         "report.html",
         title="Robustness report",
         evaluation=evaluation,
         sections=outline(evaluation),
-        plots=shown,
+        plots=pictures,
         formats=plot_formats,
         warnings=warning_lines(evaluation),
         explained=EXPLAINED,
@@ -59,20 +68,23 @@ def report_page(
 
 
 def gallery_page(gallery: Gallery) -> str:
-    """One split's rows as a page of HTML."""
-    return render_page(
-        "gallery.html", title=gallery.split, gallery=_script_data([gallery], {gallery.split: gallery.split})
-    )
+    """Return one split's rows as a page of HTML."""
+    data = _script_data([gallery], {gallery.split: gallery.split})
+    return render_page("gallery.html", title=gallery.split, gallery=data)
 
 
 def audit_page(content: dict[str, Any]) -> str:
-    """The page on which people name images; `content` has the `raters`, the `names` of the classes, the `total` of
-    images and, where there is no server, the `images` of each rater as addresses and a `key` of the sample."""
+    """Return the page on which people name images.
+
+    `content` has the `raters`, the `names` of the classes, the `total` of images and, if there is no server, the
+    `images` of each rater as addresses and a `key` of the sample.
+    """
     return render_page("audit.html", title="What do you see?", total=content["total"], content=_json_in_page(content))
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A page from a template of this package; whatever is put into it is text, and turns no direction."""
+    """Return a page from a template of this package; all values are escaped, and no character turns the direction of
+    the text."""
     return _environment().get_template(template).render(**values)
 
 
@@ -89,30 +101,35 @@ def _environment() -> Environment:
 
 
 def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
-    """The galleries as JSON in a page."""
+    """Return the galleries as JSON in a page."""
     return _json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
 
 
 def _json_in_page(content: Any) -> Markup:
-    """JSON that nothing in it can break out of."""
+    """Return JSON whose texts cannot end the script element that holds it."""
     text = json.dumps(_shown(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _shown(content: Any) -> Any:
-    """All texts in a value as a page may show them; markup is our own."""
+    """Return a value with all its texts as a page may show them; markup is our own and stays."""
+    if isinstance(content, Markup):
+        return content
     if isinstance(content, str):
-        return content if isinstance(content, Markup) else "\n".join(map(printable, content.split("\n")))
+        return "\n".join(map(printable, content.split("\n")))
     if isinstance(content, dict):
         return {key: _shown(value) for key, value in content.items()}
-    return [_shown(value) for value in content] if isinstance(content, list | tuple) else content
+    if isinstance(content, list | tuple):
+        return [_shown(value) for value in content]
+    return content
 
 
 def _width(png: bytes) -> int:
-    """In pixels of a page, on which a picture's letters are as large as the text around it."""
-    return int.from_bytes(png[16:20]) * 100 // 160
+    """Return the width in CSS pixels at which a picture's letters are as large as the text around it."""
+    width = int.from_bytes(png[16:20])  # in the PNG's header
+    return width * _PAGE_DOTS_PER_INCH // _PNG_DOTS_PER_INCH
 
 
 def png_address(png: bytes) -> str:
-    """A picture as an address that is the picture itself."""
+    """Return a picture as a `data:` address."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

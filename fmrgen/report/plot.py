@@ -1,4 +1,4 @@
-"""What all pictures have in common: one style wherever they are drawn, as PNG, PDF or SVG."""
+"""The style of all pictures, as PNG, PDF or SVG, and helpers to draw them."""
 
 import io
 import warnings
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 INK, FAINT = "#22303c", "#c9d1d8"
 LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
 MOST_PERCENT = 200.0  # that an axis shows: FMR of a network at chance, and the ends of its interval, know no bounds
-_MOST_NAMED_POINTS = 8
+_MOST_NAMED_POINTS = 8  # of a figure; more are numbered
 MOST_PANELS = len(LINES)  # and lines, each of a split
 PlotFormat = Literal["png", "pdf", "svg"]
 FORMATS: tuple[PlotFormat, ...] = get_args(PlotFormat)
@@ -51,7 +51,7 @@ _METADATA: Any = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None
 
 
 def all_formats(more: Sequence[str]) -> list[PlotFormat]:
-    """PNG, which there always is, and `more`. Raises UserError for an unknown one."""
+    """Return PNG, which is always written, and `more`. Raise UserError if a format is unknown."""
     for unknown in set(more).difference(FORMATS):
         raise UserError(f"plots are {', '.join(FORMATS)}, not {unknown}")
     return [name for name in FORMATS if name == "png" or name in more]
@@ -59,7 +59,7 @@ def all_formats(more: Sequence[str]) -> list[PlotFormat]:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The style of all pictures, within which they are made and written."""
+    """Set the style of all pictures, within which they are made and written."""
     with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be in any script
         yield
@@ -69,7 +69,7 @@ class Plot(Figure):
     """A figure of matplotlib that is written in the style it was made in; made within `drawing`."""
 
     def to_bytes(self, file_format: str = "png") -> bytes:
-        """The file of the picture: `png`, `pdf` or `svg`, with the fonts inside."""
+        """Return the file of the picture: `png`, `pdf` or `svg`, with the fonts inside."""
         buffer = io.BytesIO()
         with drawing():
             self._write_out_control_characters()
@@ -78,18 +78,21 @@ class Plot(Figure):
         return buffer.getvalue()
 
     def _write_out_control_characters(self) -> None:
-        """Names come from anyone: ESC makes an SVG unreadable, and U+202E turns the direction of what follows."""
+        """Replace control characters in all texts by their escapes.
+
+        Names come from anyone: ESC makes an SVG unreadable, and U+202E turns the direction of what follows.
+        """
         for axes in self.axes:
             for axis in (axes.xaxis, axes.yaxis):
                 names = [label.get_text() for label in axis.get_ticklabels()]
-                shown = [_printable_lines(name) for name in names]
-                if shown != names:
-                    axis.set_ticks(axis.get_ticklocs(), shown)
+                printable_names = list(map(_printable_lines, names))
+                if printable_names != names:
+                    axis.set_ticks(axis.get_ticklocs(), printable_names)
         for text in self.findobj(Text):
             text.set_text(_printable_lines(text.get_text()))
 
     def save(self, path: str | Path) -> None:
-        """Writes the picture; the end of the name says how.
+        """Write the picture in the format that the end of the name says.
 
         Args:
             path: ends in `.png`, `.pdf` or `.svg`.
@@ -103,7 +106,13 @@ class Plot(Figure):
         write_atomically(Path(path), self.to_bytes(file_format))
 
     def save_all(self, folder: Path, name: str, more: Sequence[PlotFormat] = ()) -> list[Path]:
-        """Writes the picture into `folder` as PNG, and in `more` formats; returns the paths, the PNG's first."""
+        """Write the picture, and return the paths, the PNG's first.
+
+        Args:
+            folder: to write into.
+            name: of the files, without the end.
+            more: formats besides PNG.
+        """
         paths = [folder / f"{name}.{file_format}" for file_format in all_formats(more)]
         for path in paths:
             self.save(path)
@@ -114,28 +123,43 @@ class Plot(Figure):
 
 
 def _printable_lines(text: str) -> str:
-    """Text of one or more lines, with every other control character written out."""
-    return "\n".join(printable(line) for line in text.split("\n"))
+    """Return text of one or more lines, with every other control character written out."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def draw_band(
     axes: Axes, places: Sequence[float], values: Sequence[Estimate | None], colour: str, label: str, marker: str = ""
 ) -> None:
-    """A line with its intervals; what is not known is left out."""
-    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
-    if not known:
-        return
-    x = [place for place, _ in known]
-    low, high = zip(*(interval_ends(value) for _, value in known), strict=True)
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(x, [value.value for _, value in known], color=colour, label=label, marker=marker, markersize=3.5)
+    """Draw a line with its intervals.
+
+    Args:
+        axes: to draw on.
+        places: of the estimates on the x axis.
+        values: an estimate for each place; None is left out.
+        colour: of the line.
+        label: of the line in the legend.
+        marker: of the points.
+    """
+    x, y, low, high = [], [], [], []
+    for place, estimate in zip(places, values, strict=True):
+        if estimate is not None:
+            lower, upper = interval_ends(estimate)
+            x.append(place)
+            y.append(estimate.value)
+            low.append(lower)
+            high.append(upper)
+    if x:
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(x, y, color=colour, label=label, marker=marker, markersize=3.5)
 
 
 def draw_points(axes: Axes, points: Iterable[tuple[str, Estimate, Estimate]], names: Sequence[str]) -> None:
-    """Named points with both intervals.
+    """Draw named points with both intervals.
 
-    `names` are those of the whole figure: each has its colour, and where they are many its number, which `write_key`
-    explains.
+    Args:
+        axes: to draw on.
+        points: name, x and y.
+        names: of the whole figure: each has its colour, and if there are many its number, which `write_key` explains.
     """
     shades = colours(len(names))
     for name, x, y in points:
@@ -151,14 +175,14 @@ def draw_points(axes: Axes, points: Iterable[tuple[str, Estimate, Estimate]], na
 
 
 def write_key(figure: Figure, names: Sequence[str]) -> None:
-    """The names of many points, right of the figure."""
+    """Write the names of many points right of the figure."""
     if len(names) > _MOST_NAMED_POINTS:
         lines = [f"{number}  {shortened(name)}" for number, name in enumerate(names, 1)]
         figure.text(1, 0.98, "\n".join(lines), fontsize=7, va="top")
 
 
 def shortened(name: str, longest: int = 36) -> str:
-    """A name as far as it has room: its beginning and its end, which tells it from its relatives."""
+    """Return a name of at most `longest` letters: its beginning and its end, which tells it from similar ones."""
     if len(name) <= longest:
         return name
     end = longest // 3
@@ -166,7 +190,10 @@ def shortened(name: str, longest: int = 36) -> str:
 
 
 def extremes(splits: Sequence[_T]) -> tuple[list[_T], str]:
-    """Of many, which come by falling figures, the first and the last few; and a line that says so under an axis."""
+    """Return the first and the last few of many splits, and a line for an axis label that says so.
+
+    The splits come in falling order of their figures. Few splits are returned as they are, with an empty line.
+    """
     if len(splits) <= MOST_PANELS:
         return list(splits), ""
     few = MOST_PANELS // 2
@@ -174,16 +201,15 @@ def extremes(splits: Sequence[_T]) -> tuple[list[_T], str]:
 
 
 def colours(count: int) -> list[str]:
-    """As many colours as lines; of many, shades in their order."""
-    return (
-        LINES[:count]
-        if count <= len(LINES)
-        else [to_hex(shade) for shade in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
-    )
+    """Return a colour for each of so many lines; many lines get shades in their order."""
+    if count <= len(LINES):
+        return LINES[:count]
+    return [to_hex(shade) for shade in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
 def grid_of_figures(axes: Axes, most: float) -> None:
-    """From 0 to what is drawn, or `most`, with room for whole marks at the ends; faint lines for the eye behind it."""
+    """Let the y axis run from 0 to the highest value drawn, `most` at most, with room for whole marks at the ends, and
+    draw faint grid lines behind the values."""
     top = min(axes.get_ylim()[1], most)
     axes.set_ylim(-0.03 * top, 1.03 * top)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)

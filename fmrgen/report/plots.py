@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,20 +19,23 @@ from fmrgen.report.dots import MOST_ROWS, Panel, Series, dot_plot
 from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
 from fmrgen.report.side_by_side import common_rows, side_by_side
 from fmrgen.report.step_plots import step_plots
-from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names
+from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names, short_split_names
 from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
 
 _SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
 _FAMILIES = ("#c8472f", "#2b6690", "#3f7d58", "#b08a2e", "#7a4f8f", "#4aa3a3", "#8c5a3c")
 _LONGEST_LINE = 14  # letters of a name over a column
+_LEAST_OF_A_SPLIT = 5  # classifiers that a chart shows of each split, if there are so many
 _MOST_SPLITS = 8  # of which a chart shows several classifiers each; of more it shows their own ones
 _MOST_WIDE = 8  # cells across a matrix that have room for an interval
 _MOST_CELLS = 40  # across or down
-_MOST_CLASSES = 30  # of a split
+_LEAST_CLASSES, _MOST_CLASSES = 10, 30  # shown of a split, the fewer the more splits there are
+_LEAST_END_OF_FMR = 105.0  # of its axis, in percent: FMR is above 100 where perturbed images are easier
+_LIGHT_TEXT_BELOW = 0.6  # brightness of a cell's colour, from 0 to 1
 
 _STEPS = "a split that keeps its steps"
-# What figures must have, which not all have, for a plot.
+# What an evaluation must contain for a plot that not every report has.
 NEEDS = {
     "fmr": "originals",
     "transfer": "two classifiers",
@@ -43,26 +47,33 @@ NEEDS = {
 }
 
 Draw = Callable[[], Plot]
+_ResultsOfSplit = tuple[EvaluatedSplit, list[Result]]
 
 
 def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
-    """What draws each plot that the figures allow, by the plot's name. None grows without end with what is compared."""
+    """Return functions that draw the plots that the figures allow, by the plots' names.
+
+    No plot grows without limit with the number of splits and classifiers.
+    """
     plots: dict[str, Draw] = {}
     if not evaluation.splits:  # fixed sets alone
         return plots
     by_split = _sorted(evaluation) if len(evaluation.splits) > MOST_PANELS else evaluation
     if any(result.total.fmr for result in evaluation.results):
-        plots["fmr"] = lambda: _fmr(by_split)
+        plots["fmr"] = partial(_fmr, by_split)
     if len(evaluation.classifiers) > 1:
-        plots["transfer"] = lambda: _transfer(evaluation)
-    if chosen := common_rows(evaluation):
-        plots["models"] = lambda: side_by_side(evaluation, chosen)
-    plots["accuracy"] = lambda: _accuracy(by_split)
-    if len(evaluation.classifiers) > _MOST_WIDE and (both := _with_both(evaluation)):
-        plots["families"] = lambda: _families(both)
-    if counted := [split for split in by_split.splits if split.iterations]:
-        plots["iterations"] = lambda: _iterations(counted)
-    plots["classes"] = lambda: _classes(by_split)
+        plots["transfer"] = partial(_transfer, evaluation)
+    ids = common_rows(evaluation)
+    if ids:
+        plots["models"] = partial(side_by_side, evaluation, ids)
+    plots["accuracy"] = partial(_accuracy, by_split)
+    with_both_accuracies = _with_both_accuracies(evaluation)
+    if len(evaluation.classifiers) > _MOST_WIDE and with_both_accuracies:
+        plots["families"] = partial(_families, with_both_accuracies)
+    with_iterations = [split for split in by_split.splits if split.iterations]
+    if with_iterations:
+        plots["iterations"] = partial(_iterations, with_iterations)
+    plots["classes"] = partial(_classes, by_split)
     plots |= step_plots(by_split.splits)
     return {name: _styled(draw) for name, draw in plots.items()}
 
@@ -71,7 +82,7 @@ def figure(evaluation: Evaluation, name: str) -> Plot:
     """Return one plot of the report, as `Evaluation.figure` does.
 
     Args:
-        evaluation: what `evaluate` found.
+        evaluation: returned by `evaluate`.
         name: of a plot, see `Evaluation.figure`.
 
     Raises:
@@ -94,82 +105,94 @@ def _styled(draw: Draw) -> Draw:
 
 
 def _sorted(evaluation: Evaluation) -> Evaluation:
-    """The same with its splits by a falling figure of their own classifiers."""
-    measure = _measure(evaluation)
-
-    def figure(row: Sequence[Result]) -> float:
-        estimate = getattr(_own(row).total, measure)
-        return -1.0 if estimate is None else estimate.value
-
-    rows = sorted(
-        zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True),
-        key=lambda entry: -figure(entry[1]),
-    )
-    return replace(
-        evaluation,
-        splits=[split for split, _, _ in rows],
-        results=[result for _, row, _ in rows for result in row],
-        comparisons=[comparison for _, _, comparison in rows],
-    )
+    """Return the evaluation with its splits in falling order of the figure of their own classifiers."""
+    measure, matrix = _measure(evaluation), evaluation.matrix
+    figures = []
+    for row in matrix:
+        estimate = _cell(_own(row), measure)
+        figures.append(-1.0 if estimate is None else estimate.value)
+    order = sorted(range(len(matrix)), key=figures.__getitem__, reverse=True)
+    results: list[Result] = []
+    for place in order:
+        results += matrix[place]
+    splits = [evaluation.splits[place] for place in order]
+    comparisons = [evaluation.comparisons[place] for place in order]
+    return replace(evaluation, splits=splits, results=results, comparisons=comparisons)
 
 
 def _measure(evaluation: Evaluation) -> str:
-    return "fmr" if any(result.total.fmr for result in evaluation.results) else "perturbed_accuracy"
+    has_fmr = any(result.total.fmr for result in evaluation.results)
+    return "fmr" if has_fmr else "perturbed_accuracy"
 
 
 def _own(row: Sequence[Result]) -> Result:
-    """Of a split its own classifier's, or else the first one."""
-    return next((result for result in row if result.conditioned), row[0])
+    """Return the result of the split's own classifier, or the first one if the row has none."""
+    for result in row:
+        if result.conditioned:
+            return result
+    return row[0]
 
 
 def _fmr(evaluation: Evaluation) -> Plot:
-    """FMR with its interval of every classifier on every split."""
-    ends = [interval_ends(result.total.fmr)[1] for result in evaluation.results if result.total.fmr]
-    series = [Series("the classifier that the split was made for", _PA, "D"), Series("others", INK)]
-    return _by_split(
-        evaluation,
-        lambda result: [result.total.fmr, None] if result.conditioned else [None, result.total.fmr],
-        series if any(result.conditioned for result in evaluation.results) else [series[0], Series("FMR", INK)],
-        "FMR, %, with its 95 % interval",
-        limit=min(MOST_PERCENT, max(105, *ends)),
-    )
+    """Draw FMR with its interval of every classifier on every split."""
+    limit = _LEAST_END_OF_FMR
+    others = "FMR"
+    for result in evaluation.results:
+        if result.total.fmr:
+            limit = max(limit, interval_ends(result.total.fmr)[1])
+        if result.conditioned:
+            others = "others"
+
+    def figures(result: Result) -> list[Estimate | None]:
+        return [result.total.fmr, None] if result.conditioned else [None, result.total.fmr]
+
+    series = [Series("the classifier that the split was made for", _PA, "D"), Series(others, INK)]
+    return _by_split(evaluation, figures, series, "FMR, %, with its 95 % interval", limit=min(MOST_PERCENT, limit))
 
 
 def _accuracy(evaluation: Evaluation) -> Plot:
-    """SA beside PA of every classifier on every split, with intervals."""
-    return _by_split(
-        evaluation,
-        lambda result: [result.total.standard_accuracy, result.total.perturbed_accuracy],
-        [Series("SA, originals", _SA, shift=0.17), Series("PA, perturbed", _PA, shift=-0.17)],
-        "accuracy, %",
-    )
+    """Draw SA beside PA of every classifier on every split, with intervals."""
+
+    def figures(result: Result) -> list[Estimate | None]:
+        return [result.total.standard_accuracy, result.total.perturbed_accuracy]
+
+    series = [Series("SA, originals", _SA, shift=0.17), Series("PA, perturbed", _PA, shift=-0.17)]
+    return _by_split(evaluation, figures, series, "accuracy, %")
 
 
-def _with_both(evaluation: Evaluation) -> list[tuple[EvaluatedSplit, list[Result]]]:
-    """The splits with those of their classifiers that have SA and PA, and were not attacked there themselves."""
-    rows = zip(evaluation.splits, evaluation.matrix, strict=True)
-    found = [
-        (split, [r for r in row if r.total.standard_accuracy and r.total.perturbed_accuracy and not r.conditioned])
-        for split, row in rows
-    ]
-    return [(split, results) for split, results in found if results]
+def _with_both_accuracies(evaluation: Evaluation) -> list[_ResultsOfSplit]:
+    """Return the splits with the results of classifiers that have SA and PA and are not the split's own."""
+    splits = []
+    for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
+        results = []
+        for result in row:
+            if result.total.standard_accuracy and result.total.perturbed_accuracy and not result.conditioned:
+                results.append(result)
+        if results:
+            splits.append((split, results))
+    return splits
 
 
-def _families(every: list[tuple[EvaluatedSplit, list[Result]]]) -> Plot:
-    """PA against SA, a point for each classifier, in the colours of families: the letters that names begin with."""
-    splits, note = extremes(every)
+def _families(all_splits: list[_ResultsOfSplit]) -> Plot:
+    """Draw PA against SA, a point for each classifier in the colour of its family: the letters its name begins with."""
+    splits, note = extremes(all_splits)
     figure = Plot(figsize=(6.4, 0.4 + 3.6 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False)[:, 0]
     short = short_names([split.name for split, _ in splits])
-    counted = Counter(family_of(result.classifier) for _, results in splits for result in results)
-    colours = dict(zip((name for name, _ in counted.most_common(len(_FAMILIES))), _FAMILIES, strict=False))
+    sizes: Counter[str] = Counter()
+    for _, results in splits:
+        sizes.update(family_of(result.classifier) for result in results)
+    largest = [family for family, _ in sizes.most_common(len(_FAMILIES))]
+    colours = dict(zip(largest, _FAMILIES, strict=False))
     for axes, (split, results) in zip(panels, splits, strict=True):
         for family, colour in [*colours.items(), ("others", None)]:
-            members = [r for r in results if colours.get(family_of(r.classifier)) == colour]
-            points = [(r.total.standard_accuracy, r.total.perturbed_accuracy) for r in members]
-            places = [(one.value, other.value) for one, other in points if one and other]
-            if places:
-                x, y = zip(*places, strict=True)
+            x, y = [], []
+            for result in results:
+                accuracy, perturbed = result.total.standard_accuracy, result.total.perturbed_accuracy
+                if accuracy and perturbed and colours.get(family_of(result.classifier)) == colour:
+                    x.append(accuracy.value)
+                    y.append(perturbed.value)
+            if x:
                 axes.scatter(x, y, s=16, color=colour or "#a9b1b8", label=family)
         axes.axline((50, 50), slope=1, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
         axes.set_title(short[split.name])
@@ -181,8 +204,11 @@ def _families(every: list[tuple[EvaluatedSplit, list[Result]]]) -> Plot:
 
 
 def family_of(name: str) -> str:
-    """The letters that a classifier's name begins with."""
-    return found[0].lower() if (found := re.match(r"[^\W\d_]+", name)) else name
+    """Return the letters that a classifier's name begins with."""
+    letters = re.match(r"[^\W\d_]+", name)
+    if letters is None:
+        return name
+    return letters[0].lower()
 
 
 def _by_split(
@@ -192,24 +218,38 @@ def _by_split(
     label: str,
     limit: float = 100,
 ) -> Plot:
-    """The classifiers on each split in the order of its table; of many splits their own classifiers alone."""
-    short = short_names([split.name for split in evaluation.splits])
-    count = len(evaluation.splits)
-    rows = list(zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True))
-    if count > _MOST_SPLITS:
-        own = [(short[split.name], _own(row)) for split, row, _ in rows][:MOST_ROWS]
-        named = [(f"{name}{_mark(result)}", figures(result)) for name, result in own]
-        title = f"{len(own)} of {count} splits" if len(own) < count else f"{count} splits"
-        first = "" if all(result.conditioned for _, result in own) else ", or the first one"
-        panels = [Panel(f"{title}, each with its own classifier{first}", named)]
+    """Draw the classifiers on each split in the order of its table; of many splits their own classifiers alone."""
+    short = short_split_names(evaluation)
+    if len(evaluation.splits) > _MOST_SPLITS:
+        panels = [_panel_of_own(evaluation, figures, short)]
     else:
         panels = []
-        for split, row, comparison in rows:
-            shown = ranked(row, comparison)[: max(5, MOST_ROWS // count)]
-            named = [(f"{result.classifier}{_mark(result)}", figures(result)) for result in shown]
-            of_all = f", the first {len(shown)} of {len(row)} classifiers" if len(shown) < len(row) else ""
-            panels.append(Panel(f"{short[split.name]}{of_all}", named))
+        most = max(_LEAST_OF_A_SPLIT, MOST_ROWS // len(evaluation.splits))
+        for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
+            results = ranked(row, comparison)[:most]
+            rows = [(f"{result.classifier}{_mark(result)}", figures(result)) for result in results]
+            title = short[split.name]
+            if len(results) < len(row):
+                title += f", the first {len(results)} of {len(row)} classifiers"
+            panels.append(Panel(title, rows))
     return dot_plot(panels, series, label, limit)
+
+
+def _panel_of_own(
+    evaluation: Evaluation, figures: Callable[[Result], list[Estimate | None]], short: dict[str, str]
+) -> Panel:
+    """Return a panel with a row for each split: its own classifier, or the first one if it has none."""
+    rows = []
+    addition = ""
+    for row in evaluation.matrix[:MOST_ROWS]:
+        result = _own(row)
+        if not result.conditioned:
+            addition = ", or the first one"
+        rows.append((f"{short[result.split]}{_mark(result)}", figures(result)))
+    title = f"{len(evaluation.splits)} splits"
+    if len(rows) < len(evaluation.splits):
+        title = f"{len(rows)} of {title}"
+    return Panel(f"{title}, each with its own classifier{addition}", rows)
 
 
 def _mark(result: Result) -> str:
@@ -217,43 +257,51 @@ def _mark(result: Result) -> str:
 
 
 def _transfer(evaluation: Evaluation) -> Plot:
-    """Splits down, classifiers across; FMR where there are originals, else PA, with its interval where it has room.
+    """Draw the transfer matrix, splits down and classifiers across: FMR if there are originals, else PA, with its
+    interval where it has room.
 
-    Many classifiers on few splits go down; what is more than a few is sorted.
+    Many classifiers on few splits go down; more than a few are sorted.
     """
     measure = _measure(evaluation)
-    results = np.array(evaluation.matrix, dtype=object)
-    values = np.array([[np.nan if (cell := _cell(r, measure)) is None else cell.value for r in row] for row in results])
-    short = short_names([split.name for split in evaluation.splits])
+    results = np.array(evaluation.matrix, dtype=object)  # [splits, classifiers]
+    values = np.full(results.shape, np.nan)
+    for place, result in np.ndenumerate(results):
+        cell = _cell(result, measure)
+        if cell is not None:
+            values[place] = cell.value
+    short = short_split_names(evaluation)
     down, across = _order(values, 1), _order(values, 0)
     rows = [short[evaluation.splits[place].name] for place in down]
     columns = [evaluation.classifiers[place].name for place in across]
     results, values = results[np.ix_(down, across)], values[np.ix_(down, across)]
-    axis_names = ["split made for", "tested classifier"]
+    row_title, column_title = "split made for", "tested classifier"
     if classifiers_down(evaluation):
         rows, columns, results, values = columns, rows, results.T, values.T
-        axis_names.reverse()
+        row_title, column_title = column_title, row_title
     wide, high = len(columns) <= _MOST_WIDE, len(rows) <= _MOST_WIDE
-    figure = Plot(figsize=(2.6 + (1.35 if wide else 0.55) * len(columns), 1.6 + (0.75 if high else 0.36) * len(rows)))
+    cell_width, label, rotation = (1.35, _broken, 0) if wide else (0.55, shortened, 90)
+    cell_height = 0.75 if high else 0.36  # inches, as the width
+    figure = Plot(figsize=(2.6 + cell_width * len(columns), 1.6 + cell_height * len(rows)))
     axes = figure.subplots()
     picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
+    notes = []
     for (i, j), result in np.ndenumerate(results):
         _write_cell(axes, i, j, _cell(result, measure), wide, high)
         if result.conditioned:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
-    axes.set_xticks(range(len(columns)), [_broken(name) if wide else shortened(name) for name in columns])
+            notes = ["framed: the classifier that the split was made for"]
+    axes.set_xticks(range(len(columns)), [label(name) for name in columns])
     axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel(axis_names[1], labelpad=8)
-    axes.set_ylabel(axis_names[0], labelpad=8)
+    axes.set_xlabel(column_title, labelpad=8)
+    axes.set_ylabel(row_title, labelpad=8)
     axes.tick_params(length=0)
-    axes.tick_params("x", labelsize=8, rotation=0 if wide else 90)
+    axes.tick_params("x", labelsize=8, rotation=rotation)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(picture, ax=axes, shrink=0.9, pad=0.03)
     bar.outline.set_visible(False)
     bar.set_label(f"{COMPARED[measure].name}, %")
-    notes = ["framed: the classifier that the split was made for"] if any(r.conditioned for r in results.flat) else []
     if results.size < len(evaluation.results):
         notes.append(
             f"the {_MOST_CELLS} of highest mean, of {max(len(evaluation.splits), len(evaluation.classifiers))}"
@@ -276,32 +324,36 @@ def _cell(result: Result, measure: str) -> Estimate | None:
 
 
 def _order(values: np.ndarray, axis: int) -> np.ndarray:
-    """The places along the other axis: all as they are where they are few, else by a falling mean."""
+    """Return the places along the other axis: in their order if they are few, else by falling mean."""
     means = np.nan_to_num(values, nan=-1).mean(axis)
-    places = np.arange(len(means)) if len(means) <= _MOST_WIDE else np.argsort(-means, kind="stable")
-    return places[:_MOST_CELLS]
+    if len(means) <= _MOST_WIDE:
+        return np.arange(len(means))
+    return np.argsort(-means, kind="stable")[:_MOST_CELLS]
 
 
 def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None, wide: bool, high: bool) -> None:
+    """Write a cell of the matrix: its value, and the interval below it in a high cell, beside it in a low one."""
     if cell is None:
         axes.text(column, row, "n/a", ha="center", va="center", fontsize=10 if wide else 7)
         return
     red, green, blue, _ = _HEAT(cell.value / 100)
-    colour = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.6 else INK
-    interval = f"{cell.low:.0f} – {cell.high:.0f}" if wide and cell.low is not None and cell.high is not None else ""
+    brightness = 0.3 * red + 0.59 * green + 0.11 * blue  # as eyes weigh the colours
+    colour = "white" if brightness < _LIGHT_TEXT_BELOW else INK
+    text, interval = f"{cell.value:.1f}", ""
+    if wide and cell.low is not None and cell.high is not None:
+        interval = f"{cell.low:.0f} – {cell.high:.0f}"
     if high:
-        axes.text(
-            column, row - 0.1, f"{cell.value:.1f}", ha="center", va="center", color=colour, fontsize=12 if wide else 7
-        )
+        axes.text(column, row - 0.1, text, ha="center", va="center", color=colour, fontsize=12 if wide else 7)
         axes.text(column, row + 0.24, interval, ha="center", va="center", color=colour, fontsize=8)
     else:
-        text = f"{cell.value:.1f}  ({interval})" if interval else f"{cell.value:.1f}"
+        if interval:
+            text += f"  ({interval})"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if wide else 7)
 
 
-def _iterations(every: list[EvaluatedSplit]) -> Plot:
-    """How many valid rows took how many guided steps."""
-    splits, note = extremes(every)
+def _iterations(all_splits: list[EvaluatedSplit]) -> Plot:
+    """Draw how many valid rows took how many guided steps."""
+    splits, note = extremes(all_splits)
     figure = Plot(figsize=(6.4, 0.6 + 1.5 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
     short = short_names([split.name for split in splits])
@@ -320,19 +372,21 @@ def _iterations(every: list[EvaluatedSplit]) -> Plot:
 
 
 def _classes(evaluation: Evaluation) -> Plot:
-    """SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
+    """Draw SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
     splits, note = extremes(list(zip(evaluation.splits, map(_own, evaluation.matrix), strict=True)))
-    short = short_names([split.name for split in evaluation.splits])
-    most = max(10, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
+    short = short_split_names(evaluation)
+    most = max(_LEAST_CLASSES, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
     panels = []
     for split, result in splits:
-        chosen = _lowest(result.classes, most)
-        more = f", the {len(chosen)} classes of lowest PA" if len(chosen) < len(result.classes) else ""
-        rows = [
-            (split.class_names[index], [of.oracle_accuracy, of.standard_accuracy, of.perturbed_accuracy])
-            for index, of in ((index, result.classes[index]) for index in chosen)
-        ]
-        panels.append(Panel(f"{result.classifier} on {short[split.name]}{more}", rows))
+        rows = []
+        for label in _lowest(result.classes, most):
+            summary = result.classes[label]
+            accuracies = [summary.oracle_accuracy, summary.standard_accuracy, summary.perturbed_accuracy]
+            rows.append((split.class_names[label], accuracies))
+        title = f"{result.classifier} on {short[split.name]}"
+        if len(rows) < len(result.classes):
+            title += f", the {len(rows)} classes of lowest PA"
+        panels.append(Panel(title, rows))
     series = [
         Series("oracle on originals", _ORACLE, "D", 0.24),
         Series("SA", _SA),
@@ -342,18 +396,27 @@ def _classes(evaluation: Evaluation) -> Plot:
 
 
 def _lowest(classes: Sequence[Summary], most: int) -> list[int]:
-    """The classes to show, in their own order."""
-    there = [index for index, summary in enumerate(classes) if summary.rows]
-    pa = {index: classes[index].perturbed_accuracy for index in there}
-    return sorted(sorted(there, key=lambda index: e.value if (e := pa[index]) else 200.0)[:most])
+    """Return the labels of the `most` classes of lowest PA, in the order of the classes."""
+    accuracies = {}
+    for label, summary in enumerate(classes):
+        if summary.rows:
+            accuracy = summary.perturbed_accuracy
+            accuracies[label] = np.inf if accuracy is None else accuracy.value  # without valid rows: last
+    return sorted(sorted(accuracies, key=accuracies.__getitem__)[:most])
 
 
 def _broken(name: str) -> str:
-    """A long name on two lines, each cut where it would run into the next name."""
-    lines = [name]
-    for mark in ("/", ".", "_", "-", " ") if len(name) > _LONGEST_LINE else ():
+    """Return a long name on two lines, each cut where it would run into the next name."""
+    if len(name) <= _LONGEST_LINE:
+        return name
+    for mark in ("/", ".", "_", "-", " "):
         if mark in name[4:-3]:
             end = name.index(mark, 4) + 1
-            lines = [name[:end], name[end:]]
-            break
-    return "\n".join(line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…" for line in lines)
+            return f"{_cut(name[:end])}\n{_cut(name[end:])}"
+    return _cut(name)
+
+
+def _cut(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[: _LONGEST_LINE - 1]}…"

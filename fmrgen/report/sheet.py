@@ -14,7 +14,8 @@ COLUMNS = 6  # pairs across
 _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
 SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
-_LONGEST = 200  # letters that are looked at: no more have room
+_LONGEST = 200  # letters of a caption that are measured: more never fit
+_PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 WRONG, _PALE = "#c8472f", "#66727d"
 _READING = "left the original under its label, right the perturbed image under the classifier's answer"
 
@@ -22,11 +23,16 @@ _READING = "left the original under its label, right the perturbed image under t
 def contact_sheet(
     title: str | None, class_names: Sequence[str], samples: Sequence[Sample | None], columns: int = COLUMNS
 ) -> Plot:
-    """Each original with its label, the perturbed image right of it with what the classifier says of it.
+    """Return a sheet of pairs: an original under its label, and right of it the perturbed image under the answer.
 
-    A wrong answer is red; the oracle's answer stands there where no classifier's is known. A row without an original
-    shows its perturbed image alone, and None leaves its place empty. `title` is followed by a line on how to read the
-    sheet; None leaves both out.
+    The answer is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is red. A
+    row without an original shows its perturbed image alone.
+
+    Args:
+        title: above the sheet, with a line below it on how to read the sheet; None leaves both out.
+        class_names: by label.
+        samples: from left to right and from top to bottom; None leaves a place empty.
+        columns: pairs across.
     """
     columns = min(columns, len(samples))
     head = 0.0 if title is None else 0.52  # inches
@@ -50,7 +56,7 @@ def contact_sheet(
 
 
 def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
-    """A figure in one coordinate system, inches from its upper left corner: an axes for each image takes far longer."""
+    """Return a figure and its only axes, in inches from the upper left corner: an axes for each image is far slower."""
     figure = Plot(figsize=(width, height))
     canvas = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     canvas.set_axis_off()
@@ -58,38 +64,61 @@ def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
 
 
 def draw_image(canvas: Axes, corner: tuple[float, float], image: bytes | str | None, caption: str, colour: str) -> None:
-    """An image under its caption, in a square with its upper left corner there; nothing where there is none."""
-    if image is not None:
-        left, top = corner
-        pixels = np.asarray(open_rgb(image))
-        height, width = (SIDE * length / max(pixels.shape[:2]) for length in pixels.shape[:2])
-        left, low = left + (SIDE - width) / 2, top + (SIDE + height) / 2
-        smooth = "nearest" if len(pixels) <= 64 else "antialiased"
-        extent = (left, left + width, low, low - height)
-        canvas.imshow(pixels, interpolation=smooth, extent=extent, aspect="auto")
-        canvas.text(left, low - height - 0.035, _shortened(caption), va="bottom", color=colour, fontsize=_CAPTION)
+    """Draw an image under its caption, in the middle of a square.
+
+    Args:
+        canvas: to draw on.
+        corner: the square's upper left one, in inches.
+        image: a file's bytes or its path; None draws nothing.
+        caption: above the image.
+        colour: of the caption.
+    """
+    if image is None:
+        return
+    left, top = corner
+    pixels = np.asarray(open_rgb(image))
+    rows, columns = pixels.shape[:2]
+    height, width = SIDE * rows / max(rows, columns), SIDE * columns / max(rows, columns)
+    left, low = left + (SIDE - width) / 2, top + (SIDE + height) / 2
+    interpolation = "nearest" if rows <= _PIXELATED else "antialiased"
+    extent = (left, left + width, low, low - height)
+    canvas.imshow(pixels, interpolation=interpolation, extent=extent, aspect="auto")
+    canvas.text(left, low - height - 0.035, _shortened(caption), va="bottom", color=colour, fontsize=_CAPTION)
 
 
 def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[str, str]:
-    """What a classifier says of an image, and the colour to write it in."""
+    """Return the text of an answer and its colour.
+
+    Args:
+        answer: the class; None if it is unknown, -1 if there was no answer.
+        label: the image's class.
+        class_names: by label.
+    """
     if answer is None:
         return "", _PALE
-    name = class_names[answer] if 0 <= answer < len(class_names) else "no answer"
-    return name, INK if answer == label else WRONG
+    colour = INK if answer == label else WRONG
+    if 0 <= answer < len(class_names):
+        return class_names[answer], colour
+    return "no answer", colour
 
 
 def _shortened(name: str) -> str:
-    """A class's first synonym, as far as it has room over an image."""
+    """Return a class's first synonym, cut to the width of an image."""
     name = name.partition(",")[0][:_LONGEST]
     if _width(name) <= _ROOM:
         return name
     fits, too_long = 0, len(name)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        fits, too_long = (middle, too_long) if _width(f"{name[:middle].rstrip()}…") <= _ROOM else (fits, middle)
+        if _width(f"{name[:middle].rstrip()}…") <= _ROOM:
+            fits = middle
+        else:
+            too_long = middle
     return f"{name[:fits].rstrip()}…"
 
 
 def _width(text: str) -> float:
-    """In points, as a caption."""
-    return TextPath((0, 0), text, size=_CAPTION).get_extents().width if text.strip() else 0.0
+    """Return the width in points, as a caption."""
+    if not text.strip():
+        return 0.0
+    return TextPath((0, 0), text, size=_CAPTION).get_extents().width

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,38 +14,47 @@ from fmrgen.report.tables import short_names
 from fmrgen.results.evaluation import EvaluatedSplit
 from fmrgen.results.steps import SHIFTS, StepFigures
 
-_MOST_CLASSES = 30  # of a split
+_LEAST_CLASSES, _MOST_CLASSES = 10, 30  # shown of a split, the fewer the more splits there are
+_MOST_BUDGETS = 9  # that have a tick
+_LONGEST_NAME = 28  # letters of a class
 
 _Splits = Sequence[tuple[EvaluatedSplit, StepFigures]]
 
 
 def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]]:
-    """What draws each picture, by its name; none where no split keeps its steps, or FMR is not to be had of any. Many
-    splits come by falling figures."""
-    kept, note = extremes(
-        [(split, steps) for split in splits if (steps := split.steps) is not None and steps.area_under_fmr is not None]
-    )
-    if not kept:
+    """Return functions that draw the pictures, by the pictures' names.
+
+    There are none if no split keeps its steps, or if no FMR is known. Many splits come in falling order of their
+    figures.
+    """
+    with_steps = []
+    for split in splits:
+        if split.steps is not None and split.steps.area_under_fmr is not None:
+            with_steps.append((split, split.steps))
+    shown, note = extremes(with_steps)
+    if not shown:
         return {}
     plots: dict[str, Callable[[], Plot]] = {
-        "budgets": partial(_budgets, kept, note),
-        "thresholds": partial(_thresholds, kept, note),
-        "failures": partial(_failures, kept, note),
+        "budgets": partial(_budgets, shown, note),
+        "thresholds": partial(_thresholds, shown, note),
+        "failures": partial(_failures, shown, note),
     }
-    if any(any(steps.distances.values()) for _, steps in kept):
-        plots["distances"] = partial(_distances, kept, note)
-    if any(len(split.class_names) > 1 for split, _ in kept):
-        plots["classes-by-budget"] = partial(_classes, kept, note)
+    if any(any(steps.distances.values()) for _, steps in shown):
+        plots["distances"] = partial(_distances, shown, note)
+    if any(len(split.class_names) > 1 for split, _ in shown):
+        plots["classes-by-budget"] = partial(_classes, shown, note)
     return plots
 
 
 def _budgets(splits: _Splits, note: str) -> Plot:
-    """FMR of each split's own classifier, had the budget been smaller."""
+    """Draw FMR of each split's own classifier, had the budget been smaller."""
     figure = Plot(figsize=(6.4, 3.6))
     axes = figure.subplots()
     for (name, steps), colour in _coloured(splits):
         area = steps.area_under_fmr
-        label = f"{name}, mean {area.value:.1f}" if area is not None else name
+        label = name
+        if area is not None:
+            label += f", mean {area.value:.1f}"
         draw_band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
     axes.set_xlabel(f"budget, guided steps{note}")
     _percent(axes, "FMR, %", "FMR by budget, of each split's own classifier")
@@ -53,14 +63,14 @@ def _budgets(splits: _Splits, note: str) -> Plot:
 
 
 def _distances(splits: _Splits, note: str) -> Plot:
-    """FMR of each split's own classifier, had larger changes not counted."""
+    """Draw FMR of each split's own classifier, had larger changes not counted."""
     figure = Plot(figsize=(6.4, 7.2))
     panels = figure.subplots(len(SHIFTS), 1)
-    for axes, (column, of) in zip(panels, SHIFTS.items(), strict=True):
+    for axes, (column, space) in zip(panels, SHIFTS.items(), strict=True):
         for (name, steps), colour in _coloured(splits):
-            at = steps.distances.get(column, [])
-            draw_band(axes, [one.most for one in at], [one.fmr for one in at], colour, name)
-        axes.set_xlabel(f"largest change {of} that counts (RMS){note}")
+            distances = steps.distances.get(column, [])
+            draw_band(axes, [at.most for at in distances], [at.fmr for at in distances], colour, name)
+        axes.set_xlabel(f"largest change {space} that counts (RMS){note}")
         _percent(axes, "FMR, %", "")
     panels[0].set_title("FMR by distance, of each split's own classifier")
     panels[0].legend(fontsize=8)
@@ -69,7 +79,7 @@ def _distances(splits: _Splits, note: str) -> Plot:
 
 
 def _thresholds(splits: _Splits, note: str) -> Plot:
-    """FMR and VR, had the oracle asked for more."""
+    """Draw FMR and VR, had the oracle asked for a higher probability."""
     figure = Plot(figsize=(6.4, 5.2))
     above, below = figure.subplots(2, 1, sharex=True)
     for (name, steps), colour in _coloured(splits):
@@ -85,7 +95,7 @@ def _thresholds(splits: _Splits, note: str) -> Plot:
 
 
 def _failures(splits: _Splits, note: str) -> Plot:
-    """At which step the classifier is wrong for the first time."""
+    """Draw at which step the classifier is wrong for the first time."""
     figure = Plot(figsize=(6.4, 0.6 + 1.6 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
     for axes, ((name, steps), colour) in zip(panels, _coloured(splits), strict=True):
@@ -101,25 +111,32 @@ def _failures(splits: _Splits, note: str) -> Plot:
 
 
 def _classes(splits: _Splits, note: str) -> Plot:
-    """FMR by class and budget, the classes of lowest FMR where there are many."""
-    most = max(10, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
-    chosen = [_lowest(steps, most) for _, steps in splits]
-    heights = [0.7 + 0.24 * len(classes) for classes in chosen]
+    """Draw FMR by class and budget; of many classes those of lowest FMR."""
+    most = max(_LEAST_CLASSES, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
+    classes_of_splits = [_lowest(steps, most) for _, steps in splits]
+    heights = [0.7 + 0.24 * len(classes) for classes in classes_of_splits]
     figure = Plot(figsize=(6.4, sum(heights) + 0.6))
     panels = figure.subplots(len(splits), 1, squeeze=False, height_ratios=heights)[:, 0]
     short = short_names([split.name for split, _ in splits])
-    for axes, (split, steps), classes in zip(panels, splits, chosen, strict=True):
-        values = np.array([[np.nan if v is None else v for v in steps.classes[c].fmr] for c in classes], dtype=float)
+    for axes, (split, steps), classes in zip(panels, splits, classes_of_splits, strict=True):
+        values = np.array([steps.classes[label].fmr for label in classes], dtype=float)  # None becomes NaN
         picture = axes.imshow(values, cmap="RdBu", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
         budgets = [at.budget for at in steps.budgets]
-        shown = np.unique(np.linspace(0, len(budgets) - 1, 9).round().astype(int))
-        axes.set_xticks(shown, [str(budgets[place]) for place in shown])
-        names = [split.class_names[c] for c in classes]
-        axes.set_yticks(range(len(classes)), [name if len(name) <= 28 else f"{name[:27]}…" for name in names])
+        ticks = np.unique(np.linspace(0, len(budgets) - 1, _MOST_BUDGETS).round().astype(int))
+        axes.set_xticks(ticks, [str(budgets[place]) for place in ticks])
+        names = []
+        for label in classes:
+            name = split.class_names[label]
+            if len(name) > _LONGEST_NAME:
+                name = f"{name[: _LONGEST_NAME - 1]}…"
+            names.append(name)
+        axes.set_yticks(range(len(classes)), names)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        more = f", the {len(classes)} classes of lowest FMR" if len(classes) < len(steps.classes) else ""
-        axes.set_title(f"{short[split.name]}{more}")
+        title = short[split.name]
+        if len(classes) < len(steps.classes):
+            title += f", the {len(classes)} classes of lowest FMR"
+        axes.set_title(title)
         bar = figure.colorbar(picture, ax=axes, pad=0.02)
         bar.outline.set_visible(False)
         bar.set_label("FMR, %")
@@ -129,15 +146,20 @@ def _classes(splits: _Splits, note: str) -> Plot:
 
 
 def _lowest(steps: StepFigures, most: int) -> list[int]:
-    """The classes to show, in their own order."""
-    last = {index: figures.fmr[-1] for index, figures in enumerate(steps.classes) if figures.fmr[-1] is not None}
-    return sorted(sorted(last, key=lambda index: last[index] or 0.0)[:most])
+    """Return the labels of the `most` classes of lowest FMR at the whole budget, in the order of the classes."""
+    at_whole_budget = {}
+    for label, figures in enumerate(steps.classes):
+        fmr = figures.fmr[-1]
+        if fmr is not None:
+            at_whole_budget[label] = fmr
+    return sorted(sorted(at_whole_budget, key=at_whole_budget.__getitem__)[:most])
 
 
 def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:
+    """Return for each split its short name with its steps, and the colour of its line."""
     short = short_names([split.name for split, _ in splits])
     named = [(short[split.name], steps) for split, steps in splits]
-    return [(pair, LINES[place % len(LINES)]) for place, pair in enumerate(named)]
+    return list(zip(named, cycle(LINES), strict=False))
 
 
 def _percent(axes: Axes, label: str, title: str) -> None:

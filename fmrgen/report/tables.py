@@ -1,5 +1,6 @@
-"""The figures of an evaluation as tables of text, whatever shows them: a terminal, Markdown or a page."""
+"""The figures of an evaluation as tables and lines of text, for a terminal, Markdown or a page."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,13 +13,20 @@ from fmrgen.results.judges import JudgeFigures, chance_line
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
 _RELATED_TO_ORACLE = " (related to the oracle)"
-_OF_OWN_SPLITS = (
-    *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations"),
-    *("reconstruction_accuracy", "oracle_right_fmr"),
+_OWN_SPLIT_METRICS = (
+    "standard_accuracy",
+    "perturbed_accuracy",
+    "validation_rate",
+    "fmr",
+    "mean_iterations",
+    "reconstruction_accuracy",
+    "oracle_right_fmr",
 )
-_NAMED = 4  # of those that one note is of
+_NAMED = 4  # splits or classifiers that a line names; of more it says how many
 _MOST_ACROSS = 8  # classifiers, each with an interval
 _MOST_LINES = 6  # on neighbours in a ranking
+_FEWEST_RANKED = 3  # classifiers, of which Kendall's tau says something
+_Neighbours = tuple[str, str, Estimate, str]  # two names, their difference, a verdict on it
 EXPLAINED = {metric.name: metric.meaning for metric in METRICS}
 
 
@@ -31,60 +39,69 @@ class Table:
 
 
 def format_interval(estimate: Estimate) -> str:
-    """`11.1 – 15.3`; nothing where it has no ends."""
+    """Return `11.1 – 15.3`, or nothing if the interval has no ends."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{estimate.low:z.1f} – {estimate.high:z.1f}"
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names without what comes before their colon, as far as that leaves them apart."""
-    short = {name: name.rpartition(":")[2] if ":" in name else name.rstrip("/").rpartition("/")[2] for name in names}
-    return short if len(set(short.values())) == len(short) else {name: name for name in names}
+    """Return for each name the part after its colon or last slash, if that tells all of them apart, else the name."""
+    short = {}
+    for name in names:
+        if ":" in name:
+            short[name] = name.rpartition(":")[2]
+        else:
+            short[name] = name.rstrip("/").rpartition("/")[2]
+    if len(set(short.values())) < len(short):
+        return dict(zip(names, names, strict=True))
+    return short
+
+
+def short_split_names(evaluation: Evaluation) -> dict[str, str]:
+    """Return the short names of an evaluation's splits, by their names."""
+    return short_names([split.name for split in evaluation.splits])
 
 
 def split_table(results: Sequence[Result], group: Group = "main") -> Table:
-    """The classifiers on one split, those figures of a group that any of them has."""
-    wanted = [m for m in METRICS if m.of == "classifier" and m.group == group]
-    shown = [metric for metric in wanted if any(result.total[metric] for result in results)]
-    rows = [[_marked(result), *_cells(result.total, shown)] for result in results]
-    return Table(["classifier", *(metric.name for metric in shown)], rows)
+    """Return the classifiers on one split, with the figures of a group that any of them has."""
+    metrics = []
+    for metric in METRICS:
+        if metric.of == "classifier" and metric.group == group and any(result.total[metric] for result in results):
+            metrics.append(metric)
+    rows = [[_marked(result), *_cells(result.total, metrics)] for result in results]
+    return Table(["classifier", *_names(metrics)], rows)
 
 
 def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
-    """What holds of the split whatever classifier looks at it, on one line."""
+    """Return a line of the figures of the split that do not depend on the classifier."""
     total = results[0].total
     facts = [f"{total.rows} rows, {total.valid_rows} valid"]
-    facts += [
-        f"{metric.name} {format_estimate(total[metric])}"
-        for metric in METRICS
-        if metric.of == "split" and metric.field not in ("stuck", "by_budget") and total[metric]
-    ]
+    for metric in METRICS:
+        if metric.of == "split" and metric.field not in ("stuck", "by_budget") and total[metric]:
+            facts.append(f"{metric.name} {format_estimate(total[metric])}")
     if split.stop_reasons:
-        facts.append(
-            "rows by how they ended: " + ", ".join(f"{reason} {n}" for reason, n in split.stop_reasons.items())
-        )
+        counts = [f"{reason} {rows}" for reason, rows in split.stop_reasons.items()]
+        facts.append(f"rows by how they ended: {', '.join(counts)}")
     return "; ".join(facts)
 
 
 def class_table(result: Result, split: EvaluatedSplit) -> Table:
-    """A classifier by class (paper Tables 13 and 14), the totals last."""
-    shown = [metric for metric in METRICS if result.total[metric] and metric.group == "main"]
-    rows = [
-        [class_name, str(summary.rows), *_cells(summary, shown)]
-        for class_name, summary in zip(split.class_names, result.classes, strict=True)
-    ]
-    total = ["all", str(result.total.rows), *_cells(result.total, shown)]
-    return Table(["class", "rows", *(metric.name for metric in shown)], [*rows, total])
+    """Return a classifier's figures by class (paper Tables 13 and 14), the totals last."""
+    metrics = [metric for metric in METRICS if result.total[metric] and metric.group == "main"]
+    rows = []
+    for name, summary in zip([*split.class_names, "all"], [*result.classes, result.total], strict=True):
+        rows.append([name, str(summary.rows), *_cells(summary, metrics)])
+    return Table(["class", "rows", *_names(metrics)], rows)
 
 
 def mask_table(images: int, sparsity: float, test_score: float, dimensions: int, regularization: float) -> Table:
-    """One mask (paper Table 11).
+    """Return one mask (paper Table 11).
 
     Args:
-        images: that it was found on.
+        images: that the mask was found on.
         sparsity: share of the latent that does not move.
-        test_score: share of held-out latents that are told apart.
+        test_score: share of held-out latents that are classified correctly.
         dimensions: that move.
         regularization: strength of the l1 penalty.
 
@@ -97,213 +114,252 @@ def mask_table(images: int, sparsity: float, test_score: float, dimensions: int,
 
 
 def agreement_table(comparison: Comparison) -> Table | None:
-    """The error consistency of each pair of classifiers; None of more than stand side by side, or where none is
-    known."""
-    names = list(dict.fromkeys(name for pair in comparison.differences for name in (pair.first, pair.second)))
-    pairs = {frozenset((pair.first, pair.second)): pair.error_consistency for pair in comparison.differences}
+    """Return the error consistency of each pair of classifiers; None for more classifiers than stand side by side, or
+    if no pair has one."""
+    names: dict[str, None] = {}  # in the order in which they come
+    pairs = {}
+    for difference in comparison.differences:
+        first, second = difference.first, difference.second
+        names |= {first: None, second: None}
+        pairs[frozenset((first, second))] = difference.error_consistency
     if not 2 <= len(names) <= _MOST_ACROSS or not any(pairs.values()):
         return None
-
-    def cell(one: str, other: str) -> str:
-        found = pairs.get(frozenset((one, other)))
-        return "" if found is None else f"{found.value:z.2f} [{found.low:z.2f}, {found.high:z.2f}]"
-
-    return Table(["", *names], [[one, *(cell(one, other) for other in names)] for one in names])
+    rows = []
+    for first in names:
+        row = [first]
+        for second in names:
+            kappa = pairs.get(frozenset((first, second)))
+            row.append("" if kappa is None else f"{kappa.value:z.2f} [{kappa.low:z.2f}, {kappa.high:z.2f}]")
+        rows.append(row)
+    return Table(["", *names], rows)
 
 
 def transfer_table(evaluation: Evaluation, measure: str) -> Table:
-    """The transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
-    short, metric = short_names([split.name for split in evaluation.splits]), COMPARED[measure]
-    rows = [
-        [short[row[0].split], *(_mark(cell) + cell.total.text_of(metric) for cell in row)] for row in evaluation.matrix
-    ]
-    lines = [[metric.name, *(classifier.name for classifier in evaluation.classifiers)], *rows]
-    header, *rest = map(list, zip(*lines, strict=True)) if classifiers_down(evaluation) else lines
-    return Table(header, rest)
+    """Return the transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
+    short, metric = short_split_names(evaluation), COMPARED[measure]
+    lines = [[metric.name, *(classifier.name for classifier in evaluation.classifiers)]]
+    for results in evaluation.matrix:
+        line = [short[results[0].split]]
+        for result in results:
+            text = result.total.text_of(metric)
+            line.append(f"{CONDITIONED} {text}" if result.conditioned else text)
+        lines.append(line)
+    if classifiers_down(evaluation):
+        lines = list(map(list, zip(*lines, strict=True)))
+    return Table(lines[0], lines[1:])
 
 
 def classifiers_down(evaluation: Evaluation) -> bool:
-    """Whether the transfer matrix has its classifiers down, since they are too many to stand side by side."""
+    """Return whether the transfer matrix has its classifiers down, since they are too many to stand side by side."""
     return len(evaluation.classifiers) > max(_MOST_ACROSS, len(evaluation.splits))
 
 
 def transfer_reading(evaluation: Evaluation) -> str:
-    """How the transfer matrix is read."""
+    """Return how the transfer matrix is read."""
     return "classifiers down, splits across" if classifiers_down(evaluation) else "splits down, classifiers across"
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
-    """The results of a split: its own classifier's, the others' in the order of the ranking, and what is not ranked."""
+    """Return the results of a split: its own classifier's, the others in the order of the ranking, then the unranked
+    ones."""
     by_name = {result.classifier: result for result in results}
-    own = [result for result in results if result.conditioned]
-    shown = [*own, *(by_name[place.classifier] for place in comparison.ranking)]
-    return [*shown, *(result for result in results if result not in shown)]
+    ordered = [result for result in results if result.conditioned]
+    ordered += [by_name[place.classifier] for place in comparison.ranking]
+    return ordered + [result for result in results if result not in ordered]
 
 
 def warning_lines(evaluation: Evaluation) -> list[str]:
-    """Which classifiers are hardly better than chance, in a line for all splits on which they are the same; which have
-    a masked or a rough gradient; which are related to the oracle of their own split; and which are fooled more by
-    another's images than by their own.
+    """Return warnings: which classifiers are hardly better than chance, in a line for all splits on which they are the
+    same; which have a masked or a rough gradient; which are related to the oracle of their own split; and which are
+    fooled more by another's images than by their own.
 
     They stand above the tables: the figures of their own splits say nothing of robustness.
     """
-    short = short_names([split.name for split in evaluation.splits])
-    splits: dict[tuple[str, ...], list[str]] = {}
-    masked: dict[str, list[str]] = {}
-    maybe_masked: dict[str, list[str]] = {}  # without a control
-    rough: dict[str, list[str]] = {}
-    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
-        if names := tuple(result.classifier for result in results if result.at_chance):
-            splits.setdefault(names, []).append(short[split.name])
-        for result in results:
-            if result.rough:
-                rough.setdefault(result.classifier, []).append(short[split.name])
-            elif result.masked and result.total.guided_less_random is None:
-                maybe_masked.setdefault(result.classifier, []).append(short[split.name])
-            elif result.masked:
-                masked.setdefault(result.classifier, []).append(short[split.name])
-    lines = [
-        f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
-        "weights loaded, and the classes in the order of the labels?"
-        for names, where in splits.items()
-    ]
-    lines += [
-        f"the gradient of {name} is masked on {_listed(where)}, so it is not ranked there: the first step raises its "
-        "loss hardly more often than a random step"
-        for name, where in masked.items()
-    ]
-    lines += [
-        f"the gradient of {name} may be masked on {_listed(where)}, so it is not ranked there: the first step raises "
-        "its loss hardly more often than a random step, and there is no control by random steps to tell"
-        for name, where in maybe_masked.items()
-    ]
-    lines += [
-        f"the gradient of {name} is rough on {_listed(where)}: the first step seldom raises its loss, but guided steps "
-        "fool it far more than random ones; it is ranked, and a search without gradients may find more"
-        for name, where in rough.items()
-    ]
+    short = short_split_names(evaluation)
+    lines = _lines_on_chance(evaluation, short)
+    masked: defaultdict[str, list[str]] = defaultdict(list)  # names of splits by classifier, as the next two
+    maybe_masked: defaultdict[str, list[str]] = defaultdict(list)  # without a control
+    rough: defaultdict[str, list[str]] = defaultdict(list)
+    for result in evaluation.results:
+        if result.rough:
+            rough[result.classifier].append(short[result.split])
+        elif result.masked and result.total.guided_less_random is None:
+            maybe_masked[result.classifier].append(short[result.split])
+        elif result.masked:
+            masked[result.classifier].append(short[result.split])
+    for name, splits in masked.items():
+        lines.append(
+            f"the gradient of {name} is masked on {_listed(splits)}, so it is not ranked there: the first step raises "
+            "its loss hardly more often than a random step"
+        )
+    for name, splits in maybe_masked.items():
+        lines.append(
+            f"the gradient of {name} may be masked on {_listed(splits)}, so it is not ranked there: the first step "
+            "raises its loss hardly more often than a random step, and there is no control by random steps to tell"
+        )
+    for name, splits in rough.items():
+        lines.append(
+            f"the gradient of {name} is rough on {_listed(splits)}: the first step seldom raises its loss, but guided "
+            "steps fool it far more than random ones; it is ranked, and a search without gradients may find more"
+        )
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         own = [result.classifier for result in results if result.conditioned]
         if split.related is not None and own:
             lines.append(f"{_listed(own)} on {short[split.name]}: {split.related}")
-    return lines + [
-        f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its own "
-        "split, so its own gradient does not show the way: it is ranked by the former"
-        for case in evaluation.worst
-        if case.fooled_more_by is not None and case.classifier not in {*masked, *maybe_masked}
+    for case in evaluation.worst:
+        if case.fooled_more_by is not None and case.classifier not in masked and case.classifier not in maybe_masked:
+            lines.append(
+                f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its "
+                "own split, so its own gradient does not show the way: it is ranked by the former"
+            )
+    return lines
+
+
+def _lines_on_chance(evaluation: Evaluation, short: dict[str, str]) -> list[str]:
+    """Return a line for each group of classifiers that are hardly better than chance on the same splits."""
+    splits: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        names = tuple(result.classifier for result in results if result.at_chance)
+        if names:
+            splits[names].append(short[split.name])
+    return [
+        f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
+        "weights loaded, and the classes in the order of the labels?"
+        for names, where in splits.items()
     ]
 
 
 def judges_table(split: EvaluatedSplit) -> Table | None:
-    """Who looked at a split besides its oracle, and what they make of it; None where nobody did."""
+    """Return the figures of the judges of a split other than its oracle; None if there are none."""
     if not split.judges:
         return None
     header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle", "same answer twice"]
-    rows = [
-        [
+    rows = []
+    for judge in split.judges:
+        row = [
             _judge_name(judge),
             f"{judge.audited:,}",
-            *map(format_estimate, (judge.preserved, judge.originals_right)),
+            format_estimate(judge.preserved),
+            format_estimate(judge.originals_right),
             format_coefficient(judge.oracle_kappa),
             format_estimate(judge.self_agreement),
         ]
-        for judge in split.judges
-    ]
+        rows.append(row)
     return Table(header, rows)
 
 
 def judged_table(split: EvaluatedSplit, results: Sequence[Result]) -> Table | None:
-    """FMR under each judge: of each classifier over the images in which the judge sees the label."""
+    """Return FMR under each judge: of each classifier over the images in which the judge sees the label."""
     if not any(result.judged for result in results):
         return None
     rows = []
     for result in results:
-        found = [result.judged.get(judge.judge) for judge in split.judges]
-        cells = [format_estimate(None if of_judge is None else of_judge.fmr) for of_judge in found]
-        rows.append([_marked(result), format_estimate(result.total.fmr), *cells])
+        row = [_marked(result), format_estimate(result.total.fmr)]
+        for judge in split.judges:
+            corrected = result.judged.get(judge.judge)
+            row.append(format_estimate(None if corrected is None else corrected.fmr))
+        rows.append(row)
     return Table(["FMR", "the split's oracle", *map(_judge_name, split.judges)], rows)
 
 
 def _judge_name(judge: JudgeFigures) -> str:
-    """With a mark where it is no second opinion, as `judges_lines` tells."""
+    """Return the name, with a mark if the judge is no second opinion, which `judges_lines` explains."""
     return f"{judge.judge} {RELATED}" if judge.shares_weights_with else judge.judge
 
 
 def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
-    """Who is no second opinion, or guesses, how far people agree, and whether judges rank as the oracle does."""
-    lines = [
-        f"{RELATED} {related_line(judge.judge, judge.shares_weights_with)}"
-        for judge in split.judges
-        if judge.shares_weights_with
-    ]
-    at_chance = (chance_line(judge.judge, judge.originals_right, len(split.class_names)) for judge in split.judges)
-    lines += [line for line in at_chance if line is not None]
+    """Return lines on which judges are no second opinion, or guess, how far people agree, and whether judges rank the
+    classifiers as the oracle does."""
+    lines = []
+    for judge in split.judges:
+        if judge.shares_weights_with:
+            lines.append(f"{RELATED} {related_line(judge.judge, judge.shares_weights_with)}")
+    for judge in split.judges:
+        warning = chance_line(judge.judge, judge.originals_right, len(split.class_names))
+        if warning is not None:
+            lines.append(warning)
     if split.people_alpha is not None:
         lines.append(f"agreement between people: Krippendorff's alpha {format_coefficient(split.people_alpha)}")
-    lines += [
-        f"{judge.judge}: FMR of {result.classifier} is {of_judge.fmr} if images that fool it were missed as often as "
-        f"others; however many were missed, it is from {ends[0]:.1f} to {ends[1]:.1f}"
-        for judge in split.judges
-        if judge.kind == "person"
-        for result in results
-        if result.conditioned and (of_judge := result.judged.get(judge.judge)) and of_judge.fmr_range
-        for ends in [interval_ends(of_judge.fmr_range)]
-    ]
     for judge in split.judges:
-        pairs = [
-            (result.total.fmr.value, of_judge.fmr.value)
-            for result in results
-            if result.total.fmr
-            and not result.at_chance
-            and (of_judge := result.judged.get(judge.judge))
-            and of_judge.fmr
-        ]
-        if len(pairs) > 2:
+        if judge.kind == "person":
+            lines += _lines_on_missed_images(judge, results)
+    for judge in split.judges:
+        by_oracle, by_judge = [], []  # FMR of the classifiers that have both
+        for result in results:
+            corrected = result.judged.get(judge.judge)
+            if result.total.fmr and not result.at_chance and corrected and corrected.fmr:
+                by_oracle.append(result.total.fmr.value)
+                by_judge.append(corrected.fmr.value)
+        if len(by_oracle) >= _FEWEST_RANKED:
             from scipy.stats import kendalltau  # a second's import, which most jobs do without
 
-            tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
-            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {len(pairs)} classifiers")
+            tau = float(kendalltau(by_oracle, by_judge).statistic)
+            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {len(by_oracle)} classifiers")
+    return lines
+
+
+def _lines_on_missed_images(person: JudgeFigures, results: Sequence[Result]) -> list[str]:
+    """Return how far FMR of the split's own classifier depends on images that a person missed."""
+    lines = []
+    for result in results:
+        corrected = result.judged.get(person.judge)
+        if result.conditioned and corrected and corrected.fmr_range:
+            low, high = interval_ends(corrected.fmr_range)
+            lines.append(
+                f"{person.judge}: FMR of {result.classifier} is {corrected.fmr} if images that fool it were missed as "
+                f"often as others; however many were missed, it is from {low:.1f} to {high:.1f}"
+            )
     return lines
 
 
 def related_line(judge: str, shares_weights_with: Sequence[str]) -> str:
-    """That a judge's figures are those of the oracle, or of a classifier, once more."""
+    """Return a line that says that a judge's figures repeat those of the oracle, or of a classifier."""
     return f"{judge} shares its weights with {' and '.join(shares_weights_with)}: its figures are no second opinion"
 
 
 def own_table(evaluation: Evaluation) -> Table | None:
-    """Each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR, with the mean of FMR over
-    all budgets up to the split's."""
+    """Return each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR, with the mean of
+    FMR over all budgets up to the split's; None if no two classifiers are compared so."""
     if evaluation.own is None:
         return None
-    shown = [metric for metric in METRICS if metric.field in _OF_OWN_SPLITS]
+    metrics = [metric for metric in METRICS if metric.field in _OWN_SPLIT_METRICS]
     splits = {split.name: split for split in evaluation.splits}
     rows = []
     for place in evaluation.own.ranking:
-        result = evaluation.result(place.split, place.classifier)
-        total = result.total
-        ranks = "n/a" if place.best is None else str(place.best)
-        ranks += f" – {place.worst}" if place.best != place.worst else ""
-        steps = splits[place.split].steps
-        area = format_estimate(None if steps is None else steps.area_under_fmr)
-        name = _named(result) + (_RELATED_TO_ORACLE if splits[place.split].related else "")
-        rows.append([name, ranks, *_cells(total, shown), area])
-    return Table(["classifier", "rank", *(metric.name for metric in shown), "FMR by budget"], rows)
+        result, split = evaluation.result(place.split, place.classifier), splits[place.split]
+        area = format_estimate(None if split.steps is None else split.steps.area_under_fmr)
+        name = _named(result)
+        if split.related:
+            name += _RELATED_TO_ORACLE
+        rows.append([name, _ranks(place.best, place.worst), *_cells(result.total, metrics), area])
+    return Table(["classifier", "rank", *_names(metrics), "FMR by budget"], rows)
+
+
+def _ranks(best: int | None, worst: int | None) -> str:
+    """Return `2`, `2 – 4`, or n/a if the ranks are unknown."""
+    ranks = "n/a" if best is None else str(best)
+    if best != worst:
+        ranks += f" – {worst}"
+    return ranks
 
 
 def own_lines(evaluation: Evaluation) -> list[str]:
-    """How far apart neighbours in that table are, and what the ranks are."""
+    """Return lines on how far apart neighbours in the table of own splits are, and on what the ranks mean."""
     if evaluation.own is None:
         return []
-    pairs = {(pair.first, pair.second): pair.fmr for pair in evaluation.own.differences}
-    names = [place.classifier for place in evaluation.own.ranking]
-    apart = [(one, other, gap, "") for one, other in pairwise(names) if (gap := pairs.get((one, other))) is not None]
-    lines = _lines_of_neighbours("FMR", apart)
-    lines += [
-        f"{spread.classifier}: FMR on its {len(spread.fmr)} splits is {', '.join(f'{fmr:.2f}' for fmr in spread.fmr)} "
-        f"(mean {spread.mean:.2f}, standard deviation {spread.deviation:.2f}); it is ranked by the first"
-        for spread in evaluation.own.spreads
-    ]
+    differences = {(pair.first, pair.second): pair.fmr for pair in evaluation.own.differences}
+    neighbouring: list[_Neighbours] = []
+    for place, following in pairwise(evaluation.own.ranking):
+        gap = differences.get((place.classifier, following.classifier))
+        if gap is not None:
+            neighbouring.append((place.classifier, following.classifier, gap, ""))
+    lines = _lines_of_neighbours("FMR", neighbouring)
+    for spread in evaluation.own.spreads:
+        each = ", ".join(f"{fmr:.2f}" for fmr in spread.fmr)
+        lines.append(
+            f"{spread.classifier}: FMR on its {len(spread.fmr)} splits is {each} (mean {spread.mean:.2f}, standard "
+            f"deviation {spread.deviation:.2f}); it is ranked by the first"
+        )
     lines.append(
         f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
         "once with 95 % confidence"
@@ -317,26 +373,29 @@ def own_lines(evaluation: Evaluation) -> list[str]:
 
 
 def trainings_table(evaluation: Evaluation) -> Table | None:
-    """Ways to train by falling mean FMR; None where no two classifiers are trainings of one."""
+    """Return ways to train by falling mean FMR; None if no two classifiers are trainings of one."""
     if evaluation.own is None or evaluation.own.trainings is None:
         return None
     rows = []
     for group in evaluation.own.trainings.groups:
-        ranks = "n/a" if group.best is None else str(group.best)
-        ranks += f" – {group.worst}" if group.best != group.worst else ""
+        ranks = _ranks(group.best, group.worst)
         each = ", ".join(f"{fmr:.1f}" for fmr in group.fmr)
         rows.append([group.name, ranks, format_estimate(group.mean), format_estimate(group.spread), each])
     return Table(["trainings of", "rank", "mean FMR", "spread", "of each training"], rows)
 
 
 def trainings_lines(evaluation: Evaluation) -> list[str]:
-    """How far apart neighbours are, how much of it another training gives, and what the intervals are over."""
-    if evaluation.own is None or (found := evaluation.own.trainings) is None:
+    """Return lines on how far apart neighbours are, on ways to train with one training, and on what the intervals are
+    over."""
+    if evaluation.own is None or evaluation.own.trainings is None:
         return []
-    apart = {(pair.first, pair.second): pair.fmr for pair in found.differences}
-    names = [group.name for group in found.groups]
-    lines = [f"{one} – {other}: mean FMR differs by {apart[one, other]}" for one, other in pairwise(names)]
-    single = [group.name for group in found.groups if len(group.fmr) == 1]
+    trainings = evaluation.own.trainings
+    differences = {(pair.first, pair.second): pair.fmr for pair in trainings.differences}
+    lines = []
+    for group, following in pairwise(trainings.groups):
+        gap = differences[group.name, following.name]
+        lines.append(f"{group.name} – {following.name}: mean FMR differs by {gap}")
+    single = [group.name for group in trainings.groups if len(group.fmr) == 1]
     if single:
         lines.append(
             f"{', '.join(single)}: one training does not show how far trainings vary, so it gets no rank and no "
@@ -345,24 +404,23 @@ def trainings_lines(evaluation: Evaluation) -> list[str]:
     return [
         *lines,
         "spread: the standard deviation of FMR between trainings of one classifier, in points, less that of images",
-        f"these intervals and ranks are over trainings and the {found.rows} images that all have; ranks hold for all "
-        "at once with 95 % confidence",
+        f"these intervals and ranks are over trainings and the {trainings.rows} images that all have; ranks hold for "
+        "all at once with 95 % confidence",
     ]
 
 
 def worst_table(evaluation: Evaluation) -> Table | None:
-    """Each classifier on all splits at once; None where there are no two that were made alike."""
+    """Return each classifier on all splits at once; None if no two splits were made alike."""
     if not evaluation.worst:
         return None
-    rows = [
-        [case.classifier, format_estimate(case.fmr), format_estimate(case.perturbed_accuracy)]
-        for case in evaluation.worst
-    ]
+    rows = []
+    for case in evaluation.worst:
+        rows.append([case.classifier, format_estimate(case.fmr), format_estimate(case.perturbed_accuracy)])
     return Table(["classifier", "worst-case FMR", "worst-case PA"], rows)
 
 
 def worst_line(evaluation: Evaluation) -> str:
-    """What that table is."""
+    """Return a line that says what the table of the worst case is."""
     first = evaluation.worst[0]
     return (
         f"right on every valid image that the {len(first.splits)} splits have of an original, over the {first.rows} "
@@ -371,81 +429,100 @@ def worst_line(evaluation: Evaluation) -> str:
 
 
 def fixed_table(evaluation: Evaluation) -> Table | None:
-    """Accuracy and mCE on fixed sets, classifiers down; None where there are none."""
+    """Return accuracy and mCE on fixed sets, classifiers down; None if there are none."""
     if not evaluation.fixed:
         return None
-    names = list(dict.fromkeys(result.name for result in evaluation.fixed))
     with_error = {result.name for result in evaluation.fixed if result.mean_corruption_error is not None}
-    header = ["classifier", *(column for name in names for column in _fixed_columns(name, name in with_error))]
+    header = ["classifier"]
+    for name in dict.fromkeys(result.name for result in evaluation.fixed):
+        header.append(name)
+        if name in with_error:
+            header.append(f"{name} mCE")
     rows = []
     for classifier in evaluation.classifiers:
         cells = [classifier.name]
         for result in evaluation.fixed:
             if result.classifier == classifier.name:
                 cells.append(format_estimate(result.accuracy))
-                cells += [format_estimate(result.mean_corruption_error)] if result.name in with_error else []
+                if result.name in with_error:
+                    cells.append(format_estimate(result.mean_corruption_error))
         rows.append(cells)
     return Table(header, rows)
 
 
-def _fixed_columns(name: str, has_error: bool) -> list[str]:
-    return [name, f"{name} mCE"] if has_error else [name]
-
-
 def neighbours(comparison: Comparison) -> list[str]:
-    """A line for each two neighbours in the ranking: how far apart they are, and whether that is beyond chance."""
-    apart = []
+    """Return a line for each two neighbours in the ranking: how far apart they are, and whether that is beyond
+    chance."""
+    neighbouring: list[_Neighbours] = []
     pairs = {frozenset((pair.first, pair.second)): pair for pair in comparison.differences}
     for place, following in pairwise(comparison.ranking):
         pair = pairs.get(frozenset((place.classifier, following.classifier)))
-        gap: Estimate | None = None if pair is None else getattr(pair, comparison.measure)
-        if pair is None or gap is None:
+        if pair is None:
+            continue
+        gap: Estimate | None = getattr(pair, comparison.measure)
+        if gap is None:
             continue
         if pair.first != place.classifier and gap.low is not None and gap.high is not None:
             gap = Estimate(-gap.value, -gap.high, -gap.low)
         verdict = ", statistically tied" if place.tied_with_next else ", significantly different"
-        apart.append((place.classifier, following.classifier, gap, verdict))
-    return _lines_of_neighbours(COMPARED[comparison.measure].name, apart)
+        neighbouring.append((place.classifier, following.classifier, gap, verdict))
+    return _lines_of_neighbours(COMPARED[comparison.measure].name, neighbouring)
 
 
-def _lines_of_neighbours(measure: str, apart: Sequence[tuple[str, str, Estimate, str]]) -> list[str]:
-    """A line for each two; where they are many one for each verdict, which names the rarer ones."""
-    if len(apart) <= _MOST_LINES:
-        return [f"{one} – {other}: {measure} differs by {gap}{verdict}" for one, other, gap, verdict in apart]
+def _lines_of_neighbours(measure: str, neighbouring: Sequence[_Neighbours]) -> list[str]:
+    """Return a line for each two neighbours; if they are many a line for each verdict, which names the pairs of the
+    rarer verdict."""
     lines = []
-    for verdict in dict.fromkeys(verdict for *_, verdict in apart):
-        alike = [(f"{one} – {other}", gap.value) for one, other, gap, own in apart if own == verdict]
-        names = f" ({_listed([pair for pair, _ in alike])})" if 2 * len(alike) < len(apart) else ""
-        low, high = (end(gap for _, gap in alike) for end in (min, max))
-        count = f"{len(alike)} of {len(apart)} pairs of neighbours"
-        lines.append(f"{count}: {measure} differs by {low:.2f} to {high:.2f}{verdict}{names}")
+    if len(neighbouring) <= _MOST_LINES:
+        for first, second, gap, verdict in neighbouring:
+            lines.append(f"{first} – {second}: {measure} differs by {gap}{verdict}")
+        return lines
+    pairs: defaultdict[str, list[str]] = defaultdict(list)  # by verdict, as the gaps
+    gaps: defaultdict[str, list[float]] = defaultdict(list)
+    for first, second, gap, verdict in neighbouring:
+        pairs[verdict].append(f"{first} – {second}")
+        gaps[verdict].append(gap.value)
+    for verdict, names in pairs.items():
+        line = f"{len(names)} of {len(neighbouring)} pairs of neighbours: {measure} differs by "
+        line += f"{min(gaps[verdict]):.2f} to {max(gaps[verdict]):.2f}{verdict}"
+        if 2 * len(names) < len(neighbouring):
+            line += f" ({_listed(names)})"
+        lines.append(line)
     return lines
 
 
 def legend(evaluation: Evaluation) -> str:
-    """What the mark of a split's own classifier says, where there is one."""
-    marked = any(result.conditioned for result in evaluation.results)
-    return f"{CONDITIONED} the classifier that the split was made for" if marked else ""
+    """Return the meaning of the mark of a split's own classifier; empty if nothing is marked."""
+    is_marked = any(result.conditioned for result in evaluation.results)
+    return f"{CONDITIONED} the classifier that the split was made for" if is_marked else ""
 
 
 def all_notes(evaluation: Evaluation) -> list[str]:
-    """What a reader must know, each thing once, with the splits and classifiers that it is of."""
-    short = short_names([split.name for split in evaluation.splits])
-    owners: dict[str, list[str]] = {}
+    """Return the notes of the evaluation, each once, with the splits and classifiers that it is about."""
+    short = short_split_names(evaluation)
+    owners: defaultdict[str, list[str]] = defaultdict(list)
     for split in evaluation.splits:
         for note in split.notes:
-            owners.setdefault(note, []).append(short[split.name])
+            owners[note].append(short[split.name])
     for result in evaluation.results:
         for note in result.notes:
-            owners.setdefault(note, []).append(f"{result.classifier} on {short[result.split]}")
-    failed = [f"{one.name} is left out: {one.why}" for one in evaluation.failed]
-    return [*failed, *(f"{_listed(whose)}: {note}" for note, whose in owners.items())]
+            owners[note].append(f"{result.classifier} on {short[result.split]}")
+    lines = [f"{failure.name} is left out: {failure.why}" for failure in evaluation.failed]
+    for note, names in owners.items():
+        lines.append(f"{_listed(names)}: {note}")
+    return lines
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Some of the names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    """Return some of the names, and how many more there are."""
+    text = ", ".join(names[:_NAMED])
+    if len(names) > _NAMED:
+        text += f" and {len(names) - _NAMED} more"
+    return text
+
+
+def _names(metrics: Sequence[Metric]) -> list[str]:
+    return [metric.name for metric in metrics]
 
 
 def _cells(summary: Summary, metrics: Sequence[Metric]) -> list[str]:
@@ -453,12 +530,12 @@ def _cells(summary: Summary, metrics: Sequence[Metric]) -> list[str]:
 
 
 def _marked(result: Result) -> str:
-    return f"{_named(result)} {CONDITIONED}" if result.conditioned else result.classifier
+    if not result.conditioned:
+        return result.classifier
+    return f"{_named(result)} {CONDITIONED}"
 
 
 def _named(result: Result) -> str:
-    return f"{result.classifier} (rough gradient)" if result.rough else result.classifier
-
-
-def _mark(result: Result) -> str:
-    return f"{CONDITIONED} " if result.conditioned else ""
+    if not result.rough:
+        return result.classifier
+    return f"{result.classifier} (rough gradient)"

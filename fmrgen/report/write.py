@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves."""
+"""The files of an evaluation's report."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fmrgen.results.evaluation import Evaluation
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes the folder of a report. Raises UserError where it can't be one: before the work, not after it."""
+    """Make the folder of a report. Raise UserError if it can't be written to: before the work, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".fmrgen").touch()
@@ -27,12 +27,12 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Sequence[PlotFormat] = ()) -> None:
-    """Writes `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
+    """Write `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
 
     Args:
-        evaluation: what `evaluate` returned.
+        evaluation: returned by `evaluate`.
         folder: to write into.
-        plot_formats: in which each plot is written besides PNG: `pdf` and `svg`, for papers, with their fonts inside.
+        plot_formats: of each plot besides PNG: `pdf` and `svg`, for papers, with their fonts inside.
 
     Raises:
         UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without predictions.
