@@ -29,7 +29,7 @@ class Config(ClassifierConfig):
         from fmrgen.weights.pretrained import image_processor, pretrained_model
 
         load: dict[str, Any] = self.model_dump(include={"revision", "trust_remote_code"})
-        load |= {"reference": self.model, "what": "classifier.model"}
+        load |= {"reference": self.model, "key": "classifier.model"}
         model = pretrained_model(AutoModelForImageClassification, **load)
         processor = image_processor(**load)
         names = self.class_names or _class_names(model.config.id2label)

@@ -83,7 +83,7 @@ for _command in _COMMANDS:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command; a user's mistake is one line on stderr and exit status 2."""
+    """Run a command; a user's mistake is one line on stderr and exit status 2."""
     # Before torch is imported: threads that spin while they wait slow a job many times over on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is reported in one line

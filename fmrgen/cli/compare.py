@@ -97,18 +97,7 @@ def compare(
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
-    recipes = {}
-    for name in (recipe, *others):
-        recipes[Path(name).stem] = load_recipe(name, limited(limit, overrides))
-    for loaded in recipes.values():
-        check_places(loaded)
-    if len(recipes) <= len(others):
-        raise UserError("--with: two recipes have the same name; rename one of the files")
-    if choices or more_oracles:
-        from fmrgen.jobs.compare import variants
-
-        first, *more = recipes.items()
-        recipes = {**variants(first[1], choices, more_oracles), **dict(more)}
+    recipes = _recipes_to_compare([recipe, *others], limited(limit, overrides), choices, more_oracles)
 
     from fmrgen.cli import display
     from fmrgen.report.orders import agreement_lines, agreement_table, write_agreement
@@ -130,6 +119,29 @@ def compare(
     display.print_written(paths, as_json)
 
 
+def _recipes_to_compare(
+    names: list[str], overrides: list[str], choices: list[str], oracles: "dict[str, ComponentConfig]"
+) -> "dict[str, Recipe]":
+    """Return the recipes under which classifiers are ranked, by the names of their folders: the first one in variants
+    of its choices and oracles too."""
+    from fmrgen.config import check_places
+    from fmrgen.recipe.job import load_recipe
+
+    recipes = {}
+    for name in names:
+        recipes[Path(name).stem] = load_recipe(name, overrides)
+    for loaded in recipes.values():
+        check_places(loaded)
+    if len(recipes) < len(names):
+        raise UserError("--with: two recipes have the same name; rename one of the files")
+    if not choices and not oracles:
+        return recipes
+    from fmrgen.jobs.compare import variants
+
+    first, *others = recipes.items()
+    return {**variants(first[1], choices, oracles), **dict(others)}
+
+
 def _compare(
     recipe: "Recipe",
     classifiers: "dict[str, ComponentConfig | list[ComponentConfig]]",
@@ -140,7 +152,7 @@ def _compare(
     quiet: bool,
     as_json: bool,
 ) -> "Evaluation":
-    """The comparison under one recipe; its report, and what is printed of it."""
+    """Return the comparison under one recipe; its report, and what is printed of it."""
     from fmrgen.cli import display
     from fmrgen.jobs.compare import compare as run
     from fmrgen.progress import terminal as progress

@@ -145,7 +145,8 @@ class _Notes(logging.Handler):
 
 
 def _console(stderr: bool = False) -> Console:
-    """A terminal that takes text for text: names of folders, splits and classes are no markup. A log has wide lines."""
+    """Return a terminal that takes text for text: names of folders, splits and classes are no markup. A log has wide
+    lines."""
     is_log = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
     return Console(stderr=stderr, markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
 
@@ -251,7 +252,7 @@ def _width(column: Sequence[Text]) -> int:
 
 
 def _stacked(cell: str) -> Text:
-    """A figure over its interval: side by side they are too wide for most terminals."""
+    """Return a figure over its interval: side by side they are too wide for most terminals."""
     cell = printable(cell)
     value, bracket, interval = cell.partition(" [")
     return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)

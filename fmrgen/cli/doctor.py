@@ -33,7 +33,7 @@ _OF_ENDPOINTS = ("FMRGEN_ENDPOINT_TOKEN", "FMRGEN_ENDPOINT_QUERY")
 
 
 def check_place(place: str) -> None:
-    """Raises UserError where a folder that jobs would write to is not there."""
+    """Raise UserError where a folder that jobs would write to is not there."""
     if not is_bucket(place) and not Path(place).is_dir():
         raise UserError(f"{place}: no such folder; make it first, or name the folder or bucket that jobs write to")
 
@@ -124,7 +124,7 @@ def _cloud() -> str:
 
 
 def _bucket(bucket: SharedBucket) -> str:
-    """Whether jobs could share it: reachable, writable, and no writer replaces what another has written."""
+    """Return whether jobs could share it: reachable, writable, and no writer replaces what another has written."""
     started = time.perf_counter()
     try:
         bucket.check_conditions()
@@ -160,7 +160,7 @@ def _cache() -> str:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the one above it that is there."""
+    """Return the folder, or the one above it that is there."""
     return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 

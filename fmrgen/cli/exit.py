@@ -24,7 +24,7 @@ _prepared = threading.Event()  # the process is the command's own
 
 
 def exit_status_of(run: Callable[[], int | None], again: str) -> int:
-    """Runs a command and returns its exit status; where it is ended, a line says why, with `again` on how to go on.
+    """Run a command and returns its exit status; where it is ended, a line says why, with `again` on how to go on.
 
     What only a traceback can tell is raised.
     """
@@ -96,7 +96,7 @@ def print_error(text: str, from_one_process: bool = False) -> int:
 
 
 def install_signal_handlers() -> None:
-    """Makes SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process. A
+    """Make SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process. A
     terminal without UTF-8 gets question marks where its alphabet has no character of a table.
 
     Python runs its handlers between two of its own instructions: a main thread that is inside a long computation or a
@@ -128,7 +128,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:
-    """Sends the signal anew whose exception came up where Python drops all: in a destructor, in a weak reference."""
+    """Send the signal anew whose exception came up where Python drops all: in a destructor, in a weak reference."""
     signals = {Terminated: (signal.SIGTERM, _terminate), KeyboardInterrupt: (signal.SIGINT, _interrupt)}
     if lost.exc_type not in signals:
         sys.__unraisablehook__(lost)

@@ -135,10 +135,8 @@ def generate(
         for option, is_set in (("--public", public), ("--replace", replace), ("--push-every", push_every is not None)):
             if is_set:
                 raise UserError(f"{option} only applies with --push REPO")
-    elif part is not None:
-        raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
-    elif is_bucket(output):
-        raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
+    else:
+        _check_pushable(output, part)
     seconds = None if push_every is None else _parse_time(push_every)
     own_part = _parse_part(part)
     loaded = load_recipe(recipe, limited(limit, overrides))
@@ -185,13 +183,7 @@ def generate(
         job = TrackedJob(tracked)
         sending: AbstractContextManager[None] = nullcontext()
         if push is not None and seconds is not None and is_first:
-            from fmrgen.publish.unfinished import UnfinishedSplit
-
-            unfinished = UnfinishedSplit(
-                precise, Path(output), push, public=public, replace=replace, seconds=seconds, on_note=note
-            )
-            unfinished.bring()
-            sending = unfinished.going()
+            sending = _sending(precise, output, push, public, replace, seconds, note)
 
         def on_progress(news: Progress) -> None:
             shown(news)
@@ -220,6 +212,35 @@ def generate(
         display.print_summary(summary, split, every=every)
     if push is not None:
         publish.push_splits(split, push, public, replace, None, quiet or as_json)
+
+
+def _check_pushable(output: str, part: str | None) -> None:
+    """Raise UserError if the job will not leave a whole split on this machine."""
+    from fmrgen.storage.shared_bucket import is_bucket
+
+    if part is not None:
+        raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
+    if is_bucket(output):
+        raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
+
+
+def _sending(
+    recipe: "Recipe",
+    output: str,
+    repo: str,
+    public: bool,
+    replace: bool,
+    seconds: float,
+    on_note: Callable[[str], None],
+) -> AbstractContextManager[None]:
+    """Fetch the shards that the repo has already; return a context in which finished ones are sent as they come."""
+    from fmrgen.publish.unfinished import UnfinishedSplit
+
+    unfinished = UnfinishedSplit(
+        recipe, Path(output), repo, public=public, replace=replace, seconds=seconds, on_note=on_note
+    )
+    unfinished.bring()
+    return unfinished.going()
 
 
 def _print_plan(recipe: "Recipe", output: str, part: tuple[int, int] | None, split: str, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.config import ComponentConfig
+    from fmrgen.recipe.fixed_sets import FixedSets
     from fmrgen.results.evaluation import Evaluation
 
 
@@ -127,11 +128,9 @@ def evaluate(
     Classifiers are loaded and asked one after another, and what they said is kept: run the same command again to
     resume. Exits with 1, after writing all results, if a classifier failed or gave no finite output at all.
     """
-    from fmrgen.config import check_places
     from fmrgen.engine.attacks import attack_of_short_form
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
-    from fmrgen.split.reference import check_there
 
     if not splits and not fixed and not dry_run:
         raise UserError("SPLIT: missing; name one, or pass --fixed SETS")
@@ -147,11 +146,7 @@ def evaluate(
     if attack is not None:
         attack_of_short_form(attack)
     check_writable(folder)
-    for split in splits or []:
-        check_there(split)
-    for name, chosen in sets.items():
-        for part in chosen.sources(name).values():
-            check_places(part, "source")
+    _check_inputs(splits or [], sets)
 
     from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
@@ -188,13 +183,32 @@ def evaluate(
     if eval_results:
         _record_results(evaluation, folder / "eval-results", print_outcome)
     print_outcome(str(folder / "report.html"))
+    _note_failures(evaluation, silent)
+    raise typer.Exit(status)
+
+
+def _check_inputs(splits: list[str], sets: "dict[str, FixedSets]") -> None:
+    """Raise UserError if a split or the place of a fixed set is not there."""
+    from fmrgen.config import check_places
+    from fmrgen.split.reference import check_there
+
+    for split in splits:
+        check_there(split)
+    for name, fixed_sets in sets.items():
+        for section in fixed_sets.sources(name).values():
+            check_places(section, "source")
+
+
+def _note_failures(evaluation: "Evaluation", silent: list[str]) -> None:
+    """Print which classifiers failed, or gave no finite output."""
+    from fmrgen.cli import display
+
     for name in silent:
         display.print_note(
             f"classifier {name}: no output is finite, so every answer counts as wrong; check its weights"
         )
     for failure in evaluation.failed:
         display.print_note(f"{failure.name} is left out: {failure.why}")
-    raise typer.Exit(status)
 
 
 def _record_results(evaluation: "Evaluation", folder: Path, print_outcome: Callable[[str], None]) -> None:

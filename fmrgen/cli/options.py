@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def recipe_names(begun: str) -> list[str]:
-    """The shipped recipes whose names begin so, for the shell."""
+    """Return the shipped recipes whose names begin so, for the shell."""
     from fmrgen.recipe.job import describe_recipes
 
     return [name for name in describe_recipes() if name.startswith(begun)]

@@ -62,7 +62,7 @@ def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool
 def push_splits(
     folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool, as_json: bool = False
 ) -> None:
-    """Pushes, and prints where the splits are."""
+    """Push, and prints where the splits are."""
     from fmrgen.cli import display
     from fmrgen.publish.push import push as run
 

@@ -106,7 +106,7 @@ class MaiteModel:
 
 
 def classifier_of_maite(model: Callable[..., Any], pixels: Pixels = "bytes") -> Classifier:
-    """A MAITE model for image classification as a classifier, to be evaluated: it tells no gradient.
+    """Return a MAITE model for image classification as a classifier, to be evaluated: it tells no gradient.
 
     Its answers for an image are taken as probabilities where none is negative and they sum to 1, else as logits.
 

@@ -80,7 +80,7 @@ def perturb_batch(
     progress: bool = True,
     **options: Any,
 ) -> PerturbedBatch:
-    """Perturbs a batch of images in memory (paper §3.1, Algorithm 1).
+    """Perturb a batch of images in memory (paper §3.1, Algorithm 1).
 
     Args:
         images: RGB [B, 3, S, S], floats in [0, 1] or uint8.

@@ -49,7 +49,7 @@ def compare(
     on_rows: OnRows | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Makes a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
+    """Make a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
 
     Runs on every process of a launch, as `generate` and `evaluate` do.
 
@@ -154,7 +154,7 @@ def variants(
 
 
 def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
-    """A recipe for each classifier, its split of the same name as far as that can be one."""
+    """Return a recipe for each classifier, its split of the same name as far as that can be one."""
     recipes: dict[str, Recipe] = {}  # by their splits
     for name, section in classifiers.items():
         split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
@@ -166,7 +166,7 @@ def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> l
 
 
 def _of_seed(recipe: Recipe, more: int) -> Recipe:
-    """The recipe with the seed so many after its own, and a split of that name."""
+    """Return the recipe with the seed so many after its own, and a split of that name."""
     if more == 0:
         return recipe
     seed = recipe.perturb.seed + more

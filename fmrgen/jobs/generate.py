@@ -124,29 +124,23 @@ def make_split(
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
             if not claims.is_begun:
                 oracle_is_known = _check_oracle(recipe, components, common, folder, device, on_note)
-        has_weights = provenance.weights_sha256.classifier is not None  # an endpoint is asked no more than it must be
-        answers = None
-        if has_weights and claims.missing():
-            answers = first_answers(components, device, ASKED_TWICE)
+        answers = _answers_to_compare(components, provenance, claims, device)
         if claims.is_begun and not provenance.is_finished:
             check_answers_of_rows(components, folder, provenance, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
         while not provenance.is_finished and claims.missing():
             job.perturb_shards()
             claims.wait(on_note, job.progress.show)
-        encodings = job.encodings
-        if encodings is not None and encodings.found:
-            total = encodings.found + encodings.made
-            on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
+        job.note_encodings(on_note)
         if job.progress.own.rows:
             _check_models(components, folder, provenance, device, answers)
         if not provenance.is_finished:
             job.record(run)
-        if not claims.is_split_whole:
-            if part is None:
-                raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
+        if part is not None and not claims.is_split_whole:
             record_part(folder)
             return summary_of_rows(folder)
+        if not claims.is_split_whole:
+            raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
         summary = finish(folder, job.faults)
         is_guided = provenance.recipe.perturb.is_guided
         for caution in cautions(summary, oracle_is_known=oracle_is_known, guided=is_guided):
@@ -198,6 +192,18 @@ def _check_oracle(
         if note is not None:
             on_note(note)
     return oracle_note is not None
+
+
+def _answers_to_compare(
+    components: Components, provenance: Provenance, claims: ShardClaims, device: torch.device
+) -> FirstAnswers | None:
+    """Return answers that are compared with those at the job's end; None if nothing is left to do.
+
+    An endpoint, which has no weights, is asked no more than it must be.
+    """
+    if provenance.weights_sha256.classifier is None or not claims.missing():
+        return None
+    return first_answers(components, device, ASKED_TWICE)
 
 
 def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardClaims, provenance: Provenance) -> str:
@@ -313,6 +319,13 @@ class _Job:
             self.encodings.prune()
         if self._failure is not None:
             raise self._failure
+
+    def note_encodings(self, on_note: Callable[[str], None]) -> None:
+        """Note how many encodings came from the cache, if any did."""
+        encodings = self.encodings
+        if encodings is not None and encodings.found:
+            total = encodings.found + encodings.made
+            on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
 
     def record(self, run: Run) -> None:
         """Record what this process has done."""

@@ -23,7 +23,7 @@ def merge(
     *,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
-    """Copies the shards of parts into one folder and finishes the splits that are whole there.
+    """Copy the shards of parts into one folder and finishes the splits that are whole there.
 
     A shard that several parts hold is taken once, one that is damaged not at all: the sha256 of its shards is on record
     in every part that was made to its end.

@@ -262,7 +262,7 @@ def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:
 
 
 def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
-    """The values [N, K - 1] less their mean over the rows of the same label, and centred in each row."""
+    """Return the values [N, K - 1] less their mean over the rows of the same label, and centred in each row."""
     classes = int(labels.max()) + 1
     sums = torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add(0, labels, values)
     values = values - (sums / torch.bincount(labels, minlength=classes).clamp(min=1).unsqueeze(1))[labels]

@@ -25,8 +25,8 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
 
     Args:
         summary: of the split.
-        oracle_is_known: leaves out that the oracle recognises fewer originals than the classifier, if the reader has
-            been told that before.
+        oracle_is_known: leaves out that the oracle recognises fewer originals than the classifier, if the reader
+            knows that already.
         guided: whether the first step is along the gradient; it is not in the random control.
     """
     lines: list[str | None] = []

@@ -25,5 +25,5 @@ class Config(ImageTextConfig):
 
         from fmrgen.oracles.zero_shot import zero_shot_oracle
 
-        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        load: dict[str, Any] = {"reference": self.model, "key": "oracle.model", "revision": self.revision}
         return zero_shot_oracle(CLIPModel, load, device, self.prompts, self.first_synonym, self.class_prompts)

@@ -35,7 +35,7 @@ class Config(OracleConfig):
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import image_processor, pretrained_model
 
-        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        load: dict[str, Any] = {"reference": self.model, "key": "oracle.model", "revision": self.revision}
         model = freeze(pretrained_model(AutoModel, **load).float(), device)
         return ReferenceOracle(model, image_processor(**load), self.threshold)
 

@@ -54,7 +54,7 @@ class Config(OracleConfig):
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import from_pretrained, pretrained_model
 
-        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        load: dict[str, Any] = {"reference": self.model, "key": "oracle.model", "revision": self.revision}
         dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
         model: Any = freeze(pretrained_model(AutoModelForImageTextToText, **load).to(dtype), device)
         processor = from_pretrained(AutoProcessor, **load)

@@ -36,7 +36,7 @@ class Config(DecidingConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "ZeroShotOracle":
         from transformers import AutoModelForZeroShotImageClassification
 
-        load: dict[str, Any] = {"reference": self.model, "what": "oracle.model", "revision": self.revision}
+        load: dict[str, Any] = {"reference": self.model, "key": "oracle.model", "revision": self.revision}
         return zero_shot_oracle(AutoModelForZeroShotImageClassification, load, device, *self.prompted)
 
 

@@ -170,7 +170,7 @@ def _key(model: LoadedClassifier, images: ImageSet, classified: Classified, aski
 
 @torch.inference_mode()
 def _refusal(answering: nn.Module, images: ImageSet, device: torch.device) -> str | None:
-    """What a classifier throws at the first of the images; None where it takes it."""
+    """Return what a classifier throws at the first of the images; None where it takes it."""
     try:
         answering(to_batch(images.first[None], device))
     except (Exception, SystemExit) as error:  # anyone's code stands there, and some networks take one size alone

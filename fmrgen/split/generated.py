@@ -22,7 +22,7 @@ class GeneratedSplit(str):
 
     @classmethod
     def of(cls, folder: str | Path, config: str, split: str, summary: Summary) -> "GeneratedSplit":
-        """The split `config`/`split` in a dataset folder."""
+        """Return the split `config`/`split` in a dataset folder."""
         made = cls(f"{folder}:{config}/{split}")
         made.summary = summary
         return made
@@ -42,7 +42,7 @@ class GeneratedSplit(str):
     __repr__ = __str__
 
     def __format__(self, format_spec: str) -> str:
-        """The reference alone, so that `f"fmrgen verify {split}"` is a command."""
+        """Return the reference alone, so that `f"fmrgen verify {split}"` is a command."""
         return format(str.__str__(self), format_spec)
 
     def _repr_html_(self) -> str:

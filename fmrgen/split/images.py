@@ -47,14 +47,14 @@ class ImageSet:
         return self.spread[0]
 
     def opened(self) -> "ImageSet":
-        """The set with its file mapped, which may then be deleted."""
+        """Return the set with its file mapped, which may then be deleted."""
         if self.path is None:
             return self
         shape = (len(self.numbers), *self.first.shape)
         return replace(self, pixels=np.memmap(self.path, np.uint8, "r", shape=shape))
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The images in batches of `size`, or where they are decoded anew of the size in which they were read."""
+        """Yield the images in batches of `size`, or where they are decoded anew of the size in which they were read."""
         if self.pixels is None:
             assert self.read is not None
             yield from self.read()
@@ -103,7 +103,7 @@ class _Kept:
         self.give_up()
 
     def _spread_over(self, image: Pixels) -> None:
-        """Keeps each image at first, then each second one, fourth one, and so on: how many come is not known."""
+        """Keep each image at first, then each second one, fourth one, and so on: how many come is not known."""
         place = len(self.numbers)
         if place % self.distance == 0 and len(self.spread) == 2 * _FEWEST_SPREAD:
             self.distance *= 2
@@ -112,7 +112,7 @@ class _Kept:
             self.spread[place] = image
 
     def give_up(self) -> None:
-        """Keeps no file: the images are decoded anew."""
+        """Keep no file: the images are decoded anew."""
         with suppress(OSError):
             self.file.close()
         self.path.unlink(missing_ok=True)

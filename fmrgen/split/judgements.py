@@ -105,17 +105,17 @@ class Judgements:
 
 
 def table_path(paths: SplitPaths, judge: str) -> Path:
-    """Where the table of a judge is."""
+    """Return where the table of a judge is."""
     return paths.judgements / f"{judge}.parquet"
 
 
 def about_path(paths: SplitPaths, judge: str) -> Path:
-    """Where the small file about it is."""
+    """Return where the small file about it is."""
     return paths.judgements / f"{judge}.json"
 
 
 def check_judge_name(name: str) -> None:
-    """Raises UserError for a name that can't be a file's, or that all persons together have."""
+    """Raise UserError for a name that can't be a file's, or that all persons together have."""
     if not re.fullmatch(NAME, name) or len(name.encode()) > _LONGEST_NAME:
         raise UserError(
             f"judge {name[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
@@ -126,7 +126,7 @@ def check_judge_name(name: str) -> None:
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """The bytes of a table's file."""
+    """Return the bytes of a table's file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
@@ -141,7 +141,7 @@ def judge_file(
     content: bytes,
     digests: Iterable[str] = (),
 ) -> JudgeFile:
-    """The small file about a judge.
+    """Return the small file about a judge.
 
     Args:
         judge: its name.
@@ -188,7 +188,7 @@ def related(about: JudgeFile, provenance: Provenance, classifiers: Mapping[str, 
 
 
 def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> list[Path]:
-    """Writes both files of a judge into the folder of its split; returns their paths."""
+    """Write both files of a judge into the folder of its split; returns their paths."""
     table = table_path(paths, about.judge)
     check_inside(table.parent, paths.root)
     write_atomically(table, content)
@@ -196,7 +196,7 @@ def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> lis
 
 
 def write_about(paths: SplitPaths, about: JudgeFile) -> Path:
-    """Writes the small file about a judge; returns its path."""
+    """Write the small file about a judge; returns its path."""
     path = about_path(paths, about.judge)
     check_inside(path.parent, paths.root)
     write_atomically(path, (json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n").encode())
@@ -204,7 +204,7 @@ def write_about(paths: SplitPaths, about: JudgeFile) -> Path:
 
 
 def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
-    """The judges of a split in a folder, by name. Raises UserError for a file about one that can't be read."""
+    """Return the judges of a split in a folder, by name. Raises UserError for a file about one that can't be read."""
     return {path.stem: _read_about(path, paths) for path in _about_paths(paths)}
 
 
@@ -222,7 +222,7 @@ def _about_paths(paths: SplitPaths) -> list[Path]:
 
 
 def _read_about(path: Path, paths: SplitPaths) -> JudgeFile:
-    """What a file says of the judge whose name it has. Raises UserError."""
+    """Return what a file says of the judge whose name it has. Raises UserError."""
     check_inside(path, paths.root)
     about = parse_about(read_json(path), str(path))
     if about.judge != path.stem:
@@ -231,17 +231,17 @@ def _read_about(path: Path, paths: SplitPaths) -> JudgeFile:
 
 
 def judgements_config(config: str) -> str:
-    """What `load_dataset` calls the judgements of the splits of a config."""
+    """Return what `load_dataset` calls the judgements of the splits of a config."""
     return f"{config}.judgements"
 
 
 def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
-    """The small file about a judge. Raises UserError, starting with `where`, for anything else."""
+    """Return the small file about a judge. Raises UserError, starting with `where`, for anything else."""
     return of_schema(JudgeFile, SCHEMA, tree, where)
 
 
 def read_judgements(path: Path, about: JudgeFile) -> Judgements:
-    """A judge's table.
+    """Return a judge's table.
 
     Args:
         path: of its file.
@@ -274,7 +274,7 @@ def read_judgements(path: Path, about: JudgeFile) -> Judgements:
 def check_of_split(
     judgements: Judgements, name: str, ids: np.ndarray, sha256: Mapping[str, Sequence[str]], labels: int
 ) -> None:
-    """Raises UserError for judgements of another split, or of images that are not the split's.
+    """Raise UserError for judgements of another split, or of images that are not the split's.
 
     Args:
         judgements: of one judge.
@@ -297,7 +297,7 @@ def check_of_split(
 
 
 def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
-    """What all judges say of a split, in its folder or its commit on the Hub.
+    """Return what all judges say of a split, in its folder or its commit on the Hub.
 
     Returns:
         Their judgements, and a line for each who spoke of other files than the split has now.
@@ -331,7 +331,7 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
 
 
 def _fetched(repo: str, revision: str, split: SplitPaths) -> Path | None:
-    """The folder in which the judgements of a split on the Hub are, once fetched; None where there are none."""
+    """Return the folder in which the judgements of a split on the Hub are, once fetched; None where there are none."""
     from huggingface_hub import HfApi, snapshot_download
 
     bound_requests()

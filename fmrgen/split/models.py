@@ -106,7 +106,7 @@ def labels_of(split: Split, models: Iterable[Callable[[], LoadedClassifier]], im
 
 
 def first_image(split: Split, device: torch.device) -> torch.Tensor:
-    """An image [1, 3, H, W] of the split's size."""
+    """Return an image [1, 3, H, W] of the split's size."""
     with reading(split.name):
         images = split.undecoded(["image"]).select_columns(["image"])
         row = next(iter(images.take(1)), None)

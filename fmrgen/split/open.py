@@ -64,8 +64,8 @@ class Split:
         return SplitPaths(Path(str(self.repo)), str(self.config), str(self.split))
 
     def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
-        """The bytes of a stored image, or the place of its file where that lies in the split's own folder, or in the
-        commit of its repo.
+        """Return the bytes of a stored image, or the place of its file where that lies in the split's own folder, or in
+        the commit of its repo.
 
         Raises UserError for any other: a stranger's rows must not name files of this machine, or other hosts. Datasets
         that were opened by the caller are the caller's.
@@ -78,7 +78,7 @@ class Split:
         return place
 
     def _holds(self, file: str) -> bool:
-        """Whether a path or an address is that of a file in the split's own folder or commit."""
+        """Return whether a path or an address is that of a file in the split's own folder or commit."""
         if self.repo is None:
             return False
         if self.revision is None:
@@ -138,8 +138,8 @@ class Split:
         return stream if columns is None else stream.select_columns([*columns])
 
     def pixels(self, batch: Mapping[str, list[Any]], column: str) -> np.ndarray:
-        """The images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size. Raises
-        UserError, which names the row, where one is unreadable."""
+        """Return the images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size.
+        Raises UserError, which names the row, where one is unreadable."""
         stored = zip(batch["id"], batch[column], strict=True)
         return np.stack([np.asarray(self.decode(image, f"id {row}: its {column}")) for row, image in stored])
 
@@ -168,7 +168,7 @@ OpenedSplit = Split  # as it was called first
 def open_split(
     split: str | Path | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
 ) -> Split:
-    """A split, opened to be read: one that fmrgen made, or anyone's rows of images and labels.
+    """Return a split, opened to be read: one that fmrgen made, or anyone's rows of images and labels.
 
     Args:
         split: a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file (a pattern or an address of such),
@@ -208,7 +208,7 @@ def open_split(
 
 
 def open_own_split(text: str) -> tuple[Split, Provenance]:
-    """A split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
+    """Return a split that fmrgen made, and its provenance. Raises UserError where `text` names none."""
     opened = open_split(text)
     if opened.provenance is None:
         raise UserError(f"{text}: contains no perturbed split: it has no provenance of fmrgen")
@@ -217,7 +217,7 @@ def open_own_split(text: str) -> tuple[Split, Provenance]:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Makes what goes wrong in reading the rows of the split `name` an error of its files."""
+    """Make what goes wrong in reading the rows of the split `name` an error of its files."""
     try:
         yield
     except UserError:
@@ -227,7 +227,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 def check_recorded_rows(opened: Split, ids: Sequence[int]) -> None:
-    """Raises UserError where the files of a split that fmrgen made hold other rows than its provenance says.
+    """Raise UserError where the files of a split that fmrgen made hold other rows than its provenance says.
 
     `ids` are those of all its rows.
     """
@@ -284,13 +284,13 @@ def _open_reference(text: str, download: bool) -> Split:
 
 
 def _are_columns_of(provenance: Provenance, features: Features) -> bool:
-    """Whether a split has the columns that its provenance says; one of a newer version may have others besides."""
+    """Return whether a split has the columns that its provenance says; one of a newer version may have more."""
     expected = provenance.row_schema.features
     return expected.keys() <= features.keys() if provenance.is_newer else features.items() == expected.items()
 
 
 def _open_saved(text: str, reference: Reference) -> Split:
-    """A folder of `save_to_disk`."""
+    """Return a folder of `save_to_disk`."""
     admit_saved(Path(reference.repo))
     loaded = datasets.load_from_disk(reference.repo)
     if isinstance(loaded, Mapping):
@@ -300,7 +300,7 @@ def _open_saved(text: str, reference: Reference) -> Split:
 
 
 def choose_split(text: str, reference: Reference, available: list[tuple[str, str]]) -> tuple[str, str]:
-    """The config and split that `text` says, or the only ones. Raises UserError where that is ambiguous."""
+    """Return the config and split that `text` says, or the only ones. Raises UserError where that is ambiguous."""
     names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
     if reference.config is not None and reference.split is not None:
         place = (reference.config, reference.split)
@@ -325,12 +325,12 @@ def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
 
 
 def deltas_of(folder: Path) -> list[str]:
-    """The files of deltas in a folder, as a repo would call them."""
+    """Return the files of deltas in a folder, as a repo would call them."""
     return [path.relative_to(folder).as_posix() for path in folder.glob(f"{DELTAS}/*/*")]
 
 
 def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
-    """Raises UserError for a folder or repo with splits without their images; it has none with them."""
+    """Raise UserError for a folder or repo with splits without their images; it has none with them."""
     if deltas_among(files):
         raise UserError(
             f"{text}: is a delta, which has no images; restore these with `fmrgen rebuild {place} --source RECIPE`, "
@@ -339,7 +339,8 @@ def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
 
 
 def _finished_provenance(text: str, repo: str, revision: str | None, place: tuple[str, str]) -> Provenance:
-    """What a folder, or a repo on the Hub, says of a split. Raises UserError where it is not that of a finished one."""
+    """Return what a folder, or a repo on the Hub, says of a split. Raises UserError where it is not that of a finished
+    one."""
     provenance = _read_provenance(repo, revision, *place)
     if provenance is None or (provenance.finished and not provenance.is_finished):
         raise UserError(f"{text}: its provenance is not that of a finished split; make it again")

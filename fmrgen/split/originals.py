@@ -102,7 +102,7 @@ def _source_batches(
     name: str,
     load: Callable[[RawExample], LazyPixels],
 ) -> Iterator[Batch]:
-    """The source's images of the split's rows, loaded by `load` and called `name`."""
+    """Yield the source's images of the split's rows, loaded by `load` and called `name`."""
     row_of = {int(example_id): row for row, example_id in enumerate(columns["id"])}
     waiting: list[tuple[int, RawExample]] = []
 

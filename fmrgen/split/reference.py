@@ -28,7 +28,8 @@ class Reference(NamedTuple):
 
 
 def parse_reference(text: str) -> Reference:
-    """What `text` names; a folder that is there goes before a repository. Raises UserError where it names no split."""
+    """Return what `text` names; a folder that is there goes before a repository. Raises UserError where it names no
+    split."""
     if is_bucket(text):
         raise UserError(f"{text}: is in a bucket; copy it to this machine, or read its parquet files by load_dataset")
     if text.strip() and Path(text).is_dir():
@@ -50,13 +51,13 @@ def parse_reference(text: str) -> Reference:
 
 
 def check_folder(place: str) -> None:
-    """Raises UserError for a dataset folder that is not there, as far as `place` can only be a folder."""
+    """Raise UserError for a dataset folder that is not there, as far as `place` can only be a folder."""
     if place.startswith((".", "/", "~")) and not Path(place).exists():  # no name of a repo does
         raise UserError(no_such_folder(place))
 
 
 def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
-    """Raises UserError for an id or a class that a split in a folder does not have; who opens it says all else."""
+    """Raise UserError for an id or a class that a split in a folder does not have; who opens it says all else."""
     if not ids and not classes:
         return
     reference = parse_reference(text)
@@ -87,7 +88,7 @@ def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
 
 
 def check_there(text: str) -> None:
-    """Raises UserError where a split is not there, as far as that is known at once; who opens it waits for outages."""
+    """Raise UserError where a split is not there, as far as that is known at once; who opens it waits for outages."""
     if text.endswith(".parquet") and not Path(text).is_dir():
         if "://" not in text and not glob(text):
             raise UserError(f"{text}: no such file")
@@ -113,7 +114,7 @@ def check_there(text: str) -> None:
 
 
 def files_on_the_hub(reference: Reference) -> tuple[list[str], str]:
-    """The files of a repo on the Hub, and the commit that is looked at. Raises UserError where there is none."""
+    """Return the files of a repo on the Hub, and the commit that is looked at. Raises UserError where there is none."""
     from huggingface_hub import HfApi
 
     from fmrgen.hub.timeouts import bound_requests, checked_commit
@@ -130,7 +131,7 @@ def files_on_the_hub(reference: Reference) -> tuple[list[str], str]:
 
 
 def _check_repo_name(name: str) -> None:
-    """Raises UserError for what is no folder and can't be a repo, before the Hub is asked."""
+    """Raise UserError for what is no folder and can't be a repo, before the Hub is asked."""
     if name.count("/") < 2:
         return
     folder, config, split = name.rsplit("/", 2)

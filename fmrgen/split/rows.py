@@ -70,9 +70,8 @@ class Reader:
         self._parts, self.sha256, self.sampler.samples = collected
 
     def pass_over(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Some of the columns that are no images, [N] each, without reading an image; those that are not there are
-        left out.
-        """
+        """Return some of the columns that are no images, [N] each, without reading an image; those that are not there
+        are left out."""
         wanted = [name for name in names if name in self._wanted]
         parts: list[dict[str, np.ndarray]] = []
         row = 0
@@ -85,7 +84,8 @@ class Reader:
         return _concatenated(parts)
 
     def batches_of(self, rows: np.ndarray, size: int, images: Sequence[str] = ("image",)) -> Iterator[Batch]:
-        """The images of some rows, which are given in rising order, about `size` at a time; they are numbered anew.
+        """Yield the images of some rows, which are given in rising order, about `size` at a time; they are numbered
+        anew.
 
         `images` names the columns that are wanted.
         """
@@ -100,7 +100,7 @@ class Reader:
                 first += len(table)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The images of all rows, `size` rows at a time."""
+        """Yield the images of all rows, `size` rows at a time."""
         with reading(self.opened.name):
             stream = self.opened.undecoded(self.images)
             row = 0
@@ -225,7 +225,8 @@ class Classified:
 
 
 def decode_images(images: Mapping[str, pa.ChunkedArray], opened: Split, first_row: int) -> dict[str, list[LazyPixels]]:
-    """The images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be decoded."""
+    """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be
+    decoded."""
     decoded: dict[str, list[LazyPixels]] = {}
     room = MOST_PIXELS
     for name, column in images.items():
@@ -253,7 +254,7 @@ def _concatenated(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.nda
 
 
 def check_columns(opened: Split) -> None:
-    """Raises UserError where the split's columns are not what an evaluation can use."""
+    """Raise UserError where the split's columns are not what an evaluation can use."""
     features = opened.features
     for name in ("image", "label"):
         if name not in features:

@@ -12,14 +12,14 @@ from fmrgen.weights.assets import resolve_path
 
 
 def from_pretrained(
-    loader: Any, reference: str, what: str, revision: str | None = None, trust_remote_code: bool = False, **options: Any
+    loader: Any, reference: str, key: str, revision: str | None = None, trust_remote_code: bool = False, **options: Any
 ) -> Any:
     """Return `loader.from_pretrained(reference)`, running code from the repo only if it is trusted.
 
     Args:
         loader: a class of transformers or diffusers.
         reference: a folder, an asset or a repo on the Hub.
-        what: begins the error.
+        key: of the recipe, which begins the error.
         revision: commit, branch or tag on the Hub.
         trust_remote_code: whether the user trusts the repo's code.
         options: further options of the loader.
@@ -33,7 +33,7 @@ def from_pretrained(
         with _no_progress_bar():
             return loader.from_pretrained(resolve_path(reference), **options)
     except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
-        raise UserError(f"{what}: {reference} can't be loaded: {one_line(error)}") from error
+        raise UserError(f"{key}: {reference} can't be loaded: {one_line(error)}") from error
 
 
 @contextmanager
@@ -52,33 +52,33 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def pretrained_model(loader: Any, reference: str, what: str, revision: str | None = None, **options: Any) -> Any:
+def pretrained_model(loader: Any, reference: str, key: str, revision: str | None = None, **options: Any) -> Any:
     """Return a model as `from_pretrained` does, but a weight that the files lack is an error, not a random weight.
 
     Args:
         loader: a class of models.
         reference: a folder, an asset or a repo on the Hub.
-        what: begins the error.
+        key: of the recipe, which begins the error.
         revision: commit, branch or tag on the Hub.
         options: further options of `from_pretrained`.
     """
     if not options.get("trust_remote_code"):
-        _check_config_loads_nothing(loader, reference, what, revision)
-    model, loaded = from_pretrained(loader, reference, what, revision, output_loading_info=True, **options)
+        _check_config_loads_nothing(loader, reference, key, revision)
+    model, loaded = from_pretrained(loader, reference, key, revision, output_loading_info=True, **options)
     for problem in ("missing_keys", "mismatched_keys"):
         keys = sorted(map(str, loaded.get(problem) or []))
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(f"{what}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
+            raise UserError(f"{key}: {reference} lacks weights of a {type(model).__name__}: {keys[0]}{more}")
     return model
 
 
-def image_processor(reference: str, what: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def image_processor(reference: str, key: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """Return the image processor of a model.
 
     Args:
         reference: a folder, an asset or a repo on the Hub.
-        what: begins the error.
+        key: of the recipe, which begins the error.
         revision: commit, branch or tag on the Hub.
         trust_remote_code: whether the user trusts the repo's code.
 
@@ -87,7 +87,7 @@ def image_processor(reference: str, what: str, revision: str | None = None, trus
     """
     from transformers import AutoImageProcessor
 
-    processor = from_pretrained(AutoImageProcessor, reference, what, revision, trust_remote_code)
+    processor = from_pretrained(AutoImageProcessor, reference, key, revision, trust_remote_code)
     settings = processor.to_dict()
     for name in ("size", "crop_size", "pad_size"):
         sides = settings.get(name)
@@ -96,7 +96,7 @@ def image_processor(reference: str, what: str, revision: str | None = None, trus
         for side in sides.values():
             if isinstance(side, int | float) and side > LARGEST_INPUT:
                 raise UserError(
-                    f"{what}: {reference} resizes images to {side} px; networks take at most {LARGEST_INPUT}"
+                    f"{key}: {reference} resizes images to {side} px; networks take at most {LARGEST_INPUT}"
                 )
     return processor
 
