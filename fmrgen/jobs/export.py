@@ -1,4 +1,4 @@
-"""A split in the formats of other tools: tars for webdataset, folders of images for everything else."""
+"""Export a split to the formats of other tools: tars for webdataset, folders of images for everything else."""
 
 import hashlib
 import io
@@ -28,7 +28,8 @@ Format = Literal["webdataset", "imagefolder", "clip-benchmark"]
 
 
 class _Exported(NamedTuple):
-    """A row as any format takes it: `images` are (file extension, bytes) by column, `fields` what JSON can say."""
+    """A row in any format: `images` are (file extension, bytes) by column, `fields` the other columns as JSON holds
+    them."""
 
     key: str
     images: dict[str, tuple[str, bytes]]
@@ -43,18 +44,19 @@ def export(
     tar_size: int = 1000,
     on_rows: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> int:
-    """Writes a split in another format; the images' bytes stay as they are.
+    """Write a split in another format; the images' bytes stay as they are.
 
-    `webdataset`: `SPLIT-000000.tar` with `tar_size` rows each, of every row `KEY.image.png`, `KEY.original.png`,
-    `KEY.cls`
-    and `KEY.json`, and `SPLIT.json` beside them. `imagefolder`: `image/CLASS/KEY.png`, `original/CLASS/KEY.png`,
-    `metadata.jsonl` and `split.json`. `clip-benchmark`: LAION's CLIP_benchmark's layout, the valid rows' images as its
-    split `test` (which PA is over), and the originals of all rows as its split `original`. `KEY` is the row's id. The
-    JSON beside the rows holds the names of the classes and the provenance.
+    * `webdataset`: `SPLIT-000000.tar` and so on with `tar_size` rows each, and `SPLIT.json`. Each row is
+      `KEY.image.png`, `KEY.original.png`, `KEY.cls` and `KEY.json`.
+    * `imagefolder`: `image/CLASS/KEY.png`, `original/CLASS/KEY.png`, `metadata.jsonl` and `split.json`.
+    * `clip-benchmark`: the layout of LAION's CLIP_benchmark, with the valid rows' images as its split `test` (which PA
+      is over), and the originals of all rows as its split `original`.
+
+    `KEY` is the row's id. The JSON file beside the rows holds the names of the classes and the provenance.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        folder: to write into; empty, or not there.
+        folder: to write into; must be empty or not exist.
         form: `webdataset`, `imagefolder` or `clip-benchmark`.
         tar_size: rows in a tar.
         on_rows: called with (rows done, rows in all or None).
@@ -63,7 +65,7 @@ def export(
         The number of rows.
 
     Raises:
-        UserError: the split can't be read or written in this format, or there is something in the folder.
+        UserError: the split can't be read or written in this format, or the folder is not empty.
     """
     opened = open_split(split)
     for name in ("image", "label"):
@@ -94,7 +96,7 @@ def export(
 
 
 def _opens_files(feature: Any) -> bool:
-    """Whether reading a column of that type opens files, whose places a stranger may have chosen."""
+    """Return whether reading a column of that type opens files, whose paths a stranger may have chosen."""
     if isinstance(feature, dict):
         return any(map(_opens_files, feature.values()))
     if isinstance(feature, list):
@@ -106,38 +108,49 @@ def _opens_files(feature: Any) -> bool:
 
 def _rows(opened: Split) -> Iterator[_Exported]:
     features = opened.features
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    # Where fmrgen made the split its ids tell rows apart; anyone else's may not.
+    image_columns = [name for name, feature in features.items() if isinstance(feature, Image)]
+    # The ids of fmrgen's own splits tell rows apart; those of other splits may not.
     has_ids = opened.provenance is not None
-    for number, row in enumerate(opened.stored_rows(images)):
-        fields = {name: _plain(value, features[name], name) for name, value in row.items() if name not in images}
-        names = getattr(features["label"], "names", None)
-        if row["label"] is None or (names and not 0 <= row["label"] < len(names)):
-            raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
-        if has_ids and (gaps := [name for name, value in row.items() if value is None]):
-            raise UserError(f"{opened.name}: row {number} has no {gaps[0]}; fmrgen verify --files shows what changed")
-        if row["image"] is None:
-            raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
-        files = {name: _image(opened, row[name], f"row {number}: its {name}") for name in images if row[name]}
+    for number, row in enumerate(opened.stored_rows(image_columns)):
+        fields = {name: _plain(value, features[name], name) for name, value in row.items() if name not in image_columns}
+        _check_no_gaps(opened, number, row)
+        images = {}
+        for name in image_columns:
+            if row[name]:
+                images[name] = _image(opened, row[name], f"row {number}: its {name}")
         key = row["id"] if has_ids else number
-        yield _Exported(f"{key:08d}", files, fields)
+        yield _Exported(f"{key:08d}", images, fields)
 
 
-def _image(opened: Split, stored: dict[str, Any], what: str) -> tuple[str, bytes]:
-    """The extension of an image's format, and its bytes as they are stored."""
+def _check_no_gaps(opened: Split, number: int, row: dict[str, Any]) -> None:
+    """Raise UserError if a row has no label or no image, or lacks any value though fmrgen made the split."""
+    class_names = getattr(opened.features["label"], "names", None)
+    if row["label"] is None or (class_names and not 0 <= row["label"] < len(class_names)):
+        raise UserError(f"{opened.name}: row {number} has no label; export a split whose rows have one")
+    if opened.provenance is not None:
+        for name, value in row.items():
+            if value is None:
+                raise UserError(f"{opened.name}: row {number} has no {name}; fmrgen verify --files shows what changed")
+    if row["image"] is None:
+        raise UserError(f"{opened.name}: row {number} has no image; export a split whose rows have one")
+
+
+def _image(opened: Split, stored: dict[str, Any], title: str) -> tuple[str, bytes]:
+    """Return the extension of an image's format, and its bytes as they are stored."""
     try:
         image = opened.image_of(stored)
         if isinstance(image, str):
             image = read_image(image)
-        with PILImage.open(io.BytesIO(image)) as known:
-            form = str(known.format).lower()
+        with PILImage.open(io.BytesIO(image)) as picture:
+            form = str(picture.format).lower()
     except (UserError, OSError) as error:
-        raise UserError(f"{opened.name}: {what} is unreadable ({one_line(error)})") from None
+        raise UserError(f"{opened.name}: {title} is unreadable ({one_line(error)})") from None
     return {"jpeg": "jpg", "tiff": "tif"}.get(form, form), image
 
 
 def _plain(value: Any, feature: Any, name: str) -> Any:
-    """A value as JSON holds it: reasons and the like by name, labels by number, what is not finite as null."""
+    """Return a value as JSON holds it: stop reasons and other classes by name, labels by number, NaN and infinity as
+    null."""
     if isinstance(feature, ClassLabel) and name != "label" and value is not None:
         if not 0 <= value < len(feature.names):
             raise UserError(f"a {name} is {value}, not one of {len(feature.names)} classes; fix it and export again")
@@ -165,7 +178,7 @@ def _class_names(opened: Split) -> list[str] | None:
 
 
 class _Writer(ABC):
-    """Writes rows in one format, beside the wanted folder; what is there takes its place when it is whole."""
+    """Writes rows in one format into a temporary folder, which takes the place of the wanted one when it is whole."""
 
     def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         self.folder, self.opened, self.tar_size = folder.resolve(), opened, tar_size
@@ -193,9 +206,11 @@ class _Writer(ABC):
     def finish(self, rows: int) -> None: ...
 
     def description(self, rows: int) -> dict[str, Any]:
-        """What a reader of the rows must know besides them."""
+        """Return what a reader of the rows needs besides them: classes, columns and provenance."""
         opened = self.opened
-        name = f"{opened.config}/{opened.split}" if opened.split else Path(opened.name).name
+        name = Path(opened.name).name
+        if opened.split:
+            name = f"{opened.config}/{opened.split}"
         about = {"split": name, "rows": rows, "classes": self.classes, "columns": opened.features.to_dict()}
         return about | {"provenance": None if opened.provenance is None else opened.provenance.tree}
 
@@ -210,10 +225,11 @@ class _Tars(_Writer):
 
     def write(self, row: _Exported) -> None:
         self.images = self.images or set(row.images)
-        if unlike := self.images ^ set(row.images):
+        differing = self.images ^ set(row.images)
+        if differing:
             raise UserError(
-                f"{self.opened.name}: some rows have no {min(unlike)}, and tars whose samples differ can't be loaded; "
-                "remove that column from the split, or export an imagefolder"
+                f"{self.opened.name}: some rows have no {min(differing)}, and tars whose samples differ can't be "
+                "loaded; remove that column from the split, or export an imagefolder"
             )
         self.waiting.append(row)
         if len(self.waiting) == self.tar_size:
@@ -223,7 +239,8 @@ class _Tars(_Writer):
         samples = []
         for row in self.waiting:
             sample: dict[str, Any] = {"__key__": row.key, "json": json.dumps(row.fields, ensure_ascii=False).encode()}
-            sample |= {f"{name}.{extension}": content for name, (extension, content) in row.images.items()}
+            for name, (extension, content) in row.images.items():
+                sample[f"{name}.{extension}"] = content
             if isinstance(row.fields["label"], int):
                 sample["cls"] = str(row.fields["label"]).encode()
             samples.append(sample)
@@ -242,7 +259,9 @@ class _Folders(_Writer):
     def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
         self.metadata: list[bytes] = []
-        self.class_folders: dict[Any, str] = dict(enumerate(_class_folders(self.classes))) if self.classes else {}
+        self.class_folders: dict[Any, str] = {}  # by label
+        if self.classes:
+            self.class_folders.update(enumerate(_class_folders(self.classes)))
 
     def write(self, row: _Exported) -> None:
         class_folder = self._class_folder(row.fields["label"])
@@ -263,7 +282,7 @@ class _Folders(_Writer):
         self.take_its_place()
 
     def _class_folder(self, label: Any) -> str:
-        """The folder of a class; where the split does not say what classes there are, they come as they come."""
+        """Return the folder of a class; if the split has no class names, folders are made as their labels come."""
         if label not in self.class_folders:
             name = f"{label:06d}" if isinstance(label, int) else _as_folder(str(label))
             taken = set(self.class_folders.values())
@@ -274,7 +293,8 @@ class _Folders(_Writer):
 
 
 class _ClipBenchmark(_Writer):
-    """`test/0.tar`, …, `original/0.tar`, …, each with a `nshards.txt`; classes and prompts in files beside them."""
+    """Writes `test/0.tar`, …, `original/0.tar`, …, each with a `nshards.txt`; classes and prompts in files beside
+    them."""
 
     def __init__(self, folder: Path, opened: Split, tar_size: int) -> None:
         super().__init__(folder, opened, tar_size)
@@ -284,19 +304,24 @@ class _ClipBenchmark(_Writer):
         self.tars: dict[str, int] = {"test": 0, "original": 0}
 
     def write(self, row: _Exported) -> None:
-        shown = {"test": "image"} if row.fields.get("valid", True) else {}
-        for part, column in {**shown, "original": "original"}.items():
-            if column in row.images:
-                extension, content = row.images[column]
-                if extension not in _READ_BY_CLIP_BENCHMARK:
-                    raise UserError(
-                        f"{self.opened.name}: contains {extension} images, and CLIP_benchmark reads "
-                        f"{', '.join(_READ_BY_CLIP_BENCHMARK)}"
-                    )
-                label = str(row.fields["label"]).encode()
-                self.waiting[part].append({"__key__": row.key, extension: content, "cls": label})
-                if len(self.waiting[part]) == self.tar_size:
-                    self._write_tar(part)
+        if row.fields.get("valid", True):
+            self._add(row, "image", "test")
+        self._add(row, "original", "original")
+
+    def _add(self, row: _Exported, column: str, part: str) -> None:
+        """Add the image of a column, if the row has it, to a part of the export: `test` or `original`."""
+        if column not in row.images:
+            return
+        extension, content = row.images[column]
+        if extension not in _READ_BY_CLIP_BENCHMARK:
+            raise UserError(
+                f"{self.opened.name}: contains {extension} images, and CLIP_benchmark reads "
+                f"{', '.join(_READ_BY_CLIP_BENCHMARK)}"
+            )
+        label = str(row.fields["label"]).encode()
+        self.waiting[part].append({"__key__": row.key, extension: content, "cls": label})
+        if len(self.waiting[part]) == self.tar_size:
+            self._write_tar(part)
 
     def _write_tar(self, part: str) -> None:
         path = self.partial / part / f"{self.tars[part]}.tar"
@@ -322,16 +347,22 @@ class _ClipBenchmark(_Writer):
         self.take_its_place()
 
     def _templates(self) -> list[str]:
-        """The oracle's prompts, where it has any; a brace is one to CLIP_benchmark only if it is doubled."""
+        """Return the oracle's prompts in the form of CLIP_benchmark, or a default one if the oracle has none."""
         provenance = self.opened.provenance
-        given = None if provenance is None else provenance.recipe.oracle.tree.get("prompts")
-        prompts = [prompt for prompt in given if "{class}" in prompt] if isinstance(given, list) else []
-        doubled = (prompt.replace("{", "{{").replace("}", "}}").replace("{{class}}", "{c}") for prompt in prompts)
-        return [" ".join(prompt.split()) for prompt in doubled] or ["a photo of a {c}."]
+        prompts = None if provenance is None else provenance.recipe.oracle.tree.get("prompts")
+        if not isinstance(prompts, list):
+            prompts = []
+        templates = []
+        for prompt in prompts:
+            if "{class}" in prompt:
+                doubled = prompt.replace("{", "{{").replace("}", "}}")  # CLIP_benchmark fills them with str.format
+                template = doubled.replace("{{class}}", "{c}")
+                templates.append(" ".join(template.split()))
+        return templates or ["a photo of a {c}."]
 
 
 def _write_tar(path: Path, samples: list[dict[str, Any]]) -> str:
-    """Writes a tar and returns its sha256; without times and users, the same rows make the same bytes."""
+    """Write a tar and return its sha256; without times and users, the same rows make the same bytes."""
     from webdataset import TarWriter
 
     buffer = io.BytesIO()
@@ -343,7 +374,8 @@ def _write_tar(path: Path, samples: list[dict[str, Any]]) -> str:
 
 
 def _class_folders(classes: list[str]) -> list[str]:
-    """A folder's name for each class, in an order that is the labels': tools number folders by their names."""
+    """Return a folder's name for each class, sorted as the labels are: tools number folders in the order of their
+    names."""
     plain = [_as_folder(name) for name in classes]
     if plain == sorted(set(plain)) and all(plain):
         return plain

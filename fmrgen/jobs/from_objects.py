@@ -1,4 +1,4 @@
-"""`fmrgen.generate`: a split of whatever is at hand, a recipe or a dataset and models in memory."""
+"""`fmrgen.generate`: a split from a recipe, or from a dataset and models in memory."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.split.generated import GeneratedSplit
 
-# What to pass for a part that a dataset lacks, by the part.
+# What to pass with a dataset, by the part that is missing.
 _CURES = {
     "classifier": "pass the network under test, a torch module",
     "generator": (
@@ -56,10 +56,10 @@ def generate(
     on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> GeneratedSplit:
-    """Makes a perturbed split of a dataset against a classifier (paper §3), or goes on with it.
+    """Make a perturbed split of a dataset against a classifier (paper §3), or continue one.
 
-    It is stored in `output` as `fmrgen generate` stores it, with the same columns and provenance, and goes on in the
-    same way where it was stopped. Under `accelerate launch` all processes share the work.
+    The split is stored in `output` as `fmrgen generate` stores it, with the same columns and provenance; if it was
+    stopped, the same call continues it. Under `accelerate launch` all processes share the work.
 
     Args:
         source: a `datasets.Dataset` with a column of images and one of labels; any dataset with `len()` and items
@@ -72,13 +72,13 @@ def generate(
             path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
         oracle: one, a torch module that classifies better than the one under test, a folder, asset or repo of a CLIP,
             the import path of a config or of a module's class, or a section as a mapping.
-        class_names: of the dataset's labels in their order, for the oracle's prompts; by default those that it knows.
+        class_names: of the dataset's labels in their order, for the oracle's prompts; by default the dataset's own.
         image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
         config: names the source, generator and oracle in the dataset folder; by default `default`.
         split: names the classifier there; by default a recipe's `output.split`, else the classifier's class.
         part: `(i, n)` makes the i-th of n parts, for `fmrgen.merge`.
         progress: show a bar.
-        on_note: called with a line on what was found or is left to do; by default it is printed.
+        on_note: called with each note, a line; by default it is printed.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
@@ -86,8 +86,10 @@ def generate(
         `load()` gives its rows.
 
     Raises:
-        UserError: something given can't be used, with the cure.
+        UserError: an argument can't be used; the message says what to do.
     """
+    if not split and classifier is not None and not _is_recipe(source):
+        split = _split_name(classifier)
     recipe = recipe_of(
         source,
         classifier,
@@ -96,7 +98,7 @@ def generate(
         class_names=class_names,
         image_size=image_size,
         config=config,
-        split=split or (None if classifier is None or _is_recipe(source) else _split_name(classifier)),
+        split=split or None,
         options=options,
     )
     with job_bar(progress, recipe) as on_progress:
@@ -116,12 +118,15 @@ def recipe_of(
     split: str | None,
     options: dict[str, Any],
 ) -> Recipe:
-    """The recipe of what was handed over, arguments as for `generate`. Raises UserError."""
+    """Return the recipe of `generate`'s arguments. Raise UserError if one can't be used."""
     recipe = _with_parts(source, class_names, classifier, generator, oracle, image_size)
     if options:
         recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
-    named = {"config": config, "split": split}
-    output = recipe.output.model_dump() | {key: name for key, name in named.items() if name is not None}
+    output = recipe.output.model_dump()
+    if config is not None:
+        output["config"] = config
+    if split is not None:
+        output["split"] = split
     return recipe.model_copy(update={"output": validate(OutputConfig, output, "generate")})
 
 
@@ -133,7 +138,7 @@ def _with_parts(
     oracle: AnyOracle | None,
     image_size: int | None,
 ) -> Recipe:
-    """A recipe of these parts; those that are None are of the recipe that `source` is."""
+    """Return a recipe of these parts; if `source` is a recipe, it supplies the parts that are None."""
     base: Recipe | None = None
     if _is_recipe(source):
         base = source if isinstance(source, Recipe) else load_recipe(source)
@@ -146,14 +151,18 @@ def _with_parts(
     if classifier is not None:
         parts["classifier"] = classifier_section(classifier)
     if generator is not None:
-        of_recipe = None if base is None else getattr(base.generator, "image_size", None)
-        parts["generator"] = generator_section(generator, image_size or of_recipe or _size_of_first(parts["source"]))
+        size = image_size
+        if not size and base is not None:
+            size = getattr(base.generator, "image_size", None)
+        parts["generator"] = generator_section(generator, size or _size_of_first(parts["source"]))
     elif image_size is not None and base is not None:
         raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
     if oracle is not None:
         parts["oracle"] = oracle_section(oracle)
     if base is not None:
-        return base.model_copy(update={**parts, "description": ""}) if parts else base
+        if not parts:
+            return base
+        return base.model_copy(update={**parts, "description": ""})
     for name, cure in _CURES.items():
         if name not in parts:
             raise UserError(
@@ -163,18 +172,19 @@ def _with_parts(
 
 
 def _is_recipe(source: Any) -> bool:
-    """Whether a source is a recipe, its file or its name, and no dataset."""
+    """Return whether a source is a recipe, its file or its name, and no dataset."""
     return isinstance(source, str | Path | Recipe)
 
 
 def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:
-    """What a network calls its classes, or their numbers: what labels mean that nobody names. None where that is
+    """Return a network's class names, or the numbers of its classes, for labels without names; none if they are
     unknown."""
     if not isinstance(classifier, nn.Module):
         return []
     size = image_size or _size_of_first(SourceInMemory.of(source))
-    place = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
-    return names_of_outputs(classifier.eval(), blank_image(size, place), "classifier")
+    first = next(classifier.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
+    return names_of_outputs(classifier.eval(), blank_image(size, device), "classifier")
 
 
 def _size_of_first(section: SourceConfig) -> int:
@@ -185,11 +195,13 @@ def _size_of_first(section: SourceConfig) -> int:
 
 
 def _split_name(classifier: AnyClassifier) -> str:
-    """The class of a network, or what a reference calls it, as far as a split can be called so."""
+    """Return a name for a split: the class of its classifier, or the name that a reference gives it."""
     if isinstance(classifier, str):
         name = parse_classifier(classifier)[0]
+    elif isinstance(classifier, ComponentConfig):
+        name = classifier.kind
     else:
-        name = classifier.kind if isinstance(classifier, ComponentConfig) else type(classifier).__name__.lower()
+        name = type(classifier).__name__.lower()
     return re.sub(r"\W+", "_", name).strip("_") or "classifier"
 
 

@@ -1,4 +1,4 @@
-"""A split's life in its folder: claimed by a job, shared by its processes, finished when it is proved whole."""
+"""A split's life in its folder: claimed by a job, shared by its processes, finished when all shards are checked."""
 
 import time
 from collections import Counter
@@ -37,7 +37,7 @@ from fmrgen.weights.digest import weights_sha256
 
 
 def new_provenance(recipe: Recipe, components: Components) -> Provenance:
-    """What is known of a split before its first row."""
+    """Return the provenance of a split before its first row."""
     labels, oracle = components.source.labels, recipe.oracle
     models = ("classifier", "generator", "oracle")
     is_image_text = isinstance(oracle, OracleConfig) and oracle.is_image_text
@@ -69,13 +69,13 @@ def claim(
     claims: ShardClaims,
     on_note: Callable[[str], None],
 ) -> Provenance:
-    """Makes the folder ready for this process, checks what is in it where nobody else is at work on it, and takes the
-    first shard, all before another process comes.
+    """Make the folder ready for this process, check its shards if no other process is at work on it, and take the first
+    shard, all before another process can.
 
     Args:
         folder: of the split.
-        fresh: the provenance of a split that is begun here.
-        runs: added to the provenance where something is to be done.
+        fresh: the provenance of the split if this job begins it.
+        runs: added to the provenance if rows are missing.
         claims: take the first shard.
         on_note: called with a line for each file that is set aside.
 
@@ -94,50 +94,73 @@ def claim(
         check_card(paths.root)
         at_work = claims.anyone_at_work()
         provenance = provenance_to_continue(paths, fresh, begun=at_work or claims.is_begun)
-        missing = bool(claims.missing()) if paths.shards.is_dir() else True
+        missing = not paths.shards.is_dir() or bool(claims.missing())
         files = provenance.files
-        cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
         if missing:
-            check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
-            check_same_code(f"{paths.root}:{paths.name}", provenance, fresh, cure)
-        if not at_work and folder.shared.is_local:  # else what is there is checked at the end
-            intact, wrong = folder.intact_shards(provenance)
-            if len(intact) < folder.shards:
-                check_same_version(f"{paths.root}:{paths.name}", provenance, fresh, cure)
-                check_same_code(f"{paths.root}:{paths.name}", provenance, fresh, cure)
-            for error in wrong:
-                name = folder.shared.set_aside(error.path).name
-                on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
+            _check_same_maker(paths, provenance, fresh)
+        if not at_work and folder.shared.is_local:  # otherwise shards are checked at the end
+            intact = _intact_shards(folder, provenance, fresh, on_note)
             missing = len(intact) < folder.shards
-            names = {folder.name_of(shard) for shard in intact}
-            files = {name: digest for name, digest in provenance.files.items() if name in names}
-            for path in paths.leftovers() if missing else ():
-                path.unlink(missing_ok=True)
+            files = {name: digest for name, digest in provenance.files.items() if name in intact}
         if missing or not provenance.is_finished:
-            # Parts tell of the same runs: of several records of one, the folder's own stays.
-            known = {run.id: run for run in [*runs, *provenance.runs]}
-            more = [run for run in known.values() if run not in provenance.runs]
-            changes = {"finished": False, "files": files, "runs": [*provenance.runs, *more]}
+            # Parts may list the same run: the folder's own record of it stays.
+            recorded = {run.id for run in provenance.runs}
+            new_runs = {run.id: run for run in runs if run.id not in recorded}
+            changes = {"finished": False, "files": files, "runs": [*provenance.runs, *new_runs.values()]}
             provenance = provenance.model_copy(update=changes)
             folder.begin(provenance)
-            folder.shared.send()  # first: a claim alone, of a process that is killed here, would say nothing of its job
+            folder.shared.send()  # first: a claim alone, of a process that is killed now, would say nothing of its job
             claims.reserve()
-        elif is_first_process() and (changed := changed_code(provenance.code_sha256, fresh.code_sha256)):
-            on_note(
-                f"{paths.root}:{paths.name}: was made by other code in {', '.join(changed)}; its figures are of that"
-            )
+        elif is_first_process():
+            changed = changed_code(provenance.code_sha256, fresh.code_sha256)
+            if changed:
+                title = f"{paths.root}:{paths.name}"
+                on_note(f"{title}: was made by other code in {', '.join(changed)}; its figures are of that")
         return provenance
 
 
+def _intact_shards(
+    folder: SplitFolder, provenance: Provenance, fresh: Provenance, on_note: Callable[[str], None]
+) -> set[str]:
+    """Return the names of the intact shards; set damaged ones aside, and remove leftovers if any shard is missing."""
+    intact, wrong = folder.intact_shards(provenance)
+    missing = len(intact) < folder.shards
+    if missing:
+        _check_same_maker(folder.paths, provenance, fresh)
+    for error in wrong:
+        name = folder.shared.set_aside(error.path).name
+        on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
+    if missing:
+        for path in folder.paths.leftovers():
+            path.unlink(missing_ok=True)
+    return {folder.name_of(shard) for shard in intact}
+
+
+def _check_same_maker(paths: SplitPaths, earlier: Provenance, fresh: Provenance) -> None:
+    """Raise UserError if the missing rows would be made by another version or other code than the others."""
+    title = f"{paths.root}:{paths.name}"
+    cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
+    check_same_version(title, earlier, fresh, cure)
+    check_same_code(title, earlier, fresh, cure)
+
+
 def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
-    """Raises UserError, from `where` to `cure`, where rows of `fresh` would be made by other code than the others."""
-    if changed := changed_code(earlier.code_sha256, fresh.code_sha256):
+    """Raise UserError if rows of `fresh` would be made by other code than those of `earlier`.
+
+    Args:
+        where: the split, at the beginning of the message.
+        earlier: the provenance on record.
+        fresh: that of this job.
+        cure: at the end of the message.
+    """
+    changed = changed_code(earlier.code_sha256, fresh.code_sha256)
+    if changed:
         raise UserError(f"{where} was started with other code in {', '.join(changed)}; put it back, or {cure}")
 
 
 def _wait_for_dead_claims(folder: SplitFolder, fresh: Provenance, claims: ShardClaims) -> None:
-    """Waits for a lease at most where claims without shards would keep this job from beginning: a job that was killed
-    as it began may have left them, and nothing else."""
+    """Wait for the time of a lease at most, if claims without shards would keep this job from beginning: a job that was
+    killed as it began may have left them, and nothing else."""
     started, patience = time.monotonic(), folder.shared.patience(folder.paths.root)
     while not claims.is_begun and claims.anyone_at_work() and time.monotonic() - started < patience:
         folder.shared.refresh()
@@ -153,18 +176,18 @@ def _wait_for_dead_claims(folder: SplitFolder, fresh: Provenance, claims: ShardC
 def claimed_alone(
     output: Path, config: str, split: str, provenance: Provenance, runs: Sequence[Run], on_note: Callable[[str], None]
 ) -> Iterator[tuple[SplitFolder, Provenance]]:
-    """A folder's split that is to be made of shards which are made already, while nobody else is at work on it.
+    """Claim a split of a folder that is to be put together from finished shards, while no job is at work on it.
 
     Args:
         output: the dataset folder.
         config: of the split.
         split: its name in that.
         provenance: of the shards.
-        runs: by which they were made.
+        runs: that made them.
         on_note: called with a line for each file that is set aside.
 
     Yields:
-        The folder, and its provenance.
+        The split's folder and provenance.
 
     Raises:
         UserError: a job is at work on it, or another recipe's split is in it.
@@ -174,15 +197,14 @@ def claimed_alone(
     with closing(ShardClaims(folder, list(range(folder.shards)))) as claims:
         begun, patience = time.monotonic(), folder.shared.patience(output)
         while claims.anyone_at_work():
-            if time.monotonic() - begun < patience:
-                time.sleep(folder.shared.poll)
-                continue
-            raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
+            if time.monotonic() - begun >= patience:
+                raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
+            time.sleep(folder.shared.poll)
         yield folder, claim(folder, fresh, runs, claims, on_note)
 
 
 def record_run(folder: SplitFolder, ended: Run) -> None:
-    """Replaces the record of a run's start by that of its end."""
+    """Replace the record of a run's start by that of its end."""
     with folder.shared.alone(folder.paths):
         provenance = read_provenance(folder.paths)
         runs = [ended if run.id == ended.id else run for run in provenance.runs]
@@ -190,33 +212,37 @@ def record_run(folder: SplitFolder, ended: Run) -> None:
 
 
 def record_kinship(folder: SplitFolder, kinship: Kinship) -> None:
-    """Writes down how near classifier and oracle are, of a split that is begun."""
+    """Record in a split's provenance how near its classifier and oracle are."""
     with folder.shared.alone(folder.paths):
         read_provenance(folder.paths).model_copy(update={"kinship": kinship}).write(folder.paths)
 
 
 def record_part(folder: SplitFolder) -> None:
-    """Writes down the sha256 of the shards of a part, by which `merge` knows whether they are still the same."""
+    """Record the sha256 of the shards of a part, by which `merge` checks that they are still the same."""
     with folder.shared.alone(folder.paths):
         provenance = read_provenance(folder.paths)
-        there = {folder.name_of(shard): folder.shard_path(shard) for shard in range(folder.shards)}
-        files = {name: provenance.files.get(name) or sha256_of(path) for name, path in there.items() if path.exists()}
+        files = {}
+        for shard in range(folder.shards):
+            name, path = folder.name_of(shard), folder.shard_path(shard)
+            if path.exists():
+                files[name] = provenance.files.get(name) or sha256_of(path)
         provenance.model_copy(update={"files": files}).write(folder.paths)
 
 
 def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Summary:
-    """Checks the whole split, writes it down as finished, with the picture and the card; of a split that is finished
-    only what a killed run did not write.
+    """Check the whole split, and mark it as finished; then write its picture and its card.
+
+    If the split is finished already, only files that a killed run did not write are written.
 
     Args:
         folder: of the split.
-        faults: what was not finite in the rows of this run, by how often.
+        faults: in how many rows of this run each part was not finite.
 
     Returns:
         The split's figures.
 
     Raises:
-        UserError: a row is missing or wrong, or no row is worth anything.
+        UserError: a row is missing or wrong, or no row has finite values.
     """
     with folder.shared.alone(folder.paths):
         provenance = read_provenance(folder.paths)
@@ -239,12 +265,14 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         if len(checked.skipped) == folder.examples:
             first = checked.skipped[0].reason
             raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
-    measures = {"classifier": "loss", "oracle": provenance.score_column}
-    table = folder.read_columns([*dict.fromkeys([*SUMMARY_COLUMNS, *measures.values()])])
+    loss, score = "loss", provenance.score_column
+    table = folder.read_columns(list(dict.fromkeys([*SUMMARY_COLUMNS, loss, score])))
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    if (columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)).all() and not columns["valid"].any():
-        nans = {part: int(np.isnan(columns[name]).sum()) for part, name in measures.items()}  # of the originals
-        stored: Counter[str | None] = Counter(nans)
+    is_nonfinite = columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)
+    if is_nonfinite.all() and not columns["valid"].any():
+        stored: Counter[str | None] = Counter()  # NaN of the originals, by the part that gave them
+        stored["classifier"] = int(np.isnan(columns[loss]).sum())
+        stored["oracle"] = int(np.isnan(columns[score]).sum())
         raise nonfinite_error(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS if name in columns})
     if checked is not None:
@@ -261,8 +289,13 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
 
 
 def nonfinite_error(images: int, faults: Counter[str | None]) -> UserError:
-    """The error of a job whose `images` images all ended in NaN or infinite values; `faults` counts where."""
-    part = next((part for part, _ in faults.most_common() if part), None)
-    which = part if part in ("generator", "classifier", "oracle") else "generator or classifier"
-    what = "no finite gradient" if part == "gradient" else "NaN" if part else "no finite output or gradient"
-    return UserError(f"{which}: gives {what} for every one of {images} images; check its weights and its preprocessing")
+    """Return the error of a job whose images all ended in NaN or infinite values; `faults` counts them by part."""
+    parts = [part for part, _ in faults.most_common() if part]
+    culprit, fault = "generator or classifier", "no finite output or gradient"
+    if parts:
+        fault = "no finite gradient" if parts[0] == "gradient" else "NaN"
+        if parts[0] in ("generator", "classifier", "oracle"):
+            culprit = parts[0]
+    return UserError(
+        f"{culprit}: gives {fault} for every one of {images} images; check its weights and its preprocessing"
+    )

@@ -1,4 +1,4 @@
-"""What a job would do: everything is built and tried on a few images, and nothing is written."""
+"""Plan a job: build everything, try it on a few images, and write nothing."""
 
 import resource
 import sys
@@ -26,14 +26,16 @@ from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.storage.shared_bucket import shared_folder
 
-_TRIED = {"cpu": 4, "cuda": 32}  # images: on a CPU a pass takes as long for each as for one, a GPU wants to be filled
+# Images of a trial: on a CPU the time per image hardly depends on their number, a GPU must be filled.
+_TRIED = {"cpu": 4, "cuda": 32}
 _TRIED_STEPS = 3
 _TRIED_QUERIES = 4  # at most, of each step: an endpoint may cost money
+_BYTES_OF_A_UNIT = 1 if sys.platform == "darwin" else 1024  # of the resident memory that getrusage reports
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job is, and what of it is done.
+    """A job, and how much of it is done.
 
     Attributes:
         recipe: of the job, in the precision that it would run in.
@@ -42,11 +44,11 @@ class Plan:
         shards: how many this job would make, those that exist included.
         existing: how many of them exist.
         images_left: in the shards that do not exist.
-        device: what it would run on.
-        seconds_per_pass: of one image through generator, classifier and oracle and back, as it was measured.
+        device: that the job would run on.
+        seconds_per_pass: measured, of one image through generator, classifier and oracle and back.
         most_queries: to the classifier, for the images left.
-        most_seconds: what the images left take on one such device if every one uses the whole budget, or where it
-            takes longer, at the rate that an endpoint is held to.
+        most_seconds: for the images left on one such device, if each uses the whole budget; longer if an endpoint's
+            rate limit is slower.
         peak_bytes: the most memory that the trial used: the device's on a GPU, else the process's.
     """
 
@@ -65,7 +67,7 @@ class Plan:
 
 
 def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = None) -> Plan:
-    """Builds a job's components, looks at what is in its folder, and times a few images.
+    """Build a job's components, look into its folder, and time a few images.
 
     Args:
         recipe: of the job.
@@ -73,10 +75,10 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         part: `(i, n)`, as for `generate`.
 
     Returns:
-        What the job would do.
+        The job's size, how much of it is done, and how long the rest takes.
 
     Raises:
-        UserError: whatever would end the job before its first image.
+        UserError: the job would stop before its first image.
     """
     shared, root = shared_folder(output, recipe.output.claims)
     check_writable(root)
@@ -86,13 +88,13 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     shared.refresh()
-    there: set[str] = set()
+    files: set[str] = set()
     with suppress(FileNotFoundError):
-        there = shared.names(paths.shards)
-    provenance_to_continue(paths, new_provenance(recipe, components), begun=bool(paths.shards_among(there)))
+        files = shared.names(paths.shards)
+    provenance_to_continue(paths, new_provenance(recipe, components), begun=bool(paths.shards_among(files)))
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
     wanted = own_shards(folder.shards, part)
-    missing = [shard for shard in wanted if folder.shard_path(shard).name not in there]
+    missing = [shard for shard in wanted if folder.shard_path(shard).name not in files]
     left = sum(len(folder.positions(shard)) for shard in missing)
     seconds = _seconds_per_pass(recipe, components, device)
     queries = left * recipe.perturb.most_queries
@@ -114,7 +116,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
 
 
 def _seconds_per_pass(recipe: Recipe, components: Components, device: torch.device) -> float:
-    """Of one image, with as many slots as the trial has images."""
+    """Return the seconds of one image, with as many slots as the trial has images."""
     source, classifier, generator, oracle = components
     tried = min(2 * _TRIED[device.type], len(source))
     loaded = [entry for entry in source.load(0, tried, generator.image_size) if isinstance(entry, LoadedExample)]
@@ -134,17 +136,18 @@ def _seconds_per_pass(recipe: Recipe, components: Components, device: torch.devi
         return (time.perf_counter() - started) / sum(row.queries for row in rows)
 
     run(first)  # the first time, libraries choose their kernels
-    return run(examples)  # others, for an endpoint's answers are kept
+    return run(examples)  # other images, since an endpoint's answers are cached
 
 
 def _rate_of(classifier: ComponentConfig) -> float | None:
-    """The images in a second that an endpoint is held to, which may have a surrogate."""
-    asked = getattr(classifier, "classifier", classifier)
-    return asked.rate * asked.batch if isinstance(asked, Endpoint) and asked.rate is not None else None
+    """Return the images a second to which an endpoint is limited; None if there is no limit."""
+    endpoint = getattr(classifier, "classifier", classifier)  # a surrogate's section holds that of the endpoint
+    if isinstance(endpoint, Endpoint) and endpoint.rate is not None:
+        return endpoint.rate * endpoint.batch
+    return None
 
 
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_OF_A_UNIT

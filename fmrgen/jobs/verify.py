@@ -1,4 +1,4 @@
-"""Whether a split tells the truth: every stored image judged and classified again."""
+"""Verify a split: judge and classify every stored image again, and compare with the stored values."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -26,14 +26,23 @@ from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.digest import check_same_weights, weights_sha256
 
-_BATCH = 64
-_MOST_PIXELS = 1 << 25  # of the images of a batch, each of which takes 27 bytes on its way
+_BATCH = 64  # rows
+_MOST_PIXELS = 1 << 25  # of the images of a batch; each pixel takes 27 bytes on its way
 _TOLERANCE = 1e-4  # of the oracle's score and probability and of the loss: float noise between batch sizes and devices
+
+_Batch = dict[str, list[Any]]  # the values of each column
+# Columns with a value for each step, and the column that repeats the last one, if there is one.
+_STEPS = {
+    "step_predictions": "prediction",
+    "step_losses": "loss",
+    "step_oracle_probabilities": None,
+    "step_objectives": None,
+}
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A stored value that the stored image does not bear out."""
+    """A stored value that differs from what the stored image gives now."""
 
     id: int
     column: str
@@ -43,7 +52,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Verification:
-    """The outcome: how many of `rows` are true in every column, what is not, and what else is to be known."""
+    """The outcome: how many of `rows` are true in every column, the values that are not, and notes for the reader."""
 
     rows: int
     disagreements: list[Disagreement]
@@ -55,7 +64,7 @@ class Verification:
 
 
 class ModelsOfRecipe(StrictConfig):
-    """The sections of what looks at images."""
+    """The sections of a recipe's classifier and oracle."""
 
     classifier: ClassifierField
     oracle: OracleField
@@ -70,18 +79,18 @@ def verify(
     device: torch.device | str | None = None,
     on_rows: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Verification:
-    """Judges and classifies every stored image of a split again, with the oracle and the classifier of its recipe.
+    """Judge and classify every stored image of a split again, with the oracle and the classifier of its recipe.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        classifier: instead of the recipe's, where that was an object in memory; its weights must be the same.
+        classifier: replaces the recipe's if that was an object in memory; its weights must be the same.
         oracle: likewise.
         trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
-        device: of the models; a GPU where there is one.
+        device: of the models; by default a GPU if there is one.
         on_rows: called with (rows done, rows in all).
 
     Returns:
-        How many rows are true, and what is not.
+        How many rows are true, and the values that are not.
 
     Raises:
         UserError: the split or its models can't be loaded, or are not the ones that made it.
@@ -94,8 +103,10 @@ def verify(
     rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, loaded[name])
+    notes = []
     changed = changed_code(provenance.code_sha256, code_sha256(recipe))
-    notes = [f"the code in {', '.join(changed)} is not the code that made the split"] if changed else []
+    if changed:
+        notes.append(f"the code in {', '.join(changed)} is not the code that made the split")
     return Verification(rows, disagreements, notes)
 
 
@@ -109,10 +120,22 @@ def load_judges(
     trust: bool = False,
     device: torch.device | str,
 ) -> tuple[ClassifierAndOracle, dict[str, str | None], ModelsOfRecipe]:
-    """The classifier and the oracle that made a split, by the recipe in its provenance, or those given instead; the
-    sha256 of their weights, by name, and their sections.
+    """Load the classifier and the oracle that made a split, by the recipe in its provenance.
 
-    Raises UserError where they can't be loaded, or are not the ones that made it, but for those that `may_differ`.
+    Args:
+        split: a reference, for messages.
+        provenance: of the split.
+        classifier: replaces the recipe's.
+        oracle: likewise.
+        may_differ: `classifier` or `oracle`, if its weights need not be those that made the split.
+        trust: let the recipe run the code and read the files and addresses that it names.
+        device: of the models.
+
+    Returns:
+        Both models, the sha256 of their weights by name, and their sections.
+
+    Raises:
+        UserError: they can't be loaded, or are not the ones that made the split.
     """
     recorded = provenance.recipe
     tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
@@ -122,23 +145,21 @@ def load_judges(
         tree["classifier"] = classifier_section(classifier)
     if oracle is not None:
         tree["oracle"] = oracle_section(oracle)
-    what = f"{split}: the recipe in its provenance"
-    recipe = untrusted_config(
-        ModelsOfRecipe, tree, what, trust=trust, cure=f"if you trust it, use {option('trust', 'trust=True')}"
-    )
+    title, cure = f"{split}: the recipe in its provenance", f"if you trust it, use {option('trust', 'trust=True')}"
+    recipe = untrusted_config(ModelsOfRecipe, tree, title, trust=trust, cure=cure)
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
     judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
     loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
-    for name, given in {"classifier": classifier, "oracle": oracle}.items():
+    for name, replacement in {"classifier": classifier, "oracle": oracle}.items():
         recorded_sha256 = getattr(provenance.weights_sha256, name)
-        same = loaded[name] == recorded_sha256
+        is_same = loaded[name] == recorded_sha256
         if name == "classifier" and recorded_sha256 is not None:
-            same = has_weights(judges.classifier, recorded_sha256)
-        if not same and name not in may_differ:
-            whose = f"the recipe now loads other {name} weights" if given is None else f"the {name} has other weights"
-            cure = "" if given is None else f" ({NEW_WEIGHTS})"
-            raise UserError(f"{split}: {whose} than those that made the split{cure}")
+            is_same = has_weights(judges.classifier, recorded_sha256)
+        if not is_same and name not in may_differ:
+            if replacement is None:
+                raise UserError(f"{split}: the recipe now loads other {name} weights than those that made the split")
+            raise UserError(f"{split}: the {name} has other weights than those that made the split ({NEW_WEIGHTS})")
     return judges, loaded, recipe
 
 
@@ -153,21 +174,26 @@ def _verify_rows(
     columns = [name for name in IMAGES if name in opened.features]
     if judges.oracle.needs_originals and "original" not in columns:
         raise UserError(f"{opened.name}: has no originals (output.keep_original), and its oracle compares with them")
+    if not rows:
+        return 0, []
     disagreements: list[Disagreement] = []
     done = 0
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
-    for batch in opened.batches(batch_size, columns) if rows else ():
+    for batch in opened.batches(batch_size, columns):
         check_no_gaps(opened.name, batch, len(provenance.labels))
         pixels = {name: opened.pixels(batch, name) for name in columns}
         originals = pixels.get("original", pixels["image"])
-        found = _measure(pixels["image"], originals, batch, "", judges, device)
+        answers = _answers(pixels["image"], originals, batch, judges, device)
         if "original" in pixels:
-            found |= _measure(originals, originals, batch, "original_", judges, device)
-        members = {name: found.pop(name) for name in OF_MEMBERS if name in found}
-        for field, values in found.items():
-            disagreements += _compare(batch, schema.name_of(field), values)
+            answers |= _answers_to_originals(originals, batch, judges, device)
+        by_member = {}
+        for field, values in answers.items():
+            if field in OF_MEMBERS:
+                by_member[field] = values
+            else:
+                disagreements += _compare(batch, schema.name_of(field), values)
         if schema.judges:
-            disagreements += _compare_members(batch, schema.judges, members)
+            disagreements += _compare_members(batch, schema.judges, by_member)
         if "pixel_shift" in batch and "original" in pixels:
             disagreements += _compare(batch, "pixel_shift", _pixel_shift(pixels))
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
@@ -177,7 +203,13 @@ def _verify_rows(
 
 
 def check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
-    """Raises UserError where a row of a batch of the split `name` lacks a value, or has none of so many labels."""
+    """Raise UserError if a row lacks a value, or has a label that is not one of the classes.
+
+    Args:
+        name: of the split, for messages.
+        batch: its columns.
+        labels: the number of classes.
+    """
     for i, example_id in enumerate(batch["id"]):
         for column, values in batch.items():
             if values[i] is None:
@@ -185,30 +217,44 @@ def check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
         accepted = batch.get("accepted_labels", {i: [batch["label"][i]]})[i]
         if accepted[:1] != [batch["label"][i]]:
             raise UserError(f"{name}: id {example_id}: its accepted_labels do not begin with its label")
-        if wrong := [label for label in accepted if label is None or not 0 <= label < labels]:
-            raise UserError(f"{name}: id {example_id}: label {wrong[0]} is not one of the {labels} classes")
+        for label in accepted:
+            if label is None or not 0 <= label < labels:
+                raise UserError(f"{name}: id {example_id}: label {label} is not one of the {labels} classes")
 
 
-def _measure(
-    pixels: np.ndarray,
-    originals: np.ndarray,
-    batch: dict[str, list[Any]],
-    prefix: str,
-    judges: ClassifierAndOracle,
-    device: torch.device | str,
+def _answers(
+    pixels: np.ndarray, originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
-    images = to_batch(pixels, device)
+    """Return the oracle's verdicts, predictions and losses [B] by column."""
     labels = torch.tensor(batch["label"], device=device)
+    logits, verdicts = _ask(pixels, originals, labels, judges, device)
+    other_labels = None
+    if "accepted_labels" in batch:
+        accepted = [row[1:] for row in batch["accepted_labels"]]
+        other_labels = also_of(accepted, logits.shape[1]).to(device)
+    return verdicts | {"prediction": logits.argmax(1), "loss": loss(logits, labels, other_labels)}
+
+
+def _answers_to_originals(
+    originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Return the predictions and the oracle's labels [B] by column."""
+    labels = torch.tensor(batch["label"], device=device)
+    logits, verdicts = _ask(originals, originals, labels, judges, device)
+    return {"original_prediction": logits.argmax(1), "original_oracle_label": verdicts["oracle_label"]}
+
+
+def _ask(
+    pixels: np.ndarray, originals: np.ndarray, labels: Tensor, judges: ClassifierAndOracle, device: torch.device | str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the classifier's logits [B, K], and the oracle's verdicts [B] by column."""
+    images = to_batch(pixels, device)
     with torch.no_grad():
         with component_errors("classifier", images):
             logits = as_float32(judges.classifier(images.clone()))
         with component_errors("oracle", images):
-            said, _ = judged(judges.oracle, images, Originals(to_batch(originals, device), labels))
-    if prefix:
-        return {f"{prefix}prediction": logits.argmax(1), f"{prefix}oracle_label": said["oracle_label"]}
-    several = batch.get("accepted_labels")
-    others = None if several is None else also_of([of_row[1:] for of_row in several], logits.shape[1]).to(device)
-    return said | {"prediction": logits.argmax(1), "loss": loss(logits, labels, others)}
+            verdicts, _ = judged(judges.oracle, images, Originals(to_batch(originals, device), labels))
+    return logits, verdicts
 
 
 def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:
@@ -216,43 +262,44 @@ def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:
     return torch.from_numpy(np.sqrt(np.square(change).mean((1, 2, 3))))
 
 
-def _compare_members(
-    batch: dict[str, list[Any]], names: tuple[str, ...], found: dict[str, Tensor]
-) -> list[Disagreement]:
-    """What differs of the verdicts of a panel's members, [B, M] each, from those in the column `judges`."""
-    found_names = [tuple(verdict["name"] for verdict in of_row) for of_row in batch["judges"]]
-    wrong = [
-        Disagreement(batch["id"][i], "judges", of_row, names) for i, of_row in enumerate(found_names) if of_row != names
-    ]
-    right = [i for i, of_row in enumerate(found_names) if of_row == names]
-    for part, values in found.items():
+def _compare_members(batch: _Batch, names: tuple[str, ...], by_member: dict[str, Tensor]) -> list[Disagreement]:
+    """Compare the verdicts of a panel's members, [B, M] each, with those in the column `judges`."""
+    disagreements = []
+    comparable = []  # rows of the batch with the verdicts of these members
+    for i, verdicts in enumerate(batch["judges"]):
+        stored_names = tuple(verdict["name"] for verdict in verdicts)
+        if stored_names == names:
+            comparable.append(i)
+        else:
+            disagreements.append(Disagreement(batch["id"][i], "judges", stored_names, names))
+    ids = [batch["id"][i] for i in comparable]
+    for field, values in by_member.items():
+        key = field.removeprefix("member_")
         for place, name in enumerate(names):
-            key = part.removeprefix("member_")
             column = f"judges: {key} of {name}"
-            stored = {
-                "id": [batch["id"][i] for i in right],
-                column: [batch["judges"][i][place][key] for i in right],
-            }
-            wrong += _compare(stored, column, values[right, place])
-    return wrong
+            stored = [batch["judges"][i][place][key] for i in comparable]
+            disagreements += _compare({"id": ids, column: stored}, column, values[comparable, place])
+    return disagreements
 
 
-def _compare(batch: dict[str, list[Any]], column: str, found: Tensor) -> list[Disagreement]:
-    stored, now = np.asarray(batch[column]), found.cpu().numpy()
+def _compare(batch: _Batch, column: str, values: Tensor) -> list[Disagreement]:
+    """Compare a stored column with its values [B] now."""
+    stored, now = np.asarray(batch[column]), values.cpu().numpy()
     if np.issubdtype(stored.dtype, np.floating):
-        same = np.isclose(now, stored, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+        is_same = np.isclose(now, stored, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
     else:
-        same = now == stored
-    return [Disagreement(batch["id"][i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~same)]
+        is_same = now == stored
+    return [Disagreement(batch["id"][i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~is_same)]
 
 
-def _check_reasons_and_invalid_rows(batch: dict[str, list[Any]], pixels: dict[str, np.ndarray]) -> list[Disagreement]:
-    """There are so many reasons to stop; an invalid row has taken no step, and its image is the original."""
+def _check_reasons_and_invalid_rows(batch: _Batch, pixels: dict[str, np.ndarray]) -> list[Disagreement]:
+    """Check that reasons to stop exist, and that invalid rows have taken no step, so that their images are the
+    originals."""
     wrong = []
     for i, example_id in enumerate(batch["id"]):
-        if not 0 <= (reason := batch["stop_reason"][i]) < len(StopReason):
+        reason, valid, iterations = batch["stop_reason"][i], batch["valid"][i], batch["iterations"][i]
+        if not 0 <= reason < len(StopReason):
             wrong.append(Disagreement(example_id, "stop_reason", reason, f"one of 0 to {len(StopReason) - 1}"))
-        valid, iterations = batch["valid"][i], batch["iterations"][i]
         if valid != (iterations > 0):
             wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
         if "queries" in batch and batch["queries"][i] < iterations + 2:  # original, reconstruction and each step
@@ -263,28 +310,24 @@ def _check_reasons_and_invalid_rows(batch: dict[str, list[Any]], pixels: dict[st
     return wrong
 
 
-def _check_steps(batch: dict[str, list[Any]], i: int) -> list[Disagreement]:
-    """A row has an entry for the reconstruction and each step; the last is that of the stored image."""
+def _check_steps(batch: _Batch, i: int) -> list[Disagreement]:
+    """Check that row `i` has an entry for the reconstruction and each step, the last for the stored image."""
     wrong = []
-    for steps, column in (
-        ("step_predictions", "prediction"),
-        ("step_losses", "loss"),
-        ("step_oracle_probabilities", None),
-        ("step_objectives", None),
-    ):
+    example_id, entries = batch["id"][i], batch["iterations"][i] + 1
+    for steps, column in _STEPS.items():
         if steps not in batch:
             continue
-        values, iterations = batch[steps][i], batch["iterations"][i]
-        if len(values) != iterations + 1:
-            wrong.append(Disagreement(batch["id"][i], steps, f"{len(values)} entries", f"{iterations + 1}"))
+        values = batch[steps][i]
+        if len(values) != entries:
+            wrong.append(Disagreement(example_id, steps, f"{len(values)} entries", f"{entries}"))
         elif column and batch["valid"][i] and values[-1] != batch[column][i]:
-            wrong.append(Disagreement(batch["id"][i], steps, values[-1], batch[column][i]))
+            wrong.append(Disagreement(example_id, steps, values[-1], batch[column][i]))
     controls = [batch[name][i] for name in ("control_predictions", "control_objectives") if name in batch]
-    if controls and not (len(controls[0]) == len(controls[-1]) <= batch["iterations"][i] + 1):
-        values = f"{len(controls[0])} and {len(controls[-1])} entries"
-        at_most = f"as many, and {batch['iterations'][i] + 1} at most"
-        wrong.append(Disagreement(batch["id"][i], "control_predictions", values, at_most))
-    if "step_predictions" in batch and batch["step_predictions"][i][:1] != [batch["reconstruction_prediction"][i]]:
-        found = batch["reconstruction_prediction"][i]
-        wrong.append(Disagreement(batch["id"][i], "step_predictions", batch["step_predictions"][i][:1], [found]))
+    if controls and not (len(controls[0]) == len(controls[-1]) <= entries):
+        stored = f"{len(controls[0])} and {len(controls[-1])} entries"
+        wrong.append(Disagreement(example_id, "control_predictions", stored, f"as many, and {entries} at most"))
+    if "step_predictions" in batch:
+        first, reconstruction = batch["step_predictions"][i][:1], [batch["reconstruction_prediction"][i]]
+        if first != reconstruction:
+            wrong.append(Disagreement(example_id, "step_predictions", first, reconstruction))
     return wrong

@@ -1,4 +1,4 @@
-"""Whether the files of a split are whole, and those that were checked when it was finished; no image is judged."""
+"""Verify the files of a split: that they are whole, and the same as when the split was finished. No model is run."""
 
 import logging
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FilesVerification:
-    """How many files of `shards` are right, and what is wrong, a line each; without all of them it is not finished."""
+    """The outcome: how many of `shards` files are intact, whether the split is finished, and a line for each fault."""
 
     intact: int
     shards: int
@@ -28,16 +28,16 @@ class FilesVerification:
 
 
 def verify_files(split: str) -> FilesVerification:
-    """Compares every file of a split with its digest on record; no model is needed.
+    """Compare every file of a split with its digest on record; no model is needed.
 
-    On the Hub the digests are those that it tells. Of a split that is not finished yet, the shards that are there are
+    On the Hub the digests are those that the Hub reports. If a split is not finished yet, the shards that exist are
     checked by the checksums in them.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
 
     Returns:
-        How many files are right, and what is wrong.
+        How many files are intact, and what is wrong with the others.
 
     Raises:
         UserError: there is no such split.
@@ -45,28 +45,30 @@ def verify_files(split: str) -> FilesVerification:
     reference = parse_reference(split)
     root = Path(reference.repo)
     if root.is_dir():
-        there = sorted((paths.config, paths.split) for paths in splits_in(root))
-        if not there:
+        names = sorted((paths.config, paths.split) for paths in splits_in(root))
+        if not names:
             check_no_delta(split, reference.repo, deltas_of(root))
-        return _in_folder(SplitPaths(root, *choose_split(split, reference, there)))
+        return _in_folder(SplitPaths(root, *choose_split(split, reference, names)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
     hub = HubRepo(reference.repo, reference.revision, _log.warning)
     state = hub.fetch_state()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder nor a dataset repo that can be read")
-    if not (known := splits_among(state.files)):
+    names = splits_among(state.files)
+    if not names:
         check_no_delta(split, reference.repo, state.files)
-    paths = SplitPaths(Path(), *choose_split(split, reference, known))
+    paths = SplitPaths(Path(), *choose_split(split, reference, names))
     path = paths.provenance.as_posix()
     provenance = parse_provenance(parse_json(hub.read(path, state), f"{reference.repo}: {path}"))
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
-    wrong = [
-        f"{file}: {'is missing' if file not in state.files else 'is not the file whose sha256 is on record'}"
-        for file, digest in provenance.files.items()
-        if file not in state.files or state.files[file] not in (None, digest)  # None: too small for a digest there
-    ]
+    wrong = []
+    for file, digest in provenance.files.items():
+        if file not in state.files:
+            wrong.append(f"{file}: is missing")
+        elif state.files[file] not in (None, digest):  # None: too small for a digest on the Hub
+            wrong.append(f"{file}: is not the file whose sha256 is on record")
     return FilesVerification(len(provenance.files) - len(wrong), len(provenance.files), True, wrong)
 
 
@@ -76,7 +78,9 @@ def _in_folder(paths: SplitPaths) -> FilesVerification:
     intact, errors = folder.intact_shards(provenance)
     wrong = [f"{error.path}: {error.reason}" for error in errors]
     if provenance.is_finished:
-        there = (folder.shard_path(shard) for shard in range(folder.shards))
-        wrong += [f"{path}: is missing" for path in there if not path.exists()]
+        for shard in range(folder.shards):
+            path = folder.shard_path(shard)
+            if not path.exists():
+                wrong.append(f"{path}: is missing")
         wrong += differences(paths.root, paths, provenance)
     return FilesVerification(len(intact), folder.shards, provenance.is_finished, wrong)
