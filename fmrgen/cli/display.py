@@ -69,14 +69,14 @@ def quiet_libraries() -> None:
 
 
 def print_recipe(recipe: "BaseModel") -> None:
-    """A recipe with all its values, as YAML."""
+    """Print a recipe with all its values, as YAML."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     for line in text.splitlines():
         print_line(line)
 
 
 def print_plan(plan: "Plan", split: str) -> None:
-    """What a job would do, below its recipe."""
+    """Print what a job would do, below its recipe."""
     print_recipe(plan.recipe)
     slots, budget = plan.recipe.perturb.slots, plan.recipe.perturb.budget
     size = rows_of_a_shard(plan.recipe.output.shard_size, plan.examples)
@@ -97,7 +97,7 @@ def print_plan(plan: "Plan", split: str) -> None:
 
 
 def print_summary(summary: "Summary", split: str, *, every: bool = False) -> None:
-    """The table at the end of a job, of the main metrics or of `every` one."""
+    """Print the table at the end of a job, of the main metrics or of `every` one."""
     content = summary_table(summary, every=every)
     table = Table(*content.header, title=printable(split), title_justify="left", box=box.SQUARE)
     for row in content.rows:
@@ -107,7 +107,7 @@ def print_summary(summary: "Summary", split: str, *, every: bool = False) -> Non
 
 @contextmanager
 def hub_progress(show: bool) -> Iterator[None]:
-    """The bars of the Hub's client where there is a terminal to draw them on, or none."""
+    """Show the bars of the Hub's client if there is a terminal to draw them on."""
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # what goes wrong is tried again or raised, and printed in one line
@@ -116,12 +116,12 @@ def hub_progress(show: bool) -> Iterator[None]:
 
 
 def print_line(line: object) -> None:
-    """A line of the outcome. Whatever is printed may come from data: what a terminal would obey is written out."""
+    """Print a line of the outcome. It may come from data: what a terminal would obey is written out."""
     print(printable(str(line)))
 
 
 def print_note(line: str) -> None:
-    """What a user should know of work that goes on."""
+    """Print what a user should know of work that goes on, on stderr."""
     write_line(line)
 
 
@@ -152,18 +152,18 @@ def _console(stderr: bool = False) -> Console:
 
 
 def print_box(table: Table) -> None:
-    """A table of rich's, as it is."""
+    """Print a table of rich's, as it is."""
     _console().print(table)
 
 
 def print_json(outcome: object) -> None:
-    """The outcome for programs: one JSON object, or a list, on stdout; NaN and infinity are null."""
+    """Print the outcome for programs: one JSON object, or a list, on stdout; NaN and infinity are null."""
     tree = json.loads(json.dumps(outcome, default=_as_json), parse_constant=lambda name: None)
     print(json.dumps(tree, ensure_ascii=False, indent=1))
 
 
 def print_written(paths: Sequence[Path], as_json: bool) -> None:
-    """The files of an outcome; for programs what is in the JSON among them, and their paths on stderr."""
+    """Print the files of an outcome; for programs the JSON among them, and the paths on stderr."""
     for path in paths:
         (print_note if as_json else print_line)(str(path))
     if as_json:
@@ -189,7 +189,7 @@ def print_pushed(pushed: "Pushed") -> None:
 
 
 def print_evaluation(evaluation: "Evaluation", *, transfer_alone: bool = False, top: int | None = None) -> None:
-    """The sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone.
+    """Print the sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone.
 
     Of each table the first `top` rows.
     """
@@ -217,7 +217,7 @@ def _print_section(section: "Section", top: int | None) -> None:
 
 
 def print_table(content: "TextTable", title: str) -> None:
-    """A table; figures stand over their intervals.
+    """Print a table; figures stand over their intervals.
 
     What is too wide goes on below, its rows named again.
     """

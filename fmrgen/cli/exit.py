@@ -82,7 +82,7 @@ def _tell(error: BaseException, again: str) -> int | None:
 
 
 def _write_no_more() -> None:
-    """What is still to be written goes nowhere, so that the interpreter's end does not stumble over it again."""
+    """Send what is still to be written nowhere, so that the interpreter's end does not stumble over it again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -146,7 +146,7 @@ def _stop_listening() -> None:
 
 
 def _forget() -> None:
-    """A forked child is its own: its signals are not its parent's."""
+    """Forget the launcher in a forked child: its signals are not its parent's."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is _interrupt:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from fmrgen.recipe.job import Recipe
+    from fmrgen.storage.paths import SplitPaths
 
 
 def recipes(
@@ -152,7 +153,6 @@ def generate(
     from fmrgen.progress.tracked import TrackedJob
     from fmrgen.progress.trackers import tracking
     from fmrgen.storage.paths import SplitPaths
-    from fmrgen.storage.provenance import read_provenance
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -198,11 +198,7 @@ def generate(
                 on_start=lambda line: note(line, not quiet),
                 on_note=note,
             )
-        if part is not None and not read_provenance(paths).is_finished:
-            note(
-                f"{output}: holds a part of {paths.name}; when all parts are made, bring their folders to one machine, "
-                "and fmrgen merge makes one split of them"
-            )
+        _note_part(part, output, paths, note)
     log.write("end", summary=asdict(summary))
     if not is_first or part is not None:
         return
@@ -212,6 +208,17 @@ def generate(
         display.print_summary(summary, split, every=every)
     if push is not None:
         publish.push_splits(split, push, public, replace, None, quiet or as_json)
+
+
+def _note_part(part: str | None, output: str, paths: "SplitPaths", on_note: Callable[[str], None]) -> None:
+    """Note what to do with a part of a split, if that is all there is."""
+    from fmrgen.storage.provenance import read_provenance
+
+    if part is not None and not read_provenance(paths).is_finished:
+        on_note(
+            f"{output}: holds a part of {paths.name}; when all parts are made, bring their folders to one machine, "
+            "and fmrgen merge makes one split of them"
+        )
 
 
 def _check_pushable(output: str, part: str | None) -> None:

@@ -402,7 +402,8 @@ class _Job:
 def _kept_encodings(
     recipe: Recipe, components: Components, provenance: Provenance, device: torch.device
 ) -> KeptEncodings | None:
-    """Cached encodings, if encoding is slow and all that they depend on is known: others' code may read anything."""
+    """Return cached encodings, if encoding is slow and all that they depend on is known: others' code may read
+    anything."""
     if not components.generator.encode_is_dear or runs_code_of_others(recipe.generator):
         return None
     if provenance.weights_sha256.generator is None:

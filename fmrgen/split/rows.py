@@ -66,7 +66,7 @@ class Reader:
         return self._parts, self.sha256, self.sampler.samples
 
     def take(self, collected: tuple[Any, ...]) -> None:
-        """What another process has collected."""
+        """Take over what another process has collected."""
         self._parts, self.sha256, self.sampler.samples = collected
 
     def pass_over(self, names: Iterable[str]) -> dict[str, np.ndarray]:
