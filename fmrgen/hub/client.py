@@ -259,7 +259,9 @@ def _status(error: BaseException) -> int | None:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
     match = _STATUS_IN_WORDS.search(str(error))
-    return int(match[1]) if match else None
+    if match is None:
+        return None
+    return int(match[1])
 
 
 @contextmanager
@@ -306,4 +308,6 @@ def _requested_pause(headers: Mapping[str, str]) -> float | None:
     if window is not None and window.remaining == 0:
         return window.reset_in_seconds + 1
     retry_after = headers.get("Retry-After", "")
-    return float(retry_after) if retry_after.isdecimal() else None
+    if not retry_after.isdecimal():
+        return None
+    return float(retry_after)

@@ -244,7 +244,9 @@ class _Cell(nn.Module):
         y = x
         for conv in self.convs.values():
             y = conv(silu(y))
-        return x + y if self.residual else y
+        if self.residual:
+            y = x + y
+        return y
 
 
 def _cells(state: State, place: str, residual: bool) -> nn.Sequential:

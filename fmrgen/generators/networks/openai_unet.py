@@ -178,7 +178,9 @@ def _renamed(state: dict[str, Tensor], layout: _Layout, heads: Heads) -> Iterato
         elif layer == "norm":
             yield f"{names[block]}.group_norm.{kind}", tensor
         elif layer == "proj_out":
-            yield f"{names[block]}.to_out.0.{kind}", tensor.flatten(1) if kind == "weight" else tensor
+            if kind == "weight":
+                tensor = tensor.flatten(1)  # a convolution there, a linear layer here
+            yield f"{names[block]}.to_out.0.{kind}", tensor
         elif layer == "qkv":
             for part, values in zip("qkv", _split_qkv(tensor, heads), strict=True):
                 yield f"{names[block]}.to_{part}.{kind}", values

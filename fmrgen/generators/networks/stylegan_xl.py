@@ -75,7 +75,9 @@ class StyleGanXl(nn.Module):
     @property
     def classes(self) -> int | None:
         """Return the number of its classes; None for an unconditional network."""
-        return len(self.mapping.w_avg) if self.mapping.w_avg.ndim == 2 else None
+        if self.mapping.w_avg.ndim != 2:  # one mean for all images
+            return None
+        return len(self.mapping.w_avg)
 
     def centres(self, labels: Tensor) -> Tensor:
         """Return the mean w of each label's class, repeated for each layer: [B, L, W]."""
@@ -259,7 +261,9 @@ def _kernels(taps: Tensor) -> list[Tensor]:
 def _stride(kernel: Tensor, factor: int) -> tuple[int, int]:
     """Return a stride of `factor` along the sides over which a kernel extends."""
     height, width = kernel.shape
-    return (factor if height > 1 else 1, factor if width > 1 else 1)
+    vertical = factor if height > 1 else 1
+    horizontal = factor if width > 1 else 1
+    return vertical, horizontal
 
 
 def _enlarged(x: Tensor, taps: Tensor | None, up: int, padding: tuple[int, int, int, int]) -> Tensor:
