@@ -139,30 +139,44 @@ def _with_parts(
     image_size: int | None,
 ) -> Recipe:
     """Return a recipe of these parts; if `source` is a recipe, it supplies the parts that are None."""
-    base: Recipe | None = None
-    if _is_recipe(source):
-        base = source if isinstance(source, Recipe) else load_recipe(source)
     names = None if class_names is None else [str(name) for name in class_names]
+    if not _is_recipe(source):
+        return _recipe_of_dataset(source, names, classifier, generator, oracle, image_size)
+    base = source if isinstance(source, Recipe) else load_recipe(source)
     parts: dict[str, Any] = {}
-    if base is None:
-        parts["source"] = SourceInMemory.of(source, names, partial(_names_of_outputs, source, classifier, image_size))
-    elif names is not None:
+    if names is not None:
         parts["source"] = base.source.model_copy(update={"classes": names})
     if classifier is not None:
         parts["classifier"] = classifier_section(classifier)
     if generator is not None:
-        size = image_size
-        if not size and base is not None:
-            size = getattr(base.generator, "image_size", None)
-        parts["generator"] = generator_section(generator, size or _size_of_first(parts["source"]))
-    elif image_size is not None and base is not None:
+        size = image_size or getattr(base.generator, "image_size", None) or _size_of_first(parts["source"])
+        parts["generator"] = generator_section(generator, size)
+    elif image_size is not None:
         raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
     if oracle is not None:
         parts["oracle"] = oracle_section(oracle)
-    if base is not None:
-        if not parts:
-            return base
-        return base.model_copy(update={**parts, "description": ""})
+    if not parts:
+        return base
+    return base.model_copy(update={**parts, "description": ""})
+
+
+def _recipe_of_dataset(
+    dataset: Any,
+    class_names: list[str] | None,
+    classifier: AnyClassifier | None,
+    generator: AnyGenerator | None,
+    oracle: AnyOracle | None,
+    image_size: int | None,
+) -> Recipe:
+    """Return a recipe of a dataset and models. Raise UserError if a model is missing."""
+    class_names_of_classifier = partial(_names_of_outputs, dataset, classifier, image_size)
+    parts: dict[str, Any] = {"source": SourceInMemory.of(dataset, class_names, class_names_of_classifier)}
+    if classifier is not None:
+        parts["classifier"] = classifier_section(classifier)
+    if generator is not None:
+        parts["generator"] = generator_section(generator, image_size or _size_of_first(parts["source"]))
+    if oracle is not None:
+        parts["oracle"] = oracle_section(oracle)
     for name, cure in _CURES.items():
         if name not in parts:
             raise UserError(

@@ -176,7 +176,38 @@ def warning_lines(evaluation: Evaluation) -> list[str]:
     They stand above the tables: the figures of their own splits say nothing of robustness.
     """
     short = short_split_names(evaluation)
-    lines = _lines_on_chance(evaluation, short)
+    lines = [*_lines_on_chance(evaluation, short), *_lines_on_gradients(evaluation, short)]
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        own = [result.classifier for result in results if result.conditioned]
+        if split.related is not None and own:
+            lines.append(f"{_listed(own)} on {short[split.name]}: {split.related}")
+    masked = {result.classifier for result in evaluation.results if result.masked and not result.rough}
+    for case in evaluation.worst:
+        if case.fooled_more_by is not None and case.classifier not in masked:
+            lines.append(
+                f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its "
+                "own split, so its own gradient does not show the way: it is ranked by the former"
+            )
+    return lines
+
+
+def _lines_on_chance(evaluation: Evaluation, short: dict[str, str]) -> list[str]:
+    """Return a line for each group of classifiers that are hardly better than chance on the same splits."""
+    splits: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        names = tuple(result.classifier for result in results if result.at_chance)
+        if names:
+            splits[names].append(short[split.name])
+    return [
+        f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
+        "weights loaded, and the classes in the order of the labels?"
+        for names, where in splits.items()
+    ]
+
+
+def _lines_on_gradients(evaluation: Evaluation, short: dict[str, str]) -> list[str]:
+    """Return a line for each classifier with a masked or a rough gradient, those that are not ranked first."""
+    lines = []
     masked: defaultdict[str, list[str]] = defaultdict(list)  # names of splits by classifier, as the next two
     maybe_masked: defaultdict[str, list[str]] = defaultdict(list)  # without a control
     rough: defaultdict[str, list[str]] = defaultdict(list)
@@ -202,31 +233,7 @@ def warning_lines(evaluation: Evaluation) -> list[str]:
             f"the gradient of {name} is rough on {_listed(splits)}: the first step seldom raises its loss, but guided "
             "steps fool it far more than random ones; it is ranked, and a search without gradients may find more"
         )
-    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
-        own = [result.classifier for result in results if result.conditioned]
-        if split.related is not None and own:
-            lines.append(f"{_listed(own)} on {short[split.name]}: {split.related}")
-    for case in evaluation.worst:
-        if case.fooled_more_by is not None and case.classifier not in masked and case.classifier not in maybe_masked:
-            lines.append(
-                f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its "
-                "own split, so its own gradient does not show the way: it is ranked by the former"
-            )
     return lines
-
-
-def _lines_on_chance(evaluation: Evaluation, short: dict[str, str]) -> list[str]:
-    """Return a line for each group of classifiers that are hardly better than chance on the same splits."""
-    splits: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
-    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
-        names = tuple(result.classifier for result in results if result.at_chance)
-        if names:
-            splits[names].append(short[split.name])
-    return [
-        f"hardly better than chance on the originals of {_listed(where)}, so not ranked: {_listed(names)}; are the "
-        "weights loaded, and the classes in the order of the labels?"
-        for names, where in splits.items()
-    ]
 
 
 def judges_table(split: EvaluatedSplit) -> Table | None:
