@@ -149,7 +149,8 @@ def _with_parts(
     if classifier is not None:
         parts["classifier"] = classifier_section(classifier)
     if generator is not None:
-        size = image_size or getattr(base.generator, "image_size", None) or _size_of_first(parts["source"])
+        size = image_size or getattr(base.generator, "image_size", None)
+        size = size or _size_of_first(parts.get("source", base.source))
         parts["generator"] = generator_section(generator, size)
     elif image_size is not None:
         raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
