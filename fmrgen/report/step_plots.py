@@ -41,8 +41,9 @@ def step_plots(splits: Sequence[EvaluatedSplit]) -> dict[str, Callable[[], Plot]
     }
     if any(any(steps.distances.values()) for _, steps in shown):
         plots["distances"] = partial(_distances, shown, note)
-    if any(len(split.class_names) > 1 for split, _ in shown):
-        plots["classes-by-budget"] = partial(_classes, shown, note)
+    by_class = [(split, steps) for split, steps in shown if _lowest(steps, 1)]
+    if any(len(split.class_names) > 1 for split, _ in by_class):
+        plots["classes-by-budget"] = partial(_classes, by_class, note)
     return plots
 
 

@@ -348,6 +348,17 @@ def test_a_note_of_many_is_told_once(evaluation):
     assert len(notes) == len({note.partition(": ")[2] for note in notes})
 
 
+def test_classes_without_fmr_have_no_plot_by_budget(evaluation):
+    """As of four rows against a network that was never trained: FMR is known, and of no single class."""
+    (split, *others) = evaluation.splits
+    classes = [replace(figures, fmr=[None] * len(figures.fmr)) for figures in split.steps.classes]
+    without = replace(split, steps=replace(split.steps, classes=classes))
+    plots = all_plots(replace(evaluation, splits=[without, *others]))
+    assert ("classes-by-budget" in plots) == bool(others)
+    for draw in plots.values():
+        draw()
+
+
 def test_plots_of_very_little(finished_split):
     rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
     bare = rows.select_columns(["image", "label"])

@@ -185,9 +185,9 @@ def test_batches_of_large_images_are_decoded_and_classified_in_parts(tmp_path, m
     pq.write_table(pa.table({"image": stored, "label": list(range(6))}), tmp_path / "x.parquet")
 
     sizes = []
-    ask = classify._that_fit
+    ask = classify._parts_that_fit
     monkeypatch.setattr(
-        classify, "_that_fit", lambda images: (sizes.append(len(part[0])) or part for part in ask(images))
+        classify, "_parts_that_fit", lambda images: (sizes.append(len(part[0])) or part for part in ask(images))
     )
 
     def answers(store):
