@@ -120,6 +120,7 @@ def test_files_are_told_apart(file, tmp_path):
     assert one == weights_sha256(Config(model=file).build())
 
 
+@pytest.mark.slow
 def test_what_is_no_network(tmp_path, file, capsys):
     (tmp_path / "x.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match="x.onnx can't be loaded"):

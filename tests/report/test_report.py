@@ -125,6 +125,7 @@ def test_the_report_fits_a_phone(report):
         assert page.locator(".card").first.bounding_box()["width"] >= 150
 
 
+@pytest.mark.slow
 def test_plots_are_png_and_what_is_asked_for(report, evaluation, tmp_path):
     plots = {path.name for path in (report / "plots").iterdir()}
     linked = set(re.findall(r'href="plots/([^"]+)"', (report / "report.html").read_text()))

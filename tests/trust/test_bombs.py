@@ -97,6 +97,7 @@ def test_a_bomb_in_the_place_of_an_image_of_a_split(split, tmp_path):
         print(f"{memory / 1e6:.0f} MB, {seconds:.1f} s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 4], ids=["one row group", "a row group for each"])
 def test_bytes_without_end_are_not_unpacked(tmp_path, capsys, groups):
     zeros = pa.table({"image": pa.array([bytes(100 << 20)], pa.large_binary()), "label": [0]})

@@ -153,6 +153,7 @@ def evaluation(judged):
     return evaluate(str(judged), {"lenet": LENET, "none": "{kind: lenet}"}, progress=False)
 
 
+@pytest.mark.slow
 def test_every_judges_figures_are_those_of_its_verdicts(judged, evaluation):
     stored = rows(judged)
     valid = {i: row for i, row in stored.items() if row["valid"]}
