@@ -62,6 +62,9 @@ def test_imports_run_one_way_between_modules_and_between_packages():
         "cli",
         "apps",
     )
+    if not apps():
+        order.remove("apps")
+        order.append("apps")
     assert [subject for subject in order if subject in up] == list(up)  # as docs/explanation/design.md has it
 
 
