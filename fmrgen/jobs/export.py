@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.image_files import read_image
-from fmrgen.split.open import Split, open_split
+from fmrgen.split.open import Split, open_split, reading
 
 _READ_BY_CLIP_BENCHMARK = ("webp", "png", "jpg", "jpeg")
 _LONGEST_NAME = 200  # bytes; file systems allow 255
@@ -111,15 +111,19 @@ def _rows(opened: Split) -> Iterator[_Exported]:
     image_columns = [name for name, feature in features.items() if isinstance(feature, Image)]
     # The ids of fmrgen's own splits tell rows apart; those of other splits may not.
     has_ids = opened.provenance is not None
-    for number, row in enumerate(opened.stored_rows(image_columns)):
-        fields = {name: _plain(value, features[name], name) for name, value in row.items() if name not in image_columns}
-        _check_no_gaps(opened, number, row)
-        images = {}
-        for name in image_columns:
-            if row[name]:
-                images[name] = _image(opened, row[name], f"row {number}: its {name}")
-        key = row["id"] if has_ids else number
-        yield _Exported(f"{key:08d}", images, fields)
+    with reading(opened.name):
+        for number, row in enumerate(opened.stored_rows(image_columns)):
+            fields = {}
+            for name, value in row.items():
+                if name not in image_columns:
+                    fields[name] = _plain(value, features[name], name)
+            _check_no_gaps(opened, number, row)
+            images = {}
+            for name in image_columns:
+                if row[name]:
+                    images[name] = _image(opened, row[name], f"row {number}: its {name}")
+            key = row["id"] if has_ids else number
+            yield _Exported(f"{key:08d}", images, fields)
 
 
 def _check_no_gaps(opened: Split, number: int, row: dict[str, Any]) -> None:

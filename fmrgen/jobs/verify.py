@@ -19,7 +19,7 @@ from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifi
 from fmrgen.recipe.objects import classifier_section, oracle_section
 from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
-from fmrgen.split.open import Split, open_own_split
+from fmrgen.split.open import Split, open_own_split, reading
 from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance
 from fmrgen.storage.schema import IMAGES
 from fmrgen.trust.code import changed_code, code_sha256
@@ -100,7 +100,8 @@ def verify(
     judges, loaded, recipe = load_judges(
         split, provenance, classifier=classifier, oracle=oracle, trust=trust, device=device
     )
-    rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
+    with reading(split):
+        rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, loaded[name])
     notes = []

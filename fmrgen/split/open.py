@@ -113,7 +113,7 @@ class Split:
 
         Raises:
             UserError: a file can't be read, or the files of a split that fmrgen made hold other rows than its
-                provenance says.
+                provenance says. What a caller does with odd values is its own: `reading` makes that an error too.
         """
         ids: list[int] = []
         with reading(self.name):

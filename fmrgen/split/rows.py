@@ -116,7 +116,10 @@ class Reader:
                 yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, self.opened, row))
                 row += len(table)
         if self.opened.provenance is not None:
-            check_recorded_rows(self.opened, _concatenated(self._parts)["id"].tolist() if self._parts else [])
+            ids: list[int] = []
+            for part in self._parts:
+                ids += part["id"].tolist()
+            check_recorded_rows(self.opened, ids)
 
     def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
         column = table[name]

@@ -18,7 +18,7 @@ from fmrgen.jobs.verify import check_no_gaps
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import ClassifierAndOracle, component_errors
 from fmrgen.sources.base import LoadedExample, Source
-from fmrgen.split.open import Split
+from fmrgen.split.open import Split, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
 
@@ -64,16 +64,17 @@ class JudgedImages:
         """
         stored = [name for name in _COLUMNS if name in opened.features]
         names = [*IMAGES, *stored]
-        rows = _drawn_rows(opened, names, most)
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        for start in range(0, len(rows), _BATCH):
-            batch: dict[str, list[Any]] = {}
-            for name in names:
-                batch[name] = [row[name] for row in rows[start : start + _BATCH]]
-            check_no_gaps(opened.name, batch, len(provenance.labels))
-            for name, column in batch.items():
-                values = opened.pixels(batch, name) if name in IMAGES else column
-                columns[name].extend(values)
+        with reading(opened.name):
+            rows = _drawn_rows(opened, names, most)
+            for start in range(0, len(rows), _BATCH):
+                batch: dict[str, list[Any]] = {}
+                for name in names:
+                    batch[name] = [row[name] for row in rows[start : start + _BATCH]]
+                check_no_gaps(opened.name, batch, len(provenance.labels))
+                for name, column in batch.items():
+                    values = opened.pixels(batch, name) if name in IMAGES else column
+                    columns[name].extend(values)
         originals = to_batch(np.stack(columns.pop("original")), device)
         images = to_batch(np.stack(columns.pop("image")), device)
         arrays = {}

@@ -32,7 +32,7 @@ from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.results.judges import Kind
 from fmrgen.split.classify import BATCHES_AHEAD, decode_own
 from fmrgen.split.judgements import TABLE, Subject, check_judge_name, judge_file, related, to_parquet, write_judgements
-from fmrgen.split.open import Split, open_own_split
+from fmrgen.split.open import Split, open_own_split, reading
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.storage.schema import IMAGES
 from fmrgen.weights.digest import check_same_weights
@@ -173,15 +173,16 @@ class Job:
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judge the batches that are not in the cache; return the whole table, in the order of the rows."""
         done = 0
-        batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
-        for number, (rows, decoded) in enumerate(batches):
-            if decoded is not None:
-                with errors_of_one_process():
-                    batch_and_pixels = decoded.result()
-                    if batch_and_pixels is not None:
-                        write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
-            done += len(rows)
-            on_rows(done, self.provenance.rows)
+        with reading(self.opened.name):
+            batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
+            for number, (rows, decoded) in enumerate(batches):
+                if decoded is not None:
+                    with errors_of_one_process():
+                        batch_and_pixels = decoded.result()
+                        if batch_and_pixels is not None:
+                            write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
+                done += len(rows)
+                on_rows(done, self.provenance.rows)
         check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
         self.processes.gather(None)  # now all parts are written
         tables = [pq.read_table(self._part(number)) for number in range(-(-done // self.batch_size))]

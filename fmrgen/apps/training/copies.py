@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, resize
-from fmrgen.split.open import open_split
+from fmrgen.split.open import open_split, reading
 
 
 class PerturbedCopies:
@@ -27,9 +27,10 @@ class PerturbedCopies:
             raise UserError(f"copies: {reference} has no column {min(missing)}")
         columns = [name for name in ("id", "image", "valid") if name in split.features]
         self.files = {}
-        for row in split.stored_rows(["image"], columns):
-            if row.get("valid", True):
-                self.files[int(row["id"])] = split.image_of(row["image"])
+        with reading(split.name):
+            for row in split.stored_rows(["image"], columns):
+                if row.get("valid", True):
+                    self.files[int(row["id"])] = split.image_of(row["image"])
 
     def of(self, ids: Tensor, images: Tensor) -> Tensor:
         """Return the copies of images, uint8 [B, 3, H, W], with `ids` [B]; an image without a copy stays as it is."""

@@ -253,6 +253,21 @@ def test_who_is_no_judge_is_told_in_a_line(judged, capsys, arguments, error):
     assert told.count("\n") == 1
 
 
+def test_an_image_that_is_stored_as_a_path_is_a_line(split, capsys):
+    """Anyone may have written the rows of a split; these hold no bytes to digest."""
+    shard = min((split / "mnist").glob("*.parquet"))
+    table = pq.read_table(shard)
+    stored = table["image"].to_pylist()
+    (split / "mnist/one.png").write_bytes(stored[0]["bytes"])
+    stored[0] = {"bytes": None, "path": str(split / "mnist/one.png")}
+    place = table.schema.get_field_index("image")
+    pq.write_table(table.set_column(place, table.schema.field(place), pa.array(stored, table["image"].type)), shard)
+    assert run("judge", split, "--oracle", CLIP, "--quiet") == 2
+    told = capsys.readouterr().err
+    assert "a file of it can't be read" in told
+    assert told.count("\n") == 1
+
+
 def test_a_judge_as_an_object_in_python(judged):
     class Zero(package.Oracle):
         def judge(self, images, originals=None):
