@@ -1,12 +1,12 @@
 """Which apps are there: each can be deleted with its folder, and tests of the core pass without it."""
 
-import importlib.util
-
 import pytest
+
+from fmrgen.internals import apps
 
 
 def has_app(name):
-    return importlib.util.find_spec(f"fmrgen.apps.{name}") is not None
+    return f"fmrgen.apps.{name}" in [app.__name__ for app in apps()]
 
 
 def needs_app(name):
@@ -19,11 +19,11 @@ def of_installed_commands(cases):
     from fmrgen.cli.app import app
 
     commands = {command.name for command in app.registered_commands}
-    apps = {"agree", "attack-oracle", "audit", "diff", "explain", "gate", "inspect", "judge", "leaderboard"}
-    apps |= {"sparsify", "study", "submit", "sweep", "train"}
+    of_apps = {"agree", "attack-oracle", "audit", "diff", "explain", "gate", "inspect", "judge", "leaderboard"}
+    of_apps |= {"sparsify", "study", "submit", "sweep", "train"}
 
     def command(case):
         words = case if isinstance(case, str) else case[0]
         return words.split()[0] if isinstance(words, str) else words[0]
 
-    return [case for case in cases if command(case) not in apps - commands]
+    return [case for case in cases if command(case) not in of_apps - commands]
