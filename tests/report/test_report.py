@@ -519,8 +519,8 @@ def test_other_pictures_of_many_stay_readable(count):
 
 @needs_app("studies")
 def test_a_sweep_over_decades(evaluation):
+    from fmrgen.apps.studies.sweep import SweepResult
     from fmrgen.apps.studies.sweep_report import sweep_plot
-    from fmrgen.apps.studies.sweep_result import SweepResult
 
     total = evaluation.results[0].total
     ends = replace(total, validation_rate=Estimate(100.0, 97.0, 100.0), fmr=Estimate(0.0, 0.0, 900.0))

@@ -1,6 +1,7 @@
 """The oracle itself under attack (paper App. L, Table 15): over many images, for many radii, beside classifiers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -8,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmrgen.apps.studies.attacked import AttackedJudge
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.attacks import Attack
@@ -22,6 +22,27 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import each_training
 
 _BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class AttackedJudge:
+    """A judge under attack: `oracle`, or a classifier by its name. Rates are in percent.
+
+    Attributes:
+        name: of the judge.
+        clean: accuracy on the images as they are.
+        epsilon: radius of the attack, largest change of a pixel from 0 to 1.
+        right: accuracy after it.
+        targeted: share of images that are taken for the target after it.
+        target_probability: mean probability of the target.
+    """
+
+    name: str
+    clean: Estimate
+    epsilon: float
+    right: Estimate
+    targeted: Estimate
+    target_probability: float
 
 
 class _Outcomes(NamedTuple):

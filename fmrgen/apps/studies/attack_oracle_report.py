@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fmrgen.apps.studies.attacked import AttackedJudge
+from fmrgen.apps.studies.attack_oracle import AttackedJudge
 from fmrgen.files import write_atomically
 from fmrgen.report.tables import Table
 

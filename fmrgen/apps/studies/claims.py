@@ -18,7 +18,7 @@ from fmrgen.results.rankings import difference
 from fmrgen.results.trainings import compare_trainings, mean_of_trainings
 
 if TYPE_CHECKING:
-    from fmrgen.apps.studies.attacked import AttackedJudge
+    from fmrgen.apps.studies.attack_oracle import AttackedJudge
 
 Metric = Literal["fmr", "perturbed_accuracy", "standard_accuracy", "validation_rate", "attacked_accuracy"]
 

@@ -22,7 +22,7 @@ from fmrgen.recipe.job import Recipe, load_classifiers, load_fixed_sets, load_re
 
 if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import SparseMask
-    from fmrgen.apps.studies.attacked import AttackedJudge
+    from fmrgen.apps.studies.attack_oracle import AttackedJudge
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.progress.tqdm_bars import OnRows
     from fmrgen.results.evaluation import Evaluation

@@ -32,7 +32,7 @@ from fmrgen.recipe.job import STUDIES, load_config
 
 if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import SparseMask
-    from fmrgen.apps.studies.attacked import AttackedJudge
+    from fmrgen.apps.studies.attack_oracle import AttackedJudge
     from fmrgen.report.tables import Table
     from fmrgen.results.evaluation import Evaluation
     from fmrgen.results.orders import Agreement

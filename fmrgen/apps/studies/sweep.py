@@ -7,15 +7,24 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fmrgen.apps.studies.sweep_result import SweepResult
 from fmrgen.errors import UserError
 from fmrgen.files import parse_yaml
 from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
+from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.job import Recipe, load_recipe
 
 _MOST_POINTS = 1000
 _NOT_IN_NAMES = re.compile(r"[/\\:\s]")  # of folders
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The split of one combination of values in a sweep: these by their keys, its folder's name, its figures."""
+
+    values: Mapping[str, Any]
+    name: str
+    summary: Summary
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from fmrgen.apps.studies.sweep_result import SweepResult
+from fmrgen.apps.studies.sweep import SweepResult
 from fmrgen.files import write_atomically
 from fmrgen.metrics.summary import METRICS, Metric
 from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, draw_band, drawing, grid_of_figures
