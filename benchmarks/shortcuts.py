@@ -24,9 +24,10 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from fmrgen import Attribute, Explanation, explain
 from fmrgen.apps.explain.attributes import ATTRIBUTES
-from fmrgen.apps.explain.report import write_explanation
+from fmrgen.apps.explain.report import explanation_report
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe, parse_classifier
+from fmrgen.report.write import write
 
 # Attribute, which way.
 PLANTED = (
@@ -92,7 +93,7 @@ def _planted(split: str, output: Path | None, seed: int) -> None:
             network = _taught(images, labels, attribute, sign * strength, taken_for, seed)
             found = explain(split, classifier=network)
             if output is not None:
-                write_explanation(found, output / f"{number}-{strength}")
+                write(explanation_report(found), output / f"{number}-{strength}")
             place = _place(found, name, (words, attribute.other))
             places.append(place)
             along = next(one for one in found.findings if one.words == words)

@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -74,6 +75,25 @@ def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
 def read_json(path: Path, largest: int = _LARGEST_SMALL) -> dict[str, Any]:
     """Return the JSON mapping in a file of at most `largest` bytes. Raises UserError if it is none."""
     return parse_json(read_plain(path, largest), str(path))
+
+
+def json_text(content: object) -> str:
+    """Return content for programs: the text of a JSON file, in which NaN and infinity are null.
+
+    Args:
+        content: lists, dictionaries, texts and numbers; dataclasses and pydantic models count as dictionaries, anything
+            else as its text.
+    """
+    tree = json.loads(json.dumps(content, default=_plain_data), parse_constant=lambda name: None)
+    return json.dumps(tree, ensure_ascii=False, indent=1) + "\n"
+
+
+def _plain_data(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return str(value)
 
 
 def parse_json(text: bytes, name: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def compare(
     recipes = _recipes_to_compare([recipe, *others], limited(limit, overrides), choices, more_oracles)
 
     from fmrgen.cli import display
-    from fmrgen.report.orders import agreement_lines, agreement_table, write_agreement
+    from fmrgen.report.orders import agreement_report
     from fmrgen.results.orders import agreement, check_many_enough
 
     check_many_enough(len(recipes), len(named))
@@ -110,13 +110,8 @@ def compare(
     }
     if not is_first_process():
         return
-    ranked = agreement(evaluations)
-    paths = write_agreement(ranked, output, formats)
-    if not quiet and not as_json:
-        display.print_table(agreement_table(ranked), f"rank and FMR, {ranked.rows} images")
-        for line in agreement_lines(ranked):
-            display.print_line(line)
-    display.print_written(paths, as_json)
+    report = agreement_report(agreement(evaluations))
+    display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
 
 
 def _recipes_to_compare(
@@ -156,6 +151,8 @@ def _compare(
     from fmrgen.cli import display
     from fmrgen.jobs.compare import compare as run
     from fmrgen.progress import terminal as progress
+    from fmrgen.report.console import print_report
+    from fmrgen.report.outline import evaluation_report
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
@@ -176,6 +173,6 @@ def _compare(
         prepare_folder(output / "comparison")
         write_report(evaluation, output / "comparison", plots)
         if not quiet and not as_json:
-            display.print_evaluation(evaluation)
+            print_report(evaluation_report(evaluation))
         (display.print_note if as_json else display.print_line)(str(output / "comparison" / "report.html"))
     return evaluation

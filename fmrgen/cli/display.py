@@ -1,6 +1,5 @@
 """What a terminal shows: tables and notes."""
 
-import json
 import logging
 import os
 import re
@@ -8,24 +7,19 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Table
 
 from fmrgen.errors import printable, write_line
+from fmrgen.files import json_text
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.progress.terminal import format_duration
-from fmrgen.report.outline import Section, outline, transfer_outline
+from fmrgen.report.console import terminal
 from fmrgen.report.summary import summary_table
-from fmrgen.report.tables import Table as TextTable
-from fmrgen.report.tables import warning_lines
 from fmrgen.storage.paths import rows_of_a_shard
 
 if TYPE_CHECKING:
@@ -36,9 +30,9 @@ if TYPE_CHECKING:
     from fmrgen.jobs.verify_files import FilesVerification
     from fmrgen.metrics.summary import Summary
     from fmrgen.publish.push import Pushed
-    from fmrgen.results.evaluation import Evaluation
+    from fmrgen.report.plot import PlotFormat
+    from fmrgen.report.report import Report
 
-_WIDTH_OF_LOGS = 200
 _LISTED = 20  # of what is wrong, printed line by line
 
 
@@ -102,7 +96,7 @@ def print_summary(summary: "Summary", split: str, *, every: bool = False) -> Non
     table = Table(*content.header, title=printable(split), title_justify="left", box=box.SQUARE)
     for row in content.rows:
         table.add_row(*row)
-    print_box(table)
+    terminal().print(table)
 
 
 @contextmanager
@@ -144,36 +138,49 @@ class _Notes(logging.Handler):
         print_note(record.getMessage())
 
 
-def _console(stderr: bool = False) -> Console:
-    """Return a terminal that takes text for text: names of folders, splits and classes are no markup. A log has wide
-    lines."""
-    is_log = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=stderr, markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
-
-
-def print_box(table: Table) -> None:
-    """Print a table of rich's, as it is."""
-    _console().print(table)
-
-
 def print_json(outcome: object) -> None:
     """Print the outcome for programs: one JSON object, or a list, on stdout; NaN and infinity are null."""
-    tree = json.loads(json.dumps(outcome, default=_as_json), parse_constant=lambda name: None)
-    print(json.dumps(tree, ensure_ascii=False, indent=1))
+    print(json_text(outcome), end="")
 
 
-def print_written(paths: Sequence[Path], as_json: bool) -> None:
-    """Print the files of an outcome; for programs the JSON among them, and the paths on stderr."""
-    for path in paths:
-        (print_note if as_json else print_line)(str(path))
+def deliver(
+    report: "Report",
+    folder: Path | None = None,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+    plot_formats: "Sequence[PlotFormat]" = (),
+    top: int | None = None,
+) -> None:
+    """Write a report into a folder, and print it.
+
+    With `as_json` its data go to stdout, and the rest to stderr; with `quiet` warnings go there, and of the report the
+    conclusions alone are printed.
+
+    Args:
+        report: what a command has to say.
+        folder: of its files; None writes none.
+        as_json: print JSON.
+        quiet: print no table.
+        plot_formats: of its plots besides PNG.
+        top: the most rows of a table that are printed.
+    """
+    from fmrgen.report.console import print_report
+    from fmrgen.report.write import write
+
+    paths = [] if folder is None else write(report, folder, plot_formats)
+    print_last = print_note if as_json else print_line
     if as_json:
-        print(next(path for path in paths if path.suffix == ".json").read_text(encoding="utf-8"), end="")
-
-
-def _as_json(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+        print_json(report.data)
+    elif not quiet:
+        print_report(report, top=top)
+    if as_json or quiet:
+        for line in report.warnings:
+            print_note(f"warning: {line}")
+        for line in report.conclusions:
+            print_last(line)
+    if paths:
+        print_last(str(paths[-1]))
 
 
 def print_pushed(pushed: "Pushed") -> None:
@@ -186,76 +193,6 @@ def print_pushed(pushed: "Pushed") -> None:
         print_line(f"cite as {pushed.repo}@{tag}")
     for note in pushed.notes:
         print_line(f"note: {note}")
-
-
-def print_evaluation(evaluation: "Evaluation", *, transfer_alone: bool = False, top: int | None = None) -> None:
-    """Print the sections of an evaluation's report that a terminal shows, or those of its transfer matrix alone.
-
-    Of each table the first `top` rows.
-    """
-    for line in warning_lines(evaluation):
-        print_line(f"warning: {line}")
-    for section in (transfer_outline if transfer_alone else outline)(evaluation):
-        _print_section(section, top)
-
-
-def _print_section(section: "Section", top: int | None) -> None:
-    """Its tables, the first under its title, and its lines; what has no table is notes."""
-    if section.shown != "everywhere":
-        return
-    for number, table in enumerate(section.tables):
-        shown = table if top is None else replace(table, rows=table.rows[:top])
-        print_table(shown, "" if number else section.title)
-        if len(shown.rows) < len(table.rows):
-            print_line(f"{len(shown.rows)} of {len(table.rows)} rows")
-    if section.about:
-        print_line(section.about)
-    for line in section.lines:
-        print_line(line if section.tables else f"note: {line}")
-    for part in section.parts:
-        _print_section(part, top)
-
-
-def print_table(content: "TextTable", title: str) -> None:
-    """Print a table; figures stand over their intervals.
-
-    What is too wide goes on below, its rows named again.
-    """
-    console = _console()
-    names, *columns = zip(*(map(_stacked, row) for row in [content.header, *content.rows]), strict=True)
-    room = console.width - min(_width(names), console.width // 3)
-    parts: list[list[Any]] = [[]]
-    for column in columns:
-        if parts[-1] and sum(map(_width, [*parts[-1], column])) > room:
-            parts.append([])
-        parts[-1].append(column)
-    for number, part in enumerate(parts):
-        table = Table(
-            Column(names[0], overflow="fold", max_width=console.width // 3),
-            *(Column(column[0], justify="right", no_wrap=True) for column in part),
-            title=Text(printable(title)) if title and number == 0 else None,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        for row in zip(names[1:], *(column[1:] for column in part), strict=True):
-            table.add_row(*row)
-        console.print(table)
-
-
-def _width(column: Sequence[Text]) -> int:
-    """Return the width of a column, with the gap to the next."""
-    lines: list[str] = []
-    for cell in column:
-        lines += cell.plain.split("\n")
-    return 2 + max(map(cell_len, lines))
-
-
-def _stacked(cell: str) -> Text:
-    """Return a figure over its interval: side by side they are too wide for most terminals."""
-    cell = printable(cell)
-    value, bracket, interval = cell.partition(" [")
-    return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
 
 
 def print_files_verification(verification: "FilesVerification", split: str) -> None:

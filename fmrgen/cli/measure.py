@@ -151,6 +151,8 @@ def evaluate(
     from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
     from fmrgen.progress import terminal as progress
+    from fmrgen.report.console import print_report
+    from fmrgen.report.outline import evaluation_report
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
@@ -179,7 +181,7 @@ def evaluate(
     if as_json:
         print(evaluation.to_json(), end="")
     elif not quiet:
-        display.print_evaluation(evaluation, transfer_alone=is_transfer, top=top)
+        print_report(evaluation_report(evaluation, transfer_alone=is_transfer), top=top)
     if eval_results:
         _record_results(evaluation, folder / "eval-results", print_outcome)
     print_outcome(str(folder / "report.html"))

@@ -1,11 +1,10 @@
-"""An evaluation as Markdown, to be pasted."""
+"""A report as Markdown, to be pasted."""
 
 import re
+from dataclasses import replace
 
 from fmrgen.errors import printable
-from fmrgen.report.outline import Section, outline
-from fmrgen.report.tables import Table, warning_lines
-from fmrgen.results.evaluation import Evaluation
+from fmrgen.report.report import Report, Section, Table, sentence
 
 # GitHub turns these into links after Markdown is read, backslash or not: mentions, which notify people, mail addresses,
 # bare addresses and issues. An invisible space behind the mark prevents it.
@@ -13,15 +12,23 @@ _LINKED = re.compile(r"@|:(?=//)|www(?=\.)|#(?=\d)|\bgh-(?=\d)", re.IGNORECASE)
 _INVISIBLE_SPACE = "&#8203;"
 
 
-def to_markdown(evaluation: Evaluation) -> str:
-    """Return an evaluation's report in Markdown, without the sections that only a page shows."""
-    blocks = [f"**Warning:** {escape(line)}" for line in warning_lines(evaluation)]
-    for section in outline(evaluation):
-        blocks += _blocks(section, 2)
+def to_markdown(report: Report, *, level: int = 1, with_pictures: bool = False) -> str:
+    """Return a report in Markdown, without the sections that only a page shows.
+
+    Args:
+        report: to be shown.
+        level: of its title, in hashes.
+        with_pictures: refer to the files of its pictures, which lie in the same folder.
+    """
+    blocks = [f"{'#' * level} {escape(report.title)}"]
+    blocks += [escape(sentence(line)) for line in report.conclusions]
+    blocks += [f"**Warning:** {escape(line)}" for line in report.warnings]
+    for section in report.sections:
+        blocks += _blocks(section, level + 1, with_pictures)
     return "\n\n".join(blocks) + "\n"
 
 
-def _blocks(section: Section, level: int) -> list[str]:
+def _blocks(section: Section, level: int, with_pictures: bool) -> list[str]:
     """Return the paragraphs and tables of a section, its title first, with `level` hashes."""
     if section.shown == "on the page":
         return []
@@ -29,14 +36,17 @@ def _blocks(section: Section, level: int) -> list[str]:
     if section.about:
         blocks.append(escape(section.about))
     for table in section.tables:
-        blocks.append(table_of(table))
+        blocks.append(table_of(replace(table, rows=table.rows[: section.most_rows])))
     bullets = [f"* {escape(line)}" for line in section.lines]
     for name, text in section.facts.items():
         bullets.append(f"* {escape(f'{name}: {text}')}")
     if bullets:
         blocks.append("\n".join(bullets))
+    for picture in section.pictures:
+        if with_pictures and picture.name:
+            blocks.append(f"![{escape(picture.caption)}]({picture.name}.png)")
     for part in section.parts:
-        blocks += _blocks(part, level + 1)
+        blocks += _blocks(part, level + 1, with_pictures)
     return blocks
 
 

@@ -1,21 +1,32 @@
-"""The agreement of generators as a table, a plot and JSON."""
+"""The report of the agreement of generators."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
-from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import format_coefficient, interval_ends
-from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, drawing, grid_of_figures, shortened
-from fmrgen.report.tables import Table
+from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_figures, shortened
+from fmrgen.report.report import Picture, Report, Section, Table
 from fmrgen.results.orders import Agreement, OrderOfTwo
 
 _IN_A_COLUMN = 20  # of the legend
 _GROUP_WIDTH = 0.5  # the classifiers of a generator lie side by side over half the distance to the next one
 
 
-def agreement_table(agreement: Agreement) -> Table:
+def agreement_report(agreement: Agreement) -> Report:
+    """Return the report of how far rankings of the same classifiers agree."""
+    plot = Picture("FMR of each classifier under each generator", partial(_plot, agreement), "agreement")
+    section = Section(
+        "agreement",
+        f"Rank and FMR under each generator, {agreement.rows} images",
+        tables=[_agreement_table(agreement)],
+        lines=_agreement_lines(agreement),
+        pictures=[plot],
+    )
+    title = f"Do {len(agreement.generators)} rankings of {len(agreement.classifiers)} classifiers agree?"
+    return Report("agreement", title, [section], asdict(agreement))
+
+
+def _agreement_table(agreement: Agreement) -> Table:
     """Return a row for each classifier: its FMR under each generator, with its rank among them."""
     ranks = agreement.ranks()
     rows = []
@@ -27,16 +38,7 @@ def agreement_table(agreement: Agreement) -> Table:
     return Table(["classifier", *agreement.generators], rows)
 
 
-def concordance_table(agreement: Agreement) -> Table:
-    """Return Kendall's tau of each pair of generators and W of all, with their intervals, and whether all have one
-    order."""
-    rows = [[f"{pair.first} – {pair.second}", "tau", format_coefficient(pair.tau)] for pair in agreement.pairs]
-    rows.append(["all", "W", format_coefficient(agreement.concordance)])
-    rows.append(["all have one order", "", agreement.verdict])
-    return Table(["rankings", "Kendall's", ""], rows)
-
-
-def agreement_lines(agreement: Agreement) -> list[str]:
+def _agreement_lines(agreement: Agreement) -> list[str]:
     """Return lines with tau of each pair of generators, W of all, and what the intervals are."""
     lines = [f"{pair.first} – {pair.second}: Kendall's tau {format_coefficient(pair.tau)}" for pair in agreement.pairs]
     concordance = format_coefficient(agreement.concordance)
@@ -44,11 +46,12 @@ def agreement_lines(agreement: Agreement) -> list[str]:
         *lines,
         f"Kendall's W of all {len(agreement.generators)} rankings: {concordance}",
         "1 means the same order; intervals cover all orders that these images leave possible, with 95 % confidence",
-        orders_line(agreement),
+        f"all have one order: {agreement.verdict}",
+        _orders_line(agreement),
     ]
 
 
-def orders_line(agreement: Agreement) -> str:
+def _orders_line(agreement: Agreement) -> str:
     """Return a line that says how many pairs of classifiers keep their order under all generators, and which change
     places, beyond chance."""
     turned = []
@@ -76,20 +79,7 @@ def _ordered(order: OrderOfTwo) -> str:
     return f"{order.second} over {order.first}"
 
 
-def write_agreement(agreement: Agreement, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
-    """Write `agreement.json` and the plot into `folder`, and return their paths.
-
-    Args:
-        agreement: of the generators.
-        folder: to write into.
-        plot_formats: of the plot besides PNG.
-    """
-    text = json.dumps(asdict(agreement), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "agreement.json", text.encode())
-    return [folder / "agreement.json", *agreement_plot(agreement).save_all(folder, "agreement", plot_formats)]
-
-
-def agreement_plot(agreement: Agreement) -> Plot:
+def _plot(agreement: Agreement) -> Plot:
     """Return a plot of FMR under each generator, a line for each classifier: where rankings agree, lines do not cross.
 
     The legend has them by falling FMR under the first generator.

@@ -1,15 +1,16 @@
-"""The sections of a report, once: a terminal, Markdown and a page show them in this order and in these words.
+"""The report of an evaluation, in sections.
 
 To add a section, write a function that returns it, or nothing if it would be empty, and add it to `_SECTIONS`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
 
+from fmrgen.report.gallery import galleries
+from fmrgen.report.plots import all_plots
+from fmrgen.report.report import Picture, Report, Section, sentence
 from fmrgen.report.tables import (
     EXPLAINED,
-    Table,
     agreement_table,
     all_notes,
     class_table,
@@ -28,6 +29,7 @@ from fmrgen.report.tables import (
     trainings_table,
     transfer_reading,
     transfer_table,
+    warning_lines,
     worst_line,
     worst_table,
 )
@@ -40,36 +42,23 @@ INTERVALS = (
 )
 
 
-Shown = Literal["everywhere", "in files", "on the page"]
+_CAPTIONS = {
+    "fmr": "FMR of every classifier on every split, with 95 % intervals",
+    "transfer": "Transfer: every classifier on every split",
+    "models": "The same images in each classifier's own split, with its answers",
+    "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
+    "families": "PA against SA, a point for each classifier, coloured by the letters that its name begins with",
+    "iterations": "Guided steps in the stored images of valid rows",
+    "classes": "Accuracy by class",
+    "budgets": "FMR of each split's own classifier at smaller budgets, and its mean over budgets",
+    "distances": "FMR of each split's own classifier, had larger changes not counted",
+    "thresholds": "FMR and VR, had the oracle asked for a higher probability",
+    "failures": "The step at which a split's own classifier is first wrong",
+    "classes-by-budget": "FMR by class and budget",
+}
+_PHOTOS = "models"  # the plot that consists of images
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
 _MOST_BY_CLASS = 24  # classifiers of a split
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a report: a title, and below it the other parts that are not empty, in this order.
-
-    Attributes:
-        kind: of section, the same in every report.
-        title: above it.
-        about: a sentence that says how to read it.
-        tables: one below the other.
-        lines: on what they show.
-        facts: texts by the name of what they describe.
-        parts: sections below it.
-        shown: everywhere, in files (Markdown and the page), or on the page alone.
-        folded: on a page the section opens when its title is clicked.
-    """
-
-    kind: str
-    title: str
-    about: str = ""
-    tables: list[Table] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
-    parts: "list[Section]" = field(default_factory=list)
-    shown: Shown = "everywhere"
-    folded: bool = False
 
 
 MADE_FOR_NONE = (
@@ -78,19 +67,39 @@ MADE_FOR_NONE = (
 )
 
 
-def outline(evaluation: Evaluation) -> list[Section]:
-    """Return the sections of an evaluation's report. Its warnings stand above them: `tables.warning_lines`."""
+def evaluation_report(evaluation: Evaluation, *, transfer_alone: bool = False) -> Report:
+    """Return the report of an evaluation.
+
+    Args:
+        evaluation: with its predictions, if its page is to be written.
+        transfer_alone: only the sections on the transfer matrix; if there is one split, its table is the matrix.
+    """
     sections: list[Section] = []
     for make_sections in _SECTIONS:
         sections += make_sections(evaluation)
-    return sections
+    if transfer_alone:
+        matrix = "transfer" if len(evaluation.splits) > 1 else "split"
+        wanted = {matrix, "worst case", "notes", "figures"}
+        sections = [section for section in sections if section.kind in wanted]
+    return Report(
+        "evaluation",
+        "Robustness report",
+        sections,
+        evaluation.to_tree(),
+        about=_about(evaluation),
+        warnings=warning_lines(evaluation),
+        meanings=EXPLAINED,
+        galleries=partial(galleries, evaluation),
+        page_name="report",
+    )
 
 
-def transfer_outline(evaluation: Evaluation) -> list[Section]:
-    """Return the sections of a transfer matrix alone; if there is one split, its table is the matrix."""
-    matrix = "transfer" if len(evaluation.splits) > 1 else "split"
-    wanted = {matrix, "worst case", "notes", "figures"}
-    return [section for section in outline(evaluation) if section.kind in wanted]
+def _about(evaluation: Evaluation) -> str:
+    classifiers, splits = len(evaluation.classifiers), len(evaluation.splits)
+    text = f"{classifiers} classifier{'s' if classifiers > 1 else ''} on {splits} perturbed split"
+    text += f"{'s' if splits != 1 else ''}. Percent, with 95 % intervals"
+    mark = legend(evaluation)
+    return f"{text}; {mark}." if mark else f"{text}."
 
 
 def _trainings(evaluation: Evaluation) -> list[Section]:
@@ -113,7 +122,7 @@ def _worst_case(evaluation: Evaluation) -> list[Section]:
     table = worst_table(evaluation)
     if table is None:
         return []
-    return [Section("worst case", "On all splits at once", _sentence(worst_line(evaluation)), [table])]
+    return [Section("worst case", "On all splits at once", sentence(worst_line(evaluation)), [table])]
 
 
 def _fixed_sets(evaluation: Evaluation) -> list[Section]:
@@ -146,7 +155,7 @@ def _splits(evaluation: Evaluation) -> list[Section]:
             *_made(split, common_facts),
             *_classes(split, results),
         ]
-        about = _sentence(split_facts(split, row))
+        about = sentence(split_facts(split, row))
         tables = [split_table(results)]
         sections.append(Section("split", split.name, about, tables, lines, parts=parts, folded=is_folded))
     title = "All splits were made with" if len(sections) > 1 else "The split was made with"
@@ -235,7 +244,7 @@ def _transfer(evaluation: Evaluation) -> list[Section]:
     if any(result.total.fmr for result in evaluation.results):
         tables.append(transfer_table(evaluation, "fmr"))
     tables.append(transfer_table(evaluation, "perturbed_accuracy"))
-    return [Section("transfer", "Transfer", _sentence(transfer_reading(evaluation)), tables)]
+    return [Section("transfer", "Transfer", sentence(transfer_reading(evaluation)), tables)]
 
 
 def _notes(evaluation: Evaluation) -> list[Section]:
@@ -248,12 +257,19 @@ def _notes(evaluation: Evaluation) -> list[Section]:
 def _figures(evaluation: Evaluation) -> list[Section]:
     about, mark = INTERVALS, legend(evaluation)
     if mark:
-        about += f" {_sentence(mark)}"
+        about += f" {sentence(mark)}"
     return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+def _plots(evaluation: Evaluation) -> list[Section]:
+    pictures = []
+    plots = all_plots(evaluation)
+    for name, caption in _CAPTIONS.items():
+        if name in plots:
+            pictures.append(Picture(caption, plots[name], f"plots/{name}", of_photos=name == _PHOTOS))
+    if not pictures:
+        return []
+    return [Section("plots", "Plots", pictures=pictures, shown="on the page")]
 
 
 _SECTIONS: tuple[Callable[[Evaluation], list[Section]], ...] = (
@@ -265,4 +281,5 @@ _SECTIONS: tuple[Callable[[Evaluation], list[Section]], ...] = (
     _fixed_sets,
     _notes,
     _figures,
+    _plots,
 )

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -13,57 +13,37 @@ from markupsafe import Markup
 
 from fmrgen.errors import printable
 from fmrgen.report.gallery import Gallery
-from fmrgen.report.outline import outline
-from fmrgen.report.tables import EXPLAINED, legend, short_split_names, warning_lines
-from fmrgen.results.evaluation import Evaluation
+from fmrgen.report.report import Picture, Report
+from fmrgen.report.tables import short_names
 
-_PLOTS = {
-    "fmr": "FMR of every classifier on every split, with 95 % intervals",
-    "transfer": "Transfer: every classifier on every split",
-    "models": "The same images in each classifier's own split, with its answers",
-    "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
-    "families": "PA against SA, a point for each classifier, coloured by the letters that its name begins with",
-    "iterations": "Guided steps in the stored images of valid rows",
-    "classes": "Accuracy by class",
-    "budgets": "FMR of each split's own classifier at smaller budgets, and its mean over budgets",
-    "distances": "FMR of each split's own classifier, had larger changes not counted",
-    "thresholds": "FMR and VR, had the oracle asked for a higher probability",
-    "failures": "The step at which a split's own classifier is first wrong",
-    "classes-by-budget": "FMR by class and budget",
-}
+_APPS = Path(__file__).parents[1] / "apps"
 _PNG_DOTS_PER_INCH = 160  # savefig.dpi in plot.py
 _PAGE_DOTS_PER_INCH = 100  # at which the pictures' letters are as large as the page's
 
 
-def report_page(
-    evaluation: Evaluation, plots: dict[str, bytes], galleries: Sequence[Gallery], plot_formats: Sequence[str]
-) -> str:
-    """Return the whole evaluation as one page of HTML.
+def report_page(report: Report, pngs: Mapping[Picture, bytes], plot_formats: Sequence[str]) -> str:
+    """Return a report as one page of HTML.
 
     Args:
-        evaluation: with its predictions.
-        plots: PNGs by the names of their plots.
-        galleries: of the splits.
-        plot_formats: in each of which the plots lie beside the page.
+        report: to be shown.
+        pngs: of its pictures.
+        plot_formats: in each of which the pictures that have a name lie beside the page.
     """
-    short = short_split_names(evaluation)
-    pictures = []
-    for name, caption in _PLOTS.items():
-        if name in plots:
-            png = plots[name]
-            picture = {"name": name, "caption": caption, "address": png_address(png), "width": _width(png)}
-            pictures.append(picture)
+    gallery = None
+    if report.galleries is not None:
+        galleries = report.galleries()
+        short = short_names([gallery.split for gallery in galleries])
+        gallery = _script_data(galleries, short)
+    addresses = {picture: png_address(png) for picture, png in pngs.items()}
+    widths = {picture: _width(png) for picture, png in pngs.items()}
     return render_page(
         "report.html",
-        title="Robustness report",
-        evaluation=evaluation,
-        sections=outline(evaluation),
-        plots=pictures,
+        title=report.title,
+        report=report,
+        addresses=addresses,
+        widths=widths,
         formats=plot_formats,
-        warnings=warning_lines(evaluation),
-        explained=EXPLAINED,
-        legend=legend(evaluation),
-        gallery=_script_data(galleries, short),
+        gallery=gallery,
     )
 
 
@@ -73,25 +53,16 @@ def gallery_page(gallery: Gallery) -> str:
     return render_page("gallery.html", title=gallery.split, gallery=data)
 
 
-def audit_page(content: dict[str, Any]) -> str:
-    """Return the page on which people name images.
-
-    `content` has the `raters`, the `names` of the classes, the `total` of images and, if there is no server, the
-    `images` of each rater as addresses and a `key` of the sample.
-    """
-    return render_page("audit.html", title="What do you see?", total=content["total"], content=_json_in_page(content))
-
-
 def render_page(template: str, **values: Any) -> str:
-    """Return a page from a template of this package; all values are escaped, and no character turns the direction of
-    the text."""
+    """Return a page from a template, of this package or of an app's; all values are escaped, and no character turns
+    the direction of the text."""
     return _environment().get_template(template).render(**values)
 
 
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader([Path(__file__).parent / "templates", *_APPS.glob("*/templates")]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,
@@ -102,10 +73,10 @@ def _environment() -> Environment:
 
 def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
     """Return the galleries as JSON in a page."""
-    return _json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
+    return json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
 
 
-def _json_in_page(content: Any) -> Markup:
+def json_in_page(content: Any) -> Markup:
     """Return JSON whose texts cannot end the script element that holds it."""
     text = json.dumps(_shown(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,6 +1,7 @@
-"""A contact sheet of originals beside perturbed images, as in the paper's Figure 2."""
+"""Sheets of originals beside perturbed images, as in the paper's Figure 2."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from fmrgen.results.samples import Sample
 COLUMNS = 6  # pairs across
 _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
 SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
+_HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
+_LETTERS_BELOW = 24  # as long as an image is wide
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
 _LONGEST = 200  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
@@ -20,39 +23,83 @@ WRONG, _PALE = "#c8472f", "#66727d"
 _READING = "left the original under its label, right the perturbed image under the classifier's answer"
 
 
+@dataclass(frozen=True)
+class ImagePair:
+    """An original and what became of it.
+
+    Attributes:
+        original, image: a file's bytes or its path; None leaves the place empty.
+        label: above the original.
+        answer: above the image.
+        colour: of the answer.
+        below: below the image, in the colour of mistakes.
+    """
+
+    original: bytes | str | None
+    image: bytes | str | None
+    label: str
+    answer: str
+    colour: str
+    below: str = ""
+
+
+def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title: str | None = None) -> Plot:
+    """Return a sheet of pairs: an original under its label, and right of it the image under the answer.
+
+    Args:
+        pairs: from left to right and from top to bottom; None leaves a place empty.
+        columns: pairs across.
+        title: above the sheet, with a line below it on how to read the sheet; None leaves both out.
+    """
+    columns = min(columns, len(pairs))
+    head = 0.0 if title is None else _HEAD
+    row_height = _ROW
+    if any(pair is not None and pair.below for pair in pairs):
+        row_height += _BELOW
+    down = -(-len(pairs) // columns)
+    with drawing():
+        figure, canvas = blank_canvas((columns - 1) * _PAIR + 2 * SIDE + _SLIT, head + down * row_height)
+        for place, pair in enumerate(pairs):
+            if pair is None:
+                continue
+            row, column = divmod(place, columns)
+            left, top = column * _PAIR, head + row * row_height + _ROW - SIDE
+            draw_image(canvas, (left, top), pair.original, pair.label, INK)
+            # Two images close together, then a gap: the pairs are seen as pairs.
+            draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.answer, pair.colour)
+            if pair.below:
+                text = pair.below[:_LETTERS_BELOW]
+                canvas.text(left + SIDE + _SLIT, top + SIDE + 0.04, text, va="top", fontsize=_CAPTION, color=WRONG)
+        if title is not None:
+            canvas.text(0, 0, title, va="top", fontsize=10)
+            canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)
+    return figure
+
+
 def contact_sheet(
     title: str | None, class_names: Sequence[str], samples: Sequence[Sample | None], columns: int = COLUMNS
 ) -> Plot:
-    """Return a sheet of pairs: an original under its label, and right of it the perturbed image under the answer.
+    """Return a sheet of rows of a split, as `pair_sheet` draws them.
 
     The answer is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is red. A
     row without an original shows its perturbed image alone.
 
     Args:
-        title: above the sheet, with a line below it on how to read the sheet; None leaves both out.
+        title: above the sheet; None leaves it out.
         class_names: by label.
         samples: from left to right and from top to bottom; None leaves a place empty.
         columns: pairs across.
     """
-    columns = min(columns, len(samples))
-    head = 0.0 if title is None else 0.52  # inches
-    down = -(-len(samples) // columns)
-    with drawing():
-        figure, canvas = blank_canvas((columns - 1) * _PAIR + 2 * SIDE + _SLIT, head + down * _ROW)
-        for place, sample in enumerate(samples):
-            if sample is None:
-                continue
-            row, column = divmod(place, columns)
-            left, top = column * _PAIR, head + row * _ROW + _ROW - SIDE
-            label = sample.columns["label"]
-            answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
-            draw_image(canvas, (left, top), sample.original, class_names[label], INK)
-            # Two images close together, then a gap: the pairs are seen as pairs.
-            draw_image(canvas, (left + SIDE + _SLIT, top), sample.image, *told_answer(answer, label, class_names))
-        if title is not None:
-            canvas.text(0, 0, title, va="top", fontsize=10)
-            canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)
-    return figure
+    pairs: list[ImagePair | None] = []
+    for sample in samples:
+        if sample is None:
+            pairs.append(None)
+            continue
+        label = sample.columns["label"]
+        answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
+        text, colour = told_answer(answer, label, class_names)
+        pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, colour))
+    return pair_sheet(pairs, columns, title)
 
 
 def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:

@@ -2,7 +2,8 @@
 
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import METRICS, TOO_FEW, Metric, Summary
-from fmrgen.report.tables import Table, format_interval
+from fmrgen.report.report import Table
+from fmrgen.report.tables import format_interval
 
 _BY_FIELD = {metric.field: metric for metric in METRICS}
 

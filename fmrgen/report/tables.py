@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate, interval_ends
 from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
+from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 from fmrgen.results.judges import JudgeFigures, chance_line
 
@@ -28,14 +28,6 @@ _MOST_LINES = 6  # on neighbours in a ranking
 _FEWEST_RANKED = 3  # classifiers, of which Kendall's tau says something
 _Neighbours = tuple[str, str, Estimate, str]  # two names, their difference, a verdict on it
 EXPLAINED = {metric.name: metric.meaning for metric in METRICS}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of text; the first column names the row."""
-
-    header: list[str]
-    rows: list[list[str]]
 
 
 def format_interval(estimate: Estimate) -> str:

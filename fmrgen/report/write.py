@@ -1,4 +1,4 @@
-"""The files of an evaluation's report."""
+"""The files of a report."""
 
 import io
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
-from fmrgen.files import write_atomically
-from fmrgen.report.gallery import galleries
+from fmrgen.files import json_text, write_atomically
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import evaluation_report
 from fmrgen.report.pages import report_page
 from fmrgen.report.plot import PlotFormat, all_formats
-from fmrgen.report.plots import all_plots
+from fmrgen.report.report import Report
 from fmrgen.results.evaluation import Evaluation
 
 
@@ -26,6 +26,41 @@ def prepare_folder(folder: Path) -> None:
         raise UserError(f"{folder}: can't be a folder for the report: {error.strerror}") from None
 
 
+def write(report: Report, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
+    """Write a report's files: `NAME.json`, `NAME.md`, its pictures and its page.
+
+    Args:
+        report: to be written.
+        folder: to write into.
+        plot_formats: of each picture besides PNG.
+
+    Returns:
+        The paths, the JSON's first and the page's last.
+
+    Raises:
+        UserError: a file can't be written; a format is unknown.
+    """
+    formats = all_formats(plot_formats)
+    paths, pngs = [], {}
+    for picture in report.pictures():
+        plot = picture.draw()
+        if picture.name:
+            files = plot.save_all(folder, picture.name, plot_formats)
+            pngs[picture] = files[0].read_bytes()
+            paths += files
+        else:
+            pngs[picture] = plot.to_bytes()
+    texts = {
+        folder / f"{report.name}.json": json_text(report.data),
+        folder / f"{report.name}.md": to_markdown(report, with_pictures=True),
+        folder / f"{report.page_name or report.name}.html": report_page(report, pngs, formats),
+    }
+    for path, text in texts.items():
+        write_atomically(path, text.encode())
+    json_path, markdown_path, page_path = texts
+    return [json_path, markdown_path, *paths, page_path]
+
+
 def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Sequence[PlotFormat] = ()) -> None:
     """Write `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
 
@@ -37,13 +72,7 @@ def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Seque
     Raises:
         UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without predictions.
     """
-    folder, formats = Path(folder), all_formats(plot_formats)
     table = io.BytesIO()
     pq.write_table(evaluation.checked_predictions(), table, compression="zstd")
-    write_atomically(folder / "evaluation.json", evaluation.to_json().encode())
-    write_atomically(folder / "predictions.parquet", table.getvalue())
-    write_atomically(folder / "evaluation.md", to_markdown(evaluation).encode())
-    pictures = {}
-    for name, draw in all_plots(evaluation).items():
-        pictures[name] = draw().save_all(folder / "plots", name, plot_formats)[0].read_bytes()
-    write_atomically(folder / "report.html", report_page(evaluation, pictures, galleries(evaluation), formats).encode())
+    write_atomically(Path(folder) / "predictions.parquet", table.getvalue())
+    write(evaluation_report(evaluation), Path(folder), plot_formats)

@@ -225,12 +225,16 @@ class Evaluation:
         names = ("id", "label", "valid", "original_prediction", "prediction")
         return {name: rows[name].to_numpy(zero_copy_only=False) for name in names}
 
-    def to_json(self) -> str:
-        """Return the text of `evaluation.json`."""
+    def to_tree(self) -> dict[str, Any]:
+        """Return the figures as `evaluation.json` has them: lists and dictionaries."""
         tree = asdict(replace(self, predictions=None, samples={}))
         for name in _NOT_FIGURES:
             del tree[name]
-        return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return tree
+
+    def to_json(self) -> str:
+        """Return the text of `evaluation.json`."""
+        return json.dumps(self.to_tree(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_frame(self) -> "DataFrame":
         """Return the figures as a table of pandas, a row for each split and classifier.

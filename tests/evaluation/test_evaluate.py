@@ -31,6 +31,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.summary import METRICS, SUMMARY_COLUMNS, summarise
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import all_notes, split_table, warning_lines
 from fmrgen.results.evaluation import read_figures
 
@@ -177,7 +178,7 @@ def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path
     assert len(own.differences) == 1
     rankings = {comparison.split: comparison.ranking for comparison in evaluation.comparisons}
     assert [place.classifier for place in rankings["lenet"]] == ["small"]  # its own classifier is not ranked
-    text = to_markdown(evaluation)
+    text = to_markdown(evaluation_report(evaluation))
     assert text.startswith("## Each classifier on its own split")
     assert text.index("| lenet ◆ |") > text.index("paired over the 40 rows")
     assert read_figures_of(evaluation, tmp_path).own == own
@@ -192,8 +193,8 @@ def test_who_is_at_chance_is_ranked_nowhere_and_named_once(finished_split, tmp_p
     line = "hardly better than chance on the originals of a, b, so not ranked: weak0, weak1, weak2; are the weights"
     assert [one[: len(line)] for one in warning_lines(evaluation)] == [line]
     assert not any("chance" in note for note in all_notes(evaluation))
-    assert to_markdown(evaluation).startswith(f"**Warning:** {line}")
-    assert "weak1" in to_markdown(evaluation).partition("## a")[2]  # with its figures all the same
+    assert to_markdown(evaluation_report(evaluation)).startswith(f"**Warning:** {line}")
+    assert "weak1" in to_markdown(evaluation_report(evaluation)).partition("## a")[2]  # with its figures all the same
     if has_app("studies"):
         from fmrgen.apps.studies.rank_correlation import at_chance, measures
 

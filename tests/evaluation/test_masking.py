@@ -10,6 +10,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.cautions import cautions, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.summary import summarise
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import warning_lines
 from fmrgen.results.worst_case import worst_cases
 from fmrgen.storage.paths import SplitPaths
@@ -179,7 +180,7 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     (line,) = warning_lines(found)
     assert line.startswith("the gradient of masked may be masked on ")
     assert "mnist/masked, so it is not ranked there: the first step raises its loss hardly more often" in line
-    assert to_markdown(found).startswith("**Warning:** the gradient of masked may be masked")
+    assert to_markdown(evaluation_report(found)).startswith("**Warning:** the gradient of masked may be masked")
     assert any("gradient may be masked" in note for note in found.splits[1].notes)
     twins = [note for result in found.results for note in result.notes if "it gives the same answers as lenet" in note]
     assert len(twins) == 3  # masked, on each split
@@ -208,7 +209,7 @@ def test_a_rough_network_is_ranked_and_reported_as_rough(folder, tmp_path):
     assert result.total.first_steps_up.high < 80
     assert {place.classifier for place in found.own.ranking if place.best is not None} == {"lenet", "rough"}
     assert any(line.startswith("the gradient of rough is rough on ") for line in warning_lines(found))
-    assert "| rough (rough gradient) |" in to_markdown(found)
+    assert "| rough (rough gradient) |" in to_markdown(evaluation_report(found))
     assert any("Its gradient is its own and rough" in note for note in found.splits[1].notes)
     if has_app("board"):
         assert run("leaderboard", tmp_path, "--output", tmp_path / "site") == 0
@@ -272,6 +273,6 @@ def test_the_worst_case_of_twins_is_one(folder):
     assert by_name["lenet"].fmr == by_name["masked"].fmr
     assert found.result(found.splits[1].name, "masked").total.fmr.value > by_name["masked"].fmr.value + 5
     assert by_name["lenet"].fooled_more_by is None
-    told = to_markdown(found)
+    told = to_markdown(evaluation_report(found))
     assert "## On all splits at once" in told
     assert "Right on every valid image that the 2 splits have of an original, over the 60 that all have" in told

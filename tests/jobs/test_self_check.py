@@ -15,6 +15,7 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.self_check import first_answers, likeness_caution, oracle_caution
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import warning_lines
 from fmrgen.storage.provenance import parse_provenance
 from fmrgen.weights.digest import shared_weights
@@ -137,7 +138,7 @@ def test_kinship_is_kept_and_shown_wherever_the_split_is_ranked(tmp_path, capsys
     assert found.splits[1].related.startswith(line)
     assert found.splits[1].related in found.splits[1].notes
     assert any(line in warning for warning in warning_lines(found))
-    assert "| kin (related to the oracle) |" in to_markdown(found)
+    assert "| kin (related to the oracle) |" in to_markdown(evaluation_report(found))
     assert (tmp_path / "README.md").read_text().count("classifier and oracle are related") == 1
     if has_app("board"):
         assert run("leaderboard", tmp_path, "--output", tmp_path / "site") == 0

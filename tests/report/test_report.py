@@ -20,13 +20,13 @@ from torch import nn
 from watched import browser
 
 from fmrgen import UserError, evaluate, show
-from fmrgen.cli.display import print_evaluation
 from fmrgen.metrics.intervals import Estimate
+from fmrgen.report.console import print_report
 from fmrgen.report.gallery import data_address, galleries
 from fmrgen.report.markdown import escape, to_markdown
-from fmrgen.report.orders import agreement_plot
-from fmrgen.report.outline import outline
-from fmrgen.report.pages import audit_page, report_page
+from fmrgen.report.orders import agreement_report
+from fmrgen.report.outline import evaluation_report
+from fmrgen.report.pages import report_page
 from fmrgen.report.plots import all_plots
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
@@ -176,12 +176,6 @@ def test_a_plot_writes_out_control_characters_of_names(finished_split, tmp_path)
         ElementTree.parse(plot)
         assert "\u202e" not in plot.read_text()
     assert r"\x1b[31m\u202e3" in (tmp_path / "plots/classes.svg").read_text()
-
-
-@pytest.mark.browser
-def test_data_in_a_page_turns_no_direction():
-    page = audit_page({"raters": ["ann"], "names": ["a\u202eb", "a\nb"], "total": 0, "images": {"ann": []}})
-    assert json.loads(re.search(r'id="audit">(.*?)</script>', page)[1])["names"] == [r"a\u202eb", "a\nb"]
 
 
 def test_the_gallery_of_a_split(finished_split, tmp_path):
@@ -335,11 +329,19 @@ def test_a_figure_to_go_on_with(evaluation, tmp_path):
         evaluation.figure("frm")
 
 
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d494844520000000100000001")  # the head of a file: its width is 1
+
+
+def page_of(report):
+    """The page, with one picture in place of each."""
+    return report_page(report, dict.fromkeys(report.pictures(), PNG), ["png"])
+
+
 def test_what_the_splits_were_made_with_stands_on_top(evaluation):
     told = evaluation.splits[0].made_with
     assert told["perturbation"] == "budget 8, step size 0.1, update sign, rule label with probability ≥ 0.915"
     assert told["generator"] == "vqgan asset:mnist/vqgan at 32 px"
-    page = report_page(evaluation, {}, galleries(evaluation), ["png"])
+    page = page_of(evaluation_report(evaluation))
     assert page.count(told["perturbation"]) == 1
     assert page.index("What the figures are") < page.index("<h2>Plots")
 
@@ -369,8 +371,8 @@ def test_plots_of_very_little(finished_split):
     evaluation = evaluate({"invalid": nothing_valid}, {"a": LENET, "b": LENET})
     assert evaluation.results[0].total.perturbed_accuracy is None
     assert set(all_plots(evaluation)) == {"accuracy", "transfer", "classes"}
-    assert "| a | " in to_markdown(evaluation)
-    assert "| PA |" not in to_markdown(evaluation)
+    assert "| a | " in to_markdown(evaluation_report(evaluation))
+    assert "| PA |" not in to_markdown(evaluation_report(evaluation))
 
 
 @pytest.mark.slow
@@ -389,7 +391,7 @@ def test_many_classes_of_any_name(finished_split, tmp_path):
 
 
 def test_markdown_says_what_was_found(evaluation):
-    text = to_markdown(evaluation)
+    text = to_markdown(evaluation_report(evaluation))
     total = evaluation.result("first", "lenet").total
     assert f"| lenet ◆ | {total.fmr.value:.2f} [" in text
     assert "## Transfer" in text
@@ -457,17 +459,18 @@ def test_a_terminal_markdown_and_a_page_tell_the_same_in_one_order(evaluation, c
     """Whatever sections there are: nothing is left out in one of the three, or said in other words."""
     fixed = [FixedResult("set", name, 100, Estimate(5, 4, 6), None, {}) for name in ("lenet", "none")]
     evaluation = replace(evaluation, fixed=fixed)
-    sections = outline(evaluation)
+    report = evaluation_report(evaluation)
+    sections = report.sections
     assert [section.kind for section in sections] == [
-        *("worst case", "split", "split", "made with", "transfer", "fixed sets", "notes", "figures")
+        *("worst case", "split", "split", "made with", "transfer", "fixed sets", "notes", "figures", "plots")
     ]
-    print_evaluation(evaluation)
-    lines, markdown = list(map(str.strip, capsys.readouterr().out.splitlines())), to_markdown(evaluation)
-    page = unescape(report_page(evaluation, {}, [], ["png"]))
+    print_report(report)
+    lines, markdown = list(map(str.strip, capsys.readouterr().out.splitlines())), to_markdown(report)
+    page = unescape(page_of(report))
     everywhere, files = ["everywhere"], ["everywhere", "in files"]
     headings = [line.lstrip("# ") for line in markdown.splitlines() if line.startswith("#")]
-    assert headings == [title.replace("_", "\\_") for title in titles(sections, files)]
-    found = re.findall(r"<(?:h\d|summary)>(.*?)</", page.partition("<h2>Plots")[0].partition("</h1>")[2])
+    assert headings == [report.title, *(title.replace("_", "\\_") for title in titles(sections, files))]
+    found = re.findall(r"<(?:h\d|summary)>(.*?)</", page.partition("<h2>Gallery")[0].partition("</h1>")[2])
     assert found == list(titles(sections, [*files, "on the page"]))
     with_tables = [section.title for section in sections if section.tables and section.shown in everywhere]
     places = [lines.index(title) for title in with_tables]
@@ -491,10 +494,10 @@ def test_what_is_said_of_many_is_short(evaluation):
     table = transfer_table(three, "fmr")
     assert (len(table.header), len(table.rows)) == (4, 30)
     assert table.rows[2][3].startswith("◆")
-    page = report_page(three, {}, [], ["png"])
+    page = page_of(evaluation_report(three))
     assert "Classifiers down, splits across." in page
     assert page.count("<summary>The first 24 classifiers by class</summary>") == 3
-    assert "## Transfer" not in to_markdown(many)  # the table of the one split says it
+    assert "## Transfer" not in to_markdown(evaluation_report(many))  # the table of the one split says it
 
 
 @pytest.mark.slow
@@ -502,17 +505,19 @@ def test_what_is_said_of_many_is_short(evaluation):
 @pytest.mark.parametrize("count", [1, 4, 30])
 def test_other_pictures_of_many_stay_readable(count):
     from fmrgen.apps.studies.rank_correlation import Correlation
-    from fmrgen.apps.studies.rank_correlation_report import correlation_plot
+    from fmrgen.apps.studies.rank_correlation_report import correlations_report
 
     names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]
     figures = [Estimate(3.0 * number, 0.0, 100.0) for number in range(count)]
     agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], [], Estimate(0.5, 0.0, 1.0))
-    drawn = agreement_plot(agreement)
+    (drawn,) = (picture.draw() for picture in agreement_report(agreement).pictures())
     assert len(drawn.axes[0].get_legend().get_texts()) == count
     assert len({line.get_color() for line in drawn.axes[0].lines}) == count
     column = dict(zip(names, figures, strict=True))
     rho = Estimate(0.5, 0.0, 1.0)
-    scattered = correlation_plot([Correlation("SA", "FMR", names, rho, rho)] * 20, {"SA": column, "FMR": column})
+    correlations = [Correlation("SA", "FMR", names, rho, rho)] * 20
+    report = correlations_report(correlations, {"SA": column, "FMR": column})
+    (scattered,) = (picture.draw() for picture in report.pictures())
     for figure, name in ((drawn, "agreement"), (scattered, "agree")):
         assert_readable(figure, name)
 
@@ -520,12 +525,13 @@ def test_other_pictures_of_many_stay_readable(count):
 @needs_app("studies")
 def test_a_sweep_over_decades(evaluation):
     from fmrgen.apps.studies.sweep import SweepResult
-    from fmrgen.apps.studies.sweep_report import sweep_plot
+    from fmrgen.apps.studies.sweep_report import sweep_report
 
     total = evaluation.results[0].total
     ends = replace(total, validation_rate=Estimate(100.0, 97.0, 100.0), fmr=Estimate(0.0, 0.0, 900.0))
     values = (0.003, 0.01, 0.03, 1.0)
-    figure = sweep_plot([SweepResult({"perturb.step_size": value, "seed": 1}, "", ends) for value in values])
+    results = [SweepResult({"perturb.step_size": value, "seed": 1}, "", ends) for value in values]
+    (figure,) = (picture.draw() for picture in sweep_report(results, "mnist-lenet").pictures())
     assert_readable(figure, "sweep")
     assert [tick.get_text() for tick in figure.axes[-1].get_xticklabels()] == ["0.003", "0.01", "0.03", "1"]
     assert figure.axes[-1].get_xscale() == "log"
@@ -534,4 +540,5 @@ def test_a_sweep_over_decades(evaluation):
         assert low + 2 < drawn < high - 2
     assert figure.axes[0].get_ylim()[1] < 250  # not as far as an interval of a network at chance
     many = [SweepResult({"perturb.step_size": value, "seed": seed}, "", ends) for value in values for seed in range(40)]
-    assert_readable(sweep_plot(many), "sweep")
+    (figure,) = (picture.draw() for picture in sweep_report(many, "mnist-lenet").pictures())
+    assert_readable(figure, "sweep")

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from fmrgen.errors import UserError
 from fmrgen.jobs.compare import variants
 from fmrgen.recipe.job import load_oracles, load_recipe
-from fmrgen.report.orders import agreement_lines, agreement_table, concordance_table, orders_line
+from fmrgen.report.orders import agreement_report
 from fmrgen.results.orders import _concordance, _tau, agreement, check_many_enough
 
 APART = {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}
@@ -28,11 +28,13 @@ def test_the_same_order_agrees_and_the_opposite_does_not():
     assert [taus["one", "not"].value, taus["two", "not"].high] == [-1, -1]
     assert found.concordance.value == pytest.approx(1 / 9)
     assert found.ranks() == [[1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1]]
-    assert agreement_table(found).header == ["classifier", "one", "two", "not"]
-    assert agreement_table(found).rows[0][0] == "a"
-    assert agreement_table(found).rows[0][3].startswith("4: ")
-    assert "one – two: Kendall's tau 1.00 [1.00, 1.00]" in agreement_lines(found)
-    assert concordance_table(found).rows[-1] == ["all have one order", "", "does not hold"]
+    (section,) = agreement_report(found).sections
+    (table,) = section.tables
+    assert table.header == ["classifier", "one", "two", "not"]
+    assert table.rows[0][0] == "a"
+    assert table.rows[0][3].startswith("4: ")
+    assert "one – two: Kendall's tau 1.00 [1.00, 1.00]" in section.lines
+    assert "all have one order: does not hold" in section.lines
     assert agreement({"one": ranked(random, APART), "two": ranked(random, APART)}).verdict == "holds"
     close = {"a": 0.8, "b": 0.5, "c": 0.49}
     assert agreement({"one": ranked(random, close), "two": ranked(random, close)}).verdict == "not decided"
@@ -96,7 +98,7 @@ def test_who_keeps_its_order_and_who_changes_places_is_told():
     assert told["a", "b"] == (["one"], ["two"])
     assert told["b", "c"] == ([], [])
     assert {(order.first, order.second) for order in found.kept} == {("b", "d"), ("c", "d")}
-    assert orders_line(found) == (
+    assert agreement_report(found).sections[0].lines[-1] == (
         "of 6 pairs of classifiers 2 keep their order under all 2 (b over d, c over d), 3 change places "
         "(a is above b under one and below under two; a is above c under one and below under two; a is above d under "
         "one and below under two); not told apart under all by these 400 images: 1"

@@ -56,7 +56,7 @@ def explain(
 
     from fmrgen.apps.explain.attributes import ATTRIBUTES, load_attribute
     from fmrgen.apps.explain.explain import explain as run
-    from fmrgen.apps.explain.report import findings_table, summary_lines, write_explanation
+    from fmrgen.apps.explain.report import explanation_report, summary_lines
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder
@@ -73,12 +73,7 @@ def explain(
             trust=trust,
             on_attributes=on_attributes,
         )
-    written = write_explanation(explanation, output)
-    if not quiet and not as_json:
-        display.print_table(findings_table(explanation, unproven=5), f"what was tried on {split}, what is proven first")
-        for line in summary_lines(explanation):
-            display.print_line(line)
-    display.print_written(written, as_json)
+    display.deliver(explanation_report(explanation), output, as_json=as_json, quiet=quiet)
     if card:
         from fmrgen.publish.explained import record_explanation
 

@@ -1,27 +1,63 @@
-"""An explanation in sentences, as a page, a table and JSON."""
+"""The report of an explanation."""
 
-import json
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
-from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.pages import png_address, render_page
-from fmrgen.report.plot import INK, MOST_PERCENT, Plot, colours, drawing, grid_of_figures
-from fmrgen.report.sheet import SIDE, WRONG, blank_canvas, draw_image
-from fmrgen.report.tables import Table
+from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_figures
+from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.report.sheet import WRONG, ImagePair, pair_sheet
 
 SCHEMA = "fmrgen-explain/1"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
 _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
 _BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW broke
-_PAIR_WIDTH = 2 * SIDE + 0.35  # inches: two images and the gaps
-_ROW_HEIGHT = SIDE + 0.4  # inches: an image and its title
 _PAIRS_ACROSS = 4
-_TITLE_HEIGHT = 0.22  # inches
-_GAP = 0.03  # inches between an original and its image
+_MOST_UNCONFIRMED = 5  # hypotheses in a terminal
+_MEANINGS = {
+    "area": "How far its curve, errors by dose, lies above that of the control that errs more, in points: the mean "
+    "over all doses. What is proven is ranked by it.",
+    "evidence": "An e-value against: errors are no more frequent this way than the opposite way, or than under the "
+    "control change.",
+    "in the split": "By how many standard deviations more the split's images that fool the classifier move this way "
+    "than its others.",
+}
+
+
+def explanation_report(explanation: Explanation) -> Report:
+    """Return the report of an explanation: its sentences, curves and images of each, and all that was tried."""
+    sections = []
+    for finding in explanation.reported:
+        curve = Picture(
+            "Originals that the classifier reads correctly, changed this way, the opposite way, and by an equally "
+            "large control change of another kind: the share that the classifier then misreads, of those in which the "
+            "oracle still sees the class.",
+            partial(_curve, finding),
+        )
+        pairs = Picture(
+            "Left the original with its label, beside it the changed image with the classifier's answer.",
+            partial(_pairs, finding.shown),
+            of_photos=True,
+        )
+        title = f"Originals changed to {finding.words}"
+        sections.append(Section("finding", title, pictures=[curve, pairs], shown="on the page"))
+    most_rows = len(explanation.proven) + _MOST_UNCONFIRMED
+    table = _findings_table(explanation)
+    sections.append(Section("tried", "All that was tried, what is proven first", tables=[table], most_rows=most_rows))
+    tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
+    for finding_tree in tree["findings"]:
+        for pair in finding_tree["shown"]:
+            del pair["original"], pair["image"]  # bytes; only the page has them
+    return Report(
+        "explain",
+        f"Where the classifier fails: {explanation.split}",
+        sections,
+        tree,
+        conclusions=summary_lines(explanation),
+        meanings=_MEANINGS,
+    )
 
 
 def sentence(finding: Finding, name: str = "the classifier") -> str:
@@ -62,43 +98,16 @@ def summary_lines(explanation: Explanation) -> list[str]:
     ]
 
 
-def findings_table(explanation: Explanation, unproven: int | None = None) -> Table:
-    """Return a table of every hypothesis, the proven first; only the first `unproven` of the others, if a number."""
-    findings = explanation.findings
-    if unproven is not None:
-        findings = findings[: len(explanation.proven) + unproven]
+def _findings_table(explanation: Explanation) -> Table:
+    """Return a table of every hypothesis, the proven first."""
     rows = []
-    for finding in findings:
+    for finding in explanation.findings:
         proven = "proven" if finding.is_proven else ""
         errors = [format_estimate(finding.errors.get(way)) for way in _WAY_TITLES]
         in_split = "n/a" if finding.in_split is None else f"{finding.in_split:z.2f}"
         rows.append([finding.words, proven, f"{finding.area:z.1f}", *errors, f"{finding.e_value:.3g}", in_split])
     titles = [f"{title}, %" for title in _WAY_TITLES.values()]
     return Table(["originals changed to", "", "area", *titles, "evidence", "in the split"], rows)
-
-
-def write_explanation(explanation: Explanation, folder: Path) -> list[Path]:
-    """Write `explain.json` and `explain.html` into `folder`; return their paths."""
-    tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
-    for finding_tree in tree["findings"]:
-        for pair in finding_tree["shown"]:
-            del pair["original"], pair["image"]  # bytes; only the page has them
-    text = json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    pictures = []
-    for finding in explanation.reported:
-        curve = png_address(_curve(finding).to_bytes("png"))
-        pictures.append((finding.words, curve, _pairs(finding.shown)))
-    page = render_page(
-        "explain.html",
-        title=f"Where the classifier fails: {explanation.split}",
-        lines=summary_lines(explanation),
-        found=findings_table(explanation),
-        pictures=pictures,
-    )
-    written = {folder / "explain.json": text, folder / "explain.html": page}
-    for path, content in written.items():
-        write_atomically(path, content.encode())
-    return list(written)
 
 
 def _curve(finding: Finding) -> Plot:
@@ -120,14 +129,7 @@ def _curve(finding: Finding) -> Plot:
     return figure
 
 
-def _pairs(shown: list[Pair]) -> str:
+def _pairs(shown: list[Pair]) -> Plot:
     """Return a picture of originals with their labels, each beside its changed image with the answer."""
-    across = min(_PAIRS_ACROSS, len(shown))
-    with drawing():
-        figure, canvas = blank_canvas(across * _PAIR_WIDTH, -(-len(shown) // across) * _ROW_HEIGHT)
-        for place, pair in enumerate(shown):
-            row, column = divmod(place, across)
-            left, top = column * _PAIR_WIDTH, row * _ROW_HEIGHT + _TITLE_HEIGHT
-            draw_image(canvas, (left, top), pair.original, pair.label, INK)
-            draw_image(canvas, (left + SIDE + _GAP, top), pair.image, pair.answer, WRONG)
-    return png_address(figure.to_bytes("png"))
+    pairs = [ImagePair(pair.original, pair.image, pair.label, pair.answer, WRONG) for pair in shown]
+    return pair_sheet(pairs, _PAIRS_ACROSS)

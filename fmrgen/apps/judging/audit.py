@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fmrgen.apps.judging.sample import Sample, draw
-from fmrgen.apps.judging.server import AuditServer
+from fmrgen.apps.judging.server import AuditServer, audit_page
 from fmrgen.apps.judging.verdicts import Audited, Rater, parse_answer
 from fmrgen.engine.images import on_byte_grid, to_batch, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
@@ -19,7 +19,7 @@ from fmrgen.image_files import png_bytes
 from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
-from fmrgen.report.pages import audit_page, png_address
+from fmrgen.report.pages import png_address
 from fmrgen.results.judges import chance_line
 from fmrgen.split.judgements import check_judge_name, judges_of, table_path
 from fmrgen.split.open import Split, open_own_split, reading

@@ -46,8 +46,8 @@ def judge(
     sections = load_oracles(oracles)
     check_there(split)
 
-    from fmrgen.apps.judging.display import print_judged
     from fmrgen.apps.judging.judge import judge as run
+    from fmrgen.apps.judging.report import judged_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
@@ -55,10 +55,8 @@ def judge(
     is_first = is_first_process()
     with progress.split_progress(not quiet and is_first) as on_rows:
         outcomes = run(split, sections, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
-    if is_first and as_json:
-        display.print_json(outcomes)
-    elif is_first:
-        print_judged(outcomes, split, quiet)
+    if is_first:
+        display.deliver(judged_report(outcomes, split), as_json=as_json, quiet=quiet)
 
 
 def audit(

@@ -1,7 +1,7 @@
 """The commands `inspect` and `sparsify`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from fmrgen.cli.options import (
     RecipeArgument,
 )
 from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.apps.pilot.inspect import Trial
 
 
 def inspect(
@@ -47,14 +50,13 @@ def inspect(
     loaded = load_recipe(recipe, overrides or [])
     check_places(loaded)
 
-    from fmrgen.apps.pilot.display import print_inspection, print_trial
     from fmrgen.apps.pilot.inspect import inspect as run
+    from fmrgen.apps.pilot.report import inspection_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     show = not quiet and not as_json
-    on_trial = print_trial if show else lambda trial: None
     with progress.row_progress("inspect, passes of an image", show) as on_passes:
         inspection = run(
             loaded,
@@ -62,13 +64,17 @@ def inspect(
             download=download,
             masking=masking,
             seconds=seconds,
-            on_trial=on_trial,
+            on_trial=_print_trial if show else lambda trial: None,
             on_passes=on_passes,
         )
-    if as_json:
-        display.print_json(inspection)
-    else:
-        print_inspection(inspection)
+    display.deliver(inspection_report(inspection), as_json=as_json)
+
+
+def _print_trial(trial: "Trial") -> None:
+    """Print one step size, while others are tried."""
+    from fmrgen.cli import display
+
+    display.print_note(f"step_size {trial.step_size:g}: {trial}")
 
 
 def sparsify(
@@ -102,7 +108,7 @@ def sparsify(
     loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
     check_places(loaded)
 
-    from fmrgen.apps.pilot.display import print_sparse_mask
+    from fmrgen.apps.pilot.report import mask_report
     from fmrgen.apps.pilot.sparsify import sparsify as run
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
@@ -111,7 +117,7 @@ def sparsify(
     with progress.row_progress("sparsify", not quiet) as on_images:
         mask = run(loaded, output, regularization=regularization, on_images=on_images)
     if not quiet:
-        print_sparse_mask(mask, f"{loaded.output.config}/{loaded.output.split}")
+        display.deliver(mask_report(mask, f"{loaded.output.config}/{loaded.output.split}"))
         config = f"output.config={loaded.output.config}-sparse"
         display.print_note(f"use it: fmrgen generate {recipe} generator.mask={output} {config}")
     display.print_line(output)

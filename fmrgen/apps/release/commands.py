@@ -21,6 +21,7 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
+    from fmrgen.report.report import Report
     from fmrgen.storage.paths import SplitPaths
 
 _GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
@@ -75,15 +76,7 @@ def diff(
 
     from fmrgen.apps.release.diff import BROKE, split_folders
     from fmrgen.apps.release.diff import diff as run
-    from fmrgen.apps.release.diff_report import (
-        condition_lines,
-        diff_junit,
-        diff_markdown,
-        main_table,
-        pair_table,
-        verdict_line,
-        write_diff,
-    )
+    from fmrgen.apps.release.diff_report import diff_report
     from fmrgen.cli import display
     from fmrgen.distributed.launch import Processes
     from fmrgen.progress import terminal as progress
@@ -109,43 +102,42 @@ def diff(
         folder = output / "diff"
         prepare_folder(folder)
         sides = split_folders(loaded, output, old_section, new_section)
+        for name in ("explain.json", "explain.md", "explain.html"):  # of an earlier diff
+            (folder / name).unlink(missing_ok=True)
         new_failures: list[str] = []
+        page = None
         if explained and outcome.rows < outcome.source_rows:
             new_failures.append(
                 "explain was left out, for it needs the whole split; run the same without --until-decided"
             )
         elif explained:
-            new_failures = _explain_broken(sides[BROKE].paths, folder, show)
-        write_diff(outcome, folder, sides, title, networks, new_failures)
-        report = diff_junit(outcome, title, networks, new_failures)
-        markdown = diff_markdown(outcome, title, networks, new_failures)
-        _write_files(junit, report, summary, markdown)
-        if as_json:
-            display.print_json(outcome)
-        elif not quiet:
-            display.print_table(main_table(outcome), title)
-            display.print_table(pair_table(outcome), "by pair of classes")
-            for line in (*condition_lines(outcome), *new_failures):
-                display.print_line(line)
-            display.print_line(str(folder / "diff.html"))
-        _print_verdict(verdict_line(outcome), as_json)
+            new_failures, page = _explain_broken(sides[BROKE].paths, folder, show)
+        report = diff_report(outcome, title, networks, sides, new_failures, page)
+        _write_files(report, junit, summary)
+        display.deliver(report, folder, as_json=as_json, quiet=quiet)
     Processes().gather(None)  # a launcher ends all processes as soon as one exits with 1
     raise typer.Exit(int(outcome.verdict == "broke more"))
 
 
-def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> list[str]:
-    """Explain the split `broke` into `folder`; return lines on what NEW fails on and OLD does not."""
+def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> tuple[list[str], str | None]:
+    """Explain the split `broke` into `folder`.
+
+    Returns:
+        Lines on what NEW fails on and OLD does not, and the name of the page that says more.
+    """
     from fmrgen.apps.explain.explain import explain
-    from fmrgen.apps.explain.report import summary_lines, write_explanation
+    from fmrgen.apps.explain.report import explanation_report
     from fmrgen.progress import terminal as progress
+    from fmrgen.report.write import write
 
     try:
         with progress.row_progress("explain", show) as on_attributes:
             explanation = explain(f"{broke.root}:{broke.name}", trust=True, on_attributes=on_attributes)
     except UserError as error:
-        return [str(error)]  # for example, too few rows: the diff is complete without it
-    write_explanation(explanation, folder)
-    return summary_lines(explanation)
+        return [str(error)], None  # for example, too few rows: the diff is complete without it
+    report = explanation_report(explanation)
+    write(report, folder)
+    return report.conclusions, f"{report.name}.html"
 
 
 def gate(
@@ -195,14 +187,7 @@ def gate(
 
     from fmrgen.apps.release.gate import gate as run
     from fmrgen.apps.release.gate import gate_on_own_splits
-    from fmrgen.apps.release.gate_report import (
-        alarm_lines,
-        condition_lines,
-        gate_junit,
-        gate_markdown,
-        gate_table,
-        verdict_line,
-    )
+    from fmrgen.apps.release.gate_report import gate_report
     from fmrgen.cli import display
     from fmrgen.distributed.launch import Processes
     from fmrgen.progress import terminal as progress
@@ -235,25 +220,11 @@ def gate(
             )
     title = split or f"own splits of {recipe}"
     if is_first:
-        _write_files(junit, gate_junit(outcome, title), summary, gate_markdown(outcome, title))
-        if as_json:
-            display.print_json(outcome)
-        elif not quiet:
-            display.print_table(gate_table(outcome), title)
-        for line in [*outcome.notes, *condition_lines(outcome), *alarm_lines(outcome)]:
-            display.print_note(line)
-        _print_verdict(verdict_line(outcome), as_json)
+        report = gate_report(outcome, title)
+        _write_files(report, junit, summary)
+        display.deliver(report, as_json=as_json, quiet=quiet)
     Processes().gather(None)
     raise typer.Exit(_GATE_STATUS[outcome.verdict])
-
-
-def _print_verdict(line: str, as_json: bool) -> None:
-    from fmrgen.cli import display
-
-    if as_json:
-        display.print_note(line)  # stdout has the JSON
-    else:
-        display.print_line(line)
 
 
 def _check_files(*paths: Path | None) -> None:
@@ -265,15 +236,17 @@ def _check_files(*paths: Path | None) -> None:
             raise UserError(f"{path}: there is no such folder as {path.parent}")
 
 
-def _write_files(junit: Path | None, report: bytes, summary: Path | None, markdown: str) -> None:
-    """Write the JUnit report, and append the Markdown to the summary, where the user named files for them."""
+def _write_files(report: "Report", junit: Path | None, summary: Path | None) -> None:
+    """Write a report as JUnit, and append it to a summary in Markdown, where the user named files for them."""
     from fmrgen.files import write_atomically
+    from fmrgen.report.junit import to_junit
+    from fmrgen.report.markdown import to_markdown
 
     if junit is not None:
-        write_atomically(junit, report)
+        write_atomically(junit, to_junit(report))
     if summary is not None:
         with summary.open("a", encoding="utf-8") as file:
-            file.write(markdown)
+            file.write(to_markdown(report, level=3))
 
 
 COMMANDS = [Command("diff", "Compare", diff), Command("gate", "Compare", gate)]

@@ -1,45 +1,70 @@
-"""The outcome of a diff for people, for GitHub's summary of a step, and for readers of JUnit."""
+"""The report of a diff."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from markupsafe import escape as html_escape
-
 from fmrgen.apps.release.diff import BROKE, FIXED, Changed, Diff
-from fmrgen.apps.release.gate_report import bullets, junit_of_one, nothing_worse, others_of
-from fmrgen.files import write_atomically
+from fmrgen.apps.release.gate_report import nothing_worse, others_of
 from fmrgen.image_files import stored_image
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.markdown import escape, table_of
-from fmrgen.report.pages import png_address, render_page
-from fmrgen.report.plot import INK, Plot, drawing
-from fmrgen.report.sheet import SIDE, WRONG, blank_canvas, draw_image
-from fmrgen.report.tables import Table
+from fmrgen.report.plot import INK, Plot
+from fmrgen.report.report import Check, Picture, Report, Section, Table
+from fmrgen.report.sheet import ImagePair, pair_sheet
 from fmrgen.storage.shards import SplitFolder
 
 SCHEMA = "fmrgen-diff/1"
-PROVEN = "What NEW fails on where OLD does not, tried on originals"
-_ON_PAGE = 24  # images of each side
-_IN_SUMMARY = 6  # images of each side
-_EXPLANATION = ("explain.json", "explain.html")  # which `--explain` writes into the same folder
-_PAIRS = 8  # of classes, in the table of each side
+_MOST_IMAGES = 24  # of each side
+_MOST_PAIRS = 8  # of classes, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
-_CLASSES = 5  # in the summary
-_ACROSS = 6  # pairs of images in a row
-_PAIR_WIDTH = 2 * SIDE + 0.35  # inches: two images and the gaps
-_ROW_HEIGHT = SIDE + 0.5  # inches: an image and a line above and below
-_TITLE_HEIGHT = 0.22  # inches
-_GAP = 0.05  # inches between an original and its image
-_CAPTION_GAP = 0.04  # inches
-_CAPTION_LETTERS = 24  # as long as an image is wide
+_MOST_CLASSES = 5  # off the page
 _VERDICTS = {
     "broke more": "NEW broke more than it fixed",
     "fixed more": "NEW fixed more than it broke",
     "no difference": "what broke and what was fixed do not differ significantly",
 }
+
+
+def diff_report(
+    outcome: Diff,
+    title: str,
+    networks: Mapping[str, str],
+    sides: Mapping[str, SplitFolder],
+    new_failures: Sequence[str] = (),
+    explanation: str | None = None,
+) -> Report:
+    """Return the report of a diff.
+
+    Args:
+        outcome: what `diff` returned.
+        title: of the page.
+        networks: which networks OLD and NEW are.
+        sides: the folders of the splits `broke` and `fixed`.
+        new_failures: lines on what NEW fails on and OLD does not.
+        explanation: the page of that, beside the report's.
+    """
+    sections = [Section("diff", "What broke and what was fixed", tables=[_main_table(outcome)])]
+    conditions = [f"NEW is worse on {condition.line}" for condition in outcome.worse]
+    if conditions or new_failures:
+        sections.append(
+            Section(
+                "new failures",
+                "What NEW fails on where OLD does not, tried on originals",
+                lines=[*conditions, *new_failures],
+                links={} if explanation is None else {"All that was tried, with images": explanation},
+            )
+        )
+    sections += _side_sections(outcome, sides)
+    sections.append(Section("classes", "By class", tables=[_class_table(outcome)], most_rows=_MOST_CLASSES))
+    if outcome.pairs:
+        sections.append(Section("pairs", "By pair of classes", tables=[_pair_table(outcome)]))
+    about = _about_lines(outcome, networks)
+    sections.append(Section("about", "How to read this", lines=about, shown="in files"))
+    failed = outcome.verdict == "broke more"
+    check = Check("fmrgen diff", "NEW breaks no more than it fixes", "failure" if failed else "passed")
+    tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
+    return Report("diff", title, sections, tree, conclusions=[verdict_line(outcome)], check=check)
 
 
 def verdict_line(outcome: Diff) -> str:
@@ -67,16 +92,7 @@ def _counts_line(outcome: Diff) -> str:
     return line
 
 
-def condition_lines(outcome: Diff) -> list[str]:
-    """Return a line for each change of the originals under which NEW is worse."""
-    return [f"NEW is worse on {condition.line}" for condition in outcome.worse]
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def main_table(outcome: Diff) -> Table:
+def _main_table(outcome: Diff) -> Table:
     """Return a table of how many images broke and were fixed, beside the control images."""
     moved = ["originals moved until the two disagree", format_estimate(outcome.broke), format_estimate(outcome.fixed)]
     rows = [moved]
@@ -88,7 +104,7 @@ def main_table(outcome: Diff) -> Table:
     return Table(["% of originals", "broke", "fixed"], rows)
 
 
-def class_table(outcome: Diff) -> Table:
+def _class_table(outcome: Diff) -> Table:
     """Return a table by class, by the share that broke minus the share that was fixed."""
     rows = []
     for row in outcome.classes:
@@ -96,23 +112,23 @@ def class_table(outcome: Diff) -> Table:
     return Table(["class, by broke minus fixed", "originals", "broke, %", "fixed, %"], rows)
 
 
-def pair_table(outcome: Diff) -> Table:
+def _pair_table(outcome: Diff) -> Table:
     """Return a table of the most frequent confusions on each side."""
     rows = []
     for side, wrong_network in ((BROKE, "NEW"), (FIXED, "OLD")):
         pairs = [pair for pair in outcome.pairs if pair[0] == side]
-        for _, label, answer, count in pairs[:_PAIRS]:
+        for _, label, answer, count in pairs[:_MOST_PAIRS]:
             rows.append([f"{label} → {answer}", side, wrong_network, str(count)])
     return Table(["most frequent, true → answer", "outcome", "who is wrong", "images"], rows)
 
 
-def about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
+def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     """Return lines on how to read the figures; `networks` says which networks OLD and NEW are."""
     return [
         *(f"{name}: {network}" for name, network in networks.items()),
         f"on the originals OLD is right on {format_estimate(outcome.old_accuracy)} % and NEW on "
         f"{format_estimate(outcome.new_accuracy)} %",
-        difference_line(outcome),
+        _difference_line(outcome),
         "an image counts as broken if OLD is right on it and NEW wrong, and as fixed if it is the other way round, as "
         "far as the recipe's oracle sees its class; the oracle makes mistakes too: look at the images",
         "these two networks are compared: run it between two trainings of OLD's recipe to know what another training "
@@ -120,7 +136,7 @@ def about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     ]
 
 
-def difference_line(outcome: Diff) -> str:
+def _difference_line(outcome: Diff) -> str:
     """Return the difference, the test that the verdict is by, and how often that is wrong."""
     if outcome.test == "exact":
         error = "2.5 %" if outcome.conditions else "5 %"  # the test on changed originals has the other half
@@ -136,55 +152,23 @@ def difference_line(outcome: Diff) -> str:
     )
 
 
-def diff_markdown(
-    outcome: Diff,
-    title: str,
-    networks: Mapping[str, str],
-    new_failures: Sequence[str] = (),
-    pictures: Sequence[str] = (),
-) -> str:
-    """Return a diff as Markdown, for the summary of a step or a comment.
-
-    Args:
-        outcome: what `diff` returned.
-        title: for the heading.
-        networks: which networks OLD and NEW are.
-        new_failures: lines on what NEW fails on and OLD does not.
-        pictures: names of the files of the two sides, which lie in the same folder.
-    """
-    if outcome.worse:
-        headline, counts = "NEW is worse under a change of the images", verdict_line(outcome)
-    else:
-        headline, counts = _VERDICTS[outcome.verdict], _counts_line(outcome)
-    parts = [f"### {escape(title)}: {escape(headline)}", f"{escape(_sentence(counts))}."]
-    parts.append(table_of(main_table(outcome)))
-    significant = [*condition_lines(outcome), *new_failures]
-    if significant:
-        parts.append(f"**{PROVEN}**\n\n{bullets(significant)}")
-    for name in pictures:
-        right, wrong = _right_and_wrong(name.removesuffix(".png"))
-        parts.append(f"![images that {right} has right and {wrong} wrong]({name})")
-    classes = class_table(outcome)
-    parts.append(table_of(Table(classes.header, classes.rows[:_CLASSES])))
-    if outcome.pairs:
-        parts.append(table_of(pair_table(outcome)))
-    parts.append(bullets(about_lines(outcome, networks)))
-    return "\n\n".join(parts) + "\n"
-
-
-def diff_junit(outcome: Diff, title: str, networks: Mapping[str, str], new_failures: Sequence[str] = ()) -> bytes:
-    """Return a JUnit file with one test, which fails if more broke than was fixed.
-
-    Args:
-        outcome: what `diff` returned.
-        title: of the test.
-        networks: which networks OLD and NEW are.
-        new_failures: lines on what NEW fails on and OLD does not, for the output of the test.
-    """
-    rows = [": ".join(row) for row in main_table(outcome).rows]
-    lines = [*rows, *condition_lines(outcome), *new_failures, *about_lines(outcome, networks)]
-    tag = "failure" if outcome.verdict == "broke more" else None
-    return junit_of_one("fmrgen diff", title, "NEW breaks no more than it fixes", tag, verdict_line(outcome), lines)
+def _side_sections(outcome: Diff, sides: Mapping[str, SplitFolder]) -> list[Section]:
+    """Return a section with a picture for each side that has images."""
+    sections = []
+    for side, split in sides.items():
+        images = _representative(outcome, side)[:_MOST_IMAGES]
+        if not images:
+            continue
+        right, wrong = _right_and_wrong(side)
+        caption = (
+            f"{right} is right, {wrong} wrong on {len(outcome.images[side])} images; here the most frequent pairs of "
+            "classes first, and of each those on which the two differ most surely. Left the original with its label, "
+            "beside it the image, with the probability that each network gives the true class."
+        )
+        picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
+        title = "What broke" if side == BROKE else "What was fixed"
+        sections.append(Section(side, title, pictures=[picture], shown="in files"))
+    return sections
 
 
 def _right_and_wrong(side: str) -> tuple[str, str]:
@@ -192,70 +176,6 @@ def _right_and_wrong(side: str) -> tuple[str, str]:
     if side == BROKE:
         return "OLD", "NEW"
     return "NEW", "OLD"
-
-
-def write_diff(
-    outcome: Diff,
-    folder: Path,
-    sides: Mapping[str, SplitFolder],
-    title: str,
-    networks: Mapping[str, str],
-    new_failures: Sequence[str] = (),
-) -> None:
-    """Write `diff.json`, `diff.md`, `diff.html`, and pictures of the clearest images, `broke.png` and `fixed.png`.
-
-    Args:
-        outcome: what `diff` returned.
-        folder: to write into.
-        sides: the folders of the splits `broke` and `fixed`.
-        title: of the page.
-        networks: which networks OLD and NEW are.
-        new_failures: lines on what NEW fails on and OLD does not. Without them, or if they are not those of the
-            explanation in the folder, that explanation is removed as an earlier one.
-    """
-    is_explained = _is_explained(folder, new_failures)
-    if not is_explained:
-        for name in _EXPLANATION:
-            (folder / name).unlink(missing_ok=True)
-    tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
-    write_atomically(folder / "diff.json", (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode())
-    pictures = []
-    for side, split in sides.items():
-        images = _representative(outcome, side)[:_ON_PAGE]
-        if not images:
-            continue
-        rows = split.rows_of([image.id for image in images], ["id", "image", "original"])
-        stored = {row["id"]: row for row in rows}
-        page_picture = _sheet(images, stored, side).to_bytes("png")
-        summary_picture = _sheet(images[:_IN_SUMMARY], stored, side).to_bytes("png")
-        write_atomically(folder / f"{side}.png", summary_picture)
-        pictures.append((side, len(outcome.images[side]), png_address(page_picture)))
-    picture_names = [f"{side}.png" for side, *_ in pictures]
-    markdown = diff_markdown(outcome, title, networks, new_failures, picture_names)
-    write_atomically(folder / "diff.md", markdown.encode())
-    page = render_page(
-        "diff.html",
-        title=title,
-        verdict=verdict_line(outcome),
-        found=main_table(outcome),
-        classes=class_table(outcome),
-        pairs=pair_table(outcome),
-        lines=about_lines(outcome, networks),
-        proven=[*condition_lines(outcome), *new_failures],
-        proven_title=PROVEN,
-        explanation="explain.html" if is_explained else None,
-        pictures=pictures,
-    )
-    write_atomically(folder / "diff.html", page.encode())
-
-
-def _is_explained(folder: Path, new_failures: Sequence[str]) -> bool:
-    """Return whether the explanation in the folder is of this very diff: it has all its lines."""
-    page = folder / "explain.html"
-    if not new_failures or not page.exists():
-        return False
-    text = page.read_text(encoding="utf-8")
-    return all(str(html_escape(line)) in text for line in new_failures)
 
 
 def _representative(outcome: Diff, side: str) -> list[Changed]:
@@ -276,27 +196,28 @@ def _representative(outcome: Diff, side: str) -> list[Changed]:
     return first + others
 
 
-def _sheet(images: Sequence[Changed], stored: Mapping[int, Mapping[str, Any]], side: str) -> Plot:
+def _sheet(images: Sequence[Changed], split: SplitFolder, side: str) -> Plot:
     """Return a picture of each original with its label, and right of it the image.
 
     Above the image is the probability of the true class by the network that is right, below it that by the one that is
     wrong, with its answer.
     """
     right, wrong = _right_and_wrong(side)
-    across = min(_ACROSS, len(images))
-    with drawing():
-        figure, canvas = blank_canvas(across * _PAIR_WIDTH, -(-len(images) // across) * _ROW_HEIGHT)
-        for place, image in enumerate(images):
-            row, column = divmod(place, across)
-            left, top = column * _PAIR_WIDTH, row * _ROW_HEIGHT + _TITLE_HEIGHT
-            draw_image(canvas, (left, top), _bytes(stored[image.id].get("original")), image.label, INK)
-            image_left = left + SIDE + _GAP
-            title = f"{right} {image.before:.0%}"
-            draw_image(canvas, (image_left, top), _bytes(stored[image.id]["image"]), title, INK)
-            caption = f"{wrong} {image.after:.0%}: {image.answer}"[:_CAPTION_LETTERS]
-            canvas.text(image_left, top + SIDE + _CAPTION_GAP, caption, va="top", fontsize=8, color=WRONG)
-    return figure
-
-
-def _bytes(stored: Mapping[str, Any] | None) -> bytes | str | None:
-    return None if stored is None else stored_image(dict(stored))
+    stored = {}
+    for row in split.rows_of([image.id for image in images], ["id", "image", "original"]):
+        stored[row["id"]] = row
+    pairs = []
+    for image in images:
+        row = stored[image.id]
+        original = row.get("original")
+        pairs.append(
+            ImagePair(
+                None if original is None else stored_image(original),
+                stored_image(row["image"]),
+                image.label,
+                f"{right} {image.before:.0%}",
+                INK,
+                f"{wrong} {image.after:.0%}: {image.answer}",
+            )
+        )
+    return pair_sheet(pairs)

@@ -1,12 +1,11 @@
-"""The outcome of a gate for people, for GitHub's summary of a step, and for readers of JUnit."""
+"""The report of a gate."""
 
 from collections.abc import Sequence
-from xml.etree import ElementTree
+from dataclasses import asdict
 
 from fmrgen.apps.release.conditions import OF_ANOTHER_SEED
 from fmrgen.metrics.sequential_test import Condition, Gate
-from fmrgen.report.markdown import escape, table_of
-from fmrgen.report.tables import Table
+from fmrgen.report.report import Check, Outcome, Report, Section, Table
 
 _VERDICTS = {
     "pass": "pass: the candidate loses at most {max_drop:g} points",
@@ -20,7 +19,36 @@ _VERDICTS_WITHOUT_DROP = {
     "fail": "fail: the candidate is less accurate",
     "undecided": "undecided: these images do not show whether the candidate is less accurate",
 }
-_JUNIT = {"fail": "failure", "undecided": "skipped", "invalid": "error"}
+_OUTCOMES: dict[str, Outcome] = {"pass": "passed", "fail": "failure", "undecided": "skipped", "invalid": "error"}
+
+
+def gate_report(gate: Gate, split: str) -> Report:
+    """Return the report of a gate.
+
+    Args:
+        gate: its outcome.
+        split: that it was decided on.
+    """
+    sections = [Section("gate", f"Accuracy on {split}", tables=[_table(gate)])]
+    worse = [f"worse on {condition.line}" for condition in gate.worse]
+    if worse:
+        sections.append(Section("conditions", "Changed originals on which the candidate is worse", lines=worse))
+    alarms = []
+    for alarm in gate.alarms:
+        alarms.append(f"class {alarm.name}: drop of {alarm.drop:.1f} points over {alarm.rows:,} rows")
+    if alarms:
+        title = "Classes whose drop is larger than that (5 % of such alarms are false)"
+        sections.append(Section("alarms", title, lines=alarms))
+    check = Check("fmrgen gate", f"the drop in robustness is at most {gate.max_drop:g} points", _OUTCOMES[gate.verdict])
+    return Report(
+        "gate",
+        f"Robustness on {split}",
+        sections,
+        asdict(gate),
+        conclusions=[verdict_line(gate)],
+        warnings=list(gate.notes),
+        check=check,
+    )
 
 
 def verdict_line(gate: Gate) -> str:
@@ -57,7 +85,7 @@ def nothing_worse(conditions: Sequence[Condition], max_drop: float = 0.0) -> str
     )
 
 
-def gate_table(gate: Gate) -> Table:
+def _table(gate: Gate) -> Table:
     """Return a table of the figures that a verdict rests on."""
     rows = [["baseline", f"{gate.baseline:.2f}"], ["candidate", f"{gate.candidate:.2f}"]]
     if gate.baseline_standard is not None:
@@ -70,76 +98,3 @@ def gate_table(gate: Gate) -> Table:
         ["rows looked at", f"{gate.rows:,} of {gate.valid_rows:,}"],
     ]
     return Table(["accuracy on perturbed images", "%"], rows)
-
-
-def alarm_lines(gate: Gate) -> list[str]:
-    """Return a line for each class with an alarm."""
-    return [f"class {alarm.name}: drop of {alarm.drop:.1f} points over {alarm.rows:,} rows" for alarm in gate.alarms]
-
-
-def condition_lines(gate: Gate) -> list[str]:
-    """Return a line for each condition under which the candidate is significantly worse."""
-    return [f"worse on {condition.line}" for condition in gate.worse]
-
-
-def gate_markdown(gate: Gate, split: str) -> str:
-    """Return a gate's outcome as Markdown, for the summary of a step."""
-    parts = [
-        f"### Robustness on {escape(split)}: {gate.verdict}",
-        f"{escape(verdict_line(gate))}.",
-        table_of(gate_table(gate)),
-    ]
-    parts += [escape(note) for note in gate.notes]
-    worse = condition_lines(gate)
-    if worse:
-        parts.append(f"Changed originals on which the candidate is worse:\n\n{bullets(worse)}")
-    alarms = alarm_lines(gate)
-    if alarms:
-        parts.append(f"Classes whose drop is larger than that (5 % of such alarms are false):\n\n{bullets(alarms)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def bullets(lines: Sequence[str]) -> str:
-    """Return a list of lines in Markdown."""
-    return "\n".join(f"* {escape(line)}" for line in lines)
-
-
-def gate_junit(gate: Gate, split: str) -> bytes:
-    """Return a JUnit file with one test: a failure, skipped or an error by the verdict, with alarms in its output."""
-    name = f"the drop in robustness is at most {gate.max_drop:g} points"
-    message = "; ".join([verdict_line(gate), *gate.notes])
-    lines = [
-        *(f"{name}: {value}" for name, value in gate_table(gate).rows),
-        *gate.notes,
-        *condition_lines(gate),
-        *alarm_lines(gate),
-    ]
-    return junit_of_one("fmrgen gate", split, name, _JUNIT.get(gate.verdict), message, lines)
-
-
-def junit_of_one(suite_name: str, about: str, name: str, tag: str | None, message: str, lines: Sequence[str]) -> bytes:
-    """Return a JUnit file with one test.
-
-    Args:
-        suite_name: the name of the test suite.
-        about: the class name of the test.
-        name: of the test.
-        tag: `failure`, `error` or `skipped`; None if it has passed.
-        message: why it has not passed.
-        lines: the output of the test.
-    """
-    counts = {"tests": 1, "errors": tag == "error", "failures": tag == "failure", "skipped": tag == "skipped"}
-    attributes = {"name": suite_name} | {name: str(int(count)) for name, count in counts.items()}
-    suite = ElementTree.Element("testsuite", attributes)
-    case = ElementTree.SubElement(suite, "testcase", classname=_plain(about), name=name)
-    if tag is not None:
-        ElementTree.SubElement(case, tag, message=_plain(message))
-    ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
-    ElementTree.indent(suite)
-    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return text + b"\n"
-
-
-def _plain(text: str) -> str:
-    """Return text without characters that XML does not allow; names come from anyone."""
-    return "".join(character if character in "\n\t" or character.isprintable() else "�" for character in text)

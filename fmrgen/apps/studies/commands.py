@@ -52,6 +52,7 @@ def attack_oracle(
     """
     from fmrgen.config import check_places
     from fmrgen.engine.attacks import radius
+    from fmrgen.files import json_text, write_atomically
     from fmrgen.recipe.job import load_classifiers, load_recipe
 
     loaded = load_recipe(recipe, limited(limit, overrides))
@@ -60,16 +61,16 @@ def attack_oracle(
     radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
 
     from fmrgen.apps.studies.attack_oracle import attack_oracle as run
-    from fmrgen.apps.studies.attack_oracle_report import attacked_table, write_attacked
+    from fmrgen.apps.studies.attack_oracle_report import attacked_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
     with progress.row_progress("attack", not quiet) as on_images:
         judges = run(loaded, named, radii, steps=steps, on_images=on_images)
-    write_attacked(judges, output)
-    if not quiet:
-        display.print_table(attacked_table(judges), f"attacked towards another class, {steps} steps")
+    report = attacked_report(judges)
+    write_atomically(output, json_text(report.data).encode())
+    display.deliver(report, quiet=quiet)
     display.print_line(output)
 
 
@@ -103,7 +104,7 @@ def sweep(
         check_places(point.recipe)
 
     from fmrgen.apps.studies.sweep import sweep as run
-    from fmrgen.apps.studies.sweep_report import sweep_table, write_sweep
+    from fmrgen.apps.studies.sweep_report import sweep_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
@@ -111,12 +112,9 @@ def sweep(
     is_first = is_first_process()
     show = not quiet and is_first
     points = run(grid, output, job_progress=lambda made: progress.job_progress(made, show), on_note=display.print_note)
-    if not is_first:
-        return
-    written = write_sweep(points, output, formats)
-    if not quiet and not as_json:
-        display.print_table(sweep_table(points), str(recipe))
-    display.print_written(written, as_json)
+    if is_first:
+        report = sweep_report(points, str(recipe))
+        display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
 
 
 Scale = Literal["small", "full"]
@@ -147,8 +145,9 @@ def agree(
     files = [_evaluation_file(path) for path in evaluations]
 
     from fmrgen.apps.studies.rank_correlation import at_chance, correlations, measures
-    from fmrgen.apps.studies.rank_correlation_report import correlation_table, write_correlations
+    from fmrgen.apps.studies.rank_correlation_report import correlations_report
     from fmrgen.cli import display
+    from fmrgen.report.write import prepare_folder
     from fmrgen.results.evaluation import read_figures
 
     formats = plot_formats(plots)
@@ -158,10 +157,9 @@ def agree(
         display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
     columns = measures(figures)
     pairs = correlations(columns, chosen or [])
-    written = write_correlations(pairs, columns, output, formats)
-    if not quiet and not as_json:
-        display.print_table(correlation_table(pairs), "rank correlations over classifiers; an mCE is an error")
-    display.print_written(written, as_json)
+    prepare_folder(output)
+    report = correlations_report(pairs, columns)
+    display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
 
 
 def _evaluation_file(path: Path) -> Path:
@@ -269,32 +267,16 @@ def _print_plan(study: "Study", scale: Scale, work: "Work", as_json: bool) -> No
 
 def _report(results: "StudyFound", output: Path, *, all_tables: bool, as_json: bool, quiet: bool) -> None:
     """Write the reports of a finished study into `output`, and print its tables."""
-    from fmrgen.apps.studies.study_report import claims_table, write_study
-    from fmrgen.apps.studies.validity_report import write_validity
+    from fmrgen.apps.studies.study_report import study_report
+    from fmrgen.apps.studies.validity_report import validity_report
     from fmrgen.cli import display
-    from fmrgen.report.write import write_report
+    from fmrgen.report.write import write, write_report
 
-    study = results.study
-    show_tables = not quiet and not as_json
-    show_all = show_tables and all_tables
-    tables, by_class = results.tables(), results.class_tables()
     for part, evaluation in results.evaluations.items():
         write_report(evaluation, output / part / "comparison")
-        if show_all:
-            display.print_evaluation(evaluation)
-    written = write_study(
-        study.title, results.how, study.paper, results.claims, tables | by_class, results.evaluations, output
-    )
     if results.validity is not None:
-        written += write_validity(results.validity, output)
-    display.print_written(written, as_json)
-    if not show_tables:
-        return
-    shown = by_class | tables if show_all else tables
-    for title, table in shown.items():
-        display.print_table(table, title)
-    if results.claims:
-        display.print_table(claims_table(results.claims), f"{study.title}; {results.how}")
+        write(validity_report(results.validity), output)
+    display.deliver(study_report(results, print_all=all_tables), output, as_json=as_json, quiet=quiet)
 
 
 COMMANDS = [

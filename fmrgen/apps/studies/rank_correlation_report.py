@@ -1,22 +1,37 @@
-"""Rank correlations of measures over classifiers, as a table, a scatter plot and JSON."""
+"""The report of rank correlations of measures over classifiers."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 
 from fmrgen.apps.studies.rank_correlation import Column, Correlation
-from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import format_coefficient
-from fmrgen.report.plot import Plot, PlotFormat, draw_points, drawing, write_key
-from fmrgen.report.tables import Table
+from fmrgen.report.plot import Plot, draw_points, drawing, write_key
+from fmrgen.report.report import Picture, Report, Section, Table
 
 _LARGEST = 3  # plots side by side
 _MOST = 12  # plots; more are in the table alone
 
 
-def correlation_table(correlations: Sequence[Correlation]) -> Table:
+def correlations_report(correlations: Sequence[Correlation], columns: Mapping[str, Column]) -> Report:
+    """Return the report of rank correlations.
+
+    Args:
+        correlations: of pairs of measures.
+        columns: the measures.
+    """
+    measures = {}
+    for name, column in columns.items():
+        measures[name] = {classifier: asdict(figure) for classifier, figure in column.items()}
+    content = {"correlations": [asdict(pair) for pair in correlations], "measures": measures}
+    plot = Picture("A point for each classifier, with both intervals", partial(_plot, correlations, columns), "agree")
+    title = "Rank correlations over classifiers; an mCE is an error"
+    section = Section("correlations", title, tables=[_table(correlations)], pictures=[plot])
+    return Report("agree", "Do measures rank classifiers alike?", [section], content)
+
+
+def _table(correlations: Sequence[Correlation]) -> Table:
     """Return a row for each two measures."""
     rows = []
     for pair in correlations:
@@ -25,34 +40,7 @@ def correlation_table(correlations: Sequence[Correlation]) -> Table:
     return Table(["measures", "classifiers", "Spearman's rho", "Kendall's tau"], rows)
 
 
-def write_correlations(
-    correlations: Sequence[Correlation],
-    columns: Mapping[str, Column],
-    folder: Path,
-    plot_formats: Sequence[PlotFormat] = (),
-) -> list[Path]:
-    """Write `agree.json` and scatter plots into a folder.
-
-    Args:
-        correlations: of pairs of measures.
-        columns: the measures.
-        folder: is created if need be.
-        plot_formats: of the plots, beside PNG.
-
-    Returns:
-        The paths.
-    """
-    measures = {}
-    for name, column in columns.items():
-        measures[name] = {classifier: asdict(figure) for classifier, figure in column.items()}
-    content = {"correlations": [asdict(pair) for pair in correlations], "measures": measures}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "agree.json", text.encode())
-    return [folder / "agree.json", *correlation_plot(correlations, columns).save_all(folder, "agree", plot_formats)]
-
-
-def correlation_plot(correlations: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
+def _plot(correlations: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
     """Plot each classifier as a point with both intervals, in the same colour in every panel."""
     shown = correlations[:_MOST]
     wide = min(len(shown), _LARGEST)

@@ -33,7 +33,6 @@ from fmrgen.recipe.job import STUDIES, load_config
 if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import SparseMask
     from fmrgen.apps.studies.attack_oracle import AttackedJudge
-    from fmrgen.report.tables import Table
     from fmrgen.results.evaluation import Evaluation
     from fmrgen.results.orders import Agreement
     from fmrgen.storage.shards import SplitFolder
@@ -178,38 +177,6 @@ class StudyFound:
         if not self.change:
             return f"{self.scale} scale"
         return f"{self.scale} scale, changed: {', '.join(self.change)}"
-
-    def tables(self) -> "dict[str, Table]":
-        """Return the tables beside those of the comparisons, by titles."""
-        from fmrgen.apps.studies.attack_oracle_report import attacked_table
-        from fmrgen.apps.studies.validity_report import validity_tables
-        from fmrgen.report.orders import agreement_table, concordance_table
-        from fmrgen.report.tables import mask_table
-
-        tables = {}
-        for name, judges in self.attacked.items():
-            tables[f"{name}, attacked towards another class"] = attacked_table(judges)
-        for name, mask in self.masks.items():
-            figures = mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization
-            tables[f"{name}, a mask of the latent"] = mask_table(*figures)
-        if self.agreement is not None:
-            tables["rank and FMR under each generator"] = agreement_table(self.agreement)
-            tables["how far rankings agree"] = concordance_table(self.agreement)
-        if self.validity is not None:
-            tables |= validity_tables(self.validity)
-        return tables
-
-    def class_tables(self) -> "dict[str, Table]":
-        """Return each classifier on its own split by class, by titles; {} if the study is not `by_class`."""
-        from fmrgen.apps.studies.study_report import own_class_tables
-
-        tables: dict[str, Table] = {}
-        if not self.study.by_class:
-            return tables
-        for name, evaluation in self.evaluations.items():
-            for classifier, table in own_class_tables(evaluation).items():
-                tables[f"{name}, {classifier} on its own split by class"] = table
-        return tables
 
 
 def load_study(reference: str | Path) -> Study:

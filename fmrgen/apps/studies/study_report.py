@@ -1,22 +1,118 @@
-"""The results of a study: its claims beside the paper's table, as a table, Markdown and JSON."""
+"""The report of a study: its claims, the paper's table and ours."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
+from fmrgen.apps.studies.attack_oracle_report import attacked_report
 from fmrgen.apps.studies.claims import ClaimFound
-from fmrgen.files import write_atomically
+from fmrgen.apps.studies.study import StudyFound
+from fmrgen.apps.studies.validity_report import validity_report
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import METRICS
-from fmrgen.report.markdown import escape, table_of, to_markdown
-from fmrgen.report.tables import Table, class_table
+from fmrgen.report.orders import agreement_report
+from fmrgen.report.outline import evaluation_report
+from fmrgen.report.report import Report, Section, Shown, Table
+from fmrgen.report.tables import class_table, mask_table
 from fmrgen.results.evaluation import Evaluation
 
 _NAMES = {metric.field: metric.name for metric in METRICS}
 
 
-def claims_table(claims: Sequence[ClaimFound]) -> Table:
+def study_report(results: StudyFound, *, print_all: bool = False) -> Report:
+    """Return the report of a study.
+
+    Args:
+        results: of its parts.
+        print_all: whether a terminal shows the comparisons too, and the figures by class; files always have them.
+    """
+    study = results.study
+    shown: Shown = "everywhere" if print_all else "in files"
+    sections = []
+    if results.claims:
+        table = _claims_table(results.claims)
+        sections.append(Section("claims", f"Which claims hold at {results.how}", tables=[table]))
+    if study.paper:
+        sections.append(_paper_section(study.paper))
+    part_sections = _part_sections(results)
+    if study.by_class:
+        for name, evaluation in results.evaluations.items():
+            part_sections += _class_sections(name, evaluation, shown)
+    sections += part_sections
+    for name, evaluation in results.evaluations.items():
+        parts = [section for section in evaluation_report(evaluation).sections if section.kind != "plots"]
+        links = {"Report": f"{name}/comparison/report.html"}
+        sections.append(Section("comparison", name, parts=parts, links=links, shown=shown, folded=True))
+    claims = []
+    for claim in results.claims:
+        claims.append({**asdict(claim), "verdict": claim.verdict})
+    tables = {}
+    for section in part_sections:
+        for table in section.tables:
+            tables[section.title] = asdict(table)
+    content = {
+        "title": study.title,
+        "how": results.how,
+        "parts": list(results.evaluations),
+        "claims": claims,
+        "tables": tables,
+    }
+    about = f"Run at {results.how}."
+    return Report("study", study.title, sections, content, conclusions=_conclusions(results.claims), about=about)
+
+
+def _conclusions(claims: Sequence[ClaimFound]) -> list[str]:
+    """Return a line that counts the verdicts on claims; none if there are no claims."""
+    if not claims:
+        return []
+    counts = Counter(claim.verdict for claim in claims)
+    verdicts = [f"{verdict}: {count}" for verdict, count in counts.items()]
+    return [f"of {len(claims)} claims {', '.join(verdicts)}"]
+
+
+def _paper_section(text: str) -> Section:
+    """Return what the paper says: lines of text, and a table whose lines begin with a bar."""
+    lines, cells = [], []
+    for line in text.strip().splitlines():
+        if line.startswith("|"):
+            cells.append([cell.strip() for cell in line.strip("|").split("|")])
+        elif line:
+            lines.append(line)
+    tables = []
+    if cells:
+        header, _, *rows = cells  # the second line rules off the header
+        tables.append(Table(header, rows))
+    return Section("paper", "The paper", " ".join(lines), tables, shown="in files")
+
+
+def _part_sections(results: StudyFound) -> list[Section]:
+    """Return the sections of parts that are not comparisons."""
+    sections = []
+    for name, judges in results.attacked.items():
+        sections += attacked_report(judges, name).sections
+    for name, mask in results.masks.items():
+        table = mask_table(mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization)
+        sections.append(Section("mask", f"{name}, a mask of the latent", tables=[table]))
+    if results.agreement is not None:
+        sections += agreement_report(results.agreement).sections
+    if results.validity is not None:
+        sections += validity_report(results.validity).sections
+    return sections
+
+
+def _class_sections(name: str, evaluation: Evaluation, shown: Shown) -> list[Section]:
+    """Return each classifier on its own split by class (paper Tables 13 and 14)."""
+    splits = {split.name: split for split in evaluation.splits}
+    sections = []
+    for result in evaluation.results:
+        if result.conditioned:
+            title = f"{name}, {result.classifier} on its own split by class"
+            table = class_table(result, splits[result.split])
+            sections.append(Section("classes", title, tables=[table], shown=shown))
+    return sections
+
+
+def _claims_table(claims: Sequence[ClaimFound]) -> Table:
     """Return a row for each claim: both figures, their difference, the smallest one that can be shown, the verdict."""
     rows = []
     for claim in claims:
@@ -29,63 +125,3 @@ def claims_table(claims: Sequence[ClaimFound]) -> Table:
         figures = map(format_estimate, (*claim.values, claim.apart))
         rows.append([text, metric, *figures, least, claim.verdict])
     return Table(["claim", "figure", "one", "the other", "apart by", "least difference", ""], rows)
-
-
-def own_class_tables(evaluation: Evaluation) -> dict[str, Table]:
-    """Return each classifier on its own split by class (paper Tables 13 and 14), by its name."""
-    splits = {split.name: split for split in evaluation.splits}
-    tables = {}
-    for result in evaluation.results:
-        if result.conditioned:
-            tables[result.classifier] = class_table(result, splits[result.split])
-    return tables
-
-
-def write_study(
-    title: str,
-    how: str,
-    paper: str,
-    claims: Sequence[ClaimFound],
-    tables: Mapping[str, Table],
-    evaluations: Mapping[str, Evaluation],
-    folder: Path,
-) -> list[Path]:
-    """Write `study.md`, the claims, our tables and the paper's, and `study.json` into `folder`.
-
-    Args:
-        title: of the study.
-        how: it was run: its scale, and what was changed.
-        paper: what the paper says, in Markdown.
-        claims: with their verdicts.
-        tables: of parts that are no evaluations, by their titles.
-        evaluations: by their parts.
-        folder: of the study.
-
-    Returns:
-        The paths.
-    """
-    parts = [f"# {escape(title)}", f"Run at {escape(how)}."]
-    if claims:
-        parts += ["## Which claims hold here", table_of(claims_table(claims))]
-    if paper:
-        parts += ["## The paper", paper.strip()]
-    tables_content = {}
-    for name, table in tables.items():
-        tables_content[name] = asdict(table)
-        parts += [f"## {escape(name)}", table_of(table)]
-    for name, evaluation in evaluations.items():
-        parts += [f"# {name}", to_markdown(evaluation)]
-    claims_content = []
-    for claim in claims:
-        claims_content.append({**asdict(claim), "verdict": claim.verdict})
-    content = {
-        "title": title,
-        "how": how,
-        "parts": list(evaluations),
-        "claims": claims_content,
-        "tables": tables_content,
-    }
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / "study.md", ("\n\n".join(parts).rstrip() + "\n").encode())
-    write_atomically(folder / "study.json", text.encode())
-    return [folder / "study.md", folder / "study.json"]

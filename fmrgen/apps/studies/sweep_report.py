@@ -1,19 +1,17 @@
-"""A sweep as a table, a plot and JSON."""
+"""The report of a sweep."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from fmrgen.apps.studies.sweep import SweepResult
-from fmrgen.files import write_atomically
 from fmrgen.metrics.summary import METRICS, Metric
-from fmrgen.report.plot import MOST_PERCENT, Plot, PlotFormat, colours, draw_band, drawing, grid_of_figures
-from fmrgen.report.tables import Table
+from fmrgen.report.plot import MOST_PERCENT, Plot, colours, draw_band, drawing, grid_of_figures
+from fmrgen.report.report import Picture, Report, Section, Table
 
 _TICKS = 8  # that have room for a number
 _LEVEL_TICKS = 3  # that have room for a word
@@ -23,7 +21,22 @@ _NAMED = 30  # lines that the legend names
 _SHOWN = ("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr", "mean_iterations")
 
 
-def sweep_table(results: Sequence[SweepResult]) -> Table:
+def sweep_report(results: Sequence[SweepResult], recipe: str) -> Report:
+    """Return the report of a sweep.
+
+    Args:
+        results: of all combinations.
+        recipe: that was changed.
+    """
+    plot = Picture("FMR, VR and steps over the values", partial(_plot, results), "sweep")
+    section = Section("sweep", recipe, tables=[_table(results)], pictures=[plot])
+    content = []
+    for result in results:
+        content.append({"values": dict(result.values), "folder": result.name, "summary": asdict(result.summary)})
+    return Report("sweep", f"Sweep of {recipe}", [section], content)
+
+
+def _table(results: Sequence[SweepResult]) -> Table:
     """Return a row for each combination."""
     metrics = [metric for metric in METRICS if metric.field in _SHOWN]
     rows = []
@@ -39,26 +52,7 @@ def _short(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def write_sweep(results: Sequence[SweepResult], folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
-    """Write `sweep.json` and the plot.
-
-    Args:
-        results: of the sweep.
-        folder: to write into.
-        plot_formats: of the plot, beside PNG.
-
-    Returns:
-        The paths.
-    """
-    content = []
-    for result in results:
-        content.append({"values": dict(result.values), "folder": result.name, "summary": asdict(result.summary)})
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "sweep.json", text.encode())
-    return [folder / "sweep.json", *sweep_plot(results).save_all(folder, "sweep", plot_formats)]
-
-
-def sweep_plot(results: Sequence[SweepResult]) -> Plot:
+def _plot(results: Sequence[SweepResult]) -> Plot:
     """Plot FMR, VR and iterations over the first key that varies, with a line for each combination of the others."""
     key, *others = results[0].values
     lines: dict[str, list[SweepResult]] = {}

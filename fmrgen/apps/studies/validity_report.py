@@ -1,27 +1,25 @@
-"""The answer to whether FMR predicts accuracy on real shifts: tables and scatter plots."""
+"""The report of whether FMR predicts accuracy on real shifts."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from scipy.stats import rankdata
 
 from fmrgen.apps.studies.validity import SHIFT, STANDARD, Prediction, Spread, Validity
-from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import Estimate, format_coefficient
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
-from fmrgen.report.tables import Table
+from fmrgen.report.report import Picture, Report, Section, Table
 
 _BEST = 8  # candidates in the table
 
 
-def validity_tables(validity: Validity) -> dict[str, Table]:
-    """Return the tables by their titles, the verdict first."""
+def validity_report(validity: Validity) -> Report:
+    """Return the report of whether FMR predicts accuracy on real shifts, the verdict first."""
     choose, confirm = len(validity.choose), len(validity.confirm)
     less = f"{validity.confirmed[0].predictor} less it"
-    return {
+    tables = {
         "the verdict": _verdict_table(validity),
         f"predictors of {SHIFT}, on the {confirm} recipes of training that confirm": _predictions_table(
             validity.confirmed, less
@@ -32,6 +30,11 @@ def validity_tables(validity: Validity) -> dict[str, Table]:
         f"recipes of splits on the {choose} recipes of training among which was chosen": _candidates_table(validity),
         "how far networks differ": _spreads_table(validity.spreads),
     }
+    sections = [Section("validity", title, tables=[table]) for title, table in tables.items()]
+    plot = Picture("A point for each recipe of training that confirms", partial(_plot, validity), "validity")
+    sections.append(Section("plots", "Plots", pictures=[plot], shown="on the page"))
+    title = "Does FMR predict accuracy on real shifts?"
+    return Report("validity", title, sections, asdict(validity), conclusions=[validity.verdict])
 
 
 def _verdict_table(validity: Validity) -> Table:
@@ -94,14 +97,7 @@ def _spreads_table(spreads: Sequence[Spread]) -> Table:
     return Table(["figure", "least", "median", "most", "deviation of recipes", "of trainings of one"], rows)
 
 
-def write_validity(validity: Validity, folder: Path) -> list[Path]:
-    """Write `validity.json`, all of it, and the scatter plots; return the paths."""
-    text = json.dumps(asdict(validity), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / "validity.json", text.encode())
-    return [folder / "validity.json", *validity_plot(validity).save_all(folder, "validity", ())]
-
-
-def validity_plot(validity: Validity) -> Plot:
+def _plot(validity: Validity) -> Plot:
     """Plot a point for each recipe of training that confirms: SA and shift, FMR and shift, both where SA is equal."""
     names, chosen = validity.confirm, validity.chosen
     columns = {}

@@ -11,7 +11,8 @@ from torch import nn
 import fmrgen
 from fmrgen import UserError, explain
 from fmrgen.apps.explain.attributes import Brightness, PositionAcross, PositionUp, Size, Thickness
-from fmrgen.apps.explain.report import summary_lines, write_explanation
+from fmrgen.apps.explain.report import explanation_report, summary_lines
+from fmrgen.report.write import write
 
 
 class FailsOn(nn.Module):
@@ -57,7 +58,8 @@ def test_it_names_what_was_planted(explained, tmp_path):
     tried = summary_lines(explained)[-1]
     assert all(finding.attribute in tried for finding in explained.findings)
     assert tried.endswith("a fault outside these is not found: silence is no clean bill of health")
-    assert [path.name for path in write_explanation(explained, tmp_path)] == ["explain.json", "explain.html"]
+    paths = write(explanation_report(explained), tmp_path)
+    assert [path.name for path in paths] == ["explain.json", "explain.md", "explain.html"]
     page = (tmp_path / "explain.html").read_text()
     assert page.count("data:image/png") >= 2
     assert "<h2>Originals changed to shapes moved up or down" in page

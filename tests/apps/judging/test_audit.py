@@ -19,6 +19,7 @@ from stored import rows
 
 from fmrgen import UserError
 from fmrgen.apps.judging.audit import Audit
+from fmrgen.apps.judging.server import audit_page
 from fmrgen.split.judgements import UNSURE, judges_of, read_judgements, table_path
 from fmrgen.storage.paths import SplitPaths
 
@@ -179,11 +180,14 @@ def test_a_page_that_is_sent_around_comes_back_as_a_file(split, audit, chromium,
     assert [entry["label"] for entry in answers(split, "ben")] == [label_shown(audit, "ben", n) for n in range(total)]
 
 
+def test_data_in_a_page_turns_no_direction():
+    page = audit_page({"raters": ["ann"], "names": ["a\u202eb", "a\nb"], "total": 0, "images": {"ann": []}})
+    assert json.loads(re.search(r'id="audit">(.*?)</script>', page)[1])["names"] == [r"a\u202eb", "a\nb"]
+
+
 @pytest.mark.browser
 def test_a_thousand_classes_are_searched(chromium, tmp_path):
     from timm.data import ImageNetInfo
-
-    from fmrgen.report.pages import audit_page
 
     names = ImageNetInfo().label_descriptions()
     pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="

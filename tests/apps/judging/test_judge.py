@@ -21,9 +21,10 @@ from stored import rows
 
 import fmrgen as package
 from fmrgen import UserError
-from fmrgen.cli.display import print_evaluation
 from fmrgen.oracles.clip import Config as ClipConfig
+from fmrgen.report.console import print_report
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import evaluation_report
 from fmrgen.split.judgements import check_of_split, judges_of, read_judgements, table_path, to_parquet
 from fmrgen.storage.paths import SplitPaths
 
@@ -101,15 +102,19 @@ def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_s
         "lenet": "lenet shares its weights with the classifier that the split was made for: its figures are no second",
         "panel": "panel shares its weights with the split's own oracle and the classifier that the split was made for: ",
     }
-    assert all(f"note: {line}" in told for line in alike.values())
+    assert all(f"warning: {line}" in told for line in alike.values())
     assert "other shares" not in told
     found = package.evaluate(str(folder), {"mine": "asset:mnist/lenet", "untrained": "{kind: lenet}"}, progress=False)
     of = {judge.judge: judge.shares_weights_with for judge in found.splits[0].judges}
     own = ["the split's own oracle"]
     assert of == {"clip": own, "lenet": ["the classifier mine"], "panel": [*own, "the classifier mine"], "other": []}
     package.write_report(found, tmp_path / "report")
-    print_evaluation(found)
-    for text in ((tmp_path / "report/report.html").read_text(), to_markdown(found), capsys.readouterr().out):
+    print_report(evaluation_report(found))
+    for text in (
+        (tmp_path / "report/report.html").read_text(),
+        to_markdown(evaluation_report(found)),
+        capsys.readouterr().out,
+    ):
         text = html.unescape(" ".join(text.split()))
         assert text.count("clip ‡") >= 2  # beside its agreement, and above FMR under it
         assert "‡ clip shares its weights with the split's own oracle: its figures are no second opinion" in text

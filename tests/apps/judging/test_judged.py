@@ -16,6 +16,7 @@ from fmrgen import UserError, evaluate, read_figures
 from fmrgen.apps.judging.audit import Audit
 from fmrgen.metrics.intervals import foundation_model_robustness, proportion
 from fmrgen.report.markdown import to_markdown
+from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import judges_lines
 from fmrgen.results.corrected import Verdicts, corrected, label_preservation
 from fmrgen.split.judgements import judgements_of
@@ -202,7 +203,7 @@ def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
 
     write_report(evaluation, tmp_path)
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "evaluation.md").read_text()
-    for told in (page, text, to_markdown(evaluation)):
+    for told in (page, text, to_markdown(evaluation_report(evaluation))):
         assert "Other judges of its images" in told
         assert "Krippendorff" in told
         assert "machine" in told

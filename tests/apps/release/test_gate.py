@@ -15,10 +15,12 @@ from commands import run
 from places import ROOT
 
 from fmrgen.apps.release.gate import gate as gate_of_split
-from fmrgen.apps.release.gate_report import gate_junit, gate_markdown, verdict_line
+from fmrgen.apps.release.gate_report import gate_report, verdict_line
 from fmrgen.errors import UserError
 from fmrgen.metrics.sequential_test import ERROR, decide, gate, log_capital
 from fmrgen.recipe.job import parse_classifier
+from fmrgen.report.junit import to_junit
+from fmrgen.report.markdown import to_markdown
 
 LENET = "asset:mnist/lenet"
 OTHER = "outside_components:HalfTrained"
@@ -184,10 +186,10 @@ def test_a_broken_network_decides_nothing(split, fault, side):
         f"the {one} " for one in sides
     ]
     assert all(FAULTS[fault] in note for note in found.notes)
-    suite = ElementTree.fromstring(gate_junit(found, "split"))
+    suite = ElementTree.fromstring(to_junit(gate_report(found, "split")))
     assert (suite.get("errors"), suite.get("failures"), suite.get("skipped")) == ("1", "0", "0")
     assert FAULTS[fault] in suite.find("testcase/error").get("message")
-    assert FAULTS[fault] in gate_markdown(found, "split")
+    assert FAULTS[fault] in to_markdown(gate_report(found, "split"))
 
 
 @pytest.mark.slow
@@ -205,7 +207,7 @@ def test_one_network_against_itself_decides_nothing(split, capsys):
         "baseline and candidate are one network: they have the same weights and give the same answers"
     ]
     assert run("gate", split, "--candidate", LENET, "--baseline", LENET, "--max-drop", "20") == 3
-    assert "are one network" in capsys.readouterr().err
+    assert "are one network" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -231,11 +233,11 @@ def test_accuracies_are_those_of_evaluate(split):
 
 def test_files_for_others(split, tmp_path):
     found = gate_of_split(str(split), candidate=OTHER, baseline=LENET, max_drop=2)
-    suite = ElementTree.fromstring(gate_junit(found, "a\x1b<b>"))
+    suite = ElementTree.fromstring(to_junit(gate_report(found, "a\x1b<b>")))
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "0")
     assert suite.find("testcase/failure").get("message").startswith("fail: the candidate loses more than 2 points")
     assert "rows looked at" in suite.find("testcase/system-out").text
-    assert gate_markdown(found, "a|b").startswith("### Robustness on a\\|b: fail")
+    assert to_markdown(gate_report(found, "a|b"), level=3).startswith("### Robustness on a\\|b\n\nFail: ")
 
 
 def test_bad_input(split, capsys):
@@ -288,7 +290,7 @@ def test_the_action_runs(split, tmp_path):
             assert (done.returncode, files["GITHUB_OUTPUT"].exists()) == (2, False), done.stderr
             continue
         assert files["GITHUB_OUTPUT"].read_text() == f"verdict={name}\n", done.stderr
-        assert f": {name}" in files["GITHUB_STEP_SUMMARY"].read_text()
+        assert f"\n{name.title()}: " in files["GITHUB_STEP_SUMMARY"].read_text()
         assert ElementTree.parse(tmp_path / f"{name}.xml").getroot().get("tests") == "1"
         outcomes[name] = done.returncode
     assert outcomes == {"fail": 1, "undecided": 0, "invalid": 2}
@@ -315,9 +317,9 @@ def test_what_only_a_change_of_the_originals_shows_fails(split, capsys):
     found = gate_of_split(str(split), candidate=DARK, baseline=OTHER, max_drop=2)
     assert (found.verdict, found.rows_verdict) == ("fail", "pass")
     assert {condition.words for condition in found.worse} == {"lower contrast"}
-    suite = ElementTree.fromstring(gate_junit(found, "split"))
+    suite = ElementTree.fromstring(to_junit(gate_report(found, "split")))
     assert "worse on lower contrast" in suite.find("testcase/failure").get("message")
-    assert "* worse on lower contrast" in gate_markdown(found, "split")
+    assert "* worse on lower contrast" in to_markdown(gate_report(found, "split"))
 
 
 @pytest.mark.slow
@@ -370,8 +372,8 @@ def test_a_masked_gradient_and_one_network_gate_nothing_on_own_splits(tmp_path, 
     job = ["gate", "--recipe", tmp_path / "few.yaml", "--limit", "30", "--max-drop", "2", "--baseline", LENET]
     masked = "{kind: module, target: 'masked_networks:reversed_gradient'}"
     assert run(*job, "--candidate", masked, "-o", tmp_path / "out") == 2
-    assert "the gradient of the candidate may be masked" in capsys.readouterr().err
+    assert "the gradient of the candidate may be masked" in capsys.readouterr().out
     assert run(*job, "--candidate", LENET, "-o", tmp_path / "one") == 3
-    assert "baseline and candidate are one network" in capsys.readouterr().err
+    assert "baseline and candidate are one network" in capsys.readouterr().out
     assert run(*job, "split", "--candidate", masked) == 2
     assert "name a SPLIT, or pass --recipe RECIPE" in capsys.readouterr().err

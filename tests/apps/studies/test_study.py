@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from fmrgen.apps.studies.claims import Claim, ClaimFound, _unpaired, find_claim
 from fmrgen.apps.studies.parts import ComparePart, Cost, Work
 from fmrgen.apps.studies.study import Study, load_study, run_study, study_lines
-from fmrgen.apps.studies.study_report import claims_table
+from fmrgen.apps.studies.study_report import _claims_table, _part_sections
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import summarise
@@ -97,10 +97,9 @@ def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
 
 
 def check_what_was_found(folder, told):
-    assert "study.md" in told
-    *_, verdicts = told.partition("two LeNets; small scale")
-    assert re.findall("holds|does not hold|not decided|not tested", verdicts)
-    assert "PA" not in verdicts  # the tables of parts come before
+    assert "study.html" in told
+    assert "Which claims hold at small scale" in told
+    assert re.search(r"of \d claims (holds|does not hold|not decided|not tested): \d", told)
     found = json.loads((folder / "study.json").read_text())
     assert found["parts"] == ["splits"]
     metrics = ["fmr", "fmr", "attacked_accuracy", "validation_rate", "attacked_accuracy"]
@@ -109,7 +108,7 @@ def check_what_was_found(folder, told):
         one, other = claim["values"]
         assert claim["apart"]["value"] == pytest.approx(one["value"] - other["value"])
     markdown = (folder / "study.md").read_text()
-    assert markdown.startswith("# two LeNets\n\nRun at small scale.\n")
+    assert markdown.startswith("# two LeNets\n\nOf 5 claims ")
     assert "## The paper\n\nas it says" in markdown
     assert "| on one split |" in markdown
     for title in (
@@ -168,7 +167,7 @@ def test_differences_are_paired_where_they_can_be_and_told_with_chance():
     nobody = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): None})
     found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": nobody}, {})
     assert found.verdict == "not tested"
-    assert claims_table([found]).rows == [["x", "FMR", "80.00 [75.0, 85.0]", "n/a", "n/a", "n/a", "not tested"]]
+    assert _claims_table([found]).rows == [["x", "FMR", "80.00 [75.0, 85.0]", "n/a", "n/a", "n/a", "not tested"]]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +184,7 @@ def test_a_claim_that_figures_are_alike_is_judged_as_that(apart, verdict):
     found = ClaimFound("barely affects", "a", "b", "fmr", estimates, Estimate(*apart), 8)
     assert found.verdict == verdict
     assert found.least == (apart[2] - apart[1]) / 2
-    (row,) = claims_table([found]).rows
+    (row,) = _claims_table([found]).rows
     assert (row[0], row[-1]) == ("barely affects (within 8 points)", verdict)
 
 
@@ -268,7 +267,7 @@ def test_of_several_trainings_a_claim_is_of_their_means_and_trainings_are_a_samp
     assert shared.apart.value == pytest.approx(5, abs=0.5)
     assert shared.least < 2
     assert found("a", "b", "standard_accuracy").apart == Estimate(0, None, None)
-    (row,) = claims_table([own]).rows
+    (row,) = _claims_table([own]).rows
     assert row[1] == "FMR, mean of 3 trainings"
 
 
@@ -281,10 +280,9 @@ def test_rankings_under_several_generators_are_compared(monkeypatch):
     monkeypatch.setattr(ComparePart, "run", lambda part, work: ranked(random, {"a": 0.8, "b": 0.6, "c": 0.4, "d": 0.2}))
     found = run_study(study, "small", work(["source.limit=7"]))
     assert found.how == "small scale, changed: source.limit=7"
-    tables = found.tables()
-    assert [row[0] for row in tables["rank and FMR under each generator"].rows] == ["a", "b", "c", "d"]
-    agreed = tables["how far rankings agree"].rows[-2:]
-    assert agreed == [["all", "W", "1.00 [1.00, 1.00]"], ["all have one order", "", "holds"]]
+    ranks = next(section for section in _part_sections(found) if section.kind == "agreement")
+    assert [row[0] for row in ranks.tables[0].rows] == ["a", "b", "c", "d"]
+    assert "all have one order: holds" in ranks.lines
     monkeypatch.setattr(ComparePart, "run", lambda part, work: ranked(random, {"a": 0.8, "b": 0.6}))
     found = run_study(study, "small", replace(work(), on_note=told.append))
     assert found.agreement is None

@@ -32,10 +32,11 @@ from fmrgen.apps.studies.validity import (
     valid_rows,
     validity,
 )
-from fmrgen.apps.studies.validity_report import validity_tables, write_validity
+from fmrgen.apps.studies.validity_report import validity_report
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.recipe.job import load_fixed_sets, parse_classifier
 from fmrgen.report.plots import family_of
+from fmrgen.report.write import write
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
@@ -251,14 +252,15 @@ def test_figures_are_those_of_an_evaluation(finished_split):
 
 def test_tables_and_plots_tell_all(tmp_path):
     found = validity(PLAN, RECIPES, FAMILIES, figures(4, 2.0))
-    tables = validity_tables(found)
+    report = validity_report(found)
+    tables = {section.title: section.tables[0] for section in report.sections if section.tables}
     (first, *_), *_ = tables["the verdict"].rows, None
     assert first[1] == found.verdict
     spread = next(table for title, table in tables.items() if title.startswith("how far"))
     assert [row[0] for row in spread.rows][:2] == [STANDARD, "uci"]
     assert all(row[-1] != "n/a" for row in spread.rows)
-    files = write_validity(found, tmp_path)
-    assert [file.name for file in files] == ["validity.json", "validity.png"]
+    files = write(report, tmp_path)
+    assert [file.name for file in files] == ["validity.json", "validity.md", "validity.png", "validity.html"]
     written = json.loads(files[0].read_text())
     assert written["confirmed"][0]["target"] == SHIFT
     assert len(written["points"]) == 40

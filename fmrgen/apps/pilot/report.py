@@ -1,29 +1,16 @@
-"""The output of the pilot's commands."""
+"""The reports of the pilot."""
 
-from typing import TYPE_CHECKING
-
-from rich import box
-from rich.table import Table
-
-from fmrgen.cli import display
+from fmrgen.apps.pilot.inspect import Inspection
+from fmrgen.apps.pilot.masking import Search
+from fmrgen.apps.pilot.sparsify import SparseMask
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.progress.terminal import format_duration
+from fmrgen.report.report import Report, Section, Table
 from fmrgen.report.tables import mask_table
 
-if TYPE_CHECKING:
-    from fmrgen.apps.pilot.inspect import Inspection, Trial
-    from fmrgen.apps.pilot.masking import Search
-    from fmrgen.apps.pilot.sparsify import SparseMask
 
-
-def print_trial(trial: "Trial") -> None:
-    """Print one step size, while others are tried."""
-    display.print_note(f"step_size {trial.step_size:g}: {trial}")
-
-
-def print_inspection(inspection: "Inspection") -> None:
-    """Print the results of a pilot, and each warning with its cure."""
-    table = Table(title=f"{inspection.images} images", title_justify="left", box=box.SQUARE, show_header=False)
+def inspection_report(inspection: Inspection) -> Report:
+    """Return the report of a pilot, with each warning and its cure."""
     classifier = inspection.classifier_native, inspection.classifier_accuracy, inspection.classifier_reconstructed
     oracle = inspection.oracle_native, inspection.oracle_accuracy, inspection.oracle_reconstructed
     step = inspection.proposed or inspection.own
@@ -50,13 +37,13 @@ def print_inspection(inspection: "Inspection") -> None:
         f"({cost.generator:.3g} of the generator)",
         "the whole job, on this device": format_duration(inspection.seconds_of_job),
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    display.print_box(table)
-    for warning in inspection.warnings:
-        display.print_line(f"warning: {warning}")
+    table = Table(["", ""], [[name, value] for name, value in rows.items()], of_text=True)
+    lines = []
     if inspection.left_out:
-        display.print_line(f"left out, to end in time: {', '.join(inspection.left_out)}; a larger --seconds tries more")
+        lines.append(f"left out, to end in time: {', '.join(inspection.left_out)}; a larger --seconds tries more")
+    section = Section("inspection", f"{inspection.images} images", tables=[table], lines=lines)
+    warnings = list(inspection.warnings)
+    return Report("inspection", "What a few images show of a recipe", [section], inspection, warnings=warnings)
 
 
 def _format_share(share: float | None) -> str:
@@ -67,7 +54,7 @@ def _format_slope(slope: float | None) -> str:
     return "n/a" if slope is None else f"{slope:.2f}"
 
 
-def _search_rows(searched: "Search | None") -> dict[str, str]:
+def _search_rows(searched: Search | None) -> dict[str, str]:
     """Return the rows on steps without gradients; {} without such a search."""
     if searched is None:
         return {}
@@ -78,11 +65,12 @@ def _search_rows(searched: "Search | None") -> dict[str, str]:
     }
 
 
-def print_sparse_mask(mask: "SparseMask", split: str) -> None:
-    """Print the paper's Table 11, for one mask."""
+def mask_report(mask: SparseMask, split: str) -> Report:
+    """Return the paper's Table 11, for one mask."""
     dimensions = int(mask.mask.sum())
-    display.print_table(mask_table(mask.images, mask.sparsity, mask.test_score, dimensions, mask.regularization), split)
+    table = mask_table(mask.images, mask.sparsity, mask.test_score, dimensions, mask.regularization)
+    section = Section("mask", split, tables=[table])
+    warnings = []
     if not mask.tells_apart:
-        display.print_line(
-            "the test score is that of chance: these latents can't be told apart, so the mask means little"
-        )
+        warnings.append("the test score is that of chance: these latents can't be told apart, so the mask means little")
+    return Report("mask", f"A sparse mask for {split}", [section], mask, warnings=warnings)

@@ -1,0 +1,113 @@
+"""A report in a terminal."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column
+from rich.table import Table as Box
+from rich.text import Text
+
+from fmrgen.errors import printable
+from fmrgen.report.report import Report, Section, Table
+
+_WIDTH_OF_LOGS = 200
+
+
+def print_report(report: Report, *, top: int | None = None) -> None:
+    """Print a report's warnings, the sections that a terminal shows, and its conclusions.
+
+    Args:
+        report: to print.
+        top: the most rows of each table; None for as many as the report itself wants.
+    """
+    for line in report.warnings:
+        _print_line(f"warning: {line}")
+    for section in report.sections:
+        _print_section(section, top)
+    for line in report.conclusions:
+        _print_line(line)
+
+
+def print_table(content: Table, title: str) -> None:
+    """Print a table; figures stand over their intervals.
+
+    What is too wide goes on below, its rows named again.
+    """
+    console = terminal()
+    names, *columns = zip(*(map(_stacked, row) for row in [content.header, *content.rows]), strict=True)
+    room = console.width - min(_width(names), console.width // 3)
+    parts: list[list[Any]] = [[]]
+    for column in columns:
+        if parts[-1] and sum(map(_width, [*parts[-1], column])) > room:
+            parts.append([])
+        parts[-1].append(column)
+    for number, part in enumerate(parts):
+        headers = [Column(names[0], overflow="fold", max_width=console.width // 3)]
+        for column in part:
+            if content.of_text:
+                headers.append(Column(column[0], overflow="fold"))
+            else:
+                headers.append(Column(column[0], justify="right", no_wrap=True))
+        table = Box(
+            *headers,
+            title=Text(printable(title)) if title and number == 0 else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        for row in zip(names[1:], *(column[1:] for column in part), strict=True):
+            table.add_row(*row)
+        console.print(table)
+
+
+def _print_section(section: Section, top: int | None) -> None:
+    """Print the tables of a section, the first under its title, then its lines; a section without tables is notes."""
+    if section.shown != "everywhere":
+        return
+    most_rows = section.most_rows if top is None else top
+    for number, table in enumerate(section.tables):
+        shown = replace(table, rows=table.rows[:most_rows])
+        print_table(shown, "" if number else section.title)
+        if len(shown.rows) < len(table.rows):
+            _print_line(f"{len(shown.rows)} of {len(table.rows)} rows")
+    if section.about:
+        _print_line(section.about)
+    for line in section.lines:
+        _print_line(line if section.tables else f"note: {line}")
+    for part in section.parts:
+        _print_section(part, top)
+
+
+def _print_line(line: str) -> None:
+    """Print a line that may come from data: what a terminal would obey is written out."""
+    print(printable(line))
+
+
+def terminal() -> Console:
+    """Return a terminal that takes text for text: names of folders, splits and classes are no markup.
+
+    A log has wide lines.
+    """
+    is_log = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
+
+
+def _width(column: Sequence[Text]) -> int:
+    """Return the width of a column, with the gap to the next."""
+    lines: list[str] = []
+    for cell in column:
+        lines += cell.plain.split("\n")
+    return 2 + max(map(cell_len, lines))
+
+
+def _stacked(cell: str) -> Text:
+    """Return a figure over its interval: side by side they are too wide for most terminals."""
+    cell = printable(cell)
+    value, bracket, interval = cell.partition(" [")
+    return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)

@@ -1,0 +1,48 @@
+"""A report as JUnit, for CI."""
+
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from fmrgen.report.report import Report, Section
+
+
+def to_junit(report: Report) -> bytes:
+    """Return a JUnit file with one test, the report's check; its output has the tables and lines of the sections.
+
+    Args:
+        report: with a check.
+    """
+    check = report.check
+    assert check is not None
+    counts = {
+        "tests": 1,
+        "errors": int(check.outcome == "error"),
+        "failures": int(check.outcome == "failure"),
+        "skipped": int(check.outcome == "skipped"),
+    }
+    attributes = {"name": check.suite} | {name: str(count) for name, count in counts.items()}
+    suite = ElementTree.Element("testsuite", attributes)
+    case = ElementTree.SubElement(suite, "testcase", classname=_plain(report.title), name=check.name)
+    if check.outcome != "passed":
+        message = "; ".join([*report.conclusions, *report.warnings])
+        ElementTree.SubElement(case, check.outcome, message=_plain(message))
+    lines = [*report.warnings, *_lines(report.sections)]
+    ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
+    ElementTree.indent(suite)
+    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _lines(sections: Sequence[Section]) -> list[str]:
+    """Return the rows of the tables of sections, and their lines."""
+    lines = []
+    for section in sections:
+        for table in section.tables:
+            lines += [": ".join(row) for row in table.rows]
+        lines += [*section.lines, *_lines(section.parts)]
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Return text without characters that XML does not allow; names come from anyone."""
+    return "".join(character if character in "\n\t" or character.isprintable() else "�" for character in text)

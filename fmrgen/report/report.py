@@ -1,0 +1,140 @@
+"""A report: what a command has to say, in sections.
+
+A terminal, Markdown, JSON, JUnit and a page show one report in this order and in these words: each is a function of a
+`Report` in a module of its own beside this one, and nothing else builds any of them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from fmrgen.report.gallery import Gallery
+    from fmrgen.report.plot import Plot
+
+Shown = Literal["everywhere", "in files", "on the page"]
+Outcome = Literal["passed", "failure", "skipped", "error"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text.
+
+    Attributes:
+        header: of the columns.
+        rows: the first cell names the row.
+        of_text: whether cells are read as text, from the left, and not as figures.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    of_text: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a section.
+
+    Attributes:
+        caption: below it.
+        draw: draws it when a file needs it.
+        name: of its files, without the end; empty for one that only the page has, inside.
+        of_photos: whether its colours are those of images, so that a dark page does not invert them.
+    """
+
+    caption: str
+    draw: "Callable[[], Plot]"
+    name: str = ""
+    of_photos: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a title, and below it the other parts that are not empty, in this order.
+
+    Attributes:
+        kind: of section, the same in every report.
+        title: above it.
+        about: a sentence that says how to read it.
+        tables: one below the other.
+        lines: on what they show.
+        facts: texts by the name of what they describe.
+        pictures: on the page and, if they have files, in Markdown.
+        links: on the page, addresses by their texts.
+        parts: sections below it.
+        shown: everywhere, in files (Markdown and the page), or on the page alone.
+        folded: on a page the section opens when its title is clicked.
+        most_rows: of each table that a terminal and Markdown show; the page shows all.
+    """
+
+    kind: str
+    title: str
+    about: str = ""
+    tables: list[Table] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
+    links: Mapping[str, str] = field(default_factory=dict)
+    parts: "list[Section]" = field(default_factory=list)
+    shown: Shown = "everywhere"
+    folded: bool = False
+    most_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A test that a report stands for, in a file of JUnit.
+
+    Attributes:
+        suite: the test's suite.
+        name: of the test: what has to hold.
+        outcome: of the test.
+    """
+
+    suite: str
+    name: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command has to say.
+
+    Attributes:
+        name: of its files: `NAME.json`, `NAME.md` and `NAME.html`.
+        title: of the page.
+        sections: in their order.
+        data: the same for programs, what `files.json_text` takes.
+        conclusions: sentences that answer the question; the last lines of a terminal, and the first of a file.
+        about: a sentence below the title that says how to read the report.
+        warnings: above everything.
+        check: the test of a file of JUnit; None if the report decides nothing.
+        meanings: of the headers of columns, shown where one points at them on the page.
+        galleries: returns those of splits, which stand below the sections of the page.
+        page_name: of the page, if it differs from `name`.
+    """
+
+    name: str
+    title: str
+    sections: list[Section]
+    data: Any
+    conclusions: list[str] = field(default_factory=list)
+    about: str = ""
+    warnings: list[str] = field(default_factory=list)
+    check: Check | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    galleries: "Callable[[], Sequence[Gallery]] | None" = None
+    page_name: str = ""
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the pictures of all sections."""
+        waiting = list(self.sections)
+        while waiting:
+            section = waiting.pop(0)
+            yield from section.pictures
+            waiting += section.parts
+
+
+def sentence(text: str) -> str:
+    """Return a line as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}."
