@@ -5,20 +5,19 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from typer.testing import CliRunner
+from rich.console import Console
 
 import fmrgen
-from fmrgen.cli.app import app
+from fmrgen.cli.app import COMMANDS, app
 from fmrgen.config import ComponentConfig, built_in_kinds
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.recipe.job import OutputConfig
@@ -70,14 +69,14 @@ def _first_sentence(file: Path) -> str:
 
 def _commands() -> str:
     parts = ["# Commands", "Each command tells this itself: `fmrgen COMMAND --help`."]
-    runner = CliRunner()
     group = ""
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        if command.rich_help_panel != group:
-            group = command.rich_help_panel
+    for name, command in COMMANDS.items():
+        if command.group != group:
+            group = command.group
             parts.append(f"## {group}")
-        shown = runner.invoke(app, [name, "--help"], prog_name="fmrgen", terminal_width=100).stdout
-        parts += [f"### fmrgen {name}", f"```text\n{shown.strip()}\n```"]
+        page = io.StringIO()
+        app.help_print([name], console=Console(file=page, width=100))
+        parts += [f"### fmrgen {name}", f"```text\n{page.getvalue().strip()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

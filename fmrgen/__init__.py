@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
-    from fmrgen.jobs.evaluate import transfer as transfer
     from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.merge import merge as merge
@@ -152,7 +151,6 @@ _MODULES = {
     "read_figures": "fmrgen.results.evaluation",
     "show": "fmrgen.report.show",
     "summarise": "fmrgen.metrics.summary",
-    "transfer": "fmrgen.jobs.evaluate",
     "verify": "fmrgen.jobs.verify",
     "verify_files": "fmrgen.jobs.verify_files",
     "write_report": "fmrgen.report.write",

@@ -8,17 +8,15 @@ import subprocess
 import sys
 
 import pytest
-import typer
 import yaml
 from commands import fmrgen
 from installed import of_installed_commands
 from places import ROOT
 from stored import assert_same_rows, rows
 
-from fmrgen.cli.app import app
+from fmrgen.cli.app import COMMANDS, app
 
 ANYWHERE = ROOT / "examples/anywhere"
-COMMANDS = typer.main.get_command(app).commands
 
 
 def commands_in(text):
@@ -45,7 +43,7 @@ def test_commands_are_ours(file):
         if name not in COMMANDS:
             assert name == "COMMAND", command
             continue
-        known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        known = {option for argument in app[name].assemble_argument_collection() for option in argument.names}
         assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, command
 
 

@@ -4,58 +4,71 @@ import os
 import sys
 from functools import partial
 from importlib import import_module
-from typing import Annotated, Any
 
-import typer
+from cyclopts import App, Group, Parameter
 
 from fmrgen.cli import compare, make, measure, publish, tools
 from fmrgen.cli.command import Command
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
-from fmrgen.cli.options import GroupedHelp, PlainHelp
-from fmrgen.distributed.launcher import end_with_the_launcher
+from fmrgen.cli.help import PlainHelp, shown_default
+from fmrgen.distributed.launcher import end_with_the_launcher, start_again
 from fmrgen.distributed.schedulers import adopt_scheduler
-from fmrgen.errors import command_line
+from fmrgen.errors import UserError, command_line
 from fmrgen.internals import apps
 
-app = typer.Typer(
+_HEADINGS = ("Arguments", "Options", "Make", "Measure", "Validate", "Compare", "Publish", "Tools")  # in help's order
+_GROUPS = {heading: Group(heading, sort_key=place) for place, heading in enumerate(_HEADINGS)}
+_OPTIONS = _GROUPS["Options"]
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"fmrgen {version('fmrgen')}"
+
+
+app = App(
     name="fmrgen",
     help="Makes a perturbed test set for each image classifier and measures its robustness (FMR).",
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    cls=GroupedHelp,
+    version=_version,
+    help_flags="--help",
+    help_format="plaintext",
+    help_formatter=PlainHelp(),
+    group_arguments=_GROUPS["Arguments"],
+    group_parameters=_OPTIONS,
+    # No --no-OPTION; the last value of an option counts; values are text, never JSON.
+    default_parameter=Parameter(
+        negative=(), allow_repeating=True, json_dict=False, json_list=False, show_default=shown_default
+    ),
+    print_error=False,
+    exit_on_error=False,
 )
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        from importlib.metadata import version
+def _show_completion() -> None:
+    from cyclopts.completion.detect import ShellDetectionError
 
-        print(f"fmrgen {version('fmrgen')}")
-        raise typer.Exit
+    try:
+        script = app.generate_completion()
+    except ShellDetectionError:
+        raise UserError("--show-completion: unknown shell; set SHELL to the path of bash, zsh or fish") from None
+    print(script)
 
 
-@app.callback()
-def fmrgen(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
+app["--help"].group = app["--version"].group = _OPTIONS
+app.register_install_completion_command(group=_OPTIONS, help="Install completion for the current shell.")
+app.command(
+    _show_completion,
+    name="--show-completion",
+    group=_OPTIONS,
+    help="Show completion for the current shell, to copy it.",
+)
 
 _CORE = [
     Command("recipes", "Make", make.recipes),
     Command("generate", "Make", make.generate, resumes=True),
     Command("merge", "Make", make.merge, resumes=True),
     Command("evaluate", "Measure", measure.evaluate, resumes=True),
-    Command(
-        "transfer",
-        "Measure",
-        measure.evaluate,
-        resumes=True,
-        help="Print the transfer matrix: each classifier on each split.",
-    ),
     Command("show", "Measure", measure.show),
     Command("verify", "Measure", measure.verify),
     Command("export", "Measure", measure.export),
@@ -66,7 +79,6 @@ _CORE = [
     Command("store", "Tools", tools.store),
     Command("doctor", "Tools", tools.doctor),
 ]
-_GROUPS = ("Make", "Measure", "Validate", "Compare", "Publish", "Tools")
 
 
 def _commands() -> list[Command]:
@@ -74,12 +86,12 @@ def _commands() -> list[Command]:
     commands = list(_CORE)
     for package in apps():
         commands += import_module(f"{package.__name__}.commands").COMMANDS
-    return sorted(commands, key=lambda command: _GROUPS.index(command.group))
+    return sorted(commands, key=lambda command: _HEADINGS.index(command.group))
 
 
-_COMMANDS = _commands()
-for _command in _COMMANDS:
-    app.command(_command.name, cls=PlainHelp, rich_help_panel=_command.group, help=_command.help)(_command.run)
+COMMANDS = {command.name: command for command in _commands()}
+for _place, _command in enumerate(COMMANDS.values()):
+    app.command(_command.run, name=_command.name, group=_GROUPS[_command.group], sort_key=_place)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -92,10 +104,19 @@ def main(arguments: list[str] | None = None) -> None:
         install_signal_handlers()
         end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    goes_on = any(command.resumes for command in _COMMANDS if command.name == arguments[0])
-    sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if goes_on else ""))
+    command = COMMANDS.get(arguments[0])
+    resumes = command is not None and command.resumes
+    sys.exit(exit_status_of(partial(_run, arguments), "; run the same command again to continue" if resumes else ""))
 
 
-def _run(arguments: list[str]) -> Any:
+def _run(arguments: list[str]) -> int | None:
+    """Run the command that the arguments name, in several processes if they say so; return its exit status."""
     with command_line():
-        return typer.main.get_command(app).main(arguments, prog_name="fmrgen", standalone_mode=False)
+        command, bound, _ = app.parse_args(arguments)
+        processes = bound.arguments.get("processes", 1)
+        if processes > 1:
+            return start_again(processes, arguments)
+        if bound.arguments.get("quiet"):
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before its libraries are imported
+        status: int | None = command(*bound.args, **bound.kwargs)
+        return status

@@ -11,13 +11,12 @@ class Command:
     Attributes:
         name: as it is typed.
         group: the heading of `fmrgen --help` that it stands under.
-        run: a function whose parameters are typer's.
+        run: a function. Its positional parameters are the command's arguments, its keywords the options; their help
+            is in its docstring, or in the types of `fmrgen.cli.options`. It returns the exit status; None means 0.
         resumes: whether the same command, run again, goes on where it was interrupted.
-        help: replaces the first line of the function's docstring.
     """
 
     name: str
     group: str
-    run: Callable[..., None]
+    run: Callable[..., int | None]
     resumes: bool = False
-    help: str | None = None

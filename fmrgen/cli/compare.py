@@ -1,23 +1,12 @@
 """The commands that compare classifiers, and rankings of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from fmrgen.cli.options import (
-    BatchSizeOption,
-    ClassifierOption,
-    JsonOption,
-    LimitOption,
-    OverridesArgument,
-    PlotsOption,
-    ProcessesOption,
-    QuietOption,
-    RecipeArgument,
-    limited,
-    plot_formats,
-)
+from fmrgen.cli import options
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
@@ -27,77 +16,55 @@ if TYPE_CHECKING:
     from fmrgen.report.plot import PlotFormat
     from fmrgen.results.evaluation import Evaluation
 
-Scale = Literal["small", "full"]
-
 
 def compare(
-    recipe: RecipeArgument,
-    classifiers: ClassifierOption,
-    overrides: OverridesArgument = None,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the report is DIR/comparison."),
-    ] = Path("out"),
-    limit: LimitOption = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="RECIPE",
-            help="Compare under this recipe too, for example with another generator, and show whether both rank the "
-            "classifiers alike. Repeat for more; each gets a folder in DIR, named after its recipe.",
-        ),
-    ] = None,
-    robust_to: Annotated[
-        str,
-        typer.Option(
-            "--robust-to",
-            metavar="step,threshold,search",
-            help="Compare with half and twice the step too, under a stricter oracle, or by a search without "
-            "gradients, and show which classifiers keep their order. --with adds other generators.",
-        ),
-    ] = "",
-    oracles: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--oracle",
-            metavar="[NAME=]O",
-            help="Compare under this oracle too; choose one unrelated to the classifiers and to the recipe's oracle. "
-            "Written as for judge. Repeat for more.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option("--seeds", metavar="N", min=1, help="Splits per classifier, each with its own seed.")
-    ] = 1,
-    batch_size: BatchSizeOption = 64,
-    plots: PlotsOption = "",
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    recipe: options.Recipe,
+    /,
+    *overrides: options.Overrides,
+    classifiers: options.Classifiers,
+    output: options.Output = Path("out"),
+    limit: options.Limit | None = None,
+    others: Annotated[Sequence[str], Parameter(name="--with", metavar="RECIPE")] = (),
+    robust_to: Annotated[str, Parameter(metavar="step,threshold,search")] = "",
+    oracles: Annotated[Sequence[str], Parameter(name="--oracle", metavar="[NAME=]O")] = (),
+    seeds: options.Count = 1,
+    batch_size: options.BatchSize = 64,
+    plots: options.Plots = "",
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Compare classifiers, each on a split made for it.
 
     Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Existing splits are reused;
     run the same command again to resume.
-    """
-    from fmrgen.config import check_places
-    from fmrgen.files import check_writable
-    from fmrgen.recipe.job import load_classifiers, load_oracles, load_recipe
 
-    named, formats = load_classifiers(classifiers), plot_formats(plots)
+    Args:
+        output: The dataset folder; the report is DIR/comparison.
+        others: Compare under this recipe too, for example with another generator, and show whether both rank the
+            classifiers alike. Repeat for more; each gets a folder in DIR, named after its recipe.
+        robust_to: Compare with half and twice the step too, under a stricter oracle, or by a search without gradients,
+            and show which classifiers keep their order. --with adds other generators.
+        oracles: Compare under this oracle too; choose one unrelated to the classifiers and to the recipe's oracle.
+            Written as for judge. Repeat for more.
+        seeds: Splits per classifier, each with its own seed.
+    """
+    from fmrgen.files import check_writable
+    from fmrgen.recipe.job import load_classifiers, load_oracles
+
+    named, formats = load_classifiers(classifiers), options.plot_formats(plots)
     if sum(len(section) if isinstance(section, list) else 1 for section in named.values()) < 2:
         raise UserError("--classifier: a comparison needs at least two; repeat it")
     check_writable(output)
-    others, more_oracles = others or [], load_oracles(oracles or [])
+    more_oracles = load_oracles(oracles)
     choices = [choice.strip() for choice in robust_to.split(",") if choice.strip()]
     if not others and not choices and not more_oracles:
-        loaded = load_recipe(recipe, limited(limit, overrides))
-        check_places(loaded)
+        loaded = options.load_recipe(recipe, overrides, limit)
         evaluation = _compare(loaded, named, output, seeds, batch_size, formats, quiet, as_json)
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
-    recipes = _recipes_to_compare([recipe, *others], limited(limit, overrides), choices, more_oracles)
+    recipes = _recipes_to_compare([recipe, *others], options.limited(limit, overrides), choices, more_oracles)
 
     from fmrgen.cli import display
     from fmrgen.report.orders import agreement_report
@@ -119,14 +86,9 @@ def _recipes_to_compare(
 ) -> "dict[str, Recipe]":
     """Return the recipes under which classifiers are ranked, by the names of their folders: the first one in variants
     of its choices and oracles too."""
-    from fmrgen.config import check_places
-    from fmrgen.recipe.job import load_recipe
-
     recipes = {}
     for name in names:
-        recipes[Path(name).stem] = load_recipe(name, overrides)
-    for loaded in recipes.values():
-        check_places(loaded)
+        recipes[Path(name).stem] = options.load_recipe(name, overrides)
     if len(recipes) < len(names):
         raise UserError("--with: two recipes have the same name; rename one of the files")
     if not choices and not oracles:

@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from fmrgen.errors import Terminated, UserError, fault_in_words, write_line
+from cyclopts import CycloptsError
+
+from fmrgen.cli.mistakes import in_one_line
+from fmrgen.errors import Terminated, UserError, write_line
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
@@ -21,6 +24,7 @@ _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't
 _SOON = 0.02  # seconds after which what dropped a signal's exception has returned
 
 _prepared = threading.Event()  # the process is the command's own
+_received: list[type[BaseException]] = []  # what the signals raised that this process received
 
 
 def exit_status_of(run: Callable[[], int | None], again: str) -> int:
@@ -37,7 +41,7 @@ def exit_status_of(run: Callable[[], int | None], again: str) -> int:
         if status is None:
             raise
     _stop_listening()
-    if status == _INTERRUPTED:  # also what typer makes of Ctrl-C
+    if status == _INTERRUPTED:
         print_error(f"interrupted{again}")
     if status in (_TERMINATED, _INTERRUPTED) and _prepared.is_set():
         # A library that the signal met in the middle, as torch in its import, can abort the interpreter's own end.
@@ -59,7 +63,7 @@ def _tell(error: BaseException, again: str) -> int | None:
         return _TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
-    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # typer makes one of it
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # rich makes one of it
         error = error.__context__
     if isinstance(error, SystemExit):
         return print_error(f"third-party code ended the command, exit({error.code!r}){again}")
@@ -71,13 +75,10 @@ def _tell(error: BaseException, again: str) -> int | None:
         return print_error(f"the output can't be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and error.strerror:
         return print_error(f"{str(error.filename)[:80]}: {error.strerror}")
-    if isinstance(error, Exception) and hasattr(error, "format_message"):  # what typer raises for a bad option
-        context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context else ""
-        cause = error.__cause__
-        if hasattr(error, "message") and cause is not None and hasattr(cause, "errors"):  # pydantic's, of an option
-            error.message = fault_in_words(cause.errors())
-        return print_error(error.format_message().rstrip(".?") + hint)
+    if isinstance(error, CycloptsError):
+        return print_error(in_one_line(error))
+    if _received:  # a library turned the signal's exception into one of its own, as pydantic's compiled code does
+        return _tell(_received[-1](), again)
     return None
 
 
@@ -119,11 +120,13 @@ def install_signal_handlers() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers send several; the end is near in any case
+    _received.append(Terminated)
     raise Terminated
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _received.append(KeyboardInterrupt)
     raise KeyboardInterrupt
 
 

@@ -1,23 +1,14 @@
 """The commands that measure classifiers on splits, and look at splits."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from fmrgen.cli.options import (
-    CLASSIFIER,
-    BatchSizeOption,
-    JsonOption,
-    PlotsOption,
-    ProcessesOption,
-    QuietOption,
-    SplitArgument,
-    TrustOption,
-    plot_formats,
-)
+from fmrgen.cli import options
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
@@ -28,125 +19,65 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    context: typer.Context,
-    classifiers: Annotated[list[str] | None, CLASSIFIER] = None,
-    splits: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SPLIT...", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="The report's folder.  [default: evaluation or transfer]",
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--source",
-            metavar="RECIPE",
-            help="The recipe whose source the splits are made from. Adds SA on the source's own pixels, and SA for "
-            "splits without originals.",
-        ),
-    ] = None,
-    attack: Annotated[
-        str | None,
-        typer.Option(
-            "--attack",
-            metavar="ATTACK",
-            help="Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.",
-        ),
-    ] = None,
-    fixed: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fixed",
-            metavar="[NAME=]SETS",
-            help="Measure accuracy on these labelled sets too: sets/imagenet-c, a file, or {kind: …} of a source. "
-            "Repeat for more.",
-        ),
-    ] = None,
-    valid_by: Annotated[
-        str | None,
-        typer.Option(
-            "--valid-by",
-            metavar="JUDGE",
-            help="Count a row as valid only if this judge sees its label too; human means all people together.",
-        ),
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Download splits before reading them, instead of streaming.")
-    ] = False,
-    models: Annotated[
-        Path | None,
-        typer.Option("--models", metavar="FILE", help="YAML with more classifiers, `NAME: C` or `NAME: OWNER/MODEL`."),
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option("--as", metavar="MODULE:NAME", help="Network of the weights that -c names, as 'steps/*.pt'."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the classifiers and their sizes, and measure nothing.")
-    ] = False,
-    top: Annotated[
-        int | None, typer.Option("--top", metavar="N", min=1, help="Print only the first N rows of each table.")
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            "--store",
-            metavar="DIR",
-            help="Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.",
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first classifier that fails, instead of leaving it out.")
-    ] = False,
-    batch_size: BatchSizeOption = 64,
-    plots: PlotsOption = "",
-    processes: ProcessesOption = None,
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Run the code, and read the data, that the source in a split's provenance names."),
-    ] = False,
-    eval_results: Annotated[
-        bool,
-        typer.Option(
-            "--eval-results",
-            help="Add to the splits' leaderboards, and write .eval_results for model pages; see `fmrgen submit`.",
-        ),
-    ] = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Measure classifiers on splits: SA, PA, VR and FMR.
+    *splits: str,
+    classifiers: options.Classifiers = (),
+    output: options.Output = Path("evaluation"),
+    source: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
+    attack: str | None = None,
+    fixed: Annotated[Sequence[str], Parameter(metavar="[NAME=]SETS")] = (),
+    valid_by: Annotated[str | None, Parameter(metavar="JUDGE")] = None,
+    download: bool = False,
+    models: options.File | None = None,
+    network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
+    dry_run: bool = False,
+    top: options.Count | None = None,
+    store: Annotated[str | None, Parameter(metavar="DIR")] = None,
+    strict: bool = False,
+    batch_size: options.BatchSize = 64,
+    plots: options.Plots = "",
+    processes: options.Processes = 1,
+    trust: bool = False,
+    eval_results: bool = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Measure classifiers on splits: SA, PA, VR, FMR and transfer.
 
-    Classifiers are loaded and asked one after another, and what they said is kept: run the same command again to
-    resume. Exits with 1, after writing all results, if a classifier failed or gave no finite output at all.
+    Several splits give the transfer matrix: each classifier on each split. Classifiers are loaded one after another,
+    and their predictions are kept: run the same command again to resume. Exits with 1, after writing all results, if a
+    classifier failed or gave no finite output at all.
+
+    Args:
+        splits: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.
+        output: The report's folder.
+        source: The recipe whose source the splits are made from. Adds SA on the source's own pixels, and SA for splits
+            without originals.
+        attack: Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.
+        fixed: Measure accuracy on these labelled sets too: sets/imagenet-c, a file, or {kind: …} of a source. Repeat
+            for more.
+        valid_by: Count a row as valid only if this judge sees its label too; human means all people together.
+        download: Download splits before reading them, instead of streaming.
+        models: YAML with more classifiers, `NAME: C` or `NAME: OWNER/MODEL`.
+        network: Network of the weights that -c names, as 'steps/*.pt'.
+        dry_run: List the classifiers and their sizes, and measure nothing.
+        top: Print only the first N rows of each table.
+        store: Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.
+        strict: Stop at the first classifier that fails, instead of leaving it out.
+        trust: Run the code, and read the data, that the source in a split's provenance names.
+        eval_results: Add to the splits' leaderboards, and write .eval_results for model pages; see `fmrgen submit`.
     """
-    from fmrgen.engine.attacks import attack_of_short_form
-    from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
 
     if not splits and not fixed and not dry_run:
         raise UserError("SPLIT: missing; name one, or pass --fixed SETS")
-    is_transfer = context.info_name == "transfer"
-    folder = output or Path("transfer" if is_transfer else "evaluation")
-    named = load_classifiers(classifiers or [], network, models)
+    named = load_classifiers(classifiers, network, models)
     if dry_run:
         _list_classifiers(named, as_json)
-        return
+        return 0
     originals = load_source(source) if source else None
-    sets = load_fixed_sets(fixed or [])
-    formats = plot_formats(plots)
-    if attack is not None:
-        attack_of_short_form(attack)
-    check_writable(folder)
-    _check_inputs(splits or [], sets)
+    sets = load_fixed_sets(fixed)
+    formats = options.plot_formats(plots)
+    _check_inputs(splits, sets, attack, output)
 
     from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
@@ -156,10 +87,10 @@ def evaluate(
     from fmrgen.report.write import prepare_folder, write_report
 
     display.quiet_libraries()
-    prepare_folder(folder)
+    prepare_folder(output)
     with progress.split_progress(not quiet and is_first_process()) as on_rows:
         evaluation = run(
-            splits or [],
+            splits,
             named,
             source=originals,
             attack=attack,
@@ -173,27 +104,30 @@ def evaluate(
             on_rows=on_rows,
         )
     silent = [name for name, answer in _highest_answers(evaluation).items() if answer < 0]
-    status = 1 if silent or evaluation.failed else 0
-    if not is_first_process():
-        raise typer.Exit(status)
-    write_report(evaluation, folder, formats)
-    print_outcome = display.print_note if as_json else display.print_line
-    if as_json:
-        print(evaluation.to_json(), end="")
-    elif not quiet:
-        print_report(evaluation_report(evaluation, transfer_alone=is_transfer), top=top)
-    if eval_results:
-        _record_results(evaluation, folder / "eval-results", print_outcome)
-    print_outcome(str(folder / "report.html"))
-    _note_failures(evaluation, silent)
-    raise typer.Exit(status)
+    if is_first_process():
+        write_report(evaluation, output, formats)
+        if as_json:
+            print(evaluation.to_json(), end="")
+        elif not quiet:
+            print_report(evaluation_report(evaluation), top=top)
+        print_outcome = display.print_note if as_json else display.print_line
+        if eval_results:
+            _record_results(evaluation, output / "eval-results", print_outcome)
+        print_outcome(str(output / "report.html"))
+        _note_failures(evaluation, silent)
+    return 1 if silent or evaluation.failed else 0
 
 
-def _check_inputs(splits: list[str], sets: "dict[str, FixedSets]") -> None:
-    """Raise UserError if a split or the place of a fixed set is not there."""
+def _check_inputs(splits: Sequence[str], sets: "dict[str, FixedSets]", attack: str | None, output: Path) -> None:
+    """Raise UserError if a split or a fixed set is not there, the attack is unknown, or no report can be written."""
     from fmrgen.config import check_places
+    from fmrgen.engine.attacks import attack_of_short_form
+    from fmrgen.files import check_writable
     from fmrgen.split.reference import check_there
 
+    if attack is not None:
+        attack_of_short_form(attack)
+    check_writable(output)
     for split in splits:
         check_there(split)
     for name, fixed_sets in sets.items():
@@ -261,29 +195,32 @@ def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:
 
 
 def show(
-    split: SplitArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
-        "gallery"
-    ),
-    gallery: Annotated[int, typer.Option("--gallery", metavar="N", min=1, help="Show about N rows on the page.")] = 240,
-    ids: Annotated[str | None, typer.Option("--ids", metavar="ID,ID", help="Show these rows, in this order.")] = None,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Show what it takes for another class, a row of the sheet for each pair.")
-    ] = False,
-    classes: Annotated[
-        str | None, typer.Option("--classes", metavar="NAME,NAME", help="Show rows of these classes only.")
-    ] = None,
-    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, max=100, help="Rows of the sheet.")] = 6,
-    columns: Annotated[int, typer.Option("--columns", metavar="N", min=1, max=24, help="Image pairs per row.")] = 6,
-    caption: Annotated[
-        str | None,
-        typer.Option("--caption", metavar="TEXT", help="Text above the sheet, '' for none. Default: the split's name."),
-    ] = None,
-    file_format: Annotated[
-        Literal["png", "pdf", "svg"], typer.Option("--format", "-f", help="Sheet format; pdf and svg for papers.")
-    ] = "png",
+    split: options.Split,
+    /,
+    *,
+    output: options.Output = Path("gallery"),
+    gallery: options.Count = 240,
+    ids: Annotated[str | None, Parameter(metavar="ID,ID")] = None,
+    pairs: bool = False,
+    classes: Annotated[str | None, Parameter(metavar="NAME,NAME")] = None,
+    rows: Annotated[int, Parameter(metavar="N", validator=Number(gte=1, lte=100))] = 6,
+    columns: Annotated[int, Parameter(metavar="N", validator=Number(gte=1, lte=24))] = 6,
+    caption: Annotated[str | None, Parameter(metavar="TEXT")] = None,
+    file_format: Annotated[Literal["png", "pdf", "svg"], Parameter(name=("--format", "-f"))] = "png",
 ) -> None:
-    """Show a split: a gallery page and a contact sheet."""
+    """Show a split: a gallery page and a contact sheet.
+
+    Args:
+        output: The folder to write to.
+        gallery: Show about N rows on the page.
+        ids: Show these rows, in this order.
+        pairs: Show what it takes for another class, a row of the sheet for each pair.
+        classes: Show rows of these classes only.
+        rows: Rows of the sheet, at most 100.
+        columns: Image pairs per row, at most 24.
+        caption: Text above the sheet, '' for none. Default: the split's name.
+        file_format: Sheet format; pdf and svg for papers.
+    """
     from fmrgen.files import check_writable
     from fmrgen.split.reference import check_rows, check_there
 
@@ -318,17 +255,20 @@ def show(
 
 
 def verify(
-    split: SplitArgument,
-    files: Annotated[
-        bool, typer.Option("--files", help="Only check the files against their checksums; needs no model.")
-    ] = False,
-    trust: TrustOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+    split: options.Split,
+    /,
+    *,
+    files: bool = False,
+    trust: options.Trust = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
     """Recompute what a split records from its images.
 
     Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
+
+    Args:
+        files: Only check the files against their checksums; needs no model.
     """
     from fmrgen.split.reference import check_folder, check_there, parse_reference
 
@@ -349,7 +289,7 @@ def verify(
             display.print_json(files_found)
         else:
             display.print_files_verification(files_found, split)
-        raise typer.Exit(1 if files_found.wrong or not files_found.finished else 0)
+        return 1 if files_found.wrong or not files_found.finished else 0
 
     from fmrgen.jobs.verify import verify as run
 
@@ -359,21 +299,28 @@ def verify(
         display.print_json(verification)
     else:
         display.print_verification(verification, split)
-    if verification.disagreements:
-        raise typer.Exit(1)
+    return 1 if verification.disagreements else 0
 
 
 def export(
-    split: SplitArgument,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
-    form: Annotated[
+    split: options.Split,
+    folder: Path,
+    /,
+    *,
+    file_format: Annotated[
         Literal["webdataset", "imagefolder", "clip-benchmark"],
-        typer.Option("--format", "-f", help="webdataset (tars), imagefolder (one per class), or clip-benchmark."),
+        Parameter(name=("--format", "-f"), metavar="FORMAT"),
     ],
-    tar_size: Annotated[int, typer.Option("--tar-size", metavar="N", min=1, help="Rows per tar.")] = 1000,
-    quiet: QuietOption = False,
+    tar_size: options.Count = 1000,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Export a split for other tools."""
+    """Export a split for other tools.
+
+    Args:
+        folder: The folder to write to.
+        file_format: webdataset (tars), imagefolder (one per class), or clip-benchmark.
+        tar_size: Rows per tar.
+    """
     from fmrgen.files import check_writable
     from fmrgen.split.reference import check_there
 
@@ -386,5 +333,5 @@ def export(
 
     display.quiet_libraries()
     with progress.row_progress("export", not quiet) as on_rows:
-        rows = run(split, folder, form, tar_size=tar_size, on_rows=on_rows)
+        rows = run(split, folder, file_format, tar_size=tar_size, on_rows=on_rows)
     display.print_line(f"{folder}: {rows} rows")

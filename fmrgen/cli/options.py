@@ -1,139 +1,69 @@
-"""Arguments and options that several commands have."""
+"""Types of the parameters that several commands share, with the help of their options."""
 
-import os
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
 from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
+    from fmrgen.recipe import job
     from fmrgen.report.plot import PlotFormat
 
 
-def recipe_names(begun: str) -> list[str]:
-    """Return the shipped recipes whose names begin so, for the shell."""
+def recipe_names(context: object) -> list[str]:
+    """Return the names of the shipped recipes, for the shell, which keeps those that begin as the typed word does."""
     from fmrgen.recipe.job import describe_recipes
 
-    return [name for name in describe_recipes() if name.startswith(begun)]
+    return list(describe_recipes())
 
 
-class PlainHelp(TyperCommand):
-    """A command whose help does not tell Python's types of its arguments."""
+# Values of options: each command says what its own are for.
+Count = Annotated[int, Parameter(metavar="N", validator=Number(gte=1))]
+Seed = Annotated[int, Parameter(metavar="N", validator=Number(gte=0))]
+File = Annotated[Path, Parameter(metavar="FILE")]
+Output = Annotated[Path, Parameter(alias="-o", metavar="DIR")]
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        for title, kind in (("Arguments", "argument"), ("Options", "option")):
-            records = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.param_type_name == kind]
-            rows = [(re.sub(r" <[^<>]*>$", "", name), text) for name, text in filter(None, records)]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
-
-
-class GroupedHelp(TyperGroup):
-    """Commands whose help lists them in groups, by their `rich_help_panel`, in the order in which they were added."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        width = max(map(len, self.commands))
-        for name, command in self.commands.items():
-            summary = command.get_short_help_str(formatter.width - width - 6)
-            groups.setdefault(command.rich_help_panel, []).append((name.ljust(width), summary))  # type: ignore[attr-defined]
-        for title, rows in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
-
-
-RecipeArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", autocompletion=recipe_names, help="A recipe file, or the name of a shipped recipe."
+Recipe = Annotated[str, Parameter(completer=recipe_names, help="A recipe file, or the name of a shipped recipe.")]
+Overrides = Annotated[str, Parameter(name="section.key=value", help="Changes to the recipe; values are YAML.")]
+Split = Annotated[str, Parameter(help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")]
+Classifiers = Annotated[
+    Sequence[str],
+    Parameter(
+        name=("--classifier", "-c"),
+        metavar="[NAME=]C",
+        help=f"{WRITTEN}; or a pattern, 'timm:resnet*' or 'trained/*'. Repeat for more.",
     ),
 ]
-SplitArgument = Annotated[str, typer.Argument(metavar="SPLIT", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")]
-TrustOption = Annotated[
-    bool,
-    typer.Option("--trust", help="Run the code, and read the files and addresses, that the split's recipe names."),
+Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
+BatchSize = Annotated[
+    int,
+    Parameter(metavar="N", validator=Number(gte=1, lte=65_536), help="Images per forward pass, at most 65,536."),
 ]
-OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")]
-OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to the recipe; values are YAML.")
+Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")]
+Processes = Annotated[
+    Count, Parameter(name=OPTION, help="Run N processes on this machine, one per GPU.", show_default=False)
 ]
-CLASSIFIER = typer.Option(
-    "--classifier",
-    "-c",
-    metavar="[NAME=]C",
-    help=f"{WRITTEN}; or a pattern, 'timm:resnet*' or 'trained/*'. Repeat for more.",
-)
-ClassifierOption = Annotated[list[str], CLASSIFIER]
-BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", metavar="N", min=1, max=65_536, help="Images per forward pass.")
-]
-PlotsOption = Annotated[
-    str, typer.Option("--plots", metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")
-]
-LogFileOption = Annotated[
-    Path | None, typer.Option("--log-file", metavar="FILE", help="Append progress to this file, as JSON lines.")
-]
-TrackersOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--log-with",
+LogFile = Annotated[File, Parameter(help="Append progress to this file, as JSON lines.")]
+Trackers = Annotated[
+    Sequence[str],
+    Parameter(
+        name="--log-with",
         metavar="TRACKER",
         help="trackio, wandb, tensorboard, mlflow or another one of accelerate's. Repeat for more.",
     ),
 ]
-LimitOption = Annotated[
-    int | None,
-    typer.Option(
-        "--limit",
-        metavar="N",
-        min=1,
-        help="Use only N examples: the first N, or spread over all if those lack classes.",
-    ),
+Trust = Annotated[
+    bool, Parameter(help="Run the code, and read the files and addresses, that the split's recipe names.")
 ]
-
-
-def _draw_no_bars(quiet: bool) -> bool:
-    if quiet:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before its libraries are imported
-    return quiet
-
-
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_draw_no_bars, help="Print no progress and no table.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, for programs.")]
-PublicOption = Annotated[
-    bool, typer.Option("--public", help="Make the repo public. Use it only if you may publish the images.")
-]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a split of the same name on the Hub.")]
-
-
-def _start_processes(processes: int | None) -> None:
-    """Where several processes are asked for, starts the command again in so many."""
-    if processes is not None and processes > 1:
-        from fmrgen.distributed.launcher import start_again
-
-        raise typer.Exit(start_again(processes, sys.argv[1:]))
-
-
-ProcessesOption = Annotated[
-    int | None,
-    typer.Option(
-        OPTION,
-        metavar="N",
-        min=1,
-        callback=_start_processes,
-        help="Run N processes on this machine, one per GPU.",
-    ),
-]
+Public = Annotated[bool, Parameter(help="Make the repo public. Use it only if you may publish the images.")]
+Replace = Annotated[bool, Parameter(help="Replace a split of the same name on the Hub.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print the outcome as JSON, for programs.")]
+Quiet = Annotated[bool, Parameter(alias="-q", help="Print no progress and no table.")]
 
 
 def plot_formats(names: str) -> "list[PlotFormat]":
@@ -143,7 +73,26 @@ def plot_formats(names: str) -> "list[PlotFormat]":
     return all_formats([name.strip() for name in names.split(",") if name.strip()])
 
 
-def limited(limit: int | None, overrides: Sequence[str] | None) -> list[str]:
+def limited(limit: int | None, overrides: Sequence[str]) -> list[str]:
     """Return the changes to a recipe, the limit first."""
     changes = [] if limit is None else [f"source.limit={limit}"]
-    return changes + list(overrides or [])
+    return [*changes, *overrides]
+
+
+def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None) -> "job.Recipe":
+    """Return a recipe with its changes, in which nothing is wrong that can be seen without torch.
+
+    Args:
+        recipe: its file, or its name.
+        overrides: changes, `section.key=value`.
+        limit: the number of examples, unless it is the recipe's own.
+
+    Raises:
+        UserError: a file, a key or a value is wrong, or something that the recipe names is not there.
+    """
+    from fmrgen.config import check_places
+    from fmrgen.recipe import job
+
+    loaded = job.load_recipe(recipe, limited(limit, overrides))
+    check_places(loaded)
+    return loaded

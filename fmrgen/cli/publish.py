@@ -3,36 +3,33 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from fmrgen.cli.options import JsonOption, PublicOption, QuietOption, ReplaceOption
+from fmrgen.cli import options
 from fmrgen.errors import UserError
 
 
 def push(
-    folder: Annotated[
-        str,
-        typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="A dataset folder (all finished splits), or one split."),
-    ],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="A dataset repo on the Hub, created if missing.")],
-    public: PublicOption = False,
-    replace: ReplaceOption = False,
-    revision: Annotated[
-        str | None,
-        typer.Option("--revision", metavar="REV", help="A branch or pull request (refs/pr/3), not main."),
-    ] = None,
-    without_originals: Annotated[
-        bool,
-        typer.Option(
-            "--without-originals", help="Push no images, only what `fmrgen rebuild` needs besides the originals."
-        ),
-    ] = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    folder: str,
+    repo: str,
+    /,
+    *,
+    public: options.Public = False,
+    replace: options.Replace = False,
+    revision: str | None = None,
+    without_originals: bool = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Push finished splits to the Hub.
 
     Existing content is kept. Run the same command again to resume.
+
+    Args:
+        folder: A dataset folder, for all its finished splits, or one split, DIR:CONFIG/SPLIT.
+        repo: A dataset repo on the Hub, created if missing.
+        revision: A branch or pull request (refs/pr/3), not main.
+        without_originals: Push no images, only what `fmrgen rebuild` needs besides the originals.
     """
     if without_originals:
         if replace or revision is not None:
@@ -74,14 +71,14 @@ def push_splits(
         display.print_pushed(pushed)
 
 
-def delta(
-    split: Annotated[str, typer.Argument(metavar="DIR[:CONFIG/SPLIT]", help="A finished split in a folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The delta's folder.")] = Path("delta"),
-    quiet: QuietOption = False,
-) -> None:
+def delta(split: str, /, *, output: options.Output = Path("delta"), quiet: options.Quiet = False) -> None:
     """Write a split without its images.
 
     Anyone with the originals can restore it with `fmrgen rebuild`, bit for bit.
+
+    Args:
+        split: A finished split in a folder, DIR[:CONFIG/SPLIT].
+        output: The delta's folder.
     """
     from fmrgen.cli import display
     from fmrgen.delta.rebuild import make_delta
@@ -94,27 +91,31 @@ def delta(
 
 
 def rebuild(
-    place: Annotated[
-        str, typer.Argument(metavar="DELTA", help="A folder of `fmrgen delta`, or a repo, OWNER/NAME[@REVISION].")
-    ],
-    source: Annotated[
-        str, typer.Option("--source", metavar="RECIPE", help="The recipe whose source has the originals, or {kind: …}.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder.")] = Path("out"),
-    quiet: QuietOption = False,
+    delta: str,
+    /,
+    *,
+    source: Annotated[str, Parameter(metavar="RECIPE")],
+    output: options.Output = Path("out"),
+    quiet: options.Quiet = False,
 ) -> None:
-    """Restore the splits of a delta from your own originals."""
+    """Restore the splits of a delta from your own originals.
+
+    Args:
+        delta: A folder of `fmrgen delta`, or a repo, OWNER/NAME[@REVISION].
+        source: The recipe whose source has the originals, or {kind: …}.
+        output: The dataset folder.
+    """
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
     from fmrgen.recipe.job import load_source
     from fmrgen.split.open import deltas_of
     from fmrgen.split.reference import check_folder
 
-    check_folder(place)
-    if not Path(place).is_dir():
-        check_repo_name(place.partition("@")[0])
-    elif not deltas_of(Path(place)):
-        raise UserError(f"{place}: contains no delta; make one with fmrgen delta")
+    check_folder(delta)
+    if not Path(delta).is_dir():
+        check_repo_name(delta.partition("@")[0])
+    elif not deltas_of(Path(delta)):
+        raise UserError(f"{delta}: contains no delta; make one with fmrgen delta")
     load_source(source)
     check_writable(output)
 
@@ -124,6 +125,6 @@ def rebuild(
 
     display.quiet_libraries()
     with progress.row_progress("rebuild", not quiet) as on_rows:
-        rebuilt = run(place, source, output, on_rows=on_rows, on_note=display.print_note)
+        rebuilt = run(delta, source, output, on_rows=on_rows, on_note=display.print_note)
     for split in rebuilt:
         display.print_line(f"{output}:{split}")

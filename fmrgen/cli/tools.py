@@ -3,34 +3,36 @@
 from fnmatch import fnmatch
 from typing import Annotated, Literal
 
-import typer
+from cyclopts import Parameter
 
-from fmrgen.cli.options import JsonOption
+from fmrgen.cli import options
 from fmrgen.errors import UserError
 
 
 def store(
-    action: Annotated[Literal["ls", "rm"], typer.Argument(metavar="ls|rm", help="List what is kept, or remove it.")],
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="CLASSIFIER...", help="Only of classifiers of these names; lenet* is a pattern."),
-    ] = None,
-    folder: Annotated[
-        str | None, typer.Option("--store", metavar="DIR", help="The folder, or bucket, of `evaluate --store`.")
-    ] = None,
-    as_json: JsonOption = False,
+    action: Literal["ls", "rm"],
+    /,
+    *classifiers: str,
+    store: Annotated[str | None, Parameter(metavar="DIR")] = None,
+    as_json: options.Json = False,
 ) -> None:
-    """List or remove the answers that evaluate keeps."""
+    """List or remove the answers that evaluate keeps.
+
+    Args:
+        action: List what is kept, or remove it.
+        classifiers: Only of classifiers of these names; lenet* is a pattern.
+        store: The folder, or bucket, of `evaluate --store`.
+    """
     from fmrgen.cli import display
     from fmrgen.storage.predictions import PredictionStore
 
-    if action == "rm" and not patterns:
+    if action == "rm" and not classifiers:
         raise UserError("store rm: name the classifiers; '*' removes all")
-    predictions = PredictionStore(folder)
+    predictions = PredictionStore(store)
     entries = []
     for entry in predictions.entries():
         classifier = str(entry.about["classifier"])
-        if any(fnmatch(classifier, pattern) for pattern in patterns or ["*"]):
+        if any(fnmatch(classifier, pattern) for pattern in classifiers or ["*"]):
             entries.append(dict(entry.about))
             if action == "rm":
                 predictions.remove(entry)
@@ -42,13 +44,12 @@ def store(
     display.print_line(f"{predictions.place}: {'removed ' if action == 'rm' else ''}{len(entries)} files")
 
 
-def doctor(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="The folder that jobs would write to, or one in a bucket.")
-    ] = ".",
-    as_json: JsonOption = False,
-) -> None:
-    """Print what a bug report needs: versions, devices, Hub."""
+def doctor(folder: str = ".", /, *, as_json: options.Json = False) -> None:
+    """Print what a bug report needs: versions, devices, Hub.
+
+    Args:
+        folder: The folder that jobs would write to, or one in a bucket.
+    """
     from fmrgen.cli.doctor import check_place, examine
 
     check_place(folder)

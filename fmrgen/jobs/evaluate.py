@@ -418,6 +418,3 @@ def _judges(rows: Reader, judgements: Sequence[Judgements]) -> list[Judge]:
     for of_judge in judgements:
         check_of_split(of_judge, rows.opened.name, columns["id"], rows.sha256, len(rows.labels))
     return judges_by_row(judgements, columns, len(rows.labels))
-
-
-transfer = evaluate  # paper Tables 6, 8 and 10: `matrix` of what it returns

@@ -106,7 +106,4 @@ def test_what_there_is(capsys):
     ),
 )
 def test_commands_that_programs_read(name):
-    import typer
-
-    command = typer.main.get_command(app).commands[name]
-    assert any("--json" in parameter.opts for parameter in command.params)
+    assert any("--json" in argument.names for argument in app[name].assemble_argument_collection())

@@ -39,11 +39,14 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["generate", "mnist-lenat"], "mnist-lenat: no such file, and not a shipped recipe; did you mean mnist-lenet?"),
         (["generate", "mnist-lenet", "perturb.step_sise=1"], "mnist-lenet: perturb.step_sise: unknown key, did you mean step_size?"),
         (["generate", "mnist-lenet", "step_size=1"], "step_size=1: step_size is a key of a section; say perturb.step_size=1"),
-        (["generate", "mnist-lenet", "--limit", "0"], "Invalid value for '--limit': must be 1 or more, not 0"),
-        (["generate", "mnist-lenet", "--limit", "some"], "Invalid value for '--limit'"),
-        (["generate", "mnist-lenet", "--ouput", "x"], "No such option: --ouput"),
-        (["generate"], "Missing argument 'RECIPE'; see fmrgen generate --help"),
-        (["genrate"], "No such command 'genrate'"),
+        (["generate", "mnist-lenet", "--limit", "0"], "--limit: must be >= 1, not 0"),
+        (["generate", "mnist-lenet", "--limit", "some"], "--limit: must be a whole number, not some"),
+        (["generate", "mnist-lenet", "--ouput", "x"], "--ouput: unknown option, did you mean --output; see fmrgen generate --help"),
+        (["generate"], "RECIPE: missing; see fmrgen generate --help"),
+        (["generate", "mnist-lenet", "-o"], "-o: its value is missing"),
+        (["generate", "mnist-lenet", "--json=perhaps"], "--json: must be true or false, not perhaps"),
+        (["genrate"], "genrate: unknown command, did you mean generate; see fmrgen --help"),
+        (["transfer", "out"], "transfer: unknown command, did you mean evaluate; see fmrgen --help"),
         (["verify", "no/where:a/b"], "no/where: neither a folder nor a dataset repo"),
         (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
         (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` and `fmrgen study` list others"),
@@ -83,7 +86,7 @@ listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_in_the_middle_of_an_import_is_one_line(tmp_path):
-    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    (tmp_path / "cyclopts.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command, env = [sys.executable, "-m", "fmrgen", "recipes"], {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, preexec_fn=listening)

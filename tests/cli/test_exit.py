@@ -91,6 +91,18 @@ def test_a_signal_that_python_drops_is_asked_for_again(name, status, told):
     assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
 
 
+TURNED = LOST.replace(
+    "    Drops()\n",
+    "    try:\n        Drops.__del__(None)\n    except BaseException as error:\n        raise ValueError from error\n",
+)
+
+
+@pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
+def test_a_signal_ends_a_command_although_a_library_makes_another_error_of_it(name, status, told):
+    done = fmrgen(name, launcher=("-c", TURNED))
+    assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
+
+
 def test_what_is_printable():
     assert printable("plain, ärger, 数字, हिन्दी, 👩\u200d🔬") == "plain, ärger, 数字, हिन्दी, 👩\u200d🔬"
     assert "\x1b" not in _stacked("\x1b[2J name without an interval").plain
@@ -114,7 +126,6 @@ def test_nothing_in_data_steers_the_terminal(place, capsys):
     assert run("evaluate", "out", "-c", f"{EVIL}={LENET}".replace("\x1b", ""), "-c", f"x={named}") == 2
     assert "desrever" in seen(capsys)
     assert run("evaluate", "out", "-c", LENET) == 0
-    assert run("transfer", "out", "-c", LENET) == 0
     seen(capsys)
 
     path = place / "out/provenance/c/s.json"

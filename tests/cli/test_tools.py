@@ -1,5 +1,6 @@
 """What helps to find one's way: recipes resolved, dry runs, the doctor, help without jargon."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,11 +10,10 @@ import yaml
 from commands import fmrgen, run
 from installed import has_app
 from object_store import BUCKET, object_store
+from places import ROOT
 
-from fmrgen.cli.app import app
+from fmrgen.cli.app import COMMANDS
 from fmrgen.recipe.job import load_recipe
-
-COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
 
 def test_a_recipe_is_shown_with_every_value(capsys):
@@ -100,7 +100,7 @@ def test_the_doctor_asks_the_hub(hub):
 def test_the_list_of_commands_is_whole_sentences(capsys):
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    assert "..." not in shown.replace("[ARGS]...", "")
+    assert "..." not in shown
     for name in COMMANDS:
         assert re.search(rf"^  {name} +[A-Z].*\.$", shown, re.MULTILINE), name
     groups = ["Options", "Make", "Measure", "Validate", "Compare", "Publish", "Tools"]
@@ -113,7 +113,10 @@ def test_the_list_of_commands_is_whole_sentences(capsys):
 def test_help_is_for_people(name, capsys):
     assert run(name, "--help") == 0
     shown = capsys.readouterr().out
-    assert not re.search(r"<(str|int|float|path|list\[|bool)", shown)
+    assert not re.search(r"\b(STR|INT|FLOAT|PATH|CHOICE|None|False)\b", shown)
+    assert max(map(len, shown.splitlines())) <= 80
+    for line in shown.splitlines():
+        assert not re.fullmatch(r"  (-|[A-Z]+$)\S*( \S+)?", line) or len(line) > 32, f"{line}: has no help"
 
 
 @pytest.mark.slow
@@ -124,7 +127,26 @@ def test_a_reader_that_has_enough_ends_the_command_quietly():
     assert result.stderr == ""
 
 
-def test_the_shell_completes_recipes():
-    words = {"_FMRGEN_COMPLETE": "complete_bash", "COMP_WORDS": "fmrgen generate mnist-l", "COMP_CWORD": "2"}
-    result = fmrgen(**words)
-    assert result.stdout.split() == ["mnist-lenet"]
+def test_the_shell_completes_commands_options_and_recipes(tmp_path):
+    command = tmp_path / "bin/fmrgen"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fmrgen "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash", "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{command.parent}:{environment['PATH']}"
+
+    def bash(script):
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "Completion script installed" in bash("fmrgen --install-completion")
+    (installed,) = (tmp_path / ".local").rglob("fmrgen")
+    assert installed.read_text().strip() == bash("fmrgen --show-completion").strip()
+    for words, completed in (
+        ("fmrgen generate mnist-l", "mnist-lenet"),
+        ("fmrgen ver", "verify"),
+        ("fmrgen generate --log-f", "--log-file"),
+    ):
+        script = f'. {installed}; COMP_WORDS=({words}); COMP_CWORD={len(words.split()) - 1}; _fmrgen; echo "${{COMPREPLY[@]}}"'
+        assert bash(script).split() == [completed]

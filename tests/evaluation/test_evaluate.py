@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 from places import ROOT, SUPPORT
 from torch import nn
 
-from fmrgen import UserError, evaluate, show, transfer, write_report
+from fmrgen import UserError, evaluate, show, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.images import to_batch
@@ -122,7 +122,7 @@ def test_the_transfer_matrix(finished_split, tmp_path):
     overrides = ["source.limit=40", "perturb.budget=2", *(f"{key}={value}" for key, value in other.items())]
     make_split(load_recipe("mnist-lenet", overrides), tmp_path / "out")
     splits = {"lenet": str(finished_split), "small": str(tmp_path / "out")}
-    evaluation = transfer(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
+    evaluation = evaluate(splits, {"small": "outside_components:SmallNetConfig", "lenet": LENET})
     write_report(evaluation, tmp_path / "report")
     assert (tmp_path / "report/report.html").is_file()
     matrix = evaluation.matrix

@@ -140,14 +140,14 @@ def test_pushed_splits_load_and_evaluate_as_from_the_folder(hub, split, other, t
     names = ("mnist/lenet", "mnist/twin")
     assert loaded(hub, REPO, *names) == loaded(hub, str(split), *names)
     figures = []
-    for command, where in (("evaluate", split), ("evaluate", REPO), ("transfer", REPO)):
+    for where in (split, REPO):
         out = tmp_path / f"figures-{len(figures)}"
         references = [f"{where}:{name}" for name in names]
-        result = fmrgen(command, *references, "-c", LENET, "-q", "-o", out, **hub.environment)
+        result = fmrgen("evaluate", *references, "-c", LENET, "-q", "-o", out, **hub.environment)
         assert result.returncode == 0, result.stderr
         results = json.loads((out / "evaluation.json").read_text())["results"]
         figures.append([{**result, "split": ""} for result in results])
-    assert figures[0] == figures[1] == figures[2]
+    assert figures[0] == figures[1]
     tag = next(line for line in pushed.stdout.splitlines() if "cite as" in line and "-lenet-" in line).split("@")[1]
     script = """
 import sys

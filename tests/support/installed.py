@@ -16,9 +16,8 @@ def needs_app(name):
 
 def of_installed_commands(cases):
     """Of cases that begin with arguments, or a line, those whose command is there."""
-    from fmrgen.cli.app import app
+    from fmrgen.cli.app import COMMANDS
 
-    commands = {command.name for command in app.registered_commands}
     of_apps = {"agree", "attack-oracle", "audit", "diff", "explain", "gate", "inspect", "judge", "leaderboard"}
     of_apps |= {"sparsify", "study", "submit", "sweep", "train"}
 
@@ -26,4 +25,4 @@ def of_installed_commands(cases):
         words = case if isinstance(case, str) else case[0]
         return words.split()[0] if isinstance(words, str) else words[0]
 
-    return [case for case in cases if command(case) not in of_apps - commands]
+    return [case for case in cases if command(case) not in of_apps - COMMANDS.keys()]

@@ -3,29 +3,30 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import JsonOption
 from fmrgen.errors import UserError
 
 
-def board(
-    places: Annotated[
-        list[str], typer.Argument(metavar="REPO_OR_DIR...", help="Dataset repos, OWNER/NAME[@REVISION], or folders.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The site's folder.")] = Path("site"),
-    title: Annotated[
-        str, typer.Option("--title", metavar="TEXT", help="Title of the first page.")
-    ] = "Robustness leaderboard",
-    space: Annotated[
-        str | None, typer.Option("--push", metavar="SPACE", help="Then push the site to this static Space.")
-    ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Make the Space public, or push to a public one.")] = False,
+def leaderboard(
+    *places: Annotated[str, Parameter(required=True)],
+    output: options.Output = Path("site"),
+    title: str = "Robustness leaderboard",
+    push: Annotated[str | None, Parameter(metavar="SPACE")] = None,
+    public: bool = False,
 ) -> None:
     """Make a leaderboard of splits and results: a static site.
 
     Splits of different protocols are kept apart.
+
+    Args:
+        places: Dataset repos, OWNER/NAME[@REVISION], or folders.
+        output: The site's folder.
+        title: Title of the first page.
+        push: Then push the site to this static Space.
+        public: Make the Space public, or push to a public one.
     """
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
@@ -42,34 +43,26 @@ def board(
     from fmrgen.apps.board.submitted import submitted_results
     from fmrgen.cli import display
 
-    if public and space is None:
+    if public and push is None:
         raise UserError("--public only applies with --push SPACE")
     display.quiet_libraries()
     written = write_site(collect(places), output, title, submitted_results(places))
     display.print_line(f"{written[0]} ({len(written)} files)")
-    if space is not None:
+    if push is not None:
         from fmrgen.apps.board.space import push_site
 
-        display.print_line(push_site(output, written, space, title, public=public, on_wait=display.print_note))
+        display.print_line(push_site(output, written, push, title, public=public, on_wait=display.print_note))
 
 
-def submit(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation with --eval-results.")],
-    models: Annotated[
-        Path | None,
-        typer.Option(
-            "--models",
-            metavar="FILE",
-            show_default=False,
-            help="YAML with the model repo of each classifier, `NAME: OWNER/MODEL`.  [required]",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be opened, and open nothing.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+def submit(results: Path, /, *, models: options.File, dry_run: bool = False, as_json: options.Json = False) -> None:
     """Open pull requests with results on the repos of models.
 
     Models whose repos have them, or an open pull request with them, are left alone.
+
+    Args:
+        results: The folder of an evaluation with --eval-results.
+        models: YAML with the model repo of each classifier, `NAME: OWNER/MODEL`.
+        dry_run: Show what would be opened, and open nothing.
     """
     from fmrgen.files import no_such_folder
 
@@ -77,10 +70,6 @@ def submit(
         raise UserError(no_such_folder(str(results)))
     if not (results / "evaluation.json").exists():
         raise UserError(f"{results}: contains no evaluation; name the folder of `fmrgen evaluate --eval-results`")
-    if models is None:
-        raise UserError(
-            "submit: missing option --models FILE, the model repo of each classifier; see fmrgen submit --help"
-        )
 
     from fmrgen.apps.board.submit import read_models
     from fmrgen.apps.board.submit import submit as run
@@ -101,4 +90,4 @@ def submit(
         )
 
 
-COMMANDS = [Command("submit", "Publish", submit), Command("leaderboard", "Publish", board)]
+COMMANDS = [Command("submit", "Publish", submit), Command("leaderboard", "Publish", leaderboard)]

@@ -1,48 +1,40 @@
 """The command `explain`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import (
-    JsonOption,
-    OutputOption,
-    QuietOption,
-    SplitArgument,
-    TrustOption,
-)
 from fmrgen.errors import UserError
 
 
 def explain(
-    split: SplitArgument,
-    classifier: Annotated[
-        str | None,
-        typer.Option("--classifier", "-c", metavar="C", help="Explain this one instead of the split's own."),
-    ] = None,
-    attributes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--attribute", metavar="MODULE:NAME", help="Try this class of your own too, a fmrgen.Attribute. Repeat."
-        ),
-    ] = None,
-    rows: Annotated[
-        int, typer.Option("--rows", metavar="N", min=1, help="Look at N rows, drawn by chance where there are more.")
-    ] = 1000,
-    output: OutputOption = Path("explained"),
-    card: Annotated[
-        bool, typer.Option("--card", help="Put what is proven on the card of the split, here or on the Hub.")
-    ] = False,
-    trust: TrustOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    split: options.Split,
+    /,
+    *,
+    classifier: Annotated[str | None, Parameter(alias="-c", metavar="C")] = None,
+    attributes: Annotated[Sequence[str], Parameter(name="--attribute", metavar="MODULE:NAME")] = (),
+    rows: options.Count = 1000,
+    output: options.Output = Path("explained"),
+    card: bool = False,
+    trust: options.Trust = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Say where a classifier fails, and prove it.
 
     Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
     oracle sees their class, and names what makes the classifier err beyond chance.
+
+    Args:
+        classifier: Explain this one instead of the split's own.
+        attributes: Try this class of your own too, a fmrgen.Attribute. Repeat for more.
+        rows: Look at N rows, drawn by chance where there are more.
+        output: The folder to write to.
+        card: Put what is proven on the card of the split, here or on the Hub.
     """
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import parse_classifier
@@ -62,7 +54,7 @@ def explain(
     from fmrgen.report.write import prepare_folder
 
     display.quiet_libraries()
-    own_attributes = [load_attribute(path) for path in attributes or []]
+    own_attributes = [load_attribute(path) for path in attributes]
     prepare_folder(output)
     with progress.row_progress("explain", not quiet) as on_attributes:
         explanation = run(

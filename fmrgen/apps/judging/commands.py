@@ -1,19 +1,15 @@
 """The commands `judge` and `audit`."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import (
-    BatchSizeOption,
-    JsonOption,
-    ProcessesOption,
-    QuietOption,
-    SplitArgument,
-)
 from fmrgen.distributed.rank import is_first_process
 
 if TYPE_CHECKING:
@@ -21,24 +17,22 @@ if TYPE_CHECKING:
 
 
 def judge(
-    split: SplitArgument,
-    oracles: Annotated[
-        list[str],
-        typer.Option(
-            "--oracle",
-            metavar="[NAME=]O",
-            help="KIND:MODEL (zero_shot:google/siglip2-base-patch16-224), a repo, folder or asset of a CLIP, "
-            "package.module:Name, a recipe, or {kind: …}. Repeat for more.",
-        ),
-    ],
-    batch_size: BatchSizeOption = 64,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    split: options.Split,
+    /,
+    *,
+    oracles: Annotated[Sequence[str], Parameter(name="--oracle", metavar="[NAME=]O")],
+    batch_size: options.BatchSize = 64,
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Have other judges look at a split's images.
 
     Their verdicts are stored beside the split, in its folder or on the Hub. Run the same command again to resume.
+
+    Args:
+        oracles: KIND:MODEL (zero_shot:google/siglip2-base-patch16-224), a repo, folder or asset of a CLIP,
+            package.module:Name, a recipe, or {kind: …}. Repeat for more.
     """
     from fmrgen.recipe.job import load_oracles
     from fmrgen.split.reference import check_there
@@ -60,37 +54,34 @@ def judge(
 
 
 def audit(
-    split: SplitArgument,
-    raters: Annotated[str, typer.Option("--raters", metavar="NAME,NAME", help="Names of the people who answer.")],
-    count: Annotated[
-        int, typer.Option("--n", metavar="N", min=1, help="Perturbed images to show; controls come on top.")
-    ] = 300,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the sample of images.")] = 0,
-    host: Annotated[
-        str, typer.Option("--host", metavar="HOST", help="Listen here; 0.0.0.0 lets others in.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", metavar="PORT", min=0, help="Port of the page; 0 takes a free one.")
-    ] = 0,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to keep answers on a split from the Hub.")
-    ] = Path("audit"),
-    export: Annotated[
-        Path | None, typer.Option("--export", metavar="FILE", help="Write the page as a file with all images in it.")
-    ] = None,
-    answers: Annotated[
-        list[Path] | None,
-        typer.Option("--import", metavar="FILE", help="Take the answers that an exported page saved. Repeat for more."),
-    ] = None,
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Run the code, and read the files, that the generator in the recipe names."),
-    ] = False,
+    split: options.Split,
+    /,
+    *,
+    raters: Annotated[str, Parameter(metavar="NAME,NAME")],
+    count: Annotated[options.Count, Parameter(name="--n")] = 300,
+    seed: options.Seed = 0,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(metavar="PORT", validator=Number(gte=0))] = 0,
+    output: options.Output = Path("audit"),
+    export: options.File | None = None,
+    answers: Annotated[Sequence[options.File], Parameter(name="--import", metavar="FILE")] = (),
+    trust: bool = False,
 ) -> None:
     """Have people name a sample of a split's images.
 
     Controls are added to --n: 30 originals or more, plain reconstructions, and a few repeats. They show how
     often an answer is wrong. Serves a page until you press Ctrl-C. Run the same command again to resume.
+
+    Args:
+        raters: Names of the people who answer.
+        count: Perturbed images to show; controls come on top.
+        seed: Seed of the sample of images.
+        host: Listen here; 0.0.0.0 lets others in.
+        port: Port of the page; 0 takes a free one.
+        output: Where to keep answers on a split from the Hub.
+        export: Write the page as a file with all images in it.
+        answers: Take the answers that an exported page saved. Repeat for more.
+        trust: Run the code, and read the files, that the generator in the recipe names.
     """
     from fmrgen.apps.judging.audit import Audit
     from fmrgen.cli import display
@@ -105,7 +96,7 @@ def audit(
         display.print_note(f"{export}: each rater is shown {session.audited.sample.contents}")
         display.print_line(export)
         return
-    for path in answers or []:
+    for path in answers:
         name, done = session.take(path)
         display.print_line(f"{name}: {done} answers")
     if not answers:

@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import (
-    JsonOption,
-    OverridesArgument,
-    QuietOption,
-    RecipeArgument,
-)
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,36 +15,25 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    images: Annotated[int, typer.Option("--images", metavar="N", min=2, help="Images to try.")] = 32,
-    download: Annotated[
-        bool, typer.Option("--download", help="Download the weights for perceptual distances if they are missing.")
-    ] = False,
-    masking: Annotated[
-        bool,
-        typer.Option(
-            "--masking", help="Perturb them without gradients too, to see whether the classifier's gradient lies."
-        ),
-    ] = False,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            "--seconds",
-            metavar="S",
-            min=1,
-            help="About how long it may take; what takes longer is left out, and named.",
-        ),
-    ] = 90,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    recipe: options.Recipe,
+    /,
+    *overrides: options.Overrides,
+    images: Annotated[int, Parameter(metavar="N", validator=Number(gte=2))] = 32,
+    download: bool = False,
+    masking: bool = False,
+    seconds: Annotated[float, Parameter(metavar="S", validator=Number(gte=1))] = 90,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Try a recipe on a few images and propose a step size."""
-    from fmrgen.config import check_places
-    from fmrgen.recipe.job import load_recipe
+    """Try a recipe on a few images and propose a step size.
 
-    loaded = load_recipe(recipe, overrides or [])
-    check_places(loaded)
+    Args:
+        images: Images to try, at least 2.
+        download: Download the weights for perceptual distances if they are missing.
+        masking: Perturb them without gradients too, to see whether the classifier's gradient lies.
+        seconds: About how long it may take; what takes longer is left out, and named.
+    """
+    loaded = options.load_recipe(recipe, overrides)
 
     from fmrgen.apps.pilot.inspect import inspect as run
     from fmrgen.apps.pilot.report import inspection_report
@@ -78,35 +63,26 @@ def _print_trial(trial: "Trial") -> None:
 
 
 def sparsify(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The mask's file.")] = Path(
-        "mask.safetensors"
-    ),
-    samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="Images to perturb and learn from.")
-    ] = 1000,
-    regularization: Annotated[
-        float | None,
-        typer.Option(
-            "--regularization",
-            metavar="X",
-            help="Strength of the l1 penalty (the paper uses 36.36). Default: chosen along a path.",
-        ),
-    ] = None,
-    quiet: QuietOption = False,
+    recipe: options.Recipe,
+    /,
+    *overrides: options.Overrides,
+    output: Annotated[Path, Parameter(alias="-o", metavar="FILE")] = Path("mask.safetensors"),
+    samples: options.Count = 1000,
+    regularization: Annotated[float | None, Parameter(metavar="X")] = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find the latent dimensions that matter.
 
     Writes a mask for `generator.mask`: the paper's sparse model (App. I).
-    """
-    from fmrgen.config import check_places
-    from fmrgen.recipe.job import load_recipe
 
+    Args:
+        output: The mask's file.
+        samples: Images to perturb and learn from.
+        regularization: Strength of the l1 penalty (the paper uses 36.36). Default: chosen along a path.
+    """
     if regularization is not None and not 0 < regularization < float("inf"):
         raise UserError("--regularization: must be a positive number")
-    loaded = load_recipe(recipe, [f"source.limit={samples}", *(overrides or [])])
-    check_places(loaded)
+    loaded = options.load_recipe(recipe, overrides, samples)
 
     from fmrgen.apps.pilot.report import mask_report
     from fmrgen.apps.pilot.sparsify import sparsify as run

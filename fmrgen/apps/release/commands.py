@@ -3,20 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import (
-    BatchSizeOption,
-    JsonOption,
-    LimitOption,
-    OverridesArgument,
-    ProcessesOption,
-    QuietOption,
-    RecipeArgument,
-    TrustOption,
-    limited,
-)
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
@@ -25,53 +15,50 @@ if TYPE_CHECKING:
     from fmrgen.storage.paths import SplitPaths
 
 _GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
-JunitOption = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcome as JUnit XML.")]
-SummaryOption = Annotated[
-    Path | None,
-    typer.Option("--summary", metavar="FILE", help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY."),
-]
+Classifier = Annotated[str, Parameter(metavar="C")]
+Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
+Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY.")]
 
 
 def diff(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    *,
-    old: Annotated[str, typer.Option("--old", metavar="C", help="The classifier that is in use.")],
-    new: Annotated[str, typer.Option("--new", metavar="C", help="The one that is to take its place.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The dataset folder; the page is DIR/diff.")
-    ] = Path("diff"),
-    limit: LimitOption = None,
-    until_decided: Annotated[
-        bool,
-        typer.Option("--until-decided", help="Stop as soon as a sequential test is sure; else test all rows exactly."),
-    ] = False,
-    until: Annotated[str | None, typer.Option("--until", hidden=True)] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows, for --until-decided.")
-    ] = 0,
-    explained: Annotated[
-        bool, typer.Option("--explain", help="Compare the two on changed originals too, and say where NEW fails.")
-    ] = False,
-    junit: JunitOption = None,
-    summary: SummaryOption = None,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+    recipe: options.Recipe,
+    /,
+    *overrides: options.Overrides,
+    old: Classifier,
+    new: Classifier,
+    output: options.Output = Path("diff"),
+    limit: options.Limit | None = None,
+    until_decided: bool = False,
+    until: Annotated[str | None, Parameter(show=False)] = None,
+    seed: options.Seed = 0,
+    explained: Annotated[bool, Parameter(name="--explain")] = False,
+    junit: Junit | None = None,
+    summary: Summary | None = None,
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
     """Find what a new classifier broke, and what it fixed.
 
     Each image is moved to where the old one is right and the new one wrong, and the reverse, while the oracle sees its
     class: two splits to keep, and a page. Exits with 1 if more broke than was fixed, or if --explain finds a change of
     the originals under which NEW is worse; else with 0.
+
+    Args:
+        old: The classifier that is in use.
+        new: The one that is to take its place.
+        output: The dataset folder; the page is DIR/diff.
+        until_decided: Stop as soon as a sequential test is sure; else test all rows exactly.
+        seed: Seed of the order of the rows, for --until-decided.
+        explained: Compare the two on changed originals too, and say where NEW fails.
     """
-    from fmrgen.recipe.job import load_recipe, parse_classifier
+    from fmrgen.recipe.job import parse_classifier
 
     if until not in (None, "decided"):  # `--until decided` is how the flag was spelt before
         raise UserError("--until: use --until-decided, which takes no value, or leave it out to test all rows")
     old_name, old_section = parse_classifier(old)
     new_name, new_section = parse_classifier(new)
-    loaded = load_recipe(recipe, limited(limit, overrides))
+    loaded = options.load_recipe(recipe, overrides, limit)
     _check_files(junit, summary)
 
     from fmrgen.apps.release.diff import BROKE, split_folders
@@ -116,7 +103,7 @@ def diff(
         _write_files(report, junit, summary)
         display.deliver(report, folder, as_json=as_json, quiet=quiet)
     Processes().gather(None)  # a launcher ends all processes as soon as one exits with 1
-    raise typer.Exit(int(outcome.verdict == "broke more"))
+    return 1 if outcome.verdict == "broke more" else 0
 
 
 def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> tuple[list[str], str | None]:
@@ -141,39 +128,39 @@ def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> tuple[list
 
 
 def gate(
-    split: Annotated[
-        str | None,
-        typer.Argument(metavar="[SPLIT]", help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model."),
-    ] = None,
+    split: str | None = None,
+    /,
     *,
-    candidate: Annotated[str, typer.Option("--candidate", metavar="C", help="The classifier to be released.")],
-    baseline: Annotated[str, typer.Option("--baseline", metavar="C", help="The classifier to compare it with.")],
-    max_drop: Annotated[
-        float, typer.Option("--max-drop", metavar="POINTS", help="Largest drop in perturbed accuracy to allow.")
-    ],
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="Make a split for each instead, and compare on those."),
-    ] = None,
-    limit: LimitOption = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="With --recipe: the dataset folder.")
-    ] = Path("gate"),
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the order of the rows.")] = 0,
-    batch_size: BatchSizeOption = 64,
-    junit: JunitOption = None,
-    summary: SummaryOption = None,
-    trust: TrustOption = False,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+    candidate: Classifier,
+    baseline: Classifier,
+    max_drop: Annotated[float, Parameter(metavar="POINTS")],
+    recipe: str | None = None,
+    limit: options.Limit | None = None,
+    output: options.Output = Path("gate"),
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 64,
+    junit: Junit | None = None,
+    summary: Summary | None = None,
+    trust: options.Trust = False,
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
     """Check that a classifier is not less robust than another.
 
     Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
     candidate passes, 1 if it fails, 2 if either network does not work, 3 if the images do not decide.
+
+    Args:
+        split: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model.
+        candidate: The classifier to be released.
+        baseline: The classifier to compare it with.
+        max_drop: Largest drop in perturbed accuracy to allow.
+        recipe: Make a split for each instead, and compare on those.
+        output: With --recipe: the dataset folder.
+        seed: Seed of the order of the rows.
     """
-    from fmrgen.recipe.job import load_recipe, parse_classifier
+    from fmrgen.recipe.job import parse_classifier
     from fmrgen.split.reference import check_there
 
     if (split is None) == (recipe is None):
@@ -183,7 +170,7 @@ def gate(
     _, baseline_section = parse_classifier(baseline)
     if split is not None:
         check_there(split)
-    loaded = None if recipe is None else load_recipe(recipe, limited(limit, None))
+    loaded = None if recipe is None else options.load_recipe(recipe, (), limit)
 
     from fmrgen.apps.release.gate import gate as run
     from fmrgen.apps.release.gate import gate_on_own_splits
@@ -224,7 +211,7 @@ def gate(
         _write_files(report, junit, summary)
         display.deliver(report, as_json=as_json, quiet=quiet)
     Processes().gather(None)
-    raise typer.Exit(_GATE_STATUS[outcome.verdict])
+    return _GATE_STATUS[outcome.verdict]
 
 
 def _check_files(*paths: Path | None) -> None:

@@ -1,25 +1,15 @@
 """The commands `study`, `agree`, `sweep` and `attack-oracle`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import Parameter
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import (
-    JsonOption,
-    LimitOption,
-    OverridesArgument,
-    PlotsOption,
-    ProcessesOption,
-    QuietOption,
-    RecipeArgument,
-    limited,
-    plot_formats,
-)
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
@@ -29,36 +19,38 @@ if TYPE_CHECKING:
 
 
 def attack_oracle(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    classifiers: Annotated[
-        list[str] | None,
-        typer.Option("--classifier", "-c", metavar="[NAME=]C", help="Attack this classifier too. Repeat for more."),
-    ] = None,
-    epsilons: Annotated[
-        list[str] | None,
-        typer.Option("--epsilon", metavar="E", help="Largest change of a pixel, like 8/255. Repeat for more."),
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps of the attack.")] = 20,
-    limit: LimitOption = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The figures, as JSON.")] = Path(
-        "attacked-oracle.json"
+    recipe: options.Recipe,
+    /,
+    *overrides: options.Overrides,
+    classifiers: Annotated[Sequence[str], Parameter(name=("--classifier", "-c"), metavar="[NAME=]C")] = (),
+    epsilons: Annotated[Sequence[str], Parameter(name="--epsilon", metavar="E")] = (
+        "2/255",
+        "4/255",
+        "8/255",
+        "16/255",
     ),
-    quiet: QuietOption = False,
+    steps: options.Count = 20,
+    limit: options.Limit | None = None,
+    output: Annotated[Path, Parameter(alias="-o", metavar="FILE")] = Path("attacked-oracle.json"),
+    quiet: options.Quiet = False,
 ) -> None:
     """Attack the oracle itself, beside classifiers.
 
     Each image is attacked towards another class, as in the paper's App. L.
+
+    Args:
+        classifiers: Attack this classifier too. Repeat for more.
+        epsilons: Largest change of a pixel, like 8/255. Repeat for more.
+        steps: Steps of the attack.
+        output: The figures, as JSON.
     """
-    from fmrgen.config import check_places
     from fmrgen.engine.attacks import radius
     from fmrgen.files import json_text, write_atomically
-    from fmrgen.recipe.job import load_classifiers, load_recipe
+    from fmrgen.recipe.job import load_classifiers
 
-    loaded = load_recipe(recipe, limited(limit, overrides))
+    loaded = options.load_recipe(recipe, overrides, limit)
     named = load_classifiers(classifiers) if classifiers else {}
-    check_places(loaded)
-    radii = [radius(text) for text in epsilons or ["2/255", "4/255", "8/255", "16/255"]]
+    radii = [radius(text) for text in epsilons]
 
     from fmrgen.apps.studies.attack_oracle import attack_oracle as run
     from fmrgen.apps.studies.attack_oracle_report import attacked_report
@@ -75,31 +67,28 @@ def attack_oracle(
 
 
 def sweep(
-    recipe: RecipeArgument,
-    values: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="section.key=value,value",
-            help="Values to try, in all combinations. A key with one value just changes the recipe.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Each combination gets a dataset folder in DIR.")
-    ] = Path("sweep"),
-    limit: LimitOption = None,
-    plots: PlotsOption = "",
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    recipe: options.Recipe,
+    /,
+    *values: Annotated[str, Parameter(name="section.key=value,value", required=True)],
+    output: options.Output = Path("sweep"),
+    limit: options.Limit | None = None,
+    plots: options.Plots = "",
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a split for every combination of values.
 
     Prints one table and draws one plot of all. Run the same command again to resume.
+
+    Args:
+        values: Values to try, in all combinations. A key with one value just changes the recipe.
+        output: Each combination gets a dataset folder in DIR.
     """
     from fmrgen.apps.studies.sweep import parse_grid
     from fmrgen.config import check_places
 
-    grid, formats = parse_grid(recipe, limited(limit, values)), plot_formats(plots)
+    grid, formats = parse_grid(recipe, options.limited(limit, values)), options.plot_formats(plots)
     for point in grid:
         check_places(point.recipe)
 
@@ -121,42 +110,39 @@ Scale = Literal["small", "full"]
 
 
 def agree(
-    evaluations: Annotated[
-        list[Path], typer.Argument(metavar="EVALUATION.json...", help="From `evaluate` or `compare`, or its folder.")
-    ],
-    chosen: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure", metavar="NAME", help="Compare these: own FMR, SA, FMR on SPLIT, a fixed set, its mCE."
-        ),
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")] = Path(
-        "agree"
-    ),
-    plots: PlotsOption = "",
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    *evaluations: Annotated[Path, Parameter(required=True)],
+    measures: Annotated[Sequence[str], Parameter(name="--measure", metavar="NAME")] = (),
+    output: options.Output = Path("agree"),
+    plots: options.Plots = "",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Check whether measures rank classifiers alike.
 
     FMR and fixed benchmarks, for example: Spearman's and Kendall's correlation of each pair over the classifiers. For
     FMR under other generators, steps or oracles use compare --with, --robust-to and --oracle.
+
+    Args:
+        evaluations: An evaluation.json of `evaluate` or `compare`, or its folder.
+        measures: Compare these: own FMR, SA, FMR on SPLIT, a fixed set, its mCE. Repeat for more.
+        output: The folder to write to.
     """
     files = [_evaluation_file(path) for path in evaluations]
 
-    from fmrgen.apps.studies.rank_correlation import at_chance, correlations, measures
+    from fmrgen.apps.studies.rank_correlation import at_chance, correlations
+    from fmrgen.apps.studies.rank_correlation import measures as measures_of
     from fmrgen.apps.studies.rank_correlation_report import correlations_report
     from fmrgen.cli import display
     from fmrgen.report.write import prepare_folder
     from fmrgen.results.evaluation import read_figures
 
-    formats = plot_formats(plots)
+    formats = options.plot_formats(plots)
     figures = [read_figures(path) for path in files]
     left_out = at_chance(figures)
     if left_out:
         display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
-    columns = measures(figures)
-    pairs = correlations(columns, chosen or [])
+    columns = measures_of(figures)
+    pairs = correlations(columns, list(measures))
     prepare_folder(output)
     report = correlations_report(pairs, columns)
     display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
@@ -183,28 +169,31 @@ def _evaluation_file(path: Path) -> Path:
 
 
 def study(
-    name: Annotated[
-        str | None, typer.Argument(metavar="STUDY", help="A study's file, or the name of a shipped one.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="section.key=value", help="Changes to all recipes of splits.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The study's folder.")] = Path("study"),
-    scale: Annotated[Scale, typer.Option("--scale", help="small: on two CPU cores; full: as in the paper.")] = "small",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the parts, and do nothing.")] = False,
-    all_tables: Annotated[
-        bool, typer.Option("--tables", help="Print the tables of all parts too; study.md always has them.")
-    ] = False,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    study: str | None = None,
+    /,
+    *overrides: Annotated[str, Parameter(name="section.key=value")],
+    output: options.Output = Path("study"),
+    scale: Scale = "small",
+    dry_run: bool = False,
+    tables: bool = False,
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run a table of the paper, and report which claims hold.
 
     Trains models, makes splits and compares them. Without STUDY, lists the studies and their time on two CPU cores.
     Run the same command again to resume.
+
+    Args:
+        study: A study's file, or the name of a shipped one.
+        overrides: Changes to all recipes of splits.
+        output: The study's folder.
+        scale: small: on two CPU cores; full: as in the paper.
+        dry_run: List the parts, and do nothing.
+        tables: Print the tables of all parts too; study.md always has them.
     """
-    if name is None:
+    if study is None:
         _list_studies(as_json)
         return
 
@@ -213,7 +202,7 @@ def study(
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
-    loaded = load_study(name)
+    loaded = load_study(study)
     is_first = is_first_process()
     show = not quiet and is_first
 
@@ -223,7 +212,7 @@ def study(
     with progress.split_progress(show and not dry_run) as on_rows:
         work = Work(
             output,
-            overrides or [],
+            list(overrides),
             bar,
             job_progress=lambda made: progress.job_progress(made, show),
             on_rows=on_rows,
@@ -235,7 +224,7 @@ def study(
         display.quiet_libraries()
         results = run_study(loaded, scale, work)
     if is_first:
-        _report(results, output, all_tables=all_tables, as_json=as_json, quiet=quiet)
+        _report(results, output, all_tables=tables, as_json=as_json, quiet=quiet)
 
 
 def _list_studies(as_json: bool) -> None:

@@ -2,42 +2,35 @@
 
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
+from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.cli.options import (
-    JsonOption,
-    LogFileOption,
-    OverridesArgument,
-    ProcessesOption,
-    QuietOption,
-    RecipeArgument,
-    TrackersOption,
-)
 from fmrgen.distributed.rank import is_first_process
 
 
 def train(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder for the weights, or one in a bucket: s3://…"),
-    ] = "trained",
-    log_file: LogFileOption = None,
-    trackers: TrackersOption = None,
-    processes: ProcessesOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    recipe: options.Recipe,
+    /,
+    *overrides: options.Overrides,
+    output: Annotated[str, Parameter(alias="-o", metavar="DIR")] = "trained",
+    log_file: options.LogFile | None = None,
+    trackers: options.Trackers = (),
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a classifier, an oracle or a generator.
 
     Run the same command again to resume.
+
+    Args:
+        output: The folder for the weights, or one in a bucket: s3://…
     """
     from fmrgen.apps.training.recipe import load_train_recipe
     from fmrgen.config import check_places
 
-    loaded = load_train_recipe(recipe, overrides or [])
+    loaded = load_train_recipe(recipe, list(overrides))
     check_places(loaded)
 
     from fmrgen.apps.training.loop import train as run
@@ -53,7 +46,7 @@ def train(
         log.write("note", text=line)
 
     with log.outcome(), progress.step_progress("train", not quiet and is_first, log) as on_step:
-        metrics = run(loaded, output, on_step, trackers or [], on_note)
+        metrics = run(loaded, output, on_step, list(trackers), on_note)
     log.write("end", metrics=metrics)
     if is_first and as_json:
         display.print_json({"output": str(output), "metrics": metrics})
