@@ -67,20 +67,11 @@ MADE_FOR_NONE = (
 )
 
 
-def evaluation_report(evaluation: Evaluation, *, transfer_alone: bool = False) -> Report:
-    """Return the report of an evaluation.
-
-    Args:
-        evaluation: with its predictions, if its page is to be written.
-        transfer_alone: only the sections on the transfer matrix; if there is one split, its table is the matrix.
-    """
+def evaluation_report(evaluation: Evaluation) -> Report:
+    """Return the report of an evaluation; its page needs the predictions."""
     sections: list[Section] = []
     for make_sections in _SECTIONS:
         sections += make_sections(evaluation)
-    if transfer_alone:
-        matrix = "transfer" if len(evaluation.splits) > 1 else "split"
-        wanted = {matrix, "worst case", "notes", "figures"}
-        sections = [section for section in sections if section.kind in wanted]
     return Report(
         "evaluation",
         "Robustness report",
