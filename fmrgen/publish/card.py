@@ -57,10 +57,9 @@ def write_card(root: Path, repo: str | None = None) -> None:
 
     Args:
         root: the dataset folder, or the small files of a repo.
-        repo: the name of the dataset where the card is read, by default the folder's; in a repo, unfinished splits
-            with their shards so far are on the card too.
+        repo: the name of the dataset where the card is read, by default the folder's.
     """
-    splits = _card_entries(root, with_unfinished=repo is not None)
+    splits = _card_entries(root)
     path = root / CARD
     name = repo or root.resolve().name
     where = f"{repo}: README.md" if repo else str(path)
@@ -179,11 +178,11 @@ class _CardEntry:
         return "\n".join([f"@misc{{{key},", *lines, "}"])
 
 
-def _card_entries(root: Path, with_unfinished: bool) -> dict[str, list[_CardEntry]]:
+def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
     """Return the splits for the card of a folder, by their configs."""
     splits: dict[str, list[_CardEntry]] = {}
     for (config, split), provenance in read_all(root).items():
-        if not provenance.is_finished and not (with_unfinished and provenance.files):
+        if not provenance.is_finished:
             continue
         paths = SplitPaths(root, config, split)
         entry = _CardEntry(

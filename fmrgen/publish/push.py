@@ -138,7 +138,7 @@ def push(
 
     def change(small: Path, state: RepoState, with_benchmark: bool = True) -> Change:
         check_publication(hub.name, state.private, public)
-        check_may_hold_splits(hub.name, small, state)
+        _check_may_hold_splits(hub.name, small, state)
         _add_hand_written(splits[0].paths.root, small, state, with_benchmark)
         operations: list[Operation] = []
         for split in splits:
@@ -148,7 +148,7 @@ def push(
                 new[split.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
                 operations += map(copy, additions[split.name])
-                operations += old_shards(split.paths, split.provenance.files, state)
+                operations += _old_shards(split.paths, split.provenance.files, state)
             _add_small_files(split, small)
             operations += add_judgements(split.paths, split.provenance, small, hub.name)
         if with_benchmark:
@@ -194,7 +194,7 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
         with suppress(ValueError, AttributeError):
             fingerprint = json.loads(hub.read(path, state)).get("fingerprint")
             if fingerprint != recipe.fingerprint:
-                raise another_split(hub.name, paths.name, fingerprint, recipe.fingerprint)
+                raise _another_split(hub.name, paths.name, fingerprint, recipe.fingerprint)
 
 
 def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
@@ -221,7 +221,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     raise UserError(f"{text}: contains no perturbed split; push the {option('output')} of a generate command")
 
 
-def check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
+def _check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
     """Raise UserError if a repo has data that `load_dataset` could not read any more beside a perturbed split.
 
     Args:
@@ -266,7 +266,7 @@ def _check_all_sent(splits: list[_Local], state: RepoState, commit: str) -> None
 def _is_there(split: _Local, small: Path, state: RepoState) -> bool:
     """Return whether the repo holds the very files of the split."""
     files = split.provenance.files
-    remote = provenance_there(split.paths, small)
+    remote = _remote_provenance(split.paths, small)
     if split.picture not in state.files or remote is None or remote.files != files:
         return False
     for path, digest in files.items():
@@ -276,7 +276,7 @@ def _is_there(split: _Local, small: Path, state: RepoState) -> bool:
     return True
 
 
-def provenance_there(paths: SplitPaths, small: Path) -> Provenance | None:
+def _remote_provenance(paths: SplitPaths, small: Path) -> Provenance | None:
     """Return the repo's provenance of a split of that name; None if there is none that can be read."""
     with suppress(UserError):
         return read_provenance(paths.at(small))
@@ -288,17 +288,16 @@ def _check_replaced(split: _Local, small: Path, state: RepoState, may_replace: b
     if may_replace:
         return
     own = split.provenance
-    remote = provenance_there(split.paths, small)
+    remote = _remote_provenance(split.paths, small)
     if remote is None:
-        if split.paths.at(small).provenance.exists() or old_shards(split.paths, own.files, state):
-            raise another_split(state.name, split.name, None, own.fingerprint)
+        if split.paths.at(small).provenance.exists() or _old_shards(split.paths, own.files, state):
+            raise _another_split(state.name, split.name, None, own.fingerprint)
         return
-    is_begun = not remote.is_finished and remote.fingerprint == own.fingerprint  # it was sent as far as it was made
-    if remote.files != own.files and not is_begun:
-        raise another_split(state.name, split.name, remote.fingerprint, own.fingerprint)
+    if remote.files != own.files:
+        raise _another_split(state.name, split.name, remote.fingerprint, own.fingerprint)
 
 
-def another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
+def _another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
     """Return the error that a repo has another split of the same name.
 
     Args:
@@ -314,7 +313,7 @@ def another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
     )
 
 
-def old_shards(paths: SplitPaths, files: Collection[str], state: RepoState) -> list[CommitOperationDelete]:
+def _old_shards(paths: SplitPaths, files: Collection[str], state: RepoState) -> list[CommitOperationDelete]:
     """Return deletions of a split's parquet files in the repo that are not among its files now.
 
     Args:

@@ -11,7 +11,6 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, hf_hub_download
 
 from fmrgen.errors import UserError
-from fmrgen.files import sha256_of, write_atomically
 from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors, upload_errors
 from fmrgen.hub.timeouts import checked_commit, no_bars
 from fmrgen.publish.card import write_card
@@ -81,25 +80,6 @@ class HubRepo:
     def read(self, path: str, state: RepoState) -> bytes:
         """Return a small file of the repo at a commit."""
         return self._hub.ask(partial(self._read, [path], state))[path]
-
-    def bring(self, path: str, sha256: str, state: RepoState, target: Path) -> None:
-        """Copy a file of the repo at a commit to this machine.
-
-        Args:
-            path: of the file in the repo.
-            sha256: that it must have.
-            state: the repo at the commit.
-            target: where to write it.
-
-        Raises:
-            UserError: it has another digest.
-        """
-        download = partial(hf_hub_download, state.name, path, repo_type="dataset", revision=state.commit)
-        with no_bars():
-            cached = Path(self._hub.ask(download))
-        if sha256_of(cached) != sha256:
-            raise UserError(f"{self.name}: {path} is not the file whose sha256 is on record there; delete it")
-        write_atomically(target, cached.read_bytes())
 
     def create(self, private: bool) -> None:
         """Make the repo and the branch, unless they exist."""
