@@ -101,8 +101,6 @@ class Config(ClassifierConfig):
         return tree
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
-        from fmrgen.classifiers.networks.endpoint_client import Answers, AskingOptions, EndpointClassifier
+        from fmrgen.classifiers.networks.endpoint_client import Endpoint, EndpointClassifier
 
-        options = AskingOptions(self.requests, self.batch, self.timeout, self.rate, self.max_queries)
-        answers = Answers(self.url, self.top_k, self.kept_hours, options)
-        return EndpointClassifier(answers, self.class_names, self.channels).eval()
+        return EndpointClassifier(Endpoint(**self.model_dump(exclude={"kind"}))).eval()

@@ -11,15 +11,14 @@ import random
 import re
 import sqlite3
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 from threading import Event, Lock
-from typing import Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import quote, quote_plus, unquote_plus, urlsplit
 
 import numpy as np
@@ -27,7 +26,11 @@ import requests
 import torch
 from huggingface_hub import get_token
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from requests.adapters import HTTPAdapter
 from torch import Tensor, nn
+from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
 from fmrgen.classifiers.base import without_colours
@@ -45,16 +48,15 @@ _REDIRECTED = 300
 _LEAST = 1e-38  # probability of a class without a score: its logarithm is a number
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _LONGEST_PAUSE = 60.0  # seconds
-_LARGEST_ANSWER = 16 << 20  # bytes, unpacked: a thousand classes of a hundred images
-_PIECE = 1 << 16  # bytes of an answer that are read, and unpacked, at once
-_GZIP = 16  # added to the window's bits, makes zlib read gzip
+_LARGEST_ANSWER = 16 << 20  # bytes: a thousand classes of a hundred images
 _MOST_TO_MASK = 10_000  # characters of an error: it is masked before it is cut, since half a key is too much
 _MOST_SHOWN = 120  # characters of an error
 _HUB = "huggingface.co"  # may see the Hub's token; Spaces and endpoints, which run other people's code, are elsewhere
 _SHORTEST_SECRET = 4  # characters: shorter values of a query would be masked inside words
+_SENDABLE = re.compile(r"[!$-;=?-~]*")  # what an address and a header can hold
 _NUMBERED = re.compile(r"LABEL_(\d+)")  # transformers' names of classes without names
 
-_KEPT_FORMAT = 2  # of the files of stored answers: since then they hold images to ask about again
+_KEPT_FORMAT = 2  # of the files of kept answers: since then they hold images to ask about again
 # Servers round scores, differently in another batch: two scores are the same up to an absolute and a relative part.
 _ABSOLUTE_TOLERANCE = 1e-3
 _RELATIVE_TOLERANCE = 0.05
@@ -64,20 +66,30 @@ _log = logging.getLogger(__name__)
 Scores = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint, and how it is asked, as a recipe's section says it."""
+
+    url: str
+    top_k: int
+    requests: int
+    batch: int
+    timeout: float
+    kept_hours: float
+    rate: float | None
+    max_queries: int | None
+    class_names: Sequence[str] | None
+    channels: Literal["rgb", "gray"]
+
+
 class EndpointClassifier(nn.Module):
     """`forward` takes images [B, 3, H, W] in [0, 1] on the 8-bit grid and returns log-probabilities [B, K]."""
 
-    def __init__(
-        self,
-        answers: "Answers",
-        class_names: Sequence[str] | None = None,
-        channels: Literal["rgb", "gray"] = "rgb",
-    ) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
-        self._answers = answers
-        self._channels = channels
-        self._named = None if class_names is None else list(class_names)
-        self._places: dict[str, int] | None = None
+        self._endpoint = endpoint
+        self._answers = _Answers(endpoint)
+        self._places: dict[str, int] = {}
 
     @property
     def class_names(self) -> list[str] | None:
@@ -89,7 +101,7 @@ class EndpointClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         places = self._classes()
-        if self._channels == "gray":
+        if self._endpoint.channels == "gray":
             images = without_colours(images)
         pixels = (images.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         answers = self._answers.scores_of(pixels)
@@ -97,7 +109,7 @@ class EndpointClassifier(nn.Module):
         for row, scores in enumerate(answers):
             for label, score in scores.items():
                 if label not in places:
-                    raise UserError(f"{self._answers.url}: answers with a class {label!r} that is not in class_names")
+                    raise UserError(f"{self._endpoint.url}: answers with a class {label!r} that is not in class_names")
                 logits[row, places[label]] = math.log(max(score, _LEAST))
         return logits.to(images.device)
 
@@ -107,8 +119,8 @@ class EndpointClassifier(nn.Module):
 
     def _classes(self) -> dict[str, int]:
         """Return the place of each class among the outputs."""
-        if self._places is None:
-            names = self._named
+        if not self._places:
+            names = self._endpoint.class_names
             if not names:
                 grey = np.full((1, 32, 32, 3), 128, np.uint8)
                 names = sorted(self._answers.scores_of(grey)[0], key=_sort_key)
@@ -116,54 +128,21 @@ class EndpointClassifier(nn.Module):
         return self._places
 
 
-@dataclass(frozen=True)
-class AskingOptions:
-    """How an endpoint is asked. Its answers depend on `images` at most, by rounding.
+class _Answers:
+    """The endpoint's scores for images, kept on this machine for some hours: it is not asked twice about an image.
 
-    Attributes:
-        requests: how many to send at once.
-        images: how many in each request; if more than one, `inputs` is a list, and the answer a list of lists.
-        timeout: seconds to wait for an answer.
-        rate: most requests in a second, of all processes of a launch; None: as fast as it answers.
-        most: images to ask about, of all processes of a launch; None: no limit.
-    """
-
-    requests: int
-    images: int
-    timeout: float
-    rate: float | None
-    most: int | None
-
-
-class Answers:
-    """The endpoint's scores for images, stored on this machine for some hours: it is not asked twice about an image.
-
-    Three images are an exception, of those that are stored the oldest, the newest and the least certain: at the first
+    Three images are an exception, of those that are kept the oldest, the newest and the least certain: at the first
     question, every ten minutes and at the end they are asked about again. If an answer differs, the model behind the
     address was changed, and no answer of the old model is used any more.
     """
 
-    def __init__(self, url: str, top_k: int, kept_hours: float, options: AskingOptions) -> None:
-        self.url = url
-        self._top_k = top_k
-        self._options = options
-        self._turns = _Turns(url, options, keeps=kept_hours > 0)
-        self._sessions: list[requests.Session] = []
-        self._answered = False
-        self._least_certain: float | None = None  # the highest score of the image that this process is least sure of
-        self._has_new = False  # whether there are answers since the last check of the model
-        self._checked: float | None = None  # when stored answers were last compared with new ones
-        self._since = time.time() - 3600 * kept_hours
-        self._file = None
-        if kept_hours:
-            name = hashlib.sha256(f"{url} {top_k} {_KEPT_FORMAT}".encode()).hexdigest()[:24]
-            self._file = cache_folder() / "endpoints" / f"{name}.sqlite"
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._open(self._file) as database:
-                database.execute("create table if not exists answers (image text primary key, at real, scores text)")
-                database.execute("create table if not exists probes (role text primary key, image text, file blob)")
-                database.execute("delete from answers where at < ?", (self._since,))
-                database.execute("delete from probes where image not in (select image from answers)")
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._turns = _Turns(endpoint)
+        self._address, self._session, self._hide = _connect(endpoint)
+        self._kept = _KeptAnswers(endpoint) if endpoint.kept_hours else None
+        self._has_answered = False
+        self._checked: float | None = None  # when kept answers were last compared with new ones
 
     def scores_of(self, pixels: np.ndarray) -> list[Scores]:
         """Return the score of each class for images, uint8 [B, H, W, 3]. Raises UserError if the endpoint fails."""
@@ -172,231 +151,251 @@ class Answers:
         files = [_png(image) for image in pixels]
         digests = [hashlib.sha256(file).hexdigest() for file in files]
         unique = dict(zip(digests, files, strict=True))
-        answers = self._stored(unique)
+        answers = {} if self._kept is None else self._kept.read(unique)
         missing = [digest for digest in unique if digest not in answers]
-        if missing:
-            answers |= self._ask_in_parts(missing, unique)
-        return [answers[digest] for digest in digests]
-
-    def _ask_in_parts(self, missing: Sequence[str], files: Mapping[str, bytes]) -> dict[str, Scores]:
-        """Return, and store, the scores of images, asked about in many requests at once.
-
-        Args:
-            missing: the digests of the images.
-            files: digest → PNG.
-
-        Raises:
-            UserError: a request failed; answers that came meanwhile are stored.
-        """
-        size = self._options.images
-        answers: dict[str, Scores] = {}
-        parts: dict[Future[list[Scores]], Sequence[str]] = {}
+        parts = []
+        for start in range(0, len(missing), self._endpoint.batch):
+            parts.append({digest: unique[digest] for digest in missing[start : start + self._endpoint.batch]})
         stop = Event()
-        with ThreadPoolExecutor(self._options.requests, thread_name_prefix="endpoint") as pool:
-            for start in range(0, len(missing), size):
-                part = missing[start : start + size]
-                request = pool.submit(self._ask, [files[digest] for digest in part], stop)
-                parts[request] = part
+        with ThreadPoolExecutor(self._endpoint.requests, thread_name_prefix="endpoint") as pool:
+            futures = [pool.submit(self._ask_and_keep, part, stop) for part in parts]
             try:
-                for request in as_completed(parts):
-                    new = dict(zip(parts[request], request.result(), strict=True))
-                    self._store(new, files)
-                    answers |= new
+                for future in as_completed(futures):
+                    answers |= future.result()
             except BaseException:
                 stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                for request, part in parts.items():  # what was answered meanwhile
-                    if not request.cancelled() and request.exception() is None:
-                        self._store(dict(zip(part, request.result(), strict=True)), files)
+                pool.shutdown(cancel_futures=True)
                 raise
-        return answers
+        return [answers[digest] for digest in digests]
 
     def check(self) -> None:
-        """Compare a few stored answers with new ones; delete all if they differ.
+        """Compare a few kept answers with new ones; delete all if they differ.
 
         Raises UserError if they differ and some were returned in this run already.
         """
         is_first = self._checked is None
         self._checked = time.monotonic()
-        if self._file is None or not (is_first or self._has_new):
+        if self._kept is None or not (is_first or self._kept.has_new):
             return
-        self._has_new = False
         now = time.time()
-        probes_query = "select file, scores from probes join answers using (image) where at >= ? group by image"
-        with self._open(self._file) as database:
-            count, oldest = database.execute(
-                "select count(*), min(at) from answers where at >= ?", (self._since,)
-            ).fetchone()
-            probes = database.execute(probes_query, (self._since,)).fetchall()
-        if not probes:
-            return
+        count, probes = self._kept.probes()
         differing = 0
         for file, scores in probes:
-            [new_scores] = self._ask([file], Event(), 0)
-            if not _is_same(json.loads(scores), new_scores):
+            [new_scores] = self._ask([file], Event(), counted=0)
+            if not _is_same(scores, new_scores):
                 differing += 1
-        age = _age(now - oldest)
+        url, repeated = self._endpoint.url, len(probes)
         if not differing:
-            if is_first:
+            if is_first and probes:
                 _log.warning(
-                    "%s: %s answers are kept and used again, the oldest is %s old; %d of them were asked for again, "
-                    "and are the same",
-                    *(self.url, f"{count:,}", age, len(probes)),
+                    "%s: %s answers of the last %g hours are used again; %d of them were asked for again, and are the "
+                    "same",
+                    *(url, f"{count:,}", self._endpoint.kept_hours, repeated),
                 )
             return
-        with self._open(self._file) as database:
-            # Answers that another process got from the new model meanwhile are later, and stay.
-            deleted = database.execute("delete from answers where at <= ?", (now,)).rowcount
-            database.execute("delete from probes where image not in (select image from answers)")
+        deleted = self._kept.delete(now)  # answers that another process got from the new model are later, and stay
         if not is_first:
             raise UserError(
-                f"{self.url}: the model behind it was changed while it was asked ({differing} of {len(probes)} images "
-                "have other scores than before); its answers were deleted, run the same command again"
+                f"{url}: the model behind it was changed while it was asked ({differing} of {repeated} images have "
+                "other scores than before); its answers were deleted, run the same command again"
             )
         if deleted:  # by this process; an error, since warnings of all processes but the first are not shown
             _log.error(
-                "%s: %s kept answers, the oldest %s old, were deleted: the model behind it has changed (%d of %d "
-                "images have other scores now); all images are asked about again",
-                *(self.url, f"{deleted:,}", age, differing, len(probes)),
+                "%s: %s kept answers were deleted: the model behind it has changed (%d of %d images have other scores "
+                "now); all images are asked about again",
+                *(url, f"{deleted:,}", differing, repeated),
             )
 
-    @contextmanager
-    def _open(self, file: Path) -> Iterator[sqlite3.Connection]:
-        """Open the database of stored answers for one transaction. Raises UserError if it is broken."""
-        try:
-            with closing(sqlite3.connect(file, timeout=60)) as database, database:
-                database.execute("pragma synchronous = normal")  # there are many answers
-                yield database
-        except (sqlite3.Error, ValueError) as error:
-            raise UserError(f"{file}: broken or not writable ({one_line(error, 80)}); delete it") from None
-
-    def _stored(self, digests: Iterable[str]) -> dict[str, Scores]:
-        """Return the stored answers of images, by their digests."""
-        if self._file is None:
-            return {}
-        answers = {}
-        with self._open(self._file) as database:
-            for digest in digests:
-                row = database.execute(
-                    "select scores from answers where image = ? and at >= ?", (digest, self._since)
-                ).fetchone()
-                if row is not None:
-                    answers[digest] = json.loads(row[0])
+    def _ask_and_keep(self, files: Mapping[str, bytes], stop: Event) -> dict[str, Scores]:
+        """Return the scores of the images of one request, PNGs by their digests, and keep them."""
+        scores = self._ask(list(files.values()), stop, counted=len(files))
+        answers = dict(zip(files, scores, strict=True))
+        if self._kept is not None:
+            self._kept.add(answers, files)
         return answers
 
-    def _store(self, answers: Mapping[str, Scores], files: Mapping[str, bytes]) -> None:
-        """Store answers to images, by their digests, and those of `files` that `check` will ask about again."""
-        if self._file is None:
-            return
-        self._has_new = True
-        rows = [(digest, time.time(), json.dumps(scores)) for digest, scores in answers.items()]
-        certainties = {digest: max(scores.values()) for digest, scores in answers.items()}
-        digest = min(certainties, key=lambda digest: certainties[digest])
-        certainty = certainties[digest]
-        with self._open(self._file) as database:
-            database.executemany("insert or replace into answers values (?, ?, ?)", rows)
-            probe = (digest, files[digest])
-            database.execute("insert or ignore into probes values ('oldest', ?, ?)", probe)
-            database.execute("insert or replace into probes values ('newest', ?, ?)", probe)
-            if self._least_certain is None or certainty < self._least_certain:
-                self._least_certain = certainty
-                database.execute("insert or replace into probes values ('least certain', ?, ?)", probe)
-
-    def _ask(self, images: Sequence[bytes], stop: Event, counted: int | None = None) -> list[Scores]:
+    def _ask(self, images: Sequence[bytes], stop: Event, counted: int) -> list[Scores]:
         """Return the scores of the images of one request, which is repeated if it fails.
 
         Args:
             images: PNGs.
             stop: set when another request has failed for good.
-            counted: how many images count for `max_queries`; None: all.
+            counted: how many images count for `max_queries`.
 
         Raises:
             UserError: the endpoint does not answer as it should.
         """
-        address, headers, masked = self._destination()
-        body = self._body_of(images)
-        for attempt in range(1, _ATTEMPTS + 1):
-            _wait(stop, self._turns.seconds_until(len(images) if counted is None else counted))
-            pause = min(_LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1))
-            parsed = None
-            try:
-                with self._post(address, body, headers) as answer:
-                    self._answered = True
-                    reason = masked(f"answered {answer.status_code} {answer.reason}")
-                    is_answer = answer.status_code < _REDIRECTED
-                    if not is_answer and answer.status_code not in _TRANSIENT:
-                        raise UserError(f"{self.url}: {reason}; check the address, and {TOKEN} or {QUERY}")
-                    pause = _retry_after(answer, pause)
-                    if is_answer:
-                        parsed = _parsed(_body(answer, self._options.timeout, self.url))
-            except requests.ConnectionError as error:
-                reason = f"can't be reached: {masked(one_line(error, _MOST_TO_MASK))[:_MOST_SHOWN]}"
-                if not self._answered and attempt == _FIRST_ATTEMPTS:
-                    raise UserError(f"{self.url}: {reason}; check the address, or start it") from None
-            except (OSError, ValueError, HTTPError, zlib.error) as error:  # cut off, or no JSON
-                reason = masked(one_line(error, _MOST_TO_MASK))[:_MOST_SHOWN]
-            else:
-                if parsed is not None and not _is_error(parsed):
-                    return _scores_of_all(parsed, self.url, len(images), self._options.images > 1, masked)
-                if parsed is not None:
-                    reason = f"answered {masked.shown(parsed)}"
-            if attempt < _ATTEMPTS:
-                _wait(stop, pause)
-        advice = "run the same command again later"
-        if self._file is not None:
-            advice += ", its answers so far are kept"
-        raise UserError(f"{self.url}: {reason}, {_ATTEMPTS} times; {advice}")
-
-    def _destination(self) -> tuple[str, dict[str, str], "_Mask"]:
-        """Return the address and the headers of a request, and the mask of the secrets in them."""
-        token, query = _token(self.url), _query(self.url)
-        address = self.url
-        if query:
-            address += "&" if urlsplit(self.url).query else "?"
-            address += query
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "gzip"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        return address, headers, _Mask(token, query)
-
-    def _body_of(self, images: Sequence[bytes]) -> bytes:
-        """Return the body of a request about images."""
+        url = self._endpoint.url
         inputs = [base64.b64encode(image).decode() for image in images]
-        question = {"inputs": inputs if self._options.images > 1 else inputs[0], "parameters": {"top_k": self._top_k}}
-        return json.dumps(question).encode()
+        question = {"inputs": inputs if self._endpoint.batch > 1 else inputs[0]}
+        body = json.dumps({**question, "parameters": {"top_k": self._endpoint.top_k}}).encode()
+        for attempt in range(_ATTEMPTS):
+            # Neither this loop nor its pauses are urllib3's: each attempt takes its turn and counts, an answer may
+            # break off or be no JSON after its headers have come, and `stop` ends a pause.
+            _wait(stop, self._turns.seconds_until(counted))
+            pause = 2**attempt * random.uniform(0.25, 0.5)
+            try:
+                # Redirects are errors: the token and the image are for this address alone.
+                with self._session.post(
+                    self._address, body, timeout=self._endpoint.timeout, allow_redirects=False, stream=True
+                ) as answer:
+                    self._has_answered = True
+                    status = self._hide(f"answered {answer.status_code} {answer.reason}")
+                    if answer.status_code in _TRANSIENT:
+                        pause = Retry().get_retry_after(answer.raw) or pause
+                        raise ValueError(status)
+                    if answer.status_code >= _REDIRECTED:
+                        raise UserError(f"{url}: {status}; check the address, and {TOKEN} or {QUERY}")
+                    return self._parse(_read(answer, url), len(images))
+            except (OSError, ValueError, HTTPError) as error:  # refused, cut off, no JSON
+                reason = self._hide(one_line(error, _MOST_TO_MASK))[:_MOST_SHOWN]
+            if attempt + 1 == _FIRST_ATTEMPTS and not self._has_answered:
+                raise UserError(f"{url}: can't be reached: {reason}; check the address, or start it")
+            if attempt + 1 < _ATTEMPTS:
+                _wait(stop, min(_LONGEST_PAUSE, pause))
+        raise UserError(f"{url}: {reason}, {_ATTEMPTS} times; run the same command again later")
+
+    def _parse(self, body: bytes, count: int) -> list[Scores]:
+        """Return the scores of the images of a request.
+
+        Args:
+            body: the answer.
+            count: the number of images. One that is sent alone is answered alone, or as a list of one.
+
+        Raises:
+            ValueError: no JSON, or an error; it may be an answer the next time.
+            UserError: not an answer to so many images, nor would it be the next time.
+        """
+        parsed = from_json(body)
+        shown = self._hide(body[:_MOST_TO_MASK].decode(errors="replace"))[:_MOST_SHOWN]
+        if isinstance(parsed, dict) and "error" in parsed:
+            raise ValueError(f"answered {shown}")
+        if self._endpoint.batch == 1 and not (isinstance(parsed, list) and parsed and isinstance(parsed[0], list)):
+            parsed = [parsed]
+        if not isinstance(parsed, list) or len(parsed) != count:
+            raise UserError(f"{self._endpoint.url}: answered {shown} to {count} images; set classifier.batch=1")
+        try:
+            answers = _ANSWERS.validate_python(parsed)
+        except ValidationError:
+            raise UserError(
+                f"{self._endpoint.url}: answered {shown}, not a list of labels with scores from 0 to 1; it must answer "
+                "as the Hub's image-classification endpoints do"
+            ) from None
+        return [self._scores(entries) for entries in answers]
+
+    def _scores(self, entries: "list[_Entry]") -> Scores:
+        """Return the score of each class of an answer. Raises UserError if two have the same name."""
+        labels = [self._hide(entry.label) for entry in entries]
+        label, times = Counter(labels).most_common(1)[0]
+        if times > 1:
+            raise UserError(
+                f"{self._endpoint.url}: calls several classes {label!r}; give each its own name in the model's id2label"
+            )
+        return {label: entry.score for label, entry in zip(labels, entries, strict=True)}
+
+
+class _Entry(BaseModel):
+    """A class in an answer."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    label: str
+    score: float = Field(ge=0, le=1, strict=True, allow_inf_nan=False)
+
+
+_ANSWERS = TypeAdapter(list[Annotated[list[_Entry], Field(min_length=1)]])
+
+
+class _KeptAnswers:
+    """Answers of an endpoint in a file of this machine, and the images by which a change of its model is noticed.
+
+    Attributes:
+        has_new: whether there are answers since the probes were last read.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.has_new = False
+        self._least_certain = math.inf  # the highest score of the image that this process is least sure of
+        self._since = time.time() - 3600 * endpoint.kept_hours
+        self._lock = Lock()
+        name = hashlib.sha256(f"{endpoint.url} {endpoint.top_k} {_KEPT_FORMAT}".encode()).hexdigest()[:24]
+        self._file = cache_folder() / "endpoints" / f"{name}.sqlite"
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as database:
+            database.execute("create table if not exists answers (image text primary key, at real, scores text)")
+            database.execute("create table if not exists probes (role text primary key, image text, file blob)")
+            database.execute("delete from answers where at < ?", (self._since,))
+            database.execute("delete from probes where image not in (select image from answers)")
+
+    def read(self, digests: Iterable[str]) -> dict[str, Scores]:
+        """Return the kept answers among those to images, by their digests."""
+        answers = {}
+        with self._open() as database:
+            for digest in digests:
+                query = "select scores from answers where image = ? and at >= ?"
+                row = database.execute(query, (digest, self._since)).fetchone()
+                if row is not None:
+                    answers[digest] = json.loads(row[0])
+        return answers
+
+    def add(self, answers: Mapping[str, Scores], files: Mapping[str, bytes]) -> None:
+        """Keep answers to images, by their digests, and those of `files` that are asked about again."""
+        self.has_new = True
+        rows = [(digest, time.time(), json.dumps(scores)) for digest, scores in answers.items()]
+        certainties = {digest: max(scores.values()) for digest, scores in answers.items()}
+        digest = min(certainties, key=lambda digest: certainties[digest])
+        probe = (digest, files[digest])
+        with self._open() as database:
+            database.executemany("insert or replace into answers values (?, ?, ?)", rows)
+            database.execute("insert or ignore into probes values ('oldest', ?, ?)", probe)
+            database.execute("insert or replace into probes values ('newest', ?, ?)", probe)
+            if certainties[digest] < self._least_certain:
+                self._least_certain = certainties[digest]
+                database.execute("insert or replace into probes values ('least certain', ?, ?)", probe)
+
+    def probes(self) -> tuple[int, list[tuple[bytes, Scores]]]:
+        """Return the number of kept answers, and images to ask about again with the answers to them."""
+        self.has_new = False
+        query = "select file, scores from probes join answers using (image) where at >= ? group by image"
+        with self._open() as database:
+            (count,) = database.execute("select count(*) from answers where at >= ?", (self._since,)).fetchone()
+            rows = database.execute(query, (self._since,)).fetchall()
+        return count, [(file, json.loads(scores)) for file, scores in rows]
+
+    def delete(self, until: float) -> int:
+        """Delete the answers until a time, and return their number."""
+        with self._open() as database:
+            deleted = database.execute("delete from answers where at <= ?", (until,)).rowcount
+            database.execute("delete from probes where image not in (select image from answers)")
+        return deleted
 
     @contextmanager
-    def _post(self, address: str, body: bytes, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Send a request, over a connection that an earlier one has left open if there is one; yield the response."""
-        session = self._sessions.pop() if self._sessions else requests.Session()
-        session.auth = lambda request: request  # otherwise a password of .netrc would replace the token
-        session.trust_env = urlsplit(self.url).hostname not in _LOCAL  # no proxy for this machine's own addresses
-        # Redirects are errors: the token and the image are for this address alone.
-        with session.post(
-            address, body, headers=headers, timeout=self._options.timeout, allow_redirects=False, stream=True
-        ) as answer:
-            yield answer
-        self._sessions.append(session)
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Open the file for one transaction. Raises UserError if it is broken."""
+        try:
+            with self._lock, closing(sqlite3.connect(self._file, timeout=60)) as database, database:
+                database.execute("pragma synchronous = normal")  # there are many answers
+                yield database
+        except (sqlite3.Error, ValueError) as error:
+            raise UserError(f"{self._file}: broken or not writable ({one_line(error, 80)}); delete it") from None
 
 
 class _Turns:
     """Says when the next request may be sent, and counts the images of requests."""
 
-    def __init__(self, url: str, options: AskingOptions, keeps: bool) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         rank = int(os.environ.get("RANK", "0"))
-        self._url = url
-        self._most = options.most
-        self._keeps = keeps
-        self._share: int | None = None  # of `most`, for this process
-        if options.most is not None:
-            self._share = (options.most + processes - 1 - rank) // processes
-            if self._share < options.images:
+        self._endpoint = endpoint
+        self._share = math.inf  # of `max_queries`, for this process
+        if endpoint.max_queries is not None:
+            self._share = (endpoint.max_queries + processes - 1 - rank) // processes
+            if self._share < endpoint.batch:
                 raise UserError(
-                    f"classifier.max_queries: {options.most} is not enough for a request of each process; set "
-                    f"{options.images * processes} or more"
+                    f"classifier.max_queries: {endpoint.max_queries} is not enough for a request of each process; set "
+                    f"{endpoint.batch * processes} or more"
                 )
-        self._seconds = 0.0 if options.rate is None else processes / options.rate
+        self._seconds = 0.0 if endpoint.rate is None else processes / endpoint.rate
         self._next = 0.0
         self._asked = 0
         self._lock = Lock()
@@ -404,11 +403,10 @@ class _Turns:
     def seconds_until(self, images: int) -> float:
         """Return how long to wait before asking about so many images. Raises UserError if they are too many."""
         with self._lock:
-            if self._share is not None and self._asked + images > self._share:
+            if self._asked + images > self._share:
                 raise UserError(
-                    f"{self._url}: {self._asked:,} images asked about, and classifier.max_queries is {self._most:,}; "
-                    + ("what was answered is kept: " if self._keeps else "")
-                    + "run the same command again to go on, with as many again"
+                    f"{self._endpoint.url}: {self._asked:,} images asked about, and classifier.max_queries is "
+                    f"{self._endpoint.max_queries:,}; run the same command again to go on, with as many again"
                 )
             self._asked += images
             turn = max(self._next, time.monotonic())
@@ -425,31 +423,10 @@ def _is_same(before: Scores, now: Scores) -> bool:
     return True
 
 
-def _age(seconds: float) -> str:
-    """Return a duration in words: `12 s`, `3 min`, `2 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h"
-
-
 def _wait(stop: Event, seconds: float) -> None:
     """Wait; raise UserError at once if another request fails meanwhile."""
     if stop.wait(max(0.0, seconds)):
         raise UserError("stopped")
-
-
-def _retry_after(answer: requests.Response, default: float) -> float:
-    """Return the seconds to wait that an answer asks for; `default` if it asks for none."""
-    seconds = answer.headers.get("Retry-After", "")
-    if not seconds.isdecimal():
-        return default
-    return min(_LONGEST_PAUSE, float(seconds))
-
-
-def _is_error(parsed: Any) -> bool:
-    return isinstance(parsed, dict) and "error" in parsed
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -458,122 +435,79 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _body(answer: requests.Response, seconds: float, url: str) -> str:
-    """Return the text of an answer.
+def _read(answer: requests.Response, url: str) -> bytes:
+    """Return the body of an answer.
 
-    It is unpacked piece by piece, since some kilobytes can stand for gigabytes.
-
-    Args:
-        answer: a response whose body was not read yet.
-        seconds: for all of it: the time-out of a connection is for each piece, and they may drip in for ever.
-        url: the address, for errors.
-
-    Raises:
-        UserError: it is too large, or in an encoding that was not asked for.
-        TimeoutError: it is not complete in time.
+    Raises UserError if it is too large, or packed: some kilobytes can stand for gigabytes.
     """
     encoding = answer.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in ("identity", "gzip"):
+    if encoding != "identity":
         raise UserError(f"{url}: answers in the encoding {encoding[:20]!r}, which was not asked for; turn it off there")
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | _GZIP)
-    end = time.monotonic() + seconds
-    content = bytearray()
-    while received := answer.raw.read1(_PIECE, decode_content=False):
-        while received:
-            if encoding == "identity":
-                piece, received = received, b""
-            else:
-                piece = unpacking.decompress(received, _PIECE)
-                received = unpacking.unconsumed_tail
-            content += piece
-            if len(content) > _LARGEST_ANSWER:
-                raise UserError(
-                    f"{url}: an answer has more than {_LARGEST_ANSWER >> 20} MB; set a smaller classifier.top_k or "
-                    "classifier.batch, if these are scores"
-                )
-        if time.monotonic() > end:
-            raise TimeoutError(f"its answer is not complete after {seconds:g} s")
-    return content.decode()
+    body: bytes = answer.raw.read(_LARGEST_ANSWER + 1)
+    if len(body) > _LARGEST_ANSWER:
+        raise UserError(
+            f"{url}: an answer has more than {_LARGEST_ANSWER >> 20} MB; set a smaller classifier.top_k or "
+            "classifier.batch, if these are scores"
+        )
+    return body
 
 
-def _parsed(text: str) -> Any:
-    """Return the JSON of a text; the text itself if it is nested too deeply to be read."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        return text
+def _connect(endpoint: Endpoint) -> tuple[str, requests.Session, Callable[[str], str]]:
+    """Return the address for requests, a session that sends them, and what masks the secrets in both.
 
-
-def _token(url: str) -> str | None:
-    """Return the token to send: the environment's token for endpoints, or for the Hub itself, and only for it, its own.
-
-    Raises UserError if it would be sent unencrypted, and for a token that no header can hold.
+    Raises UserError for a secret that would be sent unencrypted, or that can't be sent.
     """
-    address = urlsplit(url)
-    host = address.hostname or ""
-    is_encrypted = address.scheme == "https"
-    endpoint_token = os.environ.get(TOKEN, "").strip()
-    if endpoint_token and not is_encrypted and host not in _LOCAL:
-        raise UserError(f"{url}: {TOKEN} would be sent there unencrypted; use https, or unset it")
-    token: str | None = endpoint_token
-    if not token and is_encrypted and (host == _HUB or host.endswith(f".{_HUB}")):
-        token = get_token()
-    if token and not (token.isascii() and token.isprintable()):
-        name = TOKEN if endpoint_token else "the Hub's token"
-        raise UserError(f"{name} contains a character that no token has; copy it again")
-    return token or None
+    url = urlsplit(endpoint.url)
+    host = url.hostname or ""
+    token, query = _secret(TOKEN, endpoint.url), _secret(QUERY, endpoint.url).lstrip("?&")
+    if not token and url.scheme == "https" and (host == _HUB or host.endswith(f".{_HUB}")):
+        token = get_token() or ""
+    address = endpoint.url
+    if query:
+        address += f"&{query}" if url.query else f"?{query}"
+    session = requests.Session()
+    kind = "application/json"
+    session.headers.update({"Content-Type": kind, "Accept": kind, "Accept-Encoding": "identity"})
+    if token:
+        session.headers["Authorization"] = f"Bearer {token}"
+    session.auth = lambda request: request  # otherwise a password of .netrc would replace the token
+    session.trust_env = host not in _LOCAL  # no proxy for this machine's own addresses
+    session.mount(f"{url.scheme}://", HTTPAdapter(pool_maxsize=endpoint.requests))
+    return address, session, _mask_of(token, query)
 
 
-def _query(url: str) -> str | None:
-    """Return the environment's addition to the address, as `name=value`: keys, which are sent but not stored.
+def _secret(name: str, url: str) -> str:
+    """Return a secret of the environment for an address, "" if there is none.
 
-    Raises UserError if it would be sent unencrypted, and for characters that no address can hold.
+    Raises UserError if it would be sent unencrypted, and for characters that can't be sent.
     """
-    query = os.environ.get(QUERY, "").strip().lstrip("?&")
+    secret = os.environ.get(name, "").strip()
     address = urlsplit(url)
-    if query and address.scheme != "https" and address.hostname not in _LOCAL:
-        raise UserError(f"{url}: {QUERY} would be sent there unencrypted; use https, or unset it")
-    if query and not re.fullmatch(r"[!$-;=?-~]+", query):
-        raise UserError(f"{QUERY} contains a character that no address has; write it as %XX")
-    return query or None
+    if secret and address.scheme != "https" and address.hostname not in _LOCAL:
+        raise UserError(f"{url}: {name} would be sent there unencrypted; use https, or unset it")
+    if not _SENDABLE.fullmatch(secret):
+        raise UserError(f"{name} contains a character that can't be sent; copy it again, or write it as %XX")
+    return secret
 
 
-class _Mask:
-    """Replaces a token and the keys of a query by an ellipsis, in any spelling: as they are, quoted, or in base64."""
-
-    def __init__(self, token: str | None, query: str | None) -> None:
-        secrets = [token or "", query or ""]
-        for parameter in (query or "").split("&"):
-            secrets.append(parameter.partition("=")[2] or parameter)
-        spellings: set[str] = set()
-        for secret in secrets:
+def _mask_of(token: str, query: str) -> Callable[[str], str]:
+    """Return what replaces a token and the keys of a query by an ellipsis, in any spelling."""
+    secrets = [token, query]
+    for parameter in query.split("&"):
+        secrets.append(parameter.partition("=")[2] or parameter)
+    spellings: set[str] = set()
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
             spellings |= _spellings(secret)
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._pattern: re.Pattern[str] | None = None
-        if spellings:
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-
-    def __call__(self, text: str) -> str:
-        if self._pattern is None:
-            return text
-        return self._pattern.sub("…", text)
-
-    def shown(self, body: Any) -> str:
-        """Return the beginning of an answer, for a message."""
-        try:
-            return self(str(body))[:80]
-        except RecursionError:  # lists in lists in lists
-            return "lists nested too deeply"
+    longest_first = sorted(spellings, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # the latter matches nothing
+    return partial(pattern.sub, "…")
 
 
-@lru_cache(16)
-def _spellings(secret: str) -> frozenset[str]:
+def _spellings(secret: str) -> set[str]:
     """Return a secret as it is, as addresses quote it, and as it appears in the base64 of any text that contains it."""
-    if len(secret) < _SHORTEST_SECRET:
-        return frozenset()
-    plain = {secret, unquote_plus(secret), quote(secret), quote(secret, safe=""), quote_plus(secret)}
-    spellings = set(plain)
-    for text in plain:
+    spellings = {secret, unquote_plus(secret), quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    for text in list(spellings):
         content = text.encode()
         # Three bytes are four characters; `offset` is the place of the secret's first byte among its three.
         for offset, first in ((0, 0), (1, 2), (2, 3)):
@@ -581,55 +515,7 @@ def _spellings(secret: str) -> frozenset[str]:
             last = (offset + len(content)) * 8 // 6
             inside = encoded[first:last]  # the characters that depend on no other byte
             spellings |= {inside, inside.replace("+", "-").replace("/", "_")}
-    return frozenset(spellings)
-
-
-def _scores_of_all(body: Any, url: str, count: int, is_list: bool, masked: _Mask) -> list[Scores]:
-    """Return the scores of the images of a request.
-
-    Args:
-        body: the parsed answer.
-        url: the address, for errors.
-        count: the number of images.
-        is_list: whether images were sent as a list; one sent alone is answered alone, or as a list of one.
-        masked: hides secrets in errors.
-
-    Raises:
-        UserError: it is not an answer to so many images.
-    """
-    is_list_of_one = isinstance(body, list) and len(body) == 1 and isinstance(body[0], list)
-    if not is_list and not is_list_of_one:
-        body = [body]
-    if not isinstance(body, list) or len(body) != count:
-        raise UserError(f"{url}: answered {masked.shown(body)} to {count} images; set classifier.batch=1")
-    return [_scores(answer, url, masked) for answer in body]
-
-
-def _scores(body: Any, url: str, masked: _Mask) -> Scores:
-    """Return the scores of an answer about one image.
-
-    Raises UserError for any other answer, which would be the same if it were asked again.
-    """
-    scores: Scores = {}
-    is_valid = isinstance(body, list) and bool(body)
-    for entry in body if is_valid else ():
-        if not isinstance(entry, dict) or "label" not in entry:
-            is_valid = False
-            continue
-        label, score = masked(str(entry["label"])), entry.get("score")
-        if label in scores:
-            raise UserError(f"{url}: calls several classes {label!r}; give each its own name in the model's id2label")
-        # Compared before it is a float, which a number of 400 digits can't be.
-        if isinstance(score, int | float) and 0 <= score <= 1:
-            scores[label] = float(score)
-        else:
-            is_valid = False
-    if not is_valid:
-        raise UserError(
-            f"{url}: answered {masked.shown(body)}, not a list of labels with scores from 0 to 1; it must answer as "
-            "the Hub's image-classification endpoints do"
-        )
-    return scores
+    return spellings
 
 
 def _sort_key(name: str) -> tuple[int, str]:
