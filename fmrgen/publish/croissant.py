@@ -8,32 +8,11 @@ from typing import Any
 from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.errors import UserError
-from fmrgen.files import read_json, write_changed
+from fmrgen.files import package_data, read_json, write_changed
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CROISSANT, SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
 
-_VERSION = "http://mlcommons.org/croissant/1.1"
-_RAI = "http://mlcommons.org/croissant/RAI/1.0"
-# The context that Croissant prescribes: its own terms, the three whose values are typed, and those of two others.
-_TERMS = (
-    "column data dataType equivalentProperty examples extract field fileObject fileProperty fileSet format includes "
-    "isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate "
-    "separator source subField transform citeAs"
-)
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    "conformsTo": "dct:conformsTo",
-    **{term: f"cr:{term}" for term in _TERMS.split()},
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-}
 _DATE_LENGTH = len("2026-11-28")  # characters of a time
 _NAMED = 20  # classes in the description of a label
 _LICENSES = "https://huggingface.co/docs/hub/repositories-licenses"
@@ -85,31 +64,32 @@ def differences(root: Path, paths: SplitPaths, provenance: Provenance) -> list[s
 
 
 def _dataset(splits: Mapping[SplitPaths, Provenance], repo: str) -> dict[str, Any]:
-    """Return the content of `croissant.json`."""
-    address = f"https://huggingface.co/datasets/{repo}" if "/" in repo else repo
+    """Return the content of `croissant.json`: the template, with what the provenance of each split says."""
+    dataset: dict[str, Any] = read_json(package_data("dataset_cards") / CROISSANT)
+    dataset["name"] = repo
     licences = sorted({str(provenance.recipe.source.get("license") or "unknown") for provenance in splits.values()})
-    dataset: dict[str, Any] = {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": [_VERSION, _RAI],
-        "name": repo,
-        "description": "Test images perturbed against one image classifier each, for as long as a foundation model "
-        "still sees the right class (Foundation Model-oriented Robustness), with everything that was measured.",
-        "license": [f"{_LICENSES}#{licence}" for licence in licences],
-        "url": address,
-        "version": "1.0.0",
-        "citeAs": "Zhang et al., Foundation Model-oriented Robustness: Robust Image Model Evaluation with Pretrained "
-        "Models, 2024, https://arxiv.org/abs/2308.10632",
-    }
-    finished = []
-    for provenance in splits.values():
-        finished += [run.finished for run in provenance.runs if run.finished]
-    if finished:
-        dataset["datePublished"] = max(finished)[:_DATE_LENGTH]
-    dataset.update(_responsible(splits))
-    dataset["distribution"] = _distribution(splits, address)
+    dataset["license"] = [f"{_LICENSES}#{licence}" for licence in licences]
+    dataset["url"] = f"https://huggingface.co/datasets/{repo}" if "/" in repo else repo
+    dates, collection, manipulation, oracles, weights = [], [dataset["rai:dataCollection"]], [], [], []
+    for paths, provenance in splits.items():
+        dates += [run.finished for run in provenance.runs if run.finished]
+        parts = made_with(provenance)
+        collection.append(f"{paths.name}: {parts['source']}")
+        manipulation.append(
+            f"{paths.name}: latents of {parts['generator']} up the gradient of {parts['classifier']}; "
+            f"{parts['perturbation']}"
+        )
+        oracles.append(f"{paths.name}: {parts['oracle']}")
+        for component, digest in provenance.weights_sha256:
+            if digest:
+                weights.append(f"{paths.name} {component} sha256 {digest}")
+    dataset["datePublished"] = max(dates)[:_DATE_LENGTH] if dates else None
+    dataset["rai:dataCollection"] = "\n".join(collection)
+    dataset["rai:dataManipulationProtocol"] = manipulation
+    dataset["rai:machineAnnotationTools"] = oracles + weights
+    dataset["distribution"] = _distribution(splits, dataset["url"])
     dataset["recordSet"] = [_record_set(paths, provenance) for paths, provenance in splits.items()]
-    return dataset
+    return {key: value for key, value in dataset.items() if value is not None}
 
 
 def _distribution(splits: Mapping[SplitPaths, Provenance], address: str) -> list[dict[str, Any]]:
@@ -148,39 +128,6 @@ def _distribution(splits: Mapping[SplitPaths, Provenance], address: str) -> list
             }
         )
     return distribution
-
-
-def _responsible(splits: Mapping[SplitPaths, Provenance]) -> dict[str, Any]:
-    """Return the RAI fields, which say no more than the provenance."""
-    collection = ["Existing test images, perturbed by a generator."]
-    manipulation, oracles, weights = [], [], []
-    for paths, provenance in splits.items():
-        parts = made_with(provenance)
-        collection.append(f"{paths.name}: {parts['source']}")
-        manipulation.append(
-            f"{paths.name}: latents of {parts['generator']} up the gradient of {parts['classifier']}; "
-            f"{parts['perturbation']}"
-        )
-        oracles.append(f"{paths.name}: {parts['oracle']}")
-        for component, digest in provenance.weights_sha256:
-            if digest:
-                weights.append(f"{paths.name} {component} sha256 {digest}")
-    return {
-        "rai:dataCollection": "\n".join(collection),
-        "rai:dataManipulationProtocol": manipulation,
-        "rai:machineAnnotationTools": oracles + weights,
-        "rai:dataLimitations": [
-            "The oracle decides whether an image still shows its class, and may be wrong; rows rejected at once keep "
-            "their original and are not valid.",
-            "Each image was made against one classifier and fools others less.",
-        ],
-        "rai:dataBiases": ["Those of the source, of the generator, and of the foundation model that judges."],
-        "rai:dataUseCases": [
-            "Testing the robustness of image classifiers. Not for training a model that is then tested on these images."
-        ],
-        "rai:personalSensitiveInformation": ["Whatever the source's images show."],
-        "rai:hasSyntheticData": True,
-    }
 
 
 def _record_set(paths: SplitPaths, provenance: Provenance) -> dict[str, Any]:
