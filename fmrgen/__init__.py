@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from fmrgen.apps.explain.attributes import Attribute as Attribute
     from fmrgen.apps.explain.explain import Explanation as Explanation
     from fmrgen.apps.explain.explain import explain as explain
+    from fmrgen.apps.interchange.export import export as export
+    from fmrgen.apps.interchange.maite import MaiteDataset as MaiteDataset
+    from fmrgen.apps.interchange.maite import MaiteModel as MaiteModel
+    from fmrgen.apps.interchange.maite import classifier_of_maite as classifier_of_maite
     from fmrgen.apps.judging.judge import Judged as Judged
     from fmrgen.apps.judging.judge import judge as judge
     from fmrgen.apps.pilot.inspect import inspect as inspect
@@ -34,16 +38,12 @@ if TYPE_CHECKING:
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
-    from fmrgen.evaluation.maite import MaiteDataset as MaiteDataset
-    from fmrgen.evaluation.maite import MaiteModel as MaiteModel
-    from fmrgen.evaluation.maite import classifier_of_maite as classifier_of_maite
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
     from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
-    from fmrgen.jobs.export import export as export
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.merge import merge as merge
     from fmrgen.jobs.verify import Verification as Verification
@@ -112,8 +112,6 @@ _MODULES = {
     "Judgement": "fmrgen.engine.interfaces",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
-    "MaiteDataset": "fmrgen.evaluation.maite",
-    "MaiteModel": "fmrgen.evaluation.maite",
     "OpenedSplit": "fmrgen.split.open",
     "Split": "fmrgen.split.open",
     "Oracle": "fmrgen.engine.interfaces",
@@ -133,10 +131,8 @@ _MODULES = {
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
     "agreement": "fmrgen.results.orders",
-    "classifier_of_maite": "fmrgen.evaluation.maite",
     "compare": "fmrgen.jobs.compare",
     "evaluate": "fmrgen.jobs.evaluate",
-    "export": "fmrgen.jobs.export",
     "figure": "fmrgen.report.plots",
     "freeze": "fmrgen.weights.checkpoint",
     "generate": "fmrgen.jobs.from_objects",

@@ -121,6 +121,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "image_files": (
         "open_rgb",
         "png_bytes",
+        "read_image",
         "resize",
         "stored_image",
     ),

@@ -71,7 +71,6 @@ _CORE = [
     Command("evaluate", "Measure", measure.evaluate, resumes=True),
     Command("show", "Measure", measure.show),
     Command("verify", "Measure", measure.verify),
-    Command("export", "Measure", measure.export),
     Command("compare", "Compare", compare.compare, resumes=True),
     Command("push", "Publish", publish.push, resumes=True),
     Command("delta", "Publish", publish.delta),

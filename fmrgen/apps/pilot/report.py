@@ -3,6 +3,7 @@
 from fmrgen.apps.pilot.inspect import Inspection
 from fmrgen.apps.pilot.masking import Search
 from fmrgen.apps.pilot.sparsify import SparseMask
+from fmrgen.errors import option
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.progress.terminal import format_duration
 from fmrgen.report.report import Report, Section, Table
@@ -40,7 +41,9 @@ def inspection_report(inspection: Inspection) -> Report:
     table = Table(["", ""], [[name, value] for name, value in rows.items()], of_text=True)
     lines = []
     if inspection.left_out:
-        lines.append(f"left out, to end in time: {', '.join(inspection.left_out)}; a larger --seconds tries more")
+        lines.append(
+            f"left out, to end in time: {', '.join(inspection.left_out)}; a larger {option('seconds')} tries more"
+        )
     section = Section("inspection", f"{inspection.images} images", tables=[table], lines=lines)
     warnings = list(inspection.warnings)
     return Report("inspection", "What a few images show of a recipe", [section], inspection, warnings=warnings)

@@ -22,8 +22,8 @@ from PIL import Image as PILImage
 from stored import assert_same_rows
 from torchvision.datasets import ImageFolder
 
+from fmrgen.apps.interchange.export import export
 from fmrgen.errors import UserError
-from fmrgen.jobs.export import export
 from fmrgen.recipe.job import load_recipe, source_config_of
 
 

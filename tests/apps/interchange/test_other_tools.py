@@ -10,8 +10,8 @@ from PIL import Image as PILImage
 from torchvision.transforms import ToTensor
 
 from fmrgen import MaiteDataset, MaiteModel, classifier_of_maite, evaluate, load_classifier, open_split
+from fmrgen.apps.interchange.export import export
 from fmrgen.errors import UserError
-from fmrgen.jobs.export import export
 from fmrgen.recipe.job import load_source, parse_classifier
 
 LENET = "asset:mnist/lenet"
