@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from fmrgen.errors import printable
 from fmrgen.report.gallery import Gallery
-from fmrgen.report.report import Picture, Report
+from fmrgen.report.report import Picture, Report, sentence
 from fmrgen.report.tables import short_names
 
 _APPS = Path(__file__).parents[1] / "apps"
@@ -61,7 +61,7 @@ def render_page(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent / "templates", *_APPS.glob("*/templates")]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -69,6 +69,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sentence"] = sentence
+    return environment
 
 
 def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:

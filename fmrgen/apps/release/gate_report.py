@@ -11,7 +11,7 @@ _VERDICTS = {
     "pass": "pass: the candidate loses at most {max_drop:g} points",
     "fail": "fail: the candidate loses more than {max_drop:g} points",
     "undecided": "undecided: these images do not show whether the candidate loses more than {max_drop:g} points",
-    "invalid": "invalid: no decision about a drop of {max_drop:g} points, see the notes",
+    "invalid": "invalid: no decision about a drop of {max_drop:g} points, see the warnings",
 }
 # The same if no drop is allowed.
 _VERDICTS_WITHOUT_DROP = {
