@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from fmrgen.cli import options
 from fmrgen.distributed.rank import is_first_process
@@ -203,8 +202,8 @@ def show(
     ids: Annotated[str | None, Parameter(metavar="ID,ID")] = None,
     pairs: bool = False,
     classes: Annotated[str | None, Parameter(metavar="NAME,NAME")] = None,
-    rows: Annotated[int, Parameter(metavar="N", validator=Number(gte=1, lte=100))] = 6,
-    columns: Annotated[int, Parameter(metavar="N", validator=Number(gte=1, lte=24))] = 6,
+    rows: Annotated[int, options.whole_number(1, 100)] = 6,
+    columns: Annotated[int, options.whole_number(1, 24)] = 6,
     caption: Annotated[str | None, Parameter(metavar="TEXT")] = None,
     file_format: Annotated[Literal["png", "pdf", "svg"], Parameter(name=("--format", "-f"))] = "png",
 ) -> None:

@@ -16,7 +16,12 @@ from cyclopts.exceptions import (
 from fmrgen.errors import near_name
 
 _REPLACED = {"transfer": "evaluate"}  # commands of older versions, and those that do their work now
-_IN_WORDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+_IN_WORDS: dict[object, str] = {
+    int: "a whole number",
+    int | None: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def in_one_line(error: CycloptsError) -> str:

@@ -11,6 +11,8 @@ from fmrgen.distributed.launcher import OPTION
 from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
+    from cyclopts import Token
+
     from fmrgen.recipe import job
     from fmrgen.report.plot import PlotFormat
 
@@ -22,9 +24,18 @@ def recipe_names(context: object) -> list[str]:
     return list(describe_recipes())
 
 
+def whole_number(least: int, most: int | None = None) -> Parameter:
+    """Return the form of an integer from `least` to `most`; cyclopts itself would round 2.5."""
+    return Parameter(metavar="N", converter=_as_written, validator=Number(gte=least, lte=most))
+
+
+def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
+    return int(tokens[0].value)
+
+
 # Values of options: each command says what its own are for.
-Count = Annotated[int, Parameter(metavar="N", validator=Number(gte=1))]
-Seed = Annotated[int, Parameter(metavar="N", validator=Number(gte=0))]
+Count = Annotated[int, whole_number(1)]
+Seed = Annotated[int, whole_number(0)]
 File = Annotated[Path, Parameter(metavar="FILE")]
 Output = Annotated[Path, Parameter(alias="-o", metavar="DIR")]
 
@@ -40,10 +51,7 @@ Classifiers = Annotated[
     ),
 ]
 Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
-BatchSize = Annotated[
-    int,
-    Parameter(metavar="N", validator=Number(gte=1, lte=65_536), help="Images per forward pass, at most 65,536."),
-]
+BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per forward pass, at most 65,536.")]
 Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")]
 Processes = Annotated[
     Count, Parameter(name=OPTION, help="Run N processes on this machine, one per GPU.", show_default=False)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
@@ -61,7 +60,7 @@ def audit(
     count: Annotated[options.Count, Parameter(name="--n")] = 300,
     seed: options.Seed = 0,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(metavar="PORT", validator=Number(gte=0))] = 0,
+    port: Annotated[int, options.whole_number(0)] = 0,
     output: options.Output = Path("audit"),
     export: options.File | None = None,
     answers: Annotated[Sequence[options.File], Parameter(name="--import", metavar="FILE")] = (),

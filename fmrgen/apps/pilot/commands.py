@@ -18,7 +18,7 @@ def inspect(
     recipe: options.Recipe,
     /,
     *overrides: options.Overrides,
-    images: Annotated[int, Parameter(metavar="N", validator=Number(gte=2))] = 32,
+    images: Annotated[int, options.whole_number(2)] = 32,
     download: bool = False,
     masking: bool = False,
     seconds: Annotated[float, Parameter(metavar="S", validator=Number(gte=1))] = 90,
