@@ -137,12 +137,16 @@ class Nes(Update):
         direction = torch.zeros_like(gradient)
         rows = (moving & ~memory["by_chance"]).nonzero().flatten()
         if len(rows):
-            along = self._next_directions(rows, memory)
-            estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, ask)
-            memory["nes_mean"][rows] = estimate
-            estimate = self._with_gradient(estimate, gradient[rows], rows, memory, ask)
-            direction[rows] = torch.where(as_column(_is_nonzero(estimate), estimate), estimate, along[:, 0])
+            direction[rows] = self._direction_of(rows, gradient[rows], memory, ask)
         return direction.sign()
+
+    def _direction_of(self, rows: Tensor, gradient: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """Return the direction [R, …] of the rows [R], of any length, given their gradient [R, …]."""
+        along = self._next_directions(rows, memory)
+        estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, ask)
+        memory["nes_mean"][rows] = estimate
+        estimate = self._with_gradient(estimate, gradient, rows, memory, ask)
+        return torch.where(as_column(_is_nonzero(estimate), estimate), estimate, along[:, 0])
 
     def _with_gradient(
         self, estimate: Tensor, gradient: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
@@ -231,20 +235,16 @@ class Boundary(Nes):
         memory["mistake_known"] = torch.zeros(len(free), dtype=torch.bool, device=free.device)
         return memory
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        direction = torch.zeros_like(gradient)
-        rows = (moving & ~memory["by_chance"]).nonzero().flatten()
-        if len(rows):
-            self._find_mistakes(rows, memory, ask)
-            along = self._next_directions(rows, memory)
-            direction[rows] = along[:, 0]
-            has_mistake = memory["mistake_known"][rows]
-            if has_mistake.any():
-                rows = rows[has_mistake]
-                across = self._across(rows, along[has_mistake], memory, ask)
-                nonzero = _is_nonzero(across)
-                direction[rows[nonzero]] = across[nonzero]
-        return direction.sign()
+    def _direction_of(self, rows: Tensor, gradient: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        self._find_mistakes(rows, memory, ask)
+        along = self._next_directions(rows, memory)
+        direction = along[:, 0].clone()
+        has_mistake = memory["mistake_known"][rows]
+        if has_mistake.any():
+            across = self._across(rows[has_mistake], along[has_mistake], memory, ask)
+            by_chance = direction[has_mistake]
+            direction[has_mistake] = torch.where(as_column(_is_nonzero(across), across), across, by_chance)
+        return direction
 
     def _find_mistakes(self, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> None:
         """Search around those of the rows [R] that have no mistake yet, and remember what is found."""
