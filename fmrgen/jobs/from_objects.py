@@ -143,19 +143,13 @@ def _with_parts(
     if not _is_recipe(source):
         return _recipe_of_dataset(source, names, classifier, generator, oracle, image_size)
     base = source if isinstance(source, Recipe) else load_recipe(source)
-    parts: dict[str, Any] = {}
-    if names is not None:
-        parts["source"] = base.source.model_copy(update={"classes": names})
-    if classifier is not None:
-        parts["classifier"] = classifier_section(classifier)
-    if generator is not None:
-        size = image_size or getattr(base.generator, "image_size", None)
-        size = size or _size_of_first(parts.get("source", base.source))
-        parts["generator"] = generator_section(generator, size)
-    elif image_size is not None:
+    if generator is None and image_size is not None:
         raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
-    if oracle is not None:
-        parts["oracle"] = oracle_section(oracle)
+    size = image_size or getattr(base.generator, "image_size", None)
+    source = base.source if names is None else base.source.model_copy(update={"classes": names})
+    parts = _sections(source, classifier, generator, oracle, size)
+    if names is not None:
+        parts["source"] = source
     if not parts:
         return base
     return base.model_copy(update={**parts, "description": ""})
@@ -171,19 +165,32 @@ def _recipe_of_dataset(
 ) -> Recipe:
     """Return a recipe of a dataset and models. Raise UserError if a model is missing."""
     class_names_of_classifier = partial(_names_of_outputs, dataset, classifier, image_size)
-    parts: dict[str, Any] = {"source": SourceInMemory.of(dataset, class_names, class_names_of_classifier)}
-    if classifier is not None:
-        parts["classifier"] = classifier_section(classifier)
-    if generator is not None:
-        parts["generator"] = generator_section(generator, image_size or _size_of_first(parts["source"]))
-    if oracle is not None:
-        parts["oracle"] = oracle_section(oracle)
+    source = SourceInMemory.of(dataset, class_names, class_names_of_classifier)
+    parts = {"source": source, **_sections(source, classifier, generator, oracle, image_size)}
     for name, cure in _CURES.items():
         if name not in parts:
             raise UserError(
                 f"source: a dataset needs a classifier, a generator and an oracle; there is no {name}: {cure}"
             )
     return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
+
+
+def _sections(
+    source: SourceConfig,
+    classifier: AnyClassifier | None,
+    generator: AnyGenerator | None,
+    oracle: AnyOracle | None,
+    image_size: int | None,
+) -> dict[str, Any]:
+    """Return the sections of the parts that are not None; a generator's size is by default that of the first image."""
+    parts: dict[str, Any] = {}
+    if classifier is not None:
+        parts["classifier"] = classifier_section(classifier)
+    if generator is not None:
+        parts["generator"] = generator_section(generator, image_size or _size_of_first(source))
+    if oracle is not None:
+        parts["oracle"] = oracle_section(oracle)
+    return parts
 
 
 def _is_recipe(source: Any) -> bool:

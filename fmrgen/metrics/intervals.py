@@ -226,6 +226,18 @@ class Resampled:
         return Estimate(float(value[0]), float(low), float(high))
 
 
+def between_percentiles(statistic: np.ndarray) -> Estimate | None:
+    """Return what was observed, the first of the values [1 + R], with the percentiles of the resamples, the others.
+
+    None if it is undefined (NaN); resamples that are undefined do not count.
+    """
+    if np.isnan(statistic[0]):
+        return None
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(statistic[1:], [tail, 100 - tail])
+    return Estimate(float(statistic[0]), float(low), float(high))
+
+
 def in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return `part` in percent of `whole`, [N] each; NaN where that is 0."""
     return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), np.nan)
@@ -399,12 +411,9 @@ def macro_robustness(
         rates = drawn.rate("perturbed", among="valid")[: resamples + 1]
         perturbed += np.where(np.isnan(rates), rates[0], rates)  # drawn without a valid row
         standard += drawn.rate("original")[: resamples + 1]
-    value, *drawn_values = in_percent_of(perturbed, standard)
-    if np.isnan(value):
+    estimate = between_percentiles(in_percent_of(perturbed, standard))
+    if estimate is None:
         return None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(drawn_values, [tail, 100 - tail])
-    estimate = Estimate(float(value), float(low), float(high))
     valid_rows, all_rows = len(classes) ** 2 / inverse_rows
     perturbed_accuracy = Estimate(float(perturbed[0]) / len(classes), None, None)
     standard_accuracy = Estimate(float(standard[0]) / len(classes), None, None)

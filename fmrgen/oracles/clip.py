@@ -1,6 +1,6 @@
 """Zero-shot CLIP (paper §3.2): the probability of each label's prompt given the image."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmrgen.config import Revision
 from fmrgen.oracles._image_text import ImageTextConfig
@@ -25,5 +25,5 @@ class Config(ImageTextConfig):
 
         from fmrgen.oracles.zero_shot import zero_shot_oracle
 
-        load: dict[str, Any] = {"reference": self.model, "key": "oracle.model", "revision": self.revision}
-        return zero_shot_oracle(CLIPModel, load, device, self.prompts, self.first_synonym, self.class_prompts)
+        prompted = (self.prompts, self.first_synonym, self.class_prompts)
+        return zero_shot_oracle(CLIPModel, self.model, self.revision, device, *prompted)

@@ -36,18 +36,20 @@ class Config(DecidingConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "ZeroShotOracle":
         from transformers import AutoModelForZeroShotImageClassification
 
-        load: dict[str, Any] = {"reference": self.model, "key": "oracle.model", "revision": self.revision}
-        return zero_shot_oracle(AutoModelForZeroShotImageClassification, load, device, *self.prompted)
+        return zero_shot_oracle(
+            AutoModelForZeroShotImageClassification, self.model, self.revision, device, *self.prompted
+        )
 
 
 def zero_shot_oracle(
-    loader: Any, load: dict[str, Any], device: "torch.device | str", *prompted: Any
+    loader: Any, model: str, revision: str | None, device: "torch.device | str", *prompted: Any
 ) -> "ZeroShotOracle":
     """Return the oracle of a model of transformers.
 
     Args:
         loader: the class that loads the model.
-        load: keyword arguments of `pretrained_model`.
+        model: a folder, an asset or a Hub id.
+        revision: of the Hub id.
         device: the device of the model.
         prompted: prompts and decision, the arguments of `ImageTextOracle`.
 
@@ -59,12 +61,13 @@ def zero_shot_oracle(
     from fmrgen.weights.checkpoint import freeze
     from fmrgen.weights.pretrained import from_pretrained, image_processor, pretrained_model
 
-    model: Any = freeze(pretrained_model(loader, **load).float(), device)
-    family = str(model.config.model_type)
+    key = "oracle.model"
+    network: Any = freeze(pretrained_model(loader, model, key, revision).float(), device)
+    family = str(network.config.model_type)
     if family not in _FAMILIES:
-        raise UserError(f"oracle.model: {load['reference']} is a {family}; an oracle is one of {', '.join(_FAMILIES)}")
-    tokenizer = from_pretrained(AutoTokenizer, **load)
-    return ZeroShotOracle(model, tokenizer, image_processor(**load), *prompted)
+        raise UserError(f"{key}: {model} is a {family}; an oracle is one of {', '.join(_FAMILIES)}")
+    tokenizer = from_pretrained(AutoTokenizer, model, key, revision)
+    return ZeroShotOracle(network, tokenizer, image_processor(model, key, revision), *prompted)
 
 
 class ZeroShotOracle(ImageTextOracle):

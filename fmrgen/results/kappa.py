@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import csr_array
 
-from fmrgen.metrics.intervals import CONFIDENCE, Estimate, apart_by, has_no_width, most_unseen
+from fmrgen.metrics.intervals import Estimate, apart_by, between_percentiles, has_no_width, most_unseen
 
 _RESAMPLES = 1_000
 _AT_ONCE = 100  # resamples, to bound memory: there may be as many combinations as images
@@ -87,12 +87,7 @@ def _coefficient(counts: np.ndarray, disagreement: _Disagreement) -> Estimate | 
         for _ in range(0, _RESAMPLES, _AT_ONCE):
             parts.append(disagreement(random.multinomial(images, counts / images, _AT_ONCE)))
         observed, by_chance = np.concatenate(parts, axis=1)
-        value, *resampled = 1 - observed / by_chance
-    if np.isnan(value):
-        return None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(resampled, [tail, 100 - tail])
-    coefficient = Estimate(float(value), float(low), float(high))
-    if has_no_width(coefficient):
+        coefficient = between_percentiles(1 - observed / by_chance)
+    if coefficient is not None and has_no_width(coefficient):
         return apart_by(coefficient.value, most_unseen(images) / 100 / float(by_chance[0]), -1, 1)
     return coefficient
