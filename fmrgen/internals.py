@@ -169,9 +169,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "ERROR",
         "bounds",
         "decide",
+        "discoveries",
         "drops_of",
+        "e_value",
         "gate",
-        "log_capital",
     ),
     "metrics.summary": (
         "COMPARED",

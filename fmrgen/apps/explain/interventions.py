@@ -1,7 +1,6 @@
 """Trials of hypotheses: originals are changed along one, against it, and as much in another way, as far as the oracle
 sees their class, and the classifier's errors are counted."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,12 @@ from fmrgen.apps.explain.attributes import Attribute
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
-from fmrgen.metrics.sequential_test import log_capital
+from fmrgen.metrics.sequential_test import discoveries, drops_of, e_value
 
 DOSES = (0.25, 0.5, 0.75, 1.0)
 FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
 _BATCH = 64
 _RESCALINGS = 4  # make a control as long as its change, to one or two percent
-_MAX_LOG_E = 700.0  # exp of more overflows a float
 
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
@@ -144,8 +142,8 @@ class Trial:
         for way, outcome in moved.items():
             wrong[way] = outcome.answers != outcome.predictions[:, 0]
         wrong_along = wrong.pop("along")
-        evidence = min(_e_value(wrong_along, wrong_in_control) for wrong_in_control in wrong.values())
-        return cls(hypothesis, moved, signs, evidence)
+        evidence = [e_value(drops_of(wrong_along, wrong_in_control), 0.0) for wrong_in_control in wrong.values()]
+        return cls(hypothesis, moved, signs, min(evidence))
 
 
 class Originals:
@@ -268,26 +266,14 @@ def _length(change: Tensor) -> Tensor:
     return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _e_value(more: np.ndarray, less: np.ndarray) -> float:
-    """Return the evidence against "`more` [N] is True no more often than `less`", of the same rows."""
-    if not len(more):
-        return 1.0
-    capital, _ = log_capital(more.astype(np.int8) - less.astype(np.int8), 0.0)
-    return math.exp(min(float(capital[-1]), _MAX_LOG_E))
-
-
 def proven(trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials whose hypothesis is proven, the strongest evidence first.
 
-    On average at most `FALSE_DISCOVERIES` of them are false, however the trials depend on each other (e-BH, Wang and
-    Ramdas 2022).
+    On average at most `FALSE_DISCOVERIES` of them are false, however the trials depend on each other.
     """
-    ordered = sorted(trials, key=lambda trial: -trial.e_value)
-    last_rank = 0
-    for rank, trial in enumerate(ordered, start=1):
-        if trial.e_value >= len(trials) / (FALSE_DISCOVERIES * rank):
-            last_rank = rank
-    return ordered[:last_rank]
+    is_proven = discoveries(np.array([trial.e_value for trial in trials]), FALSE_DISCOVERIES)
+    proven_trials = [trial for trial, proven in zip(trials, is_proven, strict=True) if proven]
+    return sorted(proven_trials, key=lambda trial: -trial.e_value)
 
 
 def fewest_errors(rows: int, hypotheses: int) -> int | None:
@@ -296,7 +282,7 @@ def fewest_errors(rows: int, hypotheses: int) -> int | None:
     None if all of them are too few. `hypotheses` is the number of those that are tried together.
     """
     for errors in range(1, rows + 1):
-        more = np.arange(rows) < errors
-        if _e_value(more, np.zeros(rows, bool)) >= hypotheses / FALSE_DISCOVERIES:
+        wrong = (np.arange(rows) < errors).astype(np.int8)
+        if e_value(wrong, 0.0) >= hypotheses / FALSE_DISCOVERIES:
             return errors
     return None

@@ -5,7 +5,6 @@ a condition brings out. Here originals are changed by one attribute at a time, a
 the new network errs where the old one does not.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -22,7 +21,7 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.metrics.intervals import Estimate, proportion
-from fmrgen.metrics.sequential_test import ERROR, Condition, log_capital
+from fmrgen.metrics.sequential_test import ERROR, Condition, drops_of, e_value
 from fmrgen.recipe.build import (
     blank_image,
     build_classifier_and_oracle,
@@ -39,7 +38,6 @@ ORIGINALS = 300  # that are changed, where there are as many
 OF_ANOTHER_SEED = 0.1
 _MAX_DOSE_UNCHECKED = 0.5  # up to which an image shows its class without an oracle to confirm it
 _BATCH = 64
-_MAX_LOG_E = 700.0  # exp of more overflows a float
 
 
 def compare_on_recipe(
@@ -121,16 +119,15 @@ def compare_under_changes(
         for sign, words in ((1, attribute.more), (-1, attribute.less)):
             amounts = [sign * dose for dose in doses]
             broke, fixed = _broke_and_fixed(new_rows, old_rows, attribute, amounts, has_oracle)
-            capital, _ = log_capital((broke.astype(np.int8) - fixed.astype(np.int8))[order], margin)
-            e_value = math.exp(min(float(capital[-1]), _MAX_LOG_E))
+            evidence = e_value(drops_of(broke, fixed)[order], margin)
             condition = Condition(
                 words=words,
                 attribute=attribute.name,
                 originals=len(new_rows),
                 broke=cast(Estimate, proportion(broke)),
                 fixed=cast(Estimate, proportion(fixed)),
-                e_value=e_value,
-                is_worse=e_value >= threshold,
+                e_value=evidence,
+                is_worse=evidence >= threshold,
             )
             conditions.append(condition)
     return sorted(conditions, key=lambda condition: -condition.e_value)

@@ -20,7 +20,7 @@ from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
-from fmrgen.metrics.sequential_test import ERROR, Condition, bounds, decide
+from fmrgen.metrics.sequential_test import ERROR, Condition, bounds, decide, drops_of
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
@@ -445,7 +445,7 @@ def _sequential_verdict(
     order = []
     for number in np.unique(turn):
         order.append(random.permutation(np.flatnonzero(turn == number)))
-    differences = (worse.astype(np.int8) - better.astype(np.int8))[np.concatenate(order)]
+    differences = drops_of(worse, better)[np.concatenate(order)]
     low, high = bounds(differences)
     return _VERDICTS[decide(differences, 0.0, error)[0]], 100 * low, 100 * high
 

@@ -12,12 +12,12 @@ from fmrgen.apps.explain.interventions import (
     FALSE_DISCOVERIES,
     Change,
     Originals,
-    _e_value,
     fewest_errors,
     otherwise,
     proven,
 )
 from fmrgen.engine.images import on_byte_grid
+from fmrgen.metrics.sequential_test import drops_of, e_value
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
 
@@ -146,8 +146,8 @@ def test_evidence_of_nothing_is_seldom_large():
         trials = []
         for number in range(20):
             rate = 0.4 if number < 4 else 0.1
-            e_value = min(_e_value(draws.random(100) < rate, draws.random(100) < 0.1) for _ in range(2))
-            trials.append(type("Tried", (), {"e_value": e_value, "is_true": number < 4})())
+            evidence = min(e_value(drops_of(draws.random(100) < rate, draws.random(100) < 0.1), 0.0) for _ in range(2))
+            trials.append(type("Tried", (), {"e_value": evidence, "is_true": number < 4})())
         kept = proven(trials)
         said += len(kept)
         false.append(sum(not one.is_true for one in kept) / max(1, len(kept)))
@@ -158,6 +158,7 @@ def test_evidence_of_nothing_is_seldom_large():
 def test_the_fewest_errors_that_prove_something():
     few = fewest_errors(200, 33)
     wrong, none = np.arange(200) < few, np.zeros(200, dtype=bool)
-    assert _e_value(wrong, none) >= 33 / FALSE_DISCOVERIES > _e_value(np.arange(200) < few - 1, none)
+    assert e_value(drops_of(wrong, none), 0.0) >= 33 / FALSE_DISCOVERIES
+    assert e_value(drops_of(np.arange(200) < few - 1, none), 0.0) < 33 / FALSE_DISCOVERIES
     assert fewest_errors(5, 33) is None
     assert on_byte_grid(torch.tensor([0.5])).item() * 255 == pytest.approx(128)
