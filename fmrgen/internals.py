@@ -284,7 +284,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "Kind",
         "chance_line",
     ),
-    "results.own_splits": ("rows_of",),
+    "results.own_splits": (
+        "common_ids",
+        "rows_of",
+    ),
+    "results.rank_correlation": (
+        "RankCorrelation",
+        "rank_correlation",
+    ),
     "results.rankings": ("difference",),
     "results.samples": ("Sampler",),
     "results.steps": ("figures_of_run",),

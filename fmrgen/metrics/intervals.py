@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 FEWER_RESAMPLES = 2_000  # for figures that come by the hundred: a split may have a thousand classes
 _BINS = 15  # of confidence, in the calibration error
-_Z = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of a normal interval
+Z = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of a normal interval
 _SAME = 1e-9  # ends of an interval that are no further apart are equal but for rounding
 
 
@@ -31,6 +31,12 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"{self.value:z.2f}"
         return f"{self.value:z.2f} [{self.low:z.1f}, {self.high:z.1f}]"
+
+    def __neg__(self) -> "Estimate":
+        """Return the figure with the other sign: the difference of two, seen from the second."""
+        if self.low is None or self.high is None:
+            return Estimate(-self.value, None, None)
+        return Estimate(-self.value, -self.high, -self.low)
 
 
 def format_estimate(estimate: Estimate | None) -> str:
@@ -100,7 +106,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -
     only_first = (first & ~second).sum() + 0.5
     only_second = (second & ~first).sum() + 0.5
     middle = (only_first - only_second) / rows
-    margin = _Z * math.sqrt((only_first + only_second) / rows - middle**2) / rows**0.5
+    margin = Z * math.sqrt((only_first + only_second) / rows - middle**2) / rows**0.5
     value = float(first.mean() - second.mean())
     low, high = float(middle - margin), float(middle + margin)
     return Estimate(100 * value / per, 100 * low / per, 100 * high / per)
@@ -131,7 +137,7 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> Est
     share = rows / len(confidence)
     value = float(share @ distances)
 
-    middle = (hits + _Z**2 / 2) / (rows + _Z**2)
+    middle = (hits + Z**2 / 2) / (rows + Z**2)
     variance = middle * (1 - middle)
     between = max(0.0, float(share @ distances**2) - value**2) / len(confidence)
     within = share**2 * variance / rows
@@ -140,7 +146,7 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> Est
     excess = np.abs(random.normal(size=(FEWER_RESAMPLES, len(rows)))) @ np.sqrt(within)
     excess += random.normal(size=FEWER_RESAMPLES) * math.sqrt(between)
     most = float(np.percentile(excess, 100 * (1 + CONFIDENCE) / 2))
-    margin = _Z * math.sqrt(float(within.sum()) + between)
+    margin = Z * math.sqrt(float(within.sum()) + between)
     low, high = max(0.0, value - most), min(1.0, value + margin)
     return Estimate(100 * value, 100 * low, 100 * high)
 
@@ -160,7 +166,7 @@ def ratio_of_rates(hits: int, rows: int, base_hits: int, base_rows: int) -> Esti
         return None
     rate, base_rate = (hits + 0.5) / (rows + 1), (base_hits + 0.5) / (base_rows + 1)
     error = math.sqrt(1 / (hits + 0.5) - 1 / (rows + 1) + 1 / (base_hits + 0.5) - 1 / (base_rows + 1))
-    middle, margin = rate / base_rate, math.exp(_Z * error)
+    middle, margin = rate / base_rate, math.exp(Z * error)
     return Estimate(middle, middle / margin, middle * margin)
 
 
@@ -173,7 +179,7 @@ def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
     variance = sum(weight**2 * float(values.var(ddof=1)) / len(values) for weight, values in parts if len(values) > 1)
     if variance == 0:
         return Estimate(middle, None, None)
-    margin = _Z * math.sqrt(variance)
+    margin = Z * math.sqrt(variance)
     return Estimate(middle, middle - margin, middle + margin)
 
 
@@ -349,7 +355,7 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
     if _are_equal(part[valid]):
         percent = Estimate(100 * float(part[valid][0]), None, None)
         return ratio_of_proportions(share(percent, int(valid.sum())), proportion(original_hit))
-    margin = float(_Z * influence.std() / np.sqrt(len(valid)))
+    margin = float(Z * influence.std() / np.sqrt(len(valid)))
     if math.isclose(margin, 0, abs_tol=_SAME):
         margin = most_unseen(int(valid.sum())) / float(original_hit.mean())
     return _within_reach(apart_by(ratio, margin), original_hit)
@@ -434,7 +440,7 @@ def share(percent: Estimate, rows: float) -> Estimate:
     """
     middle = min(1.0, max(0.0, percent.value / 100))
     low, high = interval_ends(percent)
-    error = (high - low) / 200 / _Z
+    error = (high - low) / 200 / Z
     tosses = rows
     if error > 0 and 0 < middle < 1:
         tosses = middle * (1 - middle) / error**2
@@ -445,10 +451,10 @@ def wilson(hits: float, rows: float) -> tuple[float, float]:
     """Return the ends of Wilson's interval for a proportion, in percent."""
     if not rows:
         return 0.0, 100.0
-    middle, margin = 2 * hits + _Z**2, _Z * np.sqrt(4 * hits * (rows - hits) / rows + _Z**2)
+    middle, margin = 2 * hits + Z**2, Z * np.sqrt(4 * hits * (rows - hits) / rows + Z**2)
     low, high = 0.0, 100.0
     if hits:
-        low = 100 * float((middle - margin) / (2 * (rows + _Z**2)))
+        low = 100 * float((middle - margin) / (2 * (rows + Z**2)))
     if hits < rows:
-        high = 100 * float((middle + margin) / (2 * (rows + _Z**2)))
+        high = 100 * float((middle + margin) / (2 * (rows + Z**2)))
     return low, high

@@ -57,6 +57,13 @@ def as_label(answers: np.ndarray, labels: np.ndarray, accepted: np.ndarray | Non
     return replaced
 
 
+def valid_rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return which rows are valid, bool [N]; all of them without a column `valid`."""
+    if "valid" in columns:
+        return columns["valid"].astype(bool)
+    return np.ones(len(columns["label"]), dtype=bool)
+
+
 class Rows:
     """Some rows of a split.
 
@@ -87,10 +94,7 @@ class Rows:
         values = accepted_as_label(values)
         self._values, self._resamples = values, resamples
         self.label, self.has_valid = values["label"], "valid" in values
-        if self.has_valid:
-            self.valid = values["valid"].astype(bool)
-        else:
-            self.valid = np.ones(len(self.label), dtype=bool)
+        self.valid = valid_rows(values)
 
     def right(self, name: str) -> np.ndarray | None:
         """Return which answers in a column are right, bool [N]; None if there is no such column."""

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from functools import partial
 
-from fmrgen.metrics.intervals import format_coefficient, interval_ends
+from fmrgen.metrics.intervals import interval_ends
 from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_figures, shortened
 from fmrgen.report.report import Picture, Report, Section, Table
 from fmrgen.results.orders import Agreement, OrderOfTwo
@@ -39,13 +39,17 @@ def _agreement_table(agreement: Agreement) -> Table:
 
 
 def _agreement_lines(agreement: Agreement) -> list[str]:
-    """Return lines with tau of each pair of generators, W of all, and what the intervals are."""
-    lines = [f"{pair.first} – {pair.second}: Kendall's tau {format_coefficient(pair.tau)}" for pair in agreement.pairs]
-    concordance = format_coefficient(agreement.concordance)
+    """Return lines with the rank correlation of each pair of generators, and the orders that are certain."""
+    lines = []
+    for pair in agreement.pairs:
+        lines.append(
+            f"{pair.first} – {pair.second}: Kendall's tau {pair.kendall:z.2f} (p = {pair.p_value:.2g}), Spearman's rho "
+            f"{pair.spearman:z.2f}"
+        )
     return [
         *lines,
-        f"Kendall's W of all {len(agreement.generators)} rankings: {concordance}",
-        "1 means the same order; intervals cover all orders that these images leave possible, with 95 % confidence",
+        f"1 means the same order; p is the chance of a tau at least as far from 0 if the {len(agreement.classifiers)} "
+        "classifiers were ordered by lot",
         f"all have one order: {agreement.verdict}",
         _orders_line(agreement),
     ]
@@ -104,5 +108,4 @@ def _plot(agreement: Agreement) -> Plot:
         grid_of_figures(axes, MOST_PERCENT)
         columns = -(-count // _IN_A_COLUMN)  # rounded up
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=columns)
-        axes.set_title(f"Kendall's W {format_coefficient(agreement.concordance)}")
     return figure

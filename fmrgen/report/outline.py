@@ -11,9 +11,9 @@ from fmrgen.report.plots import all_plots
 from fmrgen.report.report import Picture, Report, Section, sentence
 from fmrgen.report.tables import (
     EXPLAINED,
-    agreement_table,
     all_notes,
     class_table,
+    error_consistency_table,
     fixed_table,
     judged_table,
     judges_lines,
@@ -185,7 +185,7 @@ def _confidence(results: list[Result]) -> list[Section]:
 
 
 def _agreement(comparison: Comparison | None) -> list[Section]:
-    table = None if comparison is None else agreement_table(comparison)
+    table = None if comparison is None else error_consistency_table(comparison)
     if table is None:
         return []
     about = (

@@ -9,6 +9,7 @@ from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 from fmrgen.results.judges import JudgeFigures, chance_line
+from fmrgen.results.rank_correlation import rank_correlation
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
@@ -105,7 +106,7 @@ def mask_table(images: int, sparsity: float, test_score: float, dimensions: int,
     return Table(header, [row])
 
 
-def agreement_table(comparison: Comparison) -> Table | None:
+def error_consistency_table(comparison: Comparison) -> Table | None:
     """Return the error consistency of each pair of classifiers; None for more classifiers than stand side by side, or
     if no pair has one."""
     names: dict[str, None] = {}  # in the order in which they come
@@ -283,17 +284,16 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
         if judge.kind == "person":
             lines += _lines_on_missed_images(judge, results)
     for judge in split.judges:
-        by_oracle, by_judge = [], []  # FMR of the classifiers that have both
+        fmr: dict[str, dict[str, float]] = {"the oracle": {}, judge.judge: {}}
         for result in results:
             corrected = result.judged.get(judge.judge)
             if result.total.fmr and not result.at_chance and corrected and corrected.fmr:
-                by_oracle.append(result.total.fmr.value)
-                by_judge.append(corrected.fmr.value)
-        if len(by_oracle) >= _FEWEST_RANKED:
-            from scipy.stats import kendalltau  # a second's import, which most jobs do without
-
-            tau = float(kendalltau(by_oracle, by_judge).statistic)
-            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {len(by_oracle)} classifiers")
+                fmr["the oracle"][result.classifier] = result.total.fmr.value
+                fmr[judge.judge][result.classifier] = corrected.fmr.value
+        ranked_by_both = len(fmr["the oracle"])
+        if ranked_by_both >= _FEWEST_RANKED:
+            tau = rank_correlation("the oracle", judge.judge, fmr).kendall
+            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {ranked_by_both} classifiers")
     return lines
 
 
@@ -461,8 +461,8 @@ def neighbours(comparison: Comparison) -> list[str]:
         gap: Estimate | None = getattr(pair, comparison.measure)
         if gap is None:
             continue
-        if pair.first != place.classifier and gap.low is not None and gap.high is not None:
-            gap = Estimate(-gap.value, -gap.high, -gap.low)
+        if pair.first != place.classifier:
+            gap = -gap
         verdict = ", statistically tied" if place.tied_with_next else ", significantly different"
         neighbouring.append((place.classifier, following.classifier, gap, verdict))
     return _lines_of_neighbours(COMPARED[comparison.measure].name, neighbouring)

@@ -9,11 +9,10 @@ has looked at (prediction-powered inference, Angelopoulos et al. 2023); the samp
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri
 
 from fmrgen.metrics.intervals import (
-    CONFIDENCE,
     Estimate,
+    Z,
     foundation_model_robustness,
     most_unseen,
     proportion,
@@ -21,7 +20,6 @@ from fmrgen.metrics.intervals import (
     wilson,
 )
 
-_Z = float(ndtri((1 + CONFIDENCE) / 2))
 _ROUNDING = 1e-9  # error of sums of weights
 
 
@@ -263,14 +261,14 @@ def _share(value: float, error: float, size: float) -> Estimate:
     """
     most_of_none, least_of_all = most_unseen(size) / 100, wilson(size, size)[0] / 100
     if value <= _ROUNDING:
-        return Estimate(0.0, 0.0, 100 * min(1.0, float(np.hypot(_Z * error, most_of_none))))
+        return Estimate(0.0, 0.0, 100 * min(1.0, float(np.hypot(Z * error, most_of_none))))
     low, high = _ends(value, error)
     if value >= 1 - _ROUNDING:
-        low = min(least_of_all, value * float(np.exp(-np.hypot(_Z * error / value, np.log(least_of_all)))))
+        low = min(least_of_all, value * float(np.exp(-np.hypot(Z * error / value, np.log(least_of_all)))))
     return Estimate(100 * min(value, 1.0), 100 * low, 100 * min(high, 1.0))
 
 
 def _ends(value: float, error: float) -> tuple[float, float]:
     """Return the ends of an interval that is symmetric on a logarithmic scale, because ratios are skewed."""
-    factor = float(np.exp(_Z * error / value))
+    factor = float(np.exp(Z * error / value))
     return value / factor, value * factor

@@ -1,31 +1,22 @@
 """Agreement of rankings under several conditions, as generators (paper §4.3, Table 3): which classifiers keep their
-order and which change places, Kendall's tau of each two conditions, and W of all."""
+order, which change places, and the rank correlation of each two conditions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from fmrgen.errors import UserError
-from fmrgen.metrics.intervals import Estimate, foundation_model_robustness
+from fmrgen.metrics.intervals import RESAMPLES, Estimate
+from fmrgen.metrics.rows import Rows
 from fmrgen.results.evaluation import Evaluation
-from fmrgen.results.own_splits import fmr_and_influence, rows_of
+from fmrgen.results.own_splits import common_ids, fmr_and_influence, rows_of
+from fmrgen.results.rank_correlation import RankCorrelation, rank_correlation
 from fmrgen.results.simultaneous import above
 
 Columns = Mapping[str, np.ndarray]
-_MOST_VERTICES = 1 << 14  # of the box of undecided signs; of a larger one W's highest value is taken to be 1
 _FEWEST_CLASSIFIERS = 3  # two have only one order and its reverse
-
-
-@dataclass(frozen=True)
-class PairAgreement:
-    """Kendall's tau of the rankings under two generators, from -1 to 1 (1: the same order)."""
-
-    first: str
-    second: str
-    tau: Estimate
 
 
 @dataclass(frozen=True)
@@ -56,8 +47,7 @@ class Agreement:
         rows: the number of images that all splits have.
         fmr: for each generator, the classifiers' FMR in percent.
         orders: the order of each two classifiers.
-        pairs: Kendall's tau of each two generators.
-        concordance: Kendall's W of all rankings, from 0 to 1 (1: one order under all).
+        pairs: the rank correlation of each two generators.
     """
 
     generators: list[str]
@@ -65,8 +55,7 @@ class Agreement:
     rows: int
     fmr: list[list[Estimate]]
     orders: list[OrderOfTwo]
-    pairs: list[PairAgreement]
-    concordance: Estimate
+    pairs: list[RankCorrelation]
 
     @property
     def kept(self) -> list[OrderOfTwo]:
@@ -97,10 +86,9 @@ def agreement(evaluations: Mapping[str, Evaluation], *, seed: int = 0) -> Agreem
 
     For whether two measures rank alike, as FMR and a fixed benchmark, see the command `agree`.
 
-    Chance in the images disorders classifiers that are close, so resampling the images makes rankings agree less than
-    the true ones do. Instead, each two classifiers are told apart under each condition, or not, all at once with 95 %
-    confidence; the intervals of tau and W span all orders that these decisions leave possible. Those of FMR are as
-    everywhere.
+    Each two classifiers are told apart under each condition, or not, all at once with 95 % confidence. The correlations
+    of rankings have no interval over images: chance in the images disorders classifiers that are close, so resampled
+    rankings agree less than the true ones do.
 
     Args:
         evaluations: what `compare` returned for each generator, by its name, with one source and the same classifiers.
@@ -121,24 +109,20 @@ def agreement(evaluations: Mapping[str, Evaluation], *, seed: int = 0) -> Agreem
         all_rows.append([evaluation.predictions_of(split_of[classifier], classifier) for classifier in classifiers])
     tables = _on_common_images(all_rows)
     values, influences = _values_and_influences(tables)
-    is_above = np.stack(above(values, influences, seed))  # [G, C, C]
-    signs = is_above.astype(int) - is_above.swapaxes(1, 2)  # 1 above, -1 below, 0 undecided
-    fmr = np.stack(values)
-    observed = np.sign(fmr[:, :, None] - fmr[:, None, :])
-    estimates = []
+    fmr = []
     for row in tables:
-        estimates.append([_fmr(columns) for columns in row])
-    pairs = []
-    for a, b in combinations(range(len(generators)), 2):
-        pairs.append(PairAgreement(generators[a], generators[b], _tau(observed[[a, b]], signs[[a, b]])))
+        fmr.append([_fmr(columns) for columns in row])
+    values_by_generator: dict[str, dict[str, float]] = {}
+    for generator, estimates in zip(generators, fmr, strict=True):
+        figures = [estimate.value for estimate in estimates]
+        values_by_generator[generator] = dict(zip(classifiers, figures, strict=True))
     return Agreement(
         generators=generators,
         classifiers=classifiers,
         rows=len(tables[0][0]["id"]),
-        fmr=estimates,
-        orders=_orders(generators, classifiers, signs),
-        pairs=pairs,
-        concordance=_concordance(observed, signs),
+        fmr=fmr,
+        orders=_orders(generators, classifiers, above(values, influences, seed)),
+        pairs=[rank_correlation(*pair, values_by_generator) for pair in combinations(generators, 2)],
     )
 
 
@@ -170,15 +154,15 @@ def _in_all(own_splits: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _on_common_images(tables: Sequence[Sequence[Columns]]) -> list[list[Columns]]:
     """Return the rows of the images that all tables have, a row of tables for each generator, in the same order."""
-    common = tables[0][0]["id"]
+    every: list[Columns] = []
     for row in tables:
-        for table in row:
-            common = np.intersect1d(common, table["id"])
-    if not len(common):
+        every.extend(row)
+    ids = common_ids(every)
+    if not len(ids):
         raise UserError("the splits have no images in common; use one source in their recipes")
     aligned: list[list[Columns]] = []
     for row in tables:
-        aligned.append([rows_of(table, common) for table in row])
+        aligned.append([rows_of(table, ids) for table in row])
     labels = aligned[0][0]["label"]
     for row in aligned:
         for table in row:
@@ -205,16 +189,22 @@ def _values_and_influences(tables: Sequence[Sequence[Columns]]) -> tuple[list[np
     return values, influences
 
 
-def _orders(generators: Sequence[str], classifiers: Sequence[str], signs: np.ndarray) -> list[OrderOfTwo]:
-    """Return the order of each two classifiers; `signs` [G, C, C] is 1 where the first is above, -1 below, else 0."""
+def _orders(generators: Sequence[str], classifiers: Sequence[str], is_above: Sequence[np.ndarray]) -> list[OrderOfTwo]:
+    """Return the order of each two classifiers.
+
+    Args:
+        generators: their names.
+        classifiers: likewise.
+        is_above: for each generator, whether the first is above the second beyond chance, bool [C, C].
+    """
     orders = []
     for a, b in combinations(range(len(classifiers)), 2):
         above_under = []
         below_under = []
-        for generator, sign in zip(generators, signs[:, a, b], strict=True):
-            if sign > 0:
+        for generator, is_above_there in zip(generators, is_above, strict=True):
+            if is_above_there[a, b]:
                 above_under.append(generator)
-            if sign < 0:
+            if is_above_there[b, a]:
                 below_under.append(generator)
         orders.append(OrderOfTwo(classifiers[a], classifiers[b], above_under, below_under))
     return orders
@@ -222,72 +212,6 @@ def _orders(generators: Sequence[str], classifiers: Sequence[str], signs: np.nda
 
 def _fmr(columns: Columns) -> Estimate:
     """Return FMR as everywhere else, with an interval even where none or all are right."""
-    label, valid = columns["label"], columns["valid"].astype(bool)
-    original = columns["original_prediction"] == label
-    estimate, _ = foundation_model_robustness(columns["prediction"] == label, valid, original)
+    estimate, _ = Rows(columns, RESAMPLES).fmr
     assert estimate is not None  # else the classifier would have no rank
     return estimate
-
-
-def _tau(observed: np.ndarray, signs: np.ndarray) -> Estimate:
-    """Return Kendall's tau of two orders, with the least and highest value that the undecided pairs leave possible.
-
-    Args:
-        observed: the signs of all pairs as observed [2, C, C].
-        signs: those that are certain [2, C, C]; 0 where a pair is undecided.
-    """
-    upper = np.triu_indices(observed.shape[1], 1)
-    first, second = observed[0][upper], observed[1][upper]
-    together = signs[0][upper] * signs[1][upper]
-    certain, undecided = float(together.sum()), float((together == 0).sum())
-    untied = np.sqrt(float((first != 0).sum()) * float((second != 0).sum()))
-    value = 0.0
-    if untied:
-        value = float((first * second).sum()) / untied
-    return _within(value, (certain - undecided) / len(together), (certain + undecided) / len(together))
-
-
-def _concordance(observed: np.ndarray, signs: np.ndarray) -> Estimate:
-    """Return Kendall's W of the orders under G generators, with the range that the undecided pairs leave possible.
-
-    The sum of a classifier's ranks grows by one with each other classifier and generator under which that one is above
-    it. So W is a quadratic form of how many generators put the first of a pair above the second, each of which may be
-    any number that the certain signs allow. Its least value is taken over all such numbers, whether or not an order has
-    them; its highest is at a vertex of their box.
-
-    Args:
-        observed: the signs of all pairs as observed [G, C, C].
-        signs: those that are certain [G, C, C]; 0 where a pair is undecided.
-    """
-    generators, classifiers, _ = observed.shape
-    first, second = np.triu_indices(classifiers, 1)
-    pairs = np.arange(len(first))
-    effect = np.zeros((classifiers, len(pairs)))  # on twice the sums of ranks, less their mean
-    effect[first, pairs] = -1
-    effect[second, pairs] = 1
-    tie_sizes = (observed == 0).sum(2)  # how many classifiers have the same figure as each, itself among them
-    ties = float((tie_sizes**2 - 1).sum())
-    most = generators**2 * (classifiers**3 - classifiers) / 3  # of true orders, which have no ties
-    untied = most - generators * ties / 3
-    net_above = observed[:, first, second].sum(0)
-    certain = signs[:, first, second].sum(0).astype(float)
-    undecided = (signs[:, first, second] == 0).sum(0).astype(float)
-    free = np.flatnonzero(undecided)
-    fixed = effect @ certain
-    value = 0.0
-    if untied:
-        value = float(((effect @ net_above) ** 2).sum()) / untied
-    if not len(free):
-        certain_value = float((fixed**2).sum()) / most
-        return _within(value, certain_value, certain_value)
-    least = lsq_linear(effect[:, free], -fixed, bounds=(-undecided[free], undecided[free]))
-    highest = 1.0
-    if 2 ** len(free) <= _MOST_VERTICES:
-        vertices = np.array(list(product((-1, 1), repeat=len(free)))) * undecided[free]
-        highest = min(1.0, float(((effect[:, free] @ vertices.T + fixed[:, None]) ** 2).sum(0).max()) / most)
-    return _within(value, 2 * float(least.cost) / most, highest)
-
-
-def _within(value: float, low: float, high: float) -> Estimate:
-    """Return an estimate whose interval holds the observed value in spite of rounding."""
-    return Estimate(value, min(low, value), max(high, value))

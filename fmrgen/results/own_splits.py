@@ -12,7 +12,7 @@ import numpy as np
 
 from fmrgen.metrics.intervals import RESAMPLES, ratio_and_influence
 from fmrgen.results.rankings import Difference, difference
-from fmrgen.results.simultaneous import above
+from fmrgen.results.simultaneous import above, rank_intervals
 from fmrgen.results.trainings import TrainingsComparison, compare_trainings
 
 
@@ -87,9 +87,9 @@ def compare_own(
     for split, classifier, columns in reversed(own_splits):  # so the first of several splits overwrites the others
         first_splits[classifier] = split, columns
     classifiers = list(reversed(first_splits))
-    if len(classifiers) < 2 or any("id" not in columns for _, columns in first_splits.values()):
+    if len(classifiers) < 2:
         return None
-    common = reduce(np.intersect1d, [columns["id"] for _, columns in first_splits.values()])
+    common = common_ids([columns for _, columns in first_splits.values()])
     if not len(common):
         return None
     aligned = {}
@@ -132,6 +132,13 @@ def _spreads(own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) ->
     return spreads
 
 
+def common_ids(tables: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """Return the ids that all tables have, from low to high; none if one of them has no column `id`."""
+    if any("id" not in columns for columns in tables):
+        return np.empty(0, dtype=int)
+    return reduce(np.intersect1d, [columns["id"] for columns in tables])
+
+
 def rows_of(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.ndarray]:
     """Return the rows of `ids`, in the order of `ids`."""
     order = np.argsort(columns["id"])
@@ -150,13 +157,13 @@ def fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndar
 def _rank_intervals(estimates: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, tuple[int, int]]:
     """Return the best and worst rank of each classifier, right for all at once with 95 % confidence.
 
-    See Mogstad et al. (2024). `estimates` are FMR and the influence of each row on it.
+    Args:
+        estimates: FMR of each, and the influence of each row on it.
     """
     if not estimates:
         return {}
     values = np.array([value for value, _ in estimates.values()])
     influences = np.stack([influence for _, influence in estimates.values()])
     (is_above,) = above([values], [influences])
-    best = 1 + is_above.sum(0)
-    worst = len(estimates) - is_above.sum(1)
-    return dict(zip(estimates, zip(best.tolist(), worst.tolist(), strict=True), strict=True))
+    best, worst = rank_intervals(is_above)
+    return dict(zip(estimates, zip(best, worst, strict=True), strict=True))

@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
+from fmrgen.metrics.rows import valid_rows
 from fmrgen.metrics.summary import Summary
 from fmrgen.results.kappa import cohen_kappa
 
@@ -68,7 +69,7 @@ def difference(
     label = first_columns["label"]
     answers: dict[str, np.ndarray] = {}
     for who, columns in (("first", first_columns), ("second", second_columns)):
-        answers[f"{who} valid"] = _valid(columns)
+        answers[f"{who} valid"] = valid_rows(columns)
         answers[f"{who} perturbed"] = columns["prediction"] == label
         if "original_prediction" in columns:
             answers[f"{who} original"] = columns["original_prediction"] == label
@@ -77,8 +78,8 @@ def difference(
     drawn = Resampled(answers, resamples, seed)
     first_rate = drawn.rate("first perturbed", among="first valid")
     second_rate = drawn.rate("second perturbed", among="second valid")
-    valid_rows = min(int(answers["first valid"].sum()), int(answers["second valid"].sum()))
-    unseen = most_unseen(valid_rows)
+    fewest_valid = min(int(answers["first valid"].sum()), int(answers["second valid"].sum()))
+    unseen = most_unseen(fewest_valid)
     accuracy = _difference(drawn, first_rate, second_rate, unseen, limit=100)
     fmr = standard = None
     if "first original" in answers and "second original" in answers:
@@ -93,17 +94,10 @@ def difference(
 
 def error_consistency(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Estimate | None:
     """Return how far two classifiers fail on the same valid images of a split, from columns as for `summarise`."""
-    valid = _valid(first)
+    valid = valid_rows(first)
     first_right = (first["prediction"] == first["label"])[valid]
     second_right = (second["prediction"] == second["label"])[valid]
     return cohen_kappa(first_right.astype(int), second_right.astype(int))
-
-
-def _valid(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return which rows are valid, bool [N]; all of them without such a column."""
-    if "valid" in columns:
-        return columns["valid"].astype(bool)
-    return np.ones(len(columns["label"]), bool)
 
 
 def _difference(

@@ -1,4 +1,4 @@
-"""Which classifiers differ beyond chance, with 95 % confidence for all of their pairs at once."""
+"""Which classifiers differ beyond chance, with 95 % confidence for all of their pairs at once, and so their ranks."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -45,3 +45,14 @@ def above(values: Sequence[np.ndarray], influences: Sequence[np.ndarray], seed: 
     for figures, error in zip(values, errors, strict=True):
         is_above.append(figures[:, None] - figures > critical * error)
     return is_above
+
+
+def rank_intervals(is_above: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return the best and the worst rank of each, [C], right for all at once where all pairs are (Mogstad et al. 2024).
+
+    Args:
+        is_above: whether the first is above the second beyond chance, bool [C, C].
+    """
+    best = 1 + is_above.sum(0)
+    worst = len(is_above) - is_above.sum(1)
+    return best.tolist(), worst.tolist()

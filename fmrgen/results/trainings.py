@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import chdtri, stdtrit
 
 from fmrgen.metrics.intervals import CONFIDENCE, Estimate
+from fmrgen.results.simultaneous import rank_intervals
 
 _MOST_FREEDOM = 1e9  # degrees at which Student's distribution is as good as normal
 
@@ -174,17 +175,15 @@ class _Trainings:
 
 def _rank_intervals(names: Sequence[str], trainings: Mapping[str, _Trainings]) -> dict[str, tuple[int, int]]:
     """Return the best and worst rank of each group in `names`, by falling mean; none if it is the only one."""
-    pairs = list(combinations(names, 2))
+    pairs = list(combinations(range(len(names)), 2))
     if not pairs:
         return {}
-    best = dict.fromkeys(names, 1)
-    worst = dict.fromkeys(names, len(names))
+    is_above = np.zeros((len(names), len(names)), bool)
     for first, second in pairs:
-        difference = _difference(trainings[first], trainings[second], tests=len(pairs))
-        if difference.low is not None and difference.low > 0:
-            best[second] += 1
-            worst[first] -= 1
-    return {name: (best[name], worst[name]) for name in names}
+        difference = _difference(trainings[names[first]], trainings[names[second]], tests=len(pairs))
+        is_above[first, second] = difference.low is not None and difference.low > 0
+    best, worst = rank_intervals(is_above)
+    return dict(zip(names, zip(best, worst, strict=True), strict=True))
 
 
 def _typical_spread(groups: Sequence[_Trainings]) -> Estimate:

@@ -7,13 +7,13 @@ of other splits do not: so the worst case over all splits is harder to pass than
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from scipy.special import bdtrc
 
 from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, Estimate, foundation_model_robustness, proportion
-from fmrgen.results.own_splits import rows_of
+from fmrgen.metrics.rows import valid_rows
+from fmrgen.results.own_splits import common_ids, rows_of
 
 Columns = Mapping[str, np.ndarray]
 
@@ -55,13 +55,7 @@ def worst_cases(
     """
     if len(answers) < 2:
         return []
-    ids = []
-    for by_classifier in answers.values():
-        if any("id" not in columns for columns in by_classifier.values()):
-            return []
-        columns = next(iter(by_classifier.values()))
-        ids.append(columns["id"])
-    common = reduce(np.intersect1d, ids)
+    common = common_ids([next(iter(by_classifier.values())) for by_classifier in answers.values()])
     if not len(common):
         return []
     cases = []
@@ -71,7 +65,7 @@ def worst_cases(
         right = {}
         never_fooled, any_valid = np.ones(len(common), bool), np.zeros(len(common), bool)
         for split, columns in aligned.items():
-            valid[split] = _valid(columns)
+            valid[split] = valid_rows(columns)
             right[split] = columns["prediction"] == columns["label"]
             never_fooled &= right[split] | ~valid[split]
             any_valid |= valid[split]
@@ -91,13 +85,6 @@ def worst_cases(
             )
         )
     return sorted(cases, key=lambda case: np.inf if case.fmr is None else -case.fmr.value)
-
-
-def _valid(columns: Columns) -> np.ndarray:
-    """Return which rows are valid, bool [N]; all of them without such a column."""
-    if "valid" in columns:
-        return columns["valid"].astype(bool)
-    return np.ones(len(columns["label"]), bool)
 
 
 def _fooled_more_by(

@@ -265,17 +265,16 @@ def test_differences_agree_with_scipy_and_are_paired():
     assert alone.perturbed_accuracy.low < 25
 
 
-@pytest.mark.nightly
 def test_the_interval_of_a_difference_contains_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = 0.9 * 0.22 + 0.1 * 0.02
     truth = 100 * (hits / 0.9 - (0.6 * hits + 0.05 * (1 - hits)) / (0.95 * 0.9))
-    within = 0
-    for seed in range(2000):
+    within, splits = 0, 500
+    for seed in range(splits):
         a, b = pair(rng, 1000)
-        found = difference("a", "b", a, b, resamples=2000, seed=seed).fmr
+        found = difference("a", "b", a, b, resamples=500, seed=seed).fmr
         within += found.low <= truth <= found.high
-    assert 0.94 <= within / 2000 <= 0.96, within
+    assert 0.92 <= within / splits <= 0.98, within
 
 
 def test_a_ranking_says_which_neighbours_are_tied():

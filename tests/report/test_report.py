@@ -34,6 +34,7 @@ from fmrgen.report.write import write_report
 from fmrgen.results.evaluation import Comparison
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.orders import Agreement
+from fmrgen.results.rank_correlation import RankCorrelation
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sampler
 
@@ -504,18 +505,16 @@ def test_what_is_said_of_many_is_short(evaluation):
 @needs_app("studies")
 @pytest.mark.parametrize("count", [1, 4, 30])
 def test_other_pictures_of_many_stay_readable(count):
-    from fmrgen.apps.studies.rank_correlation import Correlation
     from fmrgen.apps.studies.rank_correlation_report import correlations_report
 
     names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]
     figures = [Estimate(3.0 * number, 0.0, 100.0) for number in range(count)]
-    agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], [], Estimate(0.5, 0.0, 1.0))
+    agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], [])
     (drawn,) = (picture.draw() for picture in agreement_report(agreement).pictures())
     assert len(drawn.axes[0].get_legend().get_texts()) == count
     assert len({line.get_color() for line in drawn.axes[0].lines}) == count
     column = dict(zip(names, figures, strict=True))
-    rho = Estimate(0.5, 0.0, 1.0)
-    correlations = [Correlation("SA", "FMR", names, rho, rho)] * 20
+    correlations = [RankCorrelation("SA", "FMR", names, 0.5, 0.4, 0.123)] * 20
     report = correlations_report(correlations, {"SA": column, "FMR": column})
     (scattered,) = (picture.draw() for picture in report.pictures())
     for figure, name in ((drawn, "agreement"), (scattered, "agree")):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import Estimate, ratio_and_influence
 from fmrgen.metrics.summary import COMPARED
 from fmrgen.results.evaluation import Evaluation, Result
-from fmrgen.results.own_splits import rows_of
+from fmrgen.results.own_splits import common_ids, rows_of
 from fmrgen.results.rankings import difference
 from fmrgen.results.trainings import compare_trainings, mean_of_trainings
 
@@ -52,8 +51,8 @@ class ClaimFound:
         higher, lower: the names of both figures.
         metric: what is compared, a field of `Summary`.
         values: both figures; None where no row is valid.
-        apart: their difference. Its interval is paired where both are of the same images, be it on one split, on own
-            splits, or on those of two parts; else made of the two intervals.
+        apart: their difference. Its interval is paired where both are of the same images; else made of the two
+            intervals.
         within: of a claim that they are alike, in points.
         trainings: how many each figure is the mean of, the fewer of both; where it is more than one trainings are a
             sample too.
@@ -220,7 +219,8 @@ def _over_trainings(
     assert comparison is not None  # two groups, one of several
     means = {group.name: group.mean for group in comparison.groups}
     pair = next(pair for pair in comparison.differences if {pair.first, pair.second} == {claim.higher, claim.lower})
-    return (means[claim.higher], means[claim.lower]), _turned(pair.fmr, pair.first != claim.higher)
+    difference_of_means = pair.fmr if pair.first == claim.higher else -pair.fmr
+    return (means[claim.higher], means[claim.lower]), difference_of_means
 
 
 def _values(metric: str, figures: Mapping[str, Sequence[_Network]]) -> dict[str, list[tuple[float, np.ndarray]]]:
@@ -255,7 +255,7 @@ def _aligned(networks: Sequence[_Network]) -> list[dict[str, np.ndarray]] | None
         if rows is None:
             return None
         columns.append(rows)
-    ids = reduce(np.intersect1d, [rows["id"] for rows in columns])
+    ids = common_ids(columns)
     if not len(ids):
         return None
     aligned = [rows_of(rows, ids) for rows in columns]
@@ -282,38 +282,10 @@ def _metric_and_influence(metric: str, columns: Mapping[str, np.ndarray]) -> tup
 
 
 def _paired(claim: Claim, evaluations: Mapping[str, Evaluation]) -> Estimate | None:
-    """Return the difference over the same rows: on own splits, on one split, or across two parts; None if unknown."""
-    part, other_part = part_and_models(claim.higher)[0], part_and_models(claim.lower)[0]
-    if part not in evaluations or other_part not in evaluations or claim.metric not in COMPARED:
+    """Return the difference over the images that both figures have; None if there are none, or no rows."""
+    parts = {part_and_models(claim.higher)[0], part_and_models(claim.lower)[0]}
+    if not parts <= evaluations.keys() or claim.metric not in COMPARED:
         return None
-    if part != other_part:
-        return _paired_across(claim, evaluations)
-    higher, lower = _result_of(claim.higher, evaluations), _result_of(claim.lower, evaluations)
-    evaluation = evaluations[part]
-    if higher.split == lower.split:
-        comparison = next(comparison for comparison in evaluation.comparisons if comparison.split == higher.split)
-        pairs = comparison.differences
-    elif higher.conditioned and lower.conditioned and evaluation.own is not None:
-        pairs = evaluation.own.differences
-    else:
-        return None
-    for pair in pairs:
-        if {pair.first, pair.second} == {higher.classifier, lower.classifier}:
-            return _turned(getattr(pair, claim.metric), pair.first != higher.classifier)
-    return None
-
-
-def _turned(apart: Estimate | None, turn: bool) -> Estimate | None:
-    """Return a difference, its sign changed if `turn`."""
-    if apart is None or not turn:
-        return apart
-    if apart.low is None or apart.high is None:
-        return Estimate(-apart.value, None, None)
-    return Estimate(-apart.value, -apart.high, -apart.low)
-
-
-def _paired_across(claim: Claim, evaluations: Mapping[str, Evaluation]) -> Estimate | None:
-    """Return the difference between two parts over their common images; None without such rows."""
     aligned = _aligned([_networks(claim.higher, evaluations)[0], _networks(claim.lower, evaluations)[0]])
     if aligned is None:
         return None

@@ -5,16 +5,16 @@ from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
 
-from fmrgen.apps.studies.rank_correlation import Column, Correlation
-from fmrgen.metrics.intervals import format_coefficient
+from fmrgen.apps.studies.rank_correlation import Column
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
 from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.results.rank_correlation import RankCorrelation
 
 _LARGEST = 3  # plots side by side
 _MOST = 12  # plots; more are in the table alone
 
 
-def correlations_report(correlations: Sequence[Correlation], columns: Mapping[str, Column]) -> Report:
+def correlations_report(correlations: Sequence[RankCorrelation], columns: Mapping[str, Column]) -> Report:
     """Return the report of rank correlations.
 
     Args:
@@ -31,16 +31,16 @@ def correlations_report(correlations: Sequence[Correlation], columns: Mapping[st
     return Report("agree", "Do measures rank classifiers alike?", [section], content)
 
 
-def _table(correlations: Sequence[Correlation]) -> Table:
+def _table(correlations: Sequence[RankCorrelation]) -> Table:
     """Return a row for each two measures."""
     rows = []
     for pair in correlations:
-        coefficients = [format_coefficient(pair.spearman), format_coefficient(pair.kendall)]
+        coefficients = [f"{pair.spearman:z.2f}", f"{pair.kendall:z.2f}", f"{pair.p_value:.2g}"]
         rows.append([f"{pair.first} – {pair.second}", str(len(pair.classifiers)), *coefficients])
-    return Table(["measures", "classifiers", "Spearman's rho", "Kendall's tau"], rows)
+    return Table(["measures", "classifiers", "Spearman's rho", "Kendall's tau", "p"], rows)
 
 
-def _plot(correlations: Sequence[Correlation], columns: Mapping[str, Column]) -> Plot:
+def _plot(correlations: Sequence[RankCorrelation], columns: Mapping[str, Column]) -> Plot:
     """Plot each classifier as a point with both intervals, in the same colour in every panel."""
     shown = correlations[:_MOST]
     wide = min(len(shown), _LARGEST)
@@ -60,7 +60,7 @@ def _plot(correlations: Sequence[Correlation], columns: Mapping[str, Column]) ->
             draw_points(axes, [(name, first[name], second[name]) for name in panel_pair.classifiers], names)
             axes.set_xlabel(f"{panel_pair.first}, %")
             axes.set_ylabel(f"{panel_pair.second}, %")
-            axes.set_title(f"rho {format_coefficient(panel_pair.spearman)}")
+            axes.set_title(f"rho {panel_pair.spearman:z.2f}, p = {panel_pair.p_value:.2g}")
         figure.tight_layout()
         write_key(figure, names)
     return figure

@@ -125,7 +125,7 @@ def check_what_was_found(folder, told):
 
 
 def evaluation(values):
-    """Own figures by model, each on its own split, and a split's others."""
+    """Own figures by model, each on its own split, without rows."""
     results = {
         (f"s:{split}", model): SimpleNamespace(
             split=f"s:{split}", classifier=model, conditioned=split == model, total=SimpleNamespace(fmr=value)
@@ -133,20 +133,18 @@ def evaluation(values):
         for (split, model), value in values.items()
     }
     ranking = [SimpleNamespace(classifier=model, split=f"s:{model}") for model in dict.fromkeys(m for _, m in values)]
-    pair = SimpleNamespace(first="b", second="a", fmr=Estimate(-20, -25, -15))
     return SimpleNamespace(
         classifiers=[],
-        own=SimpleNamespace(ranking=ranking, differences=[pair]),
-        comparisons=[],
+        own=SimpleNamespace(ranking=ranking),
         predictions=None,
         result=lambda split, model: results[split, model],
     )
 
 
-def test_differences_are_paired_where_they_can_be_and_told_with_chance():
+def test_differences_without_rows_are_made_of_two_intervals():
     one = evaluation({("a", "a"): Estimate(80, 75, 85), ("b", "b"): Estimate(60, 55, 65)})
     found = find_claim(Claim(says="x", higher="p/a", lower="p/b"), {"p": one}, {})
-    assert found.apart == Estimate(20, 15, 25)
+    assert found.apart.low == pytest.approx(20 - 2**0.5 * 5)
     assert found.verdict == "holds"
     other = evaluation({("a", "a"): Estimate(77, 74, 81)})
     found = find_claim(Claim(says="x", higher="p/a", lower="q/a"), {"p": one, "q": other}, {})
