@@ -152,6 +152,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "metrics.intervals": (
         "CONFIDENCE",
         "RESAMPLES",
+        "between_percentiles",
         "format_coefficient",
         "format_estimate",
         "interval_ends",
@@ -296,7 +297,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "results.samples": ("Sampler",),
     "results.steps": ("figures_of_run",),
     "results.trainings": (
-        "compare_trainings",
+        "difference_of_trainings",
         "mean_of_trainings",
     ),
     "sources.base": (

@@ -122,7 +122,7 @@ def error_consistency_table(comparison: Comparison) -> Table | None:
         row = [first]
         for second in names:
             kappa = pairs.get(frozenset((first, second)))
-            row.append("" if kappa is None else f"{kappa.value:z.2f} [{kappa.low:z.2f}, {kappa.high:z.2f}]")
+            row.append("" if kappa is None else format_coefficient(kappa))
         rows.append(row)
     return Table(["", *names], rows)
 

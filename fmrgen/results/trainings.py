@@ -119,6 +119,18 @@ def mean_of_trainings(each: Sequence[tuple[float, np.ndarray]]) -> Estimate:
     return _Trainings.from_networks(each).interval()
 
 
+def difference_of_trainings(
+    first: Sequence[tuple[float, np.ndarray]], second: Sequence[tuple[float, np.ndarray]]
+) -> Estimate:
+    """Return the mean of a figure over one group less that over another, with an interval over images and trainings.
+
+    Args:
+        first: for each training, the figure and the influence of every row on it [N], as for `mean_of_trainings`.
+        second: of the other group, the rows the same.
+    """
+    return _difference(_Trainings.from_networks(first), _Trainings.from_networks(second))
+
+
 @dataclass(frozen=True)
 class _Trainings:
     """The trainings of one group.

@@ -65,15 +65,17 @@ def test_one_training_has_neither_interval_nor_rank():
 def test_intervals_hold_the_truth_and_ranks_too(trainings, spreads):
     """In 93 % of 400 studies or more, also where one kind is steady and another wild."""
     random = np.random.default_rng(0)
-    differences, means, false_ranks = [], [], 0
+    differences, means, deviations, false_ranks = [], [], [], 0
     for _ in range(400):
         found = compare_trainings(*kinds_alike(random, trainings, spreads))
         differences += [covers(pair.fmr, 0) for pair in found.differences if pair.fmr.low is not None]
         means += [covers(group.mean, 100 * 0.73 / 0.987) for group in found.groups if group.mean.low is not None]
+        deviations += [covers(group.spread, spreads[int(group.name)]) for group in found.groups if group.spread]
         ranks = [(group.best, group.worst) for group in found.groups if group.best is not None]
         false_ranks += any(rank != (1, len(ranks)) for rank in ranks)
     assert not differences or np.mean(differences) >= 0.93
     assert np.mean(means) >= 0.93
+    assert np.mean(deviations) >= 0.93
     assert false_ranks <= 0.07 * 400
 
 

@@ -14,7 +14,7 @@ from fmrgen.metrics.summary import COMPARED
 from fmrgen.results.evaluation import Evaluation, Result
 from fmrgen.results.own_splits import common_ids, rows_of
 from fmrgen.results.rankings import difference
-from fmrgen.results.trainings import compare_trainings, mean_of_trainings
+from fmrgen.results.trainings import difference_of_trainings, mean_of_trainings
 
 if TYPE_CHECKING:
     from fmrgen.apps.studies.attack_oracle import AttackedJudge
@@ -202,25 +202,13 @@ def _over_trainings(
     higher, lower = values[claim.higher], values[claim.lower]
     if not higher or not lower:
         return (None, None), None
-    if shared_models and len(networks[0]) == len(networks[1]):
+    means = mean_of_trainings(higher), mean_of_trainings(lower)
+    if shared_models and len(higher) == len(lower):
         differences = []
         for (first, first_influence), (second, second_influence) in zip(higher, lower, strict=True):
             differences.append((first - second, first_influence - second_influence))
-        return (mean_of_trainings(higher), mean_of_trainings(lower)), mean_of_trainings(differences)
-    values_by_training: dict[str, tuple[float, np.ndarray]] = {}
-    groups: dict[str, list[str]] = {}
-    for figure, trainings in values.items():
-        groups[figure] = []
-        for number, value in enumerate(trainings):
-            name = f"{figure} {number}"
-            groups[figure].append(name)
-            values_by_training[name] = value
-    comparison = compare_trainings(values_by_training, groups)
-    assert comparison is not None  # two groups, one of several
-    means = {group.name: group.mean for group in comparison.groups}
-    pair = next(pair for pair in comparison.differences if {pair.first, pair.second} == {claim.higher, claim.lower})
-    difference_of_means = pair.fmr if pair.first == claim.higher else -pair.fmr
-    return (means[claim.higher], means[claim.lower]), difference_of_means
+        return means, mean_of_trainings(differences)
+    return means, difference_of_trainings(higher, lower)
 
 
 def _values(metric: str, figures: Mapping[str, Sequence[_Network]]) -> dict[str, list[tuple[float, np.ndarray]]]:

@@ -6,13 +6,12 @@ from functools import cache
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from fmrgen.metrics.intervals import CONFIDENCE, Estimate
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, between_percentiles
 
 _RESAMPLES = 4000
 _POWER = 0.8
-_SIMULATED = 4000
-_STUDIES = 500  # of `power_with_choice`
-_CORRELATION_STEP = 0.05  # of the searches for the smallest visible correlation
+_STUDIES = 500  # that are simulated
+_CORRELATION_STEP = 0.05  # of the search for the smallest visible correlation
 _MOST_CORRELATION = 0.999  # Fisher's transform of 1 is infinite
 
 
@@ -51,8 +50,7 @@ def resampled(figure: Callable[[np.ndarray], np.ndarray], rows: int) -> Estimate
     [...].
     """
     picks = np.random.default_rng(0).integers(rows, size=(_RESAMPLES, rows))
-    low, high = np.quantile(figure(picks), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(figure(np.arange(rows))), float(low), float(high))
+    return between_percentiles(float(figure(np.arange(rows))), figure(picks))
 
 
 @cache
@@ -72,19 +70,18 @@ def power_with_choice(choose: int, confirm: int, candidates: int, correlation: f
     random = np.random.default_rng(0)
     true = np.full(candidates, others)
     true[0] = correlation
+    true = true[:, None]
     count = choose + confirm
-    significant = 0
-    for _ in range(_STUDIES):
-        target, control = random.normal(size=(2, count))
-        noise = random.normal(size=(candidates, count))
-        figures = control + true[:, None] * target + np.sqrt(1 - true**2)[:, None] * noise  # [candidates, recipes]
-        targets = np.broadcast_to(control + target, figures.shape)
-        controls = np.broadcast_to(control, figures.shape)
-        on_choose = partial_correlation(figures[:, :choose], targets[:, :choose], controls[:, :choose])
-        chosen = int(on_choose.argmax())
-        on_confirm = partial_correlation(figures[chosen, choose:], targets[chosen, choose:], controls[chosen, choose:])
-        significant += bool(_is_above_zero(on_confirm, confirm))
-    return significant / _STUDIES
+    target, control = random.normal(size=(2, _STUDIES, 1, count))
+    noise = random.normal(size=(_STUDIES, candidates, count))
+    figures = control + true * target + np.sqrt(1 - true**2) * noise  # [studies, candidates, recipes]
+    targets = np.broadcast_to(control + target, figures.shape)
+    controls = np.broadcast_to(control, figures.shape)
+    on_choose = partial_correlation(figures[..., :choose], targets[..., :choose], controls[..., :choose])
+    on_confirm = partial_correlation(figures[..., choose:], targets[..., choose:], controls[..., choose:])
+    chosen = on_choose.argmax(axis=1)
+    is_above_zero = _is_above_zero(on_confirm[np.arange(_STUDIES), chosen], confirm)
+    return float(is_above_zero.mean())
 
 
 @cache
@@ -96,7 +93,7 @@ def smallest_visible_by_choice(choose: int, confirm: int, candidates: int) -> fl
         confirm: those on which the question is put.
         candidates: how many there are to choose from.
     """
-    for correlation in np.arange(smallest_visible(confirm), 1, _CORRELATION_STEP):
+    for correlation in np.arange(_CORRELATION_STEP, 1, _CORRELATION_STEP):
         if power_with_choice(choose, confirm, candidates, round(float(correlation), 2)) >= _POWER:
             return round(float(correlation), 2)
     return 1.0
@@ -109,16 +106,3 @@ def _is_above_zero(correlations: np.ndarray, count: int) -> np.ndarray:
     error = np.sqrt((1 + np.tanh(height) ** 2 / 2) / (count - 4))
     is_above: np.ndarray = height - norm.ppf((1 + CONFIDENCE) / 2) * error > 0
     return is_above
-
-
-@cache
-def smallest_visible(count: int) -> float:
-    """Return the partial correlation of normal figures that `count` recipes show to be above 0 in 80 % of studies."""
-    random = np.random.default_rng(count)
-    first, noise, control = random.normal(size=(3, _SIMULATED, count))
-    for correlation in np.arange(_CORRELATION_STEP, 1, _CORRELATION_STEP):
-        second = correlation * first + np.sqrt(1 - correlation**2) * noise
-        partial = partial_correlation(control + first, control + second, control)
-        if _is_above_zero(partial, count).mean() >= _POWER:
-            return round(float(correlation), 2)
-    return 1.0

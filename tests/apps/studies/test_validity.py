@@ -15,7 +15,6 @@ from fmrgen import UserError
 from fmrgen.apps.studies.partial_correlation import (
     partial_correlation,
     power_with_choice,
-    smallest_visible,
     smallest_visible_by_choice,
 )
 from fmrgen.apps.studies.parts import Work
@@ -173,13 +172,13 @@ def test_a_partial_correlation_is_that_of_what_ranks_of_sa_leave():
     assert partial_correlation(x, y, given) == pytest.approx(stats.pearsonr(*of_rest).statistic)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_more_recipes_show_smaller_correlations():
-    few, many = smallest_visible(20), smallest_visible(80)
+    few, many = smallest_visible_by_choice(20, 20, 1), smallest_visible_by_choice(80, 80, 1)
     # One candidate is true, the others hardly: most studies choose another one.
     assert power_with_choice(22, 22, 1, few) > 0.75
     assert 0.2 < power_with_choice(22, 22, 25, 0.5) < 0.4
-    assert smallest_visible_by_choice(22, 22, 25) > smallest_visible(22)
+    assert smallest_visible_by_choice(22, 22, 25) > few
     assert 0.5 < few < 0.8
     assert many < few - 0.2
 
