@@ -138,8 +138,8 @@ class ComponentConfig(StrictConfig):
     `package.module:Class`.
 
     Attributes:
-        FILES: keys that name files, in a built-in kind that has them.
-        PLACES: keys that name all it reads, if it does no harm; None if that is unknown.
+        FILES: keys of a built-in kind that name files.
+        PLACES: keys that name every file or address the component reads, if it runs no code of others; None if unknown.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("checkpoint", "mask")
@@ -148,9 +148,9 @@ class ComponentConfig(StrictConfig):
     kind: str
 
     def check_places(self, section: str) -> None:
-        """Raise UserError if a file or folder that it names does not exist: `section` is its place in the recipe.
+        """Raise UserError if a file or folder that the config names does not exist.
 
-        Imports no torch, so that a typo is an error at once.
+        Imports no torch, so that a typo is reported at once. `section` is the config's place in the recipe.
         """
         if ":" in self.kind:
             return

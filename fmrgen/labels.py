@@ -19,8 +19,8 @@ class Labels:
 
     Attributes:
         names: the name of each label.
-        groups: the source's class indices that make up each label (none if the source has no example of it); a source
-            class of no group is left out of the job. None if labels are the source's own classes.
+        groups: the source's class indices that make up each label (none if the source has no example of it). Source
+            classes in no group are left out of the job. None if labels are the source's own classes.
         source_size: the number of classes in the source, if the source knows it.
         source_names: their names, if they are grouped.
     """
@@ -34,9 +34,9 @@ class Labels:
         return len(self.names)
 
     def from_source(self, source_class: int) -> int | None:
-        """Return the label of a source class, None if it is in no group.
+        """Return the label of a source class, or None if it is in no group.
 
-        Raises UserError for an index that is not a class at all.
+        Raises UserError if the index is not a class of the source.
         """
         classes = len(self.names) if self.groups is None else self.source_size
         if source_class < 0 or (classes is not None and source_class >= classes):

@@ -30,7 +30,7 @@ class Example:
         image: [3, H, W] in [0, 1].
         label: its class.
         controlled: whether it takes random steps too.
-        accepted: all labels that are true of it, `label` among them; None in a job with one label for each example.
+        accepted: all true labels of the image, `label` among them; None in a job with one label per example.
     """
 
     id: int
@@ -53,7 +53,7 @@ class Perturbed:
         original: the source's image.
         valid: whether the oracle accepted the first step.
         iterations: number of steps that the oracle accepted.
-        queries: number of images of it that the classifier was asked about, without the random steps of a control.
+        queries: number of classifier queries for this example, without the random steps of a control.
         stop_reason: why the row ended.
         score: the oracle's score of `label` for `image`.
         probability: the oracle's probability of `label` for `image`.
@@ -75,9 +75,9 @@ class Perturbed:
             `member_…` likewise. Empty for another oracle.
         member_probabilities: of `label`.
         member_scores: of `label`.
-        fault: what was not finite if that ended the row: generator, classifier, oracle or gradient.
-        latents: the free latents of the original and of `image`, if the engine was asked to keep them.
-        accepted_labels: all labels that are true of it, its `label` first; empty in a job with one for each example.
+        fault: which output was not finite, if that ended the row: generator, classifier, oracle or gradient.
+        latents: the free latents of the original and of `image`, if `keep_latents` was set.
+        accepted_labels: all true labels of the image, `label` first; empty in a job with one label per example.
     """
 
     id: int
@@ -119,5 +119,5 @@ class Perturbed:
         return float((self.image.double() - self.original.double()).square().mean().sqrt() / 255)
 
     def accepts(self, answer: int) -> bool:
-        """Return whether an answer is true of it."""
+        """Return whether a label is true of the image."""
         return answer == self.label or answer in self.accepted_labels

@@ -23,10 +23,10 @@ class Generator(ABC):
 
     Attributes:
         image_size: side of its images in pixels.
-        row_seeds: set before each `encode` to one integer per row, made of the recipe's seed and the example's id:
-            draw everything random from it, for instance by `noise`.
+        row_seeds: one integer per row, made of the recipe's seed and the example's id, set before each `encode`. It is
+            the only source of randomness, for example through `noise`.
         derived: names of attributes that are computed from others. All other tensors in attributes, lists and mappings
-            are its weights, and are digested.
+            are weights, and are digested.
         encode_is_dear: whether `encode` is so slow that its latents are worth caching on disk.
     """
 
@@ -48,7 +48,7 @@ class Generator(ABC):
         """
 
     def encode_quickly(self, images: "Tensor", labels: "Tensor") -> Latents:
-        """Return latents of the shapes of `encode`'s, however poor, for a trial. Override it if `encode` is slow."""
+        """Return latents shaped as those of `encode`, of any quality, for a trial. Override it if `encode` is slow."""
         return self.encode(images, labels)
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Generator(ABC):
         """Return the images of latents, differentiably.
 
         Args:
-            latents: B rows of what `encode` returned, `free` moved.
+            latents: B rows from `encode`, whose `free` has moved.
 
         Returns:
             [B, 3, H, W] in [0, 1]; gradients reach `latents.free`.
@@ -108,7 +108,7 @@ class Judgement(NamedTuple):
     Attributes:
         probabilities: [B, K]; unless `labels` say otherwise, the highest decides.
         score: [B, K], the oracle's own measure (CLIP: cosine similarity).
-        labels: [B], int64, what it sees, `NONE` where that is not one of the labels.
+        labels: [B], int64, the label that the oracle sees, or `NONE` for none of them.
         members: the judgement of each member by its name, if the oracle is a panel.
     """
 
@@ -127,8 +127,8 @@ class Oracle(ABC):
     """The oracle h: judges images [B, 3, H, W] in [0, 1], each by itself, without gradient.
 
     Attributes:
-        derived: names of attributes that are computed from others, as from the labels. All other tensors in attributes,
-            lists and mappings are its weights, and are digested.
+        derived: names of attributes that are computed, for example from the labels. All other tensors in attributes,
+            lists and mappings are weights, and are digested.
         member_names: names of a panel's members, in the order of its judgements' `members`.
         needs_originals: whether it compares images with their originals.
     """
@@ -151,15 +151,15 @@ class Oracle(ABC):
 
         Args:
             images: [B, 3, H, W] in [0, 1], on the 8-bit grid.
-            originals: the original of each image, for an oracle that compares; most look at the images alone. An
-                original that is judged is its own original. Jobs always pass them.
+            originals: the original of each image, for an oracle that compares the two. When an original is judged, it
+                is passed here too. Jobs always pass them.
 
         Returns:
             Probabilities and scores, [B, K] each, and optionally labels and members.
         """
 
     def logits(self, images: "Tensor") -> "Tensor":
-        """Return the logits behind `judge`, with gradients to the images: for attacks on the oracle itself (App. L).
+        """Return the logits behind `judge`, differentiable in the images, for attacks on the oracle itself (App. L).
 
         Args:
             images: [B, 3, H, W] in [0, 1].

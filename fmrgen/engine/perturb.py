@@ -48,9 +48,9 @@ def perturb(
 
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
-    the objective. A row's result depends on neither its neighbours nor their number. A controlled example takes random
-    steps after its guided ones, from the same encoding, in the same slot, and at most as many. If a GPU's memory runs
-    out, the slots are halved and nothing is lost.
+    the objective. A row's result does not depend on the other rows. A controlled example also takes random steps after
+    its guided ones, at most as many, from the same encoding and in the same slot. If a GPU's memory runs out, the slots
+    are halved and nothing is lost.
 
     Args:
         examples: images [3, H, W] in [0, 1] of the generator's size, with labels below K; drawn as slots become free.
@@ -58,19 +58,19 @@ def perturb(
         generator: on `device`.
         oracle: on `device`, its labels set.
         options: budget, step size and all other options of Algorithm 1.
-        keep_latents: puts the latents of the original and of the stored image into the rows.
+        keep_latents: add the latents of the original and of the stored image to the rows.
         device: device of the models.
-        expected: number of examples that will come, if known; `slots: auto` tries no more slots than that.
-        encodings: returns the latents of originals, from a cache or from the function that it is given.
+        expected: number of examples, if known; `slots: auto` tries no more slots than that.
+        encodings: returns the latents of originals, from a cache or by calling the function passed to it.
         on_pass: called after each pass with the number of slots that held an image.
-        on_slots: called with the number of slots, at the start and when memory has run out.
+        on_slots: called with the number of slots at the start, and again when memory has run out.
 
     Yields:
         A row for each example, in the order in which they end.
 
     Raises:
-        UserError: an image is of another size or scale, a label no class, the classifier in training mode; a model
-            fails on a batch, answers for another number of images, or decodes to another scale.
+        UserError: an image has the wrong size or scale, a label is not a class, or the classifier is in training mode;
+            or a model fails on a batch, or returns another number of rows or another scale.
     """
     check_classifier(classifier)
     rule = UPDATES[options.update](options)

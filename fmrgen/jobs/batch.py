@@ -33,13 +33,13 @@ from fmrgen.records import Example, Perturbed
 
 @dataclass(frozen=True)
 class PerturbedBatch:
-    """What `perturb_batch` made, in the order of the images that it was given.
+    """The result of `perturb_batch`, in the order of its images.
 
     Attributes:
         images: [B, 3, H, W], float32 in [0, 1], on the 8-bit grid; the original where `valid` is False.
         valid: [B], bool: whether the oracle accepted at least the first step.
         predictions, original_predictions: [B], int64, of the classifier on `images` and on the originals.
-        rows: all that is known of each image.
+        rows: the complete result for each image.
     """
 
     images: Tensor
@@ -87,21 +87,21 @@ def perturb_batch(
         labels: B classes, counted from 0.
         classifier: a module from images [B, 3, S, S] in [0, 1] to logits [B, K], which is put in evaluation mode, or
             what `fmrgen.load_classifier` takes.
-        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the import
-            path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
-        oracle: one, a torch module that classifies better than the one under test, a folder, asset or repo of a CLIP,
-            the import path of a config or of a module's class, or a section as a mapping.
-        class_names: of the K classes, for the oracle's prompts; by default those that the classifier knows, else the
-            numbers 0 to K-1.
-        device: where the models are to be; a GPU where there is one.
+        generator: an object, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the
+            import path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
+        oracle: an object, a torch module that classifies better than the one under test, a folder, asset or repo of a
+            CLIP, the import path of a config or of a module's class, or a section as a mapping.
+        class_names: names of the K classes, for the oracle's prompts; by default the classifier's own, else the numbers
+            0 to K-1.
+        device: device of the models; by default a GPU if there is one.
         progress: show a bar.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
-        The perturbed images and what is known of them.
+        The perturbed images and their measurements.
 
     Raises:
-        UserError: something given can't be used, with the cure.
+        UserError: an argument can't be used; the message says what to do.
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise UserError(f"images: have the shape {list(images.shape)}; give squares, RGB [B, 3, S, S]")

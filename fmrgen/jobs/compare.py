@@ -49,27 +49,27 @@ def compare(
     on_rows: OnRows | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Make a split for each classifier, or goes on with it, and evaluates all classifiers on all of them.
+    """Make or resume a split for each classifier, and evaluate all classifiers on all splits.
 
     Runs on every process of a launch, as `generate` and `evaluate` do.
 
     Args:
         source: a dataset in memory, or a recipe, its file or its shipped name, as for `generate`.
-        classifiers: by their names, which the splits get too: modules, sections, or short forms as for `evaluate`. A
-            list under one name is of trainings of one: what they are trainings of is compared too.
+        classifiers: a mapping of names, which the splits get too, to modules, sections, or short forms as for
+            `evaluate`. A list under one name holds several trainings of one kind; the kinds are compared too.
         output: the dataset folder.
         generator: as for `generate`; a recipe has its own.
         oracle: as for `generate`; a recipe has its own.
-        class_names: of the dataset's labels in their order, for the oracle's prompts; by default those that it knows.
-        image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
-        config: names the source, generator and oracle in the dataset folder; by default `default`, or the recipe's.
-        seeds: how many splits each classifier gets, of `perturb.seed` and those after it; the ranking is of the first,
-            and the others tell how far chance alone moves FMR.
-        attack: on pixels, as for `evaluate`.
+        class_names: names of the dataset's labels in order, for the oracle's prompts; by default the dataset's own.
+        image_size: side in pixels of the perturbed images; by default that of the dataset's first image.
+        config: name of source, generator and oracle in the dataset folder; by default `default`, or the recipe's.
+        seeds: number of splits per classifier, from `perturb.seed` on. The first one ranks; the others show how far
+            chance alone moves FMR.
+        attack: an attack on pixels, as for `evaluate`.
         batch_size: images that a classifier gets at once when it is evaluated.
         progress: show bars.
-        job_progress: replaces the bars: returns a progress callback for a split's recipe.
-        on_note: called with a line on what was found or is left to do.
+        job_progress: replaces the bars; returns a progress callback for a split's recipe.
+        on_note: called with each note, one line.
         on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 

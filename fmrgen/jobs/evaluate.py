@@ -72,10 +72,10 @@ def evaluate(
     progress: bool = True,
     on_rows: OnRows | None = None,
 ) -> Evaluation:
-    """Every classifier on every split, with 95 % intervals (paper §3.3, App. D).
+    """Return the results of every classifier on every split, with 95 % intervals (paper §3.3, App. D).
 
-    Runs on every process of `accelerate launch`; they share the classifiers out, or where these are fewer the batches
-    of each. The result is the same whatever their number, and on each of them.
+    Runs on every process of `accelerate launch`. The processes share the classifiers, or the batches of each if there
+    are fewer. Every process gets the same result, whatever their number.
 
     Args:
         splits: references (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), parquet files, or opened datasets with columns
@@ -83,23 +83,22 @@ def evaluate(
         classifiers: short forms (`timm:resnet50.a1_in1k`), recipes whose classifier is meant, configs, or torch modules
             from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; one, several, or a
             mapping that names them. A list under one name is of trainings of one: they are compared as such too.
-        source: of the splits; accuracy on its own pixels is measured as well. If a split has no `original` column SA
-            comes from it too, and by default from the source in its provenance.
-        attack: on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`: accuracy on originals that were
-            attacked against each classifier is measured as well.
-        store: the folder in which answers are kept, and looked for first, or the address of one in an object store
-            (`s3://…`); by default fmrgen's cache.
-        strict: raise the first error of a classifier; otherwise those that fail are in `failed`, unless all do.
-        fixed: sets that are no splits, by recipes (`sets/imagenet-c`) or sections of sources: accuracy on them, as they
-            are, is measured as well. With such, there may be no split.
-        download: fetch a split on the Hub whole before it is read.
-        valid_by: a judge of the splits, or `human`, all persons together: a row is valid where it too sees the label.
+        source: the splits' source; accuracy on its images at their own size is measured too. It also gives SA for
+            splits without an `original` column; by default the source in their provenance does.
+        attack: an attack on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`; accuracy on originals
+            attacked against each classifier is measured too.
+        store: folder of cached predictions, or its address in an object store (`s3://…`); by default fmrgen's cache.
+        strict: raise the first error of a classifier. Otherwise classifiers that fail are in `failed`, unless all do.
+        fixed: labelled sets other than splits, as recipes (`sets/imagenet-c`) or source sections; accuracy on them is
+            measured too. With fixed sets, `splits` may be empty.
+        download: download a split on the Hub before it is read.
+        valid_by: a judge of the splits, or `human` for all persons together, who must also see the label in valid rows.
         trust: let the source in a provenance run the code and read the places that it names.
         batch_size: images that a classifier gets at once.
-        shown: about so many rows of each split are kept for a gallery.
+        shown: approximate number of rows of each split to keep for a gallery.
         progress: show a bar for each split.
         on_rows: replaces the bars; called on the first process with (`SPLIT (reading)`, rows done, rows in all or None)
-            as a split is decoded, and with (split, images done, images in all) as its classifiers are asked.
+            while a split is decoded, and with (split, images done, images in all) while its classifiers run.
 
     Returns:
         Figures in percent, predictions by row, and samples.

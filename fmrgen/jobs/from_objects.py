@@ -56,34 +56,34 @@ def generate(
     on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> GeneratedSplit:
-    """Make a perturbed split of a dataset against a classifier (paper §3), or continue one.
+    """Make or resume a perturbed split of a dataset against a classifier (paper §3).
 
-    The split is stored in `output` as `fmrgen generate` stores it, with the same columns and provenance; if it was
-    stopped, the same call continues it. Under `accelerate launch` all processes share the work.
+    The split is stored in `output` as by the command `fmrgen generate`. After an interruption the same call resumes it.
+    Under `accelerate launch` all processes share the work.
 
     Args:
         source: a `datasets.Dataset` with a column of images and one of labels; any dataset with `len()` and items
-            (image, label), as torchvision has them; or a recipe, its file or its shipped name, of which the arguments
-            below then change parts.
+            (image, label), as in torchvision; or a recipe, its file or its shipped name, parts of which the arguments
+            below replace.
         classifier: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], which is put in evaluation mode, or
             what `fmrgen.load_classifier` takes.
-        output: the dataset folder, made if need be.
-        generator: one, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the import
-            path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
-        oracle: one, a torch module that classifies better than the one under test, a folder, asset or repo of a CLIP,
-            the import path of a config or of a module's class, or a section as a mapping.
-        class_names: of the dataset's labels in their order, for the oracle's prompts; by default the dataset's own.
-        image_size: side in pixels of the images that are perturbed; by default that of the dataset's first image.
-        config: names the source, generator and oracle in the dataset folder; by default `default`.
-        split: names the classifier there; by default a recipe's `output.split`, else the classifier's class.
+        output: the dataset folder, created if needed.
+        generator: an object, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the
+            import path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
+        oracle: an object, a torch module that classifies better than the one under test, a folder, asset or repo of a
+            CLIP, the import path of a config or of a module's class, or a section as a mapping.
+        class_names: names of the dataset's labels in order, for the oracle's prompts; by default the dataset's own.
+        image_size: side in pixels of the perturbed images; by default that of the dataset's first image.
+        config: name of source, generator and oracle in the dataset folder; by default `default`.
+        split: name of the classifier there; by default the recipe's `output.split`, else the classifier's class.
         part: `(i, n)` makes the i-th of n parts, for `fmrgen.merge`.
         progress: show a bar.
-        on_note: called with each note, a line; by default it is printed.
+        on_note: called with each note, one line; by default notes are printed.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
-        The split's reference, with its figures in `summary`; `evaluate`, `verify`, `push` and the like take it, and
-        `load()` gives its rows.
+        The split's reference, for `evaluate`, `verify`, `push` and the like. `summary` has its figures, and `load()`
+        returns its rows.
 
     Raises:
         UserError: an argument can't be used; the message says what to do.

@@ -23,10 +23,10 @@ def merge(
     *,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
-    """Copy the shards of parts into one folder and finishes the splits that are whole there.
+    """Copy the shards of parts into one folder, and finish the splits that are complete there.
 
-    A shard that several parts hold is taken once, one that is damaged not at all: the sha256 of its shards is on record
-    in every part that was made to its end.
+    A shard that several parts hold is copied once; a damaged shard is left out. Every finished part records the sha256
+    of its shards.
 
     Args:
         parts: folders, `FOLDER[:CONFIG/SPLIT]`, made by the same recipe, from the same examples and with the same
@@ -38,8 +38,8 @@ def merge(
         The splits' figures by CONFIG/SPLIT.
 
     Raises:
-        UserError: the parts do not belong together, or two of them hold different files of one shard; or shards are
-            missing at the end: what there is has been copied then, and `generate` makes the rest.
+        UserError: the parts do not belong together, two of them hold different files of one shard, or shards are
+            missing. In the last case the others have been copied, and `generate` makes the rest.
     """
     check_writable(Path(output))
     parts_of: dict[tuple[str, str], list[_Part]] = {}

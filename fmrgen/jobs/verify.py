@@ -83,14 +83,14 @@ def verify(
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        classifier: replaces the recipe's if that was an object in memory; its weights must be the same.
+        classifier: the classifier, if it was an object in memory; it must have the same weights.
         oracle: likewise.
-        trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
+        trust: let the split's recipe, which may be a stranger's, run the code and read the places that it names.
         device: of the models; by default a GPU if there is one.
         on_rows: called with (rows done, rows in all).
 
     Returns:
-        How many rows are true, and the values that are not.
+        How many rows match, and the values that do not.
 
     Raises:
         UserError: the split or its models can't be loaded, or are not the ones that made it.

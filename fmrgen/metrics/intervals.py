@@ -19,7 +19,7 @@ _SAME = 1e-9  # ends of an interval that are no further apart are equal but for 
 class Estimate:
     """A figure (a rate in percent, or steps) and its 95 % interval.
 
-    The interval has no ends if there is a single example, or for a mean of equal values.
+    There is no interval for a single example, or for the mean of equal values.
     """
 
     value: float

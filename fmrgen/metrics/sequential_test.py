@@ -73,15 +73,15 @@ class Gate:
 
     Attributes:
         verdict: `fail`: the drop is larger than `max_drop`, on the rows or under a condition; `pass`: it is smaller on
-            the rows, and no condition shows a larger one; `undecided`: the rows do not decide it, or there was nothing
-            else to look at; `invalid`: one of the two is no working network, and nothing is decided.
+            the rows, and no condition shows a larger one; `undecided`: there are too few rows, or no originals to
+            change; `invalid`: one of the two networks does not work.
         max_drop: the largest drop allowed, in points of accuracy on the perturbed images.
         rows: number of rows that were classified, of `valid_rows`.
         valid_rows: number of valid rows in the split.
         baseline, candidate: accuracy on these rows, in percent.
         drop: their difference in points.
-        low, high: bounds of the drop in the long run, each of which holds with 95 %, whenever one looks.
-        rows_more: about how many more rows would decide it; None if it is decided, or there is no trend either way.
+        low, high: bounds of the true drop; each holds with 95 % confidence whenever you stop.
+        rows_more: about how many more rows would decide; None if decided, or without a trend.
         classes: the drop in each class, over the same rows.
         notes: cautions about the split and both classifiers; the reason if the verdict is `invalid`.
         baseline_standard, candidate_standard: accuracy on the originals of the first rows that were looked at, in

@@ -35,15 +35,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pushed:
-    """What is on the Hub after a push.
+    """The state of the repo after a push.
 
     Attributes:
         repo: `OWNER/NAME`.
         private: whether the repo is private.
-        commit: that holds the splits.
-        url: of the commit; None if nothing was left to commit.
-        new: the splits that were not there before.
-        tags: of all splits, in their order.
+        commit: the commit that holds the splits.
+        url: address of the commit; None if there was nothing to commit.
+        new: splits that the repo did not have before.
+        tags: tags of all splits, in their order.
         notes: what the owner should know.
     """
 
@@ -106,19 +106,18 @@ def push(
     revision: str | None = None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Put finished splits into a dataset repo on the Hub.
+    """Upload finished splits to a dataset repo on the Hub.
 
-    The files go as they are, in one commit, with the card of all splits that the repo then holds. Files that the Hub
-    has already are not sent again, and a push that was interrupted continues where it stopped. Each split gets a tag to
-    be cited by.
+    All files go in one commit, with the card of all splits in the repo. Files that the Hub already has are not sent
+    again, and an interrupted push resumes. Each split gets a tag, for citations.
 
     Args:
         folder: a dataset folder, or one split of it, `FOLDER:CONFIG/SPLIT`.
-        repo: `OWNER/NAME`, or a name in the caller's own namespace; made if need be, private unless `public`.
-        public: whether everyone may see the images.
-        replace: whether a split of the same name with other files is replaced.
-        revision: a branch, made if need be, or a pull request (`refs/pr/3`).
-        on_wait: called with a line when the Hub makes one wait.
+        repo: `OWNER/NAME`, or a name in the caller's own namespace; created if needed, private unless `public`.
+        public: make the images visible to everyone.
+        replace: replace a split that has the same name and other files.
+        revision: a branch, created if needed, or a pull request (`refs/pr/3`).
+        on_wait: called with a line when the Hub asks to wait.
 
     Returns:
         Where the splits are now.

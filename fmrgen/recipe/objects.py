@@ -61,11 +61,11 @@ takes."""
 
 
 def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
-    """Return a classifier from one word, ready to be used.
+    """Return a ready classifier from its short form.
 
     Args:
-        reference: as for `-c` of the commands: `timm:NAME`, `hf:REPO`, `asset:NAME`, an import path, the folder that
-            `fmrgen train` made, a recipe whose classifier is meant, or a section as inline YAML (`{kind: timm, …}`).
+        reference: as for the option `-c`: `timm:NAME`, `hf:REPO`, `asset:NAME`, an import path, a folder of
+            `fmrgen train`, a recipe (its classifier is taken), or a section as inline YAML (`{kind: timm, …}`).
         device: where it runs.
 
     Returns:
@@ -79,7 +79,7 @@ def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Mo
 
 
 def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
-    """Return an oracle from one word, ready to be passed to `generate`.
+    """Return an oracle from its short form, for `generate`.
 
     Args:
         reference: a short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of

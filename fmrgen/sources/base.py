@@ -54,9 +54,9 @@ class RawExample(NamedTuple):
 
     Attributes:
         id: stable id within the source.
-        image: the image opened, or the bytes, path or address of its file.
+        image: the open image, or the bytes, path or address of its file.
         label: its label in the job.
-        accepted: all labels that are true of it, if the source knows several.
+        accepted: all true labels of the image, if the source knows several.
     """
 
     id: int
@@ -130,9 +130,9 @@ class Source(ABC):
 
     Attributes:
         labels: the labels of the job.
-        accepts_several: whether every example has `accepted`, all labels that are true of it.
-        fit: how images are brought to size; from the config, set when the source is built for a job.
-        on_error: what to do about an unreadable image; from the config likewise.
+        accepts_several: whether every example has `accepted`, all its true labels.
+        fit: how images are resized; set from the config when a job builds the source.
+        on_error: what to do with an unreadable image; likewise.
     """
 
     labels: Labels

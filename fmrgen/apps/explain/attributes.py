@@ -24,10 +24,10 @@ class Attribute(ABC):
 
     Attributes:
         name: for tables.
-        more, less: how an image looks that has more of it than its original, or less, as in "it fails on …".
-        other: how an image looks that has more or less of it.
-        is_of_waves: whether it is the strength of waves of some lengths, as sharpness is. Any change with the same
-            waves would change it too, so the control takes the waves of the image instead.
+        more, less: describes images with more of the attribute than their originals, or less, as in "it fails on …".
+        other: describes images with a different amount of it.
+        is_of_waves: whether it measures the strength of some spatial frequencies, as sharpness does. A control with the
+            spectrum of the change would change it too, so the control has the spectrum of the image.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Attribute(ABC):
 
     @abstractmethod
     def measure(self, images: Tensor) -> Tensor:
-        """Return how much of it each image has, [B], in a unit of the attribute's choice."""
+        """Return the amount in each image, [B], in any unit."""
 
     @abstractmethod
     def change(self, images: Tensor, amount: float) -> Tensor:
@@ -46,8 +46,7 @@ class Attribute(ABC):
 
         Args:
             images: [B, 3, H, W] in [0, 1].
-            amount: from -1 to 1; 0 changes nothing. At either end people should, as a rule, still see what an image
-                shows.
+            amount: from -1 to 1; 0 changes nothing. At either end people should usually still recognise the image.
         """
 
 

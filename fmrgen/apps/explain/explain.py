@@ -85,18 +85,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All hypotheses that were tried on a split, and which are proven.
+    """All hypotheses that were tested on a split, and which of them are significant.
 
     Attributes:
-        split: that was explained.
+        split: reference of the split.
         files: the digest of its files.
-        rows: valid rows that were looked at.
+        rows: number of valid rows that suggested hypotheses.
         fooled: how many of these fool the classifier.
-        originals: of other rows, on which hypotheses were tried: those that the classifier has right and whose class
-            the oracle sees.
-        fewest_errors: how many of these a change must make wrong, and its controls none, to be proven; None if that is
-            impossible.
-        findings: first the proven, by area; then the others, by evidence.
+        originals: number of originals, from other rows, that hypotheses were tested on. The classifier is right on
+            them, and the oracle sees their class.
+        fewest_errors: how many originals a change must make wrong, and its controls none, to be significant; None if no
+            number is enough.
+        findings: significant ones first, by area; then the others, by evidence.
     """
 
     split: str
@@ -109,12 +109,12 @@ class Explanation:
 
     @property
     def proven(self) -> list[Finding]:
-        """The proven findings, the largest area first."""
+        """The significant findings, the largest area first."""
         return [finding for finding in self.findings if finding.is_proven]
 
     @property
     def reported(self) -> list[Finding]:
-        """One proven finding of each attribute: one with a direction, if there is one, else that for either way."""
+        """One significant finding per attribute: one with a direction if there is one, else that for either way."""
         by_attribute: dict[str, Finding] = {}
         for finding in sorted(self.proven, key=lambda finding: "against" not in finding.errors):
             by_attribute.setdefault(finding.attribute, finding)
@@ -133,14 +133,15 @@ def explain(
 ) -> Explanation:
     """Find attributes that differ where a classifier is fooled, and test which of them make it fail.
 
-    One half of the rows is looked at for what differs; every attribute is tried on the originals of the other half.
+    One half of the rows suggests hypotheses; they are tested on the originals of the other half.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`, of a split that fmrgen made, with originals.
-        classifier: to explain, as for `evaluate`; by default the split's own, of its recipe.
-        attributes: to try.
-        rows: in both halves together, drawn at random if there are more; their images are all held in memory.
-        trust: let the recipe, which may be a stranger's, run the code and read the files and addresses that it names.
+        classifier: the classifier to explain, as for `evaluate`; by default that of the split's recipe.
+        attributes: the attributes to test.
+        rows: number of rows in both halves together, drawn at random if there are more. All their images stay in
+            memory.
+        trust: let the split's recipe, which may be a stranger's, run the code and read the places that it names.
         device: of the models; by default a GPU if there is one.
         on_attributes: called with (attributes done, attributes in all).
 

@@ -44,13 +44,13 @@ def export(
     tar_size: int = 1000,
     on_rows: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> int:
-    """Write a split in another format; the images' bytes stay as they are.
+    """Write a split in another format, with the images' bytes unchanged.
 
     * `webdataset`: `SPLIT-000000.tar` and so on with `tar_size` rows each, and `SPLIT.json`. Each row is
       `KEY.image.png`, `KEY.original.png`, `KEY.cls` and `KEY.json`.
     * `imagefolder`: `image/CLASS/KEY.png`, `original/CLASS/KEY.png`, `metadata.jsonl` and `split.json`.
-    * `clip-benchmark`: the layout of LAION's CLIP_benchmark, with the valid rows' images as its split `test` (which PA
-      is over), and the originals of all rows as its split `original`.
+    * `clip-benchmark`: the layout of LAION's CLIP_benchmark. Its split `test` has the images of the valid rows
+      (accuracy there is PA), its split `original` the originals of all rows.
 
     `KEY` is the row's id. The JSON file beside the rows holds the names of the classes and the provenance.
 

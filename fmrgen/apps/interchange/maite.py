@@ -25,17 +25,17 @@ class MaiteDataset:
     """A split as a MAITE dataset for image classification: `dataset[i]` is (image, target, metadata).
 
     Images are [3, H, W], uint8, or with `pixels="floats"` float32 in [0, 1]; targets are one-hot, float32 [K]. The
-    metadata of an image are its `id` and the plain columns of its row. Rows are held in memory as they are stored, and
-    decoded when they are asked for.
+    metadata of an image are its `id` and the plain columns of its row. Rows stay in memory as stored, and are decoded
+    on access.
 
     Args:
         split: what `open_split` takes.
         column: `image`, or `original`.
-        only_valid: leave out rows that are not valid, which count in no PA.
-        pixels: how they are given.
+        only_valid: leave out rows that are not valid, which do not count in PA.
+        pixels: `bytes` or `floats`.
 
     Raises:
-        UserError: it is no split, names no labels, or has no such column.
+        UserError: this is not a split, its labels have no names, or it has no such column.
     """
 
     def __init__(self, split: Any, *, column: str = "image", only_valid: bool = True, pixels: Pixels = "bytes") -> None:
@@ -79,9 +79,9 @@ class MaiteModel:
 
     Args:
         classifier: images [B, 3, H, W] in [0, 1] to logits [B, K], in evaluation mode.
-        name: its id.
-        class_names: of its outputs; by default those that it knows.
-        pixels: how images come: as bytes from 0 to 255, or as floats from 0 to 1.
+        name: the model's id.
+        class_names: names of the outputs; by default the classifier's own.
+        pixels: range of the images: `bytes` from 0 to 255, or `floats` from 0 to 1.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class MaiteModel:
 
 
 def classifier_of_maite(model: Callable[..., Any], pixels: Pixels = "bytes") -> Classifier:
-    """Return a MAITE model for image classification as a classifier, to be evaluated: it tells no gradient.
+    """Return a MAITE model for image classification as a classifier to evaluate. It has no gradient.
 
-    Its answers for an image are taken as probabilities where none is negative and they sum to 1, else as logits.
+    Its outputs for an image count as probabilities if none is negative and they sum to 1, otherwise as logits.
 
     Args:
-        model: from a batch of images [3, H, W] to answers [K] each; its `metadata` may have `index2label`.
-        pixels: how it wants them: as bytes from 0 to 255, or as floats from 0 to 1.
+        model: maps a batch of images [3, H, W] to outputs [K] each; its `metadata` may have `index2label`.
+        pixels: range that the model expects: `bytes` from 0 to 255, or `floats` from 0 to 1.
     """
     index_to_label = (getattr(model, "metadata", None) or {}).get("index2label") or {}
     names = []

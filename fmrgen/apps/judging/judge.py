@@ -48,12 +48,12 @@ class Judged:
 
     Attributes:
         judge: its name.
-        rows: of the split.
-        preserved: share of valid rows in whose image it sees the label, in percent; None if there are none.
-        originals_right: share of originals in which it does; None if they are not stored.
-        files: that were written, if the split is in a folder.
-        place: the folder or the commit with its verdicts.
-        shares_weights_with: the split's oracle or classifier, in words; the judge is then no second opinion.
+        rows: number of rows in the split.
+        preserved: percent of valid images in which the judge sees the label; None if no row is valid.
+        originals_right: percent of originals in which it does; None if the split stores none.
+        files: the files written, if the split is in a folder.
+        place: the folder or commit that holds the verdicts.
+        shares_weights_with: the split's oracle or classifier, if the judge has its weights and so is no second opinion.
     """
 
     judge: str
@@ -78,12 +78,12 @@ def judge(
 
     The verdicts are `judgements/CONFIG/SPLIT/JUDGE.parquet`, with a small file about the judge: in the split's folder,
     or as a commit to its repo on the Hub. Runs on every process of `accelerate launch`, which share the batches.
-    Verdicts are cached until the table is written: run the same again to resume.
+    Verdicts are cached until the table is written: the same call resumes.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        oracles: one or several, as `fmrgen.load_oracles` reads them, or a mapping of names to oracles, sections or
-            words for them.
+        oracles: one or several, as for `fmrgen.load_oracle`, or a mapping of names to oracles, sections or short
+            forms.
         batch_size: images that an oracle gets at a time.
         progress: show a bar for each judge.
         on_rows: replaces the bars; called with (judge, rows done, rows in all), on the first process.

@@ -133,16 +133,16 @@ def inspect(
 ) -> Inspection:
     """Try a recipe on a few images, and look for a step size that uses the budget.
 
-    A good step leads images to where the oracle stops them in 10 to 40 steps on average (of a budget of 50), and at
-    least 90 % of them pass the first one, or nearly all of those that the oracle accepts before it.
+    With a good step the oracle stops images after 10 to 40 steps on average (of a budget of 50), and accepts the first
+    step of at least 90 % of them, or of nearly all whose original it accepts.
 
     Args:
-        recipe: of the job; nothing is written.
-        images: how many, taken evenly from the whole source.
-        masking: perturb the images without gradients too, as `update: nes` does.
-        download: fetch the weights of perceptual distances, if they are not on this machine.
-        seconds: about how long it may take, without the search of `masking`: other steps, the random control and some
-            of the images are left out if they would take longer.
+        recipe: the job's recipe. Nothing is written.
+        images: number of images, taken evenly from the whole source.
+        masking: also perturb the images without gradients, as `update: nes` does.
+        download: download the weights of perceptual distances if they are not on this machine.
+        seconds: approximate time limit, without the search of `masking`. Other steps, the random control and some
+            images are left out if they would take longer.
         on_trial: called with each step that is tried.
         on_passes: called with (passes of an image done, at most so many in all).
 

@@ -125,17 +125,17 @@ class Diff:
         broke: the share for which an image was found that OLD has right and NEW wrong.
         fixed: the reverse.
         difference: `broke` minus `fixed`, paired.
-        low, high: bounds of the difference in the long run. Exact test: the 95 % interval of `difference`. Sequential:
-            each holds with 95 %, whenever one looks.
-        controls: the same of images as they are (`originals`), of plain reconstructions, and after random steps.
+        low, high: bounds of the true difference. Exact test: the 95 % interval of `difference`. Sequential test: each
+            bound holds with 95 % confidence whenever you stop.
+        controls: the same figures on the originals, on plain reconstructions, and after random steps.
         classes: by `broke` minus `fixed`, the largest first.
         pairs: (`broke` or `fixed`, true class, wrong answer, number of images), the most frequent first.
         images: under `broke` and `fixed`, the clearest first.
         test: `exact`: McNemar's, two-sided, over all rows, in any order. `sequential`: by betting, row by row.
         p_value: of the exact test.
         broke_alone, fixed_alone: how many originals only broke, and only were fixed; the test compares these.
-        conditions: how both fare on changed originals, the strongest evidence first; none if these were not tried. If
-            NEW is worse under one of them, the verdict is `broke more`, whatever the other images show.
+        conditions: the comparison on changed originals, the strongest evidence first; empty if none were tried. If NEW
+            is worse under one of them, the verdict is `broke more`, whatever the other images show.
     """
 
     verdict: Verdict
@@ -178,23 +178,23 @@ def diff(
 ) -> Diff:
     """Return what NEW broke and what it fixed, and make two splits of the same originals to show it.
 
-    In `broke`, steps climb NEW's margin of error, OLD has a veto next to the oracle, and the first image at which NEW
-    is wrong is kept, so that the change is the smallest; in `fixed` the two change places. Continues an earlier run
-    that stopped. Runs on every process of a launch, with the same outcome on each.
+    For `broke`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW is
+    wrong is kept, so the change is small. For `fixed` the two networks swap roles. An earlier run that stopped is
+    resumed. Runs on every process of a launch, with the same outcome on each.
 
     Args:
         recipe: source, generator, oracle and steps; its classifier is ignored.
         output: the dataset folder.
         old: a classifier, as for `evaluate`.
-        new: the one that is to take its place.
-        until_decided: test sequentially, each time a share of the shards is made, and skip the rest once the verdict is
-            clear. The same call without it makes the rest too, and tests all rows at once, exactly. The source has to
-            be in a random order (`shuffle_seed`).
-        conditions: compare the two on changed originals too (moved, blurred, darker, …), as far as the oracle accepts
-            them. The verdict depends on them too, and the errors of both tests together are at most 5 %.
-        seed: of the order in which the sequential test takes the rows.
+        new: the classifier that will replace it.
+        until_decided: test after each part of the shards, and stop once the verdict is clear. The same call without it
+            makes the remaining shards and applies the exact test to all rows. The source must be in random order
+            (`shuffle_seed`).
+        conditions: also compare the two on changed originals (moved, blurred, darker, …), as far as the oracle accepts
+            them. These count towards the verdict, and both tests together err in at most 5 % of cases.
+        seed: random seed for the order in which the sequential test takes the rows.
         job_progress: returns a progress callback for a split's recipe.
-        on_note: called with a line on what was found or is left to do.
+        on_note: called with each note, one line.
 
     Returns:
         The comparison.

@@ -68,24 +68,24 @@ def gate(
 ) -> Gate:
     """Return whether the candidate is less accurate than the baseline on perturbed images by more than `max_drop`.
 
-    Both classify the same valid rows of a split in a random order, and only as many as it takes. Runs on every process
-    of `accelerate launch`, with the same outcome on each.
+    Both classify the same valid rows of a split in random order, until the verdict is clear. Runs on every process of
+    `accelerate launch`, with the same outcome on each.
 
     Args:
         split: a reference, a parquet file or a dataset, as for `evaluate`; a split on the Hub is downloaded first.
         candidate: a classifier, as for `evaluate`.
         baseline: the one that it must not fall behind.
-        max_drop: in points, from 0 to less than 100.
-        batch_size: images that a classifier gets at a time.
-        seed: of the order of the rows.
+        max_drop: largest allowed drop in points, from 0 to less than 100.
+        batch_size: images per batch of a classifier.
+        seed: random seed for the order of the rows.
         trust: let the oracle in the split's recipe, which may be a stranger's, run the code and read the places that it
             names.
         on_rows: called with (split, rows classified, valid rows).
 
     Returns:
-        The verdict, with what it rests on. A pass is wrong in 5 % of cases at most, a fail in 7.5 %: 5 % by the rows,
-        and 2.5 % by changed originals. It is `invalid` if one of the two gives outputs that are not finite, or is
-        hardly better than chance on the originals, and `undecided` if both are one network.
+        The verdict and its evidence. A pass is wrong in at most 5 % of cases, a fail in at most 7.5 % (5 % from the
+        rows, 2.5 % from changed originals). The verdict is `invalid` if the outputs of either are not finite, or hardly
+        better than chance on the originals, and `undecided` if both are the same network.
 
     Raises:
         UserError: a split or classifier can't be used, with the cure.
@@ -246,7 +246,7 @@ def gate_on_own_splits(
 ) -> Gate:
     """Return the verdict of `gate` on splits made for each of the two, so that both are attacked.
 
-    Each is judged by the images that were made to fool it, of originals whose image is valid in both splits.
+    Each is measured on the images made to fool it, from originals whose image is valid in both splits.
 
     Args:
         recipe: of the splits, except for the classifier.
@@ -259,8 +259,8 @@ def gate_on_own_splits(
         on_note: called with a line on what was found while splits were made.
 
     Returns:
-        The verdict, as of `gate`; `invalid` also if the gradient of one of the two is masked: its own images are
-        harmless then.
+        The verdict, as from `gate`; also `invalid` if either gradient is masked, because that network's own images are
+        then harmless.
 
     Raises:
         UserError: what `generate` raises, or no original has a valid image in both.

@@ -94,10 +94,10 @@ def sweep(
     Runs on every process of a launch, as `generate` does.
 
     Args:
-        points: what `parse_grid` returned.
-        output: the folder of those folders.
+        points: the grid from `parse_grid`.
+        output: the folder for the points' folders.
         job_progress: returns a progress callback for the recipe of a point.
-        on_note: called with a line on what is finished or left to do.
+        on_note: called with each note, one line.
 
     Returns:
         The figures of each point, in their order.

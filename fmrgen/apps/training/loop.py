@@ -39,17 +39,17 @@ def train(
 ) -> dict[str, float]:
     """Train, or resume training, and write the weights.
 
-    Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. All random
-    numbers of a step depend on seed, step and process alone: a run that was killed resumes from its last checkpoint and
-    ends in the same weights.
+    Runs on every process of a launch: each computes its share of a batch, and gradients are averaged. The random
+    numbers of a step depend only on seed, step and process, so a killed run resumes from its last checkpoint and ends
+    with the same weights.
 
     Args:
         recipe: of the run.
         output: the folder for the weights, checkpoints and `training.json`, made if needed; or the address of one in
             an object store (`s3://…`), where a run can resume on another machine.
         progress: called with (step, steps, loss) after each step.
-        trackers: of accelerate, such as tensorboard, which get losses and metrics.
-        on_note: called with a line if a tracker fails, if this run waits for another one in the folder, or if the
+        trackers: accelerate's names of trackers, such as `tensorboard`, that log losses and metrics.
+        on_note: called with a line if a tracker fails, if the run waits for another one in the folder, or if the
             weights have learnt nothing.
 
     Returns:
