@@ -4,7 +4,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ def tracking(
     folder: Path,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Trackers]:
-    """Run trackers while a job runs. Meanwhile what is printed goes to stderr.
+    """Run trackers while a job runs. What they print goes to stderr, as does all that is printed meanwhile.
 
     Args:
         names: of accelerate's trackers.
@@ -93,9 +93,10 @@ def tracking(
     Raises:
         UserError: accelerate knows no such tracker, or it is not installed. A later failure is a note.
     """
-    if names:
-        _prepare(names)
-    with redirect_stdout(sys.stderr):
+    with ExitStack() as stack:
+        if names:
+            _prepare(names)
+            stack.enter_context(redirect_stdout(sys.stderr))
         trackers = Trackers(names, _flat(config), folder)
         try:
             yield trackers
