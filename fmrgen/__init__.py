@@ -70,6 +70,11 @@ if TYPE_CHECKING:
     from fmrgen.records import StopReason as StopReason
     from fmrgen.report.plot import Plot as Plot
     from fmrgen.report.plots import figure as figure
+    from fmrgen.report.report import Check as Check
+    from fmrgen.report.report import Picture as Picture
+    from fmrgen.report.report import Report as Report
+    from fmrgen.report.report import Section as Section
+    from fmrgen.report.report import Table as Table
     from fmrgen.report.show import show as show
     from fmrgen.report.write import write_report as write_report
     from fmrgen.results.evaluation import Evaluation as Evaluation
@@ -98,6 +103,7 @@ _MODULES = {
     "AnyGenerator": "fmrgen.recipe.objects",
     "AnyOracle": "fmrgen.recipe.objects",
     "AnySplit": "fmrgen.jobs.evaluate",
+    "Check": "fmrgen.report.report",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
@@ -113,21 +119,25 @@ _MODULES = {
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
     "OpenedSplit": "fmrgen.split.open",
-    "Split": "fmrgen.split.open",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
     "Originals": "fmrgen.engine.interfaces",
     "PerturbOptions": "fmrgen.engine.options",
     "Perturbed": "fmrgen.records",
     "PerturbedBatch": "fmrgen.jobs.batch",
+    "Picture": "fmrgen.report.report",
     "Plot": "fmrgen.report.plot",
     "Pushed": "fmrgen.publish.push",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe.job",
+    "Report": "fmrgen.report.report",
+    "Section": "fmrgen.report.report",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
+    "Split": "fmrgen.split.open",
     "StopReason": "fmrgen.records",
     "Summary": "fmrgen.metrics.summary",
+    "Table": "fmrgen.report.report",
     "UserError": "fmrgen.errors",
     "Verification": "fmrgen.jobs.verify",
     "agreement": "fmrgen.results.orders",

@@ -258,13 +258,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "report.plots": ("family_of",),
     "report.report": (
-        "Check",
         "Outcome",
-        "Picture",
-        "Report",
-        "Section",
         "Shown",
-        "Table",
     ),
     "report.sheet": (
         "ImagePair",
