@@ -10,7 +10,7 @@ digits that are as they were, and said is at which place the planted name comes,
 it and otherwise.
 
 `clean` tries attributes on networks whose names are false by construction: each is a mixture of all, which one and
-which way drawn anew for each image, so that its `more` and `less` are alike. What is proven of these is false.
+which way drawn anew for each image, so that its `more` and `less` are alike. What is confirmed of these is false.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def _planted(split: str, output: Path | None, seed: int) -> None:
             places.append(place)
             along = next(one for one in found.findings if one.words == words)
             shares = ", ".join(f"{way} {share.value:.0f} %" for way, share in along.errors.items())
-            said = "not proven" if place is None else f"place {place}"
+            said = "not confirmed" if place is None else f"place {place}"
             print(f"{words} → {taken_for}, {strength}: {said}; {shares}; said: {_said(found)}", flush=True)
     for most in (1, 3):
         among = sum(place is not None and place <= most for place in places)
@@ -118,18 +118,18 @@ def _said(found: Explanation) -> str:
 
 
 def _clean(split: str, classifiers: Sequence[str]) -> None:
-    proven = hypotheses = 0
+    confirmed = hypotheses = 0
     mixtures = [Mixture(number) for number in range(len(ATTRIBUTES))]
     for text in classifiers:
         name, section = parse_classifier(text)
         found = explain(split, classifier=section, attributes=mixtures)
         # Another amount of a mixture may well be what it errs on.
         null = [one for one in found.findings if "against" in one.errors]
-        false = [one for one in null if one.is_proven]
-        proven, hypotheses = proven + len(false), hypotheses + len(null)
+        false = [one for one in null if one.is_confirmed]
+        confirmed, hypotheses = confirmed + len(false), hypotheses + len(null)
         most = max(one.errors["along"].value for one in null)
-        print(f"{name}: {len(false)} of {len(null)} proven; errors up to {most:.0f} %", flush=True)
-    print(f"in all: {proven} of {hypotheses} names that are false")
+        print(f"{name}: {len(false)} of {len(null)} confirmed; errors up to {most:.0f} %", flush=True)
+    print(f"in all: {confirmed} of {hypotheses} names that are false")
 
 
 def _digits(split: str) -> tuple[Tensor, Tensor]:

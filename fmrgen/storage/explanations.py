@@ -17,7 +17,7 @@ _SCHEMA: Literal["fmrgen-explained/1"] = "fmrgen-explained/1"
 
 @dataclass(frozen=True)
 class _Explained:
-    """`files` is the digest of the split's files; `lines` state what was proven, and what could not have been seen."""
+    """`files` is the digest of the split's files; `lines` state what was confirmed, and what could not be seen."""
 
     schema: Literal["fmrgen-explained/1"]
     files: str

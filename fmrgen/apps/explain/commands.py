@@ -24,7 +24,7 @@ def explain(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say where a classifier fails, and prove it.
+    """Find where a classifier fails, and confirm it.
 
     Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
     oracle sees their class, and names what makes the classifier err beyond chance.
@@ -34,7 +34,7 @@ def explain(
         attributes: Try this class of your own too, a fmrgen.Attribute. Repeat for more.
         rows: Look at N rows, drawn by chance where there are more.
         output: The folder to write to.
-        card: Put what is proven on the card of the split, here or on the Hub.
+        card: Put what is confirmed on the card of the split, here or on the Hub.
     """
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import parse_classifier

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.apps.explain.directions import failure_directions
-from fmrgen.apps.explain.interventions import DOSES, Change, Originals, Trial, fewest_errors, proven
+from fmrgen.apps.explain.interventions import DOSES, Change, Originals, Trial, confirmed, fewest_errors
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
@@ -25,7 +25,7 @@ from fmrgen.split.open import open_own_split
 from fmrgen.storage.provenance import Provenance
 
 _PAIRS_SHOWN = 8  # of a finding
-_FEWEST = 20  # originals to prove something on
+_FEWEST = 20  # originals to test on
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,24 @@ class Finding:
     Attributes:
         words: how images look on which the classifier would err.
         attribute: that was changed.
-        is_proven: whether it is proven among all that were tried; at most 5 % of the proven are false on average.
-        e_value: the evidence; a hypothesis alone is proven by 20 times the number of those that were tried.
+        is_confirmed: whether it is, among all that were tried; on average at most 5 % of the confirmed are false.
+        e_value: the evidence; a hypothesis alone is confirmed by 20 times the number of those that were tried.
         errors: for each way of a trial, the share of originals that the classifier has wrong at the last dose that the
             oracle accepts.
         effect: errors along it minus those of the control with more.
         area: how far its curve, errors by dose, lies above that of the control that errs more: the mean over all doses,
-            in points. Proven findings are ranked by it.
+            in points. Confirmed findings are ranked by it.
         in_split: by how much more the attribute moves this way in the split's images that fool the classifier than in
             those that do not, in standard deviations; None if either are too few to tell.
         doses: for each way and dose, how many images the oracle accepts, and how many of these are wrong.
         classes: class, originals, and how many of these it has wrong along it, the most first.
         pairs: true class, answer and number of images, the most frequent first.
-        shown: examples, if it is proven.
+        shown: examples, if it is confirmed.
     """
 
     words: str
     attribute: str
-    is_proven: bool
+    is_confirmed: bool
     e_value: float
     errors: dict[str, Estimate]
     effect: Estimate
@@ -108,17 +108,17 @@ class Explanation:
     findings: list[Finding]
 
     @property
-    def proven(self) -> list[Finding]:
+    def confirmed(self) -> list[Finding]:
         """The significant findings, the largest area first."""
-        return [finding for finding in self.findings if finding.is_proven]
+        return [finding for finding in self.findings if finding.is_confirmed]
 
     @property
     def reported(self) -> list[Finding]:
         """One significant finding per attribute: one with a direction if there is one, else that for either way."""
         by_attribute: dict[str, Finding] = {}
-        for finding in sorted(self.proven, key=lambda finding: "against" not in finding.errors):
+        for finding in sorted(self.confirmed, key=lambda finding: "against" not in finding.errors):
             by_attribute.setdefault(finding.attribute, finding)
-        return [finding for finding in self.proven if by_attribute[finding.attribute] is finding]
+        return [finding for finding in self.confirmed if by_attribute[finding.attribute] is finding]
 
 
 def explain(
@@ -180,15 +180,15 @@ def explain(
     tested = others.of(has_right & others.sees(others.originals))
     if len(tested) < _FEWEST:
         raise UserError(
-            f"{split}: {len(tested)} originals are left to prove something on (not looked at before, right by the "
+            f"{split}: {len(tested)} originals are left to test on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
         )
     changes = [Change.of(attribute) for attribute in attributes]
     changes += _direction_changes(observed, fooled, tested, provenance, attributes, trust, device)
     trials = _try_out(changes, tested, on_attributes)
-    proven_trials = proven(trials)
+    confirmed_trials = confirmed(trials)
     names = list(provenance.labels)
-    findings = [_finding(trial, trial in proven_trials, tested, names, in_split) for trial in trials]
+    findings = [_finding(trial, trial in confirmed_trials, tested, names, in_split) for trial in trials]
     return Explanation(
         split=split,
         files=provenance.files_digest,
@@ -201,8 +201,8 @@ def explain(
 
 
 def _rank(finding: Finding) -> tuple[bool, float]:
-    """Return a key that sorts proven findings first, by area, and then the others by evidence."""
-    if finding.is_proven:
+    """Return a key that sorts confirmed findings first, by area, and then the others by evidence."""
+    if finding.is_confirmed:
         return False, -finding.area
     return True, -finding.e_value
 
@@ -261,7 +261,7 @@ def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | 
 
 def _finding(
     trial: Trial,
-    is_proven: bool,
+    is_confirmed: bool,
     rows: JudgedImages,
     names: Sequence[str],
     in_split: Mapping[str, float | None],
@@ -288,7 +288,7 @@ def _finding(
     return Finding(
         words=hypothesis.words,
         attribute=hypothesis.change.name,
-        is_proven=is_proven,
+        is_confirmed=is_confirmed,
         e_value=trial.e_value,
         errors=errors,
         effect=paired_difference(wrong["along"], wrong[rival]),
@@ -297,7 +297,7 @@ def _finding(
         doses=doses,
         classes=_errors_by_class(wrong["along"], rows.labels, names),
         pairs=_errors_by_pair(wrong["along"], rows.labels, trial.moved["along"].answers, names),
-        shown=_example_pairs(trial, rows, names) if is_proven else [],
+        shown=_example_pairs(trial, rows, names) if is_confirmed else [],
     )
 
 

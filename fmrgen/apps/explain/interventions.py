@@ -266,18 +266,18 @@ def _length(change: Tensor) -> Tensor:
     return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def proven(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials whose hypothesis is proven, the strongest evidence first.
+def confirmed(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials whose hypothesis is confirmed, the strongest evidence first.
 
     On average at most `FALSE_DISCOVERIES` of them are false, however the trials depend on each other.
     """
-    is_proven = discoveries(np.array([trial.e_value for trial in trials]), FALSE_DISCOVERIES)
-    proven_trials = [trial for trial, proven in zip(trials, is_proven, strict=True) if proven]
-    return sorted(proven_trials, key=lambda trial: -trial.e_value)
+    is_confirmed = discoveries(np.array([trial.e_value for trial in trials]), FALSE_DISCOVERIES)
+    confirmed_trials = [trial for trial, is_one in zip(trials, is_confirmed, strict=True) if is_one]
+    return sorted(confirmed_trials, key=lambda trial: -trial.e_value)
 
 
 def fewest_errors(rows: int, hypotheses: int) -> int | None:
-    """Return how many of `rows` originals a change must make wrong, and its controls none, to be proven alone.
+    """Return how many of `rows` originals a change must make wrong, and its controls none, to be confirmed alone.
 
     None if all of them are too few. `hypotheses` is the number of those that are tried together.
     """

@@ -10,7 +10,7 @@ from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_fig
 from fmrgen.report.report import Picture, Report, Section, Table
 from fmrgen.report.sheet import WRONG, ImagePair, pair_sheet
 
-SCHEMA = "fmrgen-explain/1"
+SCHEMA = "fmrgen-explain/2"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
 _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
 _BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW broke
@@ -18,7 +18,7 @@ _PAIRS_ACROSS = 4
 _MOST_UNCONFIRMED = 5  # hypotheses in a terminal
 _MEANINGS = {
     "area": "How far its curve, errors by dose, lies above that of the control that errs more, in points: the mean "
-    "over all doses. What is proven is ranked by it.",
+    "over all doses. What is confirmed is ranked by it.",
     "evidence": "An e-value against: errors are no more frequent this way than the opposite way, or than under the "
     "control change.",
     "in the split": "By how many standard deviations more the split's images that fool the classifier move this way "
@@ -43,9 +43,11 @@ def explanation_report(explanation: Explanation) -> Report:
         )
         title = f"Originals changed to {finding.words}"
         sections.append(Section("finding", title, pictures=[curve, pairs], shown="on the page"))
-    most_rows = len(explanation.proven) + _MOST_UNCONFIRMED
+    most_rows = len(explanation.confirmed) + _MOST_UNCONFIRMED
     table = _findings_table(explanation)
-    sections.append(Section("tried", "All that was tried, what is proven first", tables=[table], most_rows=most_rows))
+    sections.append(
+        Section("tried", "All that was tried, what is confirmed first", tables=[table], most_rows=most_rows)
+    )
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
     for finding_tree in tree["findings"]:
         for pair in finding_tree["shown"]:
@@ -77,7 +79,7 @@ def sentence(finding: Finding, name: str = "the classifier") -> str:
 
 
 def summary_lines(explanation: Explanation) -> list[str]:
-    """Return what is proven, or that nothing is, and what so few originals can't show."""
+    """Return what is confirmed, or that nothing is, and what so few originals can't show."""
     name = "NEW" if explanation.split.endswith(_BROKE) else "the classifier"
     lines = [sentence(finding, name) for finding in explanation.reported]
     if not lines:
@@ -99,13 +101,13 @@ def summary_lines(explanation: Explanation) -> list[str]:
 
 
 def _findings_table(explanation: Explanation) -> Table:
-    """Return a table of every hypothesis, the proven first."""
+    """Return a table of every hypothesis, the confirmed first."""
     rows = []
     for finding in explanation.findings:
-        proven = "proven" if finding.is_proven else ""
+        confirmed = "confirmed" if finding.is_confirmed else ""
         errors = [format_estimate(finding.errors.get(way)) for way in _WAY_TITLES]
         in_split = "n/a" if finding.in_split is None else f"{finding.in_split:z.2f}"
-        rows.append([finding.words, proven, f"{finding.area:z.1f}", *errors, f"{finding.e_value:.3g}", in_split])
+        rows.append([finding.words, confirmed, f"{finding.area:z.1f}", *errors, f"{finding.e_value:.3g}", in_split])
     titles = [f"{title}, %" for title in _WAY_TITLES.values()]
     return Table(["originals changed to", "", "area", *titles, "evidence", "in the split"], rows)
 

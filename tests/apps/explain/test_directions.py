@@ -1,4 +1,4 @@
-"""Directions of failures: what they share is found, moved along and proven; where they share nothing, none is."""
+"""Directions of failures: what they share is found, moved along and confirmed; where they share nothing, none is."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from small_models import SIZE, smooth_images
 
 from fmrgen.apps.explain.attributes import Brightness, Colour, Slant
 from fmrgen.apps.explain.directions import Direction, GeneratedMoves, failure_directions
-from fmrgen.apps.explain.interventions import Originals, proven
+from fmrgen.apps.explain.interventions import Originals, confirmed
 from fmrgen.engine.interfaces import Latents
 
 NUMBERS = 48
@@ -105,5 +105,5 @@ def test_it_is_tried_like_an_attribute_and_named_by_what_moves(moves):
         "direction 2",
         "images moved as 12 failures were (brighter images)",
     )
-    assert proven([trial]) == [trial]
+    assert confirmed([trial]) == [trial]
     assert [(trial.moved[way].answers != labels).mean() for way in ("along", "against", "otherwise")] == [1, 0, 0]

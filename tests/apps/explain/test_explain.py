@@ -67,7 +67,7 @@ def test_it_names_what_was_planted(explained, tmp_path):
 
 def test_with_a_direction_where_there_is_one(finished_split):
     found = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness(), PositionUp()])
-    assert {one.words for one in found.proven} == {"brighter images", "another brightness"}
+    assert {one.words for one in found.confirmed} == {"brighter images", "another brightness"}
     assert [one.words for one in found.reported] == ["brighter images"]
     assert len(found.findings) == 6
     fewer = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness()], rows=80)
@@ -75,11 +75,11 @@ def test_with_a_direction_where_there_is_one(finished_split):
 
 
 def test_what_it_errs_on_most_comes_first(finished_split):
-    """Of two that are proven, though the other is tried first and its evidence may be as strong."""
+    """Of two that are confirmed, though the other is tried first and its evidence may be as strong."""
     both = FailsOn(lambda images: is_high_or_low(images) | (is_bright(images) & (images.sum((1, 2, 3)) % 1 < 0.5)))
     found = explain(str(finished_split), classifier=both.eval(), attributes=[Brightness(), PositionUp()])
     assert [one.attribute for one in found.reported] == ["position, up", "brightness"]
-    areas = [one.area for one in found.proven]
+    areas = [one.area for one in found.confirmed]
     assert areas == sorted(areas, reverse=True)
     for one in found.findings:
         curves = {way: sum(wrong / max(1, of) for _, of, wrong in doses) / 4 for way, doses in one.doses.items()}
@@ -94,8 +94,8 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     assert "no change that was tried makes the classifier fail significantly more often than the controls" in said
     assert "can't be shown with so few" in said
     told = json.loads((tmp_path / "out/explain.json").read_text())
-    assert told["schema"] == "fmrgen-explain/1"
-    assert not any(one["is_proven"] for one in told["findings"])
+    assert told["schema"] == "fmrgen-explain/2"
+    assert not any(one["is_confirmed"] for one in told["findings"])
     assert len(told["findings"]) == 42  # and no direction, for few of its images fool it
     capsys.readouterr()
     assert run("explain", finished_split, "-o", tmp_path / "json", "--json", "-q") == 0
@@ -171,7 +171,7 @@ def test_what_can_not_be_explained(finished_split, tmp_path, capsys):
     assert run(*without, tmp_path / "bare", "output.keep_original=false") == 0
     capsys.readouterr()
     for arguments, error in (
-        ([tmp_path / "few"], "originals are left to prove something on"),
+        ([tmp_path / "few"], "originals are left to test on"),
         ([tmp_path / "bare"], "has no originals (output.keep_original), which explain changes"),
         ([finished_split, "--attribute", "torch.nn:Flatten"], "torch.nn:Flatten: is no attribute; derive it from"),
         ([finished_split, "--attribute", "nowhere:Own"], "nowhere"),

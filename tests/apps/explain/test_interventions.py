@@ -1,4 +1,4 @@
-"""Hypotheses tried: what is planted is proven, what is not there is not, and the control is as large as the change."""
+"""Hypotheses tried: what is planted is confirmed, what is not there is not, and the control is as large as the change."""
 
 import zlib
 
@@ -12,9 +12,9 @@ from fmrgen.apps.explain.interventions import (
     FALSE_DISCOVERIES,
     Change,
     Originals,
+    confirmed,
     fewest_errors,
     otherwise,
-    proven,
 )
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.metrics.sequential_test import drops_of, e_value
@@ -62,7 +62,7 @@ PLANTED = {
 def test_what_is_planted_is_found_first(digits, words):
     attribute, is_wrong = PLANTED[words]
     of = originals(digits, lambda images, before: is_wrong(attribute.measure(images) - attribute.measure(before)))
-    found = proven(tried(of))
+    found = confirmed(tried(of))
     assert found[0].hypothesis.words == words, [(one.hypothesis.words, one.e_value) for one in found]
     moved = found[0].moved["along"]
     assert (moved.answers != digits[1]).mean() > 0.5
@@ -76,7 +76,7 @@ def test_errors_of_chance_prove_nothing(digits):
     def by_chance(images, before):
         return torch.tensor([zlib.crc32(image.numpy().tobytes()) % 10 < 3 for image in images])
 
-    assert proven(tried(originals(digits, by_chance))) == []
+    assert confirmed(tried(originals(digits, by_chance))) == []
 
 
 def test_an_image_is_moved_no_further_than_the_oracle_sees_it(digits):
@@ -113,7 +113,7 @@ def test_the_control_is_as_large_a_change_and_another_one():
 
 
 def test_the_control_of_what_is_of_waves_has_the_waves_of_the_image(digits):
-    """Else it would be sharper too, and nothing could be proven of sharpness."""
+    """Else it would be sharper too, and nothing could be confirmed of sharpness."""
     images = 0.2 + 0.6 * digits[0][:20]
     changed = on_byte_grid(Sharpness().change(images, 1.0))
     controls = [otherwise(images, changed, range(20), own_waves=own) for own in (False, True)]
@@ -148,7 +148,7 @@ def test_evidence_of_nothing_is_seldom_large():
             rate = 0.4 if number < 4 else 0.1
             evidence = min(e_value(drops_of(draws.random(100) < rate, draws.random(100) < 0.1), 0.0) for _ in range(2))
             trials.append(type("Tried", (), {"e_value": evidence, "is_true": number < 4})())
-        kept = proven(trials)
+        kept = confirmed(trials)
         said += len(kept)
         false.append(sum(not one.is_true for one in kept) / max(1, len(kept)))
     assert said > 300 * 2

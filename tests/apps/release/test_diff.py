@@ -140,7 +140,7 @@ def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(mad
     job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--explain"]
     job += ["-o", output, "--summary", tmp_path / "s.md"]
     run(*job)
-    assert "originals are left to prove something on" in (tmp_path / "s.md").read_text()  # a note: the diff stands
+    assert "originals are left to test on" in (tmp_path / "s.md").read_text()  # a note: the diff stands
     assert not (output / "diff/explain.html").exists()
     monkeypatch.setattr("fmrgen.apps.explain.explain._FEWEST", 5)
     run(*job)
@@ -421,7 +421,7 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     verdict = json.loads((output / "diff/diff.json").read_text())["verdict"]
     assert (tmp_path / "output").read_text() == f"verdict={verdict}\n"
     assert "](broke.png)" not in (tmp_path / "summary.md").read_text()
-    assert "originals are left to prove something on" in (tmp_path / "summary.md").read_text()
+    assert "originals are left to test on" in (tmp_path / "summary.md").read_text()
     assert fails["if"] == "steps.diff.outputs.verdict == 'broke more' && inputs.broke-more != 'pass'"
 
     assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
