@@ -69,12 +69,6 @@ def _are_equal(values: np.ndarray) -> bool:
     return bool((values == values[0]).all())
 
 
-def has_no_width(estimate: Estimate) -> bool:
-    """Return whether the ends of the interval are equal, but for rounding."""
-    low, high = interval_ends(estimate)
-    return math.isclose(low, high, abs_tol=_SAME)
-
-
 def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
     """Return the mean with Student's interval, which has no ends if all values are equal; None for no values.
 
@@ -279,12 +273,12 @@ def foundation_model_robustness(
     fmr = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original")))
     valid_fmr = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original", among="valid")))
     return (
-        _with_width(fmr, perturbed_hit[valid], original_hit),
-        _with_width(valid_fmr, perturbed_hit[valid], original_hit[valid]),
+        _possible_fmr(fmr, perturbed_hit[valid], original_hit),
+        _possible_fmr(valid_fmr, perturbed_hit[valid], original_hit[valid]),
     )
 
 
-def _with_width(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
+def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
     """Return an estimate of FMR, its interval replaced if resampling could not vary it, and cut to what is possible.
 
     Args:
@@ -296,11 +290,10 @@ def _with_width(estimate: Estimate | None, perturbed_hit: np.ndarray, original_h
         return None
     if _are_equal(perturbed_hit):
         estimate = ratio_of_proportions(proportion(perturbed_hit), proportion(original_hit))
-    elif has_no_width(estimate):
-        estimate = apart_by(estimate.value, most_unseen(len(perturbed_hit)) / float(original_hit.mean()))
     if estimate is None:
         return None
-    return _within_reach(estimate, original_hit)
+    unseen = most_unseen(len(perturbed_hit)) / float(original_hit.mean())
+    return _within_reach(with_width(estimate, unseen), original_hit)
 
 
 def _within_reach(ratio: Estimate, original_hit: np.ndarray) -> Estimate:
@@ -315,16 +308,19 @@ def most_unseen(rows: float) -> float:
     return wilson(0, rows)[1]
 
 
-def apart_by(value: float, margin: float, least: float = 0.0, most: float = math.inf) -> Estimate:
-    """Return the estimate whose interval is `margin` on either side of `value`, cut to the range of the figure.
+def with_width(estimate: Estimate, unseen: float, least: float = 0.0, most: float = math.inf) -> Estimate:
+    """Return an estimate; if the ends of its interval are equal but for rounding, `unseen` on either side of the value.
 
     Args:
-        value: the figure.
-        margin: half the width of the interval.
+        estimate: the estimate.
+        unseen: how far the figure may lie from what was observed, although no row shows it.
         least: the smallest value that is possible.
         most: the largest value that is possible.
     """
-    return Estimate(value, max(value - margin, least), min(value + margin, most))
+    low, high = interval_ends(estimate)
+    if not math.isclose(low, high, abs_tol=_SAME):
+        return estimate
+    return Estimate(estimate.value, max(estimate.value - unseen, least), min(estimate.value + unseen, most))
 
 
 def ratio_of_proportions(over: Estimate | None, under: Estimate | None) -> Estimate | None:
@@ -356,9 +352,8 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
         percent = Estimate(100 * float(part[valid][0]), None, None)
         return ratio_of_proportions(share(percent, int(valid.sum())), proportion(original_hit))
     margin = float(Z * influence.std() / np.sqrt(len(valid)))
-    if math.isclose(margin, 0, abs_tol=_SAME):
-        margin = most_unseen(int(valid.sum())) / float(original_hit.mean())
-    return _within_reach(apart_by(ratio, margin), original_hit)
+    unseen = most_unseen(int(valid.sum())) / float(original_hit.mean())
+    return _within_reach(with_width(Estimate(ratio, max(ratio - margin, 0.0), ratio + margin), unseen), original_hit)
 
 
 def ratio_and_influence(
@@ -425,9 +420,7 @@ def macro_robustness(
     standard_accuracy = Estimate(float(standard[0]) / len(classes), None, None)
     if is_constant:
         return ratio_of_proportions(share(perturbed_accuracy, valid_rows), share(standard_accuracy, all_rows))
-    if has_no_width(estimate):
-        return apart_by(estimate.value, 100 * most_unseen(valid_rows) / standard_accuracy.value)
-    return estimate
+    return with_width(estimate, 100 * most_unseen(valid_rows) / standard_accuracy.value)
 
 
 def share(percent: Estimate, rows: float) -> Estimate:

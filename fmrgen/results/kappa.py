@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse import csr_array
 
-from fmrgen.metrics.intervals import Estimate, apart_by, between_percentiles, has_no_width, most_unseen
+from fmrgen.metrics.intervals import Estimate, between_percentiles, most_unseen, with_width
 
 _RESAMPLES = 1_000
 _AT_ONCE = 100  # resamples, to bound memory: there may be as many combinations as images
@@ -88,6 +88,7 @@ def _coefficient(counts: np.ndarray, disagreement: _Disagreement) -> Estimate | 
             parts.append(disagreement(random.multinomial(images, counts / images, _AT_ONCE)))
         observed, by_chance = np.concatenate(parts, axis=1)
         coefficient = between_percentiles(1 - observed / by_chance)
-    if coefficient is not None and has_no_width(coefficient):
-        return apart_by(coefficient.value, most_unseen(images) / 100 / float(by_chance[0]), -1, 1)
-    return coefficient
+    if coefficient is None:
+        return None
+    unseen = most_unseen(images) / 100 / float(by_chance[0])
+    return with_width(coefficient, unseen, -1, 1)

@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, apart_by, has_no_width, in_percent_of, most_unseen
+from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, in_percent_of, most_unseen, with_width
 from fmrgen.metrics.rows import valid_rows
 from fmrgen.metrics.summary import Summary
 from fmrgen.results.kappa import cohen_kappa
@@ -105,9 +105,7 @@ def _difference(
 ) -> Estimate | None:
     """Return `first` less `second`; if all resamples are equal, the interval is what may be `unseen` to either side."""
     estimate = drawn.estimate(first - second)
-    if estimate is None or not has_no_width(estimate):
-        return estimate
-    return apart_by(estimate.value, unseen, -limit, limit)
+    return None if estimate is None else with_width(estimate, unseen, -limit, limit)
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:
