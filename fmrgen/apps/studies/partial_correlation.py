@@ -50,7 +50,10 @@ def resampled(figure: Callable[[np.ndarray], np.ndarray], rows: int) -> Estimate
     [...].
     """
     picks = np.random.default_rng(0).integers(rows, size=(_RESAMPLES, rows))
-    return between_percentiles(float(figure(np.arange(rows))), figure(picks))
+    values = np.concatenate([[figure(np.arange(rows))], figure(picks)])
+    estimate = between_percentiles(values)
+    assert estimate is not None  # a rank correlation is a number, 0 where there is none
+    return estimate
 
 
 @cache
