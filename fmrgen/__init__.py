@@ -85,9 +85,9 @@ if TYPE_CHECKING:
     from fmrgen.sources.base import Source as Source
     from fmrgen.sources.base import SourceConfig as SourceConfig
     from fmrgen.split.generated import GeneratedSplit as GeneratedSplit
-    from fmrgen.split.open import OpenedSplit as OpenedSplit
-    from fmrgen.split.open import Split as Split
     from fmrgen.split.open import open_split as open_split
+    from fmrgen.split.rows import OpenedSplit as OpenedSplit
+    from fmrgen.split.rows import Split as Split
     from fmrgen.weights.checkpoint import freeze as freeze
 
     __version__: str
@@ -118,7 +118,7 @@ _MODULES = {
     "Judgement": "fmrgen.engine.interfaces",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
-    "OpenedSplit": "fmrgen.split.open",
+    "OpenedSplit": "fmrgen.split.rows",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
     "Originals": "fmrgen.engine.interfaces",
@@ -134,7 +134,7 @@ _MODULES = {
     "Section": "fmrgen.report.report",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
-    "Split": "fmrgen.split.open",
+    "Split": "fmrgen.split.rows",
     "StopReason": "fmrgen.records",
     "Summary": "fmrgen.metrics.summary",
     "Table": "fmrgen.report.report",

@@ -23,10 +23,7 @@ def apps() -> list[ModuleType]:
 
 # By module, without `fmrgen.`. They may change with any version.
 INTERNALS: dict[str, tuple[str, ...]] = {
-    "classifiers.base": (
-        "answer_in_labels",
-        "has_weights",
-    ),
+    "classifiers.base": ("answer_in_labels",),
     "cli": (
         "display",
         "options",
@@ -62,10 +59,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "to_batch",
         "to_bytes",
     ),
-    "engine.models": (
-        "judged",
-        "row_seed",
-    ),
+    "engine.models": ("row_seed",),
     "engine.objectives": (
         "OBJECTIVES",
         "margin",
@@ -138,10 +132,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "likeness_caution",
         "weights_in_common",
     ),
-    "jobs.verify": (
-        "check_no_gaps",
-        "load_judges",
-    ),
+    "jobs.verify": ("load_judges",),
     "metrics.cautions": (
         "has_accuracy_of_chance",
         "has_masked_gradient",
@@ -210,9 +201,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "build_component",
         "build_recorded_generator",
         "build_source",
-        "component_errors",
         "fit_oracle",
         "fit_to_labels",
+        "judgement_of",
+        "logits_of",
     ),
     "recipe.files": ("check_reference",),
     "recipe.job": (
@@ -289,7 +281,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "rank_correlation",
     ),
     "results.rankings": ("difference",),
-    "results.samples": ("Sampler",),
     "results.steps": ("figures_of_run",),
     "results.trainings": (
         "difference_of_trainings",
@@ -324,22 +315,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "split.models": (
         "LoadedClassifier",
         "answering_in",
-        "first_image",
-        "labels_of",
         "load_named",
     ),
-    "split.open": (
-        "open_own_split",
-        "reading",
-    ),
+    "split.open": ("open_own_split",),
     "split.reference": (
         "check_folder",
         "check_there",
     ),
-    "split.rows": (
-        "Reader",
-        "check_columns",
-    ),
+    "split.rows": ("reading",),
     "storage.made_with": (
         "made_with",
         "related_line",

@@ -1,6 +1,6 @@
 """The classifier θ: images in [0, 1] to logits over the job's labels. Resizing and normalisation are part of it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -11,7 +11,7 @@ from fmrgen.classifiers.networks.asked_in_words import AskedInWords
 from fmrgen.engine.images import as_float32
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, Match, match_classes
-from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.digest import weights_digests, weights_of, weights_sha256
 
 # What wrappers put before the names of a network's parameters: a `Classifier`, up to two `GroupedClassifier`, or both.
 _WRAPPERS = (
@@ -251,22 +251,18 @@ def _wrong_outputs(outputs: int, labels: Labels, section: str) -> UserError:
     )
 
 
-def has_weights(classifier: nn.Module, digest: str) -> bool:
-    """Return whether `digest` is of the network in a classifier, in the same wrappers or in others."""
-    return digest in digests_of(classifier)
-
-
-def digests_of(classifier: nn.Module) -> Iterator[str | None]:
-    """Yield the digests that the weights of a classifier may have on record.
+def digests_of(classifier: nn.Module) -> set[str | None]:
+    """Return the digests that the weights of a classifier may have on record.
 
     A recipe wraps the network that the caller handed over, which changes the names of its weights.
     """
-    network = classifier
+    network, prefix = classifier, ""
     while isinstance(network, Classifier | GroupedClassifier):
-        network = network.network if isinstance(network, Classifier) else network.classifier
-    yield weights_sha256(classifier, "")
-    for prefix in _WRAPPERS:
-        yield weights_sha256(network, prefix)
+        attribute = "network" if isinstance(network, Classifier) else "classifier"
+        network, prefix = getattr(network, attribute), f"{prefix}{attribute}."
+    if len([*weights_of(classifier)]) == len([*weights_of(network)]):  # the wrappers have no weights of their own
+        return {*weights_digests(network, [*_WRAPPERS, prefix])}
+    return {weights_sha256(classifier), *weights_digests(network, _WRAPPERS)}
 
 
 def check_same_answers(classifier: nn.Module) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fmrgen.results.evaluation import Result
+from fmrgen.evaluation.classified import Classified
+from fmrgen.results.evaluation import EvaluatedClassifier, Result
 from fmrgen.results.own_splits import OwnComparison, compare_own
 from fmrgen.results.worst_case import WorstCase, worst_cases
-from fmrgen.split.rows import Classified, NamedClassifier
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Outcome:
 
 
 def compare_own_splits(
-    outcomes: list[Outcome], worst: list[WorstCase], models: list[NamedClassifier]
+    outcomes: list[Outcome], worst: list[WorstCase], models: list[EvaluatedClassifier]
 ) -> OwnComparison | None:
     """Return classifiers compared, each on its own split.
 

@@ -55,7 +55,7 @@ def classify_fixed_sets(
             except UserError as error:
                 raise UserError(f"{title}: {error}") from None
             predictions.append(table)
-        results.append(fixed_result(name, model.named.name, answers, config.normaliser))
+        results.append(fixed_result(name, model.name, answers, config.normaliser))
     return FixedSetResults(results, predictions)
 
 
@@ -75,7 +75,7 @@ def _classify(
     on_images: Callable[[str, int, int], None],
 ) -> tuple[SetAnswers, pa.Table]:
     opened = FixedSetImages(build_source(config))
-    name = model.named.name
+    name = model.name
     answering = answering_in(opened.source.labels, model, to_batch(opened.first()[None], device), title)
     total = len(opened.source)
     batches = opened.batches(batch_size)

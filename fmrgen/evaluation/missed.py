@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fmrgen.evaluation.classified import Classified
 from fmrgen.image_files import png_bytes
 from fmrgen.results.samples import Sample
 from fmrgen.split.judged import labels_of_row
-from fmrgen.split.rows import Classified
 
 _FEWEST = 3  # classifiers that an image must mislead all of
 _NAMED, _SHOWN = 12, 24  # rows in a note, and in a gallery
@@ -61,14 +61,14 @@ def samples_of(classified: Classified, rows: Sequence[int]) -> list[Sample]:
     Their images are those that were decoded for the classifiers; [] if these were not kept.
     """
     pixels: dict[str, np.ndarray] = {}
-    for name in classified.rows.images:
+    for name in classified.split.image_columns:
         if name in classified.images:
             decoded = classified.images[name].pixels
             if decoded is None:
                 return []
             pixels[name] = decoded
-    shown = {sample.row for sample in classified.rows.sampler.samples}
-    columns = classified.rows.columns
+    shown = {sample.row for sample in classified.samples}
+    columns = classified.columns
     samples = []
     for row in [row for row in rows if row not in shown][:_SHOWN]:
         files = {name: png_bytes(np.asarray(images[row])) for name, images in pixels.items()}

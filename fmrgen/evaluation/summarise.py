@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel
 
-from fmrgen.config import without_later_defaults
 from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Outcome, compare_own_splits, worst_of_all
+from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.missed import about_missed, missed_by_all, samples_of
-from fmrgen.labels import match_classes
 from fmrgen.metrics.cautions import (
     cautions,
     has_masked_gradient,
@@ -37,7 +35,6 @@ from fmrgen.results.rankings import difference, error_consistency, pairs_of, ran
 from fmrgen.results.steps import StepFigures, step_figures
 from fmrgen.split.classify import KeptAnswers
 from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
-from fmrgen.split.rows import Answered, Classified, NamedClassifier
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
@@ -46,7 +43,7 @@ _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say ag
 
 
 def summarise_evaluation(
-    models: list[NamedClassifier],
+    models: list[EvaluatedClassifier],
     classified: list[Classified],
     attack: str | None = None,
     fixed: FixedSetResults | None = None,
@@ -81,7 +78,7 @@ def summarise_evaluation(
         schema=SCHEMA,
         attack=attack,
         splits=splits,
-        classifiers=[_evaluated_classifier(model) for model in models],
+        classifiers=models,
         failed=failed or [],
         results=results,
         comparisons=comparisons,
@@ -89,36 +86,29 @@ def summarise_evaluation(
         worst=worst,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
-        samples={split.split.name: split.rows.sampler.samples for split in classified},
+        samples={split.split.name: split.samples for split in classified},
     )
-
-
-def _evaluated_classifier(model: NamedClassifier) -> EvaluatedClassifier:
-    section = None
-    if model.section is not None:
-        section = model.section.model_dump(mode="json", exclude_none=True)
-    return EvaluatedClassifier(model.name, section, model.weights_sha256, model.training_of)
 
 
 def _counted_columns(classified: Classified) -> dict[str, np.ndarray]:
     """Return the split's columns, with the rows valid that a judge takes for valid, if one was named."""
-    columns = classified.rows.columns
+    columns = classified.columns
     return columns if classified.valid is None else {**columns, "valid": classified.valid}
 
 
-def _measure(classified: Classified, models: list[NamedClassifier]) -> tuple[Outcome, list[Result]]:
+def _measure(classified: Classified, models: list[EvaluatedClassifier]) -> tuple[Outcome, list[Result]]:
     """Return the results of all classifiers on a split, and what comparisons need of it."""
-    stored = classified.rows.columns
+    stored = classified.columns
     counted = _counted_columns(classified)
     columns = {}
     results = []
     for model in models:
-        own = _columns_of(classified, counted, model)
-        results.append(_result(classified, model, own, stored))
+        own = _columns_of(classified, counted, model.name)
+        results.append(_result(classified, model.name, own, stored))
         if "id" in stored:
             own = {**own, "id": stored["id"]}
         columns[model.name] = own
-    return Outcome(classified, _made_for(classified, results, models), columns), results
+    return Outcome(classified, _made_for(classified, results), columns), results
 
 
 def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
@@ -138,11 +128,9 @@ def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
     return Comparison(outcome.name, measure, rank(summaries, differences, measure), differences)
 
 
-def _columns_of(
-    classified: Classified, columns: dict[str, np.ndarray], model: NamedClassifier
-) -> dict[str, np.ndarray]:
+def _columns_of(classified: Classified, columns: dict[str, np.ndarray], classifier: str) -> dict[str, np.ndarray]:
     """Return the columns that a summary of this classifier is made of."""
-    answers = classified.answered[model.name].answers
+    answers = classified.answered[classifier].answers
     shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
     own = {name: columns[name] for name in shared if name in columns}
     own["prediction"] = answers["image"].prediction
@@ -163,35 +151,34 @@ def _columns_of(
     return own
 
 
-def check_order(classified: Classified, model: NamedClassifier, answered: Answered) -> None:
+def check_order(classified: Classified, classifier: str, answered: Answered) -> None:
     """Raise UserError if a classifier's outputs are in another order than the labels."""
-    answers = answered.answers.get("original", answered.answers["image"])
-    labels = classified.rows.columns["label"]
-    if _order_is_known(classified, model):
+    if answered.order_is_known:
         return
-    if outputs_in_another_order(labels, answers.prediction, len(classified.labels)):
+    answers = answered.answers.get("original", answered.answers["image"])
+    if outputs_in_another_order(classified.columns["label"], answers.prediction, len(classified.labels)):
         cure = "" if classified.split.labels else ", and give the split's label column its names (ClassLabel)"
         raise UserError(
-            f"classifier {model.name} on {classified.split.name}: its predictions match the labels only if its classes "
+            f"classifier {classifier} on {classified.split.name}: its predictions match the labels only if its classes "
             "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
             f"{cure}"
         )
 
 
 def _result(
-    classified: Classified, model: NamedClassifier, own: dict[str, np.ndarray], stored: dict[str, np.ndarray]
+    classified: Classified, classifier: str, own: dict[str, np.ndarray], stored: dict[str, np.ndarray]
 ) -> Result:
     """Return the result of a classifier on a split.
 
     Args:
         classified: the split.
-        model: the classifier.
+        classifier: its name.
         own: the columns of its summary.
         stored: the columns of the split.
     """
     labels = classified.labels
-    answered = classified.answered[model.name]
-    notes = _notes_on_answers(classified, model)
+    answered = classified.answered[classifier]
+    notes = _notes_on_answers(answered)
     is_own = _is_own_classifier(answered, own, stored, notes)
     if is_own:
         own = own | {name: stored[name] for name in OWN_COLUMNS if name in stored}
@@ -200,7 +187,7 @@ def _result(
     at_chance = False
     if "original_prediction" in own:
         at_chance = is_at_chance(own["label"], own["original_prediction"], len(labels))
-    twin = _twin_of(model.name, classified)
+    twin = _twin_of(classifier, classified)
     if twin is not None:
         notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
     judged = {}
@@ -209,7 +196,7 @@ def _result(
     is_guided = is_own and _is_guided(classified)
     return Result(
         split=classified.split.name,
-        classifier=model.name,
+        classifier=classifier,
         conditioned=is_own,
         total=total,
         classes=summarise_classes(of_classes, len(labels)),
@@ -221,15 +208,8 @@ def _result(
     )
 
 
-def _notes_on_answers(classified: Classified, model: NamedClassifier) -> list[str]:
-    answered = classified.answered[model.name]
-    notes = []
-    if not _order_is_known(classified, model):
-        why = "it does not name its classes" if model.class_names is None else "not all of its classes match by name"
-        notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
-    if answered.left_out is not None:
-        notes.append(answered.left_out)
-    notes += answered.notes
+def _notes_on_answers(answered: Answered) -> list[str]:
+    notes = list(answered.notes)
     for name, answers in answered.answers.items():
         silent = int((answers.prediction < 0).sum())
         if silent:
@@ -262,17 +242,6 @@ def _is_guided(classified: Classified) -> bool:
     return provenance is None or provenance.recipe.perturb.is_guided
 
 
-def _order_is_known(classified: Classified, model: NamedClassifier) -> bool:
-    """Return whether every label was found by its name among the classifier's classes."""
-    feature = classified.split.features["label"]
-    if model.class_names is None:
-        return model.in_words
-    if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
-        return False
-    match = match_classes(model.class_names, classified.labels.names)
-    return match is not None and match.by_name
-
-
 def _is_own_classifier(
     answered: Answered, own: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], notes: list[str]
 ) -> bool:
@@ -291,18 +260,14 @@ def _is_own_classifier(
     return True
 
 
-def _made_for(classified: Classified, results: list[Result], models: list[NamedClassifier]) -> Result | None:
+def _made_for(classified: Classified, results: list[Result]) -> Result | None:
     """Return the result of the split's own classifier; of several with its weights, of the one with the recorded
     section."""
-    own = [(model, result) for model, result in zip(models, results, strict=True) if result.conditioned]
-    if classified.split.provenance is None or not own:
-        return None
-    recorded = without_later_defaults("classifier", classified.split.provenance.recipe.classifier.tree)
-    for model, result in own:
-        section = {} if model.section is None else model.section.model_dump(mode="json")
-        if without_later_defaults("classifier", section) == recorded:
+    own = [result for result in results if result.conditioned]
+    for result in own:
+        if classified.answered[result.classifier].has_recorded_section:
             return result
-    return own[0][1]
+    return own[0] if own else None
 
 
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
@@ -326,17 +291,17 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
 
 
 def _evaluated_split(
-    outcome: Outcome, results: list[Result], measure: str, models: list[NamedClassifier]
+    outcome: Outcome, results: list[Result], measure: str, models: list[EvaluatedClassifier]
 ) -> EvaluatedSplit:
     """Return the figures of a split that are no single classifier's, and add to the gallery what all of them miss."""
     classified = outcome.classified
     split, provenance = classified.split, classified.split.provenance
-    stored, counted = classified.rows.columns, _counted_columns(classified)
+    stored, counted = classified.columns, _counted_columns(classified)
     above_chance = [result.classifier for result in results if not result.at_chance]
     missed = missed_by_all([outcome.columns[name] for name in above_chance], stored)
     if missed is not None:
-        classified.rows.sampler.samples += samples_of(classified, missed.rows)
-    notes = [*classified.rows.notes, *classified.notes]
+        classified.samples += samples_of(classified, missed.rows)
+    notes = [*classified.notes]
     notes += _more_fooled(outcome.made_for, results, measure)
     notes += about_missed(missed, len(above_chance))
     notes += _notes_on_split(classified, outcome.made_for, counted)
@@ -399,7 +364,7 @@ def _notes_on_split(classified: Classified, made_for: Result | None, counted: Ma
         notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
     if "valid" not in counted:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
-    if provenance is not None and not classified.rows.has_own_classes:
+    if provenance is not None and not classified.split.has_own_classes:
         notes.append("its label names are not those of its provenance, so its stored predictions are not used")
     return notes
 

@@ -3,48 +3,42 @@
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 
 from fmrgen.classifiers.base import check_same_answers
 from fmrgen.distributed.launch import (
     Alone,
     Processes,
-    Sharing,
     check_same_on_all,
     errors_of_one_process,
     together,
 )
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
+from fmrgen.evaluation.ask import Asking, Predictor
+from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
+from fmrgen.evaluation.read import read_split
 from fmrgen.evaluation.summarise import check_order, summarise_evaluation
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_classifiers, load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier, each_training
-from fmrgen.results.evaluation import Evaluation, FailedClassifier
+from fmrgen.results.evaluation import EvaluatedClassifier, Evaluation, FailedClassifier
 from fmrgen.results.fixed_sets import FixedSetResults
-from fmrgen.results.samples import Sampler
 from fmrgen.sources.base import SourceConfig
-from fmrgen.split.ask import Asking, ask_of_split
-from fmrgen.split.classify import Batch
-from fmrgen.split.images import ImageSet, decode_once
-from fmrgen.split.judged import Judge, judges_by_row, labels_of_row, valid_rows
-from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
-from fmrgen.split.models import LoadedClassifier, first_image, labels_of, load_named, section_of
-from fmrgen.split.open import Split, open_split
-from fmrgen.split.originals import source_readers
-from fmrgen.split.rows import Answered, Classified, NamedClassifier, Reader, check_columns
+from fmrgen.split.judged import valid_rows
+from fmrgen.split.models import LoadedClassifier, load_named
+from fmrgen.split.open import open_split
+from fmrgen.split.rows import Split
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.weights.digest import check_same_weights
 
@@ -124,18 +118,20 @@ def evaluate(
             loaders = []
             for name, (classifier, _) in trainings.items():
                 loaders.append(partial(load_named, name, classifier, processes.device))
-            decoded = _read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, report)
+            count = _counter(report, f"{split.name} (reading)", split.rows)
+            decoded = read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, count)
             if valid_by is not None:
                 decoded.valid_by = valid_by
-                decoded.valid = valid_rows(decoded.judges, valid_by, decoded.rows.columns, split.name)
+                decoded.valid = valid_rows(decoded.judges, valid_by, decoded.columns, split.name)
             classified.append(decoded)
         job = _Job(trainings, classified, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store, report)
         measured, failed = job.run(strict)
     for number, decoded in enumerate(classified):
-        decoded.answered = {name: classifier.splits[number] for name, classifier in measured.items()}
-    on_fixed_sets = _by_set([classifier.fixed for classifier in measured.values()])
-    names = [classifier.named for classifier in measured.values()]
-    return summarise_evaluation(names, classified, attack, on_fixed_sets, failed)
+        for measured_classifier in measured:
+            decoded.answered[measured_classifier.about.name] = measured_classifier.splits[number]
+    on_fixed_sets = _by_set([measured_classifier.fixed for measured_classifier in measured])
+    about = [measured_classifier.about for measured_classifier in measured]
+    return summarise_evaluation(about, classified, attack, on_fixed_sets, failed)
 
 
 def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Processes, download: bool) -> list[Split]:
@@ -151,7 +147,7 @@ def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Pr
 
 def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -> None:
     """Raise UserError if a split can't be evaluated, is there twice, or can't be attacked."""
-    check_columns(split)
+    split.check_columns()
     if [other.name for other in opened].count(split.name) > 1:
         raise UserError(f"split {split.name} is given twice")
     if attack is None:
@@ -163,6 +159,18 @@ def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -
             f"{option('attack', 'attack')}: leads away from one label, and {split.name} has several for a row; "
             "leave it out"
         )
+
+
+def _counter(on_rows: OnRows, name: str, rows: int | None) -> Callable[[int], None]:
+    """Return what adds up rows as they go by, and reports their sum under a name."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        on_rows(name, done, rows)
+
+    return count
 
 
 def _by_set(of_classifiers: Sequence[FixedSetResults]) -> FixedSetResults:
@@ -195,88 +203,6 @@ def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
     return by_name
 
 
-def _read_split(
-    split: Split,
-    loaders: Sequence[Callable[[], LoadedClassifier]],
-    processes: Processes,
-    folder: Path,
-    shown: int,
-    batch_size: int,
-    source: str | SourceConfig | None,
-    trust: bool,
-    on_rows: OnRows,
-) -> Classified:
-    """Return a split with its images decoded, by one process of each machine.
-
-    Args:
-        split: to read.
-        loaders: load the classifiers, one of which names the labels if the split does not.
-        processes: that evaluate together.
-        folder: for decoded images.
-        shown: rows for a gallery, about.
-        batch_size: images decoded together.
-        source: of originals, instead of the recorded one.
-        trust: whether the recorded source may run code.
-        on_rows: called with rows that are read.
-    """
-    labels = labels_of(split, loaders, first_image(split, processes.device))
-    judgements, notes = judgements_of(split)
-    rows = Reader(split, labels, Sampler(shown, len(labels)), keep_digests=bool(judgements))
-    decodes = processes.is_first_here
-
-    def read_again(name: str) -> Iterator[Batch]:
-        return rows.batches_of(np.arange(len(rows.columns["label"])), batch_size, [name])
-
-    rows_read = 0
-
-    def count(more: int) -> None:
-        nonlocal rows_read
-        rows_read += more
-        on_rows(f"{split.name} (reading)", rows_read, split.rows)
-
-    readers: dict[str, Callable[[], Iterator[Batch]]] = {}
-    for name in rows.images:
-        readers[name] = partial(read_again, name)
-    images: dict[str, ImageSet] = {}
-    with errors_of_one_process():
-        if decodes:
-            images = decode_once(rows.batches(batch_size), readers, folder, processes.device, count)
-    images = _shared(images, readers, processes)
-    rows.take(processes.of_first_here(rows.collected))
-    classified = Classified(split, labels, rows, images, notes=notes)
-    if "original" not in split.features or source is not None:
-        readers = source_readers(classified, source, trust, batch_size)
-        for read in readers.values():
-            originals: dict[str, ImageSet] = {}
-            with errors_of_one_process():
-                if decodes:
-                    originals = decode_once(read(), readers, folder, processes.device)
-            classified.images |= _shared(originals, readers, processes)
-    classified.judges = _judges(rows, judgements)
-    if classified.judges:
-        for sample in rows.sampler.samples:
-            sample.columns["judges"] = labels_of_row(classified.judges, sample.row)
-    return classified
-
-
-def _shared(
-    images: Mapping[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
-) -> dict[str, ImageSet]:
-    """Return what one process of each machine has decoded, on all processes of it.
-
-    The files are deleted at once: they last as long as they are mapped, and a kill leaves none.
-    """
-    bare = {name: replace(image_set, read=None) for name, image_set in images.items()}
-    shared = {}
-    for name, image_set in processes.of_first_here(bare).items():
-        shared[name] = replace(image_set.opened(), read=readers[name])
-    processes.gather(None)
-    for image_set in images.values():
-        if image_set.path is not None:
-            image_set.path.unlink()
-    return shared
-
-
 def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
     try:
         return load_named(name, classifier, device, group)
@@ -288,7 +214,7 @@ def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str
 class _Measured:
     """A classifier, with its answers on each split and its results on fixed sets."""
 
-    named: NamedClassifier
+    about: EvaluatedClassifier
     splits: list[Answered]
     fixed: FixedSetResults
 
@@ -311,17 +237,24 @@ class _Job:
         on_rows: OnRows,
     ) -> None:
         self.trainings, self.classified, self.fixed, self.on_rows = trainings, classified, fixed, on_rows
-        self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
+        self.processes = processes
         self.shares_models = len(trainings) >= processes.size
-        self.sharing: Sharing = Alone() if self.shares_models else processes
+        self.asking = Asking(
+            store=store,
+            puts=self.shares_models or processes.is_first_here,
+            sharing=Alone() if self.shares_models else processes,
+            device=processes.device,
+            batch_size=batch_size,
+            attack=attack,
+        )
         check_same_on_all(processes.gather({"classifiers": list(trainings)}))
         self.own = list(trainings)
         if self.shares_models:
             self.own = self.own[processes.rank :: processes.size]
         self._done: Counter[str] = Counter()
 
-    def run(self, strict: bool) -> tuple[dict[str, _Measured], list[FailedClassifier]]:
-        """Return the measured classifiers by name, in the order in which they were given, and those that failed.
+    def run(self, strict: bool) -> tuple[list[_Measured], list[FailedClassifier]]:
+        """Return the measured classifiers and those that failed, each in the order in which they were given.
 
         Raises UserError if all fail, or with `strict` if one does.
         """
@@ -340,80 +273,50 @@ class _Job:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         if self.shares_models:
-            measured, failed = self._gather(measured, failed)
+            for measured_there, failed_there in self.processes.gather((measured, failed)):
+                measured |= measured_there
+                failed |= failed_there
         if not measured:
             raise UserError(next(iter(failed.values())))
-        return measured, [FailedClassifier(name, failed[name]) for name in self.trainings if name in failed]
-
-    def _gather(
-        self, measured: Mapping[str, _Measured], failed: Mapping[str, str]
-    ) -> tuple[dict[str, _Measured], dict[str, str]]:
-        """Return what all processes measured, and what failed in any; sections stay in their process, as they may hold
-        networks."""
-        bare = {}
-        for name, classifier in measured.items():
-            bare[name] = replace(classifier, named=replace(classifier.named, section=None))
-        everywhere: dict[str, _Measured] = {}
-        failed_anywhere: dict[str, str] = {}
-        for measured_there, failed_there in self.processes.gather((bare, dict(failed))):
-            everywhere |= measured_there
-            failed_anywhere |= failed_there
-        in_order = {}
-        for name, (reference, _) in self.trainings.items():
-            if name in everywhere:
-                named = replace(everywhere[name].named, section=section_of(name, reference))
-                in_order[name] = replace(everywhere[name], named=named)
-        return in_order, failed_anywhere
+        in_order = [measured[name] for name in self.trainings if name in measured]
+        return in_order, [FailedClassifier(name, failed[name]) for name in self.trainings if name in failed]
 
     def _measure(self, name: str) -> _Measured:
         classifier, group = self.trainings[name]
-        model = together(self.sharing, lambda: _load(name, classifier, self.processes.device, group))
+        asking, sharing = self.asking, self.asking.sharing
+        model = together(sharing, lambda: _load(name, classifier, asking.device, group))
         title = f"classifier {name}"
         if model.unknown is not None:
             _log.warning(
                 "%s: its attribute %s can't be compared between runs, so its answers are not kept", title, model.unknown
             )
-        check_same_on_all(self.sharing.gather({f"weights of {title}": model.named.weights_sha256}))
-        pending: list[tuple[str, pa.Table, dict[str, Any]]] = []
+        check_same_on_all(sharing.gather({f"weights of {title}": model.weights_sha256}))
+        predictor = Predictor(model, asking)
         answers = []
         for classified in self.classified:
-            answers_on_split = ask_of_split(model, classified, self._asking(classified, pending))
-            check_order(classified, model.named, answers_on_split)
+            answers_on_split = predictor.answers(classified, self._counter_of(classified))
+            check_order(classified, name, answers_on_split)
             answers.append(answers_on_split)
-        fixed = classify_fixed_sets(
-            model, self.fixed, self.sharing, self.processes.device, self.batch_size, self._count
-        )
-        check_same_weights(title, model.module, model.named.weights_sha256)
-        together(self.sharing, lambda: check_same_answers(model.module))
-        for key, table, metadata in pending:
-            self.store.put(key, table, metadata)
-        return _Measured(model.named, answers, fixed)
+        fixed = classify_fixed_sets(model, self.fixed, sharing, asking.device, asking.batch_size, self._count)
+        check_same_weights(title, model.module, model.weights_sha256)
+        together(sharing, lambda: check_same_answers(model.module))
+        predictor.keep()
+        return _Measured(_described(model), answers, fixed)
 
-    def _asking(self, classified: Classified, pending: list[tuple[str, pa.Table, dict[str, Any]]]) -> Asking:
+    def _counter_of(self, classified: Classified) -> Callable[[int], None]:
+        """Return what counts the images of a split that a classifier has answered."""
         images = sum(len(image_set.numbers) for image_set in classified.images.values())
-        if self.attack is not None:
+        if self.asking.attack is not None:
             images += len(classified.images["original"].numbers)
-        return Asking(
-            self.store,
-            self.shares_models or self.processes.is_first_here,
-            self.sharing,
-            self.processes.device,
-            self.batch_size,
-            self.attack,
-            lambda more: self._count(classified.split.name, more, images),
-            pending,
-        )
+        return lambda more: self._count(classified.split.name, more, images)
 
     def _count(self, name: str, more: int, images: int) -> None:
         self._done[name] += more
         self.on_rows(name, self._done[name], images * len(self.own))
 
 
-def _judges(rows: Reader, judgements: Sequence[Judgements]) -> list[Judge]:
-    """Return who judged the split besides its oracle. Raises UserError if they judged other images."""
-    if not judgements or not rows.has_own_classes:
-        return []
-    columns = rows.columns
-    for of_judge in judgements:
-        check_of_split(of_judge, rows.opened.name, columns["id"], rows.sha256, len(rows.labels))
-    return judges_by_row(judgements, columns, len(rows.labels))
+def _described(model: LoadedClassifier) -> EvaluatedClassifier:
+    section = None
+    if model.section is not None:
+        section = model.section.model_dump(mode="json", exclude_none=True)
+    return EvaluatedClassifier(model.name, section, model.weights_sha256, model.training_of)

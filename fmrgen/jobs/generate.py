@@ -406,11 +406,12 @@ def _kept_encodings(
     anything."""
     if not components.generator.encode_is_dear or runs_code_of_others(recipe.generator):
         return None
-    if provenance.weights_sha256.generator is None:
+    weights = provenance.weights_sha256.generator
+    if weights is None:
         return None
     return kept_encodings(
         {
-            "generator": identity_of(components.generator).key,
+            "generator": identity_of(components.generator, weights).key,
             "section": recipe.generator.model_dump(mode="json"),
             "device": device_name(device),
             "precision": recipe.perturb.precision,

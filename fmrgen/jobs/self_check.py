@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.classifiers.base import digests_of
-from fmrgen.engine.images import as_float32, on_byte_grid, to_batch
+from fmrgen.engine.images import on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
 from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
 from fmrgen.metrics.intervals import mean, proportion
-from fmrgen.recipe.build import Components
+from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.provenance import Kinship, Provenance
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import shared_weights
-from fmrgen.weights.identity import identity_of
+from fmrgen.weights.identity import state_sha256
 
 _IMAGES = 256
 _TOGETHER = 16
@@ -67,6 +67,8 @@ def weights_in_common(components: Components) -> CommonWeights:
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
             f"FMR would be 100 however good it is; choose another {option('oracle')}"
         )
+    if not of_classifier:
+        return CommonWeights(0, 0)
     return CommonWeights(of_classifier, shared_weights(oracle, classifier))
 
 
@@ -86,8 +88,8 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
     network = getattr(member, "classifier", None)
     if network is None:
         return False
-    has_same_weights = bool({*digests_of(classifier)} & {*digests_of(network)} - {None})
-    return has_same_weights and identity_of(classifier).state_sha256 == identity_of(network).state_sha256
+    has_same_weights = bool(digests_of(classifier) & digests_of(network) - {None})
+    return has_same_weights and state_sha256(classifier) == state_sha256(network)
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,14 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
     while batch := list(islice(examples, _TOGETHER)):
         images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
         labels = torch.tensor([example.label for example in batch], device=device)
-        verdict = oracle.judge(images.clone(), Originals(images.clone(), labels))
+        _, verdict = judgement_of(oracle, images, Originals(images, labels))
         judgements = [verdict]
         if oracle.deciding is oracle:
             judgements += verdict.members.values()
         logs = []
         for judgement in judgements:
             logs.append(judgement.probabilities.double().clamp(min=_LEAST_PROBABILITY).log())
-        columns.append((labels, verdict.decided, classifier(images.clone()).double().log_softmax(1), *logs))
+        columns.append((labels, verdict.decided, logits_of(classifier, images).double().log_softmax(1), *logs))
         for name, judgement in verdict.members.items():
             members.setdefault(name, []).append(judgement.decided)
     if not columns:
@@ -294,13 +296,12 @@ def check_answers_of_rows(
                 )
 
 
-@torch.no_grad()
 def _loss_of(row: dict[str, Any], classifier: nn.Module, path: Path, device: torch.device) -> float:
     try:
         pixels = np.asarray(open_rgb(stored_image(row["image"])))
     except UserError as error:
         raise UserError(f"{path}: id {row['id']}: its image is unreadable ({error}); delete this shard") from None
-    logits = as_float32(classifier(to_batch(pixels[None], device)))
+    logits = logits_of(classifier, to_batch(pixels[None], device))
     others = (row.get("accepted_labels") or [row["label"]])[1:]
     also_true = also_of([others], logits.shape[1]).to(device)
     return float(loss(logits, torch.tensor([row["label"]], device=device), also_true))

@@ -8,20 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.classifiers.base import has_weights
+from fmrgen.classifiers.base import digests_of
 from fmrgen.config import StrictConfig
-from fmrgen.engine.images import as_float32, to_batch
+from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
-from fmrgen.engine.models import OF_MEMBERS, judged
+from fmrgen.engine.models import OF_MEMBERS
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
-from fmrgen.recipe.build import ClassifierAndOracle, blank_image, build_classifier_and_oracle, component_errors
+from fmrgen.recipe.build import (
+    ClassifierAndOracle,
+    blank_image,
+    build_classifier_and_oracle,
+    judgement_of,
+    logits_of,
+)
 from fmrgen.recipe.objects import classifier_section, oracle_section
 from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
-from fmrgen.split.open import Split, open_own_split, reading
+from fmrgen.split.open import open_own_split
+from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance
-from fmrgen.storage.schema import IMAGES
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.digest import check_same_weights, weights_sha256
@@ -133,7 +139,7 @@ def load_judges(
         device: of the models.
 
     Returns:
-        Both models, the sha256 of their weights by name, and their sections.
+        Both models, the sha256 of the weights that must not differ, by name, and their sections.
 
     Raises:
         UserError: they can't be loaded, or are not the ones that made the split.
@@ -151,13 +157,16 @@ def load_judges(
     labels = provenance.job_labels
     blank = blank_image(provenance.image_size, device)
     judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
-    loaded = {name: weights_sha256(judge) for name, judge in judges._asdict().items()}
+    loaded: dict[str, str | None] = {}
     for name, replacement in {"classifier": classifier, "oracle": oracle}.items():
+        if name in may_differ:
+            continue
         recorded_sha256 = getattr(provenance.weights_sha256, name)
-        is_same = loaded[name] == recorded_sha256
-        if name == "classifier" and recorded_sha256 is not None:
-            is_same = has_weights(judges.classifier, recorded_sha256)
-        if not is_same and name not in may_differ:
+        loaded[name] = weights_sha256(getattr(judges, name))
+        if loaded[name] == recorded_sha256:
+            continue
+        is_in_wrapper = name == "classifier" and recorded_sha256 in digests_of(judges.classifier) - {None}
+        if not is_in_wrapper:
             if replacement is None:
                 raise UserError(f"{split}: the recipe now loads other {name} weights than those that made the split")
             raise UserError(f"{split}: the {name} has other weights than those that made the split ({NEW_WEIGHTS})")
@@ -172,17 +181,15 @@ def _verify_rows(
     on_rows: Callable[[int, int], None],
 ) -> tuple[int, list[Disagreement]]:
     rows, schema = provenance.rows, provenance.row_schema
-    columns = [name for name in IMAGES if name in opened.features]
-    if judges.oracle.needs_originals and "original" not in columns:
+    if judges.oracle.needs_originals and "original" not in opened.image_columns:
         raise UserError(f"{opened.name}: has no originals (output.keep_original), and its oracle compares with them")
     if not rows:
         return 0, []
     disagreements: list[Disagreement] = []
     done = 0
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
-    for batch in opened.batches(batch_size, columns):
-        check_no_gaps(opened.name, batch, len(provenance.labels))
-        pixels = {name: opened.pixels(batch, name) for name in columns}
+    for batch in opened.batches(batch_size, opened.image_columns):
+        pixels = opened.decoded(batch)
         originals = pixels.get("original", pixels["image"])
         answers = _answers(pixels["image"], originals, batch, judges, device)
         if "original" in pixels:
@@ -203,32 +210,13 @@ def _verify_rows(
     return rows, disagreements
 
 
-def check_no_gaps(name: str, batch: dict[str, list[Any]], labels: int) -> None:
-    """Raise UserError if a row lacks a value, or has a label that is not one of the classes.
-
-    Args:
-        name: of the split, for messages.
-        batch: its columns.
-        labels: the number of classes.
-    """
-    for i, example_id in enumerate(batch["id"]):
-        for column, values in batch.items():
-            if values[i] is None:
-                raise UserError(f"{name}: id {example_id}: has no {column}; every row needs one")
-        accepted = batch.get("accepted_labels", {i: [batch["label"][i]]})[i]
-        if accepted[:1] != [batch["label"][i]]:
-            raise UserError(f"{name}: id {example_id}: its accepted_labels do not begin with its label")
-        for label in accepted:
-            if label is None or not 0 <= label < labels:
-                raise UserError(f"{name}: id {example_id}: label {label} is not one of the {labels} classes")
-
-
 def _answers(
     pixels: np.ndarray, originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
     """Return the oracle's verdicts, predictions and losses [B] by column."""
-    labels = torch.tensor(batch["label"], device=device)
-    logits, verdicts = _ask(pixels, originals, labels, judges, device)
+    images, labels = to_batch(pixels, device), torch.tensor(batch["label"], device=device)
+    logits = logits_of(judges.classifier, images)
+    verdicts, _ = judgement_of(judges.oracle, images, Originals(to_batch(originals, device), labels))
     other_labels = None
     if "accepted_labels" in batch:
         accepted = [row[1:] for row in batch["accepted_labels"]]
@@ -240,22 +228,8 @@ def _answers_to_originals(
     originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
     """Return the predictions and the oracle's labels [B] by column."""
-    labels = torch.tensor(batch["label"], device=device)
-    logits, verdicts = _ask(originals, originals, labels, judges, device)
-    return {"original_prediction": logits.argmax(1), "original_oracle_label": verdicts["oracle_label"]}
-
-
-def _ask(
-    pixels: np.ndarray, originals: np.ndarray, labels: Tensor, judges: ClassifierAndOracle, device: torch.device | str
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the classifier's logits [B, K], and the oracle's verdicts [B] by column."""
-    images = to_batch(pixels, device)
-    with torch.no_grad():
-        with component_errors("classifier", images):
-            logits = as_float32(judges.classifier(images.clone()))
-        with component_errors("oracle", images):
-            verdicts, _ = judged(judges.oracle, images, Originals(to_batch(originals, device), labels))
-    return logits, verdicts
+    answers = _answers(originals, originals, batch, judges, device)
+    return {"original_prediction": answers["prediction"], "original_oracle_label": answers["oracle_label"]}
 
 
 def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:

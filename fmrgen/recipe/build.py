@@ -12,7 +12,9 @@ from torch import nn
 from fmrgen.classifiers.base import answer_in_labels, left_out_note, outputs_of_one
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.checks import check_decoded, checked_judgement
+from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
+from fmrgen.engine.models import judged
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
@@ -310,6 +312,41 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
         raise UserError(
             f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}"
         ) from error
+
+
+@torch.no_grad()
+def logits_of(classifier: nn.Module, images: torch.Tensor, section: str = "classifier") -> torch.Tensor:
+    """Return a classifier's logits, float32 or more, [B, K].
+
+    Args:
+        classifier: any torch module from images to logits.
+        images: [B, 3, H, W] in [0, 1].
+        section: begins the error.
+
+    Raises:
+        UserError: it fails on the images.
+    """
+    with component_errors(section, images):
+        return as_float32(classifier(images.clone()))  # it may write into what it gets
+
+
+@torch.no_grad()
+def judgement_of(
+    oracle: Oracle, images: torch.Tensor, originals: Originals, section: str = "oracle"
+) -> tuple[dict[str, torch.Tensor], Judgement]:
+    """Return an oracle's judgement of images, as the measures of their rows and as the oracle gives it.
+
+    Args:
+        oracle: the oracle, or a panel.
+        images: [B, 3, H, W] in [0, 1] on the 8-bit grid.
+        originals: of the images.
+        section: begins the error.
+
+    Raises:
+        UserError: it fails on the images, or its answer is not a judgement.
+    """
+    with component_errors(section, images):
+        return judged(oracle, images.clone(), Originals(originals.images.clone(), originals.labels))
 
 
 @torch.no_grad()

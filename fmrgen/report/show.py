@@ -4,21 +4,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
-from fmrgen.metrics.rows import as_label
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.plot import PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.results.samples import Sample, Sampler
-from fmrgen.split.open import Split, open_split, reading
-from fmrgen.split.rows import Reader, check_columns
+from fmrgen.split.open import open_split
+from fmrgen.split.rows import Split
 from fmrgen.storage.paths import SplitPaths
 
 _ROWS = 6  # of the contact sheet
@@ -104,13 +102,13 @@ def write_picture(paths: SplitPaths) -> None:
 def _confused_ids(opened: Split, classes: Sequence[str]) -> list[list[int]]:
     """Return the ids of rows that the split's classifier takes for another class: a list for each pair of class and
     answer, the longest first."""
-    check_columns(opened)
-    labels = opened.labels or _observed_labels(opened)
-    columns = Reader(opened, labels, Sampler(1, len(labels))).pass_over(_ANSWER_COLUMNS)
+    opened.check_columns()
+    labels = opened.labels or opened.observed_labels()
+    columns = opened.columns(_ANSWER_COLUMNS, labels)
     if "prediction" not in columns or "id" not in columns:
         raise UserError(f"{opened.name}: does not say what its classifier answers; leave out {option('pairs')}")
     label = columns["label"]
-    wrong = as_label(columns["prediction"], label, columns.get("accepted_labels")) != label
+    wrong = columns["prediction"] != label
     if "valid" in columns:
         wrong &= columns["valid"].astype(bool)
     if classes:
@@ -133,8 +131,8 @@ def _of_these(classes: Sequence[str]) -> str:
 
 def _sample(opened: Split, rows: int, ids: Sequence[int] = (), classes: Sequence[str] = ()) -> tuple[Labels, Sampler]:
     """Return the split's labels, and about `rows` of its rows: of all, or of the chosen ids or classes."""
-    check_columns(opened)
-    labels = opened.labels or _observed_labels(opened)
+    opened.check_columns()
+    labels = opened.labels or opened.observed_labels()
     for name in classes:
         if name not in labels.names:
             raise UserError(f"{opened.name}: {unknown_message(f'class {name}', name, labels.names)}")
@@ -142,22 +140,10 @@ def _sample(opened: Split, rows: int, ids: Sequence[int] = (), classes: Sequence
         raise UserError(f"{opened.name}: has no column id")
     chosen = frozenset(map(labels.names.index, classes)) or None
     sampler = Sampler(rows, len(chosen or labels), of_labels=chosen, of_ids=frozenset(ids) or None)
-    for _ in Reader(opened, labels, sampler).batches(_BATCH):
+    for part in opened.parts(_BATCH, labels, opened.image_columns):
+        sampler.add(part.first_row, part.as_table(), part.columns["label"].tolist(), opened.image_of)
         if sampler.full:
             break
     if not sampler.samples and not ids:
         raise UserError(f"{opened.name}: contains no rows{_of_these(classes)}")
     return labels, sampler
-
-
-def _observed_labels(opened: Split) -> Labels:
-    """Return labels for a split whose labels have no names: the words in the column, or the numbers up to the highest
-    one."""
-    values: set[Any] = set()
-    with reading(opened.name):
-        for table in opened.dataset.select_columns(["label"]).with_format("arrow").iter(_BATCH):
-            values.update(table["label"].unique().to_pylist())
-    numbers = [value for value in values if isinstance(value, int)]
-    if numbers:
-        return Labels(tuple(map(str, range(max(numbers) + 1))))
-    return Labels(tuple(sorted(map(str, values))))

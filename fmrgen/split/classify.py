@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from fmrgen.distributed.launch import Sharing, together
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.metrics.rows import as_label
+from fmrgen.recipe.build import component_errors
 
 TOP = 5
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
@@ -205,16 +206,10 @@ def _classify_batch(
 
 def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:
     """Return a classifier's logits [B, K] for images [B, 3, H, W]. Raises UserError for whatever it throws."""
-    size = "×".join(map(str, batch.shape))
-    try:
+    with component_errors(f"classifier {name}", batch):
         logits: Tensor = classifier(batch.clone())  # it may write into what it gets
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # anyone's code may stand there
-        fault = f"classifier {name}: fails on images [{size}]"
-        raise UserError(f"{fault}: {type(error).__name__}: {one_line(error)}") from error
     if len(logits) != len(batch):
-        raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for images [{size}]")
+        raise UserError(f"classifier {name}: returns {len(logits)} rows of logits for {len(batch)} images")
     return logits if logits.is_floating_point() else logits.float()
 
 

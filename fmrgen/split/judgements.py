@@ -22,7 +22,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.results.judges import Kind
-from fmrgen.split.open import Split
+from fmrgen.split.rows import Split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.parquet import check_table

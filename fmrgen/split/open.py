@@ -1,168 +1,21 @@
 """Opening a split to read it: one that fmrgen made, or anyone's rows of images and labels."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import datasets
-import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, load_dataset
-from PIL import Image as PILImage
+from datasets import Dataset, Features, IterableDataset, load_dataset
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, is_inside, read_json
+from fmrgen.files import check_inside, read_json
 from fmrgen.hub.timeouts import no_bars
-from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
-from fmrgen.labels import Labels
 from fmrgen.split.reference import Reference, files_on_the_hub, parse_reference
+from fmrgen.split.rows import Split
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.admit import admit, admit_files, admit_saved
 from fmrgen.trust.parquet import FILES_CURE
-
-
-@dataclass(frozen=True, repr=False)
-class Split:
-    """A split: its rows, as a stream of what its files hold now, and where they come from.
-
-    Attributes:
-        name: how the split is called from here on.
-        dataset: the stream of its rows, images decoded.
-        provenance: what fmrgen recorded when it made the split; None if fmrgen did not make it.
-        repo: the folder or the Hub repo that holds it; None for single files and datasets in memory.
-        revision: the commit on the Hub; None for a folder.
-        config: of the split in its folder or repo.
-        split: likewise.
-        opened_by_caller: whether it is a dataset that was handed over as an object.
-        rows_in_files: the number of rows that the files of a split by fmrgen have, whatever its provenance says.
-    """
-
-    name: str
-    dataset: IterableDataset
-    provenance: Provenance | None = None
-    repo: str | None = None
-    revision: str | None = None
-    config: str | None = None
-    split: str | None = None
-    opened_by_caller: bool = False
-    rows_in_files: int = 0
-
-    def __repr__(self) -> str:
-        rows = "rows unknown" if self.rows is None else f"{self.rows} rows"
-        return f"<Split {self.name}: {rows}, columns {', '.join(self.features)}>"
-
-    @property
-    def features(self) -> Features:
-        return self.dataset.features
-
-    @property
-    def paths(self) -> SplitPaths:
-        """Where it lies in its folder or, under the name of that, in its repo."""
-        return SplitPaths(Path(str(self.repo)), str(self.config), str(self.split))
-
-    def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
-        """Return the bytes of a stored image, or the place of its file where that lies in the split's own folder, or in
-        the commit of its repo.
-
-        Raises UserError for any other: a stranger's rows must not name files of this machine, or other hosts. Datasets
-        that were opened by the caller are the caller's.
-        """
-        image = stored_image(stored)
-        if isinstance(image, bytes) or self.opened_by_caller:
-            return image
-        if (place := path_inside(image, self._holds)) is None:
-            raise UserError(f"it is stored as {image}, which is not in the split")
-        return place
-
-    def _holds(self, file: str) -> bool:
-        """Return whether a path or an address is that of a file in the split's own folder or commit."""
-        if self.repo is None:
-            return False
-        if self.revision is None:
-            return "://" not in file and is_inside(Path(file), Path(self.repo))
-        return lies_in_repo(file, self.repo, self.revision)
-
-    def undecoded(self, columns: Iterable[str]) -> IterableDataset:
-        """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
-        stream = self.dataset
-        for name in columns:
-            stream = stream.cast_column(name, Image(decode=False))
-        return stream
-
-    def decode(self, stored: dict[str, Any] | None, title: str) -> PILImage.Image:
-        """Return a stored image as 8-bit RGB. Raises UserError, which calls it `title`, if it is none or lies
-        elsewhere."""
-        size = None if self.provenance is None else self.provenance.image_size
-        try:
-            return open_rgb(self.image_of(stored), size)
-        except UserError as error:
-            raise UserError(f"{self.name}: {title} is unreadable ({error}); repair that row, or remove it") from None
-
-    def batches(
-        self, size: int, images: Sequence[str] = (), columns: Sequence[str] | None = None
-    ) -> Iterator[dict[str, list[Any]]]:
-        """Yield all rows in their order, as lists of values by column.
-
-        Args:
-            size: rows at a time; the last batch may have fewer.
-            images: columns of images, which are left as they are stored: for `pixels`, `decode` and `image_of`.
-            columns: those to read; by default all. `id` must be among them if fmrgen made the split.
-
-        Raises:
-            UserError: a file can't be read, or the files of a split that fmrgen made hold other rows than its
-                provenance says. What a caller does with odd values is its own: `reading` makes that an error too.
-        """
-        ids: list[int] = []
-        with reading(self.name):
-            for batch in self._stream(images, columns).iter(size):
-                if self.provenance is not None:
-                    ids += batch["id"]
-                yield batch
-        check_recorded_rows(self, ids)
-
-    def stored_rows(self, images: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows one by one, as `batches` yields several."""
-        ids: list[int] = []
-        with reading(self.name):
-            for row in self._stream(images, columns):
-                if self.provenance is not None:
-                    ids.append(row["id"])
-                yield row
-        check_recorded_rows(self, ids)
-
-    def _stream(self, images: Sequence[str], columns: Sequence[str] | None) -> IterableDataset:
-        stream = self.undecoded(images)
-        return stream if columns is None else stream.select_columns([*columns])
-
-    def pixels(self, batch: Mapping[str, list[Any]], column: str) -> np.ndarray:
-        """Return the images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size.
-        Raises UserError, which names the row, where one is unreadable."""
-        stored = zip(batch["id"], batch[column], strict=True)
-        return np.stack([np.asarray(self.decode(image, f"id {row}: its {column}")) for row, image in stored])
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows it has, where that is on record."""
-        if self.provenance is not None:
-            return self.provenance.rows
-        info = (self.dataset.info.splits or {}).get(str(self.dataset.split))
-        return None if info is None else info.num_examples or None
-
-    @property
-    def labels(self) -> Labels | None:
-        """What its label column says; None where the labels have no names."""
-        feature = self.features.get("label")
-        if not isinstance(feature, ClassLabel):
-            return None
-        if self.provenance is None or list(feature.names) != list(self.provenance.labels):
-            return Labels(tuple(feature.names))
-        return self.provenance.job_labels
-
-
-OpenedSplit = Split  # as it was called first
 
 
 def open_split(
@@ -213,33 +66,6 @@ def open_own_split(text: str) -> tuple[Split, Provenance]:
     if opened.provenance is None:
         raise UserError(f"{text}: contains no perturbed split: it has no provenance of fmrgen")
     return opened, opened.provenance
-
-
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Make what goes wrong in reading the rows of the split `name` an error of its files."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
-        raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
-
-
-def check_recorded_rows(opened: Split, ids: Sequence[int]) -> None:
-    """Raise UserError where the files of a split that fmrgen made hold other rows than its provenance says.
-
-    `ids` are those of all its rows.
-    """
-    if opened.provenance is None:
-        return
-    if len(ids) != opened.rows:
-        raise UserError(
-            f"{opened.name}: its files have {len(ids)} rows and its provenance says {opened.rows}; {FILES_CURE}"
-        )
-    if len(set(ids)) < len(ids):
-        twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
-        raise UserError(f"{opened.name}: its files contain id {twice} twice; {FILES_CURE}")
 
 
 def _open_files(name: str) -> Split:

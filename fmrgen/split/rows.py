@@ -1,133 +1,414 @@
-"""One pass over a split for its classifiers: the images in batches, everything else collected on the way."""
+"""A split: its rows, its columns and images, and what a classifier answers to these."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Value
+import torch
+from datasets import ClassLabel, Features, Image, IterableDataset, Value
+from PIL import Image as PILImage
 
-from fmrgen.config import ComponentConfig
-from fmrgen.errors import UserError
+from fmrgen.distributed.launch import Alone
+from fmrgen.engine.images import to_batch
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import is_inside
+from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels, find_label
 from fmrgen.metrics.rows import accepted_as_label
-from fmrgen.results.samples import Sampler
-from fmrgen.split.classify import MOST_PIXELS, Batch, KeptAnswers, LazyPixels, Pixels
-from fmrgen.split.images import ImageSet
-from fmrgen.split.judged import Judge
-from fmrgen.split.open import Split, check_recorded_rows, reading
+from fmrgen.recipe.build import names_of_outputs
+from fmrgen.recipe.objects import AnyClassifier
+from fmrgen.split.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixels, classify
+from fmrgen.split.models import LoadedClassifier, answering_in, load_named
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
+from fmrgen.trust.parquet import FILES_CURE
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
 _NEEDED_WHOLE = ("label", "valid", "iterations", "queries")  # where they are there, every row has a value
+_ROWS = 4096  # read at a time, where no images are
 
 
-class Reader:
-    """The rows of a split: `batches` passes over them once and leaves what is no image in `columns`."""
+class Part(NamedTuple):
+    """Some rows of a split, from `first_row` on: columns [n], and images [n] as they are stored, by their names."""
 
-    def __init__(self, opened: Split, labels: Labels, sampler: Sampler, keep_digests: bool = False) -> None:
-        self.opened, self.labels, self.sampler = opened, labels, sampler
-        self.images = [name for name in IMAGES if name in opened.features]
-        own = opened.provenance is not None and opened.labels is not None
-        self.has_own_classes = own and list(labels.names) == list(opened.provenance.labels)  # type: ignore[union-attr]
-        self._wanted, self.notes = ["label"], list[str]()
+    first_row: int
+    columns: dict[str, np.ndarray]
+    images: dict[str, pa.ChunkedArray]
+
+    def as_table(self) -> pa.Table:
+        """Return the rows without lists."""
+        columns = {name: pa.array(values) for name, values in self.columns.items() if name not in _LISTS}
+        return pa.table(self.images | columns)
+
+
+@dataclass(frozen=True, repr=False)
+class Split:
+    """A split: its rows, as a stream of what its files hold now, and where they come from.
+
+    `columns()` has what is no image, `images()` the images, `answers(classifier)` what a classifier says of them.
+
+    Attributes:
+        name: how the split is called from here on.
+        dataset: the stream of its rows, images decoded.
+        provenance: what fmrgen recorded when it made the split; None if fmrgen did not make it.
+        repo: the folder or the Hub repo that holds it; None for single files and datasets in memory.
+        revision: the commit on the Hub; None for a folder.
+        config: of the split in its folder or repo.
+        split: likewise.
+        opened_by_caller: whether it is a dataset that was handed over as an object.
+        rows_in_files: the number of rows that the files of a split by fmrgen have, whatever its provenance says.
+    """
+
+    name: str
+    dataset: IterableDataset
+    provenance: Provenance | None = None
+    repo: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+    opened_by_caller: bool = False
+    rows_in_files: int = 0
+
+    def __repr__(self) -> str:
+        rows = "rows unknown" if self.rows is None else f"{self.rows} rows"
+        return f"<Split {self.name}: {rows}, columns {', '.join(self.features)}>"
+
+    @property
+    def features(self) -> Features:
+        return self.dataset.features
+
+    @property
+    def paths(self) -> SplitPaths:
+        """Where it lies in its folder or, under the name of that, in its repo."""
+        return SplitPaths(Path(str(self.repo)), str(self.config), str(self.split))
+
+    def image_of(self, stored: dict[str, Any] | None) -> bytes | str:
+        """Return the bytes of a stored image, or the place of its file where that lies in the split's own folder, or in
+        the commit of its repo.
+
+        Raises UserError for any other: a stranger's rows must not name files of this machine, or other hosts. Datasets
+        that were opened by the caller are the caller's.
+        """
+        image = stored_image(stored)
+        if isinstance(image, bytes) or self.opened_by_caller:
+            return image
+        if (place := path_inside(image, self._holds)) is None:
+            raise UserError(f"it is stored as {image}, which is not in the split")
+        return place
+
+    def _holds(self, file: str) -> bool:
+        """Return whether a path or an address is that of a file in the split's own folder or commit."""
+        if self.repo is None:
+            return False
+        if self.revision is None:
+            return "://" not in file and is_inside(Path(file), Path(self.repo))
+        return lies_in_repo(file, self.repo, self.revision)
+
+    def undecoded(self, columns: Iterable[str]) -> IterableDataset:
+        """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
+        stream = self.dataset
+        for name in columns:
+            stream = stream.cast_column(name, Image(decode=False))
+        return stream
+
+    def decode(self, stored: dict[str, Any] | None, title: str) -> PILImage.Image:
+        """Return a stored image as 8-bit RGB. Raises UserError, which calls it `title`, if it is none or lies
+        elsewhere."""
+        size = None if self.provenance is None else self.provenance.image_size
+        try:
+            return open_rgb(self.image_of(stored), size)
+        except UserError as error:
+            raise UserError(f"{self.name}: {title} is unreadable ({error}); repair that row, or remove it") from None
+
+    def batches(
+        self, size: int, images: Sequence[str] = (), columns: Sequence[str] | None = None
+    ) -> Iterator[dict[str, list[Any]]]:
+        """Yield all rows in their order, as lists of values by column.
+
+        Args:
+            size: rows at a time; the last batch may have fewer.
+            images: columns of images, which are left as they are stored: for `pixels`, `decode` and `image_of`.
+            columns: those to read; by default all. `id` must be among them if fmrgen made the split.
+
+        Raises:
+            UserError: a file can't be read, or the files of a split that fmrgen made hold other rows than its
+                provenance says. What a caller does with odd values is its own: `reading` makes that an error too.
+        """
+        ids: list[int] = []
+        with reading(self.name):
+            for batch in self._stream(images, columns).iter(size):
+                if self.provenance is not None:
+                    ids += batch["id"]
+                yield batch
+        check_recorded_rows(self, ids)
+
+    def stored_rows(self, images: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows one by one, as `batches` yields several."""
+        ids: list[int] = []
+        with reading(self.name):
+            for row in self._stream(images, columns):
+                if self.provenance is not None:
+                    ids.append(row["id"])
+                yield row
+        check_recorded_rows(self, ids)
+
+    def _stream(self, images: Sequence[str], columns: Sequence[str] | None) -> IterableDataset:
+        stream = self.undecoded(images)
+        return stream if columns is None else stream.select_columns([*columns])
+
+    def pixels(self, batch: Mapping[str, list[Any]], column: str) -> np.ndarray:
+        """Return the images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size.
+        Raises UserError, which names the row, where one is unreadable."""
+        stored = zip(batch["id"], batch[column], strict=True)
+        return np.stack([np.asarray(self.decode(image, f"id {row}: its {column}")) for row, image in stored])
+
+    def decoded(self, batch: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+        """Return the images of a batch of stored rows by column, uint8 [B, H, W, 3] each, all of one size.
+
+        Raises UserError if an image is unreadable, a row lacks a value, or its label is not one of the classes.
+        """
+        self._check_values(batch)
+        return {name: self.pixels(batch, name) for name in self.image_columns if name in batch}
+
+    def _check_values(self, batch: Mapping[str, list[Any]]) -> None:
+        classes = len(self.labels or ())
+        if self.provenance is not None:
+            classes = len(self.provenance.labels)
+        for i, example_id in enumerate(batch["id"]):
+            for column, values in batch.items():
+                if values[i] is None:
+                    raise UserError(f"{self.name}: id {example_id}: has no {column}; every row needs one")
+            accepted = batch.get("accepted_labels", {i: [batch["label"][i]]})[i]
+            if accepted[:1] != [batch["label"][i]]:
+                raise UserError(f"{self.name}: id {example_id}: its accepted_labels do not begin with its label")
+            for label in accepted:
+                if label is None or not 0 <= label < classes:
+                    raise UserError(f"{self.name}: id {example_id}: label {label} is not one of the {classes} classes")
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it has, where that is on record."""
+        if self.provenance is not None:
+            return self.provenance.rows
+        info = (self.dataset.info.splits or {}).get(str(self.dataset.split))
+        return None if info is None else info.num_examples or None
+
+    @property
+    def labels(self) -> Labels | None:
+        """What its label column says; None where the labels have no names."""
+        feature = self.features.get("label")
+        if not isinstance(feature, ClassLabel):
+            return None
+        if self.provenance is None or list(feature.names) != list(self.provenance.labels):
+            return Labels(tuple(feature.names))
+        return self.provenance.job_labels
+
+    @property
+    def image_columns(self) -> list[str]:
+        """The names of its columns of images."""
+        return [name for name in IMAGES if name in self.features]
+
+    @property
+    def has_own_classes(self) -> bool:
+        """Whether its labels are named as fmrgen recorded them, so that its stored predictions mean these."""
+        if self.provenance is None or self.labels is None:
+            return False
+        return list(self.labels.names) == list(self.provenance.labels)
+
+    def known_columns(self) -> tuple[list[str], list[str]]:
+        """Return the names of the columns that can be read, no images, and a note on each that holds something else
+        than its name says."""
+        names = ["label"]
+        notes = []
         for name, column in KNOWN_COLUMNS.items():
-            feature = opened.features.get(name)
+            feature = self.features.get(name)
             if feature is None or (column.holds_classes and not self.has_own_classes):
                 continue
             if column.can_be(feature):
-                self._wanted.append(name)
+                names.append(name)
             else:
-                self.notes.append(f"the column {name} is not used, it holds {feature}")
-        self._parts: list[dict[str, np.ndarray]] = []
-        self.sha256: dict[str, list[str]] = {name: [] for name in self.images if keep_digests}  # of the stored images
+                notes.append(f"the column {name} is not used, it holds {feature}")
+        return names, notes
 
-    @property
-    def columns(self) -> dict[str, np.ndarray]:
-        """The columns that were passed over, [N] each, under their names; stop reasons as words.
+    def columns(self, names: Iterable[str] | None = None, labels: Labels | None = None) -> dict[str, np.ndarray]:
+        """Return columns [N] by their names, without reading an image.
 
-        `id` is there only where it tells all rows apart.
+        Stop reasons are words, and a prediction that is another accepted label of its row is the label.
+
+        Args:
+            names: those to return, as far as the split has them; by default all that fmrgen knows.
+            labels: what the labels mean, for a split that does not name them.
+
+        Raises:
+            UserError: there are no rows, or a column holds what it can't.
         """
-        if not self._parts:
-            raise UserError(f"{self.opened.name}: contains no rows")
-        columns = _concatenated(self._parts)
-        if "id" in columns:
-            ids = columns["id"]
-            if ids.dtype.kind == "f" or len(np.unique(ids)) < len(ids):  # nulls make floats of it
-                del columns["id"]
-        return columns
+        return joined_columns(self.name, [part.columns for part in self.parts(_ROWS, labels, names=names)])
 
-    @property
-    def collected(self) -> tuple[Any, ...]:
-        """What the pass has left, for another process."""
-        return self._parts, self.sha256, self.sampler.samples
+    def parts(
+        self,
+        size: int,
+        labels: Labels | None = None,
+        images: Sequence[str] = (),
+        names: Iterable[str] | None = None,
+    ) -> Iterator[Part]:
+        """Yield all rows in their order, `size` at a time.
 
-    def take(self, collected: tuple[Any, ...]) -> None:
-        """Take over what another process has collected."""
-        self._parts, self.sha256, self.sampler.samples = collected
+        Args:
+            size: rows at a time; the last part may have fewer.
+            labels: what the labels mean, for a split that does not name them.
+            images: columns of images, which are left as they are stored.
+            names: the other columns, as far as the split has them; by default all that fmrgen knows.
 
-    def pass_over(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Return some of the columns that are no images, [N] each, without reading an image; those that are not there
-        are left out."""
-        wanted = [name for name in names if name in self._wanted]
-        parts: list[dict[str, np.ndarray]] = []
-        row = 0
-        with reading(self.opened.name):
-            for table in self.opened.dataset.select_columns(wanted).with_format("arrow").iter(4096):
-                parts.append({name: self._read_column(table, name, row) for name in wanted})
-                row += len(table)
-        if not parts:
-            raise UserError(f"{self.opened.name}: contains no rows")
-        return _concatenated(parts)
-
-    def batches_of(self, rows: np.ndarray, size: int, images: Sequence[str] = ("image",)) -> Iterator[Batch]:
-        """Yield the images of some rows, which are given in rising order, about `size` at a time; they are numbered
-        anew.
-
-        `images` names the columns that are wanted.
+        Raises:
+            UserError: a file can't be read, or a column holds what it can't.
         """
-        with reading(self.opened.name):
-            first, done = 0, 0
-            for table in self.opened.undecoded(images).select_columns([*images]).with_format("arrow").iter(size):
-                own = rows[(rows >= first) & (rows < first + len(table))] - first
-                if len(own):
-                    wanted = {name: table[name].take(pa.array(own)) for name in images}
-                    yield Batch(np.arange(done, done + len(own)), partial(decode_images, wanted, self.opened, first))
-                done += len(own)
-                first += len(table)
+        wanted, _ = self.known_columns()
+        if names is not None:
+            wanted = [name for name in names if name in wanted]
+        meaning = labels or self.labels or self.observed_labels()
+        ids: list[int] = []
+        first_row = 0
+        with reading(self.name):
+            stream = self.undecoded(images).select_columns([*images, *wanted])
+            for table in stream.with_format("arrow").iter(size):
+                columns = {name: self._read_column(table, name, first_row, meaning) for name in wanted}
+                if "label" in columns:
+                    columns = accepted_as_label(columns)
+                if "id" in columns and self.provenance is not None:
+                    ids += columns["id"].tolist()
+                yield Part(first_row, columns, {name: table[name] for name in images})
+                first_row += len(table)
+        if "id" in wanted:
+            check_recorded_rows(self, ids)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the images of all rows, `size` rows at a time."""
-        with reading(self.opened.name):
-            stream = self.opened.undecoded(self.images)
-            row = 0
-            for table in stream.select_columns([*self.images, *self._wanted]).with_format("arrow").iter(size):
-                part = accepted_as_label({name: self._read_column(table, name, row) for name in self._wanted})
-                self._parts.append(part)
-                named = {name: pa.array(values) for name, values in part.items() if name not in _LISTS}
-                shown = pa.table({name: table[name] for name in self.images} | named)
-                self.sampler.add(row, shown, part["label"].tolist(), self.opened.image_of)
-                images = {name: table[name] for name in self.images}
-                for name, digests in self.sha256.items():
-                    digests += [sha256(stored["bytes"]).hexdigest() for stored in images[name].to_pylist()]
-                yield Batch(np.arange(row, row + len(table)), partial(decode_images, images, self.opened, row))
-                row += len(table)
-        if self.opened.provenance is not None:
-            ids: list[int] = []
-            for part in self._parts:
-                ids += part["id"].tolist()
-            check_recorded_rows(self.opened, ids)
+    def images(
+        self, columns: Sequence[str] = ("image",), rows: np.ndarray | None = None, size: int = 64
+    ) -> Iterator[Batch]:
+        """Yield the images of some rows, about `size` at a time, numbered from 0; they are decoded when they are used.
 
-    def _read_column(self, table: pa.Table, name: str, first_row: int) -> np.ndarray:
+        Args:
+            columns: of images.
+            rows: in rising order; by default all.
+            size: rows that are read at a time.
+
+        Raises:
+            UserError: a file can't be read.
+        """
+        first_row, done = 0, 0
+        with reading(self.name):
+            for table in self.undecoded(columns).select_columns([*columns]).with_format("arrow").iter(size):
+                places = np.arange(len(table))
+                if rows is not None:
+                    places = rows[(rows >= first_row) & (rows < first_row + len(table))] - first_row
+                if len(places):
+                    wanted = {name: table[name].take(pa.array(places)) for name in columns}
+                    yield Batch(np.arange(done, done + len(places)), partial(self.decode_images, wanted, first_row))
+                done += len(places)
+                first_row += len(table)
+
+    def answers(
+        self,
+        classifier: AnyClassifier,
+        *,
+        columns: Sequence[str] | None = None,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+    ) -> dict[str, Answers]:
+        """Return a classifier's answers to the split's images, by the column that these are in.
+
+        Args:
+            classifier: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], which is put in evaluation mode,
+                or what `fmrgen.load_classifier` takes.
+            columns: of images; by default all.
+            batch_size: images that it gets at once.
+            device: of the classifier; by default a GPU if there is one.
+
+        Raises:
+            UserError: the classifier can't be loaded, can't answer in the split's labels, or fails on an image.
+        """
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = load_named("classifier", classifier, place)
+        self.check_columns()
+        image = self.first_image(place)
+        labels = self.labels_for([lambda: model], image)
+        network = answering_in(labels, model, image, self.name)
+        truth = self.columns(["label"], labels)["label"]
+        batches = self.images(columns or self.image_columns, size=batch_size)
+        return classify(batches, {"": network}, truth.__getitem__, Alone(), place)[""]
+
+    def first_image(self, device: torch.device) -> torch.Tensor:
+        """Return its first image, [1, 3, H, W]. Raises UserError where there is none."""
+        with reading(self.name):
+            row = next(iter(self.undecoded(["image"]).select_columns(["image"]).take(1)), None)
+        if row is None:
+            raise UserError(f"{self.name}: contains no rows")
+        image = self.decode(row["image"], "row 0: its image")
+        return to_batch(np.asarray(image)[None], device)
+
+    def labels_for(self, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:
+        """Return its labels; if it does not name them, the class names of the first classifier that does.
+
+        Args:
+            models: load the classifiers, one after another; those that can't be loaded are skipped, unless none can.
+            image: [1, 3, H, W] of the split.
+
+        Raises:
+            UserError: neither the split nor a classifier names the labels.
+        """
+        if self.labels is not None:
+            return self.labels
+        numbered: Labels | None = None
+        failure: UserError | None = None
+        for load in models:
+            try:
+                model = load()
+            except UserError as error:
+                failure = failure or error
+                continue
+            if model.class_names is not None:
+                return Labels(tuple(model.class_names))
+            if model.in_words:
+                failure = failure or UserError(
+                    f"{self.name}: its labels have no names, and none of the classifiers has"
+                )
+                continue
+            numbered = numbered or Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.name}")))
+            del model
+        if numbered is None:
+            raise failure or UserError(f"{self.name}: there is no classifier to name its labels")
+        if "string" in self.features["label"].dtype:
+            raise UserError(
+                f"{self.name}: its labels are strings, and no classifier names its classes; list them, in "
+                "the order of its outputs, as class_names of its section"
+            )
+        return numbered
+
+    def observed_labels(self) -> Labels:
+        """Return labels for a split that does not name them: the words in the column, or the numbers up to the highest
+        one."""
+        values: set[Any] = set()
+        with reading(self.name):
+            for table in self.dataset.select_columns(["label"]).with_format("arrow").iter(_ROWS):
+                values.update(table["label"].unique().to_pylist())
+        numbers = [value for value in values if isinstance(value, int)]
+        if numbers:
+            return Labels(tuple(map(str, range(max(numbers) + 1))))
+        return Labels(tuple(sorted(map(str, values))))
+
+    def _read_column(self, table: pa.Table, name: str, first_row: int, labels: Labels) -> np.ndarray:
         column = table[name]
-        if column.null_count and (name in _NEEDED_WHOLE or self.opened.provenance is not None):
+        if column.null_count and (name in _NEEDED_WHOLE or self.provenance is not None):
             row = first_row + column.is_null().to_pylist().index(True)
-            raise UserError(f"{self.opened.name}: row {row} has no {name}; every row needs one")
+            raise UserError(f"{self.name}: row {row} has no {name}; every row needs one")
         if name == "label":
-            return self._read_labels(column.to_pylist(), first_row)
+            return self._read_labels(column.to_pylist(), first_row, labels)
         if name == "stop_reason":
             return self._read_words(column.to_pylist(), name)
         if name in _LISTS:
@@ -137,135 +418,104 @@ class Reader:
         values = column.to_numpy()
         if name == "valid" and not np.isin(values, (0, 1)).all():
             row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])
-            raise UserError(
-                f"{self.opened.name}: row {row}: valid is {values[row - first_row]}, neither true nor false"
-            )
+            raise UserError(f"{self.name}: row {row}: valid is {values[row - first_row]}, neither true nor false")
         return values.astype(bool) if name == "valid" else values
 
-    def _read_labels(self, values: list[Any], first_row: int) -> np.ndarray:
-        words = {value: find_label(value, self.labels) for value in set(values) if isinstance(value, str)}
+    def _read_labels(self, values: list[Any], first_row: int, meaning: Labels) -> np.ndarray:
+        words = {value: find_label(value, meaning) for value in set(values) if isinstance(value, str)}
         labels = [words.get(value, value) for value in values]
         for row, (label, value) in enumerate(zip(labels, values, strict=True), first_row):
-            if not isinstance(label, int) or not 0 <= label < len(self.labels):
+            if not isinstance(label, int) or not 0 <= label < len(meaning):
                 raise UserError(
-                    f"{self.opened.name}: row {row}: label {value!r} matches none, or several, of the "
-                    f"{len(self.labels)} classes ({', '.join(self.labels.names[:3])}, …)"
+                    f"{self.name}: row {row}: label {value!r} matches none, or several, of the "
+                    f"{len(meaning)} classes ({', '.join(meaning.names[:3])}, …)"
                 )
         return np.array(labels, dtype=np.int64)
 
     def _read_words(self, values: list[Any], name: str) -> np.ndarray:
-        feature = self.opened.features[name]
+        feature = self.features[name]
         names = feature.names if isinstance(feature, ClassLabel) else None
         if names and not all(value is None or 0 <= value < len(names) for value in values):
-            raise UserError(f"{self.opened.name}: a {name} is not one of {', '.join(names)}")
+            raise UserError(f"{self.name}: a {name} is not one of {', '.join(names)}")
         words = [names[value] if names and isinstance(value, int) else str(value) for value in values]
         return np.array(words, dtype=np.str_)
 
+    def check_columns(self) -> None:
+        """Raise UserError where it lacks images or labels, or they are of a kind that can't be used."""
+        features = self.features
+        for name in ("image", "label"):
+            if name not in features:
+                raise UserError(
+                    f"{self.name}: has no column {name}, only {', '.join(features)}; rename the one that is meant"
+                )
+        for name in IMAGES:
+            if isinstance(features.get(name), Value) and "binary" not in features[name].dtype:
+                raise UserError(f"{self.name}: column {name} holds {features[name].dtype}, no images")
+        if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
+            raise UserError(f"{self.name}: column label holds no class indices and no names of classes")
 
-@dataclass(frozen=True)
-class NamedClassifier:
-    """A classifier, whose network need not be in memory any more.
+    def decode_images(self, images: Mapping[str, pa.ChunkedArray], first_row: int) -> dict[str, list[LazyPixels]]:
+        """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be
+        decoded."""
+        decoded: dict[str, list[LazyPixels]] = {}
+        room = MOST_PIXELS
+        for name, column in images.items():
+            decoded[name] = []
+            for row, value in enumerate(column.to_pylist(), first_row):
+                decode = partial(self._pixels, value, f"row {row}: its {name}")
+                if room > 0:
+                    decoded[name].append(image := decode())
+                    room -= image.shape[0] * image.shape[1]
+                else:
+                    decoded[name].append(decode)
+        return decoded
 
-    Attributes:
-        name: as it is called in reports.
-        section: of a recipe; None if a module was handed over.
-        weights_sha256: digest of its weights; None if it has none.
-        class_names: of its outputs, in their order; None if it does not name them.
-        training_of: what it is one of several trainings of.
-        in_words: whether it is asked in the words of the labels, as an image-text model.
+    def _pixels(self, stored: dict[str, Any] | None, title: str) -> Pixels:
+        return np.asarray(self.decode(stored, title))
+
+
+OpenedSplit = Split  # as it was called first
+
+
+def joined_columns(name: str, parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the columns [N] of the split `name`, of parts of them in order. Raises UserError where there are none.
+
+    `id` is among them only where it tells all rows apart.
     """
-
-    name: str
-    section: ComponentConfig | None
-    weights_sha256: str | None
-    class_names: Sequence[str] | None
-    training_of: str | None = None
-    in_words: bool = False
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A classifier's answers on a split.
-
-    Attributes:
-        answers: by the kind of images: `image`, `original`, `native`, `attacked`.
-        has_recorded_weights: whether it is the network that the split was made for.
-        left_out: a note if it knows more classes than there are labels.
-        notes: on what could not be asked.
-    """
-
-    answers: dict[str, KeptAnswers]
-    has_recorded_weights: bool
-    left_out: str | None
-    notes: list[str]
-
-
-@dataclass
-class Classified:
-    """A split that was read, with its classifiers' answers.
-
-    Attributes:
-        split: that was read.
-        labels: that its classifiers answer in.
-        rows: its columns without images.
-        images: the kinds of images that classifiers are asked about.
-        answered: each classifier's answers, by its name.
-        judges: those who looked at it besides its oracle.
-        valid: bool [N], which rows are valid by the judge `valid_by`; None if the oracle decides.
-        valid_by: the judge whose verdict counts.
-        notes: what a reader of the figures must know.
-    """
-
-    split: Split
-    labels: Labels
-    rows: Reader
-    images: dict[str, ImageSet]
-    answered: dict[str, Answered] = field(default_factory=dict)
-    judges: list[Judge] = field(default_factory=list)
-    valid: np.ndarray | None = None
-    valid_by: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-def decode_images(images: Mapping[str, pa.ChunkedArray], opened: Split, first_row: int) -> dict[str, list[LazyPixels]]:
-    """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be
-    decoded."""
-    decoded: dict[str, list[LazyPixels]] = {}
-    room = MOST_PIXELS
-    for name, column in images.items():
-        decoded[name] = []
-        for row, value in enumerate(column.to_pylist(), first_row):
-            decode = partial(_pixels, opened, value, f"row {row}: its {name}")
-            if room > 0:
-                decoded[name].append(image := decode())
-                room -= image.shape[0] * image.shape[1]
-            else:
-                decoded[name].append(decode)
-    return decoded
-
-
-def _pixels(opened: Split, stored: dict[str, Any] | None, title: str) -> Pixels:
-    return np.asarray(opened.decode(stored, title))
-
-
-def _concatenated(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return columns [N] of parts of them, in order."""
+    if not parts:
+        raise UserError(f"{name}: contains no rows")
     columns = {}
-    for name in parts[0]:
-        columns[name] = np.concatenate([part[name] for part in parts])
+    for column in parts[0]:
+        columns[column] = np.concatenate([part[column] for part in parts])
+    if "id" in columns:
+        ids = columns["id"]
+        if ids.dtype.kind == "f" or len(np.unique(ids)) < len(ids):  # nulls make floats of it
+            del columns["id"]
     return columns
 
 
-def check_columns(opened: Split) -> None:
-    """Raise UserError where the split's columns are not what an evaluation can use."""
-    features = opened.features
-    for name in ("image", "label"):
-        if name not in features:
-            raise UserError(
-                f"{opened.name}: has no column {name}, only {', '.join(features)}; rename the one that is meant"
-            )
-    for name in IMAGES:
-        if isinstance(features.get(name), Value) and "binary" not in features[name].dtype:
-            raise UserError(f"{opened.name}: column {name} holds {features[name].dtype}, no images")
-    if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
-        raise UserError(f"{opened.name}: column label holds no class indices and no names of classes")
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Make what goes wrong in reading the rows of the split `name` an error of its files."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
+        raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
+
+
+def check_recorded_rows(opened: Split, ids: Sequence[int]) -> None:
+    """Raise UserError where the files of a split that fmrgen made hold other rows than its provenance says.
+
+    `ids` are those of all its rows.
+    """
+    if opened.provenance is None:
+        return
+    if len(ids) != opened.rows:
+        raise UserError(
+            f"{opened.name}: its files have {len(ids)} rows and its provenance says {opened.rows}; {FILES_CURE}"
+        )
+    if len(set(ids)) < len(ids):
+        twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
+        raise UserError(f"{opened.name}: its files contain id {twice} twice; {FILES_CURE}")

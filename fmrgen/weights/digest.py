@@ -1,7 +1,7 @@
 """Digests and comparison of a component's weights, independent of the files that they came from."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -23,18 +23,27 @@ def weights_sha256(component: object, prefix: str = "") -> str | None:
 
     Their names are part of the digest, and begin with `prefix`. Raises UserError if they are not loaded.
     """
-    digest = hashlib.sha256()
-    tensors = sorted(weights_of(component, prefix), key=itemgetter(0))
+    return weights_digests(component, [prefix])[0]
+
+
+def weights_digests(component: object, prefixes: Sequence[str]) -> list[str | None]:
+    """Return the digest of the weights under each of the prefixes, as `weights_sha256` does; they are read once."""
+    digests = [hashlib.sha256() for _ in prefixes]
+    tensors = sorted(weights_of(component), key=itemgetter(0))
     for name, tensor in tensors:
         if tensor.is_meta:
             raise UserError(f"{name}: the weights are on the meta device, without values; load them first")
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu()
         if plain.layout != torch.strided:
             plain = plain.to_dense()
         plain = plain.resolve_conj().resolve_neg()
-        digest.update(plain.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest() if tensors else None
+        content = plain.contiguous().flatten().view(torch.uint8).numpy().data
+        for prefix, digest in zip(prefixes, digests, strict=True):
+            digest.update(f"{prefix}{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(content)
+    if not tensors:
+        return [None for _ in prefixes]
+    return [digest.hexdigest() for digest in digests]
 
 
 def shared_weights(component: object, other: object) -> float:
@@ -61,10 +70,11 @@ def _different_tensors(component: object) -> dict[tuple[float, ...], list[torch.
         if not tensor.is_floating_point() or tensor.numel() < _FEWEST_NUMBERS:
             continue
         flat = tensor.detach().flatten()
-        if not bool((flat != flat[0]).any()):
+        places = torch.linspace(0, len(flat) - 1, _COMPARED, dtype=torch.float64).long().to(flat.device)
+        compared = flat[places]
+        if bool((compared == compared[0]).all()) and not bool((flat != flat[0]).any()):
             continue
-        places = torch.linspace(0, len(flat) - 1, _COMPARED, dtype=torch.float64).long()
-        key = (len(flat), *flat[places.to(flat.device)].to(torch.float32).tolist())
+        key = (len(flat), *compared.to(torch.float32).tolist())
         candidates = tensors.setdefault(key, [])  # equal tensors have the same key
         if not _is_among(flat, candidates):
             candidates.append(flat)

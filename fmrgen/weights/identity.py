@@ -87,7 +87,7 @@ class Identity:
         return self.unknown
 
 
-def identity_of(component: object) -> Identity:
+def identity_of(component: object, weights: str | None = None) -> Identity:
     """Return the identity of a component.
 
     It is the same in every process and on every device. Attributes that the component lists in `derived`, since it
@@ -95,11 +95,12 @@ def identity_of(component: object) -> Identity:
 
     Args:
         component: a torch module, a generator, an oracle, or any other object.
+        weights: the digest of its weights, if that is known.
 
     Raises:
         UserError: its weights are not loaded.
     """
-    weights = weights_sha256(component)
+    weights = weights or weights_sha256(component)
     walk = _walk(component)
     code: dict[str, str] = {}
     for module in sorted(walk.modules):

@@ -24,8 +24,8 @@ from places import SUPPORT
 from torch import nn
 
 from fmrgen import UserError, evaluate
+from fmrgen.evaluation.ask import _schema
 from fmrgen.recipe.job import parse_classifier
-from fmrgen.split.ask import _schema
 from fmrgen.storage.predictions import PredictionStore
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -261,7 +261,7 @@ def test_one_that_fails_is_left_out(finished_split, tmp_path, capsys):
 
 def test_images_that_fit_nowhere_are_decoded_anew(finished_split, tmp_path, monkeypatch):
     kept = evaluate(str(finished_split), {"a": Net(), "b": Net(seed=1)}, store=tmp_path / "one", progress=False)
-    monkeypatch.setattr("fmrgen.split.images._SHARE_OF_DISK", 0.0)
+    monkeypatch.setattr("fmrgen.evaluation.images._SHARE_OF_DISK", 0.0)
     anew = evaluate(str(finished_split), {"a": Net(), "b": Net(seed=1)}, store=tmp_path / "two", progress=False)
     assert answers(kept) == answers(anew)
 

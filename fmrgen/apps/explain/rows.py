@@ -14,11 +14,10 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Generator, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.jobs.verify import check_no_gaps
 from fmrgen.metrics.rows import as_label
-from fmrgen.recipe.build import ClassifierAndOracle, component_errors
+from fmrgen.recipe.build import ClassifierAndOracle, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample, Source
-from fmrgen.split.open import Split, reading
+from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES
 
@@ -71,9 +70,7 @@ class JudgedImages:
                 batch: dict[str, list[Any]] = {}
                 for name in names:
                     batch[name] = [row[name] for row in rows[start : start + _BATCH]]
-                check_no_gaps(opened.name, batch, len(provenance.labels))
-                for name, column in batch.items():
-                    values = opened.pixels(batch, name) if name in IMAGES else column
+                for name, values in (batch | opened.decoded(batch)).items():
                     columns[name].extend(values)
         originals = to_batch(np.stack(columns.pop("original")), device)
         images = to_batch(np.stack(columns.pop("image")), device)
@@ -147,7 +144,6 @@ class JudgedImages:
         """Return the originals as images that a generator moves."""
         return GeneratedMoves(generator, self.originals, self.labels, self.columns["id"].tolist())
 
-    @torch.no_grad()
     def answers(self, images: Tensor) -> np.ndarray:
         """Return the classifier's predictions for images [N, 3, H, W] made of the rows, [N].
 
@@ -155,24 +151,22 @@ class JudgedImages:
         """
         predictions = []
         for batch in images.split(_BATCH):
-            with component_errors("classifier", batch):
-                predictions.append(self.judges.classifier(batch.clone()).argmax(1))
+            predictions.append(logits_of(self.judges.classifier, batch).argmax(1))
         answers = torch.cat(predictions).cpu().numpy()
         return as_label(answers, self.labels, self.columns.get("accepted_labels"))
 
-    @torch.no_grad()
     def sees(self, images: Tensor) -> np.ndarray:
         """Return whether the oracle accepts images [N, 3, H, W] as what the rows are, bool [N]."""
         labels = torch.from_numpy(self.labels).to(images.device)
         accepted = []
         for places in torch.arange(len(images), device=images.device).split(_BATCH):
             originals = Originals(self.originals[places], labels[places])
-            with component_errors("oracle", originals.images):
-                target = labels[places]
-                if self.options.oracle_rule == "consistent":
-                    target = self.judges.oracle.judge(originals.images.clone(), originals).decided
-                judgement = self.judges.oracle.judge(images[places], originals)
-                accepted.append(accepts(judgement, target, self.options)[0])
+            target = labels[places]
+            if self.options.oracle_rule == "consistent":
+                _, of_originals = judgement_of(self.judges.oracle, originals.images, originals)
+                target = of_originals.decided
+            _, judgement = judgement_of(self.judges.oracle, images[places], originals)
+            accepted.append(accepts(judgement, target, self.options)[0])
         return torch.cat(accepted).cpu().numpy()
 
 

@@ -19,7 +19,8 @@ from PIL import Image as PILImage
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import write_atomically
 from fmrgen.image_files import read_image
-from fmrgen.split.open import Split, open_split, reading
+from fmrgen.split.open import open_split
+from fmrgen.split.rows import Split, reading
 
 _READ_BY_CLIP_BENCHMARK = ("webp", "png", "jpg", "jpeg")
 _LONGEST_NAME = 200  # bytes; file systems allow 255

@@ -16,18 +16,17 @@ from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable, fingerprint, open_plain, parse_json, write_atomically
 from fmrgen.image_files import png_bytes
-from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
 from fmrgen.report.pages import png_address
 from fmrgen.results.judges import chance_line
 from fmrgen.split.judgements import check_judge_name, judges_of, table_path
-from fmrgen.split.open import Split, open_own_split, reading
+from fmrgen.split.open import open_own_split
+from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import Provenance
 
-_COLUMNS = ("id", "label", "valid", "iterations", "prediction")
+_COLUMNS = ("id", "label", "accepted_labels", "valid", "iterations", "prediction")
 _MAX_ANSWERS_BYTES = 1 << 24
-_BATCH = 1000  # rows read at a time
 
 
 class Audit:
@@ -58,7 +57,7 @@ class Audit:
         paths = opened.paths if opened.revision is None else opened.paths.at(output)
         check_writable(paths.root)
         with reading(split):
-            columns = _columns(opened)
+            columns = opened.columns(_COLUMNS)
             generator, self.note = _generator(provenance, trust)
             sample = draw(columns, count, seed, reconstructions=generator is not None and "original" in opened.features)
             images = _images(opened, sample, generator, provenance)
@@ -147,18 +146,6 @@ def _read_answers(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not a file of answers; save one from the exported page") from error
 
 
-def _columns(opened: Split) -> dict[str, np.ndarray]:
-    """Return the columns that a sample is drawn by, of all rows."""
-    names = [*_COLUMNS]
-    if "accepted_labels" in opened.features:
-        names.append("accepted_labels")
-    batches = list(opened.dataset.select_columns(names).with_format("arrow").iter(_BATCH))
-    columns = {}
-    for name in names:
-        columns[name] = np.concatenate([batch[name].to_numpy() for batch in batches])
-    return accepted_as_label(columns)
-
-
 def _generator(provenance: Provenance, trust: bool) -> tuple[Generator | None, str | None]:
     """Return the split's generator for plain reconstructions, or None and a line that says why."""
     try:
@@ -173,7 +160,7 @@ def _images(
     """Return the PNG of each image of the sample, by id and which."""
     keys = {(entry.id, entry.which) for entry in sample.shown}
     ids = {entry.id for entry in sample.shown}
-    columns = [name for name in ("image", "original") if name in opened.features]
+    columns = opened.image_columns
     images: dict[tuple[int, str], bytes] = {}
     for row in opened.stored_rows(columns, [*columns, "id", "label"]):
         example_id = row["id"]

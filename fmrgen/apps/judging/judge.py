@@ -19,22 +19,21 @@ from fmrgen.distributed.launch import Processes, check_same_on_all, errors_of_on
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
-from fmrgen.engine.models import judged
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.publish.card import renew_card
-from fmrgen.recipe.build import blank_image, build_component, component_errors, fit_oracle
+from fmrgen.recipe.build import blank_image, build_component, fit_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.results.judges import Kind
 from fmrgen.split.classify import BATCHES_AHEAD, decode_own
 from fmrgen.split.judgements import TABLE, Subject, check_judge_name, judge_file, related, to_parquet, write_judgements
-from fmrgen.split.open import Split, open_own_split, reading
+from fmrgen.split.open import open_own_split
+from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import Provenance, now
-from fmrgen.storage.schema import IMAGES
 from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
 
@@ -150,7 +149,7 @@ class Job:
         identity = identity_of(self.oracle)
         self.digest = identity.weights_sha256
         check_same_on_all(processes.gather({f"weights of oracle {name}": self.digest}))
-        self.columns = [column for column in IMAGES if column in opened.features]
+        self.columns = opened.image_columns
         if self.oracle.needs_originals and "original" not in self.columns:
             raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
         unknown = identity.unknown_beside(section)
@@ -215,7 +214,7 @@ class Job:
         """Return a batch and its images; None if it was judged before."""
         if self._has_part(number, batch["id"]):
             return None
-        return batch, {column: self.opened.pixels(batch, column) for column in self.columns}
+        return batch, self.opened.decoded(batch)
 
     def _verdicts(self, batch: dict[str, list[Any]], pixels: _Pixels) -> pa.Table:
         """Return the oracle's verdicts on the images of a batch, and on their originals."""
@@ -223,9 +222,8 @@ class Job:
         images = {column: to_batch(values, self.device) for column, values in pixels.items()}
         tables = []
         for column, column_images in images.items():
-            originals = Originals(images.get("original", column_images).clone(), labels)
-            with torch.no_grad(), component_errors(f"oracle {self.name}", column_images):
-                measures, _ = judged(self.oracle, column_images.clone(), originals)
+            originals = Originals(images.get("original", column_images), labels)
+            measures, _ = judgement_of(self.oracle, column_images, originals, f"oracle {self.name}")
             count = len(batch["id"])
             columns = {
                 "judge": [self.name] * count,

@@ -14,7 +14,7 @@ from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import option
-from fmrgen.recipe.build import Components
+from fmrgen.recipe.build import Components, judgement_of
 from fmrgen.records import Example, Perturbed
 
 FEWEST_FOR_RFID = 2048  # images: with fewer than it has features, its covariances are not of full rank
@@ -226,8 +226,8 @@ class Plain:
             latents = generator.encode(originals[batch], labels[batch])
             free.append(latents.free.float())
             plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
-            references = Originals(originals[batch].clone(), labels[batch])
-            probabilities.append(oracle.judge(references.images.clone(), references).probabilities)
+            _, judgement = judgement_of(oracle, originals[batch], Originals(originals[batch], labels[batch]))
+            probabilities.append(judgement.probabilities)
         moving, images = torch.cat(free), torch.cat(plain)
         one_row = Latents(latents.free[:1], None if latents.fixed is None else latents.fixed[:1])
         error = (originals - images).flatten(1).square().mean(1).clamp(min=_LEAST_ERROR)

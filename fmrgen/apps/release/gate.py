@@ -18,7 +18,6 @@ from fmrgen.apps.release.conditions import (
     compare_on_recipe,
     compare_under_changes,
 )
-from fmrgen.classifiers.base import has_weights
 from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
@@ -35,11 +34,10 @@ from fmrgen.recipe.build import ClassifierAndOracle
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.results.own_splits import rows_of
-from fmrgen.results.samples import Sampler
 from fmrgen.split.classify import classify
-from fmrgen.split.models import LoadedClassifier, answering_in, first_image, labels_of, load_named
-from fmrgen.split.open import Split, open_split
-from fmrgen.split.rows import Reader, check_columns
+from fmrgen.split.models import LoadedClassifier, answering_in, load_named
+from fmrgen.split.open import open_split
+from fmrgen.split.rows import Split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder
@@ -95,12 +93,11 @@ def gate(
     device = processes.device
     models = [load_named("baseline", baseline, device), load_named("candidate", candidate, device)]
     opened = open_split(split, download=True)
-    check_columns(opened)
-    image = first_image(opened, device)
-    labels = labels_of(opened, [lambda: models[0], lambda: models[1]], image)
-    networks = {model.named.name: answering_in(labels, model, image, opened.name) for model in models}
-    reader = Reader(opened, labels, Sampler(1, len(labels)))
-    columns = reader.pass_over(["label", "valid", "accepted_labels"])
+    opened.check_columns()
+    image = opened.first_image(device)
+    labels = opened.labels_for([lambda: models[0], lambda: models[1]], image)
+    networks = {model.name: answering_in(labels, model, image, opened.name) for model in models}
+    columns = opened.columns(["label", "valid", "accepted_labels"], labels)
     valid = np.arange(len(columns["label"]))
     if "valid" in columns:
         valid = np.flatnonzero(columns["valid"])
@@ -114,8 +111,10 @@ def gate(
     for start, stop in itertools.pairwise(_looks(len(order))):
         rows = np.sort(order[start:stop])  # read in the order of the files
         row_labels = columns["label"][rows]
-        image_columns = reader.images if start == 0 else ["image"]  # the first originals tell whether the networks work
-        predictions = _predict(networks, reader, rows, columns, image_columns, batch_size, processes)
+        image_columns = (
+            opened.image_columns if start == 0 else ["image"]
+        )  # the first originals tell whether the networks work
+        predictions = _predict(networks, opened, rows, columns, image_columns, batch_size, processes)
         faults += _faults(predictions, row_labels, len(labels))
         if "original" in image_columns:
             for name in predictions:
@@ -139,7 +138,7 @@ def gate(
 
 def _predict(
     networks: Mapping[str, nn.Module],
-    reader: Reader,
+    opened: Split,
     rows: np.ndarray,
     columns: Mapping[str, np.ndarray],
     image_columns: Sequence[str],
@@ -149,7 +148,7 @@ def _predict(
     """Return by network and column of images the predictions for `rows`, those that are accepted put as the label."""
     labels = columns["label"][rows]
     accepted = columns["accepted_labels"][rows] if "accepted_labels" in columns else None
-    batches = reader.batches_of(rows, batch_size, image_columns)
+    batches = opened.images(image_columns, rows, batch_size)
     answers = classify(batches, networks, labels.__getitem__, processes, processes.device)
     predictions: dict[str, dict[str, np.ndarray]] = {}
     for name, by_column in answers.items():
@@ -345,7 +344,7 @@ def _saturation_notes(outcome: Gate) -> list[str]:
 
 
 def _have_the_same_weights(models: list[LoadedClassifier]) -> bool:
-    digests = {model.named.weights_sha256 for model in models}
+    digests = {model.weights_sha256 for model in models}
     return len(digests) == 1 and None not in digests
 
 
@@ -377,7 +376,7 @@ def _own_split_notes(opened: Split, models: list[LoadedClassifier]) -> list[str]
     if opened.provenance is None or opened.provenance.weights_sha256.classifier is None:
         return []
     digest = opened.provenance.weights_sha256.classifier
-    attacked = [model.named.name for model in models if has_weights(model.module, digest)]
+    attacked = [model.name for model in models if model.has_weights(digest)]
     if len(attacked) != 1:
         return []
     meanings = {

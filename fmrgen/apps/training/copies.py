@@ -5,7 +5,8 @@ from torch import Tensor
 
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, resize
-from fmrgen.split.open import open_split, reading
+from fmrgen.split.open import open_split
+from fmrgen.split.rows import reading
 
 
 class PerturbedCopies:

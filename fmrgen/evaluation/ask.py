@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets import ClassLabel
 from torch import nn
 
-from fmrgen.classifiers.base import has_weights, left_out_note
-from fmrgen.config import FINGERPRINT
+from fmrgen.classifiers.base import left_out_note
+from fmrgen.config import FINGERPRINT, without_later_defaults
 from fmrgen.distributed.launch import Sharing, together
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.errors import UserError
+from fmrgen.evaluation.attacked import Attacked
+from fmrgen.evaluation.classified import Answered, Classified
+from fmrgen.evaluation.images import ImageSet
 from fmrgen.files import fingerprint
-from fmrgen.split.attacked import Attacked
+from fmrgen.labels import match_classes
 from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
-from fmrgen.split.images import ImageSet
 from fmrgen.split.models import LoadedClassifier, answering_in
-from fmrgen.split.rows import Answered, Classified
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
@@ -47,8 +49,6 @@ class Asking:
         device: of the classifiers.
         batch_size: images at once.
         attack: on originals, too.
-        on_images: called with a number of images as they go by.
-        pending: what is to be stored once it is known that the classifier stayed what it was.
     """
 
     store: PredictionStore
@@ -57,70 +57,84 @@ class Asking:
     device: torch.device
     batch_size: int
     attack: Attack | None
-    on_images: Callable[[int], None]
-    pending: list[tuple[str, pa.Table, dict[str, Any]]]
 
 
-def ask_of_split(model: LoadedClassifier, classified: Classified, asking: Asking) -> Answered:
-    """Return a classifier's answers to every kind of images of a split.
+class Predictor:
+    """A classifier that is asked about one split after another.
 
-    Raises UserError if it can't answer in the split's labels, or fails on an image.
+    Its new answers are stored by `keep`, once it is known that it stayed what it was.
     """
-    first = to_batch(classified.images["image"].first[None], asking.device)
-    labels = classified.labels
-    answering = together(asking.sharing, lambda: answering_in(labels, model, first, classified.split.name))
-    answers: dict[str, Answers] = {}
-    notes = []
-    for name, images in classified.images.items():
-        if name == "native":
-            refusals = asking.sharing.gather(_refusal(answering, images, asking.device))
-            refusal = next((error for error in refusals if error is not None), None)
-            if refusal is not None:
-                height, width, _ = images.first.shape
-                notes.append(f"SA native is not available, it takes no images of {height}×{width} pixels ({refusal})")
-                continue
-        answers[name] = _answers_to(model, answering, images, classified, None, asking)
-    if asking.attack is not None:
-        originals = classified.images["original"]
-        answers["attacked"] = _answers_to(model, answering, originals, classified, asking.attack, asking)
-    columns = classified.rows.columns
-    accepted = columns.get("accepted_labels")
-    figures = {}
-    for name, of_images in answers.items():
-        figures[name] = KeptAnswers.of(of_images, columns["label"], len(labels), accepted)
-    is_own = _is_own(model, answering, classified.split.provenance)
-    return Answered(figures, is_own, left_out_note(answering, labels), notes)
 
+    def __init__(self, model: LoadedClassifier, asking: Asking) -> None:
+        self.model, self.asking = model, asking
+        self._pending: list[tuple[str, pa.Table, dict[str, Any]]] = []
 
-def _is_own(model: LoadedClassifier, answering: nn.Module, provenance: Provenance | None) -> bool:
-    """Return whether a split was made for this network: by its weights, or if it has none by its section, as an
-    endpoint."""
-    if provenance is None:
-        return False
-    recorded = provenance.weights_sha256.classifier
-    if recorded is not None:
-        return has_weights(answering, recorded)
-    if model.named.section is None or model.named.weights_sha256 is not None:
-        return False
-    tree = provenance.recipe.classifier.tree
-    section = model.named.section.model_dump(mode="json", context=FINGERPRINT)
-    return all(tree.get(key) == value for key, value in section.items())
+    def answers(self, classified: Classified, on_images: Callable[[int], None]) -> Answered:
+        """Return its answers to every kind of images of a split.
 
+        Args:
+            classified: the split.
+            on_images: called with a number of images as they go by.
 
-def _answers_to(
-    model: LoadedClassifier,
-    answering: nn.Module,
-    images: ImageSet,
-    classified: Classified,
-    attack: Attack | None,
-    asking: Asking,
-) -> Answers:
-    """Return the stored answers to images if the classifier still answers a probe as it did then; else new ones."""
-    truth = classified.rows.columns["label"]
-    classes = len(classified.labels)
-    key, probe = None, list[_Said]()
-    if attack is None and model.is_known:  # what an attack finds depends on the gradient, too
-        key = _key(model, images, classified, asking)
+        Raises:
+            UserError: it can't answer in the split's labels, or fails on an image.
+        """
+        model, asking, labels = self.model, self.asking, classified.labels
+        first = to_batch(classified.images["image"].first[None], asking.device)
+        answering = together(asking.sharing, lambda: answering_in(labels, model, first, classified.split.name))
+        answers: dict[str, Answers] = {}
+        refused = []
+        for name, images in classified.images.items():
+            if name == "native":
+                refusals = asking.sharing.gather(_refusal(answering, images, asking.device))
+                refusal = next((error for error in refusals if error is not None), None)
+                if refusal is not None:
+                    height, width, _ = images.first.shape
+                    refused.append(
+                        f"SA native is not available, it takes no images of {height}×{width} pixels ({refusal})"
+                    )
+                    continue
+            answers[name] = self._stored_or_new(answering, images, classified, on_images)
+        if asking.attack is not None:
+            network = Attacked(answering, asking.attack)
+            answers["attacked"] = self._new(network, classified.images["original"], classified, on_images)
+        columns = classified.columns
+        figures = {}
+        for name, of_images in answers.items():
+            figures[name] = KeptAnswers.of(of_images, columns["label"], len(labels), columns.get("accepted_labels"))
+        order_is_known = _order_is_known(model, classified)
+        notes = []
+        if not order_is_known:
+            why = (
+                "it does not name its classes" if model.class_names is None else "not all of its classes match by name"
+            )
+            notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
+        left_out = left_out_note(answering, labels)
+        if left_out is not None:
+            notes.append(left_out)
+        provenance = classified.split.provenance
+        return Answered(
+            answers=figures,
+            has_recorded_weights=_has_recorded_weights(model, provenance),
+            has_recorded_section=_has_recorded_section(model, provenance),
+            order_is_known=order_is_known,
+            notes=[*notes, *refused],
+        )
+
+    def keep(self) -> None:
+        """Store its new answers."""
+        for key, table, metadata in self._pending:
+            self.asking.store.put(key, table, metadata)
+
+    def _stored_or_new(
+        self, answering: nn.Module, images: ImageSet, classified: Classified, on_images: Callable[[int], None]
+    ) -> Answers:
+        """Return the stored answers to images if the classifier still answers a probe as it did then; else new ones."""
+        if not self.model.is_known:
+            return self._new(answering, images, classified, on_images)
+        asking, truth = self.asking, classified.columns["label"]
+        classes = len(classified.labels)
+        key = _key(self.model, images, classified, asking)
         probe = _probe(answering, images, truth, asking.device)
         rows = images.numbers[list(images.spread)].tolist()
         stored = _unpacked(asking.store.get(key, _schema(classes), len(truth)), probe, rows, classes)
@@ -128,41 +142,80 @@ def _answers_to(
             stored = None
         everyone_knows = all(asking.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
-            asking.on_images(len(truth))
+            on_images(len(truth))
             return stored
-    network = answering if attack is None else Attacked(answering, attack)
-    name = model.named.name
-    predictions = classify(
-        images.batches(asking.batch_size),
-        {name: network},
-        truth.__getitem__,
-        asking.sharing,
-        asking.device,
-        asking.on_images,
-    )
-    answers = predictions[name][images.name]
-    if key is not None and not _says_the_same(probe, _probe(answering, images, truth, asking.device), _ROUNDED):
-        raise UserError(
-            f"classifier {name}: its answers for the same images changed during the run; nothing in its forward may "
-            "depend on earlier calls"
+        answers = self._new(answering, images, classified, on_images)
+        name = self.model.name
+        if not _says_the_same(probe, _probe(answering, images, truth, asking.device), _ROUNDED):
+            raise UserError(
+                f"classifier {name}: its answers for the same images changed during the run; nothing in its forward "
+                "may depend on earlier calls"
+            )
+        if asking.puts:
+            metadata = {
+                "classifier": name,
+                "split": classified.split.name,
+                "images": images.name,
+                "rows": len(truth),
+                "probe": probe,
+            }
+            columns = [_column(getattr(answers, column.name)) for column in fields(answers)]
+            self._pending.append((key, pa.table(columns, schema=_schema(classes)), metadata))
+        return answers
+
+    def _new(
+        self, network: nn.Module, images: ImageSet, classified: Classified, on_images: Callable[[int], None]
+    ) -> Answers:
+        asking, name = self.asking, self.model.name
+        predictions = classify(
+            images.batches(asking.batch_size),
+            {name: network},
+            classified.columns["label"].__getitem__,
+            asking.sharing,
+            asking.device,
+            on_images,
         )
-    if key is not None and asking.puts:
-        metadata = {
-            "classifier": name,
-            "split": classified.split.name,
-            "images": images.name,
-            "rows": len(truth),
-            "probe": probe,
-        }
-        columns = [_column(getattr(answers, column.name)) for column in fields(answers)]
-        asking.pending.append((key, pa.table(columns, schema=_schema(classes)), metadata))
-    return answers
+        return predictions[name][images.name]
+
+
+def _has_recorded_weights(model: LoadedClassifier, provenance: Provenance | None) -> bool:
+    """Return whether a split was made for this network: by its weights, or if it has none by its section, as an
+    endpoint."""
+    if provenance is None:
+        return False
+    recorded = provenance.weights_sha256.classifier
+    if recorded is not None:
+        return model.has_weights(recorded)
+    if model.section is None or model.weights_sha256 is not None:
+        return False
+    tree = provenance.recipe.classifier.tree
+    section = model.section.model_dump(mode="json", context=FINGERPRINT)
+    return all(tree.get(key) == value for key, value in section.items())
+
+
+def _has_recorded_section(model: LoadedClassifier, provenance: Provenance | None) -> bool:
+    """Return whether a split was made with this very section, but for keys of later versions."""
+    if provenance is None or model.section is None:
+        return False
+    recorded = without_later_defaults("classifier", provenance.recipe.classifier.tree)
+    return without_later_defaults("classifier", model.section.model_dump(mode="json")) == recorded
+
+
+def _order_is_known(model: LoadedClassifier, classified: Classified) -> bool:
+    """Return whether every label was found by its name among the classifier's classes."""
+    feature = classified.split.features["label"]
+    if model.class_names is None:
+        return model.in_words
+    if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
+        return False
+    match = match_classes(model.class_names, classified.labels.names)
+    return match is not None and match.by_name
 
 
 def _key(model: LoadedClassifier, images: ImageSet, classified: Classified, asking: Asking) -> str:
     """Return what all answers to images follow from, as one word."""
-    section = None if model.named.section is None else model.named.section.model_dump(mode="json")
-    truth = classified.rows.columns["label"]
+    section = None if model.section is None else model.section.model_dump(mode="json")
+    truth = classified.columns["label"]
     truth_sha256 = hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()
     dataset = [images.sha256, truth_sha256, asdict(classified.labels)]
     return fingerprint([model.identity.key, section, dataset, _VERSION, asking.batch_size, asking.device.type])

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from fmrgen.errors import UserError, option
+from fmrgen.evaluation.classified import Classified
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import plain
 from fmrgen.recipe.build import build_source
@@ -14,8 +15,7 @@ from fmrgen.recipe.job import load_source
 from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.split.classify import Batch, LazyPixels, Pixels
-from fmrgen.split.open import Split
-from fmrgen.split.rows import Classified
+from fmrgen.split.rows import Split
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
@@ -36,7 +36,7 @@ def source_readers(
     Raises:
         UserError: a source that the user named can't be used, or is not the one that the split was made of.
     """
-    columns, notes = classified.rows.columns, classified.notes
+    columns, notes = classified.columns, classified.notes
     config = _source_section(user_source, classified.split, trust, notes)
     if config is None:
         return {}

@@ -1,0 +1,132 @@
+"""A split read for its classifiers: in one pass, decoded once, by one process of each machine."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from fmrgen.distributed.launch import Processes, errors_of_one_process
+from fmrgen.evaluation.classified import Classified
+from fmrgen.evaluation.images import ImageSet, decode_once
+from fmrgen.evaluation.originals import source_readers
+from fmrgen.labels import Labels
+from fmrgen.results.samples import Sampler
+from fmrgen.sources.base import SourceConfig
+from fmrgen.split.classify import Batch
+from fmrgen.split.judged import Judge, judges_by_row, labels_of_row
+from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
+from fmrgen.split.models import LoadedClassifier
+from fmrgen.split.rows import Split, joined_columns
+
+
+def read_split(
+    split: Split,
+    loaders: Sequence[Callable[[], LoadedClassifier]],
+    processes: Processes,
+    folder: Path,
+    shown: int,
+    batch_size: int,
+    source: str | SourceConfig | None,
+    trust: bool,
+    on_rows: Callable[[int], None],
+) -> Classified:
+    """Return a split with its images decoded, by one process of each machine.
+
+    Args:
+        split: to read.
+        loaders: load the classifiers, one of which names the labels if the split does not.
+        processes: that evaluate together.
+        folder: for decoded images.
+        shown: rows for a gallery, about.
+        batch_size: images decoded together.
+        source: of originals, instead of the recorded one.
+        trust: whether the recorded source may run code.
+        on_rows: called with a number of rows as they go by.
+    """
+    labels = split.labels_for(loaders, split.first_image(processes.device))
+    judgements, judgement_notes = judgements_of(split)
+    rows = _Pass(split, labels, shown, keep_digests=bool(judgements))
+    readers: dict[str, Callable[[], Iterator[Batch]]] = {}
+    for name in split.image_columns:
+        readers[name] = partial(split.images, [name], size=batch_size)
+    images: dict[str, ImageSet] = {}
+    with errors_of_one_process():
+        if processes.is_first_here:
+            images = decode_once(rows.batches(batch_size), readers, folder, processes.device, on_rows)
+    images = _shared(images, readers, processes)
+    parts, digests, samples = processes.of_first_here((rows.parts, rows.digests, rows.sampler.samples))
+    columns = joined_columns(split.name, parts)
+    _, notes = split.known_columns()
+    classified = Classified(split, labels, columns, images, samples, [*notes, *judgement_notes])
+    if "original" not in split.features or source is not None:
+        readers = source_readers(classified, source, trust, batch_size)
+        for read in readers.values():
+            originals: dict[str, ImageSet] = {}
+            with errors_of_one_process():
+                if processes.is_first_here:
+                    originals = decode_once(read(), readers, folder, processes.device)
+            classified.images |= _shared(originals, readers, processes)
+    classified.judges = _judges(classified, judgements, digests)
+    if classified.judges:
+        for sample in samples:
+            sample.columns["judges"] = labels_of_row(classified.judges, sample.row)
+    return classified
+
+
+class _Pass:
+    """A pass over a split: `batches` has the images, and leaves everything else here.
+
+    Attributes:
+        parts: the columns, part by part.
+        sampler: takes rows for a gallery.
+        digests: the sha256 of the stored images, by their columns.
+    """
+
+    def __init__(self, split: Split, labels: Labels, shown: int, keep_digests: bool) -> None:
+        self.split, self.labels = split, labels
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.sampler = Sampler(shown, len(labels))
+        self.digests: dict[str, list[str]] = {name: [] for name in split.image_columns if keep_digests}
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the images of all rows, `size` rows at a time."""
+        for part in self.split.parts(size, self.labels, self.split.image_columns):
+            self.parts.append(part.columns)
+            self.sampler.add(part.first_row, part.as_table(), part.columns["label"].tolist(), self.split.image_of)
+            for name, digests in self.digests.items():
+                digests += [sha256(stored["bytes"]).hexdigest() for stored in part.images[name].to_pylist()]
+            rows = np.arange(part.first_row, part.first_row + len(part.columns["label"]))
+            yield Batch(rows, partial(self.split.decode_images, part.images, part.first_row))
+
+
+def _shared(
+    images: Mapping[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
+) -> dict[str, ImageSet]:
+    """Return what one process of each machine has decoded, on all processes of it.
+
+    The files are deleted at once: they last as long as they are mapped, and a kill leaves none.
+    """
+    bare = {name: replace(image_set, read=None) for name, image_set in images.items()}
+    shared = {}
+    for name, image_set in processes.of_first_here(bare).items():
+        shared[name] = replace(image_set.opened(), read=readers[name])
+    processes.gather(None)
+    for image_set in images.values():
+        if image_set.path is not None:
+            image_set.path.unlink()
+    return shared
+
+
+def _judges(
+    classified: Classified, judgements: Sequence[Judgements], digests: Mapping[str, Sequence[str]]
+) -> list[Judge]:
+    """Return who judged the split besides its oracle. Raises UserError if they judged other images."""
+    split, columns, classes = classified.split, classified.columns, len(classified.labels)
+    if not judgements or not split.has_own_classes:
+        return []
+    for of_judge in judgements:
+        check_of_split(of_judge, split.name, columns["id"], digests, classes)
+    return judges_by_row(judgements, columns, classes)

@@ -1,0 +1,82 @@
+"""A split as one object: its columns, its images, and what a classifier answers to them."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Image
+from PIL import Image as PILImage
+from torch import nn
+
+from fmrgen import UserError, open_split
+from fmrgen.labels import Labels
+
+
+class Brightness(nn.Module):
+    """Answers by the mean of an image: 0 for dark, 1 for bright."""
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))
+        return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+
+def dataset(labels, levels):
+    images = [PILImage.new("RGB", (8, 8), (level, level, level)) for level in levels]
+    return Dataset.from_dict({"image": images, "label": labels}).cast_column("image", Image())
+
+
+def test_answers_are_the_stored_ones_of_the_splits_own_classifier(finished_split):
+    split = open_split(f"{finished_split}:mnist/lenet")
+    columns = split.columns(["id", "label", "prediction", "original_prediction", "valid"])
+    answers = split.answers("asset:mnist/lenet", batch_size=50)
+    assert np.array_equal(answers["image"].prediction, columns["prediction"])
+    assert np.array_equal(answers["original"].prediction, columns["original_prediction"])
+    assert columns["valid"].dtype == bool
+    assert len(columns["id"]) == 120
+    is_right = answers["image"].prediction == columns["label"]
+    assert np.array_equal(answers["image"].margin > 0, is_right)
+
+
+def test_all_columns_are_there_without_images(finished_split):
+    split = open_split(f"{finished_split}:mnist/lenet")
+    columns = split.columns()
+    assert {"id", "label", "valid", "stop_reason", "step_predictions"} <= columns.keys()
+    assert not columns.keys() & {"image", "original"}
+    assert {*columns["stop_reason"]} <= {"budget", "oracle", "rejected"}
+    assert split.columns(["label", "no_such_column"]).keys() == {"label"}
+
+
+def test_images_of_some_rows_are_numbered_anew(finished_split):
+    split = open_split(f"{finished_split}:mnist/lenet")
+    stored = [row["image"] for row in split.stored_rows(["image"])]
+    rows = np.array([1, 39, 40, 119])
+    numbers, images = [], []
+    for batch in split.images(rows=rows, size=7):
+        numbers += batch.rows.tolist()
+        images += batch.decode()["image"]
+    assert numbers == [0, 1, 2, 3]
+    for row, image in zip(rows, images, strict=True):
+        assert np.array_equal(image, np.asarray(split.decode(stored[row], "its image")))
+
+
+def test_labels_without_names_are_the_classifiers():
+    split = open_split(dataset([0, 1, 1], [10, 250, 20]), name="squares")
+    assert split.observed_labels() == Labels(("0", "1"))
+    assert split.answers(Brightness())["image"].prediction.tolist() == [0, 1, 0]
+    assert split.columns()["label"].tolist() == [0, 1, 1]
+
+
+def test_words_are_matched_with_the_labels():
+    split = open_split(dataset(["dark", "bright"], [10, 250]), name="squares")
+    assert split.columns(labels=Labels(("dark", "bright")))["label"].tolist() == [0, 1]
+    assert split.columns()["label"].tolist() == [1, 0]  # in the order of the alphabet
+    with pytest.raises(UserError, match=r"squares: row 0: label 'dark' matches none"):
+        split.columns(labels=Labels(("dim", "bright")))
+
+
+def test_a_classifier_that_fails_is_an_error_of_it(finished_split):
+    class Broken(nn.Module):
+        def forward(self, images):
+            raise ValueError("no")
+
+    with pytest.raises(UserError, match=r"classifier.*fails on an image of 32 px: ValueError: no"):
+        open_split(f"{finished_split}:mnist/lenet").answers(Broken())
