@@ -16,8 +16,7 @@ from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.split.open import choose_split
-from fmrgen.split.reference import parse_reference
+from fmrgen.split.reference import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import check_not_newer, read_provenance
 

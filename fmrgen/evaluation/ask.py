@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -38,36 +38,30 @@ _ODD = (3, 5)  # by so many pixels higher and wider is the noise that shows how 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Asking:
-    """How classifiers are asked.
+@dataclass
+class Predictor:
+    """A classifier that is asked about one split after another.
+
+    Its new answers are stored by `keep`, once it is known that it stayed what it was.
 
     Attributes:
+        model: the classifier.
         store: of answers.
         puts: whether this process writes there.
         sharing: the processes among which batches are shared.
-        device: of the classifiers.
+        device: of the classifier.
         batch_size: images at once.
         attack: on originals, too.
     """
 
+    model: LoadedClassifier
     store: PredictionStore
     puts: bool
     sharing: Sharing
     device: torch.device
     batch_size: int
     attack: Attack | None
-
-
-class Predictor:
-    """A classifier that is asked about one split after another.
-
-    Its new answers are stored by `keep`, once it is known that it stayed what it was.
-    """
-
-    def __init__(self, model: LoadedClassifier, asking: Asking) -> None:
-        self.model, self.asking = model, asking
-        self._pending: list[tuple[str, pa.Table, dict[str, Any]]] = []
+    _pending: list[tuple[str, pa.Table, dict[str, Any]]] = field(default_factory=list)
 
     def answers(self, classified: Classified, on_images: Callable[[int], None]) -> Answered:
         """Return its answers to every kind of images of a split.
@@ -79,14 +73,14 @@ class Predictor:
         Raises:
             UserError: it can't answer in the split's labels, or fails on an image.
         """
-        model, asking, labels = self.model, self.asking, classified.labels
-        first = to_batch(classified.images["image"].first[None], asking.device)
-        answering = together(asking.sharing, lambda: answering_in(labels, model, first, classified.split.name))
+        model, labels = self.model, classified.labels
+        first = to_batch(classified.images["image"].first[None], self.device)
+        answering = together(self.sharing, lambda: answering_in(labels, model, first, classified.split.name))
         answers: dict[str, Answers] = {}
         refused = []
         for name, images in classified.images.items():
             if name == "native":
-                refusals = asking.sharing.gather(_refusal(answering, images, asking.device))
+                refusals = self.sharing.gather(_refusal(answering, images, self.device))
                 refusal = next((error for error in refusals if error is not None), None)
                 if refusal is not None:
                     height, width, _ = images.first.shape
@@ -95,8 +89,8 @@ class Predictor:
                     )
                     continue
             answers[name] = self._stored_or_new(answering, images, classified, on_images)
-        if asking.attack is not None:
-            network = Attacked(answering, asking.attack)
+        if self.attack is not None:
+            network = Attacked(answering, self.attack)
             answers["attacked"] = self._new(network, classified.images["original"], classified, on_images)
         columns = classified.columns
         figures = {}
@@ -105,9 +99,9 @@ class Predictor:
         order_is_known = _order_is_known(model, classified)
         notes = []
         if not order_is_known:
-            why = (
-                "it does not name its classes" if model.class_names is None else "not all of its classes match by name"
-            )
+            why = "not all of its classes match by name"
+            if model.class_names is None:
+                why = "it does not name its classes"
             notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
         left_out = left_out_note(answering, labels)
         if left_out is not None:
@@ -124,7 +118,7 @@ class Predictor:
     def keep(self) -> None:
         """Store its new answers."""
         for key, table, metadata in self._pending:
-            self.asking.store.put(key, table, metadata)
+            self.store.put(key, table, metadata)
 
     def _stored_or_new(
         self, answering: nn.Module, images: ImageSet, classified: Classified, on_images: Callable[[int], None]
@@ -132,26 +126,26 @@ class Predictor:
         """Return the stored answers to images if the classifier still answers a probe as it did then; else new ones."""
         if not self.model.is_known:
             return self._new(answering, images, classified, on_images)
-        asking, truth = self.asking, classified.columns["label"]
+        truth = classified.columns["label"]
         classes = len(classified.labels)
-        key = _key(self.model, images, classified, asking)
-        probe = _probe(answering, images, truth, asking.device)
+        key = self._key(images, classified)
+        probe = _probe(answering, images, truth, self.device)
         rows = images.numbers[list(images.spread)].tolist()
-        stored = _unpacked(asking.store.get(key, _schema(classes), len(truth)), probe, rows, classes)
+        stored = _unpacked(self.store.get(key, _schema(classes), len(truth)), probe, rows, classes)
         if stored is not None and not _agrees_with_labels(stored, truth):
             stored = None
-        everyone_knows = all(asking.sharing.gather(stored is not None))  # machines may have stores of their own
+        everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
             on_images(len(truth))
             return stored
         answers = self._new(answering, images, classified, on_images)
         name = self.model.name
-        if not _says_the_same(probe, _probe(answering, images, truth, asking.device), _ROUNDED):
+        if not _says_the_same(probe, _probe(answering, images, truth, self.device), _ROUNDED):
             raise UserError(
                 f"classifier {name}: its answers for the same images changed during the run; nothing in its forward "
                 "may depend on earlier calls"
             )
-        if asking.puts:
+        if self.puts:
             metadata = {
                 "classifier": name,
                 "split": classified.split.name,
@@ -166,16 +160,24 @@ class Predictor:
     def _new(
         self, network: nn.Module, images: ImageSet, classified: Classified, on_images: Callable[[int], None]
     ) -> Answers:
-        asking, name = self.asking, self.model.name
+        name = self.model.name
         predictions = classify(
-            images.batches(asking.batch_size),
+            images.batches(self.batch_size),
             {name: network},
             classified.columns["label"].__getitem__,
-            asking.sharing,
-            asking.device,
+            self.sharing,
+            self.device,
             on_images,
         )
         return predictions[name][images.name]
+
+    def _key(self, images: ImageSet, classified: Classified) -> str:
+        """Return what all answers to images follow from, as one word."""
+        model = self.model
+        section = None if model.section is None else model.section.model_dump(mode="json")
+        truth_sha256 = hashlib.sha256(np.ascontiguousarray(classified.columns["label"]).data).hexdigest()
+        dataset = [images.sha256, truth_sha256, asdict(classified.labels)]
+        return fingerprint([model.identity.key, section, dataset, _VERSION, self.batch_size, self.device.type])
 
 
 def _has_recorded_weights(model: LoadedClassifier, provenance: Provenance | None) -> bool:
@@ -210,15 +212,6 @@ def _order_is_known(model: LoadedClassifier, classified: Classified) -> bool:
         return False
     match = match_classes(model.class_names, classified.labels.names)
     return match is not None and match.by_name
-
-
-def _key(model: LoadedClassifier, images: ImageSet, classified: Classified, asking: Asking) -> str:
-    """Return what all answers to images follow from, as one word."""
-    section = None if model.section is None else model.section.model_dump(mode="json")
-    truth = classified.columns["label"]
-    truth_sha256 = hashlib.sha256(np.ascontiguousarray(truth).data).hexdigest()
-    dataset = [images.sha256, truth_sha256, asdict(classified.labels)]
-    return fingerprint([model.identity.key, section, dataset, _VERSION, asking.batch_size, asking.device.type])
 
 
 @torch.inference_mode()

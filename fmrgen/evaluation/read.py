@@ -48,16 +48,19 @@ def read_split(
     """
     labels = split.labels_for(loaders, split.first_image(processes.device))
     judgements, judgement_notes = judgements_of(split)
-    rows = _Pass(split, labels, shown, keep_digests=bool(judgements))
+    parts: list[dict[str, np.ndarray]] = []
+    sampler = Sampler(shown, len(labels))
+    digests: dict[str, list[str]] = {name: [] for name in split.image_columns if judgements}
     readers: dict[str, Callable[[], Iterator[Batch]]] = {}
     for name in split.image_columns:
         readers[name] = partial(split.images, [name], size=batch_size)
     images: dict[str, ImageSet] = {}
     with errors_of_one_process():
         if processes.is_first_here:
-            images = decode_once(rows.batches(batch_size), readers, folder, processes.device, on_rows)
+            batches = _batches(split, labels, batch_size, parts, sampler, digests)
+            images = decode_once(batches, readers, folder, processes.device, on_rows)
     images = _shared(images, readers, processes)
-    parts, digests, samples = processes.of_first_here((rows.parts, rows.digests, rows.sampler.samples))
+    parts, digests, samples = processes.of_first_here((parts, digests, sampler.samples))
     columns = joined_columns(split.name, parts)
     _, notes = split.known_columns()
     classified = Classified(split, labels, columns, images, samples, [*notes, *judgement_notes])
@@ -76,30 +79,32 @@ def read_split(
     return classified
 
 
-class _Pass:
-    """A pass over a split: `batches` has the images, and leaves everything else here.
+def _batches(
+    split: Split,
+    labels: Labels,
+    size: int,
+    parts: list[dict[str, np.ndarray]],
+    sampler: Sampler,
+    digests: Mapping[str, list[str]],
+) -> Iterator[Batch]:
+    """Yield the images of all rows, and collect everything else on the way.
 
-    Attributes:
-        parts: the columns, part by part.
+    Args:
+        split: to pass over.
+        labels: of the split.
+        size: rows at a time.
+        parts: is extended by the columns, part by part.
         sampler: takes rows for a gallery.
-        digests: the sha256 of the stored images, by their columns.
+        digests: are extended by the sha256 of the stored images, by their columns.
     """
-
-    def __init__(self, split: Split, labels: Labels, shown: int, keep_digests: bool) -> None:
-        self.split, self.labels = split, labels
-        self.parts: list[dict[str, np.ndarray]] = []
-        self.sampler = Sampler(shown, len(labels))
-        self.digests: dict[str, list[str]] = {name: [] for name in split.image_columns if keep_digests}
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the images of all rows, `size` rows at a time."""
-        for part in self.split.parts(size, self.labels, self.split.image_columns):
-            self.parts.append(part.columns)
-            self.sampler.add(part.first_row, part.as_table(), part.columns["label"].tolist(), self.split.image_of)
-            for name, digests in self.digests.items():
-                digests += [sha256(stored["bytes"]).hexdigest() for stored in part.images[name].to_pylist()]
-            rows = np.arange(part.first_row, part.first_row + len(part.columns["label"]))
-            yield Batch(rows, partial(self.split.decode_images, part.images, part.first_row))
+    for part in split.parts(size, labels, split.image_columns):
+        parts.append(part.columns)
+        truth = part.columns["label"]
+        sampler.add(part.first_row, part.as_table(), truth.tolist(), split.image_of)
+        for name, column_digests in digests.items():
+            column_digests += [sha256(stored["bytes"]).hexdigest() for stored in part.images[name].to_pylist()]
+        rows = np.arange(part.first_row, part.first_row + len(truth))
+        yield Batch(rows, partial(split.decode_images, part.images, part.first_row))
 
 
 def _shared(

@@ -339,8 +339,8 @@ def _evaluated_split(
         classifier_sha256=provenance.weights_sha256.classifier,
         made_with=made_with(provenance),
         steps=_steps_of(provenance.recipe.perturb, counted, len(classified.labels)),
-        judges=[judge_figures(judge, stored, provenance, digests) for judge in classified.judges],
         related=related_line(provenance),
+        judges=[judge_figures(judge, stored, provenance, digests) for judge in classified.judges],
     )
 
 

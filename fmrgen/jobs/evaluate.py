@@ -17,13 +17,14 @@ from fmrgen.classifiers.base import check_same_answers
 from fmrgen.distributed.launch import (
     Alone,
     Processes,
+    Sharing,
     check_same_on_all,
     errors_of_one_process,
     together,
 )
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.ask import Asking, Predictor
+from fmrgen.evaluation.ask import Predictor
 from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
 from fmrgen.evaluation.read import read_split
@@ -237,16 +238,9 @@ class _Job:
         on_rows: OnRows,
     ) -> None:
         self.trainings, self.classified, self.fixed, self.on_rows = trainings, classified, fixed, on_rows
-        self.processes = processes
+        self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
         self.shares_models = len(trainings) >= processes.size
-        self.asking = Asking(
-            store=store,
-            puts=self.shares_models or processes.is_first_here,
-            sharing=Alone() if self.shares_models else processes,
-            device=processes.device,
-            batch_size=batch_size,
-            attack=attack,
-        )
+        self.sharing: Sharing = Alone() if self.shares_models else processes
         check_same_on_all(processes.gather({"classifiers": list(trainings)}))
         self.own = list(trainings)
         if self.shares_models:
@@ -283,21 +277,29 @@ class _Job:
 
     def _measure(self, name: str) -> _Measured:
         classifier, group = self.trainings[name]
-        asking, sharing = self.asking, self.asking.sharing
-        model = together(sharing, lambda: _load(name, classifier, asking.device, group))
+        device, sharing = self.processes.device, self.sharing
+        model = together(sharing, lambda: _load(name, classifier, device, group))
         title = f"classifier {name}"
         if model.unknown is not None:
             _log.warning(
                 "%s: its attribute %s can't be compared between runs, so its answers are not kept", title, model.unknown
             )
         check_same_on_all(sharing.gather({f"weights of {title}": model.weights_sha256}))
-        predictor = Predictor(model, asking)
+        predictor = Predictor(
+            model,
+            self.store,
+            puts=self.shares_models or self.processes.is_first_here,
+            sharing=sharing,
+            device=device,
+            batch_size=self.batch_size,
+            attack=self.attack,
+        )
         answers = []
         for classified in self.classified:
             answers_on_split = predictor.answers(classified, self._counter_of(classified))
             check_order(classified, name, answers_on_split)
             answers.append(answers_on_split)
-        fixed = classify_fixed_sets(model, self.fixed, sharing, asking.device, asking.batch_size, self._count)
+        fixed = classify_fixed_sets(model, self.fixed, sharing, device, self.batch_size, self._count)
         check_same_weights(title, model.module, model.weights_sha256)
         together(sharing, lambda: check_same_answers(model.module))
         predictor.keep()
@@ -306,7 +308,7 @@ class _Job:
     def _counter_of(self, classified: Classified) -> Callable[[int], None]:
         """Return what counts the images of a split that a classifier has answered."""
         images = sum(len(image_set.numbers) for image_set in classified.images.values())
-        if self.asking.attack is not None:
+        if self.attack is not None:
             images += len(classified.images["original"].numbers)
         return lambda more: self._count(classified.split.name, more, images)
 

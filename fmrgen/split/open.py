@@ -1,6 +1,6 @@
 """Opening a split to read it: one that fmrgen made, or anyone's rows of images and labels."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from datasets import Dataset, Features, IterableDataset, load_dataset
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, read_json
 from fmrgen.hub.timeouts import no_bars
-from fmrgen.split.reference import Reference, files_on_the_hub, parse_reference
+from fmrgen.split.reference import Reference, check_no_delta, choose_split, files_on_the_hub, parse_reference
 from fmrgen.split.rows import Split
-from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
+from fmrgen.storage.paths import DELTAS, SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.admit import admit, admit_files, admit_saved
 from fmrgen.trust.parquet import FILES_CURE
@@ -125,19 +125,6 @@ def _open_saved(text: str, reference: Reference) -> Split:
     return Split(text, loaded.to_iterable_dataset(), repo=reference.repo)
 
 
-def choose_split(text: str, reference: Reference, available: list[tuple[str, str]]) -> tuple[str, str]:
-    """Return the config and split that `text` says, or the only ones. Raises UserError where that is ambiguous."""
-    names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
-    if reference.config is not None and reference.split is not None:
-        place = (reference.config, reference.split)
-        if place not in available:
-            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; found {names}" if names else " in it"))
-        return place
-    if len(available) != 1:
-        raise UserError(f"{text}: " + (f"choose one: {names}" if available else "contains no perturbed split"))
-    return available[0]
-
-
 def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
     """Configs and splits of a dataset that fmrgen did not make."""
     places = []
@@ -153,15 +140,6 @@ def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
 def deltas_of(folder: Path) -> list[str]:
     """Return the files of deltas in a folder, as a repo would call them."""
     return [path.relative_to(folder).as_posix() for path in folder.glob(f"{DELTAS}/*/*")]
-
-
-def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
-    """Raise UserError for a folder or repo with splits without their images; it has none with them."""
-    if deltas_among(files):
-        raise UserError(
-            f"{text}: is a delta, which has no images; restore these with `fmrgen rebuild {place} --source RECIPE`, "
-            "and use the folder that it writes"
-        )
 
 
 def _finished_provenance(text: str, repo: str, revision: str | None, place: tuple[str, str]) -> Provenance:

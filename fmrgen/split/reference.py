@@ -1,7 +1,7 @@
 """What a split is called, and whether it is there: what can be known without opening it, and without torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError, chain, one_line, unknown_message
 from fmrgen.files import check_inside, no_such_folder
-from fmrgen.storage.paths import SplitPaths, splits_in
+from fmrgen.storage.paths import SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shared_bucket import is_bucket
 from fmrgen.trust.parquet import check_parquet_files
@@ -48,6 +48,28 @@ def parse_reference(text: str) -> Reference:
     if match is None or not text.strip():
         raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")
     return Reference(match["repo"], match["revision"], match["config"], match["split"])
+
+
+def choose_split(text: str, reference: Reference, available: list[tuple[str, str]]) -> tuple[str, str]:
+    """Return the config and split that `text` says, or the only ones. Raises UserError where that is ambiguous."""
+    names = ", ".join(f"{reference.repo}:{config}/{split}" for config, split in available)
+    if reference.config is not None and reference.split is not None:
+        place = (reference.config, reference.split)
+        if place not in available:
+            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; found {names}" if names else " in it"))
+        return place
+    if len(available) != 1:
+        raise UserError(f"{text}: " + (f"choose one: {names}" if available else "contains no perturbed split"))
+    return available[0]
+
+
+def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:
+    """Raise UserError for a folder or repo with splits without their images; it has none with them."""
+    if deltas_among(files):
+        raise UserError(
+            f"{text}: is a delta, which has no images; restore these with `fmrgen rebuild {place} --source RECIPE`, "
+            "and use the folder that it writes"
+        )
 
 
 def check_folder(place: str) -> None:

@@ -61,17 +61,16 @@ class JudgedImages:
             most: how many rows to draw.
             device: of the images.
         """
-        stored = [name for name in _COLUMNS if name in opened.features]
-        names = [*IMAGES, *stored]
-        columns: dict[str, list[Any]] = {name: [] for name in names}
+        columns: dict[str, list[Any]] = {}
         with reading(opened.name):
-            rows = _drawn_rows(opened, names, most)
+            rows = _drawn_rows(opened, most)
             for start in range(0, len(rows), _BATCH):
                 batch: dict[str, list[Any]] = {}
-                for name in names:
-                    batch[name] = [row[name] for row in rows[start : start + _BATCH]]
+                for row in rows[start : start + _BATCH]:
+                    for name, value in row.items():
+                        batch.setdefault(name, []).append(value)
                 for name, values in (batch | opened.decoded(batch)).items():
-                    columns[name].extend(values)
+                    columns.setdefault(name, []).extend(values)
         originals = to_batch(np.stack(columns.pop("original")), device)
         images = to_batch(np.stack(columns.pop("image")), device)
         arrays = {}
@@ -170,8 +169,9 @@ class JudgedImages:
         return torch.cat(accepted).cpu().numpy()
 
 
-def _drawn_rows(opened: Split, columns: list[str], most: int) -> list[dict[str, Any]]:
+def _drawn_rows(opened: Split, most: int) -> list[dict[str, Any]]:
     """Return at most `most` rows, drawn by a hash of their ids, in the order of the split."""
+    columns = [*IMAGES, *(name for name in _COLUMNS if name in opened.features)]
     heap: list[tuple[int, int, dict[str, Any]]] = []  # its first entry is the next to drop
     for place, row in enumerate(opened.stored_rows(IMAGES, columns)):
         heappush(heap, (-row_seed(0, row["id"], "drawn"), place, row))
