@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fmrgen.results.own_splits import compare_own
+from fmrgen.results.worst_case import worst_cases
 
 
 def columns(random, rows, robustness, difficulty, validity=0.95):
@@ -89,3 +90,19 @@ def test_paired_intervals_and_ranks_cover(robustness):
         ranked += all(right)
     assert 0.9 <= held / trials <= 0.99
     assert ranked / trials >= 0.91
+
+
+def test_no_split_fools_a_classifier_more_by_chance():
+    """Three splits whose images fool a classifier alike: in 5 % of studies at most one of the others is said to do so
+    more than its own; where one does, it is named."""
+    random = np.random.default_rng(2)
+    said = 0
+    for _ in range(300):
+        difficulty = random.normal(0, 1, 200)
+        answers = {f"s{number}": {"c": columns(random, 200, 0.2, difficulty)} for number in range(3)}
+        (case,) = worst_cases(answers, {"c": "s0"}, resamples=10)
+        said += case.fooled_more_by is not None
+    assert said <= 0.07 * 300
+    answers["s2"] = {"c": columns(random, 200, -0.3, difficulty)}
+    (case,) = worst_cases(answers, {"c": "s0"}, resamples=10)
+    assert case.fooled_more_by == "s2"
