@@ -25,7 +25,7 @@ from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
-from fmrgen.metrics.rows import accepted_as_label, as_label
+from fmrgen.metrics.rows import as_label
 from fmrgen.metrics.sequential_test import ERROR, Condition, Gate, decide, drops_of
 from fmrgen.metrics.sequential_test import gate as gate_of_rows
 from fmrgen.metrics.summary import Summary
@@ -36,11 +36,9 @@ from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.results.own_splits import rows_of
 from fmrgen.split.classify import classify
 from fmrgen.split.models import LoadedClassifier, answering_in, load_named
-from fmrgen.split.open import open_split
+from fmrgen.split.open import open_own_split, open_split
 from fmrgen.split.rows import Split
-from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, read_provenance
-from fmrgen.storage.shards import SplitFolder
+from fmrgen.storage.provenance import Provenance
 
 _SATURATED = 95.0  # percent: accuracy of both above which the images show too little
 _ONE_NETWORK = "baseline and candidate are one network: they have the same weights and give the same answers"
@@ -274,10 +272,8 @@ def gate_on_own_splits(
     for name, split_recipe in zip(sections, own_recipes(recipe, sections), strict=True):
         with job_progress(split_recipe) as on_progress:
             summary = make_split(split_recipe, output, on_progress=on_progress, on_note=on_note)
-        paths = SplitPaths(output, split_recipe.output.config, split_recipe.output.split)
-        provenance = read_provenance(paths)
-        table = SplitFolder.of(paths, provenance).read_columns(_OWN_COLUMNS)
-        columns[name] = accepted_as_label({column: table[column].to_numpy() for column in table.column_names})
+        opened, provenance = open_own_split(f"{output}:{split_recipe.output.config}/{split_recipe.output.split}")
+        columns[name] = opened.columns(_OWN_COLUMNS)
         columns[name].pop("accepted_labels", None)
         predictions = {name: {"original": columns[name]["original_prediction"]}}
         faults += _faults(predictions, columns[name]["label"], len(provenance.labels))
