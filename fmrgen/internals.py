@@ -23,16 +23,12 @@ def apps() -> list[ModuleType]:
 
 # By module, without `fmrgen.`. They may change with any version.
 INTERNALS: dict[str, tuple[str, ...]] = {
-    "classifiers.base": (
-        "answer_in_labels",
-    ),
+    "classifiers.base": ("answer_in_labels",),
     "cli": (
         "display",
         "options",
     ),
-    "cli.command": (
-        "Command",
-    ),
+    "cli.command": ("Command",),
     "config": (
         "StrictConfig",
         "check_places",
@@ -48,15 +44,9 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "start_processes",
         "together",
     ),
-    "distributed.prefetch": (
-        "read_ahead",
-    ),
-    "distributed.rank": (
-        "is_first_process",
-    ),
-    "engine.acceptance": (
-        "accepts",
-    ),
+    "distributed.prefetch": ("read_ahead",),
+    "distributed.rank": ("is_first_process",),
+    "engine.acceptance": ("accepts",),
     "engine.attacks": (
         "Attack",
         "attack_of_short_form",
@@ -69,20 +59,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "to_batch",
         "to_bytes",
     ),
-    "engine.models": (
-        "row_seed",
-    ),
+    "engine.models": ("row_seed",),
     "engine.objectives": (
         "OBJECTIVES",
         "margin",
         "truth_of",
     ),
-    "engine.options": (
-        "WITHOUT_GRADIENT",
-    ),
-    "engine.updates": (
-        "normal",
-    ),
+    "engine.options": ("WITHOUT_GRADIENT",),
+    "engine.updates": ("normal",),
     "errors": (
         "one_line",
         "option",
@@ -106,18 +90,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "Diffusion",
         "Kept",
     ),
-    "generators._mask": (
-        "read_mask_file",
-    ),
-    "generators.base": (
-        "mask_of",
-    ),
-    "generators.diffusion": (
-        "Config",
-    ),
-    "generators.networks.ddim": (
-        "move",
-    ),
+    "generators._mask": ("read_mask_file",),
+    "generators.base": ("mask_of",),
+    "generators.diffusion": ("Config",),
+    "generators.networks.ddim": ("move",),
     "generators.networks.efficient_vdvae": (
         "BlockDown",
         "EfficientVdvae",
@@ -135,9 +111,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "check_repo_name",
         "fetched",
     ),
-    "hub.timeouts": (
-        "no_bars",
-    ),
+    "hub.timeouts": ("no_bars",),
     "image_files": (
         "open_rgb",
         "png_bytes",
@@ -145,26 +119,20 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "resize",
         "stored_image",
     ),
-    "jobs.batch": (
-        "summarise_rows",
-    ),
+    "jobs.batch": ("summarise_rows",),
     "jobs.compare": (
         "JobProgress",
         "no_progress",
         "own_recipes",
     ),
-    "jobs.generate": (
-        "make_split",
-    ),
+    "jobs.generate": ("make_split",),
     "jobs.self_check": (
         "common_weights_caution",
         "first_answers",
         "likeness_caution",
         "weights_in_common",
     ),
-    "jobs.verify": (
-        "load_judges",
-    ),
+    "jobs.verify": ("load_judges",),
     "metrics.cautions": (
         "has_accuracy_of_chance",
         "has_masked_gradient",
@@ -203,25 +171,15 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "METRICS",
         "Metric",
     ),
-    "oracles._parts": (
-        "digests_of_parts",
-    ),
-    "progress": (
-        "terminal",
-    ),
-    "progress.terminal": (
-        "format_duration",
-    ),
+    "oracles._parts": ("digests_of_parts",),
+    "progress": ("terminal",),
+    "progress.terminal": ("format_duration",),
     "progress.tqdm_bars": (
         "OnRows",
         "image_bars",
     ),
-    "progress.trackers": (
-        "tracking",
-    ),
-    "publish.card": (
-        "renew_card",
-    ),
+    "progress.trackers": ("tracking",),
+    "publish.card": ("renew_card",),
     "publish.entries": (
         "Entry",
         "leaderboard",
@@ -233,12 +191,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "entry_file",
         "read_eval_results",
     ),
-    "publish.explained": (
-        "record_explanation",
-    ),
-    "publish.judgements": (
-        "commit_judgements",
-    ),
+    "publish.explained": ("record_explanation",),
+    "publish.judgements": ("commit_judgements",),
     "recipe.build": (
         "ClassifierAndOracle",
         "Components",
@@ -252,9 +206,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "judgement_of",
         "logits_of",
     ),
-    "recipe.files": (
-        "check_reference",
-    ),
+    "recipe.files": ("check_reference",),
     "recipe.job": (
         "OutputConfig",
         "STUDIES",
@@ -277,18 +229,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "TRAINED_CLASSIFIER",
         "oracle_config_of",
     ),
-    "report.junit": (
-        "to_junit",
-    ),
-    "report.markdown": (
-        "to_markdown",
-    ),
-    "report.orders": (
-        "agreement_report",
-    ),
-    "report.outline": (
-        "evaluation_report",
-    ),
+    "report.junit": ("to_junit",),
+    "report.markdown": ("to_markdown",),
+    "report.orders": ("agreement_report",),
+    "report.outline": ("evaluation_report",),
     "report.pages": (
         "json_in_page",
         "png_address",
@@ -304,9 +248,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "grid_of_figures",
         "write_key",
     ),
-    "report.plots": (
-        "family_of",
-    ),
+    "report.plots": ("family_of",),
     "report.report": (
         "Outcome",
         "Shown",
@@ -325,9 +267,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "prepare_folder",
         "write",
     ),
-    "results.evaluation": (
-        "Result",
-    ),
+    "results.evaluation": ("Result",),
     "results.judges": (
         "Kind",
         "chance_line",
@@ -340,12 +280,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "RankCorrelation",
         "rank_correlation",
     ),
-    "results.rankings": (
-        "difference",
-    ),
-    "results.steps": (
-        "figures_of_run",
-    ),
+    "results.rankings": ("difference",),
+    "results.steps": ("figures_of_run",),
     "results.trainings": (
         "difference_of_trainings",
         "mean_of_trainings",
@@ -381,16 +317,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "answering_in",
         "load_named",
     ),
-    "split.open": (
-        "open_own_split",
-    ),
+    "split.open": ("open_own_split",),
     "split.reference": (
         "check_folder",
         "check_there",
     ),
-    "split.rows": (
-        "reading",
-    ),
+    "split.rows": ("reading",),
     "storage.made_with": (
         "made_with",
         "related_line",
@@ -406,24 +338,16 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "read_all",
         "read_provenance",
     ),
-    "storage.schema": (
-        "IMAGES",
-    ),
-    "storage.shard_claims": (
-        "own_shards",
-    ),
+    "storage.schema": ("IMAGES",),
+    "storage.shard_claims": ("own_shards",),
     "storage.shards": (
         "SplitFolder",
         "summary_of",
     ),
-    "storage.shared_bucket": (
-        "shared_folder",
-    ),
+    "storage.shared_bucket": ("shared_folder",),
     "weights.digest": (
         "check_same_weights",
         "weights_sha256",
     ),
-    "weights.identity": (
-        "identity_of",
-    ),
+    "weights.identity": ("identity_of",),
 }
