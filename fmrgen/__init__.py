@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fmrgen.apps.release.diff import diff as diff
     from fmrgen.apps.release.gate import gate as gate
     from fmrgen.apps.release.gate import gate_on_own_splits as gate_on_own_splits
+    from fmrgen.apps.release.sequential_test import Gate as Gate
     from fmrgen.apps.studies.sweep import sweep as sweep
     from fmrgen.apps.training.loop import train as train
     from fmrgen.apps.training.recipe import TrainRecipe as TrainRecipe
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from fmrgen.jobs.verify_files import verify_files as verify_files
     from fmrgen.labels import Labels as Labels
     from fmrgen.metrics.intervals import Estimate as Estimate
-    from fmrgen.metrics.sequential_test import Gate as Gate
     from fmrgen.metrics.summary import Summary as Summary
     from fmrgen.metrics.summary import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
@@ -111,7 +111,6 @@ _MODULES = {
     "Evaluation": "fmrgen.results.evaluation",
     "Example": "fmrgen.records",
     "FilesVerification": "fmrgen.jobs.verify_files",
-    "Gate": "fmrgen.metrics.sequential_test",
     "GeneratedSplit": "fmrgen.split.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",

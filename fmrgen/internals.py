@@ -133,6 +133,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "weights_in_common",
     ),
     "jobs.verify": ("load_judges",),
+    "metrics.betting": (
+        "ERROR",
+        "discoveries",
+        "drops_of",
+        "e_value",
+        "log_capital",
+        "log_gains",
+    ),
     "metrics.cautions": (
         "has_accuracy_of_chance",
         "has_masked_gradient",
@@ -155,16 +163,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "Rows",
         "accepted_as_label",
         "as_label",
-    ),
-    "metrics.sequential_test": (
-        "Condition",
-        "ERROR",
-        "bounds",
-        "decide",
-        "discoveries",
-        "drops_of",
-        "e_value",
-        "gate",
     ),
     "metrics.summary": (
         "COMPARED",

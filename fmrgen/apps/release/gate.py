@@ -18,16 +18,17 @@ from fmrgen.apps.release.conditions import (
     compare_on_recipe,
     compare_under_changes,
 )
+from fmrgen.apps.release.sequential_test import Condition, Gate, decide
+from fmrgen.apps.release.sequential_test import gate as gate_of_rows
 from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import load_judges
+from fmrgen.metrics.betting import ERROR, drops_of
 from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.rows import as_label
-from fmrgen.metrics.sequential_test import ERROR, Condition, Gate, decide, drops_of
-from fmrgen.metrics.sequential_test import gate as gate_of_rows
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.tqdm_bars import OnRows
 from fmrgen.recipe.build import ClassifierAndOracle

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from fmrgen.apps.release.conditions import OF_ANOTHER_SEED
-from fmrgen.metrics.sequential_test import Condition, Gate
+from fmrgen.apps.release.sequential_test import Condition, Gate
 from fmrgen.report.report import Check, Outcome, Report, Section, Table
 
 _VERDICTS = {

@@ -17,7 +17,7 @@ from fmrgen.apps.explain.interventions import (
     otherwise,
 )
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.metrics.sequential_test import drops_of, e_value
+from fmrgen.metrics.betting import drops_of, e_value
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
 

@@ -15,8 +15,8 @@ from places import ROOT
 
 from fmrgen.apps.release.gate import gate as gate_of_split
 from fmrgen.apps.release.gate_report import gate_report, verdict_line
+from fmrgen.apps.release.sequential_test import Gate
 from fmrgen.errors import UserError
-from fmrgen.metrics.sequential_test import Gate
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.report.junit import to_junit
 from fmrgen.report.markdown import to_markdown

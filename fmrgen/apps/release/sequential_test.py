@@ -1,11 +1,7 @@
 """A sequential test of whether a classifier is less robust than another one by more than a margin.
 
-Both classify the same rows, in a random order. For each row the drop is 1 where only the baseline is right, -1 where
-only the candidate is, and else 0; its mean is the drop in accuracy. Two gamblers bet against what must not be true: one
-against "the mean is at most the margin", one against "it is at least the margin". A gambler with a fair coin multiplies
-their capital by 20 with a probability of 1/20 at most, however long they play and whenever they stop (Ville's
-inequality). So either verdict is wrong in at most 5 % of cases, looked at after every row. The bets are a mixture of
-constant ones, as in Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024).
+Both classify the same rows, in a random order, and two gamblers bet on the drop (`fmrgen.metrics.betting`). Either
+verdict is wrong in at most 5 % of cases, looked at after every row.
 """
 
 import math
@@ -14,13 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from fmrgen.metrics.betting import ERROR, discoveries, drops_of, e_value, log_capital, log_gains
 from fmrgen.metrics.intervals import Estimate
 
-ERROR = 0.05  # probability of either wrong verdict; also the share of false alarms among the classes with one
-
-_BETS = np.geomspace(0.01, 0.9, 24)  # shares of the largest bet that can't lose everything
 _GRID = np.arange(-1.0, 1.0005, 0.001)  # margins among which a bound is searched
-_MOST_LOG_E = 700.0  # exp of more overflows a float
 _LEAST_LOG_GAIN = 0.5  # of the best bet over all rows; after few rows, or by chance alone, there is less
 
 Verdict = Literal["pass", "fail", "undecided", "invalid"]
@@ -118,75 +111,6 @@ class Gate:
         return [class_drop for class_drop in self.classes if class_drop.is_alarm]
 
 
-def log_capital(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logarithm of both gamblers' capital after each row.
-
-    Args:
-        drops: -1, 0 or 1 for each row in turn, [N].
-        margin: from -1 to 1.
-
-    Returns:
-        That of the one who bets that the mean is larger than the margin, and of the one who bets that it is smaller,
-        [N] each. Either is a test martingale: if they are wrong it passes log(1 / e) with a probability of at most e.
-    """
-    larger, smaller = _log_gains(drops, margin)
-    return _log_mean_exp(larger.cumsum(axis=1)), _log_mean_exp(smaller.cumsum(axis=1))
-
-
-def e_value(drops: np.ndarray, margin: float) -> float:
-    """Return the evidence against "the mean drop is at most the margin", the capital after all rows; 1 for no rows.
-
-    Args:
-        drops: -1, 0 or 1 for each row in turn, [N].
-        margin: from -1 to 1.
-    """
-    if not len(drops):
-        return 1.0
-    larger, _ = log_capital(drops, margin)
-    return math.exp(min(float(larger[-1]), _MOST_LOG_E))
-
-
-def discoveries(e_values: np.ndarray, error: float = ERROR) -> np.ndarray:
-    """Return which hypotheses are rejected, bool [H], by e-BH (Wang and Ramdas 2022).
-
-    On average at most the share `error` of these is false, however the hypotheses depend on each other and whatever
-    made each test stop.
-
-    Args:
-        e_values: the evidence against each hypothesis, [H].
-        error: the share of false discoveries.
-    """
-    order = np.argsort(-e_values, kind="stable")
-    places = np.arange(1, len(e_values) + 1)
-    is_enough = e_values[order] >= len(e_values) / (error * places)
-    is_discovery = np.zeros(len(e_values), dtype=bool)
-    if is_enough.any():
-        last = int(np.flatnonzero(is_enough)[-1])
-        is_discovery[order[: last + 1]] = True
-    return is_discovery
-
-
-def _log_gains(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logarithm of the factor by which each bet multiplies its stake on each row, [bets, N], for both."""
-    gain = drops - margin
-    larger_bets = _BETS / (1 + margin) if margin > -1 else _BETS
-    smaller_bets = -_BETS / (1 - margin) if margin < 1 else -_BETS
-    return np.log1p(np.outer(larger_bets, gain)), np.log1p(np.outer(smaller_bets, gain))
-
-
-def _log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """Return the log of the mean of exp over the first axis, ten times as fast as with SciPy's logsumexp."""
-    highest = values.max(axis=0)
-    mean: np.ndarray = np.log(np.exp(values - highest).mean(axis=0)) + highest
-    return mean
-
-
-def drops_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return 1 for each row where only `first` is True, -1 where only `second` is, and else 0, [N]."""
-    drops: np.ndarray = first.astype(np.int8) - second.astype(np.int8)
-    return drops
-
-
 def decide(drops: np.ndarray, margin: float, error: float = ERROR) -> tuple[Verdict, int]:
     """Return the verdict on rows in their order, and the number of rows that it took: all if it is undecided.
 
@@ -278,7 +202,7 @@ def _rows_more(drops: np.ndarray, margin: float) -> int | None:
     if not len(drops):
         return None
     capital = max(float(path[-1]) for path in log_capital(drops, margin))
-    rate = max(float(gains.mean(axis=1).max()) for gains in _log_gains(drops, margin))
+    rate = max(float(gains.mean(axis=1).max()) for gains in log_gains(drops, margin))
     if rate * len(drops) <= _LEAST_LOG_GAIN:
         return None
     return math.ceil((math.log(1 / ERROR) - capital) / rate)

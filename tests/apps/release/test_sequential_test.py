@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fmrgen.metrics.sequential_test import ERROR, decide, discoveries, e_value, gate, log_capital
+from fmrgen.apps.release.sequential_test import decide, gate
+from fmrgen.metrics.betting import ERROR, log_capital
 
 PAIRS, ROWS = 300, 2000
 
@@ -106,11 +107,3 @@ def test_how_many_rows_more():
     assert found.verdict == "undecided"
     assert 100 < found.rows_more < 10_000
     assert gate_of(np.zeros(300, dtype=np.int8), 0.0).rows_more is None
-
-
-def test_discoveries_are_those_of_the_procedure_by_hand():
-    """Of four the largest must be 80, of the two largest the smaller 40, and so on."""
-    assert discoveries(np.array([41.0, 1.0, 79.0, 5.0])).tolist() == [True, False, True, False]
-    assert discoveries(np.array([39.0, 1.0, 79.0, 5.0])).tolist() == [False] * 4
-    assert discoveries(np.array([])).tolist() == []
-    assert e_value(np.array([], dtype=np.int8), 0.0) == 1

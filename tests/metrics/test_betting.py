@@ -1,0 +1,13 @@
+"""E-values, and which hypotheses they reject."""
+
+import numpy as np
+
+from fmrgen.metrics.betting import discoveries, e_value
+
+
+def test_discoveries_are_those_of_the_procedure_by_hand():
+    """Of four the largest must be 80, of the two largest the smaller 40, and so on."""
+    assert discoveries(np.array([41.0, 1.0, 79.0, 5.0])).tolist() == [True, False, True, False]
+    assert discoveries(np.array([39.0, 1.0, 79.0, 5.0])).tolist() == [False] * 4
+    assert discoveries(np.array([])).tolist() == []
+    assert e_value(np.array([], dtype=np.int8), 0.0) == 1
