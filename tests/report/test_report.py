@@ -256,7 +256,7 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
         (["--ids", "5000"], "has no row of id 5000"),
         (["--ids", "3", "--classes", "7"], "has no row of id 3 of these classes"),
         (["--classes", "12"], "unknown class 12"),
-        (["--format", "gif"], "'gif' is not one of"),
+        (["--format", "gif"], "must be png, pdf or svg, not gif"),
     ],
 )
 def test_mistakes_of_show(finished_split, tmp_path, capsys, arguments, message):
