@@ -4,6 +4,7 @@ import os
 import sys
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 from cyclopts import App, Group, Parameter
 
@@ -45,24 +46,28 @@ app = App(
 )
 
 
-def _show_completion() -> None:
-    from cyclopts.completion.detect import ShellDetectionError
+def _shell() -> Any:
+    from cyclopts.completion.detect import ShellDetectionError, detect_shell
 
     try:
-        script = app.generate_completion()
+        return detect_shell()
     except ShellDetectionError:
-        raise UserError("--show-completion: unknown shell; set SHELL to the path of bash, zsh or fish") from None
-    print(script)
+        raise UserError("unknown shell; set SHELL to the path of bash, zsh or fish") from None
+
+
+def _install_completion() -> None:
+    """Install completion for the current shell."""
+    print(f"{app.install_completion(shell=_shell())}: installed; start a new shell to use it")
+
+
+def _show_completion() -> None:
+    """Show completion for the current shell, to copy it."""
+    print(app.generate_completion(shell=_shell()))
 
 
 app["--help"].group = app["--version"].group = _OPTIONS
-app.register_install_completion_command(group=_OPTIONS, help="Install completion for the current shell.")
-app.command(
-    _show_completion,
-    name="--show-completion",
-    group=_OPTIONS,
-    help="Show completion for the current shell, to copy it.",
-)
+app.command(_install_completion, name="--install-completion", group=_OPTIONS)
+app.command(_show_completion, name="--show-completion", group=_OPTIONS)
 
 _CORE = [
     Command("recipes", "Make", make.recipes),

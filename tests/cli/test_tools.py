@@ -140,7 +140,7 @@ def test_the_shell_completes_commands_options_and_recipes(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "Completion script installed" in bash("fmrgen --install-completion")
+    assert "installed; start a new shell" in bash("fmrgen --install-completion")
     (installed,) = (tmp_path / ".local").rglob("fmrgen")
     assert installed.read_text().strip() == bash("fmrgen --show-completion").strip()
     for words, completed in (
