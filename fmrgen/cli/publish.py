@@ -108,8 +108,7 @@ def rebuild(
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
     from fmrgen.recipe.job import load_source
-    from fmrgen.split.open import deltas_of
-    from fmrgen.split.reference import check_folder
+    from fmrgen.split.reference import check_folder, deltas_of
 
     check_folder(delta)
     if not Path(delta).is_dir():

@@ -8,8 +8,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import parse_json
 from fmrgen.publish.croissant import differences
 from fmrgen.publish.repo import HubRepo
-from fmrgen.split.open import deltas_of
-from fmrgen.split.reference import check_no_delta, choose_split, parse_reference
+from fmrgen.split.reference import check_no_delta, choose_split, deltas_of, parse_reference
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import parse_provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder

@@ -51,7 +51,8 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
         return {"kind": "module", "target": text}
     if text.startswith((".", "/", "~")) or ("/" in text and Path(text).parent.is_dir()):
         raise UserError(no_such_folder(text))
-    raise UserError(f"{text}: not a classifier; use {WRITTEN}")
+    problem = "no such folder, and not a classifier" if "/" in text else "not a classifier"
+    raise UserError(f"{text}: {problem}; use {WRITTEN}")
 
 
 def check_no_weights(text: str) -> None:
@@ -61,6 +62,8 @@ def check_no_weights(text: str) -> None:
     if text.lower().endswith(".onnx"):
         raise UserError(f"{text}: is an ONNX file; write onnx:{text}")
     if text.lower().endswith(_CHECKPOINTS):
+        if not Path(text).exists():
+            raise UserError(f"{text}: no such file")
         raise UserError(
             f"{text}: is a checkpoint, which says nothing of its network; write "
             f"{{kind: module, target: 'my_models:Net', checkpoint: {text}}}, or {{kind: timm, model: …, checkpoint: …}}"

@@ -38,6 +38,8 @@ def _main_lines(summary: Summary) -> list[list[str]]:
 
 def _line(summary: Summary, metric: Metric) -> list[str]:
     estimate = summary[metric]
+    if estimate is None and metric.field == "guided_less_random":
+        return [metric.title, "n/a, no row has a control", ""]
     if estimate is None:
         return [metric.title, "n/a", ""]
     interval = TOO_FEW if summary.has_too_few_rows(metric) else _interval(estimate)

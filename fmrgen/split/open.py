@@ -10,9 +10,9 @@ from datasets import Dataset, Features, IterableDataset, load_dataset
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, read_json
 from fmrgen.hub.timeouts import no_bars
-from fmrgen.split.reference import Reference, check_no_delta, choose_split, files_on_the_hub, parse_reference
+from fmrgen.split.reference import Reference, check_no_delta, choose_split, deltas_of, files_on_the_hub, parse_reference
 from fmrgen.split.rows import Split
-from fmrgen.storage.paths import DELTAS, SplitPaths, splits_among, splits_in
+from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.trust.admit import admit, admit_files, admit_saved
 from fmrgen.trust.parquet import FILES_CURE
@@ -135,11 +135,6 @@ def _foreign_places(repo: str, revision: str | None) -> list[tuple[str, str]]:
     except (datasets.exceptions.DatasetsError, FileNotFoundError):
         return []  # a folder without data files
     return places
-
-
-def deltas_of(folder: Path) -> list[str]:
-    """Return the files of deltas in a folder, as a repo would call them."""
-    return [path.relative_to(folder).as_posix() for path in folder.glob(f"{DELTAS}/*/*")]
 
 
 def _finished_provenance(text: str, repo: str, revision: str | None, place: tuple[str, str]) -> Provenance:

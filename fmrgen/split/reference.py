@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError, chain, one_line, unknown_message
 from fmrgen.files import check_inside, no_such_folder
-from fmrgen.storage.paths import SplitPaths, deltas_among, splits_in
+from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shared_bucket import is_bucket
 from fmrgen.trust.parquet import check_parquet_files
@@ -61,6 +61,11 @@ def choose_split(text: str, reference: Reference, available: list[tuple[str, str
     if len(available) != 1:
         raise UserError(f"{text}: " + (f"choose one: {names}" if available else "contains no perturbed split"))
     return available[0]
+
+
+def deltas_of(folder: Path) -> list[str]:
+    """Return the files of deltas in a folder, as a repo would call them."""
+    return [path.relative_to(folder).as_posix() for path in folder.glob(f"{DELTAS}/*/*")]
 
 
 def check_no_delta(text: str, place: str, files: Iterable[str]) -> None:

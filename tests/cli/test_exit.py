@@ -18,11 +18,11 @@ from datasets import ClassLabel
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from photos import lay_out
 
-from fmrgen.cli.display import _stacked
 from fmrgen.errors import UserError, one_line, printable
 from fmrgen.hub import timeouts as hub_timeouts
 from fmrgen.hub.timeouts import UnreachableError, _send
 from fmrgen.recipe.job import parse_oracle
+from fmrgen.report.console import _stacked
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202edesrever\r[red]x[/b]"

@@ -164,7 +164,7 @@ def gate(
     from fmrgen.split.reference import check_there
 
     if (split is None) == (recipe is None):
-        raise UserError("gate: name a SPLIT, or pass --recipe RECIPE")
+        raise UserError("gate: name a SPLIT or pass --recipe RECIPE, one of the two")
     _check_files(junit, summary)
     _, candidate_section = parse_classifier(candidate)
     _, baseline_section = parse_classifier(baseline)
