@@ -7,6 +7,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from installed import APPS
+
 import fmrgen as package
 from fmrgen.internals import INTERNALS, apps
 
@@ -68,7 +70,6 @@ def test_imports_run_one_way_between_modules_and_between_packages():
     assert [subject for subject in order if subject in up] == list(up)  # as docs/explanation/design.md has it
 
 
-APPS = ("board", "explain", "interchange", "judging", "pilot", "release", "studies", "training")
 # What an app may import of another, and why.
 BETWEEN_APPS = {
     ("release", "explain"): "diff --explain, and conditions that are attributes of explain",
@@ -102,7 +103,9 @@ def test_apps_import_what_is_public_and_what_is_listed():
     listed = {module: {*names} for module, names in INTERNALS.items()}
     for module, names in inner.items():
         assert names <= listed.get(module, set()), f"fmrgen.{module}: list it in fmrgen/internals.py, with a reason"
-    if len(apps()) == len(APPS):  # of those that were deleted some names are left over
+    installed = {app.__name__.rpartition(".")[2] for app in apps()}
+    assert installed <= APPS.keys(), "list the app in tests/support/installed.py"
+    if installed == APPS.keys():  # of those that were deleted some names are left over
         assert inner == listed
 
 

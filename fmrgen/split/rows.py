@@ -135,7 +135,7 @@ class Split:
         Args:
             size: rows at a time; the last batch may have fewer.
             images: columns of images, which are left as they are stored: for `pixels`, `decode` and `image_of`.
-            columns: those to read; by default all. `id` must be among them if fmrgen made the split.
+            columns: those to read; by default all. Of a split that fmrgen made, `id` comes with them.
 
         Raises:
             UserError: a file can't be read, or the files of a split that fmrgen made hold other rows than its
@@ -161,7 +161,12 @@ class Split:
 
     def _stream(self, images: Sequence[str], columns: Sequence[str] | None) -> IterableDataset:
         stream = self.undecoded(images)
-        return stream if columns is None else stream.select_columns([*columns])
+        if columns is None:
+            return stream
+        names = list(columns)
+        if self.provenance is not None and "id" not in names:
+            names.append("id")
+        return stream.select_columns(names)
 
     def pixels(self, batch: Mapping[str, list[Any]], column: str) -> np.ndarray:
         """Return the images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size.

@@ -4,6 +4,18 @@ import pytest
 
 from fmrgen.internals import apps
 
+# Each app and its commands. When a folder is gone, only this list knows what went with it.
+APPS = {
+    "board": ("leaderboard", "submit"),
+    "explain": ("explain",),
+    "interchange": ("export",),
+    "judging": ("audit", "judge"),
+    "pilot": ("inspect", "sparsify"),
+    "release": ("diff", "gate"),
+    "studies": ("agree", "attack-oracle", "study", "sweep"),
+    "training": ("train",),
+}
+
 
 def has_app(name):
     return f"fmrgen.apps.{name}" in [app.__name__ for app in apps()]
@@ -18,8 +30,7 @@ def of_installed_commands(cases):
     """Of cases that begin with arguments, or a line, those whose command is there."""
     from fmrgen.cli.app import COMMANDS
 
-    of_apps = {"agree", "attack-oracle", "audit", "diff", "explain", "gate", "inspect", "judge", "leaderboard"}
-    of_apps |= {"sparsify", "study", "submit", "sweep", "train"}
+    of_apps = {command for commands in APPS.values() for command in commands}
 
     def command(case):
         words = case if isinstance(case, str) else case[0]

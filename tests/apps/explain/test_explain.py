@@ -10,7 +10,7 @@ from torch import nn
 
 import fmrgen
 from fmrgen import UserError, explain
-from fmrgen.apps.explain.attributes import Brightness, PositionAcross, PositionUp, Size, Thickness
+from fmrgen.apps.explain.attributes import ATTRIBUTES, Brightness, PositionAcross, PositionUp, Size, Thickness
 from fmrgen.apps.explain.report import explanation_report, summary_lines
 from fmrgen.report.write import write
 
@@ -96,7 +96,7 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     told = json.loads((tmp_path / "out/explain.json").read_text())
     assert told["schema"] == "fmrgen-explain/2"
     assert not any(one["is_confirmed"] for one in told["findings"])
-    assert len(told["findings"]) == 42  # and no direction, for few of its images fool it
+    assert len(told["findings"]) == 3 * len(ATTRIBUTES)  # and no direction, for few of its images fool it
     capsys.readouterr()
     assert run("explain", finished_split, "-o", tmp_path / "json", "--json", "-q") == 0
     assert json.loads(capsys.readouterr().out)["originals"] == told["originals"]
