@@ -17,7 +17,7 @@ def agreement_report(agreement: Agreement) -> Report:
     plot = Picture("FMR of each classifier under each generator", partial(_plot, agreement), "agreement")
     section = Section(
         "agreement",
-        f"Rank and FMR under each generator, {agreement.rows} images",
+        f"Rank and FMR, {agreement.rows} images",
         tables=[_agreement_table(agreement)],
         lines=_agreement_lines(agreement),
         pictures=[plot],

@@ -105,7 +105,7 @@ def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
     status = run(*command, "--with", tmp_path / "tones.yaml", "--output", tmp_path / "out")
     told = capsys.readouterr().out
     assert status == 0, told
-    assert "rank and FMR, 40 images" in told
+    assert "Rank and FMR, 40 images" in told
     assert "mnist-lenet – tones: Kendall's tau" in told
     found = json.loads((tmp_path / "out/agreement.json").read_text())
     assert found["generators"] == ["mnist-lenet", "tones"]

@@ -277,4 +277,4 @@ def test_a_masked_gradient_and_one_network_gate_nothing_on_own_splits(tmp_path, 
     assert run(*job, "--candidate", LENET, "-o", tmp_path / "one") == 3
     assert "baseline and candidate are one network" in capsys.readouterr().out
     assert run(*job, "split", "--candidate", masked) == 2
-    assert "name a SPLIT, or pass --recipe RECIPE" in capsys.readouterr().err
+    assert "name a SPLIT or pass --recipe RECIPE, one of the two" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 
 from fmrgen import UserError
 from fmrgen.apps.studies.rank_correlation import correlations
-from fmrgen.apps.studies.rank_correlation_report import correlation_table
+from fmrgen.apps.studies.rank_correlation_report import correlations_report
 from fmrgen.metrics.intervals import Estimate
 
 
@@ -22,7 +22,8 @@ def test_rank_correlations():
     assert found["own FMR", "c"].spearman == found["own FMR", "c"].kendall == pytest.approx(1)
     assert found["own FMR", "c"].p_value == pytest.approx(2 / 120)  # two of all orders of five are as far from 0
     assert found["own FMR", "mCE"].kendall == pytest.approx(-1)
-    row = correlation_table([found["own FMR", "mCE"]]).rows[0]
+    report = correlations_report([found["own FMR", "mCE"]], columns)
+    row = report.sections[0].tables[0].rows[0]
     assert row == ["own FMR – mCE", "5", "-1.00", "-1.00", "0.017"]
     (fewer,) = correlations({"a": column(1, 2, 3), "b": column(1, 3, 2, 5)})
     assert fewer.classifiers == ["net0", "net1", "net2"]
