@@ -19,6 +19,7 @@ SAID = {
     "forest.py": ("forest ◆", "12 rows match their stored images"),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
 }
+LONG = pytest.param("forest.py", marks=pytest.mark.nightly)
 
 
 def test_every_script_is_run():
@@ -26,7 +27,7 @@ def test_every_script_is_run():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", ["own_model.py", "own_parts.py", "compare_models.py", LONG])
 def test_a_script(name, tmp_path):
     script = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     command = ["-c", script, EXAMPLES / name, "--digits", "12", "--output", "out"]

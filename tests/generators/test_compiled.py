@@ -82,7 +82,7 @@ def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path)
         assert (row.image.int() - expected[i].image.int()).abs().max() <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_as_many_jobs_as_one_likes_are_compiled_in_a_process(compiled, tmp_path):
     generator = FAMILIES["transform"](tmp_path).build("cpu")
     for _ in range(9):  # torch compiles one function for eight models

@@ -57,7 +57,7 @@ def pictures():
     return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_inversion_finds_the_styles_of_an_image_of_its_own(tmp_path):
     generator = build(tmp_path, inversion_steps=120, candidates=0, residual=False)
     torch.manual_seed(0)

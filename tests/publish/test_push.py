@@ -64,7 +64,7 @@ def shortened(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["new repo", "replaced beside another"])
+@pytest.mark.parametrize("scene", [pytest.param("new repo", marks=pytest.mark.nightly), "replaced beside another"])
 def test_a_push_ends_the_same_whichever_request_of_it_fails(hub, split, other, tmp_path, scene):
     arguments = ["push", str(split), REPO, "--quiet"]
     if scene == "replaced beside another":

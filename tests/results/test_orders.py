@@ -174,7 +174,7 @@ def test_what_a_ranking_is_to_be_robust_to():
         variants(recipe, ["steps"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compare_tells_whether_the_order_holds(tmp_path, capsys):
     nets = ["lenet=asset:mnist/lenet", "gray={kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"]
     few = ["--limit", "16", "perturb.budget=1", "perturb.step_size=0.1"]
