@@ -311,6 +311,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_answers_are_one_line(place, hub, case):
     assert run("generate", "r.yaml", "-o", "out", "-q") == 0

@@ -53,6 +53,7 @@ def made(dataset, net, tmp_path):
     return generate(dataset, net, output=tmp_path / "out", progress=False, **DEMO)
 
 
+@pytest.mark.slow
 def test_the_rows_are_those_of_the_recipe_with_the_same_parts(digits, dataset, tmp_path):
     lenet = load_recipe("mnist-lenet").classifier.build()
     as_tensors = TensorDataset(torch.from_numpy(digits[0]).permute(0, 3, 1, 2), torch.tensor(digits[1]))

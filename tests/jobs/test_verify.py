@@ -52,6 +52,7 @@ def alter(split, column, change):
     )
 
 
+@pytest.mark.slow
 def test_a_fresh_split_is_true_and_anyone_finds_the_same(split):
     outcome = verify(f"{split}:mnist/lenet")
     assert (outcome.true_rows, outcome.rows, outcome.disagreements) == (120, 120, [])

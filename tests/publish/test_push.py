@@ -297,6 +297,7 @@ def test_no_network_is_told_at_once(hub, split):
     assert result.stderr == told
 
 
+@pytest.mark.slow
 def test_a_gated_repo_and_a_full_one(hub, split, other):
     assert push(hub, split, REPO).returncode == 0
     world = hub.world()
@@ -355,6 +356,7 @@ def test_branches_and_pull_requests(hub, split, other):
     assert "someone/none" not in world.repos
 
 
+@pytest.mark.slow
 def test_a_repo_is_private_unless_told(hub, split):
     assert push(hub, split, REPO).returncode == 0
     assert hub.world().repos[REPO]["private"]
@@ -511,6 +513,7 @@ def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_pa
     assert loaded(hub, "someone/plain", "mnist/lenet")["mnist/lenet"].startswith("120 ")
 
 
+@pytest.mark.slow
 def test_what_others_put_where_fmrgen_reads_is_passed_over(hub, split):
     strangers = {"provenance/other/x.json": "{}", "provenance/other/y.json": "[]", "provenance/mnist/z.json": "{"}
     strangers["provenance/other/w.json"] = '{"finished": true}'

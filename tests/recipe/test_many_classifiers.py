@@ -76,6 +76,7 @@ def test_they_are_listed_with_their_sizes_before_anything_is_loaded(tmp_path, ca
     assert "give at least one" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_collection_of_the_hub_is_its_models(hub):
     slug = "someone/robust-models-64f9a55bb3115b4f513ec026"
     hub.world().collections = {

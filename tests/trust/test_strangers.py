@@ -172,6 +172,7 @@ def test_what_says_nothing_of_itself_is_refused():
     assert (New().code_it_runs(), New().places_it_reads()) == (["new"], ["whatever new likes"])
 
 
+@pytest.mark.slow
 def test_a_stranger_on_the_hub_runs_nothing(place, hub):
     alter(place, source=SOURCES["command in braces"], oracle={"kind": "classifier", "classifier": NET})
     upload(hub, place / "theirs", "someone/theirs")
@@ -303,6 +304,7 @@ def test_a_dataset_whose_card_leads_elsewhere_is_not_read(place, capsys, listene
     assert listener.requests == []
 
 
+@pytest.mark.slow
 def test_a_card_on_the_hub_leads_nowhere_else(place, hub, listener):
     with_paths(place, "leak", "x.png")
     configs = [{"config_name": "default", "data_files": f"{place}/photos/a/0.png"},

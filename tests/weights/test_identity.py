@@ -157,6 +157,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 def test_each_of_a_hundred_changes_is_seen(lab):
     generator = random.Random(0)
     before = known(lab())
