@@ -77,15 +77,20 @@ def read_json(path: Path, largest: int = _LARGEST_SMALL) -> dict[str, Any]:
     return parse_json(read_plain(path, largest), str(path))
 
 
-def json_text(content: object) -> str:
-    """Return content for programs: the text of a JSON file, in which NaN and infinity are null.
+def json_text(content: object, *, strict: bool = False) -> str:
+    """Return content for programs: the text of a JSON file.
 
     Args:
-        content: lists, dictionaries, texts and numbers; dataclasses and pydantic models count as dictionaries, anything
-            else as its text.
+        content: lists, dictionaries, texts and numbers. Dataclasses and pydantic models count as dictionaries, anything
+            else as its text; NaN and infinity are null.
+        strict: take only lists, dictionaries, texts and finite numbers.
+
+    Raises:
+        TypeError, ValueError: `strict`, and `content` has anything else.
     """
-    tree = json.loads(json.dumps(content, default=_plain_data), parse_constant=lambda name: None)
-    return json.dumps(tree, ensure_ascii=False, indent=1) + "\n"
+    if not strict:
+        content = json.loads(json.dumps(content, default=_plain_data), parse_constant=lambda name: None)
+    return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
 def _plain_data(value: Any) -> Any:

@@ -7,7 +7,6 @@ the bytes are noise; with it, they are exactly the file that was stored.
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, of_schema, open_plain, read_json, sha256_of, write_atomically
+from fmrgen.files import check_inside, json_text, of_schema, open_plain, read_json, sha256_of, write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.split.judgements import to_parquet
 from fmrgen.storage.paths import DELTAS, SplitPaths
@@ -108,7 +107,7 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows
         if path.relative_to(folder).as_posix() not in files:  # of an earlier delta of that name
             path.unlink()
     about = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
-    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(about, strict=True)
     write_atomically(about_path(folder, paths.config, paths.split), text.encode())
 
 

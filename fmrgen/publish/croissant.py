@@ -1,6 +1,5 @@
 """Croissant metadata with RAI fields, beside the card: the splits described for machines, file by file."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from datasets import ClassLabel, Features, Image, List, Value
 
 from fmrgen.errors import UserError
-from fmrgen.files import package_data, read_json, write_changed
+from fmrgen.files import json_text, package_data, read_json, write_changed
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CROISSANT, SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
@@ -32,7 +31,7 @@ def write_croissant(root: Path, repo: str) -> None:
             splits[SplitPaths(Path(), config, split)] = provenance
     if not splits:
         return
-    text = json.dumps(_dataset(splits, repo), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(_dataset(splits, repo), strict=True)
     write_changed(root / CROISSANT, text.encode())
 
 

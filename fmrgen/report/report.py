@@ -112,6 +112,7 @@ class Report:
         meanings: of the headers of columns, shown where one points at them on the page.
         galleries: returns those of splits, which stand below the sections of the page.
         page_name: of the page, if it differs from `name`.
+        allow_nan: whether figures in `data` may be NaN, which is null in the file; else that is an error.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Report:
     meanings: Mapping[str, str] = field(default_factory=dict)
     galleries: "Callable[[], Sequence[Gallery]] | None" = None
     page_name: str = ""
+    allow_nan: bool = False
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures of all sections."""

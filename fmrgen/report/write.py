@@ -51,7 +51,7 @@ def write(report: Report, folder: Path, plot_formats: Sequence[PlotFormat] = ())
         else:
             pngs[picture] = plot.to_bytes()
     texts = {
-        folder / f"{report.name}.json": json_text(report.data),
+        folder / f"{report.name}.json": json_text(report.data, strict=not report.allow_nan),
         folder / f"{report.name}.md": to_markdown(report, with_pictures=True),
         folder / f"{report.page_name or report.name}.html": report_page(report, pngs, formats),
     }
@@ -72,7 +72,12 @@ def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Seque
     Raises:
         UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without predictions.
     """
+    write_predictions(evaluation, Path(folder))
+    write(evaluation_report(evaluation), Path(folder), plot_formats)
+
+
+def write_predictions(evaluation: Evaluation, folder: Path) -> None:
+    """Write `predictions.parquet`. Raise UserError if `evaluation` was read from a file, without predictions."""
     table = io.BytesIO()
     pq.write_table(evaluation.checked_predictions(), table, compression="zstd")
-    write_atomically(Path(folder) / "predictions.parquet", table.getvalue())
-    write(evaluation_report(evaluation), Path(folder), plot_formats)
+    write_atomically(folder / "predictions.parquet", table.getvalue())

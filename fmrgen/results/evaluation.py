@@ -1,6 +1,5 @@
 """The results of an evaluation as data: the schema of `evaluation.json`, tables for a notebook and pandas."""
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
 
 from fmrgen.errors import UserError
-from fmrgen.files import of_schema, read_json
+from fmrgen.files import json_text, of_schema, read_json
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import METRICS, Summary
 from fmrgen.results.corrected import Corrected
@@ -234,7 +233,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Return the text of `evaluation.json`."""
-        return json.dumps(self.to_tree(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_tree(), strict=True)
 
     def to_frame(self) -> "DataFrame":
         """Return the figures as a table of pandas, a row for each split and classifier.

@@ -28,9 +28,10 @@ from fmrgen.report.orders import agreement_report
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.pages import report_page
 from fmrgen.report.plots import all_plots
+from fmrgen.report.report import Report
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.tables import all_notes, neighbours, transfer_table
-from fmrgen.report.write import write_report
+from fmrgen.report.write import write, write_report
 from fmrgen.results.evaluation import Comparison
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.orders import Agreement
@@ -328,6 +329,14 @@ def test_a_figure_to_go_on_with(evaluation, tmp_path):
         figure.save(tmp_path / "a.gif")
     with pytest.raises(UserError, match=r"unknown figure frm, did you mean fmr\?"):
         evaluation.figure("frm")
+
+
+def test_a_figure_that_is_no_number_is_an_error_unless_a_report_says_that_it_may_be_missing(tmp_path):
+    report = Report("odd", "Odd", [], {"figure": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(report, tmp_path)
+    write(replace(report, allow_nan=True), tmp_path)
+    assert json.loads((tmp_path / "odd.json").read_text()) == {"figure": None}
 
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d494844520000000100000001")  # the head of a file: its width is 1

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from huggingface_hub import constants
 from fmrgen.apps.board.collect import BoardEntry, Family
 from fmrgen.apps.board.submitted import SubmittedResult
 from fmrgen.errors import UserError
-from fmrgen.files import check_inside, write_atomically
+from fmrgen.files import check_inside, json_text, write_atomically
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.publish.entries import Entry
 from fmrgen.report.pages import png_address, render_page
@@ -66,7 +65,7 @@ def write_site(
         contents[pages.of_model(model)] = page.encode()
     rows = _rows(families)
     data = {"schema": SCHEMA, "fmrgen": version("fmrgen"), "rows": rows}
-    contents["leaderboard.json"] = (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    contents["leaderboard.json"] = json_text(data, strict=True).encode()
     contents["leaderboard.csv"] = _csv(rows).encode()
     paths = [folder / name for name in contents]
     for path in paths:

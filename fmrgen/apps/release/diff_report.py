@@ -64,7 +64,7 @@ def diff_report(
     failed = outcome.verdict == "broke more"
     check = Check("fmrgen diff", "NEW breaks no more than it fixes", "failure" if failed else "passed")
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
-    return Report("diff", title, sections, tree, conclusions=[verdict_line(outcome)], check=check)
+    return Report("diff", title, sections, tree, conclusions=[verdict_line(outcome)], check=check, allow_nan=True)
 
 
 def verdict_line(outcome: Diff) -> str:

@@ -58,7 +58,8 @@ def study_report(results: StudyFound, *, print_all: bool = False) -> Report:
         "tables": tables,
     }
     about = f"Run at {results.how}."
-    return Report("study", study.title, sections, content, conclusions=_conclusions(results.claims), about=about)
+    conclusions = _conclusions(results.claims)
+    return Report("study", study.title, sections, content, conclusions=conclusions, about=about, allow_nan=True)
 
 
 def _conclusions(claims: Sequence[ClaimFound]) -> list[str]:

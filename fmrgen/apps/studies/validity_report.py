@@ -34,7 +34,7 @@ def validity_report(validity: Validity) -> Report:
     plot = Picture("A point for each recipe of training that confirms", partial(_plot, validity), "validity")
     sections.append(Section("plots", "Plots", pictures=[plot], shown="on the page"))
     title = "Does FMR predict accuracy on real shifts?"
-    return Report("validity", title, sections, asdict(validity), conclusions=[validity.verdict])
+    return Report("validity", title, sections, asdict(validity), conclusions=[validity.verdict], allow_nan=True)
 
 
 def _verdict_table(validity: Validity) -> Table:

@@ -1,7 +1,6 @@
 """The state of a training run: what it needs to resume to the same weights, and what it leaves when it has ended."""
 
 import io
-import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ import torch
 
 from fmrgen.apps.training.recipe import THREADS, TrainRecipe
 from fmrgen.errors import UserError, one_line, option
-from fmrgen.files import fingerprint, parse_json, write_atomically
+from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
 from fmrgen.storage.shared_bucket import shared_folder
 
 _STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
@@ -123,7 +122,7 @@ class TrainingFolder:
         for name, value in metrics.items():
             numbers[name] = value if math.isfinite(value) else None  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
-        self._write(_RECORD, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        self._write(_RECORD, json_text(content, strict=True).encode())
         self._shared.remove(self.folder / _STATE)
 
     def _record(self) -> dict[str, Any] | None:
