@@ -115,7 +115,7 @@ def _compare(
     from fmrgen.progress import terminal as progress
     from fmrgen.report.console import print_report
     from fmrgen.report.outline import evaluation_report
-    from fmrgen.report.write import prepare_folder, write_report
+    from fmrgen.report.write import prepare_folder, write, write_predictions
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -133,8 +133,10 @@ def _compare(
         )
     if is_first:
         prepare_folder(output / "comparison")
-        write_report(evaluation, output / "comparison", plots)
+        report = evaluation_report(evaluation)
+        write_predictions(evaluation, output / "comparison")
+        write(report, output / "comparison", plots)
         if not quiet and not as_json:
-            print_report(evaluation_report(evaluation))
+            print_report(report)
         (display.print_note if as_json else display.print_line)(str(output / "comparison" / "report.html"))
     return evaluation

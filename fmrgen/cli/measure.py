@@ -83,7 +83,7 @@ def evaluate(
     from fmrgen.progress import terminal as progress
     from fmrgen.report.console import print_report
     from fmrgen.report.outline import evaluation_report
-    from fmrgen.report.write import prepare_folder, write_report
+    from fmrgen.report.write import prepare_folder, write, write_predictions
 
     display.quiet_libraries()
     prepare_folder(output)
@@ -104,11 +104,13 @@ def evaluate(
         )
     silent = [name for name, answer in _highest_answers(evaluation).items() if answer < 0]
     if is_first_process():
-        write_report(evaluation, output, formats)
+        report = evaluation_report(evaluation)
+        write_predictions(evaluation, output)
+        write(report, output, formats)
         if as_json:
             print(evaluation.to_json(), end="")
         elif not quiet:
-            print_report(evaluation_report(evaluation), top=top)
+            print_report(report, top=top)
         print_outcome = display.print_note if as_json else display.print_line
         if eval_results:
             _record_results(evaluation, output / "eval-results", print_outcome)

@@ -66,4 +66,4 @@ def _values_of(kind: object) -> str:
     if get_origin(kind) is Literal:
         *others, last = get_args(kind)
         return f"{', '.join(others)} or {last}"
-    return _IN_WORDS.get(kind, "something else")
+    return _IN_WORDS.get(kind, "another value")

@@ -48,7 +48,7 @@ def explain(
 
     from fmrgen.apps.explain.attributes import ATTRIBUTES, load_attribute
     from fmrgen.apps.explain.explain import explain as run
-    from fmrgen.apps.explain.report import explanation_report, summary_lines
+    from fmrgen.apps.explain.report import explanation_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
     from fmrgen.report.write import prepare_folder
@@ -65,11 +65,12 @@ def explain(
             trust=trust,
             on_attributes=on_attributes,
         )
-    display.deliver(explanation_report(explanation), output, as_json=as_json, quiet=quiet)
+    report = explanation_report(explanation)
+    display.deliver(report, output, as_json=as_json, quiet=quiet)
     if card:
         from fmrgen.publish.explained import record_explanation
 
-        display.print_note(f"card: {record_explanation(split, explanation.files, summary_lines(explanation))}")
+        display.print_note(f"card: {record_explanation(split, explanation.files, report.conclusions)}")
 
 
 COMMANDS = [Command("explain", "Measure", explain)]
