@@ -98,8 +98,8 @@ def _planted(split: str, output: Path | None, seed: int) -> None:
             places.append(place)
             along = next(one for one in found.findings if one.words == words)
             shares = ", ".join(f"{way} {share.value:.0f} %" for way, share in along.errors.items())
-            said = "not confirmed" if place is None else f"place {place}"
-            print(f"{words} → {taken_for}, {strength}: {said}; {shares}; said: {_said(found)}", flush=True)
+            verdict = "not confirmed" if place is None else f"place {place}"
+            print(f"{words} → {taken_for}, {strength}: {verdict}; {shares}; said: {_said(found)}", flush=True)
     for most in (1, 3):
         among = sum(place is not None and place <= most for place in places)
         print(f"among the first {most}: {among} of {len(places)}")
@@ -124,11 +124,11 @@ def _clean(split: str, classifiers: Sequence[str]) -> None:
         name, section = parse_classifier(text)
         found = explain(split, classifier=section, attributes=mixtures)
         # Another amount of a mixture may well be what it errs on.
-        null = [one for one in found.findings if "against" in one.errors]
-        false = [one for one in null if one.is_confirmed]
-        confirmed, hypotheses = confirmed + len(false), hypotheses + len(null)
-        most = max(one.errors["along"].value for one in null)
-        print(f"{name}: {len(false)} of {len(null)} confirmed; errors up to {most:.0f} %", flush=True)
+        null = [finding for finding in found.findings if "against" in finding.errors]
+        false_findings = [finding for finding in null if finding.is_confirmed]
+        confirmed, hypotheses = confirmed + len(false_findings), hypotheses + len(null)
+        most = max(finding.errors["along"].value for finding in null)
+        print(f"{name}: {len(false_findings)} of {len(null)} confirmed; errors up to {most:.0f} %", flush=True)
     print(f"in all: {confirmed} of {hypotheses} names that are false")
 
 

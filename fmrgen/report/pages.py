@@ -32,7 +32,7 @@ def report_page(report: Report, pngs: Mapping[Picture, bytes], plot_formats: Seq
     gallery = None
     if report.galleries is not None:
         galleries = report.galleries()
-        short = short_names([gallery.split for gallery in galleries])
+        short = short_names([shown.split for shown in galleries])
         gallery = _script_data(galleries, short)
     addresses = {picture: png_address(png) for picture, png in pngs.items()}
     widths = {picture: _width(png) for picture, png in pngs.items()}

@@ -30,18 +30,17 @@ def _main_lines(summary: Summary) -> list[list[str]]:
         _line(summary, _BY_FIELD["fmr"]),
         ["FMR if all invalid rows were wrong, or right", _ends(summary), ""],
         _line(summary, _BY_FIELD["reconstruction_accuracy"]),
-        _line(summary, _BY_FIELD["guided_less_random"]),
+        _line(summary, _BY_FIELD["guided_less_random"], "n/a, no row has a control"),
         _line(summary, _BY_FIELD["first_steps_up"]),
         ["steps of valid rows", _steps(summary), _interval(summary.mean_iterations)],
     ]
 
 
-def _line(summary: Summary, metric: Metric) -> list[str]:
+def _line(summary: Summary, metric: Metric, missing: str = "n/a") -> list[str]:
+    """Return the row of a metric; `missing` stands in place of a figure that the split does not have."""
     estimate = summary[metric]
-    if estimate is None and metric.field == "guided_less_random":
-        return [metric.title, "n/a, no row has a control", ""]
     if estimate is None:
-        return [metric.title, "n/a", ""]
+        return [metric.title, missing, ""]
     interval = TOO_FEW if summary.has_too_few_rows(metric) else _interval(estimate)
     return [metric.title, f"{estimate.value:z.2f}{metric.unit}", interval]
 

@@ -67,7 +67,7 @@ def test_it_names_what_was_planted(explained, tmp_path):
 
 def test_with_a_direction_where_there_is_one(finished_split):
     found = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness(), PositionUp()])
-    assert {one.words for one in found.confirmed} == {"brighter images", "another brightness"}
+    assert {finding.words for finding in found.confirmed} == {"brighter images", "another brightness"}
     assert [one.words for one in found.reported] == ["brighter images"]
     assert len(found.findings) == 6
     fewer = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness()], rows=80)
@@ -79,7 +79,7 @@ def test_what_it_errs_on_most_comes_first(finished_split):
     both = FailsOn(lambda images: is_high_or_low(images) | (is_bright(images) & (images.sum((1, 2, 3)) % 1 < 0.5)))
     found = explain(str(finished_split), classifier=both.eval(), attributes=[Brightness(), PositionUp()])
     assert [one.attribute for one in found.reported] == ["position, up", "brightness"]
-    areas = [one.area for one in found.confirmed]
+    areas = [finding.area for finding in found.confirmed]
     assert areas == sorted(areas, reverse=True)
     for one in found.findings:
         curves = {way: sum(wrong / max(1, of) for _, of, wrong in doses) / 4 for way, doses in one.doses.items()}
@@ -91,14 +91,14 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     """The shipped LeNet was trained with warped digits, and stands all of this."""
     assert run("explain", finished_split, "-o", tmp_path / "out", "--json") == 0
     printed = capsys.readouterr()
-    said = printed.err  # stdout has the JSON
-    assert "no change that was tried makes the classifier fail significantly more often than the controls" in said
-    assert "can't be shown with so few" in said
-    told = json.loads((tmp_path / "out/explain.json").read_text())
-    assert json.loads(printed.out) == told
-    assert told["schema"] == "fmrgen-explain/2"
-    assert not any(one["is_confirmed"] for one in told["findings"])
-    assert len(told["findings"]) == 3 * len(ATTRIBUTES)  # and no direction, for few of its images fool it
+    lines = printed.err  # stdout has the JSON
+    assert "no change that was tried makes the classifier fail significantly more often than the controls" in lines
+    assert "can't be shown with so few" in lines
+    content = json.loads((tmp_path / "out/explain.json").read_text())
+    assert json.loads(printed.out) == content
+    assert content["schema"] == "fmrgen-explain/2"
+    assert not any(finding["is_confirmed"] for finding in content["findings"])
+    assert len(content["findings"]) == 3 * len(ATTRIBUTES)  # and no direction, for few of its images fool it
 
 
 RECORD = """
