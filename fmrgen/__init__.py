@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fmrgen.engine.interfaces import Latents as Latents
     from fmrgen.engine.interfaces import Oracle as Oracle
     from fmrgen.engine.interfaces import Originals as Originals
+    from fmrgen.engine.options import AttackOptions as AttackOptions
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from fmrgen.recipe.objects import AnyOracle as AnyOracle
     from fmrgen.recipe.objects import load_classifier as load_classifier
     from fmrgen.recipe.objects import load_oracle as load_oracle
+    from fmrgen.records import AttackRecord as AttackRecord
     from fmrgen.records import Example as Example
     from fmrgen.records import Perturbed as Perturbed
     from fmrgen.records import StopReason as StopReason
@@ -103,6 +105,8 @@ _MODULES = {
     "AnyGenerator": "fmrgen.recipe.objects",
     "AnyOracle": "fmrgen.recipe.objects",
     "AnySplit": "fmrgen.jobs.evaluate",
+    "AttackOptions": "fmrgen.engine.options",
+    "AttackRecord": "fmrgen.records",
     "Check": "fmrgen.report.report",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",

@@ -41,18 +41,40 @@ class Example:
 
 
 @dataclass(frozen=True)
+class AttackRecord:
+    """The record of one attack of an ensemble on one example; lists have an entry for the plain reconstruction and for
+    each step that the oracle accepted.
+
+    Attributes:
+        stop_reason: why it ended.
+        predictions: the classifier's answers.
+        objectives: what its steps climb.
+        oracle_probabilities: of the class that the oracle rule asks for.
+        rejected_prediction: the answer for the image that the oracle rejected; -1 if it rejected none.
+    """
+
+    stop_reason: StopReason
+    predictions: list[int]
+    objectives: list[float]
+    oracle_probabilities: list[float]
+    rejected_prediction: int
+
+
+@dataclass(frozen=True)
 class Perturbed:
     """The result for one example. Images are uint8 [3, H, W] on the CPU; every value is true of exactly these bytes.
 
-    A label of an oracle is -1 if it sees none of the classes.
+    A label of an oracle is -1 if it sees none of the classes. Of several attacks, `stop_reason`, `step_…` and
+    `rejected_…` are those of the attack that made `image`.
 
     Attributes:
         id: of the example.
         label: of the example.
-        image: the last image that the oracle accepted; the original if `valid` is False.
+        image: the last image that the oracle accepted, or of several attacks the one with the highest margin; the
+            original if `valid` is False.
         original: the source's image.
-        valid: whether the oracle accepted the first step.
-        iterations: number of steps that the oracle accepted.
+        valid: whether the oracle accepted the first step, of any attack.
+        iterations: number of steps in `image`.
         queries: number of classifier queries for this example, without the random steps of a control.
         stop_reason: why the row ended.
         score: the oracle's score of `label` for `image`.
@@ -60,6 +82,7 @@ class Perturbed:
         oracle_label: the oracle's label of `image`; `original_…` and `reconstruction_…` are of these images.
         prediction: the classifier's answer for `image`; `original_…` and `reconstruction_…` are for these images.
         loss: of the classifier for `image`.
+        margin: of the classifier for `image`: the lead of the best false class; above 0 where it is wrong.
         latent_shift: root mean square of the change in the free latent (in a sparse generator, of the part that moves).
         step_predictions: the answer at each pass, from the plain reconstruction (0) to the image after the last step,
             number `iterations`. The other `step_…` have the same entries.
@@ -68,8 +91,8 @@ class Perturbed:
         step_objectives: what the steps climb.
         rejected_prediction: the answer for the image after the step that the oracle rejected; -1 if it rejected none.
         rejected_oracle_label: the oracle's label of that image; -1 if it rejected none.
-        control_predictions: the answers along random steps, as far as the oracle accepts them and at most `iterations`
-            many; empty if none were taken.
+        control_predictions: the answers along random steps, as far as the oracle accepts them and at most as many as
+            the first attack took; empty if none were taken.
         control_objectives: the objectives along these.
         member_labels: the label of `image` by each member of a panel, in the order of its `member_names`; the other
             `member_…` likewise. Empty for another oracle.
@@ -78,6 +101,9 @@ class Perturbed:
         fault: which output was not finite, if that ended the row: generator, classifier, oracle or gradient.
         latents: the free latents of the original and of `image`, if `keep_latents` was set.
         accepted_labels: all true labels of the image, `label` first; empty in a job with one label per example.
+        attack: number, from 0, of the attack that made `image`.
+        attacks: of each attack on the example, in their order, which ends with the first that fools; empty if there is
+            but one in the options.
     """
 
     id: int
@@ -97,6 +123,7 @@ class Perturbed:
     original_prediction: int
     reconstruction_prediction: int
     loss: float
+    margin: float
     latent_shift: float
     step_predictions: list[int]
     step_losses: list[float]
@@ -112,6 +139,8 @@ class Perturbed:
     fault: str | None = None
     latents: "tuple[Tensor, Tensor] | None" = None
     accepted_labels: list[int] = field(default_factory=list)
+    attack: int = 0
+    attacks: list[AttackRecord] = field(default_factory=list)
 
     @property
     def pixel_shift(self) -> float:

@@ -7,11 +7,12 @@ new image.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from fmrgen.engine.acceptance import accepts, targets
+from fmrgen.engine.ensemble import attack_seed
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
@@ -24,6 +25,8 @@ class ReferenceRow:
     iterations: int
     stop_reason: str
     queries: int = 0
+    accepted_images: list = field(default_factory=list)  # after each step
+    attack: int = 0
 
 
 def to_bytes(image):
@@ -52,7 +55,10 @@ class ReferenceGenerator:
         )
         if self.options.target in ("runner_up", self.label, *self.accepted):
             return others[-1]
-        return others[0] if self.options.target == "least_likely" else self.options.target
+        places = {"third": -2, "fourth": -3, "least_likely": 0}
+        if self.options.target in places:
+            return others[max(places[self.options.target], -len(others))]
+        return self.options.target
 
     def has_reached(self, image):
         logits = self.classifier(image)
@@ -204,21 +210,60 @@ def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), s
 
     target = targets(labels, h(x).decided, options)
     g = ReferenceGenerator(x, label, accepted, classifier, generator, options, seed, start_seed)
-    first = g(x)
-    if isinstance(first, str):
-        return ReferenceRow(to_bytes(x)[0], False, 0, first, g.queries)
-    if not is_accepted(first):
-        return ReferenceRow(to_bytes(x)[0], False, 0, "rejected", g.queries)
-    if g.has_reached(first):
-        return ReferenceRow(to_bytes(first)[0], True, 1, "reached", g.queries)
-    kept = first
-    for t in range(1, options.budget):
-        following = g(kept)
+    images = []
+    reason = "budget"
+    x_t = x
+    while len(images) < options.budget:
+        following = g(x_t)
         if isinstance(following, str):
-            return ReferenceRow(to_bytes(kept)[0], True, t, following, g.queries)
+            reason = following
+            break
         if not is_accepted(following):
-            return ReferenceRow(to_bytes(kept)[0], True, t, "oracle", g.queries)
-        if g.has_reached(following):
-            return ReferenceRow(to_bytes(following)[0], True, t + 1, "reached", g.queries)
-        kept = following
-    return ReferenceRow(to_bytes(kept)[0], True, options.budget, "budget", g.queries)
+            reason = "oracle" if images else "rejected"
+            break
+        x_t = following
+        images.append(x_t)
+        if g.has_reached(x_t):
+            reason = "reached"
+            break
+    return ReferenceRow(to_bytes(x_t)[0], bool(images), len(images), reason, g.queries, images)
+
+
+def reference_ensemble(x, label, classifier, generator, oracle, *, example_id, seed=0, accepted=(), **options):
+    """Every attack from the start, until one has fooled the classifier; then the worst of all images accepted."""
+    options, right = PerturbOptions(seed=seed, **options), (label, *accepted)
+    rows, candidates, queries = [], [], 1
+    for number, attack in enumerate(options.attacks):
+        row = reference_perturb(
+            x,
+            label,
+            classifier,
+            generator,
+            oracle,
+            accepted=accepted,
+            seed=attack_seed(seed, example_id, "update", number),
+            start_seed=attack_seed(seed, example_id, "start", number),
+            **{
+                **{name: getattr(options, name) for name in options.__dataclass_fields__ if name != "seed"},
+                "attacks": "one",
+                "update": attack.update,
+                "objective": attack.objective,
+                "target": attack.target,
+                "step_size": attack.step * options.step_size,
+                "start_noise": attack.noise * options.step_size,
+            },
+        )
+        rows.append(row)
+        queries += row.queries - 1
+        for step, image in enumerate(row.accepted_images, start=1):
+            logits = classifier(image)[0].tolist()
+            lead = max(v for k, v in enumerate(logits) if k not in right) - max(logits[k] for k in right)
+            fooled = logits.index(max(logits)) not in right
+            candidates.append((fooled, lead, -number, -step, image))
+        if any(candidate[0] for candidate in candidates):
+            break
+    if not candidates:
+        return replace(rows[0], queries=queries)
+    _, _, number, step, image = max(candidates, key=lambda candidate: candidate[:4])
+    reason = rows[-number].stop_reason
+    return ReferenceRow(to_bytes(image)[0], True, -step, reason, queries, attack=-number)

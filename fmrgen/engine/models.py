@@ -15,13 +15,14 @@ from fmrgen.engine.attacks import Attack
 from fmrgen.engine.checks import check_decoded, check_labels, checked_judgement
 from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
-from fmrgen.engine.objectives import OBJECTIVES, loss, truth_of
-from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.objectives import OBJECTIVES, loss, margin, truth_of
+from fmrgen.engine.options import PerturbOptions, Target, objectives_of
 from fmrgen.engine.slots import OF_LOGITS, OptionalColumns, PassOutput, Slots, first_fault
 from fmrgen.errors import UserError, one_line, option
 
 MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
 OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
+_AFTER_RUNNER_UP = {"third": 1, "fourth": 2}  # targets, by their place among the false classes
 _PGD_STEPS = 10  # of an attack that latents start from
 ENCODED_TOGETHER = 16  # images that are encoded at a time, at most
 _LEAST_COSINE = 0.9  # between a compiled pass's gradient and the plain one's: rounding and bf16 leave more
@@ -52,7 +53,7 @@ class Models:
         self._classes: int | None = None
         # Whether examples list the labels that are accepted: None until the first one shows it for all.
         self.lists_accepted: bool | None = None
-        self.objective = OBJECTIVES[options.objective]
+        self.objectives = objectives_of(options)
         self.half_precision = options.precision == "bf16"
         self.measures = MEASURES + (OF_MEMBERS if oracle.member_names else ())
         self.running = "generator"  # the model to name if something is thrown
@@ -131,24 +132,36 @@ class Models:
         return [measures[name] for name in self.measures]
 
     @torch.no_grad()
-    def target_classes(self, images: Tensor, labels: Tensor, also_true: Tensor | None) -> Tensor:
-        """Return the class [B] that each image should be mistaken for.
+    def target_classes(self, images: Tensor, labels: Tensor, also_true: Tensor | None) -> Tensor | None:
+        """Return the class that each run leads each image to, [B, runs]; None if no run is targeted.
 
         Args:
             images: the originals, [B, 3, H, W]: the target may depend on the classifier's answer for them.
             labels: [B].
             also_true: bool [B, K], classes that are true besides the labels, and therefore no target.
         """
+        if "targeted" not in self.objectives:
+            return None
         logits = self._logits(images)
         truth = truth_of(labels, logits.shape[1], also_true)
-        runner_up = logits.masked_fill(truth, -torch.inf).argmax(1)
-        if self.options.target == "least_likely":
-            return logits.masked_fill(truth, torch.inf).argmin(1)
-        if self.options.target == "runner_up":
+        targets = [self._target_class(run.target, logits, truth) for run in self.options.runs]
+        return torch.stack(targets, 1)
+
+    def _target_class(self, target: Target, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the class [B] that `target` stands for, given logits of the originals and their true classes."""
+        falling = logits.masked_fill(truth, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+        runner_up = falling[:, 0]
+        if target == "runner_up":
             return runner_up
-        check_labels(labels.new_tensor([self.options.target]), logits.shape[1])
-        target = torch.full_like(labels, int(self.options.target))
-        return torch.where(truth.gather(1, target.unsqueeze(1)).squeeze(1), runner_up, target)
+        if target == "least_likely":
+            return logits.masked_fill(truth, torch.inf).argmin(1)
+        if isinstance(target, str):
+            last = (~truth).sum(1) - 1
+            place = last.clamp(max=_AFTER_RUNNER_UP[target])
+            return falling.gather(1, place.unsqueeze(1)).squeeze(1)
+        check_labels(runner_up.new_tensor([target]), logits.shape[1])
+        chosen = torch.full_like(runner_up, target)
+        return torch.where(truth[:, target], runner_up, chosen)
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> int:
@@ -175,7 +188,7 @@ class Models:
             measures = self._in_parts_that_fit(work, state["image"][padded], state["label"][padded], *optional.values())
             for name, values in zip(OF_LOGITS, measures, strict=True):
                 state[name][rows] = values[: len(rows)]
-            state.correct_last_entry(rows)
+            state.correct_stored_entry(rows)
 
     @torch.no_grad()
     def _classify(self, names: list[str], images: Tensor, labels: Tensor, *values: Tensor) -> list[Tensor]:
@@ -188,14 +201,24 @@ class Models:
             "prediction": logits.argmax(1),
             "loss": loss(logits, labels, optional.get("also_true")),
             "objective": self._objective_of_logits(logits, labels, optional),
+            "margin": margin(logits, truth_of(labels, logits.shape[1], optional.get("also_true"))),
         }
 
     def _objective_of_logits(self, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Tensor:
-        """Return what steps climb, [B]: the lead over the true classes, or that of the target class."""
+        """Return what steps climb, [B]: by the objective of each row's attack."""
+        values = [self._value(objective, logits, labels, optional) for objective in self.objectives]
+        if "objective_number" not in optional:
+            return values[0]
+        return torch.stack(values, 1).gather(1, optional["objective_number"].unsqueeze(1)).squeeze(1)
+
+    def _value(self, objective: str, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Tensor:
+        """Return one objective [B]: the lead over the true classes, or that of the target class."""
         classes = logits.shape[1]
-        if "target_class" in optional:
-            return self.objective(logits, ~truth_of(optional["target_class"], classes, None))
-        return self.objective(logits, truth_of(labels, classes, optional.get("also_true")))
+        if objective == "targeted" and "target_class" in optional:
+            losing = ~truth_of(optional["target_class"], classes, None)
+        else:
+            losing = truth_of(labels, classes, optional.get("also_true"))
+        return OBJECTIVES[objective](logits, losing)
 
     def _logits(self, images: Tensor) -> Tensor:
         """Return the classifier's logits [B, K] of images [B, 3, H, W], in float32 or finer.

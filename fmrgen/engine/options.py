@@ -1,8 +1,8 @@
 """The options of Algorithm 1: the `perturb` section of a recipe, which the engine takes as it is."""
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from fmrgen.errors import unknown_message
 
@@ -11,6 +11,8 @@ ALONG_GRADIENT = ("sign", "l2", "adam")  # update rules that follow the gradient
 # Questions in a step on top of `queries`, at most, of each rule that asks the classifier.
 _EXTRA_QUERIES = {"nes": 0, "prior": 2, "boundary": 27}
 _MOST_STEPS = 1_000_000
+_MOST_ATTACKS = 100
+_OF_AN_ATTACK = ("update", "objective", "target", "start_noise")  # options that each attack of a list has itself
 _MOST_SLOTS = 65_536
 _MOST_QUERIES = 10_000
 _MOST_CONTROLS = 1_000_000
@@ -20,12 +22,121 @@ _AUTO_CONTROLS_PERCENT = 8  # of the rows at most
 _FEWEST_CONTROLLED = 200  # rows of a split; a smaller one gets no control
 
 
+Rule = Literal["sign", "l2", "adam", "nes", "prior", "boundary", "random"]
+Objective = Literal["margin", "cross_entropy", "targeted"]
+Target = int | Literal["runner_up", "third", "fourth", "least_likely"]
+
+
 def _option(default: Any, description: str, *, since: str | None = None) -> Any:
     """Return a field of the options; a recipe from before version `since` lacks it, which means its default."""
     metadata = {"description": description}
     if since:
         metadata["since"] = since
     return field(default=default, metadata=metadata)
+
+
+def _check_types(options: Any) -> None:
+    """Raise ValueError if a field of the dataclass `options` is not of its type."""
+    for option in fields(options):
+        _check_type(option.name, getattr(options, option.name), option.type)
+
+
+def _check_target(target: Target) -> None:
+    if not isinstance(target, str) and target < 0:
+        words = ", ".join(get_args(get_args(Target)[1]))
+        raise ValueError(f"target must be a class's number or one of {words}, not {target}")
+
+
+def _check_attack_list(value: object) -> None:
+    """Raise ValueError unless it is the name of an ensemble, or attacks."""
+    if isinstance(value, str):
+        names = ("one", *ENSEMBLES)
+        if value not in names:
+            raise ValueError(unknown_message(f"attacks {value!r}", value, names))
+    elif not isinstance(value, (list, tuple)) or not all(isinstance(attack, AttackOptions) for attack in value):
+        raise ValueError("attacks must be one, standard, thorough, or a list of AttackOptions")
+
+
+def _check_type(name: str, value: object, kind: Any) -> None:
+    """Raise ValueError if the value is not of the type `kind`; the message names the nearest known word."""
+    if name == "attacks":
+        _check_attack_list(value)
+    elif get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
+    else:
+        _check_number(name, value, kind)
+
+
+def _check_number(name: str, value: object, kind: Any) -> None:
+    """Raise ValueError if the value does not fit `float`, `int` or `int | Literal[…]`."""
+    words: list[str] = []
+    for alternative in get_args(kind):
+        words += get_args(alternative)  # int has none, Literal its words
+    is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    if not is_number and value not in words:
+        wanted = " or ".join(["a number" if kind is float else "an integer", *words])
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions:
+    """One attack of an ensemble: a run of Algorithm 1 with a rule, an objective, a start and a step of its own.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    update: Rule = _option("sign", "how a step's direction follows from the gradient")
+    objective: Objective = _option("margin", "what a step climbs")
+    target: Target = _option("runner_up", "the class of targeted")
+    step: float = _option(1.0, "length of one step, in units of perturb.step_size")
+    noise: float = _option(0.0, "standard deviation of the noise that its first step adds, in the same units")
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        if not (self.step > 0 and math.isfinite(self.step)):
+            raise ValueError(f"step must be a positive number, not {self.step}")
+        if not (self.noise >= 0 and math.isfinite(self.noise)):
+            raise ValueError(f"noise must not be negative, it is {self.noise}")
+        _check_target(self.target)
+
+    @property
+    def name(self) -> str:
+        """What distinguishes it, in a few words, such as `l2 targeted third, noise 4`."""
+        return attack_name(self.update, self.objective, self.target, self.step, self.noise)
+
+
+def attack_name(update: str, objective: str, target: int | str, step: float, noise: float) -> str:
+    """Return the name of an attack with these options: those that are not the defaults, after its rule."""
+    words = [update]
+    if objective != "margin":
+        words.append(objective.replace("_", "-"))
+    if objective == "targeted":
+        words.append(str(target))
+    text = " ".join(words)
+    if step != 1:
+        text += f", step {step:g}"
+    if noise:
+        text += f", noise {noise:g}"
+    return text
+
+
+ENSEMBLES: dict[str, tuple[AttackOptions, ...]] = {
+    "standard": (
+        AttackOptions(),
+        AttackOptions(update="l2"),
+        AttackOptions(objective="targeted", target="third"),
+        AttackOptions(update="l2", noise=4),
+        AttackOptions(objective="targeted", target="fourth"),
+    ),
+    "thorough": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +149,7 @@ class PerturbOptions:
 
     budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")
     step_size: float = _option(0.001, "length of one step, in latent units")
-    update: Literal["sign", "l2", "adam", "nes", "prior", "boundary", "random"] = _option(
+    update: Rule = _option(
         "sign",
         "how a step's direction follows from the gradient; nes estimates one from answers, prior from the gradient "
         "too, as far as answers bear it out, boundary from labels alone; random is the control",
@@ -48,16 +159,22 @@ class PerturbOptions:
         "questions to the classifier for a step of nes, of prior (and 2 more) or of boundary (and up to 27 more); even",
         since="0.2.0",
     )
-    objective: Literal["margin", "cross_entropy", "targeted"] = _option(
+    objective: Objective = _option(
         "margin",
         "what a step climbs: the best other class's lead over the true one, which does not depend on the "
         "logits' temperature, or the cross-entropy; targeted: the lead of one class over all others",
         since="0.2.0",
     )
-    target: int | Literal["runner_up", "least_likely"] = _option(
+    target: Target = _option(
         "runner_up",
-        "that class of targeted: a class's number, or what the classifier finds second or least likely in the original "
-        "(of an image of the class itself, the second)",
+        "that class of targeted: a class's number, or the likeliest false class of the original (runner_up), the one "
+        "after it (third), the next (fourth) or the least likely; images of the class itself go to the runner_up",
+        since="0.2.0",
+    )
+    attacks: Literal["one", "standard", "thorough"] | tuple[AttackOptions, ...] = _option(
+        "one",
+        "how often an image is attacked: one run, the paper's Algorithm 1 with the options above; or several, of which "
+        "the worst accepted image is stored: standard (5 attacks), thorough (12), or a list",
         since="0.2.0",
     )
     keep: Literal["last", "first"] = _option(
@@ -99,8 +216,8 @@ class PerturbOptions:
     compile: bool = _option(False, "run generator and classifier through torch.compile")
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            _check_type(option.name, getattr(self, option.name), option.type)
+        _check_types(self)
+        self._check_attacks()
         self._check_steps()
         self._check_start()
         if self.seed < 0:
@@ -120,8 +237,7 @@ class PerturbOptions:
             raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
         if not (self.step_size > 0 and math.isfinite(self.step_size)):
             raise ValueError(f"step_size must be a positive number, not {self.step_size}")
-        if not isinstance(self.target, str) and self.target < 0:
-            raise ValueError(f"target must be a class's number, runner_up or least_likely, not {self.target}")
+        _check_target(self.target)
         if not 2 <= self.queries <= _MOST_QUERIES or self.queries % 2:
             raise ValueError(f"queries must be an even number from 2 to {_MOST_QUERIES:,}, not {self.queries}")
         for name in ("min_probability", "min_margin"):
@@ -134,30 +250,66 @@ class PerturbOptions:
         if not 0 < self.start_epsilon <= 1:
             raise ValueError(f"start_epsilon must be above 0 and at most 1, it is {self.start_epsilon}")
 
+    def _check_attacks(self) -> None:
+        """Expand the name of an ensemble, so that a recipe records its attacks. Raise ValueError if it can't be run."""
+        if self.attacks == "one":
+            return
+        attacks = ENSEMBLES[self.attacks] if isinstance(self.attacks, str) else tuple(self.attacks)
+        if not 2 <= len(attacks) <= _MOST_ATTACKS:
+            raise ValueError(f"attacks must be one, or a list of 2 to {_MOST_ATTACKS}, not {len(attacks)}")
+        object.__setattr__(self, "attacks", attacks)
+        for name in _OF_AN_ATTACK:
+            if getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise ValueError(f"{name} belongs to each attack of a list: leave it out, or set attacks to one")
+        if self.reencode:
+            raise ValueError("several attacks start from one encoding: leave out reencode, or set attacks to one")
+
+    @property
+    def runs(self) -> tuple["PerturbOptions", ...]:
+        """The options of each run of Algorithm 1 that an image goes through, in their order."""
+        if isinstance(self.attacks, str):
+            return (self,)
+        runs = []
+        for attack in self.attacks:
+            run = replace(
+                self,
+                attacks="one",
+                update=attack.update,
+                objective=attack.objective,
+                target=attack.target,
+                step_size=attack.step * self.step_size,
+                start_noise=attack.noise * self.step_size,
+            )
+            runs.append(run)
+        return tuple(runs)
+
     @property
     def is_guided(self) -> bool:
-        """Whether the first step is along the gradient, without noise."""
-        return self.follows_gradient and not self.start_noise
+        """Whether the first step of the first run is along the gradient, without noise."""
+        return self.follows_gradient and not self.runs[0].start_noise
 
     @property
     def follows_gradient(self) -> bool:
-        """Whether a step is along the gradient, without checking where it leads."""
-        return self.update in ALONG_GRADIENT
+        """Whether a step of the first run is along the gradient, without checking where it leads."""
+        return self.runs[0].update in ALONG_GRADIENT
 
     @property
     def can_be_controlled(self) -> bool:
-        """Whether steps are guided, and all steps of a row start from one encoding."""
-        return self.update != "random" and not self.reencode
+        """Whether steps of the first run are guided, and all steps of a row start from one encoding."""
+        return self.runs[0].update != "random" and not self.reencode
 
     @property
     def most_queries(self) -> int:
-        """The most images that the classifier is asked about for one example: the original, the plain reconstruction,
-        the image of each step, and the questions of each step."""
+        """The most images that the classifier is asked about for one example: the original, and in each run the plain
+        reconstruction, the image of each step, and the questions of each step."""
         passes = 2 * self.budget if self.reencode else self.budget + 1
-        questions = 0
-        if self.update in _EXTRA_QUERIES:
-            questions = self.queries + _EXTRA_QUERIES[self.update]
-        return 1 + passes + self.budget * questions
+        queries = 1
+        for run in self.runs:
+            questions = 0
+            if run.update in _EXTRA_QUERIES:
+                questions = self.queries + _EXTRA_QUERIES[run.update]
+            queries += passes + self.budget * questions
+        return queries
 
     def is_controlled(self, position: int, examples: int) -> bool:
         """Return whether the example at `position` of so many gets random steps too; these are spread evenly."""
@@ -170,24 +322,6 @@ class PerturbOptions:
         return (position + 1) * controls // examples > position * controls // examples
 
 
-def _check_type(name: str, value: object, kind: Any) -> None:
-    """Raise ValueError if the value is not of the type `kind`; the message names the nearest known word."""
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
-    elif kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False, not {value!r}")
-    else:
-        _check_number(name, value, kind)
-
-
-def _check_number(name: str, value: object, kind: Any) -> None:
-    """Raise ValueError if the value does not fit `float`, `int` or `int | Literal[…]`."""
-    words: list[str] = []
-    for alternative in get_args(kind):
-        words += get_args(alternative)  # int has none, Literal its words
-    is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
-    if not is_number and value not in words:
-        wanted = " or ".join(["a number" if kind is float else "an integer", *words])
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+def objectives_of(options: PerturbOptions) -> tuple[str, ...]:
+    """Return the objectives of all runs, each once, in the order of the runs."""
+    return tuple(dict.fromkeys(run.objective for run in options.runs))

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from fmrgen.engine.acceptance import targets
 from fmrgen.engine.checks import check_classifier, check_example
+from fmrgen.engine.ensemble import Ensemble, worst_of
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents, Oracle, Originals
 from fmrgen.engine.models import Models, row_seed
 from fmrgen.engine.objectives import also_of
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.engine.slots import OptionalColumns, Rows, Slots, new_rows
-from fmrgen.engine.updates import UPDATES, Random, Update, normal
+from fmrgen.engine.slots import OPTIONAL, Rows, Slots, new_rows
 from fmrgen.errors import UserError
 from fmrgen.records import Example, Perturbed
 
@@ -49,8 +49,9 @@ def perturb(
     `options.slots` images are in flight; a slot whose image ends takes the next example at once. One pass decodes all
     slots, rounds to 8 bits, judges and classifies those very images, and moves the latents one step up the gradient of
     the objective. A row's result does not depend on the other rows. A controlled example also takes random steps after
-    its guided ones, at most as many, from the same encoding and in the same slot. If a GPU's memory runs out, the slots
-    are halved and nothing is lost.
+    its guided ones, at most as many, from the same encoding and in the same slot. With several attacks
+    (`options.attacks`) an example takes the next one likewise, until one has fooled the classifier, and the worst
+    accepted image is stored. If a GPU's memory runs out, the slots are halved and nothing is lost.
 
     Args:
         examples: images [3, H, W] in [0, 1] of the generator's size, with labels below K; drawn as slots become free.
@@ -73,9 +74,9 @@ def perturb(
             or a model fails on a batch, or returns another number of rows or another scale.
     """
     check_classifier(classifier)
-    rule = UPDATES[options.update](options)
-    models = Models(classifier, generator, oracle, options, torch.device(device), rule.needs_gradient)
-    queue = _encoded(iter(examples), models, rule, options, keep_latents, encodings)
+    ensemble = Ensemble(options)
+    models = Models(classifier, generator, oracle, options, torch.device(device), ensemble.needs_gradient)
+    queue = _encoded(iter(examples), models, ensemble, keep_latents, encodings)
     if options.slots == "auto":
         first = next(queue, None)
         if first is None:
@@ -84,7 +85,7 @@ def perturb(
         queue = chain([first], queue)
     else:
         size = options.slots
-    slots = Slots(size, shrinks=not options.compile)  # a compiled pass has one shape
+    slots = Slots(size, shrinks=not options.compile, attacks=len(ensemble))  # a compiled pass has one shape
     on_slots(slots.size)
     while True:
         slots.refill(queue)
@@ -97,26 +98,26 @@ def perturb(
             on_slots(slots.size)
             continue
         ends, moving = slots.accept(output, options)
-        ask = partial(models.ask, slots, labels_alone=rule.labels_alone)
-        direction = rule.direction(output.gradient, moving, slots.rows, ask)
+        ask = partial(models.ask, slots)
+        direction = ensemble.direction(output.gradient, moving, slots.rows, ask)
         slots.move(direction, options.step_size, moving, generator.project)
         if options.reencode:
             is_moving = moving.tolist()
             models.encode_again(slots, [slot for slot in slots.going_on(ends) if not is_moving[slot]])
         models.measure_exactly(slots, [slot for slot, reason in enumerate(ends) if reason is not None])
         on_pass(active)
-        yield from slots.pop_finished(ends)
+        yield from map(worst_of, slots.pop_finished(ends, ensemble.columns_of))
 
 
 def _encoded(
     examples: Iterator[Example],
     models: Models,
-    rule: Update,
-    options: PerturbOptions,
+    ensemble: Ensemble,
     keep_latents: bool,
     encodings: Encodings | None,
 ) -> Iterator[Rows]:
     """Yield the examples as rows for slots, encoded `models.together` at a time; a short batch is padded."""
+    options = ensemble.options
     while batch := list(islice(examples, models.together)):
         for example in batch:
             check_example(example, models.generator.image_size)
@@ -131,33 +132,18 @@ def _encoded(
         else:
             seeds = [row_seed(options.seed, example_id) for example_id in ids]
             latents = encodings(start_images, labels, seeds, encode)
-        optional: OptionalColumns = {}
         also_true = _also_true(padded, models, images)
+        controlled = [example.controlled for example in padded]
+        target_classes = models.target_classes(images, labels, also_true)
+        columns = ensemble.new_columns(latents.free, ids, target_classes, controlled=any(controlled))
         if also_true is not None:
-            optional["also_true"] = also_true
-        if options.objective == "targeted":
-            optional["target_class"] = models.target_classes(images, labels, also_true)
+            columns["also_true"] = also_true
+        optional = {name: columns[name] for name in OPTIONAL if name in columns}
         measures = models.measure(images, labels, optional)
         target = targets(labels, measures["oracle_label"], options)
-        controlled = [example.controlled for example in padded]
         rows = new_rows(latents, images, ids, labels, target, measures, controlled, options.budget, keep_latents)
-        rows |= optional
-        rows |= _random_state(latents.free, ids, rule, options, is_controlled=any(controlled))
+        rows |= columns
         yield {name: values[: len(batch)] for name, values in rows.items()}
-
-
-def _random_state(
-    free: Tensor, ids: list[int], rule: Update, options: PerturbOptions, *, is_controlled: bool
-) -> dict[str, Tensor]:
-    """Return the columns of the rows that depend on a seed: the rule's memory, random directions, and start noise."""
-    seeds = [row_seed(options.seed, example_id, "update") for example_id in ids]
-    state = dict(rule.memory(free, seeds))
-    if is_controlled:
-        state |= Random(options).memory(free, seeds)
-    if options.start_noise:
-        noise = [normal(free.shape[1:], row_seed(options.seed, example_id, "start")) for example_id in ids]
-        state["start_noise"] = options.start_noise * torch.stack(noise).to(free)
-    return state
 
 
 def _also_true(batch: list[Example], models: Models, images: Tensor) -> Tensor | None:

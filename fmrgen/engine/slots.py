@@ -1,7 +1,8 @@
 """The images in flight: their state, row by row, and how it changes in one pass."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,27 +10,31 @@ from torch import Tensor
 from fmrgen.engine.images import to_bytes
 from fmrgen.engine.interfaces import Latents, Originals
 from fmrgen.engine.options import PerturbOptions
-from fmrgen.records import Perturbed, StopReason
+from fmrgen.records import AttackRecord, Perturbed, StopReason
 
 # Many slots shrink to 16, 24, 32, … as the last images end: with other numbers kernels round last bits differently.
 _FEWEST, _MULTIPLE = 16, 8
 _REASONS = tuple(StopReason)
 _UNFINISHED = -1  # instead of the index of a reason
-OF_LOGITS = ("prediction", "loss", "objective")  # measures of an image that the classifier's logits give
+OF_LOGITS = ("prediction", "loss", "objective", "margin")  # measures of an image that the classifier's logits give
 PARTS = ("generator", "classifier", "oracle", "gradient")  # whose values may not be finite
 _NO_FAULT = -1
 _LABELS = ("oracle_label", "prediction")
 _COLUMNS = (
-    *("id", "fault", "label", "accepted", "queries", "latent_shift", "score", "probability", "loss"),
+    *("id", "fault", "label", "accepted", "stored", "queries", "latent_shift"),
+    *("score", "probability", "loss", "margin"),
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
     *("prediction", "original_prediction", "reconstruction_prediction", "rejected_prediction"),
 )
 _TENSORS = ("image", "original", "initial_free", "latent", "also_true")  # columns that do not become lists
 
 Rows = dict[str, Tensor]  # columns of images that wait for a slot, [n, …] each
-OptionalColumns = dict[str, Tensor]  # those of `_OPTIONAL` that the rows have
-# Classes that are true besides the label, bool [S, K], and the class that the image should be mistaken for, [S].
-_OPTIONAL = ("also_true", "target_class")
+OptionalColumns = dict[str, Tensor]  # those of `OPTIONAL` that the rows have
+# Classes that are true besides the label, bool [S, K]; the class that the image should be mistaken for, [S]; and the
+# place, among the objectives, of the one that is climbed, [S].
+OPTIONAL = ("also_true", "target_class", "objective_number")
+# Returns the columns [B, …] with which rows begin an attack, given its number, their latents [B, …] and their ids.
+AttackColumns = Callable[[int, Tensor, Sequence[int]], Rows]
 
 
 # Measures that are stored for every step of a row, with the column that they are in.
@@ -114,6 +119,7 @@ def new_rows(
     for name, column in _OF_STEPS.items():
         rows[column] = step_measures[name].new_zeros(count, budget + 1)
     rows["accepted"] = torch.zeros(count, dtype=torch.int64, device=device)  # steps
+    rows["stored"] = torch.zeros_like(rows["accepted"])  # steps in the stored image
     rows["budget"] = torch.full_like(rows["accepted"], budget)
     rows["queries"] = torch.ones_like(rows["accepted"])  # one about the original
     rows["controlled"] = torch.tensor(controlled, device=device)  # random steps follow the guided ones
@@ -128,14 +134,14 @@ def new_rows(
 class Slots:
     """One tensor [S, …] for each quantity, one row for each slot; an empty slot holds a copy of some real row."""
 
-    def __init__(self, size: int, shrinks: bool) -> None:
-        self.size, self.shrinks = size, shrinks
+    def __init__(self, size: int, shrinks: bool, attacks: int) -> None:
+        self.size, self.shrinks, self.attacks = size, shrinks, attacks
         self.fewest, self.multiple = (_FEWEST, _MULTIPLE) if size > _FEWEST else (1, 1)
         self.occupied = [False] * size
         self._mask: tuple[list[bool], Tensor] | None = None
         self.rows: dict[str, Tensor] = {}
         self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
-        self.guided: dict[int, Perturbed] = {}  # by id: guided results of rows whose steps are now random
+        self.results: dict[int, list[Perturbed]] = {}  # by id: of the attacks that are over, of rows in flight
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -150,7 +156,7 @@ class Slots:
 
     @property
     def optional(self) -> OptionalColumns:
-        return {name: self.rows[name] for name in _OPTIONAL if name in self.rows}
+        return {name: self.rows[name] for name in OPTIONAL if name in self.rows}
 
     @property
     def originals(self) -> Originals:
@@ -216,7 +222,8 @@ class Slots:
             column = f"reconstruction_{name}"
             rows[column] = torch.where(rows["first_pass"], measures[name], rows[column])
         accepted = ~gradient_only & output.accepted & output.finite
-        self._store(accepted, output)
+        rows["accepted"] = rows["accepted"] + accepted
+        self._store(self._worth_storing(accepted, measures), output)
         self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
 
         steps_now = gradient_only if options.reencode else torch.ones_like(gradient_only)
@@ -229,16 +236,27 @@ class Slots:
             ends.append(_REASONS[code] if occupied and code != _UNFINISHED else None)
         return ends, moving
 
-    def _store(self, accepted: Tensor, output: PassOutput) -> None:
-        """Store the images of the slots `accepted` [S], with their measures and latents."""
+    def _worth_storing(self, accepted: Tensor, measures: dict[str, Tensor]) -> Tensor:
+        """Return which of the accepted images [S] are stored: all, or of several attacks those worse than the stored.
+
+        Worse is one that fools the classifier where the stored one does not, or else one of a higher margin.
+        """
+        if self.attacks == 1:
+            return accepted
+        rows = self.rows
+        fools, fooled = self._fooled(measures), self._fooled(rows)
+        is_worse = (fools & ~fooled) | ((fools == fooled) & (measures["margin"] > rows["margin"]))
+        return accepted & ((rows["stored"] == 0) | is_worse)
+
+    def _store(self, written: Tensor, output: PassOutput) -> None:
+        """Store the images of the slots `written` [S], with their measures and latents."""
         rows = self.rows
         shift = (rows["free"] - rows["initial_free"]).flatten(1).square().mean(1).sqrt()
-        stored = {**output.measures, "image": output.images, "latent_shift": shift}
+        stored = {**output.measures, "image": output.images, "latent_shift": shift, "stored": rows["accepted"]}
         if "latent" in rows:
             stored["latent"] = rows["free"]
         for name, values in stored.items():
-            rows[name] = torch.where(as_column(accepted, values), values, rows[name])
-        rows["accepted"] = rows["accepted"] + accepted
+            rows[name] = torch.where(as_column(written, values), values, rows[name])
 
     def _reason_codes(self, output: PassOutput, accepted: Tensor, steps_now: Tensor, options: PerturbOptions) -> Tensor:
         """Return the index of the reason for which each slot ends, [S]; `_UNFINISHED` where it goes on.
@@ -246,7 +264,7 @@ class Slots:
         Records the fault of slots whose values are not finite, and the labels of images that the oracle rejects.
         """
         rows, measures = self.rows, output.measures
-        follows = steps_now & ~rows["by_chance"] & options.follows_gradient
+        follows = steps_now & ~rows["by_chance"] & rows.get("follows_gradient", options.follows_gradient)
         lost = follows & ~all_finite(output.gradient)
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
         stuck = follows & (output.gradient == 0).flatten(1).all(1)
@@ -278,7 +296,7 @@ class Slots:
             self._mask = [*self.occupied], torch.tensor(self.occupied, device=device)
         return self._mask[1]
 
-    def _fooled(self, measures: dict[str, Tensor]) -> Tensor:
+    def _fooled(self, measures: Mapping[str, Tensor]) -> Tensor:
         """Return whether the classifier's answers are wrong, [S]."""
         answers = measures["prediction"]
         fooled = answers != self["label"]
@@ -294,12 +312,13 @@ class Slots:
             recorded = self[column].gather(1, entry).squeeze(1)
             self[column].scatter_(1, entry, torch.where(written, measures[name], recorded).unsqueeze(1))
 
-    def correct_last_entry(self, slots: list[int]) -> None:
-        """Overwrite the last entries of `slots` by the measures of their stored images, which were measured again."""
-        stored = self["accepted"][slots]
-        for name in OF_LOGITS:
-            steps = self[_OF_STEPS[name]]
-            steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
+    def correct_stored_entry(self, slots: list[int]) -> None:
+        """Overwrite the entries of the stored images of `slots` by their measures, which were taken again."""
+        stored = self["stored"][slots]
+        for name, column in _OF_STEPS.items():
+            if name in OF_LOGITS:
+                steps = self[column]
+                steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 
     def move(
         self, direction: Tensor, step_size: float, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]
@@ -308,13 +327,14 @@ class Slots:
 
         Args:
             direction: [S, …].
-            step_size: length of the step, in units of `direction`.
+            step_size: length of the step, in units of `direction`; of several attacks each row has its own.
             moving: [S], the rows to move.
             project: puts the moved latents where they belong, given the latents that they began with.
         """
         if "random_signs" in self.rows:
             direction = torch.where(as_column(self["by_chance"], direction), self["random_signs"], direction)
-        delta = step_size * direction
+        length = as_column(self["step_size"], direction) if "step_size" in self.rows else step_size
+        delta = length * direction
         if "start_noise" in self.rows:
             noise = self["start_noise"]
             delta = delta + noise.where(as_column(self["accepted"] == 0, noise), 0.0)
@@ -325,8 +345,16 @@ class Slots:
         """Return the slots whose image does not end."""
         return [slot for slot in range(self.size) if self.occupied[slot] and ends[slot] is None]
 
-    def pop_finished(self, ends: list[StopReason | None]) -> Iterator[Perturbed]:
-        """Yield the finished rows and free their slots; a controlled row keeps its slot, for its random steps."""
+    def pop_finished(self, ends: list[StopReason | None], attack_columns: AttackColumns) -> Iterator[list[Perturbed]]:
+        """Yield the results of all attacks on each finished example, and free its slot.
+
+        A row whose attack ends keeps its slot for the random steps of a control, and for the next attack unless this
+        one fools the classifier.
+
+        Args:
+            ends: why the row in each slot ends, if it does.
+            attack_columns: returns the columns with which a row begins its next attack.
+        """
         finished = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not finished:
             return
@@ -334,37 +362,50 @@ class Slots:
         lists = {name: values.tolist() for name, values in columns.items() if name not in _TENSORS}
         for row, (slot, reason) in enumerate(finished):
             values = {name: column[row] for name, column in lists.items()}
-            iterations, fault = values.pop("accepted"), values.pop("fault")
+            values |= {name: columns[name][row] for name in _TENSORS if name in columns}
             controlled, by_chance = values.pop("controlled"), values.pop("by_chance")
-            for column in _OF_STEPS.values():
-                values[column] = values[column][: iterations + 1]
+            results = self.results.setdefault(values["id"], [])
             if by_chance:
-                self.occupied[slot] = False
-                guided = self.guided.pop(values["id"])
-                predictions, objectives = values["step_predictions"], values["step_objectives"]
-                yield replace(guided, control_predictions=predictions, control_objectives=objectives)
-                continue
-            if reason is StopReason.NONFINITE:
-                values["fault"] = PARTS[fault]
-            if "latent" in columns:
-                values["latents"] = columns["initial_free"][row], columns["latent"][row]
-            if "also_true" in columns:
-                others = columns["also_true"][row].nonzero().flatten().tolist()
-                values["accepted_labels"] = [values["label"], *others]
-            perturbed = Perturbed(
-                image=columns["image"][row],
-                original=columns["original"][row],
-                valid=iterations > 0,
-                iterations=iterations,
-                stop_reason=reason,
-                **values,
-            )
-            if controlled and perturbed.valid:
-                self.guided[perturbed.id] = perturbed
-                self._step_by_chance(slot)
+                entries = values["accepted"] + 1
+                predictions, objectives = values["step_predictions"][:entries], values["step_objectives"][:entries]
+                results[0] = replace(results[0], control_predictions=predictions, control_objectives=objectives)
             else:
-                self.occupied[slot] = False
-                yield perturbed
+                results.append(self._result(values, reason))
+                if controlled and len(results) == 1 and results[0].valid:
+                    self._step_by_chance(slot)
+                    continue
+            last = results[-1]
+            is_fooled = last.valid and not last.accepts(last.prediction)
+            if len(results) < self.attacks and not is_fooled:
+                self._begin_attack(slot, len(results), attack_columns)
+                continue
+            self.occupied[slot] = False
+            yield self.results.pop(last.id)
+
+    def _result(self, values: dict[str, Any], reason: StopReason) -> Perturbed:
+        """Return the result of an attack, given the columns of its row."""
+        iterations, entries = values.pop("stored"), values.pop("accepted") + 1
+        steps = {column: values[column][:entries] for column in _OF_STEPS.values()}
+        for column, step_values in steps.items():
+            values[column] = step_values[: iterations + 1]
+        if self.attacks > 1:
+            record = AttackRecord(
+                stop_reason=reason,
+                predictions=steps["step_predictions"],
+                objectives=steps["step_objectives"],
+                oracle_probabilities=steps["step_oracle_probabilities"],
+                rejected_prediction=values["rejected_prediction"],
+            )
+            values["attacks"] = [record]
+        fault = values.pop("fault")
+        if reason is StopReason.NONFINITE:
+            values["fault"] = PARTS[fault]
+        if "latent" in values:
+            values["latents"] = values.pop("initial_free"), values.pop("latent")
+        if "also_true" in values:
+            others = values.pop("also_true").nonzero().flatten().tolist()
+            values["accepted_labels"] = [values["label"], *others]
+        return Perturbed(valid=iterations > 0, iterations=iterations, stop_reason=reason, **values)
 
     def _finished_columns(self, slots: list[int]) -> dict[str, Tensor]:
         """Return all that the rows of `slots` need, [n, …] each, on the CPU."""
@@ -384,11 +425,31 @@ class Slots:
 
     def _step_by_chance(self, slot: int) -> None:
         """Restart the row of a slot, for at most as many random steps as it took guided ones."""
-        self["free"][slot] = self["initial_free"][slot]
         self["budget"][slot] = self["accepted"][slot]
-        self["accepted"][slot] = 0
-        for name in ("by_chance", "first_pass", "gradient_only"):
+        self._restart(slot)
+        self["by_chance"][slot] = True
+
+    def _begin_attack(self, slot: int, number: int, attack_columns: AttackColumns) -> None:
+        """Restart the row of a slot, for its attack `number`."""
+        rows = slice(slot, slot + 1)
+        for name, values in attack_columns(number, self["initial_free"][rows], self["id"][rows].tolist()).items():
+            self[name][rows] = values
+        if "target_classes" in self.rows:
+            self["target_class"][rows] = self["target_classes"][rows, number]
+        self["budget"][slot] = self["step_losses"].shape[1] - 1
+        self["by_chance"][slot] = False
+        self._restart(slot)
+
+    def _restart(self, slot: int) -> None:
+        """Take the row of a slot back to its encoding, with nothing accepted."""
+        self["free"][slot] = self["initial_free"][slot]
+        for name in ("accepted", "stored"):
+            self[name][slot] = 0
+        for name in ("first_pass", "gradient_only"):
             self[name][slot] = True
+        self["fault"][slot] = _NO_FAULT
+        for name in _LABELS:
+            self[f"rejected_{name}"][slot] = -1
 
 
 def _select(rows: Rows, index: slice | list[int]) -> Rows:

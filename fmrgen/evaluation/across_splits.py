@@ -35,23 +35,21 @@ def compare_own_splits(
 ) -> OwnComparison | None:
     """Return classifiers compared, each on its own split.
 
-    Only splits on the source of the first are compared, as an id is another image on another source. A classifier that
-    another one's images fool more than its own is compared on those. Those at chance or with a masked gradient are left
-    out.
+    Only splits on the source of the first are compared, as an id is another image on another source, and only those
+    with its attacks, as more attacks find more. Classifiers at chance, with a masked gradient, or fooled more by another
+    one's images than by their own are left out.
     """
+    fooled_more = {case.classifier for case in worst if case.fooled_more_by}
     own: list[tuple[Outcome, str]] = []
     for outcome in outcomes:
         result = outcome.made_for
-        if result is not None and not result.at_chance and not result.masked:
-            own.append((outcome, result.classifier))
-    fooled_more_by = {case.classifier: case.fooled_more_by for case in worst if case.fooled_more_by}
-    by_name = {outcome.name: outcome for outcome in outcomes}
+        if result is None or result.at_chance or result.masked or result.classifier in fooled_more:
+            continue
+        own.append((outcome, result.classifier))
     compared = []
     for outcome, classifier in own:
-        if _source_of(outcome.classified) != _source_of(own[0][0].classified):
-            continue
-        shown = by_name[fooled_more_by.get(classifier, outcome.name)]
-        compared.append((shown.name, classifier, shown.columns[classifier]))
+        if _source_and_attacks(outcome.classified) == _source_and_attacks(own[0][0].classified):
+            compared.append((outcome.name, classifier, outcome.columns[classifier]))
     groups: dict[str, list[str]] = {}
     for model in models:
         groups.setdefault(model.training_of or model.name, []).append(model.name)
@@ -84,12 +82,12 @@ def _protocol_of(classified: Classified) -> Any:
     return recipe, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
 
 
-def _source_of(classified: Classified) -> Any:
-    """Return what decides which image an id is; None if it is not on record."""
+def _source_and_attacks(classified: Classified) -> Any:
+    """Return what decides which image an id is, and how it was attacked; None if it is not on record."""
     provenance = classified.split.provenance
     if provenance is None:
         return None
     source = dict(provenance.recipe.source.tree)
     for key in ("on_error", "license", "limit", "per_class", "shuffle_seed"):
         source.pop(key, None)
-    return source, provenance.labels
+    return source, provenance.labels, provenance.recipe.perturb.attacks

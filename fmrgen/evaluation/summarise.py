@@ -19,10 +19,12 @@ from fmrgen.metrics.cautions import (
     is_at_chance,
     outputs_in_another_order,
 )
-from fmrgen.metrics.intervals import Estimate
+from fmrgen.metrics.intervals import FEWER_RESAMPLES, Estimate
+from fmrgen.metrics.rows import Rows
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.results.evaluation import (
     SCHEMA,
+    AfterAttack,
     Comparison,
     EvaluatedClassifier,
     EvaluatedSplit,
@@ -340,6 +342,7 @@ def _evaluated_split(
         made_with=made_with(provenance),
         steps=_steps_of(provenance.recipe.perturb, counted, len(classified.labels)),
         related=related_line(provenance),
+        attacks=_attacks_of(provenance.recipe.perturb, counted),
         judges=[judge_figures(judge, stored, provenance, digests) for judge in classified.judges],
     )
 
@@ -377,6 +380,18 @@ def _is_judged_by_itself(provenance: Provenance) -> bool:
 
 def _steps_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray], classes: int) -> StepFigures | None:
     return step_figures(columns, perturb.budget, classes, perturb.min_probability, perturb.keep == "first")
+
+
+def _attacks_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray]) -> list[AfterAttack]:
+    """Return the figures after each attack; none for one attack, or if rows do not fit the recipe."""
+    figures = Rows(columns, FEWER_RESAMPLES).after_each_attack()
+    if perturb.attacks == "one" or len(figures) > perturb.attack_count:
+        return []
+    fooled = columns["attack"][columns["valid"] & (columns["prediction"] != columns["label"])]
+    attacks = []
+    for number, (attack, fmr) in enumerate(zip(perturb.attacks, figures, strict=False)):
+        attacks.append(AfterAttack(attack.name, int((fooled == number).sum()), fmr))
+    return attacks
 
 
 def _counted(values: np.ndarray) -> dict[Any, int]:

@@ -280,8 +280,28 @@ def _check_reasons_and_invalid_rows(batch: _Batch, pixels: dict[str, np.ndarray]
         if "queries" in batch and batch["queries"][i] < iterations + 2:  # original, reconstruction and each step
             wrong.append(Disagreement(example_id, "queries", batch["queries"][i], f"{iterations + 2} or more"))
         wrong += _check_steps(batch, i)
+        if "attack" in batch and "attacks" in batch:
+            wrong += _check_attacks(batch, i)
         if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
             wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
+    return wrong
+
+
+def _check_attacks(batch: _Batch, i: int) -> list[Disagreement]:
+    """Check that the image of row `i` is of one of its attacks, and that only the last of them fools the classifier."""
+    example_id, number, records = batch["id"][i], batch["attack"][i], batch["attacks"][i]
+    if not 0 <= number < len(records):
+        return [Disagreement(example_id, "attack", number, f"one of 0 to {len(records) - 1}")]
+    wrong = []
+    predictions, entries = records[number]["predictions"], batch["iterations"][i] + 1
+    if predictions[:entries] != batch["step_predictions"][i]:
+        wrong.append(Disagreement(example_id, "attacks", predictions[:entries], batch["step_predictions"][i]))
+    right = set(batch["accepted_labels"][i]) if "accepted_labels" in batch else {batch["label"][i]}
+    fools = [not right.issuperset(record["predictions"][1:]) for record in records]
+    if any(fools[:-1]) or fools[-1] != (batch["valid"][i] and batch["prediction"][i] not in right):
+        wrong.append(
+            Disagreement(example_id, "attacks", f"fooled by {fools.count(True)}", "by the last alone, or none")
+        )
     return wrong
 
 

@@ -38,11 +38,35 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
         _stuck_caution(summary),
         _budget_caution(summary),
         _fmr_caution(summary),
+        _convergence_caution(summary),
     ]
     if not oracle_is_known:
         lines.append(_oracle_caution(summary))
     lines.append(_reconstruction_caution(summary))
     return [line for line in lines if line is not None]
+
+
+def tightness(summary: Summary) -> str:
+    """Return in words how tight an upper bound FMR is: whether more attacks would lower it."""
+    if summary.first_attack_fmr is None:
+        return "an upper bound, by one attack on each image"
+    drop = summary.last_attacks_drop
+    if drop is None:
+        return "an upper bound: of two attacks one can't say whether more would lower it"
+    lost = f"each of the last two attacks lowered it by {drop} points"
+    if summary.has_converged:
+        return f"converged: {lost}"
+    return f"an upper bound, not converged: {lost}"
+
+
+def _convergence_caution(summary: Summary) -> str | None:
+    if summary.has_converged is not False:
+        return None
+    return (
+        f"FMR has not converged: each of the last two attacks lowered it by {summary.last_attacks_drop} points, and "
+        f"more would lower it further; take more attacks ({option('perturb.attacks=thorough', 'attacks=thorough')}) or "
+        "more images, or report it as an upper bound"
+    )
 
 
 def _falls_caution(summary: Summary) -> str | None:

@@ -1,7 +1,8 @@
 """Rows of a split, as the input of metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fmrgen.metrics.intervals import (
     paired_difference,
     proportion,
     ratio_of_rates,
+    wilson,
 )
 from fmrgen.records import StopReason
 
@@ -88,6 +90,8 @@ class Rows:
         "control_predictions",
         "control_objectives",
         "rejected_prediction",
+        "attack",
+        "attacks",
     )
 
     def __init__(self, values: Mapping[str, np.ndarray], resamples: int) -> None:
@@ -167,24 +171,92 @@ class Rows:
         """Return the share of rows that ended for a reason."""
         if "stop_reason" not in self._values:
             return None
-        return proportion(self._stopped_by(reason))
+        return proportion(_stopped_by(self._values["stop_reason"], reason))
 
-    def _stopped_by(self, reason: StopReason) -> np.ndarray:
-        reasons = self._values["stop_reason"]
-        are_numbers = reasons.dtype.kind in "iu"
-        stopped: np.ndarray = reasons == (list(StopReason).index(reason) if are_numbers else reason.value)
-        return stopped
+    @cached_property
+    def _first_attack(self) -> Mapping[str, np.ndarray]:
+        """The columns as the first attack alone would have stored them: those of a split with one."""
+        records = self._records
+        if records is None:
+            return self._values
+        first = [attacks[0] for attacks in records]
+        predictions = [record["predictions"] for record in first]
+        columns = {
+            "step_predictions": _lists(predictions),
+            "step_objectives": _lists([record["objectives"] for record in first]),
+            "prediction": np.array([steps[-1] for steps in predictions]),
+            "rejected_prediction": np.array([record["rejected_prediction"] for record in first]),
+            "valid": np.array([len(steps) > 1 for steps in predictions]),
+        }
+        for name in ("step_predictions", "prediction", "rejected_prediction"):
+            columns[name] = as_label(columns[name], self.label, self._values.get("accepted_labels"))
+        columns["stop_reason"] = np.array([record["stop_reason"] for record in first])
+        return {**self._values, **columns}
+
+    @cached_property
+    def _records(self) -> np.ndarray | None:
+        """The record of each attack on each row; None if there is one attack, or a record is missing or empty."""
+        if "attacks" not in self._values or "attack" not in self._values or not self.has_valid:
+            return None
+        for attacks in self._values["attacks"]:
+            if not len(attacks) or any(not len(record["predictions"]) for record in attacks):
+                return None
+        records: np.ndarray = self._values["attacks"]
+        return records
+
+    def after_each_attack(self) -> list[Estimate | None]:
+        """Return FMR after the first attack, the first two, and so on; empty for one attack."""
+        if self._records is None or self.right("original_prediction") is None:
+            return []
+        first_valid = np.array([_first_valid(attacks) for attacks in self._records])
+        fooled = self.valid & (self._values["prediction"] != self.label)
+        figures = []
+        for number in range(self._most_attacks):
+            is_right = ~(fooled & (self._values["attack"] <= number))
+            original = self._values["original_prediction"] == self.label
+            valid = self.valid & (first_valid <= number)
+            figures.append(foundation_model_robustness(is_right, valid, original, resamples=self._resamples)[0])
+        return figures
+
+    @property
+    def _most_attacks(self) -> int:
+        return max((len(attacks) for attacks in self._records), default=0) if self._records is not None else 0
+
+    def first_attack_fmr(self) -> Estimate | None:
+        """Return FMR of the first attack alone, by its last accepted image, as Algorithm 1 has it."""
+        original = self.right("original_prediction")
+        if self._records is None or original is None:
+            return None
+        first = self._first_attack
+        is_right = first["prediction"] == self.label
+        return foundation_model_robustness(is_right, first["valid"], original, resamples=self._resamples)[0]
+
+    def drop_of_last_attacks(self) -> Estimate | None:
+        """Return by how many points of FMR each of the last two attacks lowered it, on average.
+
+        None with fewer than three attacks. A row that no attack fools has gone through all of them.
+        """
+        original = self.right("original_prediction")
+        if self._most_attacks < 3 or original is None or not original.any() or not self.valid.any():
+            return None
+        fooled = self.valid & (self._values["prediction"] != self.label)
+        late = fooled & (self._values["attack"] >= self._most_attacks - 2)
+        hits, trials = int(late.sum()), 2 * int(self.valid.sum())
+        low, high = wilson(hits, trials)
+        accuracy = float(original.mean())
+        return Estimate(100 * hits / trials / accuracy, low / accuracy, high / accuracy)
 
     def share_of_first_steps_up(self) -> Estimate | None:
         """Return the share of valid rows whose first step raised the objective.
 
         Rows in which it changed by no more than rounding do not count.
         """
-        has_objectives = "step_objectives" in self._values
-        recorded = self._values.get("step_objectives" if has_objectives else "step_losses")
+        first = self._first_attack
+        has_objectives = "step_objectives" in first
+        recorded = first.get("step_objectives" if has_objectives else "step_losses")
         if recorded is None:
             return None
-        steps = [values[:2] for values in recorded[self.valid] if len(values) > 1]
+        steps = [values[:2] for values in recorded[valid_rows(first)] if len(values) > 1]
         before, after = np.array(steps, dtype=np.float64).reshape(-1, 2).T
         moved = before != after
         if not has_objectives:  # rows before version 3 have losses alone, which mean nothing where both are near zero
@@ -198,7 +270,7 @@ class Rows:
         A split may have been written by anyone: a row whose columns do not fit together is skipped.
         """
         predictions, objectives = self._values.get("control_predictions"), self._values.get("control_objectives")
-        guided = self._values.get("step_objectives")
+        guided = self._first_attack.get("step_objectives")
         if predictions is None or objectives is None or guided is None:
             return []
         controls = []
@@ -209,34 +281,40 @@ class Rows:
         return controls
 
     def guided_less_random(self) -> Estimate | None:
-        """Return PA after guided steps minus PA after random steps, of the same rows, in percent of SA."""
-        guided, original = self.right("prediction"), self.right("original_prediction")
-        if guided is None or original is None or not original.any() or not self._controls:
+        """Return PA after guided steps minus PA after random steps, of the same rows, in percent of SA.
+
+        Of several attacks, the first is compared: one run with another.
+        """
+        first, original = self._first_attack, self.right("original_prediction")
+        if "prediction" not in first or original is None or not original.any() or not self._controls:
             return None
         rows = [row for row, _ in self._controls]
+        guided = first["prediction"] == self.label
         random = np.array([self._values["control_predictions"][row][-1] == self.label[row] for row in rows])
         return paired_difference(guided[rows], random, float(original.mean()))
 
     def share_ahead_of_random(self) -> Estimate | None:
         """Return the share of the same rows in which guided steps climbed higher than as many random ones."""
-        guided, random = self._values.get("step_objectives"), self._values.get("control_objectives")
+        guided, random = self._first_attack.get("step_objectives"), self._values.get("control_objectives")
         if guided is None or random is None:
             return None
         return proportion(np.array([guided[row][step] > random[row][step] for row, step in self._controls]))
 
     def falls_with_oracle(self) -> Estimate | None:
         """Return how many times as often the classifier ceases to be right at the step that the oracle rejects as at
-        another one."""
+        another one, in the first attack."""
         needed = ("step_predictions", "rejected_prediction", "stop_reason")
-        if any(name not in self._values for name in needed):
+        first = self._first_attack
+        if any(name not in first for name in needed):
             return None
+        valid = valid_rows(first)
         at_risk, falls = 0, 0
-        for label, steps in zip(self.label[self.valid], self._values["step_predictions"][self.valid], strict=True):
+        for label, steps in zip(self.label[valid], first["step_predictions"][valid], strict=True):
             right = np.asarray(steps) == label
             at_risk += int(right[:-1].sum())
             falls += int((right[:-1] & ~right[1:]).sum())
-        stood = self.valid & self._stopped_by(StopReason.ORACLE) & (self._values["prediction"] == self.label)
-        fell = self._values["rejected_prediction"][stood] != self.label[stood]
+        stood = valid & _stopped_by(first["stop_reason"], StopReason.ORACLE) & (first["prediction"] == self.label)
+        fell = first["rejected_prediction"][stood] != self.label[stood]
         return ratio_of_rates(int(fell.sum()), int(stood.sum()), falls, at_risk)
 
     @cached_property
@@ -286,3 +364,25 @@ class Rows:
         if perturbed is None or original is None or len(np.unique(self.label)) < 2:
             return None
         return macro_robustness(perturbed, self.valid, original, self.label)
+
+
+def _stopped_by(reasons: np.ndarray, reason: StopReason) -> np.ndarray:
+    """Return which rows ended for a reason, bool [N]."""
+    are_numbers = reasons.dtype.kind in "iu"
+    stopped: np.ndarray = reasons == (list(StopReason).index(reason) if are_numbers else reason.value)
+    return stopped
+
+
+def _lists(values: list[Any]) -> np.ndarray:
+    """Return lists as an array [N] of arrays."""
+    lists = np.empty(len(values), dtype=object)
+    lists[:] = [np.asarray(steps) for steps in values]
+    return lists
+
+
+def _first_valid(attacks: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of the first attack with an accepted step; the number of attacks if there is none."""
+    for number, record in enumerate(attacks):
+        if len(record["predictions"]) > 1:
+            return number
+    return len(attacks)

@@ -12,9 +12,10 @@ from fmrgen.records import StopReason
 
 FEWEST_VALID = 20  # rows; with fewer the interval of FMR reaches from nearly 0 to beyond 100
 TOO_FEW = "too few rows"
+CONVERGED = 1.0  # points of FMR: see `Summary.has_converged`
 SUMMARY_COLUMNS = Rows.columns  # that `summarise` reads; none of them is an image
 # Those that are about the split's own classifier alone.
-_OWN_PREFIXES = ("reconstruction_", "step_", "control_", "reject")
+_OWN_PREFIXES = ("reconstruction_", "step_", "control_", "reject", "attack")
 OWN_COLUMNS = tuple(name for name in SUMMARY_COLUMNS if name.startswith(_OWN_PREFIXES))
 
 
@@ -187,6 +188,21 @@ class Summary:
         lambda rows: rows.share_stopped_by(StopReason.BUDGET),
         subject="split",
     )
+    first_attack_fmr: Estimate | None = _metric(
+        "FMR one attack",
+        "FMR of the first attack alone",
+        "FMR if only the first of several attacks had been made, by its last accepted image: that of the paper's "
+        "Algorithm 1",
+        lambda rows: rows.first_attack_fmr(),
+        group="otherwise",
+    )
+    last_attacks_drop: Estimate | None = _metric(
+        "last drop",
+        "FMR lost to each of the last two attacks",
+        "by how much each of the last two attacks lowered FMR, on average: FMR has converged if it is below one point",
+        lambda rows: rows.drop_of_last_attacks(),
+        unit=" points",
+    )
     stuck: Estimate | None = _metric(
         "stuck",
         "rows without a gradient (stuck)",
@@ -290,6 +306,14 @@ class Summary:
     def has_too_few_rows(self, metric: Metric) -> bool:
         """Return whether a metric is a kind of FMR, and valid rows are so few that its interval would mean nothing."""
         return self.valid_rows < FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
+
+    @property
+    def has_converged(self) -> bool | None:
+        """Whether another attack would hardly lower FMR: the last two lowered it by less than `CONVERGED` points each,
+        with 95 % confidence. None if there were fewer than three attacks.
+        """
+        drop = self.last_attacks_drop
+        return None if drop is None or drop.high is None else drop.high < CONVERGED
 
     def text_of(self, metric: Metric) -> str:
         """Return a figure with its interval, or with `too few rows` instead of it."""

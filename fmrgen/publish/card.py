@@ -23,7 +23,7 @@ from fmrgen.files import (
     write_changed,
 )
 from fmrgen.locks import held
-from fmrgen.metrics.cautions import cautions
+from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Summary
 from fmrgen.publish.croissant import write_croissant
@@ -484,6 +484,7 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
     helpers: dict[str, Any] = {
         "figure": format_estimate,
         "cautions": cautions,
+        "tightness": tightness,
         "metrics": METRICS,
         "compared": COMPARED,
         "escape": escape,

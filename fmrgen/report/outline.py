@@ -6,12 +6,14 @@ To add a section, write a function that returns it, or nothing if it would be em
 from collections.abc import Callable
 from functools import partial
 
+from fmrgen.metrics.cautions import tightness
 from fmrgen.report.gallery import galleries
 from fmrgen.report.plots import all_plots
 from fmrgen.report.report import Picture, Report, Section, sentence
 from fmrgen.report.tables import (
     EXPLAINED,
     all_notes,
+    attacks_table,
     class_table,
     error_consistency_table,
     fixed_table,
@@ -140,6 +142,7 @@ def _splits(evaluation: Evaluation) -> list[Section]:
             lines.append(MADE_FOR_NONE)
         parts = [
             *_judges(split, results),
+            *_attacks(split, results),
             *_otherwise(results),
             *_confidence(results),
             *_agreement(comparison),
@@ -167,6 +170,14 @@ def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
     if judged is not None:
         sections.append(Section("judged", "FMR under each judge", tables=[judged]))
     return sections
+
+
+def _attacks(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
+    if not split.attacks:
+        return []
+    about = "Of each image the worst that the oracle accepted counts, over all attacks and their steps."
+    own = [sentence(f"FMR is {tightness(result.total)}") for result in results if result.conditioned]
+    return [Section("attacks", "FMR after each attack", about, [attacks_table(split)], own)]
 
 
 def _otherwise(results: list[Result]) -> list[Section]:

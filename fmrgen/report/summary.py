@@ -1,5 +1,6 @@
 """The figures of one split, as the end of a job shows them: the main ones, or every metric."""
 
+from fmrgen.metrics.cautions import tightness
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import METRICS, TOO_FEW, Metric, Summary
 from fmrgen.report.report import Table
@@ -23,11 +24,16 @@ def summary_table(summary: Summary, *, every: bool = False) -> Table:
 def _main_lines(summary: Summary) -> list[list[str]]:
     """Return the rows of the main figures."""
     valid = f"{summary.valid_rows} of {summary.rows}"
+    of_attacks = [["FMR is", tightness(summary).partition(":")[0], ""]]
+    for field in ("first_attack_fmr", "last_attacks_drop"):
+        if summary[_BY_FIELD[field]] is not None:
+            of_attacks.append(_line(summary, _BY_FIELD[field]))
     return [
         ["valid rows (VR)", valid, _interval(summary.validation_rate)],
         _line(summary, _BY_FIELD["standard_accuracy"]),
         _line(summary, _BY_FIELD["perturbed_accuracy"]),
         _line(summary, _BY_FIELD["fmr"]),
+        *of_attacks,
         ["FMR if all invalid rows were wrong, or right", _ends(summary), ""],
         _line(summary, _BY_FIELD["reconstruction_accuracy"]),
         _line(summary, _BY_FIELD["guided_less_random"], "n/a, no row has a control"),

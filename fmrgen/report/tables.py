@@ -106,6 +106,14 @@ def mask_table(images: int, sparsity: float, test_score: float, dimensions: int,
     return Table(header, [row])
 
 
+def attacks_table(split: EvaluatedSplit) -> Table:
+    """Return a split's own classifier after each attack, the first row after the first attack alone."""
+    rows = []
+    for number, after in enumerate(split.attacks, start=1):
+        rows.append([str(number), after.attack, str(after.fooled), format_estimate(after.fmr)])
+    return Table(["attacks", "the last of them", "rows fooled first by it", "FMR after it"], rows)
+
+
 def error_consistency_table(comparison: Comparison) -> Table | None:
     """Return the error consistency of each pair of classifiers; None for more classifiers than stand side by side, or
     if no pair has one."""
@@ -179,7 +187,7 @@ def warning_lines(evaluation: Evaluation) -> list[str]:
         if case.fooled_more_by is not None and case.classifier not in masked:
             lines.append(
                 f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its "
-                "own split, so its own gradient does not show the way: it is ranked by the former"
+                "own split, so its own gradient does not show the way: it has no rank"
             )
     return lines
 
@@ -323,6 +331,7 @@ def own_table(evaluation: Evaluation) -> Table | None:
         return None
     metrics = [metric for metric in METRICS if metric.field in _OWN_SPLIT_METRICS]
     splits = {split.name: split for split in evaluation.splits}
+    has_attacks = any(split.attacks for split in evaluation.splits)
     rows = []
     for place in evaluation.own.ranking:
         result, split = evaluation.result(place.split, place.classifier), splits[place.split]
@@ -330,8 +339,21 @@ def own_table(evaluation: Evaluation) -> Table | None:
         name = _named(result)
         if split.related:
             name += _RELATED_TO_ORACLE
-        rows.append([name, _ranks(place.best, place.worst), *_cells(result.total, metrics), area])
-    return Table(["classifier", "rank", *_names(metrics), "FMR by budget"], rows)
+        row = [name, _ranks(place.best, place.worst), *_cells(result.total, metrics), area]
+        if has_attacks:
+            row += [format_estimate(result.total.first_attack_fmr), _attacks_cell(result.total, split)]
+        rows.append(row)
+    header = ["classifier", "rank", *_names(metrics), "FMR by budget"]
+    if has_attacks:
+        header += ["FMR one attack", "attacks"]
+    return Table(header, rows)
+
+
+def _attacks_cell(summary: Summary, split: EvaluatedSplit) -> str:
+    """Return the number of attacks, and whether FMR has converged with them."""
+    if not split.attacks:
+        return "1"
+    return f"{len(split.attacks)}, {'converged' if summary.has_converged else 'not converged'}"
 
 
 def _ranks(best: int | None, worst: int | None) -> str:
@@ -423,7 +445,7 @@ def worst_line(evaluation: Evaluation) -> str:
     first = evaluation.worst[0]
     return (
         f"right on every valid image that the {len(first.splits)} splits have of an original, over the {first.rows} "
-        "that all have; no single gradient decides it"
+        "that all have; it depends on the other classifiers, so it ranks nobody"
     )
 
 

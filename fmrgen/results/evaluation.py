@@ -58,6 +58,7 @@ class EvaluatedSplit:
         valid_by: the judge who decides which rows are valid; None if the oracle does.
         missed_by_all: ids of the originals that no classifier names right; None for fewer than three classifiers.
         related: how its own classifier and its oracle are related; None if nothing shows that they are.
+        attacks: figures of its own classifier after each of several attacks; empty if there was one.
     """
 
     name: str
@@ -80,6 +81,22 @@ class EvaluatedSplit:
     valid_by: str | None = None
     missed_by_all: list[int] | None = None
     related: str | None = None
+    attacks: list["AfterAttack"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AfterAttack:
+    """A split's own classifier after one more attack on each image that no earlier one has fooled it with.
+
+    Attributes:
+        attack: its name.
+        fooled: number of rows that it is the first to fool.
+        fmr: after it, in percent.
+    """
+
+    attack: str
+    fooled: int
+    fmr: Estimate | None
 
 
 @dataclass(frozen=True)

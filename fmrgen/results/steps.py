@@ -1,13 +1,15 @@
 """Figures of a split's own classifier from the recorded steps: smaller budgets, stricter oracles, the first failure.
 
 A run with a smaller budget, or with a higher `min_probability`, would have stored an image that this run went through:
-so its figures are read off the record of the steps, and no other run is needed.
+so its figures are read off the record of the steps, and no other run is needed. Of several attacks, all that were made
+are counted; with a smaller budget more of them would have been needed, so these figures are upper bounds.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,34 +124,33 @@ def step_figures(
     """
     if any(name not in columns for name in _NEEDED):
         return None
-    iterations, label = columns["iterations"].astype(np.int64), columns["label"]
-    longest = int(iterations.max(initial=0))
-    if not 1 <= max(longest, 1) <= budget <= _MOST_STEPS or longest * len(label) > _MOST_ENTRIES:
+    paths = _paths_of(columns, budget)
+    if paths is None:
         return None
-    predictions = _as_matrix(columns["step_predictions"], iterations)
-    probabilities = _as_matrix(columns["step_oracle_probabilities"], iterations)
-    if predictions is None or probabilities is None:
-        return None
-    right = predictions == label[:, None]
-    valid, original = columns["valid"], columns["original_prediction"] == label
+    label, valid = columns["label"], columns["valid"]
+    original = columns["original_prediction"] == label
 
     right_at = {}  # whether the image that each budget would have stored is classified rightly, by budget
     budgets = []
     for smaller in _spread(budget):
-        hit = right[np.arange(len(label)), np.minimum(smaller, iterations)]
+        hit = paths.right_after(np.minimum(smaller, paths.lengths))
         right_at[smaller] = hit
         fmr = _fmr(hit, valid, original, is_own=smaller == budget)
         budgets.append(AtBudget(smaller, proportion(hit[valid]), fmr))
-    beyond = right[:, -1] * (budget - longest)  # budgets that no row needs
-    share_of_budgets = (right[:, 1:].sum(1) + beyond) / budget
+    share_of_budgets = np.zeros(len(label))
+    longest = int(paths.lengths.max(initial=0))
+    for step in range(1, longest + 1):
+        share_of_budgets += paths.right_after(np.minimum(step, paths.lengths))
+    whole = paths.right_after(paths.lengths)
+    share_of_budgets = (share_of_budgets + whole * (budget - longest)) / budget  # budgets that no row needs
 
     thresholds = []
     for least in sorted({own_threshold, *_THRESHOLDS}):
         if least >= own_threshold:
-            step = _stored_step(least, probabilities, iterations, valid)
-            thresholds.append(_at_threshold(least, step, right, original, is_own=least == own_threshold))
+            last_steps = paths.last_step_above(least)
+            thresholds.append(_at_threshold(least, last_steps, paths, original, is_own=least == own_threshold))
 
-    first_failure = np.where((~right).any(1), (~right).argmax(1), -1)
+    first_failure = paths.first_failures()
     by_class = []
     for class_label in range(classes):
         members = label == class_label
@@ -160,7 +161,7 @@ def step_figures(
     distances = {}
     for name in SHIFTS:
         if keeps_first and name in columns:
-            distances[name] = _by_distance(right[:, -1], valid, original, columns[name])
+            distances[name] = _by_distance(whole, valid, original, columns[name])
     return StepFigures(
         budgets=budgets,
         area_under_fmr=mean_of_ratio(share_of_budgets, valid, original),
@@ -185,7 +186,7 @@ def _by_distance(right: np.ndarray, valid: np.ndarray, original: np.ndarray, shi
     return figures
 
 
-def _as_matrix(lists: np.ndarray, iterations: np.ndarray) -> np.ndarray | None:
+def _as_matrix(lists: Sequence[Any], iterations: np.ndarray) -> np.ndarray | None:
     """Return lists of steps as [N, steps + 1], each list's last entry repeated.
 
     None if a row does not have an entry for each of its iterations and the reconstruction.
@@ -198,30 +199,114 @@ def _as_matrix(lists: np.ndarray, iterations: np.ndarray) -> np.ndarray | None:
     return np.concatenate(list(lists))[starts[:, None] + reached]
 
 
-def _at_threshold(
-    least: float, step: np.ndarray, right: np.ndarray, original: np.ndarray, *, is_own: bool
-) -> AtThreshold:
-    """Return the figures under a threshold from the step [N] whose image it stores, 0 for none."""
-    still_valid = step > 0
-    hit = right[np.arange(len(step)), step]
+@dataclass(frozen=True)
+class _Paths:
+    """The recorded steps of all rows: one path for each row, or one for each attack on it.
+
+    Attributes:
+        row: [P], the row of each path; of several attacks a row has several.
+        lengths: [P], accepted steps.
+        right: bool [P, steps + 1], whether the prediction at each step is right, from the reconstruction on; behind its
+            end a path repeats its last entry.
+        probabilities: [P, steps + 1], the oracle's.
+        rows: how many there are.
+        are_attacks: whether a row is wrong if any accepted image of any path is; otherwise the last image counts.
+    """
+
+    row: np.ndarray
+    lengths: np.ndarray
+    right: np.ndarray
+    probabilities: np.ndarray
+    rows: int
+    are_attacks: bool
+
+    def right_after(self, step: np.ndarray) -> np.ndarray:
+        """Return whether each row [N] is classified rightly if its paths end after `step` [P] steps."""
+        if not self.are_attacks:
+            hit: np.ndarray = self.right[np.arange(len(step)), step]
+            return hit
+        return self._in_all_paths(self._right_up_to[np.arange(len(step)), step])
+
+    @cached_property
+    def _right_up_to(self) -> np.ndarray:
+        """Whether all predictions from step 1 up to each step are right, [P, steps + 1]."""
+        after_steps = np.logical_and.accumulate(self.right[:, 1:], axis=1)
+        return np.concatenate([np.ones((len(self.right), 1), bool), after_steps], 1)
+
+    def valid_after(self, step: np.ndarray) -> np.ndarray:
+        """Return whether each row [N] has an accepted step if its paths end after `step` [P] steps."""
+        return ~self._in_all_paths(step == 0)
+
+    def last_step_above(self, least: float) -> np.ndarray:
+        """Return after how many steps [P] each path would have ended under the threshold `least`.
+
+        A path stops before the first image whose probability is below the threshold; the reconstruction is not judged.
+        """
+        accepted = self.probabilities[:, 1:] >= np.float32(least)
+        accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
+        step: np.ndarray = np.minimum(self.lengths, accepted_in_a_row)
+        return step
+
+    def first_failures(self) -> np.ndarray:
+        """Return the step [N] at which each row's prediction is wrong for the first time; -1 if at none.
+
+        Step 0 is the reconstruction, which does not count among several attacks.
+        """
+        wrong = ~self.right
+        if self.are_attacks:
+            wrong[:, 0] = False
+        never = self.right.shape[1]
+        first = np.where(wrong.any(1), wrong.argmax(1), never)
+        earliest = np.full(self.rows, never)
+        np.minimum.at(earliest, self.row, first)
+        failures: np.ndarray = np.where(earliest == never, -1, earliest)
+        return failures
+
+    def _in_all_paths(self, holds: np.ndarray) -> np.ndarray:
+        """Return whether something [P] holds in all paths of each row [N]."""
+        in_all = np.ones(self.rows, dtype=bool)
+        np.logical_and.at(in_all, self.row, holds)
+        return in_all
+
+
+def _paths_of(columns: Mapping[str, np.ndarray], budget: int) -> _Paths | None:
+    """Return the recorded steps of a split's rows.
+
+    None if a row does not have an entry for each of its steps and the reconstruction, or there are more than `budget`.
+    """
+    label, lengths = columns["label"], np.where(columns["valid"], columns["iterations"], 0).astype(np.int64)
+    row, are_attacks = np.arange(len(label)), "attacks" in columns
+    predictions, probabilities = list(columns["step_predictions"]), list(columns["step_oracle_probabilities"])
+    if are_attacks:
+        row = np.repeat(row, [len(attacks) for attacks in columns["attacks"]])
+        predictions, probabilities = [], []
+        for attacks in columns["attacks"]:
+            for record in attacks:
+                predictions.append(record["predictions"])
+                probabilities.append(record["oracle_probabilities"])
+        lengths = np.array([len(steps) - 1 for steps in predictions], dtype=np.int64)
+    longest = int(lengths.max(initial=0))
+    if not 1 <= max(longest, 1) <= budget <= _MOST_STEPS or longest * len(lengths) > _MOST_ENTRIES:
+        return None
+    if len(np.unique(row)) != len(label) or lengths.min(initial=0) < 0:
+        return None
+    prediction_matrix, probability_matrix = _as_matrix(predictions, lengths), _as_matrix(probabilities, lengths)
+    if prediction_matrix is None or probability_matrix is None:
+        return None
+    right = prediction_matrix == label[row][:, None]
+    return _Paths(row, lengths, right, probability_matrix, len(label), are_attacks)
+
+
+def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.ndarray, *, is_own: bool) -> AtThreshold:
+    """Return the figures under a threshold from the step [P] after which each path ends, 0 for none."""
+    still_valid, hit = paths.valid_after(step), paths.right_after(step)
     return AtThreshold(
         min_probability=float(least),
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
         fmr=_fmr(hit, still_valid, original, is_own=is_own),
-        mean_iterations=mean(step[still_valid], least=1),
+        mean_iterations=mean(step[step > 0], least=1),
     )
-
-
-def _stored_step(least: float, probabilities: np.ndarray, iterations: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return the step [N] whose image a run with the threshold `least` would have stored, 0 if its first was rejected.
-
-    A row stops before the first image whose probability is below the threshold; the reconstruction is not judged.
-    """
-    accepted = probabilities[:, 1:] >= np.float32(least)
-    accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
-    stored: np.ndarray = np.minimum(np.where(valid, iterations, 0), accepted_in_a_row)
-    return stored
 
 
 class RunFigures(NamedTuple):
@@ -242,15 +327,13 @@ def figures_of_run(columns: Mapping[str, np.ndarray], budget: int, min_probabili
     Returns:
         None if the split does not keep all steps.
     """
-    iterations, label = columns["iterations"].astype(np.int64), columns["label"]
-    predictions = _as_matrix(columns["step_predictions"], iterations)
-    probabilities = _as_matrix(columns["step_oracle_probabilities"], iterations)
-    if predictions is None or probabilities is None:
+    paths = _paths_of(columns, _MOST_STEPS)
+    if paths is None:
         return None
-    step = np.minimum(_stored_step(min_probability, probabilities, iterations, columns["valid"]), budget)
-    hit = predictions[np.arange(len(step)), step] == label
-    fmr = _ratio(hit[step > 0], columns["original_prediction"] == label)
-    return RunFigures(fmr, int((step > 0).sum()))
+    step = np.minimum(paths.last_step_above(min_probability), budget)
+    hit, valid = paths.right_after(step), paths.valid_after(step)
+    fmr = _ratio(hit[valid], columns["original_prediction"] == columns["label"])
+    return RunFigures(fmr, int(valid.sum()))
 
 
 def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:

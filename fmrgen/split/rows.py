@@ -31,6 +31,7 @@ from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
 from fmrgen.trust.parquet import FILES_CURE
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
+_RECORDS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type == "attacks")
 _NEEDED_WHOLE = ("label", "valid", "iterations", "queries")  # where they are there, every row has a value
 _ROWS = 4096  # read at a time, where no images are
 
@@ -44,7 +45,7 @@ class Part(NamedTuple):
 
     def as_table(self) -> pa.Table:
         """Return the rows without lists."""
-        columns = {name: pa.array(values) for name, values in self.columns.items() if name not in _LISTS}
+        columns = {name: pa.array(values) for name, values in self.columns.items() if name not in (*_LISTS, *_RECORDS)}
         return pa.table(self.images | columns)
 
 
@@ -420,6 +421,10 @@ class Split:
             steps = np.empty(len(column), dtype=object)
             steps[:] = [np.asarray(values.values if values.is_valid else ()) for values in column]
             return steps
+        if name in _RECORDS:
+            records = np.empty(len(column), dtype=object)
+            records[:] = [values or [] for values in column.to_pylist()]
+            return records
         values = column.to_numpy()
         if name == "valid" and not np.isin(values, (0, 1)).all():
             row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])

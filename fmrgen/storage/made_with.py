@@ -35,7 +35,12 @@ def _perturbation(perturb: RecordedPerturb) -> str:
         rule += f" with probability ≥ {perturb.min_probability:g}"
     if perturb.min_margin:
         rule += f" and margin ≥ {perturb.min_margin:g}"
-    text = f"budget {perturb.budget}, step size {perturb.step_size:g}, update {perturb.update}, {rule}"
+    text = f"budget {perturb.budget}, step size {perturb.step_size:g}, "
+    if perturb.attacks == "one":
+        text += f"update {perturb.update}, {rule}"
+    else:
+        names = "; ".join(attack.name for attack in perturb.attacks)
+        text += f"{rule}, {perturb.attack_count} attacks: {names}"
     if perturb.reencode:
         text += ", latents encoded anew at each step"
     return text

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from fmrgen.config import NOT_FINGERPRINTED, without_later_defaults
-from fmrgen.engine.options import ALONG_GRADIENT
+from fmrgen.engine.options import ALONG_GRADIENT, attack_name
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
@@ -53,6 +53,21 @@ class RecordedComponent(_Recorded):
         return (self.model_extra or {}).get(key)
 
 
+class RecordedAttack(_Recorded):
+    """An attack of several."""
+
+    update: str
+    objective: str = "margin"
+    target: int | str = "runner_up"
+    step: float = 1.0
+    noise: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What distinguishes it, in a few words."""
+        return attack_name(self.update, self.objective, self.target, self.step, self.noise)
+
+
 class RecordedPerturb(_Recorded):
     """The `perturb` section."""
 
@@ -65,11 +80,20 @@ class RecordedPerturb(_Recorded):
     keep: str = "last"
     min_margin: float = 0.0
     start_noise: float = 0.0
+    attacks: Literal["one"] | Annotated[list[RecordedAttack], Field(min_length=2)] = "one"
 
     @property
     def is_guided(self) -> bool:
-        """Whether the first step is along the gradient, and nothing else."""
-        return self.update in ALONG_GRADIENT and not self.start_noise
+        """Whether the first step of the first attack is along the gradient, and nothing else."""
+        if self.attacks == "one":
+            return self.update in ALONG_GRADIENT and not self.start_noise
+        first = self.attacks[0]
+        return first.update in ALONG_GRADIENT and not first.noise
+
+    @property
+    def attack_count(self) -> int:
+        """How many attacks an image goes through."""
+        return 1 if self.attacks == "one" else len(self.attacks)
 
 
 class RecordedOutput(_Recorded):
@@ -253,6 +277,7 @@ class Provenance(_Recorded):
             version=self.rows_version,
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
+            attacks=self.recipe.perturb.attack_count,
         )
 
     @property

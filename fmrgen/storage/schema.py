@@ -15,6 +15,13 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "ui
 _WORDS = ("string", "large_string")
 _FLOATS = ("float32", "float64")
 VERDICT = {"name": "string", "label": "int32", "probability": "float32", "score": "float32"}  # of one judge
+_ATTACK: dict[str, Any] = {  # the record of one attack: fields of `AttackRecord`
+    "stop_reason": Value("string"),
+    "predictions": List(Value("int32")),
+    "objectives": List(Value("float32")),
+    "oracle_probabilities": List(Value("float32")),
+    "rejected_prediction": Value("int32"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,8 @@ class Column:
         name: in the split.
         meaning: in words, for the card.
         type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists hold a value for each
-            step of a row, `verdicts` the answers of each of several judges.
+            step of a row, `verdicts` the answers of each of several judges, `attacks` a record of each of several
+            attacks.
         field: the value of `Perturbed` that it holds.
         holds_classes: whether its numbers are those of labels, which is certain only in splits of fmrgen.
         since: the first version of the rows that has it.
@@ -34,7 +42,17 @@ class Column:
     name: str
     meaning: str
     type: Literal[
-        "image", "label", "reason", "bool", "int32", "int64", "float32", "int32 list", "float32 list", "verdicts"
+        "image",
+        "label",
+        "reason",
+        "bool",
+        "int32",
+        "int64",
+        "float32",
+        "int32 list",
+        "float32 list",
+        "verdicts",
+        "attacks",
     ]
     field: str
     holds_classes: bool = False
@@ -51,6 +69,8 @@ class Column:
             return ClassLabel(names=[reason.value for reason in StopReason if since.get(reason, 1) <= version])
         if self.type == "verdicts":
             return List({name: Value(kind) for name, kind in VERDICT.items()})
+        if self.type == "attacks":
+            return List(dict(_ATTACK))
         value, _, is_list = self.type.partition(" ")
         return List(Value(value)) if is_list else Value(value)
 
@@ -61,6 +81,8 @@ class Column:
         inner = feature.feature if isinstance(feature, List) else None
         if self.type == "verdicts":
             return isinstance(inner, dict) and VERDICT.keys() <= inner.keys()
+        if self.type == "attacks":
+            return inner == _ATTACK
         if self.type == "float32 list":
             return isinstance(inner, Value) and inner.dtype in _FLOATS
         if self.type == "int32 list":
@@ -175,6 +197,20 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             since=3,
         ),
         _column(
+            "attack",
+            "int32",
+            "the attack that made `image`, by its number in the recipe's list, from 0",
+            since=4,
+        ),
+        _column(
+            "attacks",
+            "attacks",
+            "each attack on the original, up to the first that fools: why it ended, its predictions, what its steps "
+            "climb and the oracle's probability at every step, and the prediction on the image that the oracle "
+            "rejected; `step_…`, `stop_reason` and `rejected_…` are those of the attack that made `image`",
+            since=4,
+        ),
+        _column(
             "judges",
             "verdicts",
             "what each member of the oracle, a panel, sees in `image`: its label (-1: none of the classes), and its "
@@ -197,6 +233,7 @@ class Schema:
         version: of the rows. Those of the first have no steps, and no reason `stuck`.
         judges: the members of the oracle if that is a panel; else there is no such column.
         accepts_several: whether its source names all true labels of each example; else there is no such column.
+        attacks: how many attacks an image goes through; the columns `attack` and `attacks` are there if several.
     """
 
     label_names: tuple[str, ...]
@@ -205,6 +242,7 @@ class Schema:
     version: int = ROWS_VERSION
     judges: tuple[str, ...] = ()
     accepts_several: bool = False
+    attacks: int = 1
 
     @property
     def columns(self) -> list[Column]:
@@ -212,6 +250,8 @@ class Schema:
             _ORIGINAL.name: self.keep_original,
             "judges": bool(self.judges),
             _ACCEPTED.name: self.accepts_several,
+            "attack": self.attacks > 1,
+            "attacks": self.attacks > 1,
         }
         columns = []
         for column in _columns(self.score_column):

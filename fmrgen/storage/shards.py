@@ -409,6 +409,8 @@ def _stored(row: Perturbed, column: Column, schema: Schema) -> Any:
     if column.type == "verdicts":
         return schema.verdicts(row)
     value = getattr(row, column.field)
+    if column.type == "attacks":
+        return [{**vars(record), "stop_reason": record.stop_reason.value} for record in value]
     if column.type == "image":
         return {"bytes": png_bytes(value.permute(1, 2, 0).numpy()), "path": None}
     return value

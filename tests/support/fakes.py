@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import torch
-from reference import reference_perturb
+from reference import reference_ensemble, reference_perturb
 from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network
 from torch import nn
 
@@ -61,6 +61,20 @@ class Fixture:
             self.generator,
             self.oracle,
             **settings,
+        )
+
+    def reference_ensemble(self, i, accepted=(), **options):
+        """The literal ensemble on image `i`, whose accepted labels besides its own are `accepted`."""
+        self.generator.row_seeds = [row_seed(0, i)]
+        return reference_ensemble(
+            self.images[i : i + 1],
+            self.labels[i],
+            self.classifier,
+            self.generator,
+            self.oracle,
+            example_id=i,
+            accepted=accepted,
+            **{"budget": BUDGET, "step_size": self.step_size, **options},
         )
 
 
