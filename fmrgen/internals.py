@@ -133,14 +133,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "weights_in_common",
     ),
     "jobs.verify": ("load_judges",),
-    "metrics.betting": (
-        "ERROR",
-        "discoveries",
-        "drops_of",
-        "e_value",
-        "log_capital",
-        "log_gains",
-    ),
     "metrics.cautions": (
         "has_accuracy_of_chance",
         "has_masked_gradient",
@@ -204,11 +196,13 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "judgement_of",
         "logits_of",
     ),
-    "recipe.files": ("check_reference",),
+    "recipe.files": (
+        "check_reference",
+        "read_recipe",
+        "shipped_recipes",
+    ),
     "recipe.job": (
         "OutputConfig",
-        "STUDIES",
-        "describe_studies",
         "load_classifiers",
         "load_config",
         "load_fixed_sets",
@@ -227,7 +221,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "TRAINED_CLASSIFIER",
         "oracle_config_of",
     ),
-    "report.junit": ("to_junit",),
     "report.markdown": ("to_markdown",),
     "report.orders": ("agreement_report",),
     "report.outline": ("evaluation_report",),
@@ -258,7 +251,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "report.tables": (
         "class_table",
-        "mask_table",
         "related_line",
     ),
     "report.write": (

@@ -88,24 +88,6 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
     return Table(["class", "rows", *_names(metrics)], rows)
 
 
-def mask_table(images: int, sparsity: float, test_score: float, dimensions: int, regularization: float) -> Table:
-    """Return one mask (paper Table 11).
-
-    Args:
-        images: that the mask was found on.
-        sparsity: share of the latent that does not move.
-        test_score: share of held-out latents that are classified correctly.
-        dimensions: that move.
-        regularization: strength of the l1 penalty.
-
-    Returns:
-        A table of one row.
-    """
-    header = ["images", "sparsity", "test score", "dimensions that move", "regularization"]
-    row = [str(images), f"{sparsity:.2%}", f"{test_score:.2%}", str(dimensions), f"{regularization:.4g}"]
-    return Table(header, [row])
-
-
 def error_consistency_table(comparison: Comparison) -> Table | None:
     """Return the error consistency of each pair of classifiers; None for more classifiers than stand side by side, or
     if no pair has one."""

@@ -225,8 +225,8 @@ def _check_files(*paths: Path | None) -> None:
 
 def _write_files(report: "Report", junit: Path | None, summary: Path | None) -> None:
     """Write a report as JUnit, and append it to a summary in Markdown, where the user named files for them."""
+    from fmrgen.apps.release.junit import to_junit
     from fmrgen.files import write_atomically
-    from fmrgen.report.junit import to_junit
     from fmrgen.report.markdown import to_markdown
 
     if junit is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.betting import ERROR, drops_of, e_value
 from fmrgen.apps.explain.interventions import DOSES
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.sequential_test import Condition
@@ -21,7 +22,6 @@ from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
-from fmrgen.metrics.betting import ERROR, drops_of, e_value
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.recipe.build import (
     blank_image,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest
 
+from fmrgen.apps.explain.betting import ERROR, drops_of
 from fmrgen.apps.release.conditions import compare_on_recipe
 from fmrgen.apps.release.sequential_test import Condition, bounds, decide
 from fmrgen.config import ComponentConfig
@@ -19,7 +20,6 @@ from fmrgen.distributed.launch import Processes, together
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.betting import ERROR, drops_of
 from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.recipe.job import OutputConfig, Recipe

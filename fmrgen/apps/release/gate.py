@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fmrgen.apps.explain.betting import ERROR, drops_of
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.conditions import (
     OF_ANOTHER_SEED,
@@ -26,7 +27,6 @@ from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import load_judges
-from fmrgen.metrics.betting import ERROR, drops_of
 from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.rows import as_label
 from fmrgen.metrics.summary import Summary

@@ -229,7 +229,7 @@ def study(
 
 def _list_studies(as_json: bool) -> None:
     """Print the shipped studies and their time on two CPU cores."""
-    from fmrgen.recipe.job import describe_studies
+    from fmrgen.apps.studies.shipped import describe_studies
 
     studies = describe_studies()
     if as_json:
