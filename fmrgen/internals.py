@@ -37,12 +37,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "distributed.launch": (
         "Processes",
-        "check_same_on_all",
-        "errors_of_one_process",
         "launched_precision",
         "start_process",
-        "start_processes",
-        "together",
     ),
     "distributed.prefetch": ("read_ahead",),
     "distributed.rank": ("is_first_process",),
@@ -281,7 +277,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "StreamedSource",
     ),
     "split.classify": (
-        "BATCHES_AHEAD",
         "classify",
         "decode_own",
     ),

@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fmrgen.distributed.launch import launched_precision, start_processes
+from fmrgen.distributed.launch import Processes, launched_precision
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import write_atomically
@@ -105,11 +105,11 @@ def sparsify(
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: can't be written; choose another {option('output')}")
     recipe = recipe.in_precision(launched_precision())
-    accelerator = start_processes()
-    if accelerator.num_processes > 1:
+    processes = Processes()
+    if processes.size > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
-    components = recipe.build(accelerator.device)
-    pairs = latent_pairs(recipe, components, accelerator.device, on_images)
+    components = recipe.build(processes.device)
+    pairs = latent_pairs(recipe, components, processes.device, on_images)
     mask = fit_mask(pairs, regularization)
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),

@@ -16,7 +16,7 @@ from fmrgen.apps.explain.betting import ERROR, drops_of
 from fmrgen.apps.release.conditions import compare_on_recipe
 from fmrgen.apps.release.sequential_test import Condition, bounds, decide
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.launch import Processes, together
+from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
@@ -232,7 +232,7 @@ def diff(
     processes = Processes()
     provenance = read_provenance(folders[BROKE].paths)
     work = partial(compare_on_recipe, recipe, provenance, *sections, processes.device, error=ERROR / 2)
-    outcome = replace(outcome, conditions=processes.gather(together(processes, work))[0])
+    outcome = replace(outcome, conditions=processes.gather(processes.together(work))[0])
     if outcome.worse:
         return replace(outcome, verdict="broke more")
     return outcome

@@ -21,7 +21,7 @@ from fmrgen.apps.release.conditions import (
 )
 from fmrgen.apps.release.sequential_test import Condition, Gate, decide
 from fmrgen.apps.release.sequential_test import gate as gate_of_rows
-from fmrgen.distributed.launch import Processes, together
+from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
@@ -191,7 +191,7 @@ def _with_conditions(
         return replace(outcome, verdict="undecided", notes=[*outcome.notes, note])
     margin = OF_ANOTHER_SEED + outcome.max_drop / 100
     work = partial(_conditions, opened, provenance, networks, margin, trust, processes.device)
-    conditions, notes = processes.gather(together(processes, work))[0]
+    conditions, notes = processes.gather(processes.together(work))[0]
     return _with_verdict(outcome, conditions, notes)
 
 
@@ -303,7 +303,7 @@ def gate_on_own_splits(
     margin = OF_ANOTHER_SEED + max_drop / 100
     networks = sections["baseline"], sections["candidate"]
     work = partial(compare_on_recipe, recipe, provenance, *networks, processes.device, margin=margin, error=ERROR / 2)
-    return _with_verdict(outcome, processes.gather(together(processes, work))[0], [])
+    return _with_verdict(outcome, processes.gather(processes.together(work))[0], [])
 
 
 def _masked_gradient_faults(name: str, summary: Summary) -> list[str]:
