@@ -97,17 +97,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "hub.client": (
         "HubClient",
-        "Operation",
         "RepoError",
-        "check_publication",
-        "client_errors",
-        "upload_errors",
     ),
     "hub.fetch": (
         "check_repo_name",
         "fetched",
     ),
-    "hub.timeouts": ("no_bars",),
     "image_files": (
         "open_rgb",
         "png_bytes",
@@ -303,17 +298,13 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "load_named",
     ),
     "split.open": ("open_own_split",),
-    "split.reference": (
-        "check_folder",
-        "check_there",
-    ),
+    "split.reference": ("check_there",),
     "split.rows": ("reading",),
     "storage.made_with": (
         "made_with",
         "related_line",
     ),
     "storage.paths": (
-        "CARD",
         "SplitPaths",
         "splits_in",
     ),

@@ -3,20 +3,17 @@
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, hf_hub_download
+from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
-from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors, upload_errors
-from fmrgen.hub.timeouts import checked_commit, no_bars
+from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors
+from fmrgen.hub.timeouts import checked_commit
 from fmrgen.publish.card import write_card
 from fmrgen.storage.paths import CARD, SMALL_FILE
-
-_DOWNLOADS = 8  # at once
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class HubRepo:
 
     def read(self, path: str, state: RepoState) -> bytes:
         """Return a small file of the repo at a commit."""
-        return self._hub.ask(partial(self._read, [path], state))[path]
+        return self._hub.ask(partial(self._hub.read, [path], state.commit))[path]
 
     def create(self, private: bool) -> None:
         """Make the repo and the branch, unless they exist."""
@@ -122,7 +119,7 @@ class HubRepo:
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         state = self._fetch()
         small_files = [path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)]
-        before = self._read(small_files, state)
+        before = self._hub.read(small_files, state.commit)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():
@@ -135,26 +132,13 @@ class HubRepo:
                 return state.commit, None
             check_no_token(small)
             additions = [CommitOperationAdd(path, content) for path, content in small.items()]
-            with upload_errors(self.name):
-                commit = self._hub.api.create_commit(
-                    self.name,
-                    [*changed.operations, *additions],
-                    commit_message=changed.message,
-                    repo_type="dataset",
-                    revision=self._revision,
-                    parent_commit=state.commit,
-                )
+            commit = self._hub.send(
+                [*changed.operations, *additions],
+                changed.message,
+                revision=self._revision,
+                parent_commit=state.commit,
+            )
         return commit.oid, str(commit.commit_url)
-
-    def _read(self, paths: list[str], state: RepoState) -> dict[str, bytes]:
-        """Return small files of the repo at a commit, by their paths."""
-
-        def read(path: str) -> bytes:
-            cached = hf_hub_download(state.name, path, repo_type="dataset", revision=state.commit)
-            return Path(cached).read_bytes()
-
-        with ThreadPoolExecutor(_DOWNLOADS) as pool, no_bars(), client_errors():
-            return dict(zip(paths, pool.map(read, paths), strict=True))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from huggingface_hub import CommitOperationAdd, Discussion, hf_hub_download
+from huggingface_hub import CommitOperationAdd, Discussion
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, open_plain
-from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
-from fmrgen.hub.timeouts import no_bars
+from fmrgen.hub.client import HubClient, RepoError
 from fmrgen.publish.eval_results import FOLDER, entry_file, read_eval_results
 from fmrgen.results.evaluation import read_figures
 
@@ -178,33 +177,26 @@ class _Model:
         if dry_run:
             return "new", None
         noun = "board" if len(files) == 1 else "boards"
-        commit = partial(
-            self._hub.api.create_commit,
-            self._hub.name,
-            [CommitOperationAdd(path, content) for path, content in files.items()],
-            commit_message=f"{_TITLE} on {len(files)} {noun}",
-        )
-        with upload_errors(self._hub.name):
-            if own is not None:
-                commit(revision=own.git_reference)
-                return "updated", own.url
-            return "opened", commit(commit_description=_DESCRIPTION, create_pr=True).pr_url
+        message = f"{_TITLE} on {len(files)} {noun}"
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        if own is not None:
+            self._hub.send(operations, message, revision=own.git_reference)
+            return "updated", own.url
+        commit = self._hub.send(operations, message, commit_description=_DESCRIPTION, create_pr=True)
+        return "opened", commit.pr_url
 
     def _open_pull_requests(self) -> list[Discussion]:
-        with client_errors():
-            discussions = self._hub.api.get_repo_discussions(
-                self._hub.name, discussion_type="pull_request", discussion_status="open"
-            )
-            return list(discussions)
+        discussions = partial(
+            self._hub.api.get_repo_discussions,
+            self._hub.name,
+            discussion_type="pull_request",
+            discussion_status="open",
+        )
+        return self._hub.ask(lambda: list(discussions()))
 
     def _has(self, files: Mapping[str, bytes], revision: str) -> bool:
         """Return whether the repo has identical files at a revision."""
         try:
-            with no_bars(), client_errors():
-                for path, content in files.items():
-                    local = hf_hub_download(self._hub.name, path, revision=revision)
-                    if Path(local).read_bytes() != content:
-                        return False
-                return True
+            return self._hub.read(list(files), revision) == files
         except RemoteEntryNotFoundError:  # not LocalEntryNotFoundError, which is an outage
             return False

@@ -238,12 +238,13 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
 def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
     """Else a second pull request would be opened for what is proposed already."""
     from fmrgen.apps.board import submit
+    from fmrgen.hub import client
 
     def is_out(*arguments, **options):
         answer = httpx2.Response(503, request=httpx2.Request("GET", hub.address))
         raise LocalEntryNotFoundError("no such file here") from HfHubHTTPError("503", response=answer)
 
-    monkeypatch.setattr(submit, "hf_hub_download", is_out)
+    monkeypatch.setattr(client, "hf_hub_download", is_out)
     model = submit._Model("team/net", print)
     with pytest.raises(LocalEntryNotFoundError):
         model._has({".eval_results/x.yaml": b"1"}, "main")
