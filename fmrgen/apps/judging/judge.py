@@ -17,14 +17,14 @@ import torch
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
-from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.engine.interfaces import Originals
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.publish.card import renew_card
-from fmrgen.recipe.build import blank_image, build_component, fit_oracle, judgement_of
+from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.results.judges import Kind
@@ -140,8 +140,8 @@ class Job:
         self.name, self.section, self.opened, self.provenance = name, section, opened, provenance
         self.processes, self.batch_size = processes, batch_size
         self.device = processes.device
-        self.oracle = build_component(section, f"oracle {name}", Oracle, self.device)
-        fit_oracle(self.oracle, provenance.job_labels, blank_image(provenance.image_size, self.device))
+        labels, size = provenance.job_labels, provenance.image_size
+        self.oracle = build_oracle(section, labels, size, self.device, f"oracle {name}")
         identity = identity_of(self.oracle)
         self.digest = identity.weights_sha256
         processes.check_same(f"weights of oracle {name}", self.digest)
