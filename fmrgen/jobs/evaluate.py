@@ -35,7 +35,7 @@ from fmrgen.results.evaluation import EvaluatedClassifier, Evaluation, FailedCla
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.sources.base import SourceConfig
 from fmrgen.split.judged import valid_rows
-from fmrgen.split.models import LoadedClassifier, load_named
+from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import open_split
 from fmrgen.split.rows import Split
 from fmrgen.storage.predictions import PredictionStore
@@ -116,7 +116,7 @@ def evaluate(
         for split in opened:
             loaders = []
             for name, (classifier, _) in trainings.items():
-                loaders.append(partial(load_named, name, classifier, processes.device))
+                loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
             count = _counter(report, f"{split.name} (reading)", split.rows)
             decoded = read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, count)
             if valid_by is not None:
@@ -204,7 +204,7 @@ def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
 
 def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
     try:
-        return load_named(name, classifier, device, group)
+        return LoadedClassifier.load(name, classifier, device, group)
     except (torch.OutOfMemoryError, MemoryError):
         raise UserError(f"classifier {name}: memory is too small for it") from None
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
@@ -285,7 +285,7 @@ def _lines_on_missed_images(person: JudgeFigures, results: Sequence[Result]) -> 
     for result in results:
         corrected = result.judged.get(person.judge)
         if result.conditioned and corrected and corrected.fmr_range:
-            low, high = interval_ends(corrected.fmr_range)
+            low, high = corrected.fmr_range.ends
             lines.append(
                 f"{person.judge}: FMR of {result.classifier} is {corrected.fmr} if images that fool it were missed as "
                 f"often as others; however many were missed, it is from {low:.1f} to {high:.1f}"

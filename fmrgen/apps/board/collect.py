@@ -11,7 +11,6 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
 from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient, has_rough_gradient
-from fmrgen.metrics.intervals import interval_ends
 from fmrgen.metrics.summary import Summary
 from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
 from fmrgen.split.judgements import JudgeFile, judges_of_files
@@ -147,7 +146,7 @@ class Family:
         for split in self.splits:
             places[split.name] = None
             if not split.unranked and split.summary.fmr is not None:
-                ends[split.name] = interval_ends(split.summary.fmr)
+                ends[split.name] = split.summary.fmr.ends
         lows = sorted(low for low, _ in ends.values())
         highs = sorted(high for _, high in ends.values())
         for name, (low, high) in ends.items():

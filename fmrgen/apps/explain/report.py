@@ -6,7 +6,7 @@ from typing import Any
 
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_figures
+from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
 from fmrgen.report.report import Picture, Report, Section, Table
 from fmrgen.report.sheet import WRONG, ImagePair, pair_sheet
 
@@ -126,7 +126,7 @@ def _curve(finding: Finding) -> Plot:
             axes.plot(doses, percent, color=colour, marker="o", markersize=4, label=_WAY_TITLES[way])
         axes.set_xlabel("dose")
         axes.set_ylabel("wrong, % of the accepted")
-        grid_of_figures(axes, MOST_PERCENT)
+        grid_of_figures(axes)
         axes.legend(fontsize=8)
     return figure
 

@@ -20,7 +20,7 @@ from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
+from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.recipe.job import OutputConfig, Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
@@ -364,7 +364,7 @@ def _compare(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> D
     p_value = None
     if seed is None:
         verdict, p_value, difference = exact_verdict(worse, better, error)
-        low, high = interval_ends(difference)
+        low, high = difference.ends
     else:
         verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed, error)
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
@@ -434,7 +434,7 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -
     if p_value <= error:
         verdict: Verdict = "broke more" if broke_alone > fixed_alone else "fixed more"
         return verdict, p_value, difference
-    low, high = interval_ends(difference)
+    low, high = difference.ends
     return "no difference", p_value, Estimate(difference.value, min(0.0, low), max(0.0, high))
 
 

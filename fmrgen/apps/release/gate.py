@@ -36,7 +36,7 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.results.own_splits import rows_of
 from fmrgen.split.classify import classify
-from fmrgen.split.models import LoadedClassifier, answering_in, load_named
+from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import open_own_split, open_split
 from fmrgen.split.rows import Split
 from fmrgen.storage.provenance import Provenance
@@ -90,12 +90,13 @@ def gate(
     check_max_drop(max_drop)
     processes = Processes()
     device = processes.device
-    models = [load_named("baseline", baseline, device), load_named("candidate", candidate, device)]
+    sections = {"baseline": baseline, "candidate": candidate}
+    models = [LoadedClassifier.load(name, section, device) for name, section in sections.items()]
     opened = open_split(split, download=True)
     opened.check_columns()
     image = opened.first_image(device)
     labels = opened.labels_for([lambda: models[0], lambda: models[1]], image)
-    networks = {model.name: answering_in(labels, model, image, opened.name) for model in models}
+    networks = {model.name: model.answering_in(labels, image, opened.name) for model in models}
     columns = opened.columns(["label", "valid", "accepted_labels"], labels)
     valid = np.arange(len(columns["label"]))
     if "valid" in columns:
