@@ -30,7 +30,7 @@ from fmrgen.publish.croissant import write_croissant
 from fmrgen.publish.entries import Entry, leaderboard
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
-from fmrgen.split.judgements import JudgeFile, judgements_config, judges_of_files
+from fmrgen.split.judgements import JudgeFile, JudgementsFolder, judgements_config
 from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
@@ -191,7 +191,7 @@ def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
             provenance,
             summary_of(provenance, SplitFolder.of(paths, provenance)),
             leaderboard(paths, provenance),
-            judges_of_files(paths, provenance.files_digest),
+            JudgementsFolder(paths).judges_of(provenance.files_digest),
             explained_lines(paths, provenance.files_digest),
         )
         splits.setdefault(config, []).append(entry)

@@ -1,5 +1,6 @@
 """A dataset repo on the Hub: its content, and commits that are repeated if another one comes first."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,8 +13,11 @@ from huggingface_hub import CommitOperationAdd
 from fmrgen.errors import UserError
 from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors
 from fmrgen.hub.timeouts import checked_commit
-from fmrgen.publish.card import write_card
-from fmrgen.storage.paths import CARD, SMALL_FILE
+from fmrgen.publish.card import renew_card, write_card
+from fmrgen.storage.paths import CARD, SMALL_FILE, SplitPaths
+from fmrgen.storage.provenance import read_provenance
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,48 @@ class HubRepo:
                 parent_commit=state.commit,
             )
         return commit.oid, str(commit.commit_url)
+
+
+def add_to_split(
+    paths: SplitPaths,
+    repo: str | None,
+    files: str,
+    message: str,
+    write: Callable[[SplitPaths], object],
+    on_wait: Callable[[str], None] = _log.warning,
+) -> tuple[str | None, str | None]:
+    """Let `write` put small files beside a split, in its folder or its repo, and renew the card that shows them.
+
+    Args:
+        paths: of the split.
+        repo: that has it; None for a folder.
+        files: the digest of the split's files, which the small ones are about.
+        message: of the commit.
+        write: gets the paths of the split among its small files as they are now.
+        on_wait: called with a line when the Hub asks to wait.
+
+    Returns:
+        The commit and its address; None for a folder.
+
+    Raises:
+        UserError: the split was remade meanwhile, or can't be written to.
+    """
+
+    def write_checked(root: Path) -> None:
+        if read_provenance(paths.at(root)).files_digest != files:
+            raise UserError(f"{repo or root}:{paths.name}: was remade since; run this on the split as it is now")
+        write(paths.at(root))
+
+    if repo is None:
+        write_checked(paths.root)
+        renew_card(paths.root)
+        return None, None
+
+    def change(folder: Path, state: RepoState) -> Change:
+        write_checked(folder)
+        return Change(message, [])
+
+    return HubRepo(repo, None, on_wait).update(change)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

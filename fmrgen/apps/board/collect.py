@@ -13,7 +13,7 @@ from fmrgen.hub.fetch import fetched
 from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.summary import Summary
 from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
-from fmrgen.split.judgements import JudgeFile, judges_of_files
+from fmrgen.split.judgements import JudgeFile, JudgementsFolder
 from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
@@ -247,6 +247,6 @@ def _splits_of(place: str, name: str) -> Iterator[BoardEntry]:
             classifier=own_names[0] if own_names else split,
             summary=summary_of(provenance),
             entries=[entry for entry in entries if not entry.conditioned],
-            judges=judges_of_files(paths, provenance.files_digest),
+            judges=JudgementsFolder(paths).judges_of(provenance.files_digest),
             made_with=made_with(provenance),
         )

@@ -68,7 +68,7 @@ def explain(
     report = explanation_report(explanation)
     display.deliver(report, output, as_json=as_json, quiet=quiet)
     if card:
-        from fmrgen.publish.explained import record_explanation
+        from fmrgen.apps.explain.card import record_explanation
 
         display.print_note(f"card: {record_explanation(split, explanation.files, report.conclusions)}")
 

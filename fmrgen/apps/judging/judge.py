@@ -23,15 +23,16 @@ from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
-from fmrgen.publish.card import renew_card
+from fmrgen.publish.repo import add_to_split
 from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.results.judges import Kind
 from fmrgen.split.classify import decode_own
-from fmrgen.split.judgements import TABLE, Subject, check_judge_name, judge_file, related, to_parquet, write_judgements
+from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, check_judge_name, to_parquet
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
+from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
@@ -245,20 +246,27 @@ class Job:
             return []
         content = to_parquet(table)
         kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
-        split = Subject(self.opened.paths, self.provenance)
+        paths = self.opened.paths
+        repo = None if self.opened.revision is None else self.opened.repo
         section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
-        about = judge_file(self.name, kind, section, self.digest, split, content, digests)
-        files: list[Path] = []
-        if self.opened.revision is None:
-            files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)
-            renew_card(split.paths.root)
-        else:
-            from fmrgen.publish.judgements import commit_judgements
+        about = JudgeFile.of(self.name, kind, section, self.digest, paths.name, self.provenance, content, digests)
 
-            place = commit_judgements(str(self.opened.repo), split, about, content, on_wait)
+        def write(split: SplitPaths) -> None:
+            folder = JudgementsFolder(split)
+            if repo is not None:
+                folder.check_same_judge(about, repo)
+            folder.write(about, content)
+
+        message = f"Judgements of {self.name} on {paths.name}"
+        commit, url = add_to_split(paths, repo, about.files, message, write, on_wait)
+        files: list[Path] = []
+        place = url or commit
+        if place is None:
+            folder = JudgementsFolder(paths)
+            files, place = [folder.table_path(self.name), folder.about_path(self.name)], str(paths.judgements)
         for part in self.parts.glob("*.parquet"):
             part.unlink(missing_ok=True)
-        return [self._figures(table, files, place, related(about, self.provenance, {}))]
+        return [self._figures(table, files, place, about.related(self.provenance, {}))]
 
     def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
         """Return the outcome; figures are by row id, since the rows of the table are by batch and column."""
