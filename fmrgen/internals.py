@@ -162,7 +162,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "publish.card": ("renew_card",),
     "publish.entries": (
         "Entry",
-        "leaderboard",
         "ranked",
         "sort_key",
     ),
@@ -171,6 +170,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "entry_file",
         "read_eval_results",
     ),
+    "publish.published": ("Published",),
     "publish.repo": ("add_to_split",),
     "recipe.build": (
         "ClassifierAndOracle",
@@ -284,10 +284,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "split.reference": ("check_there",),
     "split.rows": ("reading",),
     "storage.explanations": ("write_explained_lines",),
-    "storage.made_with": (
-        "made_with",
-        "related_line",
-    ),
     "storage.paths": (
         "SplitPaths",
         "splits_in",
@@ -295,15 +291,11 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "storage.provenance": (
         "Provenance",
         "now",
-        "read_all",
         "read_provenance",
     ),
     "storage.schema": ("IMAGES",),
     "storage.shard_claims": ("own_shards",),
-    "storage.shards": (
-        "SplitFolder",
-        "summary_of",
-    ),
+    "storage.shards": ("SplitFolder",),
     "storage.shared_bucket": ("shared_folder",),
     "weights.digest": (
         "check_same_weights",
