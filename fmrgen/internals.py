@@ -165,11 +165,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "ranked",
         "sort_key",
     ),
-    "publish.eval_results": (
-        "FOLDER",
-        "entry_file",
-        "read_eval_results",
-    ),
+    "publish.eval_results": ("read_eval_results",),
     "publish.published": ("Published",),
     "publish.repo": ("add_to_split",),
     "recipe.build": (

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.client import HubClient, RepoError
-from fmrgen.publish.eval_results import FOLDER, entry_file, read_eval_results
+from fmrgen.publish.eval_results import read_eval_results
 from fmrgen.results.evaluation import read_figures
 
 _TITLE = "Robustness (FMR)"  # the start of the title of a pull request
@@ -128,7 +128,8 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
     """Return the entries of each classifier by their paths in a model's repo, and in words those at chance."""
     evaluation = read_figures(folder / "evaluation.json")
     classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
-    files, at_chance = {}, []
+    files: dict[str, dict[str, bytes]] = {}
+    at_chance = []
     for name in models:
         if name not in classifiers:
             raise UserError(f"{folder}: has no classifier {name}; choose from {', '.join(classifiers)}")
@@ -138,10 +139,12 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
             raise UserError(
                 f"{folder}: has no results of {name} to submit; evaluate splits on the Hub with --eval-results"
             )
-        for split in evaluation.splits:
-            if evaluation.result(split.name, name).at_chance and entries.pop(entry_file(split), b""):
+        files[name] = {}
+        for split, path, content in entries:
+            if evaluation.result(split.name, name).at_chance:
                 at_chance.append(f"{name} on {split.config}/{split.split}")
-        files[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
+            else:
+                files[name][path] = content
     return files, at_chance
 
 

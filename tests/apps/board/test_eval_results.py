@@ -124,12 +124,17 @@ def test_only_what_the_evaluation_gives_is_sent(split, tmp_path, capsys):
     figures, (path,) = of_the_hub(split, tmp_path / "a")
     mine = figures.classifiers[0]
     own = path.read_bytes()
-    read = lambda: read_eval_results(figures, mine, tmp_path / "a/eval-results")  # noqa: E731
-    assert read() == {path.name: own}
+
+    def read():
+        results = read_eval_results(figures, mine, tmp_path / "a/eval-results")
+        return {result.path: result.content for result in results}
+
+    in_repo = f".eval_results/{path.name}"
+    assert read() == {in_repo: own}
     (entry,) = yaml.safe_load(own)
     mirrored = entry | {"source": entry["source"] | {"url": entry["source"]["url"].replace("huggingface.co", "mirror")}}
     path.write_text(f"# private\n{yaml.safe_dump([mirrored])}")
-    assert read() == {path.name: own}
+    assert read() == {in_repo: own}
     for changed in (
         b"password: hunter2",
         b"\xff",
