@@ -82,7 +82,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "generators._denoisers": (
         "Consistency",
-        "Denoiser",
         "Diffusion",
         "Kept",
     ),
@@ -133,7 +132,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "metrics.intervals": (
         "CONFIDENCE",
-        "RESAMPLES",
         "between_percentiles",
         "format_coefficient",
         "format_estimate",
@@ -142,7 +140,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "ratio_and_influence",
     ),
     "metrics.rows": (
-        "Rows",
         "accepted_as_label",
         "as_label",
     ),
@@ -153,7 +150,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "oracles._parts": ("digests_of_parts",),
     "progress": ("terminal",),
-    "progress.terminal": ("format_duration",),
     "progress.tqdm_bars": (
         "OnRows",
         "image_bars",
@@ -171,7 +167,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "recipe.build": (
         "ClassifierAndOracle",
         "Components",
-        "blank_image",
         "build_classifier",
         "build_component",
         "build_oracle",
@@ -186,7 +181,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "shipped_recipes",
     ),
     "recipe.job": (
-        "OutputConfig",
         "load_classifiers",
         "load_config",
         "load_fixed_sets",
@@ -209,7 +203,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "report.orders": ("agreement_report",),
     "report.outline": ("evaluation_report",),
     "report.pages": (
-        "json_in_page",
         "png_address",
         "render_page",
     ),
@@ -229,22 +222,15 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "report.sheet": (
         "ImagePair",
-        "WRONG",
         "pair_sheet",
     ),
     "report.tables": (
         "class_table",
         "related_line",
     ),
-    "report.write": (
-        "prepare_folder",
-        "write",
-    ),
+    "report.write": ("write",),
     "results.evaluation": ("Result",),
-    "results.judges": (
-        "Kind",
-        "chance_line",
-    ),
+    "results.judges": ("chance_line",),
     "results.own_splits": (
         "common_ids",
         "rows_of",
@@ -289,13 +275,9 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "now",
         "read_provenance",
     ),
-    "storage.schema": ("IMAGES",),
     "storage.shard_claims": ("own_shards",),
     "storage.shards": ("SplitFolder",),
     "storage.shared_bucket": ("shared_folder",),
-    "weights.digest": (
-        "check_same_weights",
-        "weights_sha256",
-    ),
+    "weights.digest": ("check_same_weights",),
     "weights.identity": ("identity_of",),
 }

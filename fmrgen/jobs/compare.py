@@ -16,7 +16,7 @@ from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress.job import Progress
 from fmrgen.progress.tqdm_bars import OnRows, job_bar
-from fmrgen.recipe.job import OutputConfig, Recipe
+from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
 from fmrgen.results.evaluation import Evaluation
 
@@ -160,7 +160,7 @@ def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> l
         split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
         if split in recipes:
             raise UserError(f"classifier {name}: its split would be {split}, like another's; rename it, NAME=…")
-        named = {"classifier": section, "description": "", "output": _renamed(recipe.output, split)}
+        named = {"classifier": section, "description": "", "output": recipe.output.renamed(split=split)}
         recipes[split] = recipe.model_copy(update=named)
     return list(recipes.values())
 
@@ -170,9 +170,5 @@ def _of_seed(recipe: Recipe, more: int) -> Recipe:
     if more == 0:
         return recipe
     seed = recipe.perturb.seed + more
-    output = _renamed(recipe.output, f"{recipe.output.split}_seed{seed}")
+    output = recipe.output.renamed(split=f"{recipe.output.split}_seed{seed}")
     return recipe.model_copy(update={"perturb": replace(recipe.perturb, seed=seed), "output": output})
-
-
-def _renamed(output: OutputConfig, split: str) -> OutputConfig:
-    return OutputConfig.model_validate(output.model_dump() | {"split": split})

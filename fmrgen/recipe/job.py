@@ -79,6 +79,10 @@ class OutputConfig(StrictConfig):
         json_schema_extra=SINCE_0_2,
     )
 
+    def renamed(self, **names: str) -> "OutputConfig":
+        """Return the same section with another `config` or `split`. Raises ValueError if it can't be named so."""
+        return OutputConfig.model_validate(self.model_dump() | names)
+
     @field_validator("config", "split")
     @classmethod
     def _check_name(cls, name: str, field: ValidationInfo) -> str:

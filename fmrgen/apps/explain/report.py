@@ -8,7 +8,7 @@ from fmrgen.apps.explain.explain import Explanation, Finding, Pair
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
 from fmrgen.report.report import Picture, Report, Section, Table
-from fmrgen.report.sheet import WRONG, ImagePair, pair_sheet
+from fmrgen.report.sheet import ImagePair, pair_sheet
 
 SCHEMA = "fmrgen-explain/2"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
@@ -133,5 +133,5 @@ def _curve(finding: Finding) -> Plot:
 
 def _pairs(shown: list[Pair]) -> Plot:
     """Return a picture of originals with their labels, each beside its changed image with the answer."""
-    pairs = [ImagePair(pair.original, pair.image, pair.label, pair.answer, WRONG) for pair in shown]
+    pairs = [ImagePair(pair.original, pair.image, pair.label, pair.answer, is_wrong=True) for pair in shown]
     return pair_sheet(pairs, _PAIRS_ACROSS)

@@ -27,7 +27,6 @@ from fmrgen.publish.repo import add_to_split
 from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
-from fmrgen.results.judges import Kind
 from fmrgen.split.classify import decode_own
 from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, check_judge_name, to_parquet
 from fmrgen.split.open import open_own_split
@@ -245,11 +244,19 @@ class Job:
         if not self.processes.is_first:
             return []
         content = to_parquet(table)
-        kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
         paths = self.opened.paths
         repo = None if self.opened.revision is None else self.opened.repo
         section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
-        about = JudgeFile.of(self.name, kind, section, self.digest, paths.name, self.provenance, content, digests)
+        about = JudgeFile.of(
+            self.name,
+            "vlm" if self.section.kind == "vlm" else "oracle",
+            section,
+            self.digest,
+            paths.name,
+            self.provenance,
+            content,
+            digests,
+        )
 
         def write(split: SplitPaths) -> None:
             folder = JudgementsFolder(split)

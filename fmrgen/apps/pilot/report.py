@@ -5,7 +5,7 @@ from fmrgen.apps.pilot.masking import Search
 from fmrgen.apps.pilot.sparsify import SparseMask
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.progress.terminal import format_duration
+from fmrgen.progress import terminal as progress
 from fmrgen.report.report import Report, Section, Table
 
 
@@ -35,7 +35,7 @@ def inspection_report(inspection: Inspection) -> Report:
         **_search_rows(inspection.searched),
         "one image-pass": f"{1000 * inspection.seconds_per_pass:.1f} ms, {cost.whole:.3g} GFLOP "
         f"({cost.generator:.3g} of the generator)",
-        "the whole job, on this device": format_duration(inspection.seconds_of_job),
+        "the whole job, on this device": progress.format_duration(inspection.seconds_of_job),
     }
     table = Table(["", ""], [[name, value] for name, value in rows.items()], of_text=True)
     lines = []

@@ -29,7 +29,7 @@ from fmrgen.generators._mask import read_mask_file
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
-from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.identity import identity_of
 
 _TEST_SHARE = 0.2
 _FOLDS = 3
@@ -114,7 +114,7 @@ def sparsify(
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
         "fingerprint": recipe.fingerprint,
-        "generator_sha256": weights_sha256(components.generator) or "",
+        "generator_sha256": identity_of(components.generator).weights_sha256 or "",
         "images": str(mask.images),
         "regularization": repr(mask.regularization),
         "sparsity": repr(mask.sparsity),

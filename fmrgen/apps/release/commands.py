@@ -67,7 +67,6 @@ def diff(
     from fmrgen.cli import display
     from fmrgen.distributed.launch import Processes
     from fmrgen.progress import terminal as progress
-    from fmrgen.report.write import prepare_folder
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -87,7 +86,6 @@ def diff(
         title = f"{old_name} → {new_name} on {recipe}"
         networks = {"OLD": old, "NEW": new}
         folder = output / "diff"
-        prepare_folder(folder)
         sides = split_folders(loaded, output, old_section, new_section)
         for name in ("explain.json", "explain.md", "explain.html"):  # of an earlier diff
             (folder / name).unlink(missing_ok=True)

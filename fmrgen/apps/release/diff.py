@@ -22,7 +22,7 @@ from fmrgen.jobs.compare import JobProgress, no_progress
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
-from fmrgen.recipe.job import OutputConfig, Recipe
+from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
 from fmrgen.results.own_splits import rows_of
@@ -275,13 +275,12 @@ def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> 
             "oracles": [recipe.oracle, {"kind": "classifier", "classifier": networks[veto]}],
         }
         # All splits of a config have one oracle, and these two have different panels: so each has a config.
-        output = recipe.output.model_dump() | {"config": f"{recipe.output.config}-{side}", "split": attacked}
         changed = {
             "classifier": networks[attacked],
             "oracle": oracle_config_of(panel, "diff"),
             "perturb": perturb,
             "description": "",
-            "output": OutputConfig.model_validate(output),
+            "output": recipe.output.renamed(config=f"{recipe.output.config}-{side}", split=attacked),
         }
         recipes.append(recipe.model_copy(update=changed))
     return recipes

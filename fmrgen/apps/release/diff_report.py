@@ -9,7 +9,7 @@ from fmrgen.apps.release.diff import BROKE, FIXED, Changed, Diff
 from fmrgen.apps.release.gate_report import nothing_worse, others_of
 from fmrgen.image_files import stored_image
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.plot import INK, Plot
+from fmrgen.report.plot import Plot
 from fmrgen.report.report import Check, Picture, Report, Section, Table
 from fmrgen.report.sheet import ImagePair, pair_sheet
 from fmrgen.storage.shards import SplitFolder
@@ -216,8 +216,7 @@ def _sheet(images: Sequence[Changed], split: SplitFolder, side: str) -> Plot:
                 stored_image(row["image"]),
                 image.label,
                 f"{right} {image.before:.0%}",
-                INK,
-                f"{wrong} {image.after:.0%}: {image.answer}",
+                below=f"{wrong} {image.after:.0%}: {image.answer}",
             )
         )
     return pair_sheet(pairs)

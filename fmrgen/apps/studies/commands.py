@@ -127,13 +127,15 @@ def agree(
         measures: Compare these: own FMR, SA, FMR on SPLIT, a fixed set, its mCE. Repeat for more.
         output: The folder to write to.
     """
+    from fmrgen.files import check_writable
+
     files = [_evaluation_file(path) for path in evaluations]
+    check_writable(output)
 
     from fmrgen.apps.studies.rank_correlation import at_chance, correlations
     from fmrgen.apps.studies.rank_correlation import measures as measures_of
     from fmrgen.apps.studies.rank_correlation_report import correlations_report
     from fmrgen.cli import display
-    from fmrgen.report.write import prepare_folder
     from fmrgen.results.evaluation import read_figures
 
     formats = options.plot_formats(plots)
@@ -143,7 +145,6 @@ def agree(
         display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
     columns = measures_of(figures)
     pairs = correlations(columns, list(measures))
-    prepare_folder(output)
     report = correlations_report(pairs, columns)
     display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
 
