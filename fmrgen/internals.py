@@ -44,18 +44,13 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "distributed.rank": ("is_first_process",),
     "engine.acceptance": ("accepts",),
     "engine.attacks": (
-        "Attack",
         "attack_of_short_form",
         "radius",
     ),
     "engine.images": (
         "StraightThroughBytes",
         "as_float32",
-        "on_byte_grid",
-        "to_batch",
-        "to_bytes",
     ),
-    "engine.models": ("row_seed",),
     "engine.objectives": (
         "OBJECTIVES",
         "margin",
@@ -111,7 +106,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "jobs.batch": ("summarise_rows",),
     "jobs.compare": (
-        "JobProgress",
         "no_progress",
         "own_recipes",
     ),
@@ -134,9 +128,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "CONFIDENCE",
         "between_percentiles",
         "format_coefficient",
-        "format_estimate",
-        "paired_difference",
-        "proportion",
         "ratio_and_influence",
     ),
     "metrics.rows": (
@@ -150,10 +141,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "oracles._parts": ("digests_of_parts",),
     "progress": ("terminal",),
-    "progress.tqdm_bars": (
-        "OnRows",
-        "image_bars",
-    ),
+    "progress.tqdm_bars": ("image_bars",),
     "progress.trackers": ("tracking",),
     "publish.card": ("renew_card",),
     "publish.entries": (
@@ -166,7 +154,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "publish.repo": ("add_to_split",),
     "recipe.build": (
         "ClassifierAndOracle",
-        "Components",
         "build_classifier",
         "build_component",
         "build_oracle",
@@ -207,7 +194,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "render_page",
     ),
     "report.plot": (
-        "INK",
         "colours",
         "draw_band",
         "draw_points",
@@ -229,7 +215,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "related_line",
     ),
     "report.write": ("write",),
-    "results.evaluation": ("Result",),
     "results.judges": ("chance_line",),
     "results.own_splits": (
         "common_ids",
@@ -245,10 +230,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "difference_of_trainings",
         "mean_of_trainings",
     ),
-    "sources.base": (
-        "LoadedExample",
-        "StreamedSource",
-    ),
+    "sources.base": ("StreamedSource",),
     "split.classify": (
         "classify",
         "decode_own",
@@ -266,12 +248,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "split.reference": ("check_there",),
     "split.rows": ("reading",),
     "storage.explanations": ("write_explained_lines",),
-    "storage.paths": (
-        "SplitPaths",
-        "splits_in",
-    ),
+    "storage.paths": ("splits_in",),
     "storage.provenance": (
-        "Provenance",
         "now",
         "read_provenance",
     ),

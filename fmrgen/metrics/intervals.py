@@ -59,7 +59,14 @@ def format_coefficient(estimate: Estimate | None) -> str:
 
 
 def proportion(hits: np.ndarray) -> Estimate | None:
-    """Return the share of True with Wilson's interval, None for no rows."""
+    """Return the share of True in percent, with Wilson's 95 % interval.
+
+    Args:
+        hits: bool [N].
+
+    Returns:
+        The share; None for no rows.
+    """
     if not len(hits):
         return None
     return Estimate(100 * int(hits.sum()) / len(hits), *wilson(int(hits.sum()), len(hits)))

@@ -35,7 +35,14 @@ _NOTICED = 0.01  # of the range of outputs: more than rounding differs between t
 
 
 class Components(NamedTuple):
-    """The components that a recipe builds."""
+    """The components that a recipe builds, on one device.
+
+    Attributes:
+        source: of the original images and their labels.
+        classifier: images [B, 3, H, W] in [0, 1] to logits [B, K] over the labels of the source; in evaluation mode.
+        generator: whose latents are moved.
+        oracle: that judges images over the same labels.
+    """
 
     source: Source
     classifier: nn.Module
