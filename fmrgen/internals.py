@@ -106,10 +106,9 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "jobs.batch": ("summarise_rows",),
     "jobs.compare": (
-        "no_progress",
+        "make_splits",
         "own_recipes",
     ),
-    "jobs.generate": ("make_split",),
     "jobs.self_check": (
         "common_weights_caution",
         "first_answers",

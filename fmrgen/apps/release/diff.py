@@ -18,8 +18,7 @@ from fmrgen.apps.release.sequential_test import Condition, bounds, decide
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
-from fmrgen.jobs.compare import JobProgress, no_progress
-from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.compare import JobProgress, make_splits
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.recipe.job import Recipe
@@ -174,7 +173,7 @@ def diff(
     until_decided: bool = False,
     conditions: bool = False,
     seed: int = 0,
-    job_progress: JobProgress = no_progress,
+    job_progress: JobProgress | None = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
     """Return what NEW broke and what it fixed, and make two splits of the same originals to show it.
@@ -215,9 +214,8 @@ def diff(
     if until_decided:
         turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)]
     for number, turn in enumerate(turns, start=1):
-        for split_recipe in diff_recipes(recipe, *sections):
-            with job_progress(split_recipe) as on_progress:
-                make_split(split_recipe, output, part=turn, on_progress=on_progress, on_note=on_note)
+        recipes = diff_recipes(recipe, *sections)
+        make_splits(recipes, output, part=turn, job_progress=job_progress, on_note=on_note)
         folders = split_folders(recipe, output, *sections)
         outcome = _compare(
             _Side(folders[BROKE], turns[:number]),

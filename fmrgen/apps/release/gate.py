@@ -23,9 +23,8 @@ from fmrgen.apps.release.sequential_test import Condition, Gate, decide
 from fmrgen.apps.release.sequential_test import gate as gate_of_rows
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
-from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
+from fmrgen.jobs.compare import JobProgress, make_splits, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
-from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.rows import as_label
@@ -240,7 +239,7 @@ def gate_on_own_splits(
     baseline: AnyClassifier,
     max_drop: float,
     seed: int = 0,
-    job_progress: JobProgress = no_progress,
+    job_progress: JobProgress | None = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Gate:
     """Return the verdict of `gate` on splits made for each of the two, so that both are attacked.
@@ -271,9 +270,9 @@ def gate_on_own_splits(
     notes: list[str] = []
     standard: dict[str, float] = {}
     digests: set[str | None] = set()
-    for name, split_recipe in zip(sections, own_recipes(recipe, sections), strict=True):
-        with job_progress(split_recipe) as on_progress:
-            summary = make_split(split_recipe, output, on_progress=on_progress, on_note=on_note)
+    recipes = own_recipes(recipe, sections)
+    summaries = make_splits(recipes, output, job_progress=job_progress, on_note=on_note)
+    for name, split_recipe, summary in zip(sections, recipes, summaries, strict=True):
         opened, provenance = open_own_split(f"{output}:{split_recipe.output.config}/{split_recipe.output.split}")
         columns[name] = opened.columns(_OWN_COLUMNS)
         columns[name].pop("accepted_labels", None)
