@@ -102,7 +102,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "png_bytes",
         "read_image",
         "resize",
-        "stored_image",
     ),
     "jobs.batch": ("summarise_rows",),
     "jobs.compare": (
@@ -225,10 +224,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "results.rankings": ("difference",),
     "results.steps": ("figures_of_run",),
-    "results.trainings": (
-        "difference_of_trainings",
-        "mean_of_trainings",
-    ),
+    "results.trainings": ("Trainings",),
     "sources.base": ("StreamedSource",),
     "split.classify": (
         "classify",
@@ -239,7 +235,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "JudgementsFolder",
         "TABLE",
         "UNSURE",
-        "check_judge_name",
         "to_parquet",
     ),
     "split.models": ("LoadedClassifier",),

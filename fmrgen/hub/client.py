@@ -105,7 +105,12 @@ class HubClient:
         self.ask(partial(make, **options))
 
     def read(self, paths: Sequence[str], revision: str) -> dict[str, bytes]:
-        """Return small files of the repo at a revision, by their paths. Retries nothing: call it within `ask`."""
+        """Return small files of the repo, by their paths. Retries nothing: call it within `ask`.
+
+        Args:
+            paths: of the files in the repo.
+            revision: branch, tag or commit.
+        """
 
         def read(path: str) -> bytes:
             return Path(hf_hub_download(self.name, path, repo_type=self.kind, revision=revision)).read_bytes()

@@ -170,7 +170,14 @@ def build_classifier(
 def build_oracle(
     config: ComponentConfig, labels: Labels, image_size: int, device: torch.device | str, section: str = "oracle"
 ) -> Oracle:
-    """Return an oracle, checked on a blank image to judge in `labels`; the arguments are those of `build_classifier`.
+    """Return an oracle, checked on a blank image to judge in `labels`.
+
+    Args:
+        config: of the oracle.
+        labels: the source's.
+        image_size: side of the images in pixels.
+        device: where it runs.
+        section: begins the error.
 
     Raises:
         UserError: it can't be built, or does not judge in `labels`.

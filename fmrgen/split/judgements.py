@@ -151,17 +151,6 @@ class Judgements:
     table: pa.Table
 
 
-def check_judge_name(name: str) -> None:
-    """Raise UserError for a name that can't be a file's, or that all persons together have."""
-    if not re.fullmatch(NAME, name) or len(name.encode()) > _LONGEST_NAME:
-        raise UserError(
-            f"judge {name[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
-            f"more than {_LONGEST_NAME} bytes"
-        )
-    if name in (PEOPLE, HUMAN):
-        raise UserError(f"judge {name}: that name means all people together; choose another")
-
-
 def to_parquet(table: pa.Table) -> bytes:
     """Return the bytes of a table's file."""
     buffer = io.BytesIO()
@@ -178,6 +167,17 @@ class JudgementsFolder:
 
     def __init__(self, paths: SplitPaths) -> None:
         self.paths = paths
+
+    @staticmethod
+    def check_name(judge: str) -> None:
+        """Raise UserError for a name that can't be a file's, or that all persons together have."""
+        if not re.fullmatch(NAME, judge) or len(judge.encode()) > _LONGEST_NAME:
+            raise UserError(
+                f"judge {judge[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
+                f"more than {_LONGEST_NAME} bytes"
+            )
+        if judge in (PEOPLE, HUMAN):
+            raise UserError(f"judge {judge}: that name means all people together; choose another")
 
     def table_path(self, judge: str) -> Path:
         """Return where the table of a judge is."""
@@ -227,7 +227,12 @@ class JudgementsFolder:
         return Judgements(about, table)
 
     def write(self, about: JudgeFile, content: bytes) -> list[Path]:
-        """Write both files of a judge, and return their paths: its table, whose bytes are `content`, comes first."""
+        """Write both files of a judge, and return their paths, the table's first.
+
+        Args:
+            about: the small file.
+            content: the bytes of the table's file.
+        """
         table = self.table_path(about.judge)
         check_inside(table.parent, self.paths.root)
         write_atomically(table, content)
@@ -241,7 +246,12 @@ class JudgementsFolder:
         return path
 
     def check_same_judge(self, about: JudgeFile, repo: str) -> None:
-        """Raise UserError if the repo has judgements of another judge of that name, which would be lost."""
+        """Raise UserError if a repo has judgements of another judge of that name, which would be lost.
+
+        Args:
+            about: the judge.
+            repo: the name of the repo whose small files these are.
+        """
         path = self.about_path(about.judge)
         if not path.exists():
             return

@@ -28,7 +28,7 @@ from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
 from fmrgen.split.classify import decode_own
-from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, check_judge_name, to_parquet
+from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, to_parquet
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
 from fmrgen.storage.paths import SplitPaths
@@ -100,7 +100,7 @@ def judge(
     else:
         sections = load_oracles(oracles)
     for name in sections:
-        check_judge_name(name)
+        JudgementsFolder.check_name(name)
     processes = Processes()
     opened, provenance = open_own_split(split)
     outcomes: list[Judged] = []
