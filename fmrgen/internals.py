@@ -242,7 +242,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "split.reference": ("check_there",),
     "split.rows": ("reading",),
     "storage.explanations": ("write_explained_lines",),
-    "storage.paths": ("splits_in",),
     "storage.provenance": (
         "now",
         "read_provenance",

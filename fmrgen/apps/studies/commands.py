@@ -152,7 +152,6 @@ def agree(
 def _evaluation_file(path: Path) -> Path:
     """Return the file of an evaluation, or of a folder that contains one. Raises UserError if there is none."""
     from fmrgen.files import no_such_folder
-    from fmrgen.storage.paths import splits_in
 
     if not path.is_dir():
         if not path.exists():
@@ -161,7 +160,9 @@ def _evaluation_file(path: Path) -> Path:
     file = path / "evaluation.json"
     if file.exists():
         return file
-    problem = "contains splits and no evaluation" if splits_in(path) else "contains no evaluation"
+    problem = "contains no evaluation"
+    if (path / "provenance").exists():
+        problem = "contains splits and no evaluation"
     comparison = path / "comparison"
     cure = "the folder of `fmrgen evaluate` or `compare`"
     if (comparison / "evaluation.json").exists():
