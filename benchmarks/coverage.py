@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from fmrgen.metrics.intervals import Estimate, expected_calibration_error, interval_ends, ratio_and_influence
+from fmrgen.metrics.intervals import Estimate, expected_calibration_error, ratio_and_influence
 from fmrgen.results.trainings import compare_trainings
 
 Confidence = Callable[[np.random.Generator, int], np.ndarray]
@@ -130,7 +130,7 @@ def calibration_error_held(network: str, rows: int, random: np.random.Generator)
     confidence = draw(random, rows)
     right = random.random(rows) < accuracy(confidence)
     estimate = expected_calibration_error(confidence, right)
-    low, high = interval_ends(estimate)
+    low, high = estimate.ends
     truth = true_calibration_error(network)
     return low - _ROUNDING <= truth <= high + _ROUNDING, high - low
 

@@ -31,18 +31,23 @@ if TYPE_CHECKING:
     from fmrgen.classifiers.base import Classifier as Classifier
     from fmrgen.config import ClassifierConfig as ClassifierConfig
     from fmrgen.config import ComponentConfig as ComponentConfig
+    from fmrgen.engine.images import on_byte_grid as on_byte_grid
+    from fmrgen.engine.images import to_batch as to_batch
+    from fmrgen.engine.images import to_bytes as to_bytes
     from fmrgen.engine.interfaces import Generator as Generator
     from fmrgen.engine.interfaces import Judgement as Judgement
     from fmrgen.engine.interfaces import Latents as Latents
     from fmrgen.engine.interfaces import Oracle as Oracle
     from fmrgen.engine.interfaces import Originals as Originals
     from fmrgen.engine.options import AttackOptions as AttackOptions
+    from fmrgen.engine.models import row_seed as row_seed
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError
     from fmrgen.generators.base import GeneratorConfig as GeneratorConfig
     from fmrgen.jobs.batch import PerturbedBatch as PerturbedBatch
     from fmrgen.jobs.batch import perturb_batch as perturb_batch
+    from fmrgen.jobs.compare import JobProgress as JobProgress
     from fmrgen.jobs.compare import compare as compare
     from fmrgen.jobs.evaluate import AnySplit as AnySplit
     from fmrgen.jobs.evaluate import evaluate as evaluate
@@ -54,11 +59,16 @@ if TYPE_CHECKING:
     from fmrgen.jobs.verify_files import verify_files as verify_files
     from fmrgen.labels import Labels as Labels
     from fmrgen.metrics.intervals import Estimate as Estimate
+    from fmrgen.metrics.intervals import format_estimate as format_estimate
+    from fmrgen.metrics.intervals import paired_difference as paired_difference
+    from fmrgen.metrics.intervals import proportion as proportion
     from fmrgen.metrics.summary import Summary as Summary
     from fmrgen.metrics.summary import summarise as summarise
     from fmrgen.oracles.base import OracleConfig as OracleConfig
+    from fmrgen.progress.tqdm_bars import OnRows as OnRows
     from fmrgen.publish.push import Pushed as Pushed
     from fmrgen.publish.push import push as push
+    from fmrgen.recipe.build import Components as Components
     from fmrgen.recipe.job import Recipe as Recipe
     from fmrgen.recipe.job import load_recipe as load_recipe
     from fmrgen.recipe.objects import AnyClassifier as AnyClassifier
@@ -80,9 +90,11 @@ if TYPE_CHECKING:
     from fmrgen.report.show import show as show
     from fmrgen.report.write import write_report as write_report
     from fmrgen.results.evaluation import Evaluation as Evaluation
+    from fmrgen.results.evaluation import Result as Result
     from fmrgen.results.evaluation import read_figures as read_figures
     from fmrgen.results.orders import Agreement as Agreement
     from fmrgen.results.orders import agreement as agreement
+    from fmrgen.sources.base import LoadedExample as LoadedExample
     from fmrgen.sources.base import RawExample as RawExample
     from fmrgen.sources.base import Source as Source
     from fmrgen.sources.base import SourceConfig as SourceConfig
@@ -90,6 +102,8 @@ if TYPE_CHECKING:
     from fmrgen.split.open import open_split as open_split
     from fmrgen.split.rows import OpenedSplit as OpenedSplit
     from fmrgen.split.rows import Split as Split
+    from fmrgen.storage.paths import SplitPaths as SplitPaths
+    from fmrgen.storage.provenance import Provenance as Provenance
     from fmrgen.weights.checkpoint import freeze as freeze
 
     __version__: str
@@ -111,6 +125,7 @@ _MODULES = {
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
     "ComponentConfig": "fmrgen.config",
+    "Components": "fmrgen.recipe.build",
     "Estimate": "fmrgen.metrics.intervals",
     "Evaluation": "fmrgen.results.evaluation",
     "Example": "fmrgen.records",
@@ -118,9 +133,12 @@ _MODULES = {
     "GeneratedSplit": "fmrgen.split.generated",
     "Generator": "fmrgen.engine.interfaces",
     "GeneratorConfig": "fmrgen.generators.base",
+    "JobProgress": "fmrgen.jobs.compare",
     "Judgement": "fmrgen.engine.interfaces",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
+    "LoadedExample": "fmrgen.sources.base",
+    "OnRows": "fmrgen.progress.tqdm_bars",
     "OpenedSplit": "fmrgen.split.rows",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
@@ -130,14 +148,17 @@ _MODULES = {
     "PerturbedBatch": "fmrgen.jobs.batch",
     "Picture": "fmrgen.report.report",
     "Plot": "fmrgen.report.plot",
+    "Provenance": "fmrgen.storage.provenance",
     "Pushed": "fmrgen.publish.push",
     "RawExample": "fmrgen.sources.base",
     "Recipe": "fmrgen.recipe.job",
     "Report": "fmrgen.report.report",
+    "Result": "fmrgen.results.evaluation",
     "Section": "fmrgen.report.report",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
     "Split": "fmrgen.split.rows",
+    "SplitPaths": "fmrgen.storage.paths",
     "StopReason": "fmrgen.records",
     "Summary": "fmrgen.metrics.summary",
     "Table": "fmrgen.report.report",
@@ -147,19 +168,26 @@ _MODULES = {
     "compare": "fmrgen.jobs.compare",
     "evaluate": "fmrgen.jobs.evaluate",
     "figure": "fmrgen.report.plots",
+    "format_estimate": "fmrgen.metrics.intervals",
     "freeze": "fmrgen.weights.checkpoint",
     "generate": "fmrgen.jobs.from_objects",
     "load_classifier": "fmrgen.recipe.objects",
     "load_oracle": "fmrgen.recipe.objects",
     "load_recipe": "fmrgen.recipe.job",
     "merge": "fmrgen.jobs.merge",
+    "on_byte_grid": "fmrgen.engine.images",
     "open_split": "fmrgen.split.open",
+    "paired_difference": "fmrgen.metrics.intervals",
     "perturb": "fmrgen.engine.perturb",
     "perturb_batch": "fmrgen.jobs.batch",
+    "proportion": "fmrgen.metrics.intervals",
     "push": "fmrgen.publish.push",
     "read_figures": "fmrgen.results.evaluation",
+    "row_seed": "fmrgen.engine.models",
     "show": "fmrgen.report.show",
     "summarise": "fmrgen.metrics.summary",
+    "to_batch": "fmrgen.engine.images",
+    "to_bytes": "fmrgen.engine.images",
     "verify": "fmrgen.jobs.verify",
     "verify_files": "fmrgen.jobs.verify_files",
     "write_report": "fmrgen.report.write",

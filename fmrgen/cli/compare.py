@@ -115,7 +115,7 @@ def _compare(
     from fmrgen.progress import terminal as progress
     from fmrgen.report.console import print_report
     from fmrgen.report.outline import evaluation_report
-    from fmrgen.report.write import prepare_folder, write, write_predictions
+    from fmrgen.report.write import write, write_predictions
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -132,7 +132,6 @@ def _compare(
             on_rows=on_rows,
         )
     if is_first:
-        prepare_folder(output / "comparison")
         report = evaluation_report(evaluation)
         write_predictions(evaluation, output / "comparison")
         write(report, output / "comparison", plots)

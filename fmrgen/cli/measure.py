@@ -83,10 +83,9 @@ def evaluate(
     from fmrgen.progress import terminal as progress
     from fmrgen.report.console import print_report
     from fmrgen.report.outline import evaluation_report
-    from fmrgen.report.write import prepare_folder, write, write_predictions
+    from fmrgen.report.write import write, write_predictions
 
     display.quiet_libraries()
-    prepare_folder(output)
     with progress.split_progress(not quiet and is_first_process()) as on_rows:
         evaluation = run(
             splits,

@@ -108,9 +108,8 @@ def rebuild(
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
     from fmrgen.recipe.job import load_source
-    from fmrgen.split.reference import check_folder, deltas_of
+    from fmrgen.split.reference import deltas_of
 
-    check_folder(delta)
     if not Path(delta).is_dir():
         check_repo_name(delta.partition("@")[0])
     elif not deltas_of(Path(delta)):

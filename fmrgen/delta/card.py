@@ -1,19 +1,16 @@
 """Deltas on the Hub: their card, and the push of a folder of them."""
 
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.delta.files import about_path, deltas_in, read_about
 from fmrgen.errors import UserError
 from fmrgen.files import read_plain, to_yaml, write_atomically
-from fmrgen.hub.client import HubClient, Operation, check_no_token, check_publication, client_errors
-from fmrgen.hub.timeouts import no_bars
+from fmrgen.hub.client import HubClient, Operation, check_no_token
 from fmrgen.report.markdown import escape
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, DELTA_FILE, DELTA_SHARD, DELTAS
@@ -101,14 +98,12 @@ def push_delta(
     if not names:
         raise UserError(f"{folder}: contains no delta; make one with fmrgen delta")
     hub = HubClient(repo, "dataset", "main", on_wait)
-    hub.log_in()
-    check_publication(hub.name, hub.is_private(), public)
-    hub.ask(partial(hub.api.create_repo, hub.name, repo_type="dataset", private=not public, exist_ok=True))
+    hub.create(public)
 
-    def operations_on(repo_paths: set[str]) -> list[Operation]:
+    def operations_on(repo_paths: set[str]) -> Sequence[Operation]:
         if any(path.startswith("provenance/") for path in repo_paths):
             raise UserError(f"{hub.name}: holds splits with images; push those without images to another repo")
-        texts = {CARD: _card_of_all(hub.name, folder, repo_paths)}
+        texts = {CARD: _card_of_all(hub, folder, repo_paths)}
         for path in about_paths:
             texts[path] = (folder / path).read_bytes()
         check_no_token(texts)
@@ -126,20 +121,17 @@ def push_delta(
     return hub.commit("Splits without images", operations_on)
 
 
-def _card_of_all(repo: str, folder: Path, repo_paths: set[str]) -> bytes:
+def _card_of_all(hub: HubClient, folder: Path, repo_paths: set[str]) -> bytes:
     """Return the card of a repo with the files `repo_paths`, once it has the folder's deltas, too."""
-    sources: dict[str, Path | str] = {}
-    with no_bars(), client_errors():
-        for path in repo_paths:
-            if path == CARD or re.fullmatch(DELTA_FILE, path):
-                sources[path] = hf_hub_download(repo, path, repo_type="dataset")
+    small_files = [path for path in repo_paths if path == CARD or re.fullmatch(DELTA_FILE, path)]
+    contents = hub.read(small_files, "main")
     for name in deltas_in(folder):
         path = about_path(Path(), *name).as_posix()
-        sources[path] = folder / path
+        contents[path] = (folder / path).read_bytes()
     with tempfile.TemporaryDirectory() as temporary:
         merged = Path(temporary)
-        for path, source in sources.items():
+        for path, content in contents.items():
             (merged / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, merged / path)
+            (merged / path).write_bytes(content)
         write_delta_card(merged)
         return (merged / CARD).read_bytes()

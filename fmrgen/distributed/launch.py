@@ -2,10 +2,11 @@
 
 import atexit
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -99,17 +100,48 @@ def start_process() -> torch.device:
     return device
 
 
-class Sharing(Protocol):
+class Sharing(ABC):
     """Processes that share work: this one is number `rank` of `size`."""
 
     rank: int
     size: int
 
+    @abstractmethod
     def gather(self, value: Any) -> list[Any]:
         """Return every process's `value`, by rank, on every process."""
 
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Return the result of `work`, if it succeeds on every process.
 
-class Alone:
+        Raises UserError on every process if it raises one on any, so that no process waits for one that has given up.
+        """
+        result, message = None, None
+        try:
+            result = work()
+        except UserError as error:
+            message = str(error)
+        for other_message in self.gather(message):
+            if other_message:
+                raise UserError(other_message)
+        return cast(Result, result)
+
+    def check_same(self, name: str, value: Any) -> None:
+        """Raise UserError unless all processes loaded the same: rows of different models must not be mixed.
+
+        Args:
+            name: of what was loaded.
+            value: its digest, or anything that compares.
+        """
+        values = self.gather(value)
+        for process, other_value in enumerate(values):
+            if other_value != values[0]:
+                raise UserError(
+                    f"process {process} loaded other {name} than process 0; give every node the same recipe and "
+                    "files, and a classifier with a checkpoint"
+                )
+
+
+class Alone(Sharing):
     """A process that works alone."""
 
     rank, size = 0, 1
@@ -119,23 +151,7 @@ class Alone:
         return [value]
 
 
-def together(sharing: Sharing, work: Callable[[], Result]) -> Result:
-    """Return the result of `work`, if it succeeds on every process.
-
-    Raises UserError on every process if it raises one on any, so that no process waits for one that has given up.
-    """
-    result, message = None, None
-    try:
-        result = work()
-    except UserError as error:
-        message = str(error)
-    for other_message in sharing.gather(message):
-        if other_message:
-            raise UserError(other_message)
-    return cast(Result, result)
-
-
-class Processes:
+class Processes(Sharing):
     """All processes of an evaluation or a training, which share their results.
 
     Attributes:
@@ -245,17 +261,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return device.type
-
-
-def check_same_on_all(loaded: list[dict[str, Any]]) -> None:
-    """Raise UserError unless all processes loaded the same things: rows of different models must not be mixed.
-
-    `loaded` has one entry for each process, by rank: digests, or anything that compares, by name.
-    """
-    for name, value in loaded[0].items():
-        for process, values in enumerate(loaded):
-            if values[name] != value:
-                raise UserError(
-                    f"process {process} loaded other {name} than process 0; give every node the same recipe and "
-                    "files, and a classifier with a checkpoint"
-                )

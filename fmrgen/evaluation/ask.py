@@ -15,7 +15,7 @@ from torch import nn
 
 from fmrgen.classifiers.base import left_out_note
 from fmrgen.config import FINGERPRINT, without_later_defaults
-from fmrgen.distributed.launch import Sharing, together
+from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
 from fmrgen.errors import UserError
@@ -25,7 +25,7 @@ from fmrgen.evaluation.images import ImageSet
 from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
 from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
-from fmrgen.split.models import LoadedClassifier, answering_in
+from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
@@ -75,7 +75,7 @@ class Predictor:
         """
         model, labels = self.model, classified.labels
         first = to_batch(classified.images["image"].first[None], self.device)
-        answering = together(self.sharing, lambda: answering_in(labels, model, first, classified.split.name))
+        answering = self.sharing.together(lambda: model.answering_in(labels, first, classified.split.name))
         answers: dict[str, Answers] = {}
         refused = []
         for name, images in classified.images.items():

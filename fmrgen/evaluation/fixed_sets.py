@@ -18,7 +18,7 @@ from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.results.fixed_sets import FixedSetResults, SetAnswers, fixed_result
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.split.classify import Batch, Pixels, classify
-from fmrgen.split.models import LoadedClassifier, answering_in
+from fmrgen.split.models import LoadedClassifier
 
 
 def classify_fixed_sets(
@@ -76,7 +76,7 @@ def _classify(
 ) -> tuple[SetAnswers, pa.Table]:
     opened = FixedSetImages(build_source(config))
     name = model.name
-    answering = answering_in(opened.source.labels, model, to_batch(opened.first()[None], device), title)
+    answering = model.answering_in(opened.source.labels, to_batch(opened.first()[None], device), title)
     total = len(opened.source)
     batches = opened.batches(batch_size)
     predictions = classify(

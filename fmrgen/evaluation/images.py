@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from fmrgen.distributed.launch import Alone
-from fmrgen.distributed.prefetch import read_ahead
-from fmrgen.split.classify import BATCHES_AHEAD, Batch, LazyPixels, Pixels, decode_own
+from fmrgen.split.classify import Batch, LazyPixels, Pixels, decode_own
 
 _SHARE_OF_DISK = 0.5  # of what is free, at most, for decoded images
 _FEWEST_SPREAD = 16  # images, spread over a set, by which a classifier is recognised
@@ -152,7 +151,7 @@ def decode_once(
     """
     room = _Room(folder)
     files: dict[str, _Kept] = {}
-    for rows, decoded in read_ahead(decode_own(batches, Alone(), device), BATCHES_AHEAD):
+    for rows, decoded in decode_own(batches, Alone(), device):
         assert decoded is not None
         for name, images in decoded.result().items():
             if name not in files:

@@ -4,12 +4,15 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from json import JSONDecodeError
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -23,9 +26,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fmrgen.errors import UserError, chain, one_line, option
-from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests
+from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, no_bars
 
 _ATTEMPTS = 6
+_DOWNLOADS = 8  # at once
 _LONGEST_CAUSE = 160  # characters of an error of the Hub in one of ours
 _CONFLICTS = (409, 412)  # another commit came first
 _INVALID = (400, 422)  # the Hub rejects the content of a request
@@ -85,7 +89,47 @@ class HubClient:
         except MissingError:
             return None
 
-    def commit(self, message: str, operations_on: Callable[[set[str]], list[Operation]]) -> str:
+    def create(self, public: bool, **options: Any) -> None:
+        """Log in, and make the repo unless it exists, private unless `public`.
+
+        Args:
+            public: whether everyone may see the repo.
+            options: others of the Hub's `create_repo`.
+
+        Raises:
+            UserError: the Hub refuses, or everyone sees the repo and `public` does not allow it.
+        """
+        self.log_in()
+        check_publication(self.name, self.is_private(), public)
+        make = partial(self.api.create_repo, self.name, repo_type=self.kind, private=not public, exist_ok=True)
+        self.ask(partial(make, **options))
+
+    def read(self, paths: Sequence[str], revision: str) -> dict[str, bytes]:
+        """Return small files of the repo, by their paths. Retries nothing: call it within `ask`.
+
+        Args:
+            paths: of the files in the repo.
+            revision: branch, tag or commit.
+        """
+
+        def read(path: str) -> bytes:
+            return Path(hf_hub_download(self.name, path, repo_type=self.kind, revision=revision)).read_bytes()
+
+        with ThreadPoolExecutor(_DOWNLOADS) as pool, no_bars(), client_errors():
+            return dict(zip(paths, pool.map(read, paths), strict=True))
+
+    def send(self, operations: Sequence[Operation], message: str, **options: Any) -> CommitInfo:
+        """Make a commit. Retries nothing: call it within `ask`.
+
+        Args:
+            operations: of the commit.
+            message: of the commit.
+            options: others of the Hub's `create_commit`.
+        """
+        with _upload_errors(self.name):
+            return self.api.create_commit(self.name, operations, commit_message=message, repo_type=self.kind, **options)
+
+    def commit(self, message: str, operations_on: Callable[[set[str]], Sequence[Operation]]) -> str:
         """Make a commit, and return its address.
 
         If another commit comes first, everything is done again on top of that one.
@@ -99,11 +143,7 @@ class HubClient:
             with client_errors():
                 info: Any = self.api.repo_info(self.name, repo_type=self.kind)
                 paths = {str(file.rfilename) for file in info.siblings or []}
-            operations = operations_on(paths)
-            with upload_errors(self.name):
-                commit = self.api.create_commit(
-                    self.name, operations, commit_message=message, repo_type=self.kind, parent_commit=info.sha
-                )
+            commit = self.send(operations_on(paths), message, parent_commit=info.sha)
             return str(commit.commit_url)
 
         return self.ask(attempt, all_of_the_hub=False)
@@ -265,7 +305,7 @@ def _status(error: BaseException) -> int | None:
 
 
 @contextmanager
-def upload_errors(name: str) -> Iterator[None]:
+def _upload_errors(name: str) -> Iterator[None]:
     """Turn a rejected upload into a UserError, and other errors of an upload into connection errors.
 
     Errors that are answers of the Hub pass unchanged.

@@ -17,7 +17,7 @@ from fmrgen.hub.timeouts import checked_commit, no_bars
 
 def check_repo_name(repo: str) -> None:
     """Raise UserError unless `repo`, which is not a folder, can be the name of a repo."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    if repo.startswith(("./", "../")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
 
 

@@ -1,7 +1,7 @@
 """The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,9 +14,10 @@ from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
+from fmrgen.metrics.summary import Summary
 from fmrgen.progress.job import Progress
 from fmrgen.progress.tqdm_bars import OnRows, job_bar
-from fmrgen.recipe.job import OutputConfig, Recipe
+from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
 from fmrgen.results.evaluation import Evaluation
 
@@ -25,9 +26,37 @@ JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
 """Of a split's recipe: a context manager that gives what is called with the progress."""
 
 
-def no_progress(recipe: Recipe) -> AbstractContextManager[OnProgress]:
-    """No progress."""
-    return nullcontext(lambda progress: None)
+def make_splits(
+    recipes: Iterable[Recipe],
+    output: str | Path,
+    *,
+    part: tuple[int, int] | None = None,
+    job_progress: JobProgress | None = None,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> list[Summary]:
+    """Make the perturbed splits of recipes in a dataset folder, one after the other, or resume them.
+
+    Args:
+        recipes: of the splits.
+        output: the dataset folder, as for `generate`.
+        part: `(i, n)` makes the i-th of n parts of each.
+        job_progress: returns a progress callback for a split's recipe.
+        on_note: called with each note, one line.
+
+    Returns:
+        The figures of each, in their order.
+
+    Raises:
+        UserError: what `generate` raises.
+    """
+    summaries = []
+    for recipe in recipes:
+        progress: AbstractContextManager[OnProgress] = nullcontext(lambda progress: None)
+        if job_progress is not None:
+            progress = job_progress(recipe)
+        with progress as on_progress:
+            summaries.append(make_split(recipe, output, part=part, on_progress=on_progress, on_note=on_note))
+    return summaries
 
 
 def compare(
@@ -102,9 +131,7 @@ def compare(
         on_note(
             f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
         )
-    for made in recipes:
-        with (job_progress or partial(job_bar, progress))(made) as on_progress:
-            make_split(made, output, on_progress=on_progress, on_note=on_note)
+    make_splits(recipes, output, job_progress=job_progress or partial(job_bar, progress), on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
     named: dict[str, Any] = {}
     for name, (_, group) in each.items():
@@ -160,7 +187,7 @@ def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> l
         split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
         if split in recipes:
             raise UserError(f"classifier {name}: its split would be {split}, like another's; rename it, NAME=…")
-        named = {"classifier": section, "description": "", "output": _renamed(recipe.output, split)}
+        named = {"classifier": section, "description": "", "output": recipe.output.renamed(split=split)}
         recipes[split] = recipe.model_copy(update=named)
     return list(recipes.values())
 
@@ -170,9 +197,5 @@ def _of_seed(recipe: Recipe, more: int) -> Recipe:
     if more == 0:
         return recipe
     seed = recipe.perturb.seed + more
-    output = _renamed(recipe.output, f"{recipe.output.split}_seed{seed}")
+    output = recipe.output.renamed(split=f"{recipe.output.split}_seed{seed}")
     return recipe.model_copy(update={"perturb": replace(recipe.perturb, seed=seed), "output": output})
-
-
-def _renamed(output: OutputConfig, split: str) -> OutputConfig:
-    return OutputConfig.model_validate(output.model_dump() | {"split": split})

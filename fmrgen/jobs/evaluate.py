@@ -18,9 +18,7 @@ from fmrgen.distributed.launch import (
     Alone,
     Processes,
     Sharing,
-    check_same_on_all,
     errors_of_one_process,
-    together,
 )
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
@@ -37,7 +35,7 @@ from fmrgen.results.evaluation import EvaluatedClassifier, Evaluation, FailedCla
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.sources.base import SourceConfig
 from fmrgen.split.judged import valid_rows
-from fmrgen.split.models import LoadedClassifier, load_named
+from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import open_split
 from fmrgen.split.rows import Split
 from fmrgen.storage.predictions import PredictionStore
@@ -118,7 +116,7 @@ def evaluate(
         for split in opened:
             loaders = []
             for name, (classifier, _) in trainings.items():
-                loaders.append(partial(load_named, name, classifier, processes.device))
+                loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
             count = _counter(report, f"{split.name} (reading)", split.rows)
             decoded = read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, count)
             if valid_by is not None:
@@ -206,7 +204,7 @@ def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
 
 def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
     try:
-        return load_named(name, classifier, device, group)
+        return LoadedClassifier.load(name, classifier, device, group)
     except (torch.OutOfMemoryError, MemoryError):
         raise UserError(f"classifier {name}: memory is too small for it") from None
 
@@ -241,7 +239,7 @@ class _Job:
         self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
         self.shares_models = len(trainings) >= processes.size
         self.sharing: Sharing = Alone() if self.shares_models else processes
-        check_same_on_all(processes.gather({"classifiers": list(trainings)}))
+        processes.check_same("classifiers", list(trainings))
         self.own = list(trainings)
         if self.shares_models:
             self.own = self.own[processes.rank :: processes.size]
@@ -278,13 +276,13 @@ class _Job:
     def _measure(self, name: str) -> _Measured:
         classifier, group = self.trainings[name]
         device, sharing = self.processes.device, self.sharing
-        model = together(sharing, lambda: _load(name, classifier, device, group))
+        model = sharing.together(lambda: _load(name, classifier, device, group))
         title = f"classifier {name}"
         if model.unknown is not None:
             _log.warning(
                 "%s: its attribute %s can't be compared between runs, so its answers are not kept", title, model.unknown
             )
-        check_same_on_all(sharing.gather({f"weights of {title}": model.weights_sha256}))
+        sharing.check_same(f"weights of {title}", model.weights_sha256)
         predictor = Predictor(
             model,
             self.store,
@@ -301,7 +299,7 @@ class _Job:
             answers.append(answers_on_split)
         fixed = classify_fixed_sets(model, self.fixed, sharing, device, self.batch_size, self._count)
         check_same_weights(title, model.module, model.weights_sha256)
-        together(sharing, lambda: check_same_answers(model.module))
+        sharing.together(lambda: check_same_answers(model.module))
         predictor.keep()
         return _Measured(_described(model), answers, fixed)
 

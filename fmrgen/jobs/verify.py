@@ -17,8 +17,8 @@ from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
 from fmrgen.recipe.build import (
     ClassifierAndOracle,
-    blank_image,
-    build_classifier_and_oracle,
+    build_classifier,
+    build_oracle,
     judgement_of,
     logits_of,
 )
@@ -155,8 +155,10 @@ def load_judges(
     title, cure = f"{split}: the recipe in its provenance", f"if you trust it, use {option('trust', 'trust=True')}"
     recipe = untrusted_config(ModelsOfRecipe, tree, title, trust=trust, cure=cure)
     labels = provenance.job_labels
-    blank = blank_image(provenance.image_size, device)
-    judges = build_classifier_and_oracle(recipe.classifier, recipe.oracle, labels, blank)
+    size = provenance.image_size
+    judges = ClassifierAndOracle(
+        build_classifier(recipe.classifier, labels, size, device), build_oracle(recipe.oracle, labels, size, device)
+    )
     loaded: dict[str, str | None] = {}
     for name, replacement in {"classifier": classifier, "oracle": oracle}.items():
         if name in may_differ:

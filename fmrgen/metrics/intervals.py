@@ -38,6 +38,13 @@ class Estimate:
             return Estimate(-self.value, None, None)
         return Estimate(-self.value, -self.high, -self.low)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval; the value in place of an end that it does not have."""
+        low = self.low if self.low is not None else self.value
+        high = self.high if self.high is not None else self.value
+        return low, high
+
 
 def format_estimate(estimate: Estimate | None) -> str:
     """Return `13.05 [11.1, 15.3]`; n/a for None."""
@@ -51,15 +58,15 @@ def format_coefficient(estimate: Estimate | None) -> str:
     return f"{estimate.value:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]"
 
 
-def interval_ends(estimate: Estimate) -> tuple[float, float]:
-    """Return the ends of the interval; the value in place of an end that it does not have."""
-    low = estimate.low if estimate.low is not None else estimate.value
-    high = estimate.high if estimate.high is not None else estimate.value
-    return low, high
-
-
 def proportion(hits: np.ndarray) -> Estimate | None:
-    """Return the share of True with Wilson's interval, None for no rows."""
+    """Return the share of True in percent, with Wilson's 95 % interval.
+
+    Args:
+        hits: bool [N].
+
+    Returns:
+        The share; None for no rows.
+    """
     if not len(hits):
         return None
     return Estimate(100 * int(hits.sum()) / len(hits), *wilson(int(hits.sum()), len(hits)))
@@ -298,7 +305,7 @@ def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original
 
 def _within_reach(ratio: Estimate, original_hit: np.ndarray) -> Estimate:
     """Return an accuracy in percent of that of `original_hit` [N], its interval cut where that exceeds 100 %."""
-    low, high = interval_ends(ratio)
+    low, high = ratio.ends
     least_standard = wilson(int(original_hit.sum()), len(original_hit))[0]
     return Estimate(ratio.value, low, min(high, 100 * 100 / least_standard))
 
@@ -317,7 +324,7 @@ def with_width(estimate: Estimate, unseen: float, least: float = 0.0, most: floa
         least: the smallest value that is possible.
         most: the largest value that is possible.
     """
-    low, high = interval_ends(estimate)
+    low, high = estimate.ends
     if not math.isclose(low, high, abs_tol=_SAME):
         return estimate
     return Estimate(estimate.value, max(estimate.value - unseen, least), min(estimate.value + unseen, most))
@@ -432,7 +439,7 @@ def share(percent: Estimate, rows: float) -> Estimate:
             an interval of the same width.
     """
     middle = min(1.0, max(0.0, percent.value / 100))
-    low, high = interval_ends(percent)
+    low, high = percent.ends
     error = (high - low) / 200 / Z
     tosses = rows
     if error > 0 and 0 < middle < 1:

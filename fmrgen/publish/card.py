@@ -25,18 +25,16 @@ from fmrgen.files import (
 from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.metrics.summary import COMPARED, METRICS, Summary
+from fmrgen.metrics.summary import COMPARED, METRICS
 from fmrgen.publish.croissant import write_croissant
-from fmrgen.publish.entries import Entry, leaderboard
+from fmrgen.publish.published import Published
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
-from fmrgen.split.judgements import JudgeFile, judgements_config, judges_of_files
+from fmrgen.split.judgements import judgements_config
 from fmrgen.storage.explanations import explained_lines
-from fmrgen.storage.made_with import made_with, related_line
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
-from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
+from fmrgen.storage.provenance import RecordedComponent, RecordedRecipe
 from fmrgen.storage.schema import Schema
-from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
 
@@ -111,20 +109,25 @@ def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
 
 
 @dataclass(frozen=True)
-class _CardEntry:
+class _CardEntry(Published):
     """A split as the template and the metadata need it."""
 
-    config: str
-    name: str
-    provenance: Provenance
-    summary: Summary
-    leaderboard: list[Entry]
-    judges: list[JudgeFile]
-    explained: list[str]
+    @property
+    def config(self) -> str:
+        return self.paths.config
+
+    @property
+    def name(self) -> str:
+        return self.paths.split
+
+    @property
+    def explained(self) -> list[str]:
+        """The lines on where its classifier fails."""
+        return explained_lines(self.paths, self.provenance.files_digest)
 
     @property
     def _paths(self) -> SplitPaths:
-        return SplitPaths(Path(), self.config, self.name)
+        return self.paths.at(Path())
 
     @property
     def picture(self) -> str:
@@ -181,20 +184,8 @@ class _CardEntry:
 def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
     """Return the splits for the card of a folder, by their configs."""
     splits: dict[str, list[_CardEntry]] = {}
-    for (config, split), provenance in read_all(root).items():
-        if not provenance.is_finished:
-            continue
-        paths = SplitPaths(root, config, split)
-        entry = _CardEntry(
-            config,
-            split,
-            provenance,
-            summary_of(provenance, SplitFolder.of(paths, provenance)),
-            leaderboard(paths, provenance),
-            judges_of_files(paths, provenance.files_digest),
-            explained_lines(paths, provenance.files_digest),
-        )
-        splits.setdefault(config, []).append(entry)
+    for entry in _CardEntry.all_in(root):
+        splits.setdefault(entry.config, []).append(entry)
     return splits
 
 
@@ -488,8 +479,6 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         "metrics": METRICS,
         "compared": COMPARED,
         "escape": escape,
-        "made_with": made_with,
-        "related_line": related_line,
         "digest": _digest,
         "fenced": _fenced,
         "code_of": _code_of,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
 
@@ -16,7 +16,7 @@ from fmrgen.publish.card import citation_tag
 from fmrgen.publish.results import Recorded, file_name, result_path
 from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evaluation, Result
 
-FOLDER = ".eval_results"  # in a model's repo
+_FOLDER = ".eval_results"  # in a model's repo
 _WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
 
 
@@ -39,15 +39,23 @@ def write_eval_results(evaluation: Evaluation, recorded: Sequence[Recorded], fol
         for classifier, result in zip(evaluation.classifiers, row, strict=True):
             if result.total.fmr is not None:
                 entry = _entry(split, classifier, result, outcome.commit, now)
-                path = results_of(folder, classifier) / entry_file(split)
+                path = results_of(folder, classifier) / _entry_file(split)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, _text(entry))
                 written.append(path)
     return written
 
 
-def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, folder: Path) -> dict[str, bytes]:
-    """Return the entries of a classifier, as `write_eval_results` put them into `folder`, by the names of their files.
+class SentResult(NamedTuple):
+    """An entry for the repo of a model: the split that it is about, its path in the repo, and its content."""
+
+    split: EvaluatedSplit
+    path: str
+    content: bytes
+
+
+def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, folder: Path) -> list[SentResult]:
+    """Return the entries of a classifier, as `write_eval_results` put them into `folder`.
 
     Args:
         evaluation: the figures.
@@ -57,8 +65,8 @@ def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, f
     Raises:
         UserError: a file is not what this evaluation gives, so it must not be sent to the Hub.
     """
-    splits = {entry_file(split): split for split in evaluation.splits}
-    entries = {}
+    splits = {_entry_file(split): split for split in evaluation.splits}
+    entries = []
     for path in sorted(results_of(folder, classifier).glob("*.yaml")):
         check_inside(path, folder)
         tree = parse_yaml(read_plain(path).decode(errors="replace"), str(path))
@@ -66,20 +74,20 @@ def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, f
         entry = None
         if split is not None:
             entry = _entry_again(tree, split, classifier, evaluation.result(split.name, classifier.name))
-        if entry is None:
+        if split is None or entry is None:
             raise UserError(
                 f"{path}: is not what this evaluation gives; delete it, or run fmrgen evaluate --eval-results again"
             )
-        entries[path.name] = _text(entry)
+        entries.append(SentResult(split, f"{_FOLDER}/{path.name}", _text(entry)))
     return entries
 
 
 def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
     """Return the folder of a classifier's entries, which is laid out like the repo of its model."""
-    return folder / file_name(classifier) / FOLDER
+    return folder / file_name(classifier) / _FOLDER
 
 
-def entry_file(split: EvaluatedSplit) -> str:
+def _entry_file(split: EvaluatedSplit) -> str:
     """Return the name of a split's file. Each board has its own, so that it needs to keep nothing of other boards."""
     return f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}.yaml"
 

@@ -1,22 +1,23 @@
 """A dataset repo on the Hub: its content, and commits that are repeated if another one comes first."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, hf_hub_download
+from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
-from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors, upload_errors
-from fmrgen.hub.timeouts import checked_commit, no_bars
-from fmrgen.publish.card import write_card
-from fmrgen.storage.paths import CARD, SMALL_FILE
+from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors
+from fmrgen.hub.timeouts import checked_commit
+from fmrgen.publish.card import renew_card, write_card
+from fmrgen.storage.paths import CARD, SMALL_FILE, SplitPaths
+from fmrgen.storage.provenance import read_provenance
 
-_DOWNLOADS = 8  # at once
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class HubRepo:
 
     def read(self, path: str, state: RepoState) -> bytes:
         """Return a small file of the repo at a commit."""
-        return self._hub.ask(partial(self._read, [path], state))[path]
+        return self._hub.ask(partial(self._hub.read, [path], state.commit))[path]
 
     def create(self, private: bool) -> None:
         """Make the repo and the branch, unless they exist."""
@@ -122,7 +123,7 @@ class HubRepo:
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         state = self._fetch()
         small_files = [path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)]
-        before = self._read(small_files, state)
+        before = self._hub.read(small_files, state.commit)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():
@@ -135,26 +136,55 @@ class HubRepo:
                 return state.commit, None
             check_no_token(small)
             additions = [CommitOperationAdd(path, content) for path, content in small.items()]
-            with upload_errors(self.name):
-                commit = self._hub.api.create_commit(
-                    self.name,
-                    [*changed.operations, *additions],
-                    commit_message=changed.message,
-                    repo_type="dataset",
-                    revision=self._revision,
-                    parent_commit=state.commit,
-                )
+            commit = self._hub.send(
+                [*changed.operations, *additions],
+                changed.message,
+                revision=self._revision,
+                parent_commit=state.commit,
+            )
         return commit.oid, str(commit.commit_url)
 
-    def _read(self, paths: list[str], state: RepoState) -> dict[str, bytes]:
-        """Return small files of the repo at a commit, by their paths."""
 
-        def read(path: str) -> bytes:
-            cached = hf_hub_download(state.name, path, repo_type="dataset", revision=state.commit)
-            return Path(cached).read_bytes()
+def add_to_split(
+    paths: SplitPaths,
+    repo: str | None,
+    files: str,
+    message: str,
+    write: Callable[[SplitPaths], object],
+    on_wait: Callable[[str], None] = _log.warning,
+) -> tuple[str | None, str | None]:
+    """Let `write` put small files beside a split, in its folder or its repo, and renew the card that shows them.
 
-        with ThreadPoolExecutor(_DOWNLOADS) as pool, no_bars(), client_errors():
-            return dict(zip(paths, pool.map(read, paths), strict=True))
+    Args:
+        paths: of the split.
+        repo: that has it; None for a folder.
+        files: the digest of the split's files, which the small ones are about.
+        message: of the commit.
+        write: gets the paths of the split among its small files as they are now.
+        on_wait: called with a line when the Hub asks to wait.
+
+    Returns:
+        The commit and its address; None for a folder.
+
+    Raises:
+        UserError: the split was remade meanwhile, or can't be written to.
+    """
+
+    def write_checked(root: Path) -> None:
+        if read_provenance(paths.at(root)).files_digest != files:
+            raise UserError(f"{repo or root}:{paths.name}: was remade since; run this on the split as it is now")
+        write(paths.at(root))
+
+    if repo is None:
+        write_checked(paths.root)
+        renew_card(paths.root)
+        return None, None
+
+    def change(folder: Path, state: RepoState) -> Change:
+        write_checked(folder)
+        return Change(message, [])
+
+    return HubRepo(repo, None, on_wait).update(change)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

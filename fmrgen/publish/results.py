@@ -1,7 +1,6 @@
 """Results in the repo or folder of their split, where its card lists them as a leaderboard."""
 
 import json
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,15 +10,12 @@ from typing import Any
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, write_atomically
-from fmrgen.publish.card import renew_card
 from fmrgen.publish.entries import RESULT_SCHEMA
-from fmrgen.publish.repo import Change, HubRepo, RepoState
+from fmrgen.publish.repo import add_to_split
 from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evaluation, Result
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import read_provenance
 
 _DIGITS = 8  # of the weights' sha256, in the name of a file
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,38 +53,20 @@ def _record_split(
     entries = {}
     for classifier, result in zip(classifiers, results, strict=True):
         entries[result_path(split, classifier)] = _entry(split, classifier, result)
-    commit = None
+
+    def write(paths: SplitPaths) -> None:
+        for path, text in entries.items():
+            check_inside((paths.root / path).parent, paths.root)
+            write_atomically(paths.root / path, text.encode())
+
+    paths = SplitPaths(Path(split.repo), str(split.config), str(split.split))
+    repo = None if split.revision is None else split.repo
+    message = f"Results of {len(entries)} classifiers on {paths.name}"
     try:
-        if split.revision is None:
-            root = Path(split.repo)
-            for path, text in entries.items():
-                check_inside((root / path).parent, root)
-                write_atomically(root / path, text.encode())
-            renew_card(root)
-        else:
-            commit = _commit_entries(split, entries)
+        commit, _ = add_to_split(paths, repo, split.files, message, write)
     except UserError as error:  # the evaluation itself is safe
         return Recorded(f"{split.name}: leaderboard not written: {error}", failed=True)
     return Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit)
-
-
-def _check_same_files(root: Path, split: EvaluatedSplit) -> None:
-    provenance = read_provenance(SplitPaths(root, str(split.config), str(split.split)))
-    if provenance.files_digest != split.files:
-        raise UserError("the split was regenerated after the revision that was evaluated; evaluate the current one")
-
-
-def _commit_entries(split: EvaluatedSplit, entries: dict[str, str]) -> str:
-    """Commit the entries and the card that shows them, and return the commit."""
-
-    def change(folder: Path, state: RepoState) -> Change:
-        _check_same_files(folder, split)
-        for path, text in entries.items():
-            write_atomically(folder / path, text.encode())
-        return Change(f"Results of {len(entries)} classifiers on {split.config}/{split.split}", [])
-
-    commit, _ = HubRepo(str(split.repo), None, _log.warning).update(change)
-    return commit
 
 
 def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result) -> str:

@@ -35,7 +35,14 @@ _NOTICED = 0.01  # of the range of outputs: more than rounding differs between t
 
 
 class Components(NamedTuple):
-    """The components that a recipe builds."""
+    """The components that a recipe builds, on one device.
+
+    Attributes:
+        source: of the original images and their labels.
+        classifier: images [B, 3, H, W] in [0, 1] to logits [B, K] over the labels of the source; in evaluation mode.
+        generator: whose latents are moved.
+        oracle: that judges images over the same labels.
+    """
 
     source: Source
     classifier: nn.Module
@@ -94,8 +101,10 @@ def build_components(
     if mask is not None:
         with component_errors("generator", blank):
             generator = masked(generator, mask, blank)
-    judges = build_classifier_and_oracle(classifier_config, oracle_config, source.labels, blank)
-    components = Components(source, judges.classifier, generator, judges.oracle)
+    labels, size = source.labels, generator.image_size
+    classifier = build_classifier(classifier_config, labels, size, device)
+    oracle = build_oracle(oracle_config, labels, size, device)
+    components = Components(source, classifier, generator, oracle)
     with component_errors("generator", blank):
         _try_chain(components, blank, needs_gradient)
     return components
@@ -133,26 +142,49 @@ def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | s
     return build_component(config.generator, "generator", Generator, device)
 
 
-def build_classifier_and_oracle(
-    classifier_config: ComponentConfig, oracle_config: ComponentConfig, labels: Labels, blank: torch.Tensor
-) -> ClassifierAndOracle:
-    """Return classifier and oracle, checked to answer in `labels`.
+def build_classifier(
+    config: ComponentConfig,
+    labels: Labels,
+    image_size: int,
+    device: torch.device | str,
+    section: str = "classifier",
+) -> nn.Module:
+    """Return a classifier in evaluation mode, checked on a blank image to answer in `labels`.
 
     Args:
-        classifier_config: of the classifier.
-        oracle_config: of the oracle.
+        config: of the classifier.
         labels: the source's.
-        blank: the image [1, 3, H, W] that they are tried on; they run on its device.
+        image_size: side of the images in pixels.
+        device: where it runs.
+        section: begins the error.
 
     Raises:
-        UserError: one can't be built, or does not answer in `labels`.
+        UserError: it can't be built, or does not answer in `labels`.
     """
-    classifier = build_component(classifier_config, "classifier", nn.Module, blank.device)
-    with component_errors("classifier", blank):
-        classifier = fit_to_labels(classifier, labels, blank, "classifier")
-    oracle = build_component(oracle_config, "oracle", Oracle, blank.device)
-    fit_oracle(oracle, labels, blank)
-    return ClassifierAndOracle(classifier, oracle)
+    classifier = build_component(config, section, nn.Module, device)
+    blank = blank_image(image_size, device)
+    with component_errors(section, blank):
+        return fit_to_labels(classifier, labels, blank, section)
+
+
+def build_oracle(
+    config: ComponentConfig, labels: Labels, image_size: int, device: torch.device | str, section: str = "oracle"
+) -> Oracle:
+    """Return an oracle, checked on a blank image to judge in `labels`.
+
+    Args:
+        config: of the oracle.
+        labels: the source's.
+        image_size: side of the images in pixels.
+        device: where it runs.
+        section: begins the error.
+
+    Raises:
+        UserError: it can't be built, or does not judge in `labels`.
+    """
+    oracle = build_component(config, section, Oracle, device)
+    fit_oracle(oracle, labels, blank_image(image_size, device))
+    return oracle
 
 
 def names_of_outputs(classifier: nn.Module, image: torch.Tensor, section: str) -> list[str]:

@@ -3,13 +3,12 @@
 Nothing here imports torch before something is built.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -55,10 +54,10 @@ if TYPE_CHECKING:
     from fmrgen.recipe.fixed_sets import FixedSets
 
 
-STUDIES = ("paper/", "validity")  # how the names of studies begin
 SETS = "sets/"  # how the names of fixed sets begin
 SURROGATE = "surrogate"  # kind of classifier: one network's answers, another's gradient
-_COMMANDS = {"oracle": "generate", "schedule": "train", "title": "study"}  # by a key that only their files have
+_KEY_OF_STUDIES = "title"  # which only their files have
+_COMMANDS = {"oracle": "generate", "schedule": "train", _KEY_OF_STUDIES: "study"}  # by a key that only their files have
 Named = TypeVar("Named")
 # A recipe keeps its description if nothing else is changed.
 _NOT_DESCRIBED = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
@@ -79,6 +78,10 @@ class OutputConfig(StrictConfig):
         description="how processes claim shards: by the operating system's locks, or by leases where those don't work",
         json_schema_extra=SINCE_0_2,
     )
+
+    def renamed(self, **names: str) -> "OutputConfig":
+        """Return the same section with another `config` or `split`. Raises ValueError if it can't be named so."""
+        return OutputConfig.model_validate(self.model_dump() | names)
 
     @field_validator("config", "split")
     @classmethod
@@ -170,36 +173,15 @@ def _called(section: ComponentConfig) -> str:
     return kind
 
 
-class StudyTitle(NamedTuple):
-    """A study's title, and about how many minutes it takes at small scale; None if it has no small scale."""
-
-    title: str
-    minutes: int | None
-
-
-def describe_studies() -> dict[str, StudyTitle]:
-    """Return every shipped study by its name, in the order of the paper's tables, our own last."""
-    names = [name for name in shipped_recipes() if name.startswith(STUDIES)]
-    studies = {}
-    for name in sorted(names, key=_table_number):
-        tree = read_recipe(name)
-        studies[name] = StudyTitle(tree["title"], tree.get("small", {}).get("minutes"))
-    return studies
-
-
-def _table_number(study: str) -> float:
-    """Return the number of the paper's table that a study is about; infinity for our own."""
-    if not study.startswith("paper/"):
-        return math.inf
-    return int(study.rpartition("-")[2])
-
-
 def describe_recipes() -> dict[str, str]:
     """Return the description of every shipped recipe that can be run by itself, by its name; studies are left out."""
     descriptions = {}
     for name in shipped_recipes():
-        if not name.startswith(("_", *STUDIES)):
-            descriptions[name] = str(read_recipe(name).get("description", ""))
+        if name.startswith("_"):
+            continue
+        tree = read_recipe(name)
+        if _KEY_OF_STUDIES not in tree:
+            descriptions[name] = str(tree.get("description", ""))
     return descriptions
 
 

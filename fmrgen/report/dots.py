@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from fmrgen.metrics.intervals import Estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.plot import INK, Plot, shortened
 
 MOST_ROWS = 60  # in one picture
@@ -86,7 +86,7 @@ def dot_plot(panels: Sequence[Panel], series: Sequence[Series], label: str, limi
 def _dot(axes: Axes, place: float, estimate: Estimate, series: Series, limit: float, with_number: bool) -> None:
     x = min(estimate.value, limit)
     marker = ">" if estimate.value > limit else series.marker
-    axes.hlines(place, *interval_ends(estimate), color=series.colour, linewidth=1.6, alpha=0.55)
+    axes.hlines(place, *estimate.ends, color=series.colour, linewidth=1.6, alpha=0.55)
     axes.plot([x], [place], marker, color=series.colour, markersize=5, clip_on=False)
     if with_number:
         offset, alignment = (-4, "top") if series.shift < 0 else (4, "bottom")

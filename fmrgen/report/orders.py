@@ -3,8 +3,7 @@
 from dataclasses import asdict
 from functools import partial
 
-from fmrgen.metrics.intervals import interval_ends
-from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_figures, shortened
+from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures, shortened
 from fmrgen.report.report import Picture, Report, Section, Table
 from fmrgen.results.orders import Agreement, OrderOfTwo
 
@@ -98,14 +97,14 @@ def _plot(agreement: Agreement) -> Plot:
             places, values = [], []
             for generator, estimates in enumerate(agreement.fmr):
                 place = generator + shift
-                axes.plot([place, place], interval_ends(estimates[classifier]), color=colour, linewidth=1)
+                axes.plot([place, place], estimates[classifier].ends, color=colour, linewidth=1)
                 places.append(place)
                 values.append(estimates[classifier].value)
             label = shortened(agreement.classifiers[classifier])
             axes.plot(places, values, color=colour, marker="o", markersize=4, linewidth=0.8, alpha=0.9, label=label)
         axes.set_xticks(range(len(agreement.generators)), agreement.generators)
         axes.set_ylabel("FMR, %")
-        grid_of_figures(axes, MOST_PERCENT)
+        grid_of_figures(axes)
         columns = -(-count // _IN_A_COLUMN)  # rounded up
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), ncols=columns)
     return figure

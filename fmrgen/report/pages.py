@@ -70,15 +70,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["sentence"] = sentence
+    environment.filters["json"] = _json_in_page
     return environment
 
 
 def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
     """Return the galleries as JSON in a page."""
-    return json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
+    return _json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
 
 
-def json_in_page(content: Any) -> Markup:
+def _json_in_page(content: Any) -> Markup:
     """Return JSON whose texts cannot end the script element that holds it."""
     text = json.dumps(_shown(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

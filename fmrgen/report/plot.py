@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from fmrgen.errors import UserError, printable
 from fmrgen.files import write_atomically
-from fmrgen.metrics.intervals import Estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate
 
 _T = TypeVar("_T")
 
@@ -143,7 +143,7 @@ def draw_band(
     x, y, low, high = [], [], [], []
     for place, estimate in zip(places, values, strict=True):
         if estimate is not None:
-            lower, upper = interval_ends(estimate)
+            lower, upper = estimate.ends
             x.append(place)
             y.append(estimate.value)
             low.append(lower)
@@ -164,8 +164,8 @@ def draw_points(axes: Axes, points: Iterable[tuple[str, Estimate, Estimate]], na
     shades = colours(len(names))
     for name, x, y in points:
         place = names.index(name)
-        axes.plot(interval_ends(x), [y.value] * 2, color=shades[place], linewidth=1)
-        axes.plot([x.value] * 2, interval_ends(y), color=shades[place], linewidth=1)
+        axes.plot(x.ends, [y.value] * 2, color=shades[place], linewidth=1)
+        axes.plot([x.value] * 2, y.ends, color=shades[place], linewidth=1)
         axes.plot(x.value, y.value, color=shades[place], marker="o", markersize=5, linestyle="")
         text = str(place + 1) if len(names) > _MOST_NAMED_POINTS else shortened(name, 24)
         axes.annotate(text, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
@@ -207,7 +207,7 @@ def colours(count: int) -> list[str]:
     return [to_hex(shade) for shade in colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
-def grid_of_figures(axes: Axes, most: float) -> None:
+def grid_of_figures(axes: Axes, most: float = MOST_PERCENT) -> None:
     """Let the y axis run from 0 to the highest value drawn, `most` at most, with room for whole marks at the ends, and
     draw faint grid lines behind the values."""
     top = min(axes.get_ylim()[1], most)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fmrgen.errors import UserError, unknown_message
-from fmrgen.metrics.intervals import Estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import COMPARED, Summary
 from fmrgen.report.dots import MOST_ROWS, Panel, Series, dot_plot
 from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
@@ -139,7 +139,7 @@ def _fmr(evaluation: Evaluation) -> Plot:
     others = "FMR"
     for result in evaluation.results:
         if result.total.fmr:
-            limit = max(limit, interval_ends(result.total.fmr)[1])
+            limit = max(limit, result.total.fmr.ends[1])
         if result.conditioned:
             others = "others"
 

@@ -19,7 +19,7 @@ _LETTERS_BELOW = 24  # as long as an image is wide
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
 _LONGEST = 200  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
-WRONG, _PALE = "#c8472f", "#66727d"
+_WRONG, _PALE = "#c8472f", "#66727d"
 _READING = "left the original under its label, right the perturbed image under the classifier's answer"
 
 
@@ -31,7 +31,7 @@ class ImagePair:
         original, image: a file's bytes or its path; None leaves the place empty.
         label: above the original.
         answer: above the image.
-        colour: of the answer.
+        is_wrong: whether the answer is in the colour of mistakes.
         below: below the image, in the colour of mistakes.
     """
 
@@ -39,7 +39,7 @@ class ImagePair:
     image: bytes | str | None
     label: str
     answer: str
-    colour: str
+    is_wrong: bool = False
     below: str = ""
 
 
@@ -64,12 +64,12 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
                 continue
             row, column = divmod(place, columns)
             left, top = column * _PAIR, head + row * row_height + _ROW - SIDE
-            draw_image(canvas, (left, top), pair.original, pair.label, INK)
+            draw_image(canvas, (left, top), pair.original, pair.label)
             # Two images close together, then a gap: the pairs are seen as pairs.
-            draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.answer, pair.colour)
+            draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.answer, pair.is_wrong)
             if pair.below:
                 text = pair.below[:_LETTERS_BELOW]
-                canvas.text(left + SIDE + _SLIT, top + SIDE + 0.04, text, va="top", fontsize=_CAPTION, color=WRONG)
+                canvas.text(left + SIDE + _SLIT, top + SIDE + 0.04, text, va="top", fontsize=_CAPTION, color=_WRONG)
         if title is not None:
             canvas.text(0, 0, title, va="top", fontsize=10)
             canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)
@@ -97,8 +97,8 @@ def contact_sheet(
             continue
         label = sample.columns["label"]
         answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
-        text, colour = told_answer(answer, label, class_names)
-        pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, colour))
+        text = told_answer(answer, class_names)
+        pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, answer != label))
     return pair_sheet(pairs, columns, title)
 
 
@@ -110,7 +110,9 @@ def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
     return figure, canvas
 
 
-def draw_image(canvas: Axes, corner: tuple[float, float], image: bytes | str | None, caption: str, colour: str) -> None:
+def draw_image(
+    canvas: Axes, corner: tuple[float, float], image: bytes | str | None, caption: str, is_wrong: bool = False
+) -> None:
     """Draw an image under its caption, in the middle of a square.
 
     Args:
@@ -118,7 +120,7 @@ def draw_image(canvas: Axes, corner: tuple[float, float], image: bytes | str | N
         corner: the square's upper left one, in inches.
         image: a file's bytes or its path; None draws nothing.
         caption: above the image.
-        colour: of the caption.
+        is_wrong: whether the caption is in the colour of mistakes.
     """
     if image is None:
         return
@@ -130,23 +132,20 @@ def draw_image(canvas: Axes, corner: tuple[float, float], image: bytes | str | N
     interpolation = "nearest" if rows <= _PIXELATED else "antialiased"
     extent = (left, left + width, low, low - height)
     canvas.imshow(pixels, interpolation=interpolation, extent=extent, aspect="auto")
+    colour = _WRONG if is_wrong else INK
     canvas.text(left, low - height - 0.035, _shortened(caption), va="bottom", color=colour, fontsize=_CAPTION)
 
 
-def told_answer(answer: int | None, label: int, class_names: Sequence[str]) -> tuple[str, str]:
-    """Return the text of an answer and its colour.
+def told_answer(answer: int | None, class_names: Sequence[str]) -> str:
+    """Return the text of an answer.
 
     Args:
         answer: the class; None if it is unknown, -1 if there was no answer.
-        label: the image's class.
         class_names: by label.
     """
     if answer is None:
-        return "", _PALE
-    colour = INK if answer == label else WRONG
-    if 0 <= answer < len(class_names):
-        return class_names[answer], colour
-    return "no answer", colour
+        return ""
+    return class_names[answer] if 0 <= answer < len(class_names) else "no answer"
 
 
 def _shortened(name: str) -> str:

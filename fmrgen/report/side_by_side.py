@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fmrgen.report.plot import INK, Plot, extremes, shortened
+from fmrgen.report.plot import Plot, extremes, shortened
 from fmrgen.report.sheet import SIDE, blank_canvas, draw_image, told_answer
 from fmrgen.report.tables import short_names
 from fmrgen.results.evaluation import Evaluation
@@ -36,11 +36,12 @@ def side_by_side(evaluation: Evaluation, ids: Sequence[Any]) -> Plot:
         first = by_id[splits[0]][example]
         label = first.columns["label"]
         top = 0.6 + row * _STEP
-        draw_image(canvas, (0, top), first.original, names[splits[0]][label], INK)
+        draw_image(canvas, (0, top), first.original, names[splits[0]][label])
         for column, split in enumerate(splits, 1):
             sample = by_id[split][example]
-            answer = told_answer(sample.columns.get("prediction"), label, names[split])
-            draw_image(canvas, (column * _STEP, top), sample.image, *answer)
+            answer = sample.columns.get("prediction")
+            text = told_answer(answer, names[split])
+            draw_image(canvas, (column * _STEP, top), sample.image, text, answer != label)
     for column, title in enumerate(["original", *map(short.__getitem__, splits)]):
         canvas.text(column * _STEP + SIDE / 2, 0.2, shortened(title, 16), ha="center", fontsize=7)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fmrgen.report.dots import MOST_ROWS
-from fmrgen.report.plot import LINES, MOST_PERCENT, Plot, draw_band, extremes, grid_of_figures
+from fmrgen.report.plot import LINES, Plot, draw_band, extremes, grid_of_figures
 from fmrgen.report.tables import short_names
 from fmrgen.results.evaluation import EvaluatedSplit
 from fmrgen.results.steps import SHIFTS, StepFigures
@@ -166,4 +166,4 @@ def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:
 def _percent(axes: Axes, label: str, title: str) -> None:
     axes.set_ylabel(label)
     axes.set_title(title)
-    grid_of_figures(axes, MOST_PERCENT)
+    grid_of_figures(axes)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate, interval_ends
+from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
@@ -86,24 +86,6 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
     for name, summary in zip([*split.class_names, "all"], [*result.classes, result.total], strict=True):
         rows.append([name, str(summary.rows), *_cells(summary, metrics)])
     return Table(["class", "rows", *_names(metrics)], rows)
-
-
-def mask_table(images: int, sparsity: float, test_score: float, dimensions: int, regularization: float) -> Table:
-    """Return one mask (paper Table 11).
-
-    Args:
-        images: that the mask was found on.
-        sparsity: share of the latent that does not move.
-        test_score: share of held-out latents that are classified correctly.
-        dimensions: that move.
-        regularization: strength of the l1 penalty.
-
-    Returns:
-        A table of one row.
-    """
-    header = ["images", "sparsity", "test score", "dimensions that move", "regularization"]
-    row = [str(images), f"{sparsity:.2%}", f"{test_score:.2%}", str(dimensions), f"{regularization:.4g}"]
-    return Table(header, [row])
 
 
 def attacks_table(split: EvaluatedSplit) -> Table:
@@ -311,7 +293,7 @@ def _lines_on_missed_images(person: JudgeFigures, results: Sequence[Result]) -> 
     for result in results:
         corrected = result.judged.get(person.judge)
         if result.conditioned and corrected and corrected.fmr_range:
-            low, high = interval_ends(corrected.fmr_range)
+            low, high = corrected.fmr_range.ends
             lines.append(
                 f"{person.judge}: FMR of {result.classifier} is {corrected.fmr} if images that fool it were missed as "
                 f"often as others; however many were missed, it is from {low:.1f} to {high:.1f}"

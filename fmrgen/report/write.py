@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from fmrgen.errors import UserError
 from fmrgen.files import json_text, write_atomically
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
@@ -14,16 +13,6 @@ from fmrgen.report.pages import report_page
 from fmrgen.report.plot import PlotFormat, all_formats
 from fmrgen.report.report import Report
 from fmrgen.results.evaluation import Evaluation
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a report. Raise UserError if it can't be written to: before the work, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".fmrgen").touch()
-        (folder / ".fmrgen").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be a folder for the report: {error.strerror}") from None
 
 
 def write(report: Report, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:

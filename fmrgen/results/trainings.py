@@ -90,14 +90,14 @@ def compare_trainings(
         measured = [classifier for classifier in classifiers if classifier in fmr]
         if measured:
             members[name] = measured
-            trainings[name] = _Trainings.from_networks([fmr[classifier] for classifier in measured])
+            trainings[name] = Trainings.from_networks([fmr[classifier] for classifier in measured])
     order = sorted(trainings, key=lambda name: -trainings[name].mean)
     several = [name for name in order if trainings[name].freedom]
     if len(trainings) < 2 or not several:
         return None
     differences = []
     for first, second in combinations(order, 2):
-        differences.append(MeanDifference(first, second, _difference(trainings[first], trainings[second])))
+        differences.append(MeanDifference(first, second, trainings[first].less(trainings[second])))
     ranks = _rank_intervals(several, trainings)
     trained_alike = []
     for name in order:
@@ -110,30 +110,9 @@ def compare_trainings(
     return TrainingsComparison(rows, trained_alike, differences, _typical_spread([trainings[name] for name in several]))
 
 
-def mean_of_trainings(each: Sequence[tuple[float, np.ndarray]]) -> Estimate:
-    """Return the mean of a figure in percent over trainings of one group, with an interval over images and trainings.
-
-    Args:
-        each: for each training, the figure and the influence of every row on it [N]; one training has no interval.
-    """
-    return _Trainings.from_networks(each).interval()
-
-
-def difference_of_trainings(
-    first: Sequence[tuple[float, np.ndarray]], second: Sequence[tuple[float, np.ndarray]]
-) -> Estimate:
-    """Return the mean of a figure over one group less that over another, with an interval over images and trainings.
-
-    Args:
-        first: for each training, the figure and the influence of every row on it [N], as for `mean_of_trainings`.
-        second: of the other group, the rows the same.
-    """
-    return _difference(_Trainings.from_networks(first), _Trainings.from_networks(second))
-
-
 @dataclass(frozen=True)
-class _Trainings:
-    """The trainings of one group.
+class Trainings:
+    """A figure of the trainings of one group, in percent.
 
     Attributes:
         values: a figure of each network [K].
@@ -148,8 +127,11 @@ class _Trainings:
     by_images: float
 
     @classmethod
-    def from_networks(cls, each: Sequence[tuple[float, np.ndarray]]) -> "_Trainings":
-        """Return the trainings from each network's figure and the influence of every row on it [N]."""
+    def from_networks(cls, each: Sequence[tuple[float, np.ndarray]]) -> "Trainings":
+        """Return the trainings from each network's figure and the influence of every row on it [N].
+
+        Without a second network there is no interval.
+        """
         values = np.array([value for value, _ in each])
         influences = np.stack([influence for _, influence in each])
         if len(values) < 2:
@@ -171,6 +153,16 @@ class _Trainings:
         """Return the mean with an interval over images and trainings."""
         return _interval(self.mean, _variance(self.influence), [self])
 
+    def less(self, other: "Trainings", tests: int = 1) -> Estimate:
+        """Return the mean less that of another group over the same rows, with an interval over images and trainings.
+
+        Args:
+            other: the other group.
+            tests: the number of intervals that hold at once.
+        """
+        image_variance = _variance(self.influence - other.influence)
+        return _interval(self.mean - other.mean, image_variance, [self, other], tests)
+
     def spread(self) -> Estimate | None:
         """Return the standard deviation between trainings, less the images' part, with the interval of a variance."""
         if not self.freedom:
@@ -185,20 +177,20 @@ class _Trainings:
         return math.sqrt(max(0.0, variance - self.by_images))
 
 
-def _rank_intervals(names: Sequence[str], trainings: Mapping[str, _Trainings]) -> dict[str, tuple[int, int]]:
+def _rank_intervals(names: Sequence[str], trainings: Mapping[str, Trainings]) -> dict[str, tuple[int, int]]:
     """Return the best and worst rank of each group in `names`, by falling mean; none if it is the only one."""
     pairs = list(combinations(range(len(names)), 2))
     if not pairs:
         return {}
     is_above = np.zeros((len(names), len(names)), bool)
     for first, second in pairs:
-        difference = _difference(trainings[names[first]], trainings[names[second]], tests=len(pairs))
+        difference = trainings[names[first]].less(trainings[names[second]], tests=len(pairs))
         is_above[first, second] = difference.low is not None and difference.low > 0
     best, worst = rank_intervals(is_above)
     return dict(zip(names, zip(best, worst, strict=True), strict=True))
 
 
-def _typical_spread(groups: Sequence[_Trainings]) -> Estimate:
+def _typical_spread(groups: Sequence[Trainings]) -> Estimate:
     """Return the root mean square of the groups' spreads, each weighted by its degrees of freedom."""
     squares = 0.0
     freedom = 0
@@ -208,13 +200,7 @@ def _typical_spread(groups: Sequence[_Trainings]) -> Estimate:
     return Estimate(math.sqrt(max(0.0, squares / freedom)), None, None)
 
 
-def _difference(first: _Trainings, second: _Trainings, tests: int = 1) -> Estimate:
-    """Return the difference of two means; its interval holds for as many `tests` at once."""
-    image_variance = _variance(first.influence - second.influence)
-    return _interval(first.mean - second.mean, image_variance, [first, second], tests)
-
-
-def _interval(value: float, image_variance: float, groups: Sequence[_Trainings], tests: int = 1) -> Estimate:
+def _interval(value: float, image_variance: float, groups: Sequence[Trainings], tests: int = 1) -> Estimate:
     """Return a mean of one group, or a difference of two, with its interval.
 
     Args:

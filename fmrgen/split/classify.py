@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.distributed.launch import Sharing, together
+from fmrgen.distributed.launch import Sharing
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
@@ -22,7 +22,7 @@ TOP = 5
 NO_ANSWER = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
-BATCHES_AHEAD = 2  # batches that are read ahead of those being decoded
+_BATCHES_AHEAD = 2  # batches that are read ahead of those being decoded
 
 MOST_PIXELS = 1 << 25  # of the images that are decoded, or classified, together; each takes 30 bytes on its way
 
@@ -116,7 +116,7 @@ def classify(
     Raises:
         UserError: whatever `decode` or a classifier throws.
     """
-    mine = together(processes, partial(_classify_own, batches, classifiers, labels, processes, device, on_rows))
+    mine = processes.together(partial(_classify_own, batches, classifiers, labels, processes, device, on_rows))
     return _by_row(processes.gather(mine))
 
 
@@ -131,7 +131,7 @@ def _classify_own(
     """Return this process's rows and answers, by classifier and by the name of the images."""
     rows: dict[str, list[np.ndarray]] = {}
     columns: dict[tuple[str, str], list[list[Tensor]]] = {}
-    for batch_rows, decoded in read_ahead(decode_own(batches, processes, device), BATCHES_AHEAD):
+    for batch_rows, decoded in decode_own(batches, processes, device):
         if decoded is not None:
             truth = torch.from_numpy(labels(batch_rows)).to(device)
             for images_name, images in decoded.result().items():
@@ -149,10 +149,16 @@ def _classify_own(
 def decode_own(
     batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
-    """Yield the rows of every batch in turn, and of this process's own what `decode` returns, some batches ahead.
+    """Yield the rows of every batch in turn, and of this process's own what `decode` returns, read some batches ahead.
 
     Batch i belongs to process i, modulo their number: it is made up the same however many there are.
     """
+    return read_ahead(_decode_own(batches, processes, device), _BATCHES_AHEAD)
+
+
+def _decode_own(
+    batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
+) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
     workers = _DECODERS
     if device.type == "cpu":  # where classifiers need the cores too
         workers = max(1, min(_DECODERS, torch.get_num_threads() // 2))

@@ -12,7 +12,7 @@ from fmrgen.metrics.rows import as_label
 from fmrgen.results.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.results.judges import JudgeFigures, Kind
 from fmrgen.results.kappa import cohen_kappa, krippendorff_alpha
-from fmrgen.split.judgements import HUMAN, PEOPLE, JudgeFile, Judgements, related
+from fmrgen.split.judgements import HUMAN, PEOPLE, JudgeFile, Judgements
 from fmrgen.storage.provenance import Provenance
 
 _UNASKED = -3  # beside the labels of those who were asked
@@ -175,7 +175,7 @@ def judge_figures(
         self_agreement=judge.self_agreement,
         by_class=[preserved(columns["label"] == label) for label in range(len(provenance.labels))],
         by_iterations=bands,
-        shares_weights_with=[] if judge.about is None else related(judge.about, provenance, classifiers),
+        shares_weights_with=[] if judge.about is None else judge.about.related(provenance, classifiers),
     )
 
 

@@ -36,7 +36,6 @@ HUMAN = "human"  # of `--valid-by`: whoever is a person
 _MOST_OF_A_ROW = 6  # verdicts: of its image, its original and its reconstruction, once and again
 _LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
-Which = Literal["image", "original", "reconstruction"]
 
 TABLE = pa.schema(
     [
@@ -54,14 +53,6 @@ TABLE = pa.schema(
         ("seconds", pa.float32()),  # that a person took
     ]
 )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A split that fmrgen made, and where its judgements go."""
-
-    paths: SplitPaths
-    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -95,6 +86,62 @@ class JudgeFile:
     fmrgen: str
     digests: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(
+        cls,
+        judge: str,
+        kind: Kind,
+        section: dict[str, Any],
+        weights_sha256: str | None,
+        split: str,
+        provenance: Provenance,
+        content: bytes,
+        digests: Iterable[str] = (),
+    ) -> "JudgeFile":
+        """Return the small file about a judge.
+
+        Args:
+            judge: its name.
+            kind: what it is.
+            section: of a recipe, or of an audit what is to be known of its sample.
+            weights_sha256: of its weights, where it has any.
+            split: `CONFIG/SPLIT` of which it spoke.
+            provenance: of that split.
+            content: its table's file.
+            digests: that its weights, or those of its members, may have in other files.
+        """
+        return cls(
+            schema=SCHEMA,
+            judge=judge,
+            kind=kind,
+            section=section,
+            weights_sha256=weights_sha256,
+            split=split,
+            files=provenance.files_digest,
+            labels=len(provenance.labels),
+            rows=pq.read_metadata(io.BytesIO(content)).num_rows,
+            sha256=hashlib.sha256(content).hexdigest(),
+            fmrgen=version("fmrgen"),
+            digests=sorted(digests),
+        )
+
+    def related(self, provenance: Provenance, classifiers: Mapping[str, str | None]) -> list[str]:
+        """Return with what, in words, the judge shares its weights: its figures are then no second opinion.
+
+        Args:
+            provenance: of the split.
+            classifiers: digests of those that are measured, by their names.
+        """
+        digests = {self.weights_sha256, *self.digests} - {None}
+        weights = provenance.weights_sha256
+        relatives = []
+        if digests & {weights.oracle, *provenance.oracle_sha256}:
+            relatives.append("the split's own oracle")
+        measured = [name for name, digest in classifiers.items() if digest in digests]
+        if not measured and weights.classifier in digests:
+            relatives.append("the classifier that the split was made for")
+        return relatives + [f"the classifier {name}" for name in measured]
+
 
 @dataclass(frozen=True)
 class Judgements:
@@ -104,27 +151,6 @@ class Judgements:
     table: pa.Table
 
 
-def table_path(paths: SplitPaths, judge: str) -> Path:
-    """Return where the table of a judge is."""
-    return paths.judgements / f"{judge}.parquet"
-
-
-def about_path(paths: SplitPaths, judge: str) -> Path:
-    """Return where the small file about it is."""
-    return paths.judgements / f"{judge}.json"
-
-
-def check_judge_name(name: str) -> None:
-    """Raise UserError for a name that can't be a file's, or that all persons together have."""
-    if not re.fullmatch(NAME, name) or len(name.encode()) > _LONGEST_NAME:
-        raise UserError(
-            f"judge {name[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
-            f"more than {_LONGEST_NAME} bytes"
-        )
-    if name in (PEOPLE, HUMAN):
-        raise UserError(f"judge {name}: that name means all people together; choose another")
-
-
 def to_parquet(table: pa.Table) -> bytes:
     """Return the bytes of a table's file."""
     buffer = io.BytesIO()
@@ -132,102 +158,120 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def judge_file(
-    judge: str,
-    kind: Kind,
-    section: dict[str, Any],
-    weights_sha256: str | None,
-    split: Subject,
-    content: bytes,
-    digests: Iterable[str] = (),
-) -> JudgeFile:
-    """Return the small file about a judge.
+class JudgementsFolder:
+    """The judges of a split: their tables, and the small files about them.
 
     Args:
-        judge: its name.
-        kind: what it is.
-        section: of a recipe, or of an audit what is to be known of its sample.
-        weights_sha256: of its weights, where it has any.
-        split: of which it spoke.
-        content: its table's file.
-        digests: that its weights, or those of its members, may have in other files.
+        paths: of the split, in its folder or among the small files of its repo.
     """
-    return JudgeFile(
-        schema=SCHEMA,
-        judge=judge,
-        kind=kind,
-        section=section,
-        weights_sha256=weights_sha256,
-        split=split.paths.name,
-        files=split.provenance.files_digest,
-        labels=len(split.provenance.labels),
-        rows=pq.read_metadata(io.BytesIO(content)).num_rows,
-        sha256=hashlib.sha256(content).hexdigest(),
-        fmrgen=version("fmrgen"),
-        digests=sorted(digests),
-    )
 
+    def __init__(self, paths: SplitPaths) -> None:
+        self.paths = paths
 
-def related(about: JudgeFile, provenance: Provenance, classifiers: Mapping[str, str | None]) -> list[str]:
-    """Return with what, in words, a judge shares its weights: its figures are then no second opinion.
+    @staticmethod
+    def check_name(judge: str) -> None:
+        """Raise UserError for a name that can't be a file's, or that all persons together have."""
+        if not re.fullmatch(NAME, judge) or len(judge.encode()) > _LONGEST_NAME:
+            raise UserError(
+                f"judge {judge[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
+                f"more than {_LONGEST_NAME} bytes"
+            )
+        if judge in (PEOPLE, HUMAN):
+            raise UserError(f"judge {judge}: that name means all people together; choose another")
 
-    Args:
-        about: the judge.
-        provenance: of the split.
-        classifiers: digests of those that are measured, by their names.
-    """
-    digests = {about.weights_sha256, *about.digests} - {None}
-    weights = provenance.weights_sha256
-    relatives = []
-    if digests & {weights.oracle, *provenance.oracle_sha256}:
-        relatives.append("the split's own oracle")
-    measured = [name for name, digest in classifiers.items() if digest in digests]
-    if not measured and weights.classifier in digests:
-        relatives.append("the classifier that the split was made for")
-    return relatives + [f"the classifier {name}" for name in measured]
+    def table_path(self, judge: str) -> Path:
+        """Return where the table of a judge is."""
+        return self.paths.judgements / f"{judge}.parquet"
 
+    def about_path(self, judge: str) -> Path:
+        """Return where the small file about it is."""
+        return self.paths.judgements / f"{judge}.json"
 
-def write_judgements(paths: SplitPaths, about: JudgeFile, content: bytes) -> list[Path]:
-    """Write both files of a judge into the folder of its split; returns their paths."""
-    table = table_path(paths, about.judge)
-    check_inside(table.parent, paths.root)
-    write_atomically(table, content)
-    return [table, write_about(paths, about)]
+    def judges(self) -> dict[str, JudgeFile]:
+        """Return all judges, by name. Raises UserError for a file about one that can't be read."""
+        return {path.stem: self._read_about(path) for path in self._about_paths()}
 
+    def judges_of(self, files: str) -> list[JudgeFile]:
+        """Return who judged the split's very files, of the digest `files`; other files are passed over."""
+        judges = []
+        for path in self._about_paths():
+            with suppress(UserError):
+                judges.append(self._read_about(path))
+        return [about for about in judges if about.files == files]
 
-def write_about(paths: SplitPaths, about: JudgeFile) -> Path:
-    """Write the small file about a judge; returns its path."""
-    path = about_path(paths, about.judge)
-    check_inside(path.parent, paths.root)
-    write_atomically(path, (json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n").encode())
-    return path
+    def read(self, about: JudgeFile) -> Judgements:
+        """Return the table of a judge, which the small file about it describes.
 
+        Raises:
+            UserError: it is not that very table, or holds what no judge of this split can say.
+        """
+        path = self.table_path(about.judge)
+        try:
+            with open_plain(path) as file:
+                content = file.read()
+            check_table(path, io.BytesIO(content), about.rows)
+            table = pq.read_table(io.BytesIO(content))
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise UserError(f"{path}: can't be read: {one_line(error)}") from None
+        if hashlib.sha256(content).hexdigest() != about.sha256:
+            raise UserError(f"{path}: is not the table that {path.with_suffix('.json').name} describes; judge again")
+        if not table.schema.equals(TABLE):
+            raise UserError(f"{path}: has other columns than judgements have")
+        for name in ("id", "which", "label", "image_sha256"):
+            if table[name].null_count:
+                raise UserError(f"{path}: a row has no {name}")
+        labels = table["label"].to_numpy()
+        wrong = labels[(labels < UNSURE) | (labels >= about.labels)]
+        if len(wrong):
+            raise UserError(f"{path}: label {wrong[0]} is not one of the {about.labels} classes")
+        return Judgements(about, table)
 
-def judges_of(paths: SplitPaths) -> dict[str, JudgeFile]:
-    """Return the judges of a split in a folder, by name. Raises UserError for a file about one that can't be read."""
-    return {path.stem: _read_about(path, paths) for path in _about_paths(paths)}
+    def write(self, about: JudgeFile, content: bytes) -> list[Path]:
+        """Write both files of a judge, and return their paths, the table's first.
 
+        Args:
+            about: the small file.
+            content: the bytes of the table's file.
+        """
+        table = self.table_path(about.judge)
+        check_inside(table.parent, self.paths.root)
+        write_atomically(table, content)
+        return [table, self.write_about(about)]
 
-def judges_of_files(paths: SplitPaths, files: str) -> list[JudgeFile]:
-    """Who judged the very files of the digest `files`; other files are passed over."""
-    judges = []
-    for path in _about_paths(paths):
-        with suppress(UserError):
-            judges.append(_read_about(path, paths))
-    return [about for about in judges if about.files == files]
+    def write_about(self, about: JudgeFile) -> Path:
+        """Write the small file about a judge; return its path."""
+        path = self.about_path(about.judge)
+        check_inside(path.parent, self.paths.root)
+        write_atomically(path, (json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n").encode())
+        return path
 
+    def check_same_judge(self, about: JudgeFile, repo: str) -> None:
+        """Raise UserError if a repo has judgements of another judge of that name, which would be lost.
 
-def _about_paths(paths: SplitPaths) -> list[Path]:
-    return sorted(paths.judgements.glob("*.json"))
+        Args:
+            about: the judge.
+            repo: the name of the repo whose small files these are.
+        """
+        path = self.about_path(about.judge)
+        if not path.exists():
+            return
+        earlier = parse_about(read_json(path), f"{repo}: {self.paths.in_repo(path)}")
+        if (earlier.kind, earlier.weights_sha256) != (about.kind, about.weights_sha256):
+            raise UserError(
+                f"{repo}: already holds judgements of another {about.judge} on {self.paths.name}; give yours another "
+                "name, NAME=…"
+            )
 
+    def _about_paths(self) -> list[Path]:
+        return sorted(self.paths.judgements.glob("*.json"))
 
-def _read_about(path: Path, paths: SplitPaths) -> JudgeFile:
-    """Return what a file says of the judge whose name it has. Raises UserError."""
-    check_inside(path, paths.root)
-    about = parse_about(read_json(path), str(path))
-    if about.judge != path.stem:
-        raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
-    return about
+    def _read_about(self, path: Path) -> JudgeFile:
+        """Return what a file says of the judge whose name it has. Raises UserError."""
+        check_inside(path, self.paths.root)
+        about = parse_about(read_json(path), str(path))
+        if about.judge != path.stem:
+            raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
+        return about
 
 
 def judgements_config(config: str) -> str:
@@ -238,37 +282,6 @@ def judgements_config(config: str) -> str:
 def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
     """Return the small file about a judge. Raises UserError, starting with `where`, for anything else."""
     return of_schema(JudgeFile, SCHEMA, tree, where)
-
-
-def read_judgements(path: Path, about: JudgeFile) -> Judgements:
-    """Return a judge's table.
-
-    Args:
-        path: of its file.
-        about: what the small file says.
-
-    Raises:
-        UserError: it is not that very table, or holds what no judge of this split can say.
-    """
-    try:
-        with open_plain(path) as file:
-            content = file.read()
-        check_table(path, io.BytesIO(content), about.rows)
-        table = pq.read_table(io.BytesIO(content))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path}: can't be read: {one_line(error)}") from None
-    if hashlib.sha256(content).hexdigest() != about.sha256:
-        raise UserError(f"{path}: is not the table that {path.with_suffix('.json').name} describes; judge again")
-    if not table.schema.equals(TABLE):
-        raise UserError(f"{path}: has other columns than judgements have")
-    for name in ("id", "which", "label", "image_sha256"):
-        if table[name].null_count:
-            raise UserError(f"{path}: a row has no {name}")
-    labels = table["label"].to_numpy()
-    wrong = labels[(labels < UNSURE) | (labels >= about.labels)]
-    if len(wrong):
-        raise UserError(f"{path}: label {wrong[0]} is not one of the {about.labels} classes")
-    return Judgements(about, table)
 
 
 def check_of_split(
@@ -314,7 +327,8 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
             return [], []
         paths = paths.at(root)
     judgements, notes = [], []
-    for judge, about in judges_of(paths).items():
+    folder = JudgementsFolder(paths)
+    for judge, about in folder.judges().items():
         if about.files != opened.provenance.files_digest:
             notes.append(f"judge {judge} saw earlier files of the split and is skipped; judge the split again")
             continue
@@ -323,10 +337,10 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
             continue
         if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:
             raise UserError(
-                f"{about_path(paths, judge)}: claims {about.rows:,} rows, more than there can be for the split's "
+                f"{folder.about_path(judge)}: claims {about.rows:,} rows, more than there can be for the split's "
                 f"{opened.rows_in_files:,} images; it is not read"
             )
-        judgements.append(read_judgements(table_path(paths, judge), about))
+        judgements.append(folder.read(about))
     return judgements, notes
 
 

@@ -35,6 +35,38 @@ class LoadedClassifier:
     identity: Identity
     training_of: str | None = None
 
+    @classmethod
+    def load(
+        cls, name: str, classifier: AnyClassifier, device: torch.device, training_of: str | None = None
+    ) -> "LoadedClassifier":
+        """Return a classifier on its device, in evaluation mode. Raises UserError for anything else.
+
+        Args:
+            name: as it is to be called in reports.
+            classifier: to be loaded.
+            device: where it runs.
+            training_of: what it is one of several trainings of.
+        """
+        section = section_of(name, classifier)
+        if isinstance(classifier, nn.Module):
+            module = classifier.to(device).eval()
+        else:
+            assert section is not None
+            module = build_component(section, f"classifier {name}", nn.Module, device).eval()
+        return cls(name, section, module, identity_of(module), training_of)
+
+    def answering_in(self, labels: Labels, image: torch.Tensor, split: str) -> nn.Module:
+        """Return the network, made to answer in a split's labels. Raises UserError if it can't.
+
+        Args:
+            labels: of the split.
+            image: the image [1, 3, H, W] that it is tried on.
+            split: its name, for the error.
+        """
+        title = f"classifier {self.name}"
+        with component_errors(title, image):
+            return fit_to_labels(self.module, labels, image, f"{title} on {split}")
+
     @property
     def weights_sha256(self) -> str | None:
         """The digest of its weights; None if it has none."""
@@ -80,23 +112,3 @@ def section_of(name: str, classifier: AnyClassifier) -> ComponentConfig | None:
             f"classifier {name}: is a {type(classifier).__name__}, not a reference, a section or a torch module"
         )
     return section
-
-
-def load_named(
-    name: str, classifier: AnyClassifier, device: torch.device, training_of: str | None = None
-) -> LoadedClassifier:
-    """Return a classifier on its device, in evaluation mode. Raises UserError for anything else."""
-    section = section_of(name, classifier)
-    if isinstance(classifier, nn.Module):
-        module = classifier.to(device).eval()
-    else:
-        assert section is not None
-        module = build_component(section, f"classifier {name}", nn.Module, device).eval()
-    return LoadedClassifier(name, section, module, identity_of(module), training_of)
-
-
-def answering_in(labels: Labels, model: LoadedClassifier, image: torch.Tensor, split: str) -> nn.Module:
-    """Return the classifier, made to answer in a split's labels. Raises UserError if it can't."""
-    title = f"classifier {model.name}"
-    with component_errors(title, image):
-        return fit_to_labels(model.module, labels, image, f"{title} on {split}")

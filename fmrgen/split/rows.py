@@ -24,7 +24,7 @@ from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.recipe.build import names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.split.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixels, classify
-from fmrgen.split.models import LoadedClassifier, answering_in, load_named
+from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
@@ -340,11 +340,11 @@ class Split:
             UserError: the classifier can't be loaded, can't answer in the split's labels, or fails on an image.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = load_named("classifier", classifier, place)
+        model = LoadedClassifier.load("classifier", classifier, place)
         self.check_columns()
         image = self.first_image(place)
         labels = self.labels_for([lambda: model], image)
-        network = answering_in(labels, model, image, self.name)
+        network = model.answering_in(labels, image, self.name)
         truth = self.columns(["label"], labels)["label"]
         batches = self.images(columns or self.image_columns, size=batch_size)
         return classify(batches, {"": network}, truth.__getitem__, Alone(), place)[""]

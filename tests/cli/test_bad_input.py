@@ -224,7 +224,7 @@ CASES = [
     (["evaluate", "out", "out", *EVALUATE], "split out:c/s is given twice"),
     (["evaluate", "out", "-c", "{kind: timm, model: resnet18, num_classes: 2}"], "classifier.num_classes: unknown key, did you mean class_names? (an argument of the network goes into model_args: {num_classes: 2})"),
     (["evaluate", "out", "-c", "{kind: lenet, num_classes: 5}", "-o", "e", "-q"], "classifier lenet on out:c/s: has 5 outputs for 2 labels"),
-    (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be a folder for the report"),
+    (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder; choose another --output"),
     (["evaluate", "out", "-c", LENET, "--batch-size", str(10**20)], "--batch-size: must be <= 65536, not 1"),
     (["evaluate", "-c", LENET], "SPLIT: missing; name one, or pass --fixed SETS"),
     (["push", "gone", "a/b"], "gone: no such folder; push the --output of a generate command"),

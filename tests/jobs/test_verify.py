@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import run
+from installed import has_app
 from PIL import Image
 from places import ROOT
 
-from fmrgen import evaluate, export, verify, verify_files
+import fmrgen as package
+from fmrgen import evaluate, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import load_recipe
@@ -137,9 +139,9 @@ def test_what_no_run_can_have_written_is_told_and_of_no_use(split, tmp_path, cha
     if "original has" not in message:  # another size is no matter to a classifier
         with pytest.raises(UserError):
             evaluate([str(split)], ["asset:mnist/lenet"])
-    if "hold" in message or "has no" in message:
+    if has_app("interchange") and ("hold" in message or "has no" in message):
         with pytest.raises(UserError):
-            export(str(split), tmp_path / "tars", "webdataset")
+            package.export(str(split), tmp_path / "tars", "webdataset")
     assert verify_files(str(split)).intact == 2
 
 

@@ -23,7 +23,7 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.publish.card import write_card
 from fmrgen.publish.judgements import add_judgements
 from fmrgen.publish.results import record_results
-from fmrgen.split.judgements import TABLE, Subject, judge_file, judgements_of, to_parquet, write_judgements
+from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, judgements_of, to_parquet
 from fmrgen.split.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
@@ -193,7 +193,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
         tmp_path / "old",
         **hub.environment,
     )
-    assert "leaderboard not written: the split was regenerated after the revision" in result.stderr
+    assert ": was remade since; run this on the split as it is now" in result.stderr
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
@@ -291,7 +291,8 @@ def test_judgements_without_end_are_not_fetched(finished_split, monkeypatch):
 def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
     paths = SplitPaths(split, "mnist", "lenet")
     provenance, content = read_provenance(paths), to_parquet(TABLE.empty_table())
-    write_judgements(paths, judge_file("ann", "person", {}, None, Subject(paths, provenance), content), content)
+    about = JudgeFile.of("ann", "person", {}, None, paths.name, provenance, content)
+    JudgementsFolder(paths).write(about, content)
     (operation,) = add_judgements(paths, provenance, tmp_path / "small", "you/digits")
     assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
     table = split / operation.path_in_repo

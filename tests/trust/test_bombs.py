@@ -17,15 +17,7 @@ from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.split import classify
 from fmrgen.split import rows as stream
-from fmrgen.split.judgements import (
-    TABLE,
-    Subject,
-    judge_file,
-    judgements_of,
-    table_path,
-    write_about,
-    write_judgements,
-)
+from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, judgements_of
 from fmrgen.split.open import open_own_split, open_split
 
 SIDE = 9_000
@@ -131,10 +123,10 @@ def lay_judgements(split, **columns):
     buffer = io.BytesIO()
     pq.write_table(pa.table(arrays, TABLE.names).cast(TABLE), buffer, compression="zstd")
     opened, provenance = open_own_split(str(split))
-    owned = Subject(opened.paths, provenance)
-    about = judge_file("m", "oracle", {}, None, owned, buffer.getvalue())
-    write_judgements(opened.paths, about, buffer.getvalue())
-    return table_path(opened.paths, "m"), about
+    about = JudgeFile.of("m", "oracle", {}, None, opened.paths.name, provenance, buffer.getvalue())
+    folder = JudgementsFolder(opened.paths)
+    folder.write(about, buffer.getvalue())
+    return folder.table_path("m"), about
 
 
 def test_judgements_of_more_rows_than_the_split_can_have_are_not_unpacked(split):
@@ -142,7 +134,7 @@ def test_judgements_of_more_rows_than_the_split_can_have_are_not_unpacked(split)
     assert path.stat().st_size < 100_000
     with pytest.raises(UserError, match=r"m.json: claims 2,000,000 rows, more than there can be for the split's 120"):
         judgements_of(open_split(str(split)))
-    write_about(open_split(str(split)).paths, replace(about, rows=240))
+    JudgementsFolder(open_split(str(split)).paths).write_about(replace(about, rows=240))
     with pytest.raises(UserError, match="m.parquet: has 2,000,000 rows where there can be 240; it is not unpacked"):
         judgements_of(open_split(str(split)))
 

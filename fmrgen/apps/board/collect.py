@@ -11,14 +11,8 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
 from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient, has_rough_gradient
-from fmrgen.metrics.intervals import interval_ends
-from fmrgen.metrics.summary import Summary
-from fmrgen.publish.entries import Entry, leaderboard, ranked, sort_key
-from fmrgen.split.judgements import JudgeFile, judges_of_files
-from fmrgen.storage.made_with import made_with, related_line
-from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, read_all
-from fmrgen.storage.shards import summary_of
+from fmrgen.publish.entries import Entry, ranked, sort_key
+from fmrgen.publish.published import Published
 
 _SMALL = ["README.md", "provenance/**", "results/**", "judgements/**/*.json", "pictures/**"]
 _MAX_FILE_BYTES = 8 << 20  # of a small file
@@ -26,37 +20,30 @@ _MAY_DIFFER = ("description", "output", "classifier")  # sections of the recipes
 
 
 @dataclass(frozen=True)
-class BoardEntry:
+class BoardEntry(Published):
     """A finished split of a repo or folder.
 
     Attributes:
         place: the name of the folder or repo.
         repo: on the Hub; empty for a folder.
         commit: of the repo; None for a folder.
-        paths: in the folder, or in the local copy of the repo.
-        provenance: of the split.
         classifier: that it was made against, as evaluations on it name that; else the split's name.
-        summary: the figures of its own classifier.
-        entries: results of other classifiers on it.
-        judges: that judged it in addition to its oracle.
-        made_with: its components in words.
     """
 
     place: str
     repo: str
     commit: str | None
-    paths: SplitPaths
-    provenance: Provenance
     classifier: str
-    summary: Summary
-    entries: list[Entry]
-    judges: list[JudgeFile]
-    made_with: dict[str, str]
 
     @property
     def name(self) -> str:
         """The reference of the split, as `evaluate` takes it."""
         return f"{self.place}:{self.paths.name}"
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The results of other classifiers on it."""
+        return [entry for entry in self.leaderboard if not entry.conditioned]
 
     @property
     def family(self) -> str:
@@ -92,11 +79,6 @@ class BoardEntry:
     def rough(self) -> bool:
         """True if that gradient is rough; the split is ranked all the same."""
         return self.provenance.recipe.perturb.is_guided and has_rough_gradient(self.summary)
-
-    @property
-    def related(self) -> str | None:
-        """A line if its own classifier and its oracle are related; the split is ranked all the same."""
-        return related_line(self.provenance)
 
     @property
     def unranked(self) -> bool:
@@ -147,7 +129,7 @@ class Family:
         for split in self.splits:
             places[split.name] = None
             if not split.unranked and split.summary.fmr is not None:
-                ends[split.name] = interval_ends(split.summary.fmr)
+                ends[split.name] = split.summary.fmr.ends
         lows = sorted(low for low, _ in ends.values())
         highs = sorted(high for _, high in ends.values())
         for name, (low, high) in ends.items():
@@ -214,7 +196,7 @@ def _merged(first: BoardEntry, second: BoardEntry) -> BoardEntry:
     return replace(
         main,
         classifier=classifier,
-        entries=ranked([*main.entries, *more_entries]),
+        leaderboard=ranked([*main.leaderboard, *more_entries]),
         judges=[*main.judges, *more_judges],
     )
 
@@ -233,21 +215,16 @@ def _splits_of(place: str, name: str) -> Iterator[BoardEntry]:
     else:
         repo, _, revision = place.partition("@")
         root, commit = fetched(repo, revision or "main", _SMALL, _MAX_FILE_BYTES)
-    for (config, split), provenance in sorted(read_all(root).items()):
-        if not provenance.is_finished:
-            continue
-        paths = SplitPaths(root, config, split)
-        entries = leaderboard(paths, provenance)
-        own_names = sorted(entry.classifier for entry in entries if entry.conditioned)
+    for split in sorted(Published.all_in(root), key=lambda split: (split.paths.config, split.paths.split)):
+        own_names = sorted(entry.classifier for entry in split.leaderboard if entry.conditioned)
         yield BoardEntry(
+            paths=split.paths,
+            provenance=split.provenance,
+            summary=split.summary,
+            leaderboard=split.leaderboard,
+            judges=split.judges,
             place=name,
             repo=repo,
             commit=commit,
-            paths=paths,
-            provenance=provenance,
-            classifier=own_names[0] if own_names else split,
-            summary=summary_of(provenance),
-            entries=[entry for entry in entries if not entry.conditioned],
-            judges=judges_of_files(paths, provenance.files_digest),
-            made_with=made_with(provenance),
+            classifier=own_names[0] if own_names else split.paths.split,
         )

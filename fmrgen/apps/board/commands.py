@@ -30,10 +30,8 @@ def leaderboard(
     """
     from fmrgen.files import check_writable
     from fmrgen.hub.fetch import check_repo_name
-    from fmrgen.split.reference import check_folder
 
     for place in places:
-        check_folder(place)
         if not Path(place).is_dir():
             check_repo_name(place.partition("@")[0])
     check_writable(output)

@@ -1,13 +1,11 @@
 """A site as a static Space on the Hub."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, RepoCard, SpaceCardData
+from huggingface_hub import CommitOperationAdd, RepoCard, SpaceCardData, constants
 
-from fmrgen.hub.client import HubClient, Operation, check_publication
-from fmrgen.storage.paths import CARD
+from fmrgen.hub.client import HubClient
 
 
 def push_site(
@@ -36,18 +34,17 @@ def push_site(
         UserError: the Hub refuses, or everyone sees the Space and `public` does not allow it.
     """
     hub = HubClient(space, "space", "main", on_wait)
-    hub.log_in()
-    check_publication(hub.name, hub.is_private(), public)
-    make = partial(hub.api.create_repo, hub.name, repo_type="space", space_sdk="static", private=not public)
-    hub.ask(partial(make, exist_ok=True))
+    hub.create(public, space_sdk="static")
 
-    def operations_on(remote_files: set[str]) -> list[Operation]:
-        operations: list[Operation] = []
+    def operations_on(remote_files: set[str]) -> list[CommitOperationAdd]:
+        operations = []
         for path in files:
             operations.append(CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes()))
-        if CARD not in remote_files:
+        if constants.REPOCARD_NAME not in remote_files:
             data = SpaceCardData(title=title, sdk="static", app_file="index.html", pinned=False)
-            operations.append(CommitOperationAdd(CARD, str(RepoCard(f"---\n{data.to_yaml()}\n---\n")).encode()))
+            operations.append(
+                CommitOperationAdd(constants.REPOCARD_NAME, str(RepoCard(f"---\n{data.to_yaml()}\n---\n")).encode())
+            )
         return operations
 
     return hub.commit("Leaderboard", operations_on)

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from huggingface_hub import CommitOperationAdd, Discussion, hf_hub_download
+from huggingface_hub import CommitOperationAdd, Discussion
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, open_plain
-from fmrgen.hub.client import HubClient, RepoError, client_errors, upload_errors
-from fmrgen.hub.timeouts import no_bars
-from fmrgen.publish.eval_results import FOLDER, entry_file, read_eval_results
+from fmrgen.hub.client import HubClient, RepoError
+from fmrgen.publish.eval_results import read_eval_results
 from fmrgen.results.evaluation import read_figures
 
 _TITLE = "Robustness (FMR)"  # the start of the title of a pull request
@@ -129,7 +128,8 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
     """Return the entries of each classifier by their paths in a model's repo, and in words those at chance."""
     evaluation = read_figures(folder / "evaluation.json")
     classifiers = {classifier.name: classifier for classifier in evaluation.classifiers}
-    files, at_chance = {}, []
+    files: dict[str, dict[str, bytes]] = {}
+    at_chance = []
     for name in models:
         if name not in classifiers:
             raise UserError(f"{folder}: has no classifier {name}; choose from {', '.join(classifiers)}")
@@ -139,10 +139,12 @@ def _files(folder: Path, models: Mapping[str, str]) -> tuple[dict[str, dict[str,
             raise UserError(
                 f"{folder}: has no results of {name} to submit; evaluate splits on the Hub with --eval-results"
             )
-        for split in evaluation.splits:
-            if evaluation.result(split.name, name).at_chance and entries.pop(entry_file(split), b""):
+        files[name] = {}
+        for split, path, content in entries:
+            if evaluation.result(split.name, name).at_chance:
                 at_chance.append(f"{name} on {split.config}/{split.split}")
-        files[name] = {f"{FOLDER}/{file}": content for file, content in entries.items()}
+            else:
+                files[name][path] = content
     return files, at_chance
 
 
@@ -178,33 +180,26 @@ class _Model:
         if dry_run:
             return "new", None
         noun = "board" if len(files) == 1 else "boards"
-        commit = partial(
-            self._hub.api.create_commit,
-            self._hub.name,
-            [CommitOperationAdd(path, content) for path, content in files.items()],
-            commit_message=f"{_TITLE} on {len(files)} {noun}",
-        )
-        with upload_errors(self._hub.name):
-            if own is not None:
-                commit(revision=own.git_reference)
-                return "updated", own.url
-            return "opened", commit(commit_description=_DESCRIPTION, create_pr=True).pr_url
+        message = f"{_TITLE} on {len(files)} {noun}"
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        if own is not None:
+            self._hub.send(operations, message, revision=own.git_reference)
+            return "updated", own.url
+        commit = self._hub.send(operations, message, commit_description=_DESCRIPTION, create_pr=True)
+        return "opened", commit.pr_url
 
     def _open_pull_requests(self) -> list[Discussion]:
-        with client_errors():
-            discussions = self._hub.api.get_repo_discussions(
-                self._hub.name, discussion_type="pull_request", discussion_status="open"
-            )
-            return list(discussions)
+        discussions = partial(
+            self._hub.api.get_repo_discussions,
+            self._hub.name,
+            discussion_type="pull_request",
+            discussion_status="open",
+        )
+        return self._hub.ask(lambda: list(discussions()))
 
     def _has(self, files: Mapping[str, bytes], revision: str) -> bool:
         """Return whether the repo has identical files at a revision."""
         try:
-            with no_bars(), client_errors():
-                for path, content in files.items():
-                    local = hf_hub_download(self._hub.name, path, revision=revision)
-                    if Path(local).read_bytes() != content:
-                        return False
-                return True
+            return self._hub.read(list(files), revision) == files
         except RemoteEntryNotFoundError:  # not LocalEntryNotFoundError, which is an outage
             return False

@@ -51,11 +51,9 @@ def explain(
     from fmrgen.apps.explain.report import explanation_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
-    from fmrgen.report.write import prepare_folder
 
     display.quiet_libraries()
     own_attributes = [load_attribute(path) for path in attributes]
-    prepare_folder(output)
     with progress.row_progress("explain", not quiet) as on_attributes:
         explanation = run(
             split,
@@ -68,7 +66,7 @@ def explain(
     report = explanation_report(explanation)
     display.deliver(report, output, as_json=as_json, quiet=quiet)
     if card:
-        from fmrgen.publish.explained import record_explanation
+        from fmrgen.apps.explain.card import record_explanation
 
         display.print_note(f"card: {record_explanation(split, explanation.files, report.conclusions)}")
 

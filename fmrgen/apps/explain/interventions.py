@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fmrgen.apps.explain.attributes import Attribute
+from fmrgen.apps.explain.betting import discoveries, drops_of, e_value
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
-from fmrgen.metrics.betting import discoveries, drops_of, e_value
 
 DOSES = (0.25, 0.5, 0.75, 1.0)
 FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average

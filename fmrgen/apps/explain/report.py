@@ -6,9 +6,9 @@ from typing import Any
 
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.plot import MOST_PERCENT, Plot, colours, drawing, grid_of_figures
+from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
 from fmrgen.report.report import Picture, Report, Section, Table
-from fmrgen.report.sheet import WRONG, ImagePair, pair_sheet
+from fmrgen.report.sheet import ImagePair, pair_sheet
 
 SCHEMA = "fmrgen-explain/2"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
@@ -126,12 +126,12 @@ def _curve(finding: Finding) -> Plot:
             axes.plot(doses, percent, color=colour, marker="o", markersize=4, label=_WAY_TITLES[way])
         axes.set_xlabel("dose")
         axes.set_ylabel("wrong, % of the accepted")
-        grid_of_figures(axes, MOST_PERCENT)
+        grid_of_figures(axes)
         axes.legend(fontsize=8)
     return figure
 
 
 def _pairs(shown: list[Pair]) -> Plot:
     """Return a picture of originals with their labels, each beside its changed image with the answer."""
-    pairs = [ImagePair(pair.original, pair.image, pair.label, pair.answer, WRONG) for pair in shown]
+    pairs = [ImagePair(pair.original, pair.image, pair.label, pair.answer, is_wrong=True) for pair in shown]
     return pair_sheet(pairs, _PAIRS_ACROSS)

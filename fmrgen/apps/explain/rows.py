@@ -19,7 +19,6 @@ from fmrgen.recipe.build import ClassifierAndOracle, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample, Source
 from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import Provenance
-from fmrgen.storage.schema import IMAGES
 
 _BATCH = 64
 _COLUMNS = ("id", "label", "valid", "accepted_labels")
@@ -171,9 +170,10 @@ class JudgedImages:
 
 def _drawn_rows(opened: Split, most: int) -> list[dict[str, Any]]:
     """Return at most `most` rows, drawn by a hash of their ids, in the order of the split."""
-    columns = [*IMAGES, *(name for name in _COLUMNS if name in opened.features)]
+    images = opened.image_columns
+    columns = [*images, *(name for name in _COLUMNS if name in opened.features)]
     heap: list[tuple[int, int, dict[str, Any]]] = []  # its first entry is the next to drop
-    for place, row in enumerate(opened.stored_rows(IMAGES, columns)):
+    for place, row in enumerate(opened.stored_rows(images, columns)):
         heappush(heap, (-row_seed(0, row["id"], "drawn"), place, row))
         if len(heap) > most:
             heappop(heap)

@@ -20,7 +20,7 @@ from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
 from fmrgen.report.pages import png_address
 from fmrgen.results.judges import chance_line
-from fmrgen.split.judgements import check_judge_name, judges_of, table_path
+from fmrgen.split.judgements import JudgementsFolder
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import Provenance
@@ -50,7 +50,7 @@ class Audit:
         self, split: str, raters: Sequence[str], *, count: int = 300, seed: int = 0, output: Path, trust: bool = False
     ) -> None:
         for name in raters:
-            check_judge_name(name)
+            JudgementsFolder.check_name(name)
         if len(set(raters)) < len(raters) or not raters:
             raise UserError("--raters: needs each name once, for example --raters ann,ben")
         opened, provenance = open_own_split(split)
@@ -73,9 +73,10 @@ class Audit:
 
     def close(self) -> list[Path]:
         """End the audit; return the tables of answers."""
-        if self._is_split_local and judges_of(self.audited.paths):
+        folder = JudgementsFolder(self.audited.paths)
+        if self._is_split_local and folder.judges():
             renew_card(self.audited.paths.root)
-        tables = [table_path(self.audited.paths, name) for name in self.raters]
+        tables = [folder.table_path(name) for name in self.raters]
         return [path for path in tables if path.exists()]
 
     def cautions(self) -> list[str]:

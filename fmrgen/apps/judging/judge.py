@@ -15,24 +15,23 @@ import pyarrow.parquet as pq
 import torch
 
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.launch import Processes, check_same_on_all, errors_of_one_process
-from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.distributed.launch import Processes
 from fmrgen.engine.images import to_batch
-from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.engine.interfaces import Originals
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
-from fmrgen.publish.card import renew_card
-from fmrgen.recipe.build import blank_image, build_component, fit_oracle, judgement_of
+from fmrgen.publish.repo import add_to_split
+from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
-from fmrgen.results.judges import Kind
-from fmrgen.split.classify import BATCHES_AHEAD, decode_own
-from fmrgen.split.judgements import TABLE, Subject, check_judge_name, judge_file, related, to_parquet, write_judgements
+from fmrgen.split.classify import decode_own
+from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, to_parquet
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
+from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, now
 from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
@@ -101,19 +100,16 @@ def judge(
     else:
         sections = load_oracles(oracles)
     for name in sections:
-        check_judge_name(name)
+        JudgementsFolder.check_name(name)
     processes = Processes()
     opened, provenance = open_own_split(split)
-    outcomes = []
+    outcomes: list[Judged] = []
     with image_bars(progress and on_rows is None) as bars:
         report = on_rows if on_rows is not None and processes.is_first else bars
         for name, section in sections.items():
             job = Job(name, section, opened, provenance, processes, batch_size)
             table = job.run(partial(report, name))
-            if processes.is_first:
-                with errors_of_one_process():
-                    outcomes.append(job.store(table, on_wait))
-            processes.gather(None)
+            outcomes += processes.together(partial(job.store, table, on_wait))
     return outcomes
 
 
@@ -144,11 +140,11 @@ class Job:
         self.name, self.section, self.opened, self.provenance = name, section, opened, provenance
         self.processes, self.batch_size = processes, batch_size
         self.device = processes.device
-        self.oracle = build_component(section, f"oracle {name}", Oracle, self.device)
-        fit_oracle(self.oracle, provenance.job_labels, blank_image(provenance.image_size, self.device))
+        labels, size = provenance.job_labels, provenance.image_size
+        self.oracle = build_oracle(section, labels, size, self.device, f"oracle {name}")
         identity = identity_of(self.oracle)
         self.digest = identity.weights_sha256
-        check_same_on_all(processes.gather({f"weights of oracle {name}": self.digest}))
+        processes.check_same(f"weights of oracle {name}", self.digest)
         self.columns = opened.image_columns
         if self.oracle.needs_originals and "original" not in self.columns:
             raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
@@ -171,23 +167,24 @@ class Job:
 
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judge the batches that are not in the cache; return the whole table, in the order of the rows."""
-        done = 0
-        with reading(self.opened.name):
-            batches = read_ahead(decode_own(self._batches(), self.processes, self.device), BATCHES_AHEAD)
-            for number, (rows, decoded) in enumerate(batches):
-                if decoded is not None:
-                    with errors_of_one_process():
-                        batch_and_pixels = decoded.result()
-                        if batch_and_pixels is not None:
-                            write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
-                done += len(rows)
-                on_rows(done, self.provenance.rows)
-        check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
-        self.processes.gather(None)  # now all parts are written
+        done = self.processes.together(partial(self._judge_own, on_rows))
         tables = [pq.read_table(self._part(number)) for number in range(-(-done // self.batch_size))]
         if not tables:
             return TABLE.empty_table()
         return pa.concat_tables(tables)
+
+    def _judge_own(self, on_rows: Callable[[int, int | None], None]) -> int:
+        """Write this process's verdicts into the cache; return the number of all rows."""
+        done = 0
+        with reading(self.opened.name):
+            for number, (rows, decoded) in enumerate(decode_own(self._batches(), self.processes, self.device)):
+                batch_and_pixels = None if decoded is None else decoded.result()
+                if batch_and_pixels is not None:
+                    write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
+                done += len(rows)
+                on_rows(done, self.provenance.rows)
+        check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
+        return done
 
     def _part(self, number: int) -> Path:
         """Return the cache file with the verdicts on a batch."""
@@ -242,24 +239,41 @@ class Job:
             tables.append(pa.table(columns, schema=TABLE))
         return pa.concat_tables(tables)
 
-    def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> Judged:
-        """Store the table beside the split, and empty the cache."""
+    def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> list[Judged]:
+        """Store the table beside the split, and empty the cache; return the outcome, on the first process alone."""
+        if not self.processes.is_first:
+            return []
         content = to_parquet(table)
-        kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
-        split = Subject(self.opened.paths, self.provenance)
+        paths = self.opened.paths
+        repo = None if self.opened.revision is None else self.opened.repo
         section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
-        about = judge_file(self.name, kind, section, self.digest, split, content, digests)
-        files: list[Path] = []
-        if self.opened.revision is None:
-            files, place = write_judgements(split.paths, about, content), str(split.paths.judgements)
-            renew_card(split.paths.root)
-        else:
-            from fmrgen.publish.judgements import commit_judgements
+        about = JudgeFile.of(
+            self.name,
+            "vlm" if self.section.kind == "vlm" else "oracle",
+            section,
+            self.digest,
+            paths.name,
+            self.provenance,
+            content,
+            digests,
+        )
 
-            place = commit_judgements(str(self.opened.repo), split, about, content, on_wait)
+        def write(split: SplitPaths) -> None:
+            folder = JudgementsFolder(split)
+            if repo is not None:
+                folder.check_same_judge(about, repo)
+            folder.write(about, content)
+
+        message = f"Judgements of {self.name} on {paths.name}"
+        commit, url = add_to_split(paths, repo, about.files, message, write, on_wait)
+        files: list[Path] = []
+        place = url or commit
+        if place is None:
+            folder = JudgementsFolder(paths)
+            files, place = [folder.table_path(self.name), folder.about_path(self.name)], str(paths.judgements)
         for part in self.parts.glob("*.parquet"):
             part.unlink(missing_ok=True)
-        return self._figures(table, files, place, related(about, self.provenance, {}))
+        return [self._figures(table, files, place, about.related(self.provenance, {}))]
 
     def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
         """Return the outcome; figures are by row id, since the rows of the table are by batch and column."""

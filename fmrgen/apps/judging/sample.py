@@ -4,11 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from fmrgen.errors import UserError
-from fmrgen.split.judgements import Which
 
 # Images shown in addition, as shares of the sample.
 _REPEATED = 0.05
@@ -17,6 +17,9 @@ _RECONSTRUCTIONS = 0.05
 _FEWEST_ORIGINALS = 30  # which a rater's rate of errors is estimated from
 _BANDS = 3  # of iterations: thirds
 _FEWEST_PER_STRATUM = 2  # a single row has no variance
+
+
+Which = Literal["image", "original", "reconstruction"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from fmrgen.apps.judging.verdicts import NotAskedError, Rater, parse_answer
 from fmrgen.errors import UserError
 from fmrgen.files import parse_json
-from fmrgen.report.pages import json_in_page, render_page
+from fmrgen.report.pages import render_page
 
 _MAX_ANSWER_BYTES = 4096
 _MAX_DIGITS = 6  # of a number in an address
@@ -32,7 +32,7 @@ def audit_page(content: dict[str, Any]) -> str:
     `content` has the `raters`, the `names` of the classes, the `total` of images and, if there is no server, the
     `images` of each rater as addresses and a `key` of the sample.
     """
-    return render_page("audit.html", title="What do you see?", total=content["total"], content=json_in_page(content))
+    return render_page("audit.html", title="What do you see?", total=content["total"], content=content)
 
 
 class AuditServer(ThreadingHTTPServer):

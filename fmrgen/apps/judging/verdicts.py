@@ -13,19 +13,9 @@ from fmrgen.apps.judging.sample import Sample, Shown
 from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
 from fmrgen.metrics.intervals import Estimate, proportion
-from fmrgen.split.judgements import (
-    TABLE,
-    UNSURE,
-    Subject,
-    about_path,
-    judge_file,
-    judges_of,
-    read_judgements,
-    table_path,
-    to_parquet,
-    write_judgements,
-)
-from fmrgen.storage.provenance import now
+from fmrgen.split.judgements import TABLE, UNSURE, JudgeFile, JudgementsFolder, to_parquet
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import Provenance, now
 
 _MAX_SECONDS = 1e9
 
@@ -35,15 +25,19 @@ class NotAskedError(UserError):
 
 
 @dataclass(frozen=True)
-class Audited(Subject):
+class Audited:
     """A split that is audited, with the sample of its images.
 
     Attributes:
+        paths: of the split, in the folder where its judgements go.
+        provenance: of the split.
         sample: the images that are shown.
         images: the bytes of each, by id and which.
         labels: of the split, by id.
     """
 
+    paths: SplitPaths
+    provenance: Provenance
     sample: Sample
     images: dict[tuple[int, str], bytes]
     labels: dict[int, int]
@@ -66,14 +60,14 @@ class Rater:
         self.tasks = audited.sample.order(name)
         self.answers: list[dict[str, Any]] = []
         self._lock = threading.Lock()
-        if table_path(audited.paths, name).exists() or about_path(audited.paths, name).exists():
+        self._folder = JudgementsFolder(audited.paths)
+        if self._folder.table_path(name).exists() or self._folder.about_path(name).exists():
             self._read()
 
     def _read(self) -> None:
         """Read the stored answers. Raises UserError unless they are a person's, to the first tasks in order."""
-        paths = self.audited.paths
-        about = judges_of(paths).get(self.name)
-        path = table_path(paths, self.name)
+        about = self._folder.judges().get(self.name)
+        path = self._folder.table_path(self.name)
         if about is None or not path.exists():
             raise UserError(f"{path}: is incomplete; delete what is left of it, or choose another rater name")
         if about.kind != "person":
@@ -86,7 +80,7 @@ class Rater:
         # The table is written first: a kill before the file about it leaves the newest answer in the table alone. So
         # the digest of the file on disk is expected here, not the recorded one.
         expected = replace(about, sha256=sha256_of(path), rows=len(self.tasks))
-        answers = read_judgements(path, expected).table.to_pylist()
+        answers = self._folder.read(expected).table.to_pylist()
         answered = [(answer["id"], answer["which"], answer["repeat"]) for answer in answers]
         if answered != [(task.id, task.which, task.repeat) for task in self.tasks[: len(answers)]]:
             raise UserError(f"{path}: its answers do not match the images of this audit in order")
@@ -140,7 +134,7 @@ class Rater:
             if len(answers) < len(self.answers):
                 raise UserError(
                     f"{len(answers)} answers, but {len(self.answers)} by {self.name} are already kept; delete "
-                    f"{table_path(self.audited.paths, self.name)} and the .json beside it to count only the new ones"
+                    f"{self._folder.table_path(self.name)} and the .json beside it to count only the new ones"
                 )
             self._store([self._row(number, *answer) for number, answer in enumerate(answers)])
             return len(self.answers)
@@ -179,8 +173,9 @@ class Rater:
     def _store(self, answers: list[dict[str, Any]]) -> None:
         """Write answers; they count only if they could be written."""
         content = to_parquet(pa.Table.from_pylist(answers, schema=TABLE))
-        about = judge_file(self.name, "person", self.audited.section, None, self.audited, content)
-        write_judgements(self.audited.paths, about, content)
+        split, provenance = self.audited.paths.name, self.audited.provenance
+        about = JudgeFile.of(self.name, "person", self.audited.section, None, split, provenance, content)
+        self._folder.write(about, content)
         self.answers = answers
 
 

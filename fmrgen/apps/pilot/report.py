@@ -5,9 +5,8 @@ from fmrgen.apps.pilot.masking import Search
 from fmrgen.apps.pilot.sparsify import SparseMask
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.progress.terminal import format_duration
+from fmrgen.progress import terminal as progress
 from fmrgen.report.report import Report, Section, Table
-from fmrgen.report.tables import mask_table
 
 
 def inspection_report(inspection: Inspection) -> Report:
@@ -36,7 +35,7 @@ def inspection_report(inspection: Inspection) -> Report:
         **_search_rows(inspection.searched),
         "one image-pass": f"{1000 * inspection.seconds_per_pass:.1f} ms, {cost.whole:.3g} GFLOP "
         f"({cost.generator:.3g} of the generator)",
-        "the whole job, on this device": format_duration(inspection.seconds_of_job),
+        "the whole job, on this device": progress.format_duration(inspection.seconds_of_job),
     }
     table = Table(["", ""], [[name, value] for name, value in rows.items()], of_text=True)
     lines = []
@@ -70,10 +69,16 @@ def _search_rows(searched: Search | None) -> dict[str, str]:
 
 def mask_report(mask: SparseMask, split: str) -> Report:
     """Return the paper's Table 11, for one mask."""
-    dimensions = int(mask.mask.sum())
-    table = mask_table(mask.images, mask.sparsity, mask.test_score, dimensions, mask.regularization)
-    section = Section("mask", split, tables=[table])
+    section = Section("mask", split, tables=[mask_table(mask)])
     warnings = []
     if not mask.tells_apart:
         warnings.append("the test score is that of chance: these latents can't be told apart, so the mask means little")
     return Report("mask", f"A sparse mask for {split}", [section], mask, warnings=warnings)
+
+
+def mask_table(mask: SparseMask) -> Table:
+    """Return a mask as a table of one row."""
+    header = ["images", "sparsity", "test score", "dimensions that move", "regularization"]
+    shares = [f"{mask.sparsity:.2%}", f"{mask.test_score:.2%}"]
+    row = [str(mask.images), *shares, str(int(mask.mask.sum())), f"{mask.regularization:.4g}"]
+    return Table(header, [row])

@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fmrgen.distributed.launch import launched_precision, start_processes
+from fmrgen.distributed.launch import Processes, launched_precision
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import write_atomically
@@ -29,7 +29,7 @@ from fmrgen.generators._mask import read_mask_file
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
-from fmrgen.weights.digest import weights_sha256
+from fmrgen.weights.identity import identity_of
 
 _TEST_SHARE = 0.2
 _FOLDS = 3
@@ -105,16 +105,16 @@ def sparsify(
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: can't be written; choose another {option('output')}")
     recipe = recipe.in_precision(launched_precision())
-    accelerator = start_processes()
-    if accelerator.num_processes > 1:
+    processes = Processes()
+    if processes.size > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
-    components = recipe.build(accelerator.device)
-    pairs = latent_pairs(recipe, components, accelerator.device, on_images)
+    components = recipe.build(processes.device)
+    pairs = latent_pairs(recipe, components, processes.device, on_images)
     mask = fit_mask(pairs, regularization)
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
         "fingerprint": recipe.fingerprint,
-        "generator_sha256": weights_sha256(components.generator) or "",
+        "generator_sha256": identity_of(components.generator).weights_sha256 or "",
         "images": str(mask.images),
         "regularization": repr(mask.regularization),
         "sparsity": repr(mask.sparsity),

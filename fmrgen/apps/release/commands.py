@@ -67,7 +67,6 @@ def diff(
     from fmrgen.cli import display
     from fmrgen.distributed.launch import Processes
     from fmrgen.progress import terminal as progress
-    from fmrgen.report.write import prepare_folder
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -87,7 +86,6 @@ def diff(
         title = f"{old_name} → {new_name} on {recipe}"
         networks = {"OLD": old, "NEW": new}
         folder = output / "diff"
-        prepare_folder(folder)
         sides = split_folders(loaded, output, old_section, new_section)
         for name in ("explain.json", "explain.md", "explain.html"):  # of an earlier diff
             (folder / name).unlink(missing_ok=True)
@@ -225,8 +223,8 @@ def _check_files(*paths: Path | None) -> None:
 
 def _write_files(report: "Report", junit: Path | None, summary: Path | None) -> None:
     """Write a report as JUnit, and append it to a summary in Markdown, where the user named files for them."""
+    from fmrgen.apps.release.junit import to_junit
     from fmrgen.files import write_atomically
-    from fmrgen.report.junit import to_junit
     from fmrgen.report.markdown import to_markdown
 
     if junit is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.betting import ERROR, drops_of, e_value
 from fmrgen.apps.explain.interventions import DOSES
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.sequential_test import Condition
@@ -21,15 +22,8 @@ from fmrgen.config import ComponentConfig
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
-from fmrgen.metrics.betting import ERROR, drops_of, e_value
 from fmrgen.metrics.intervals import Estimate, proportion
-from fmrgen.recipe.build import (
-    blank_image,
-    build_classifier_and_oracle,
-    build_component,
-    build_source,
-    fit_to_labels,
-)
+from fmrgen.recipe.build import ClassifierAndOracle, build_classifier, build_oracle, build_source
 from fmrgen.recipe.job import Recipe
 from fmrgen.storage.provenance import Provenance
 
@@ -65,11 +59,12 @@ def compare_on_recipe(
     Returns:
         The conditions, as of `compare_under_changes`.
     """
-    labels, blank = provenance.job_labels, blank_image(provenance.image_size, device)
-    judges = build_classifier_and_oracle(new, recipe.oracle, labels, blank)
-    before = fit_to_labels(build_component(old, "classifier", nn.Module, device), labels, blank, "classifier")
+    labels, size = provenance.job_labels, provenance.image_size
+    oracle = build_oracle(recipe.oracle, labels, size, device)
+    judges = ClassifierAndOracle(build_classifier(new, labels, size, device), oracle)
+    before = build_classifier(old, labels, size, device)
     source = build_source(recipe.source)
-    rows = JudgedImages.of_source(source, provenance.image_size, judges, recipe.perturb, ORIGINALS, device)
+    rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
     return compare_under_changes(rows, before, margin=margin, error=error)
 
 

@@ -12,17 +12,16 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest
 
+from fmrgen.apps.explain.betting import ERROR, drops_of
 from fmrgen.apps.release.conditions import compare_on_recipe
 from fmrgen.apps.release.sequential_test import Condition, bounds, decide
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.launch import Processes, together
+from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
-from fmrgen.jobs.compare import JobProgress, no_progress
-from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.betting import ERROR, drops_of
-from fmrgen.metrics.intervals import Estimate, interval_ends, paired_difference, proportion
+from fmrgen.jobs.compare import JobProgress, make_splits
+from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.rows import accepted_as_label, as_label
-from fmrgen.recipe.job import OutputConfig, Recipe
+from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
 from fmrgen.results.own_splits import rows_of
@@ -174,7 +173,7 @@ def diff(
     until_decided: bool = False,
     conditions: bool = False,
     seed: int = 0,
-    job_progress: JobProgress = no_progress,
+    job_progress: JobProgress | None = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
     """Return what NEW broke and what it fixed, and make two splits of the same originals to show it.
@@ -215,9 +214,8 @@ def diff(
     if until_decided:
         turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)]
     for number, turn in enumerate(turns, start=1):
-        for split_recipe in diff_recipes(recipe, *sections):
-            with job_progress(split_recipe) as on_progress:
-                make_split(split_recipe, output, part=turn, on_progress=on_progress, on_note=on_note)
+        recipes = diff_recipes(recipe, *sections)
+        make_splits(recipes, output, part=turn, job_progress=job_progress, on_note=on_note)
         folders = split_folders(recipe, output, *sections)
         outcome = _compare(
             _Side(folders[BROKE], turns[:number]),
@@ -232,7 +230,7 @@ def diff(
     processes = Processes()
     provenance = read_provenance(folders[BROKE].paths)
     work = partial(compare_on_recipe, recipe, provenance, *sections, processes.device, error=ERROR / 2)
-    outcome = replace(outcome, conditions=processes.gather(together(processes, work))[0])
+    outcome = replace(outcome, conditions=processes.gather(processes.together(work))[0])
     if outcome.worse:
         return replace(outcome, verdict="broke more")
     return outcome
@@ -275,13 +273,12 @@ def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> 
             "oracles": [recipe.oracle, {"kind": "classifier", "classifier": networks[veto]}],
         }
         # All splits of a config have one oracle, and these two have different panels: so each has a config.
-        output = recipe.output.model_dump() | {"config": f"{recipe.output.config}-{side}", "split": attacked}
         changed = {
             "classifier": networks[attacked],
             "oracle": oracle_config_of(panel, "diff"),
             "perturb": perturb,
             "description": "",
-            "output": OutputConfig.model_validate(output),
+            "output": recipe.output.renamed(config=f"{recipe.output.config}-{side}", split=attacked),
         }
         recipes.append(recipe.model_copy(update=changed))
     return recipes
@@ -364,7 +361,7 @@ def _compare(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> D
     p_value = None
     if seed is None:
         verdict, p_value, difference = exact_verdict(worse, better, error)
-        low, high = interval_ends(difference)
+        low, high = difference.ends
     else:
         verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed, error)
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
@@ -434,7 +431,7 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -
     if p_value <= error:
         verdict: Verdict = "broke more" if broke_alone > fixed_alone else "fixed more"
         return verdict, p_value, difference
-    low, high = interval_ends(difference)
+    low, high = difference.ends
     return "no difference", p_value, Estimate(difference.value, min(0.0, low), max(0.0, high))
 
 

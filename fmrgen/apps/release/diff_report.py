@@ -7,9 +7,8 @@ from typing import Any
 
 from fmrgen.apps.release.diff import BROKE, FIXED, Changed, Diff
 from fmrgen.apps.release.gate_report import nothing_worse, others_of
-from fmrgen.image_files import stored_image
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.plot import INK, Plot
+from fmrgen.report.plot import Plot
 from fmrgen.report.report import Check, Picture, Report, Section, Table
 from fmrgen.report.sheet import ImagePair, pair_sheet
 from fmrgen.storage.shards import SplitFolder
@@ -212,12 +211,11 @@ def _sheet(images: Sequence[Changed], split: SplitFolder, side: str) -> Plot:
         original = row.get("original")
         pairs.append(
             ImagePair(
-                None if original is None else stored_image(original),
-                stored_image(row["image"]),
+                None if original is None else original["bytes"],
+                row["image"]["bytes"],
                 image.label,
                 f"{right} {image.before:.0%}",
-                INK,
-                f"{wrong} {image.after:.0%}: {image.answer}",
+                below=f"{wrong} {image.after:.0%}: {image.answer}",
             )
         )
     return pair_sheet(pairs)

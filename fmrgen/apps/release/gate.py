@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fmrgen.apps.explain.betting import ERROR, drops_of
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.conditions import (
     OF_ANOTHER_SEED,
@@ -20,13 +21,11 @@ from fmrgen.apps.release.conditions import (
 )
 from fmrgen.apps.release.sequential_test import Condition, Gate, decide
 from fmrgen.apps.release.sequential_test import gate as gate_of_rows
-from fmrgen.distributed.launch import Processes, together
+from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError, option
-from fmrgen.jobs.compare import JobProgress, no_progress, own_recipes
+from fmrgen.jobs.compare import JobProgress, make_splits, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
-from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import load_judges
-from fmrgen.metrics.betting import ERROR, drops_of
 from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
 from fmrgen.metrics.rows import as_label
 from fmrgen.metrics.summary import Summary
@@ -36,7 +35,7 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.results.own_splits import rows_of
 from fmrgen.split.classify import classify
-from fmrgen.split.models import LoadedClassifier, answering_in, load_named
+from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import open_own_split, open_split
 from fmrgen.split.rows import Split
 from fmrgen.storage.provenance import Provenance
@@ -90,12 +89,13 @@ def gate(
     check_max_drop(max_drop)
     processes = Processes()
     device = processes.device
-    models = [load_named("baseline", baseline, device), load_named("candidate", candidate, device)]
+    sections = {"baseline": baseline, "candidate": candidate}
+    models = [LoadedClassifier.load(name, section, device) for name, section in sections.items()]
     opened = open_split(split, download=True)
     opened.check_columns()
     image = opened.first_image(device)
     labels = opened.labels_for([lambda: models[0], lambda: models[1]], image)
-    networks = {model.name: answering_in(labels, model, image, opened.name) for model in models}
+    networks = {model.name: model.answering_in(labels, image, opened.name) for model in models}
     columns = opened.columns(["label", "valid", "accepted_labels"], labels)
     valid = np.arange(len(columns["label"]))
     if "valid" in columns:
@@ -191,7 +191,7 @@ def _with_conditions(
         return replace(outcome, verdict="undecided", notes=[*outcome.notes, note])
     margin = OF_ANOTHER_SEED + outcome.max_drop / 100
     work = partial(_conditions, opened, provenance, networks, margin, trust, processes.device)
-    conditions, notes = processes.gather(together(processes, work))[0]
+    conditions, notes = processes.gather(processes.together(work))[0]
     return _with_verdict(outcome, conditions, notes)
 
 
@@ -239,7 +239,7 @@ def gate_on_own_splits(
     baseline: AnyClassifier,
     max_drop: float,
     seed: int = 0,
-    job_progress: JobProgress = no_progress,
+    job_progress: JobProgress | None = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Gate:
     """Return the verdict of `gate` on splits made for each of the two, so that both are attacked.
@@ -270,9 +270,9 @@ def gate_on_own_splits(
     notes: list[str] = []
     standard: dict[str, float] = {}
     digests: set[str | None] = set()
-    for name, split_recipe in zip(sections, own_recipes(recipe, sections), strict=True):
-        with job_progress(split_recipe) as on_progress:
-            summary = make_split(split_recipe, output, on_progress=on_progress, on_note=on_note)
+    recipes = own_recipes(recipe, sections)
+    summaries = make_splits(recipes, output, job_progress=job_progress, on_note=on_note)
+    for name, split_recipe, summary in zip(sections, recipes, summaries, strict=True):
         opened, provenance = open_own_split(f"{output}:{split_recipe.output.config}/{split_recipe.output.split}")
         columns[name] = opened.columns(_OWN_COLUMNS)
         columns[name].pop("accepted_labels", None)
@@ -303,7 +303,7 @@ def gate_on_own_splits(
     margin = OF_ANOTHER_SEED + max_drop / 100
     networks = sections["baseline"], sections["candidate"]
     work = partial(compare_on_recipe, recipe, provenance, *networks, processes.device, margin=margin, error=ERROR / 2)
-    return _with_verdict(outcome, processes.gather(together(processes, work))[0], [])
+    return _with_verdict(outcome, processes.gather(processes.together(work))[0], [])
 
 
 def _masked_gradient_faults(name: str, summary: Summary) -> list[str]:

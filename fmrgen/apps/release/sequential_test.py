@@ -1,6 +1,6 @@
 """A sequential test of whether a classifier is less robust than another one by more than a margin.
 
-Both classify the same rows, in a random order, and two gamblers bet on the drop (`fmrgen.metrics.betting`). Either
+Both classify the same rows, in a random order, and two gamblers bet on the drop (`fmrgen.apps.explain.betting`). Either
 verdict is wrong in at most 5 % of cases, looked at after every row.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from fmrgen.metrics.betting import ERROR, discoveries, drops_of, e_value, log_capital, log_gains
+from fmrgen.apps.explain.betting import ERROR, discoveries, drops_of, e_value, log_capital, log_gains
 from fmrgen.metrics.intervals import Estimate
 
 _GRID = np.arange(-1.0, 1.0005, 0.001)  # margins among which a bound is searched

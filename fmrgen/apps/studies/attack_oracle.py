@@ -17,7 +17,7 @@ from fmrgen.engine.interfaces import Generator, Judgement, Oracle, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import Estimate, proportion
-from fmrgen.recipe.build import blank_image, build_classifier_and_oracle, build_component, build_source, fit_to_labels
+from fmrgen.recipe.build import build_classifier, build_component, build_oracle, build_source
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import each_training
 
@@ -91,14 +91,12 @@ def attack_oracle(
     source = build_source(recipe.source)
     size: int = getattr(recipe.generator, "image_size", 0)  # if its section has it, its weights are not needed
     size = size or build_component(recipe.generator, "generator", Generator, "cpu").image_size
-    blank = blank_image(size, device)
-    oracle = build_classifier_and_oracle(recipe.classifier, recipe.oracle, source.labels, blank).oracle
+    oracle = build_oracle(recipe.oracle, source.labels, size, device)
     judges: dict[str, Callable[[Tensor], Tensor]] = {"oracle": oracle.logits}
     for name, (section, _) in each_training(classifiers).items():
         if name in judges:
             raise UserError("--classifier: none may be called oracle; give it another name, NAME=…")
-        classifier = build_component(section, f"classifier {name}", torch.nn.Module, device)
-        judges[name] = fit_to_labels(classifier, source.labels, blank, f"classifier {name}")
+        judges[name] = build_classifier(section, source.labels, size, device, f"classifier {name}")
     classes = len(source.labels)
     if classes < 2:
         raise UserError("source: has only one class, so there is no other to attack towards")

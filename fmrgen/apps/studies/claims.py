@@ -14,7 +14,7 @@ from fmrgen.metrics.summary import COMPARED
 from fmrgen.results.evaluation import Evaluation, Result
 from fmrgen.results.own_splits import common_ids, rows_of
 from fmrgen.results.rankings import difference
-from fmrgen.results.trainings import difference_of_trainings, mean_of_trainings
+from fmrgen.results.trainings import Trainings
 
 if TYPE_CHECKING:
     from fmrgen.apps.studies.attack_oracle import AttackedJudge
@@ -202,13 +202,14 @@ def _over_trainings(
     higher, lower = values[claim.higher], values[claim.lower]
     if not higher or not lower:
         return (None, None), None
-    means = mean_of_trainings(higher), mean_of_trainings(lower)
+    higher_trainings, lower_trainings = Trainings.from_networks(higher), Trainings.from_networks(lower)
+    means = higher_trainings.interval(), lower_trainings.interval()
     if shared_models and len(higher) == len(lower):
         differences = []
         for (first, first_influence), (second, second_influence) in zip(higher, lower, strict=True):
             differences.append((first - second, first_influence - second_influence))
-        return means, mean_of_trainings(differences)
-    return means, difference_of_trainings(higher, lower)
+        return means, Trainings.from_networks(differences).interval()
+    return means, higher_trainings.less(lower_trainings)
 
 
 def _values(metric: str, figures: Mapping[str, Sequence[_Network]]) -> dict[str, list[tuple[float, np.ndarray]]]:

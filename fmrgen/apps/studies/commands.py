@@ -127,13 +127,15 @@ def agree(
         measures: Compare these: own FMR, SA, FMR on SPLIT, a fixed set, its mCE. Repeat for more.
         output: The folder to write to.
     """
+    from fmrgen.files import check_writable
+
     files = [_evaluation_file(path) for path in evaluations]
+    check_writable(output)
 
     from fmrgen.apps.studies.rank_correlation import at_chance, correlations
     from fmrgen.apps.studies.rank_correlation import measures as measures_of
     from fmrgen.apps.studies.rank_correlation_report import correlations_report
     from fmrgen.cli import display
-    from fmrgen.report.write import prepare_folder
     from fmrgen.results.evaluation import read_figures
 
     formats = options.plot_formats(plots)
@@ -143,7 +145,6 @@ def agree(
         display.print_note(f"hardly better than chance on originals, so left out: {', '.join(left_out)}")
     columns = measures_of(figures)
     pairs = correlations(columns, list(measures))
-    prepare_folder(output)
     report = correlations_report(pairs, columns)
     display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
 
@@ -151,7 +152,6 @@ def agree(
 def _evaluation_file(path: Path) -> Path:
     """Return the file of an evaluation, or of a folder that contains one. Raises UserError if there is none."""
     from fmrgen.files import no_such_folder
-    from fmrgen.storage.paths import splits_in
 
     if not path.is_dir():
         if not path.exists():
@@ -160,7 +160,9 @@ def _evaluation_file(path: Path) -> Path:
     file = path / "evaluation.json"
     if file.exists():
         return file
-    problem = "contains splits and no evaluation" if splits_in(path) else "contains no evaluation"
+    problem = "contains no evaluation"
+    if (path / "provenance").exists():
+        problem = "contains splits and no evaluation"
     comparison = path / "comparison"
     cure = "the folder of `fmrgen evaluate` or `compare`"
     if (comparison / "evaluation.json").exists():
@@ -229,7 +231,7 @@ def study(
 
 def _list_studies(as_json: bool) -> None:
     """Print the shipped studies and their time on two CPU cores."""
-    from fmrgen.recipe.job import describe_studies
+    from fmrgen.apps.studies.shipped import describe_studies
 
     studies = describe_studies()
     if as_json:

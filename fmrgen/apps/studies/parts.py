@@ -261,18 +261,16 @@ class OwnPart(StudyPart):
 
     def run(self, work: Work) -> "dict[str, SplitFolder]":
         """Make the splits, and return their folders by their networks."""
-        from fmrgen.jobs.compare import no_progress, own_recipes
-        from fmrgen.jobs.generate import make_split
+        from fmrgen.jobs.compare import make_splits, own_recipes
         from fmrgen.storage.paths import SplitPaths
         from fmrgen.storage.provenance import read_provenance
         from fmrgen.storage.shards import SplitFolder
 
         folders = {}
         networks = work.networks(self.models)
-        job_progress = work.job_progress or no_progress
-        for name, recipe in zip(networks, own_recipes(work.recipe(self.own, self.change), networks), strict=True):
-            with job_progress(recipe) as on_progress:
-                make_split(recipe, work.folder / self.name, on_progress=on_progress)
+        recipes = own_recipes(work.recipe(self.own, self.change), networks)
+        make_splits(recipes, work.folder / self.name, job_progress=work.job_progress)
+        for name, recipe in zip(networks, recipes, strict=True):
             paths = SplitPaths(work.folder / self.name, recipe.output.config, recipe.output.split)
             folders[name] = SplitFolder.of(paths, read_provenance(paths))
         return folders

@@ -24,11 +24,12 @@ from fmrgen.apps.studies.parts import (
     model_names,
     names_of,
 )
+from fmrgen.apps.studies.shipped import SHIPPED
 from fmrgen.apps.studies.validity import Validity, ValidityPlan, figures_of, validity
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
 from fmrgen.recipe.files import check_reference
-from fmrgen.recipe.job import STUDIES, load_config
+from fmrgen.recipe.job import load_config
 
 if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import SparseMask
@@ -191,7 +192,7 @@ def load_study(reference: str | Path) -> Study:
     Raises:
         UserError: the file is not a valid study.
     """
-    check_reference(reference, "study", STUDIES)
+    check_reference(reference, "study", SHIPPED)
     return load_config(Study, reference)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from fmrgen.apps.pilot.report import mask_table
 from fmrgen.apps.studies.attack_oracle_report import attacked_report
 from fmrgen.apps.studies.claims import ClaimFound
 from fmrgen.apps.studies.study import StudyFound
@@ -13,7 +14,7 @@ from fmrgen.metrics.summary import METRICS
 from fmrgen.report.orders import agreement_report
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.report import Report, Section, Shown, Table
-from fmrgen.report.tables import class_table, mask_table
+from fmrgen.report.tables import class_table
 from fmrgen.results.evaluation import Evaluation
 
 _NAMES = {metric.field: metric.name for metric in METRICS}
@@ -92,8 +93,7 @@ def _part_sections(results: StudyFound) -> list[Section]:
     for name, judges in results.attacked.items():
         sections += attacked_report(judges, name).sections
     for name, mask in results.masks.items():
-        table = mask_table(mask.images, mask.sparsity, mask.test_score, int(mask.mask.sum()), mask.regularization)
-        sections.append(Section("mask", f"{name}, a mask of the latent", tables=[table]))
+        sections.append(Section("mask", f"{name}, a mask of the latent", tables=[mask_table(mask)]))
     if results.agreement is not None:
         sections += agreement_report(results.agreement).sections
     if results.validity is not None:

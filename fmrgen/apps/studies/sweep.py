@@ -9,8 +9,7 @@ from typing import Any
 
 from fmrgen.errors import UserError
 from fmrgen.files import parse_yaml
-from fmrgen.jobs.compare import JobProgress, no_progress
-from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.compare import JobProgress, make_splits
 from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.job import Recipe, load_recipe
 
@@ -86,7 +85,7 @@ def sweep(
     points: Sequence[SweepPoint],
     output: str | Path,
     *,
-    job_progress: JobProgress = no_progress,
+    job_progress: JobProgress | None = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[SweepResult]:
     """Make the split of each point in a folder of its own, or resume it.
@@ -107,7 +106,7 @@ def sweep(
     """
     results = []
     for point in points:
-        with job_progress(point.recipe) as on_progress:
-            summary = make_split(point.recipe, Path(output) / point.name, on_progress=on_progress, on_note=on_note)
+        folder = Path(output) / point.name
+        (summary,) = make_splits([point.recipe], folder, job_progress=job_progress, on_note=on_note)
         results.append(SweepResult(point.values, point.name, summary))
     return results

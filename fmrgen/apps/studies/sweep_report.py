@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from fmrgen.apps.studies.sweep import SweepResult
 from fmrgen.metrics.summary import METRICS, Metric
-from fmrgen.report.plot import MOST_PERCENT, Plot, colours, draw_band, drawing, grid_of_figures
+from fmrgen.report.plot import Plot, colours, draw_band, drawing, grid_of_figures
 from fmrgen.report.report import Picture, Report, Section, Table
 
 _TICKS = 8  # that have room for a number
@@ -68,7 +68,10 @@ def _plot(results: Sequence[SweepResult]) -> Plot:
                 _draw_line(axes, key, points, metric, colour, name)
             comma = "," if metric.unit.strip() else ""
             axes.set_ylabel(f"{metric.name}{comma}{metric.unit}")
-            grid_of_figures(axes, MOST_PERCENT if "%" in metric.unit else np.inf)
+            if "%" in metric.unit:
+                grid_of_figures(axes)
+            else:
+                grid_of_figures(axes, np.inf)
         panels[-1].set_xlabel(key)
         figure.tight_layout()
         if others:

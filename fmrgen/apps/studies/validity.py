@@ -27,17 +27,16 @@ from fmrgen.apps.studies.partial_correlation import (
 )
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
-from fmrgen.metrics.intervals import RESAMPLES, Estimate, format_coefficient
-from fmrgen.metrics.rows import Rows
-from fmrgen.records import StopReason
+from fmrgen.metrics.intervals import Estimate, format_coefficient
+from fmrgen.metrics.summary import summarise
 from fmrgen.results.evaluation import Evaluation
 from fmrgen.results.steps import figures_of_run
 from fmrgen.storage.shards import SplitFolder
 
 SHIFT, EFFECTIVE, STANDARD, TRANSFER, ATTACKED = "real shift", "effective robustness", "SA", "transfer", "attacked"
 _COLUMNS = (
-    *("label", "valid", "iterations", "stop_reason", "original_prediction", "step_predictions", "step_objectives"),
-    "step_oracle_probabilities",
+    *("label", "valid", "iterations", "stop_reason", "prediction", "original_prediction"),
+    *("step_predictions", "step_objectives", "step_oracle_probabilities"),
 )
 HALVES = ("SA on every other digit", "SA on the others")
 _LOGIT_SA = "logit of SA"
@@ -232,10 +231,10 @@ def _figures_of_split(plan: ValidityPlan, part: str, network: str, folder: Split
     """Return the figures of the split that a part made against a network; NaN for one without enough rows."""
     table = folder.read_columns(_COLUMNS)
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    rows = Rows(columns, RESAMPLES)
+    summary = summarise(columns)
     figures = {
-        first_steps(part): _value_or_nan(rows.share_of_first_steps_up()),
-        stuck_rows(part): _value_or_nan(rows.share_stopped_by(StopReason.STUCK)),
+        first_steps(part): _value_or_nan(summary.first_steps_up),
+        stuck_rows(part): _value_or_nan(summary.stuck),
     }
     for budget, threshold in product(plan.budgets, plan.thresholds):
         run = figures_of_run(columns, budget, threshold)
@@ -245,7 +244,7 @@ def _figures_of_split(plan: ValidityPlan, part: str, network: str, folder: Split
         if run.fmr is not None and run.valid >= _FEWEST_VALID:
             fmr = run.fmr
         figures[candidate(part, budget, threshold)] = fmr
-        figures[valid_rows(part, threshold)] = 100 * run.valid / len(rows.label)
+        figures[valid_rows(part, threshold)] = 100 * run.valid / summary.rows
     return figures
 
 

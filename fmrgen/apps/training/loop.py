@@ -16,7 +16,7 @@ from fmrgen.apps.training.images import TrainingImages, load_images
 from fmrgen.apps.training.objectives.base import Objective
 from fmrgen.apps.training.perturbed import PerturbedImages
 from fmrgen.apps.training.recipe import ScheduleConfig, TrainRecipe
-from fmrgen.distributed.launch import Processes, check_same_on_all
+from fmrgen.distributed.launch import Processes
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError, one_line
@@ -118,7 +118,7 @@ def _train(
     losses = _Losses(recipe, objective, images, processes)
     optimizer, decay = _optimizer(objective, schedule)
     start = _resume(folder, objective, optimizer, decay)
-    check_same_on_all(processes.gather({"checkpoint": start}))
+    processes.check_same("checkpoint", start)
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     names = trackers if processes.is_first else ()

@@ -11,13 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fmrgen.apps.training.images import TrainingImages
-from fmrgen.classifiers.base import answer_in_labels
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import StraightThroughBytes, to_bytes
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.objectives import margin, truth_of
 from fmrgen.labels import Labels
-from fmrgen.recipe.build import blank_image
+from fmrgen.recipe.build import build_classifier
 from fmrgen.recipe.sections import ClassifierField
 
 _BATCH = 50
@@ -57,10 +56,9 @@ class PerturbedImages:
         names: Labels,
         device: torch.device,
     ) -> None:
-        blank = blank_image(images.size, device)
         judges = []
         for number, section in enumerate(config.judges):
-            judges.append(answer_in_labels(section.build(device), names, blank, f"perturbed.judges.{number}"))
+            judges.append(build_classifier(section, names, images.size, device, f"perturbed.judges.{number}"))
         moved, targets = [], []
         for judge in judges:
             others = [other for other in judges if other is not judge]

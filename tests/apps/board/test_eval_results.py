@@ -124,12 +124,17 @@ def test_only_what_the_evaluation_gives_is_sent(split, tmp_path, capsys):
     figures, (path,) = of_the_hub(split, tmp_path / "a")
     mine = figures.classifiers[0]
     own = path.read_bytes()
-    read = lambda: read_eval_results(figures, mine, tmp_path / "a/eval-results")  # noqa: E731
-    assert read() == {path.name: own}
+
+    def read():
+        results = read_eval_results(figures, mine, tmp_path / "a/eval-results")
+        return {result.path: result.content for result in results}
+
+    in_repo = f".eval_results/{path.name}"
+    assert read() == {in_repo: own}
     (entry,) = yaml.safe_load(own)
     mirrored = entry | {"source": entry["source"] | {"url": entry["source"]["url"].replace("huggingface.co", "mirror")}}
     path.write_text(f"# private\n{yaml.safe_dump([mirrored])}")
-    assert read() == {path.name: own}
+    assert read() == {in_repo: own}
     for changed in (
         b"password: hunter2",
         b"\xff",
@@ -238,12 +243,13 @@ def test_a_pull_request_for_each_model_and_never_a_second(hub, split, tmp_path):
 def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
     """Else a second pull request would be opened for what is proposed already."""
     from fmrgen.apps.board import submit
+    from fmrgen.hub import client
 
     def is_out(*arguments, **options):
         answer = httpx2.Response(503, request=httpx2.Request("GET", hub.address))
         raise LocalEntryNotFoundError("no such file here") from HfHubHTTPError("503", response=answer)
 
-    monkeypatch.setattr(submit, "hf_hub_download", is_out)
+    monkeypatch.setattr(client, "hf_hub_download", is_out)
     model = submit._Model("team/net", print)
     with pytest.raises(LocalEntryNotFoundError):
         model._has({".eval_results/x.yaml": b"1"}, "main")

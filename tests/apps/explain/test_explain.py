@@ -103,13 +103,13 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
 
 RECORD = """
 import sys
-from fmrgen.publish.explained import record_explanation
+from fmrgen.apps.explain.card import record_explanation
 print(record_explanation(sys.argv[1], sys.argv[2], ["it fails on shapes that lean"]))
 """
 
 
 def test_a_split_takes_it_to_the_hub_and_one_that_is_there_gets_it(hub, split, explained):
-    from fmrgen.publish.explained import record_explanation
+    from fmrgen.apps.explain.card import record_explanation
 
     record_explanation(str(split), explained.files, summary_lines(explained))
     assert fmrgen_in_a_process("push", split, "someone/digits", **hub.environment).returncode == 0
@@ -129,8 +129,8 @@ def test_a_split_takes_it_to_the_hub_and_one_that_is_there_gets_it(hub, split, e
 
 
 def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsys):
+    from fmrgen.apps.explain.card import record_explanation
     from fmrgen.publish.card import renew_card
-    from fmrgen.publish.explained import record_explanation
     from fmrgen.storage.paths import splits_in
     from fmrgen.storage.provenance import read_provenance
 
@@ -158,7 +158,7 @@ def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsy
         paths.explanation.write_text(content)
         renew_card(split)
         assert "### Where this classifier fails" not in (split / "README.md").read_text()
-    with pytest.raises(UserError, match="was remade since it was explained; explain it again"):
+    with pytest.raises(UserError, match="was remade since; run this on the split as it is now"):
         record_explanation(str(split), "0" * 64, ["it fails"])
     assert run("explain", split, "-c", "asset:mnist/lenet", "--card") == 2
     assert "--card: a card speaks of the split's own classifier" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Contrast, PositionAcross, PositionUp, Sharpness, Thickness
+from fmrgen.apps.explain.betting import drops_of, e_value
 from fmrgen.apps.explain.interventions import (
     DOSES,
     FALSE_DISCOVERIES,
@@ -17,7 +18,6 @@ from fmrgen.apps.explain.interventions import (
     otherwise,
 )
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.metrics.betting import drops_of, e_value
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
 

@@ -20,7 +20,7 @@ from stored import rows
 from fmrgen import UserError
 from fmrgen.apps.judging.audit import Audit
 from fmrgen.apps.judging.server import audit_page
-from fmrgen.split.judgements import UNSURE, judges_of, read_judgements, table_path
+from fmrgen.split.judgements import UNSURE, JudgementsFolder
 from fmrgen.storage.paths import SplitPaths
 
 NONE = -1
@@ -28,7 +28,7 @@ NONE = -1
 
 def answers(folder, rater):
     paths = SplitPaths(Path(folder), "mnist", "lenet")
-    return read_judgements(table_path(paths, rater), judges_of(paths)[rater]).table.to_pylist()
+    return JudgementsFolder(paths).read(JudgementsFolder(paths).judges()[rater]).table.to_pylist()
 
 
 @contextlib.contextmanager
@@ -335,7 +335,7 @@ def test_an_answer_that_could_not_be_kept_may_be_sent_again(split, audit, monkey
     body, post = '{"rater": "ann", "number": 0, "label": 1}', {"Content-Type": "application/json"}
     with served(audit) as address:
         with monkeypatch.context() as patched:
-            patched.setattr("fmrgen.apps.judging.verdicts.write_judgements", full)
+            patched.setattr("fmrgen.split.judgements.JudgementsFolder.write", full)
             status, said, _ = ask(address, "POST", "answer", body, **post)
             assert (status, json.loads(said)) == (
                 503,
@@ -356,7 +356,7 @@ def test_the_page_keeps_what_could_not_be_saved_and_sends_it_again(split, audit,
         page.get_by_role("button", name="ann").click()
         page.get_by_text("Image 1 of").wait_for()
         with monkeypatch.context() as patched:
-            patched.setattr("fmrgen.apps.judging.verdicts.write_judgements", full)
+            patched.setattr("fmrgen.split.judgements.JudgementsFolder.write", full)
             page.keyboard.press("1")
             page.keyboard.press("2")
             page.get_by_text("Not saved yet: No space left on device").wait_for()
@@ -373,16 +373,16 @@ def test_answers_that_do_not_belong_here_are_refused(split, audit, tmp_path):
     assert again.done == 3
     with pytest.raises(UserError, match=r"was begun on other images \(--n, --seed or the split itself differed\)"):
         Audit(str(split), ["ann"], count=40, output=split)
-    table = table_path(paths, "ann").read_bytes()
+    table = JudgementsFolder(paths).table_path("ann").read_bytes()
     rater.answer(3, 4, 0.5)
-    small = table_path(paths, "ann").with_suffix(".json").read_bytes()
-    table_path(paths, "ann").write_bytes(table)  # a kill between the two files
+    small = JudgementsFolder(paths).table_path("ann").with_suffix(".json").read_bytes()
+    JudgementsFolder(paths).table_path("ann").write_bytes(table)  # a kill between the two files
     assert Audit(str(split), ["ann"], count=52, output=split).raters["ann"].done == 3
-    table_path(paths, "ann").unlink()
+    JudgementsFolder(paths).table_path("ann").unlink()
     with pytest.raises(UserError, match="is incomplete; delete what is left of it"):
         Audit(str(split), ["ann"], count=52, output=split)
-    table_path(paths, "ann").write_bytes(table[: len(table) // 2])
-    table_path(paths, "ann").with_suffix(".json").write_bytes(small)
+    JudgementsFolder(paths).table_path("ann").write_bytes(table[: len(table) // 2])
+    JudgementsFolder(paths).table_path("ann").with_suffix(".json").write_bytes(small)
     with pytest.raises(UserError, match="can't be read"):
         Audit(str(split), ["ann"], count=52, output=split)
     (tmp_path / "a.json").write_text(json.dumps({"key": "another", "rater": "ben", "answers": []}))

@@ -25,7 +25,7 @@ from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.report.console import print_report
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
-from fmrgen.split.judgements import check_of_split, judges_of, read_judgements, table_path, to_parquet
+from fmrgen.split.judgements import JudgementsFolder, check_of_split, to_parquet
 from fmrgen.storage.paths import SplitPaths
 
 CLIP = "asset:mnist/clip"
@@ -36,7 +36,9 @@ ORACLES = ("--oracle", f"clip={CLIP}", "--oracle", f"lenet={LENET}")
 def judgements(folder, judge):
     """The table of a judge of mnist/lenet, checked, as rows."""
     paths = SplitPaths(Path(folder), "mnist", "lenet")
-    return read_judgements(table_path(paths, judge), judges_of(paths)[judge]).table.drop_columns(["when"]).to_pylist()
+    return (
+        JudgementsFolder(paths).read(JudgementsFolder(paths).judges()[judge]).table.drop_columns(["when"]).to_pylist()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,7 @@ def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_pat
         part.write_bytes(to_parquet(marked))
     assert fmrgen(*command, FMRGEN_CACHE=str(cache)).returncode == 0
     paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
-    table = read_judgements(table_path(paths, "clip"), judges_of(paths)["clip"]).table
+    table = JudgementsFolder(paths).read(JudgementsFolder(paths).judges()["clip"]).table
     assert table["when"].to_pylist().count("marked") == 4
     assert len(table) == 240
     assert not list(cache.glob("judgements/*/*.parquet"))
@@ -206,8 +208,9 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
 
     shutil.copytree(judged, tmp_path / "out")
     paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
-    path, about = table_path(paths, "clip"), judges_of(paths)["clip"]
-    found = read_judgements(path, about)
+    folder = JudgementsFolder(paths)
+    path, about = folder.table_path("clip"), folder.judges()["clip"]
+    found = folder.read(about)
     stored = rows(judged)
     ids = np.array(sorted(stored))
     digests = {"image": [hashlib.sha256(stored[i]["image"]["bytes"]).hexdigest() for i in ids]}
@@ -225,7 +228,7 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
         path.write_bytes(content)
         small = json.loads(path.with_suffix(".json").read_text()) | {"sha256": hashlib.sha256(content).hexdigest()}
         path.with_suffix(".json").write_text(json.dumps(small))
-        return read_judgements(path, judges_of(paths)["clip"])
+        return folder.read(folder.judges()["clip"])
 
     table = found.table
     wrong = table.set_column(table.schema.get_field_index("label"), "label", pa.array([12] * len(table), pa.int32()))
@@ -235,10 +238,10 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
         rewrite(table.drop_columns(["score"]))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="can't be read|is not the table"):
-        read_judgements(path, judges_of(paths)["clip"])
+        folder.read(folder.judges()["clip"])
     path.with_suffix(".json").write_text('{"schema": "fmrgen-judgements/9"}')
     with pytest.raises(UserError, match="has schema 'fmrgen-judgements/9', this fmrgen reads fmrgen-judgements/1"):
-        judges_of(paths)
+        folder.judges()
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from fmrgen import UserError, evaluate, load_recipe, verify
+from fmrgen.apps.explain.betting import drops_of
 from fmrgen.apps.release.diff import diff, exact_verdict
 from fmrgen.apps.release.diff_report import diff_report, verdict_line
 from fmrgen.apps.release.sequential_test import decide
-from fmrgen.metrics.betting import drops_of
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"

@@ -15,10 +15,10 @@ from places import ROOT
 
 from fmrgen.apps.release.gate import gate as gate_of_split
 from fmrgen.apps.release.gate_report import gate_report, verdict_line
+from fmrgen.apps.release.junit import to_junit
 from fmrgen.apps.release.sequential_test import Gate
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import parse_classifier
-from fmrgen.report.junit import to_junit
 from fmrgen.report.markdown import to_markdown
 
 LENET = "asset:mnist/lenet"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fmrgen.apps.explain.betting import ERROR, log_capital
 from fmrgen.apps.release.sequential_test import decide, gate
-from fmrgen.metrics.betting import ERROR, log_capital
 
 PAIRS, ROWS = 300, 2000
 

@@ -24,12 +24,13 @@ from safetensors.torch import load_file
 
 from fmrgen.apps.studies.claims import Claim, ClaimFound, _unpaired, find_claim
 from fmrgen.apps.studies.parts import ComparePart, Cost, Work
+from fmrgen.apps.studies.shipped import describe_studies
 from fmrgen.apps.studies.study import Study, load_study, run_study, study_lines
 from fmrgen.apps.studies.study_report import _claims_table, _part_sections
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import summarise
-from fmrgen.recipe.job import describe_recipes, describe_studies
+from fmrgen.recipe.job import describe_recipes
 from fmrgen.results.evaluation import SCHEMA, EvaluatedClassifier, Evaluation, Result
 from fmrgen.results.own_splits import OwnComparison, OwnRank
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fmrgen.generators._denoisers import Denoiser
+    from fmrgen.engine.interfaces import Generator
 
 
 class UnetConfig(ObjectiveConfig):
@@ -61,7 +61,7 @@ class UnetObjective(Objective):
         """Return the loss of images [B, 3, H, W] in [-1, 1], noised at random; `progress` runs from 0 to 1."""
 
     @abstractmethod
-    def generator(self) -> "Denoiser":
+    def generator(self) -> "Generator":
         """Return the generator of the present network, without the residual."""
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":

@@ -26,11 +26,13 @@ class Config(ObjectiveConfig):
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
     def objective(self, device: "torch.device", labels: Labels) -> "ClassifierObjective":
+        import torch
+
         from fmrgen.classifiers.base import answer_in_labels
-        from fmrgen.recipe.build import blank_image
 
         classifier = self.classifier.build(device)
-        answer_in_labels(classifier, labels, blank_image(self.image_size, device), "model.classifier")
+        blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+        answer_in_labels(classifier, labels, blank, "model.classifier")
         classifier.requires_grad_(True)
         section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
         section = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fmrgen.metrics.betting import discoveries, e_value
+from fmrgen.apps.explain.betting import discoveries, e_value
 
 
 def test_discoveries_are_those_of_the_procedure_by_hand():
