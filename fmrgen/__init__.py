@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from fmrgen.engine.interfaces import Latents as Latents
     from fmrgen.engine.interfaces import Oracle as Oracle
     from fmrgen.engine.interfaces import Originals as Originals
-    from fmrgen.engine.options import AttackOptions as AttackOptions
     from fmrgen.engine.models import row_seed as row_seed
+    from fmrgen.engine.options import AttackOptions as AttackOptions
     from fmrgen.engine.options import PerturbOptions as PerturbOptions
     from fmrgen.engine.perturb import perturb as perturb
     from fmrgen.errors import UserError as UserError

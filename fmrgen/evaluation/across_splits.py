@@ -36,8 +36,8 @@ def compare_own_splits(
     """Return classifiers compared, each on its own split.
 
     Only splits on the source of the first are compared, as an id is another image on another source, and only those
-    with its attacks, as more attacks find more. Classifiers at chance, with a masked gradient, or fooled more by another
-    one's images than by their own are left out.
+    with its attacks, as more attacks find more. Left out are classifiers at chance, those with a masked gradient, and
+    those that another one's images fool more than their own.
     """
     fooled_more = {case.classifier for case in worst if case.fooled_more_by}
     own: list[tuple[Outcome, str]] = []

@@ -320,9 +320,12 @@ def _check_steps(batch: _Batch, i: int) -> list[Disagreement]:
         elif column and batch["valid"][i] and values[-1] != batch[column][i]:
             wrong.append(Disagreement(example_id, steps, values[-1], batch[column][i]))
     controls = [batch[name][i] for name in ("control_predictions", "control_objectives") if name in batch]
-    if controls and not (len(controls[0]) == len(controls[-1]) <= entries):
+    most = entries
+    if "attacks" in batch and batch["attacks"][i]:
+        most = len(batch["attacks"][i][0]["predictions"])
+    if controls and not (len(controls[0]) == len(controls[-1]) <= most):
         stored = f"{len(controls[0])} and {len(controls[-1])} entries"
-        wrong.append(Disagreement(example_id, "control_predictions", stored, f"as many, and {entries} at most"))
+        wrong.append(Disagreement(example_id, "control_predictions", stored, f"as many, and {most} at most"))
     if "step_predictions" in batch:
         first, reconstruction = batch["step_predictions"][i][:1], [batch["reconstruction_prediction"][i]]
         if first != reconstruction:

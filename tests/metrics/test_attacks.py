@@ -1,0 +1,131 @@
+"""Figures of rows that went through several attacks, against figures counted by hand."""
+
+import numpy as np
+import pytest
+
+from fmrgen.metrics.cautions import cautions, tightness
+from fmrgen.metrics.rows import Rows
+from fmrgen.metrics.summary import summarise
+from fmrgen.results.steps import figures_of_run, step_figures
+
+# The predictions of each attack on six rows of class 0, from the reconstruction on; the last row has no valid step.
+PREDICTIONS = [
+    [[0, 0, 1]],
+    [[0, 0], [0, 0, 0], [0, 1, 0]],
+    [[0, 0], [0], [0, 0, 0]],
+    [[0], [0, 0], [0, 0]],
+    [[0, 0], [0, 2]],
+    [[0], [0], [0]],
+]
+ATTACK = [0, 2, 0, 1, 1, 0]  # that made the stored image
+STORED = [2, 1, 1, 1, 1, 0]  # the step of it that is the stored image
+
+
+def lists(values):
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def columns_of(predictions=PREDICTIONS, attack=ATTACK, stored=STORED):
+    records = []
+    for attacks in predictions:
+        row = []
+        for steps in attacks:
+            row.append(
+                {
+                    "stop_reason": "oracle" if len(steps) > 1 else "rejected",
+                    "predictions": steps,
+                    "objectives": np.linspace(-1, 1, len(steps)).tolist(),
+                    "oracle_probabilities": [1.0, *(0.9 - 0.1 * step for step in range(1, len(steps)))],
+                    "rejected_prediction": 0,
+                }
+            )
+        records.append(row)
+    count = len(records)
+    chosen = [records[i][attack[i]] for i in range(count)]
+    return {
+        "label": np.zeros(count, int),
+        "valid": np.array(stored) > 0,
+        "iterations": np.array(stored),
+        "attack": np.array(attack),
+        "attacks": lists(records),
+        "prediction": np.array([record["predictions"][step] for record, step in zip(chosen, stored, strict=True)]),
+        "original_prediction": np.array([0] * (count - 1) + [1]),
+        "stop_reason": np.array([record["stop_reason"] for record in chosen]),
+        "step_predictions": lists(
+            [np.array(record["predictions"][: step + 1]) for record, step in zip(chosen, stored, strict=True)]
+        ),
+        "step_oracle_probabilities": lists(
+            [np.array(record["oracle_probabilities"][: step + 1]) for record, step in zip(chosen, stored, strict=True)]
+        ),
+    }
+
+
+def test_fmr_after_each_attack_is_that_of_the_rows_valid_by_then():
+    figures = Rows(columns_of(), resamples=50).after_each_attack()
+    sa = 5 / 6
+    # Four rows are valid by the first attack, of which it fools one; five by the second, of which two are fooled.
+    assert [figure.value for figure in figures] == pytest.approx([75 / sa, 60 / sa, 40 / sa])
+    summary = summarise(columns_of(), resamples=50)
+    assert summary.fmr.value == pytest.approx(figures[-1].value)
+    assert summary.first_attack_fmr.value == pytest.approx(75 / sa)
+
+
+def test_the_first_attack_alone_counts_its_last_image():
+    predictions = [[[0, 1, 0]], *PREDICTIONS[1:]]  # fooled on the way, right in the end
+    summary = summarise(columns_of(predictions, stored=[1, *STORED[1:]]), resamples=50)
+    assert summary.first_attack_fmr.value == pytest.approx(100 / (5 / 6))
+    assert summary.fmr.value == pytest.approx(40 / (5 / 6))
+
+
+def test_the_last_two_attacks_say_whether_fmr_has_converged():
+    summary = summarise(columns_of(), resamples=50)
+    drop = summary.last_attacks_drop
+    assert drop.value == pytest.approx(100 * 2 / 10 / (5 / 6))  # two rows in two attacks on five
+    assert drop.low < drop.value < drop.high
+    assert summary.has_converged is False
+    assert tightness(summary).startswith("an upper bound, not converged: each of the last two attacks lowered it by")
+    assert any(line.startswith("FMR has not converged") for line in cautions(summary))
+    many = columns_of(PREDICTIONS[2:3] * 400, [0] * 400, [1] * 400)
+    settled = summarise({**many, "original_prediction": np.zeros(400, int)}, resamples=50)
+    assert (settled.last_attacks_drop.value, settled.has_converged) == (0, True)
+    assert tightness(settled).startswith("converged: ")
+    assert not any("converged" in line for line in cautions(settled))
+
+
+def test_two_attacks_do_not_say_it_and_one_is_an_upper_bound():
+    two = summarise(columns_of([[[0, 0], [0, 0]]] * 30, [0] * 30, [1] * 30), resamples=50)
+    assert (two.last_attacks_drop, two.has_converged) == (None, None)
+    assert tightness(two) == "an upper bound: of two attacks one can't say whether more would lower it"
+    one = {name: values for name, values in columns_of().items() if name not in ("attack", "attacks")}
+    summary = summarise(one, resamples=50)
+    assert (summary.first_attack_fmr, summary.last_attacks_drop, summary.has_converged) == (None, None, None)
+    assert tightness(summary) == "an upper bound, by one attack on each image"
+
+
+def test_records_that_do_not_fit_are_left_out():
+    columns = columns_of()
+    columns["attacks"][0] = []
+    summary = summarise(columns, resamples=50)
+    assert summary.fmr is not None
+    assert summary.first_attack_fmr is summary.last_attacks_drop is None
+
+
+def test_a_smaller_budget_counts_every_attack_up_to_it():
+    figures = step_figures(columns_of(), budget=2, classes=3)
+    sa = 5 / 6
+    at_one, at_two = figures.budgets
+    assert at_one.fmr.value == pytest.approx(60 / sa)  # the fools of one step: the second and the fifth row's
+    assert at_two.fmr.value == pytest.approx(40 / sa)
+    assert figures.first_failures == {1: 2, 2: 1}
+    assert figures.never_failed == 2
+
+
+def test_a_stricter_oracle_cuts_every_attack():
+    columns = columns_of()
+    run = figures_of_run(
+        columns, budget=2, min_probability=0.75
+    )  # the first step of each attack has 0.8, its second 0.7
+    assert (run.valid, run.fmr) == (5, pytest.approx(60 / (5 / 6)))
+    assert figures_of_run(columns, budget=2, min_probability=0.85).valid == 0
