@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 from fmrgen.errors import UserError, chain, one_line, unknown_message
 from fmrgen.files import check_inside, no_such_folder, read_json
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
-from fmrgen.storage.provenance import Provenance, parse_provenance, read_provenance
+from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.shared_bucket import is_bucket
-from fmrgen.trust.admit import Kind
-from fmrgen.trust.parquet import check_parquet_files
+from fmrgen.trust.admit import Kind, admit
 
 
 class Reference(NamedTuple):
@@ -211,29 +210,25 @@ def check_folder(place: str) -> None:
 
 
 def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
-    """Raise UserError for an id or a class that a split in a folder does not have; who opens it says all else."""
+    """Raise UserError for an id or a class that a split in a folder does not have."""
     if not ids and not classes:
         return
-    reference = parse_reference(text)
-    root = Path(reference.repo)
-    splits = [paths for paths in splits_in(root) if paths.split == (reference.split or paths.split)]
-    splits = [paths for paths in splits if paths.config == (reference.config or paths.config)]
-    if len(splits) != 1:
+    if _names_files(text) or not Path(parse_reference(text).repo).is_dir():
         return
-    (paths,) = splits
-    check_inside(paths.provenance, root)
-    provenance = read_provenance(paths)
+    location = locate(text)
+    provenance = location.provenance
+    folder, _, config, split = location.reference
+    if provenance is None:
+        return
     for name in classes:
         if name not in provenance.labels:
-            raise UserError(f"{root}:{paths.name}: {unknown_message(f'class {name}', name, provenance.labels)}")
-    if not ids or not provenance.is_finished:
+            missing = unknown_message(f"class {name}", name, provenance.labels)
+            raise UserError(f"{folder}:{config}/{split}: {missing}")
+    if not ids:
         return
+    admit(location.kind, folder, None, location.files)
     stored: set[int] = set()
-    files = [root / file for file in provenance.files]
-    for file in files:
-        check_inside(file, root)
-    check_parquet_files(map(str, files))
-    for file in files:
+    for file in location.files:
         with suppress(pa.ArrowException, OSError):
             stored.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
     for wanted in ids:
