@@ -1,14 +1,12 @@
 """Checks of what others made: a folder, a repo on the Hub or files, before any of their data is read."""
 
 import glob
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from fmrgen.errors import UserError
-from fmrgen.files import check_inside, check_plain_path, read_json
-from fmrgen.trust.cards import check_card_stays_inside
+from fmrgen.files import check_links, check_plain_path
+from fmrgen.trust.cards import check_card_stays_inside, check_saved_stays_inside
 from fmrgen.trust.parquet import check_parquet_files
 
 Kind = Literal["split", "dataset", "saved", "files"]
@@ -45,9 +43,9 @@ def admit(kind: Kind, place: str, commit: str | None, files: Sequence[str]) -> A
     if commit is None:
         check_plain_path(Path(place))
     if commit is None and kind != "files":
-        _check_links(Path(place))
+        check_links(Path(place))
     if kind == "saved":
-        _check_saved(Path(place))
+        check_saved_stays_inside(Path(place))
     if kind == "dataset":
         check_card_stays_inside(place, commit)
     if kind == "dataset" and commit is None:
@@ -58,29 +56,3 @@ def admit(kind: Kind, place: str, commit: str | None, files: Sequence[str]) -> A
     if kind == "files":
         return Admitted([str(Path(place).absolute())], rows)
     return Admitted([], 0)
-
-
-def _check_links(folder: Path) -> None:
-    """Raise UserError if a link leads out of a folder; what is hidden is not read."""
-    for path in folder.rglob("[!.]*"):
-        if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            check_inside(path, folder)
-
-
-def _check_saved(folder: Path) -> None:
-    """Raise UserError if a folder of `save_to_disk` names a split or a file that is not in it."""
-    dataset_dict = folder / "dataset_dict.json"
-    if dataset_dict.is_file():
-        for name in _list_in(dataset_dict, "splits"):
-            if not re.fullmatch(r"\w[\w.-]*", str(name)):
-                raise UserError(f"{dataset_dict}: names a split {name}, which is not in it; it is not read")
-    for state in folder.glob("**/state.json"):
-        for entry in _list_in(state, "_data_files"):
-            if Path(str(entry.get("filename"))).name != entry.get("filename"):
-                raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
-
-
-def _list_in(path: Path, key: str) -> list[Any]:
-    """Return the list that a JSON file has under a key; an empty one if it has anything else there."""
-    value = read_json(path).get(key)
-    return value if isinstance(value, list) else []
