@@ -231,7 +231,8 @@ def _direction_changes(
     directions = failure_directions(shifts[is_failure], shifts[~is_failure])
     if not directions:
         return []
-    return GeneratedMoves(generator, tested.originals, tested.labels, tested.ids).changes(directions, attributes)
+    moves = GeneratedMoves(generator, tested.originals, tested.labels, tested.ids)
+    return moves.changes(directions, attributes)
 
 
 def _try_out(changes: Sequence[Change], tested: JudgedImages, on_attributes: Callable[[int, int], None]) -> list[Trial]:
