@@ -55,6 +55,13 @@ def check_inside(path: Path, root: Path) -> None:
         raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
 
 
+def check_links(folder: Path) -> None:
+    """Raise UserError if a link in a folder leads out of it; what is hidden, which no reader takes, may."""
+    for path in folder.rglob("[!.]*"):
+        if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            check_inside(path, folder)
+
+
 def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
     """Return the content of a small file. Raises UserError if it can't be read, is no plain file, or is too large.
 

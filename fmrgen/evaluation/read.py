@@ -46,7 +46,8 @@ def read_split(
         trust: whether the recorded source may run code.
         on_rows: called with a number of rows as they go by.
     """
-    labels = split.labels_for(loaders, split.first_image(processes.device))
+    labels = split.labels_for(loaders, processes.device)
+    _, notes = split.known_columns()
     judgements, judgement_notes = judgements_of(split)
     parts: list[dict[str, np.ndarray]] = []
     sampler = Sampler(shown, len(labels))
@@ -62,7 +63,6 @@ def read_split(
     images = _shared(images, readers, processes)
     parts, digests, samples = processes.of_first_here((parts, digests, sampler.samples))
     columns = joined_columns(split.name, parts)
-    _, notes = split.known_columns()
     classified = Classified(split, labels, columns, images, samples, [*notes, *judgement_notes])
     if "original" not in split.features or source is not None:
         readers = source_readers(classified, source, trust, batch_size)

@@ -157,9 +157,10 @@ def _check_same_columns(paths: SplitPaths, fresh: Provenance) -> None:
             continue
         differing = sorted(own ^ {column.name for column in other.row_schema.columns})
         if differing and other.rows_version == fresh.rows_version:
+            names = ", ".join(differing)
             raise UserError(
-                f"{paths.root}:{paths.name} would have other columns than {config}/{split} ({', '.join(differing)}), and "
-                f"a config has the same in all its splits; choose another {option('output.config')}"
+                f"{paths.root}:{paths.name} would have other columns than {config}/{split} ({names}), and a config has "
+                f"the same in all its splits; choose another {option('output.config')}"
             )
 
 

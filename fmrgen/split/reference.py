@@ -1,8 +1,9 @@
-"""What a split is called, and whether it is there: what can be known without opening it, and without torch."""
+"""Where a split lies: what its reference says of that, and what can be known without opening it, and without torch."""
 
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError, chain, one_line, unknown_message
-from fmrgen.files import check_inside, no_such_folder
-from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_in
-from fmrgen.storage.provenance import read_provenance
+from fmrgen.files import check_inside, no_such_folder, read_json
+from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
+from fmrgen.storage.provenance import Provenance, parse_provenance
 from fmrgen.storage.shared_bucket import is_bucket
-from fmrgen.trust.parquet import check_parquet_files
+from fmrgen.trust.admit import Kind, admit
 
 
 class Reference(NamedTuple):
@@ -25,6 +26,131 @@ class Reference(NamedTuple):
     revision: str | None
     config: str | None
     split: str | None
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a split lies, before it is opened.
+
+    Attributes:
+        text: its reference, as it was typed.
+        kind: how it is to be read.
+        reference: what the text names, with the config and split that were chosen.
+        commit: on the Hub; None for what is on this machine.
+        own_splits: config and split of each that fmrgen made in the folder or the repo.
+        files: the parquet files by their paths or addresses; none where `datasets` finds them.
+        provenance: of a finished split; None if fmrgen did not make it.
+    """
+
+    text: str
+    kind: Kind
+    reference: Reference
+    commit: str | None = None
+    own_splits: Sequence[tuple[str, str]] = ()
+    files: Sequence[str] = ()
+    provenance: Provenance | None = None
+
+
+def locate(text: str) -> Location:
+    """Return where the split lies that `text` names.
+
+    Which splits a dataset by others has is left to `with_chosen_split`: nobody looks into it before it is admitted.
+
+    Raises UserError if there is none, if it is not finished, or if fmrgen made several and `text` does not say which.
+    """
+    if _names_files(text):
+        return Location(text, "files", Reference(text, None, None, None), files=_matching_files(text))
+    reference = parse_reference(text)
+    folder, commit = Path(reference.repo), None
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return Location(text, "saved", reference)
+    if folder.is_dir():
+        own = [(paths.config, paths.split) for paths in splits_in(folder)]
+        files = deltas_of(folder)
+    else:
+        files, commit = files_on_the_hub(reference)
+        own = splits_among(files)
+    if not own:
+        check_no_delta(text, reference.repo, files)
+    named = (reference.config, reference.split)
+    if not own or named not in (*own, (None, None)):
+        return Location(text, "dataset", reference, commit, own)
+    config, split = choose_split(text, reference, own)
+    provenance = _finished_provenance(text, reference.repo, commit, config, split)
+    base = f"hf://datasets/{reference.repo}@{commit}" if commit else str(folder.absolute())
+    shards = [f"{base}/{file}" for file in provenance.files]
+    return Location(text, "split", reference._replace(config=config, split=split), commit, own, shards, provenance)
+
+
+def with_chosen_split(location: Location) -> Location:
+    """Return an admitted location with its config and split, which are chosen here for a dataset by others.
+
+    Raises UserError if there is none, or if there are several and the reference does not say which.
+    """
+    repo = location.reference.repo
+    if location.kind == "dataset":
+        available = sorted({*location.own_splits, *_splits_by_card(repo, location.commit)})
+    elif location.kind == "saved" and not (Path(repo) / "state.json").is_file():
+        names = read_json(Path(repo) / "dataset_dict.json")["splits"]
+        available = [("default", str(name)) for name in names]
+    else:
+        return location
+    config, split = choose_split(location.text, location.reference, available)
+    return replace(location, reference=location.reference._replace(config=config, split=split))
+
+
+def _splits_by_card(repo: str, commit: str | None) -> list[tuple[str, str]]:
+    """Return the configs and splits of a dataset as `datasets` finds them."""
+    import datasets
+
+    splits = []
+    try:
+        for config in datasets.get_dataset_config_names(repo, revision=commit):
+            for split in datasets.get_dataset_split_names(repo, config, revision=commit):
+                splits.append((config, split))
+    except (datasets.exceptions.DatasetsError, FileNotFoundError):
+        return []  # a folder without data files
+    return splits
+
+
+def _names_files(text: str) -> bool:
+    return text.endswith(".parquet") and not Path(text).is_dir()
+
+
+def _matching_files(pattern: str) -> list[str]:
+    """Return the files of a pattern; of an address none. Raises UserError if there is no such file."""
+    if "://" in pattern:
+        return []
+    files = glob(pattern, recursive=True)
+    if not files:
+        raise UserError(f"{pattern}: no such file")
+    return files
+
+
+def _finished_provenance(text: str, repo: str, commit: str | None, config: str, split: str) -> Provenance:
+    """Return what a folder, or a repo on the Hub, says of a split. Raises UserError where it is not that of a finished
+    one."""
+    if commit is None:
+        paths = SplitPaths(Path(repo), config, split)
+        check_inside(paths.provenance, paths.root)
+        path = paths.provenance
+    else:
+        path = _fetched_provenance(repo, commit, SplitPaths(Path(), config, split))
+    provenance = parse_provenance(read_json(path))
+    if provenance is None or (provenance.finished and not provenance.is_finished):
+        raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
+    if not provenance.is_finished:
+        raise UserError(f"{text}: not finished; run the same generate command again")
+    return provenance
+
+
+def _fetched_provenance(repo: str, commit: str, paths: SplitPaths) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    from fmrgen.hub.timeouts import no_bars
+
+    with no_bars():
+        return Path(hf_hub_download(repo, paths.provenance.as_posix(), repo_type="dataset", revision=commit))
 
 
 def parse_reference(text: str) -> Reference:
@@ -84,29 +210,25 @@ def check_folder(place: str) -> None:
 
 
 def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
-    """Raise UserError for an id or a class that a split in a folder does not have; who opens it says all else."""
+    """Raise UserError for an id or a class that a split in a folder does not have."""
     if not ids and not classes:
         return
-    reference = parse_reference(text)
-    root = Path(reference.repo)
-    splits = [paths for paths in splits_in(root) if paths.split == (reference.split or paths.split)]
-    splits = [paths for paths in splits if paths.config == (reference.config or paths.config)]
-    if len(splits) != 1:
+    if _names_files(text) or not Path(parse_reference(text).repo).is_dir():
         return
-    (paths,) = splits
-    check_inside(paths.provenance, root)
-    provenance = read_provenance(paths)
+    location = locate(text)
+    provenance = location.provenance
+    folder, _, config, split = location.reference
+    if provenance is None:
+        return
     for name in classes:
         if name not in provenance.labels:
-            raise UserError(f"{root}:{paths.name}: {unknown_message(f'class {name}', name, provenance.labels)}")
-    if not ids or not provenance.is_finished:
+            missing = unknown_message(f"class {name}", name, provenance.labels)
+            raise UserError(f"{folder}:{config}/{split}: {missing}")
+    if not ids:
         return
+    admit(location.kind, folder, None, location.files)
     stored: set[int] = set()
-    files = [root / file for file in provenance.files]
-    for file in files:
-        check_inside(file, root)
-    check_parquet_files(map(str, files))
-    for file in files:
+    for file in location.files:
         with suppress(pa.ArrowException, OSError):
             stored.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
     for wanted in ids:
@@ -116,9 +238,8 @@ def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
 
 def check_there(text: str) -> None:
     """Raise UserError where a split is not there, as far as that is known at once; who opens it waits for outages."""
-    if text.endswith(".parquet") and not Path(text).is_dir():
-        if "://" not in text and not glob(text):
-            raise UserError(f"{text}: no such file")
+    if _names_files(text):
+        _matching_files(text)
         return
     reference = parse_reference(text)
     if Path(reference.repo).is_dir():

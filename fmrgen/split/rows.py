@@ -342,9 +342,8 @@ class Split:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model = LoadedClassifier.load("classifier", classifier, place)
         self.check_columns()
-        image = self.first_image(place)
-        labels = self.labels_for([lambda: model], image)
-        network = model.answering_in(labels, image, self.name)
+        labels = self.labels_for([lambda: model], place)
+        network = model.answering_in(labels, self.first_image(place), self.name)
         truth = self.columns(["label"], labels)["label"]
         batches = self.images(columns or self.image_columns, size=batch_size)
         return classify(batches, {"": network}, truth.__getitem__, Alone(), place)[""]
@@ -358,15 +357,16 @@ class Split:
         image = self.decode(row["image"], "row 0: its image")
         return to_batch(np.asarray(image)[None], device)
 
-    def labels_for(self, models: Iterable[Callable[[], LoadedClassifier]], image: torch.Tensor) -> Labels:
+    def labels_for(self, models: Iterable[Callable[[], LoadedClassifier]], device: torch.device) -> Labels:
         """Return its labels; if it does not name them, the class names of the first classifier that does.
 
         Args:
             models: load the classifiers, one after another; those that can't be loaded are skipped, unless none can.
-            image: [1, 3, H, W] of the split.
+            device: of the classifiers.
 
         Raises:
-            UserError: neither the split nor a classifier names the labels.
+            UserError: neither the split nor a classifier names the labels, or the first image can't be read, by which
+                the outputs of a classifier without class names are counted.
         """
         if self.labels is not None:
             return self.labels
@@ -385,7 +385,9 @@ class Split:
                     f"{self.name}: its labels have no names, and none of the classifiers has"
                 )
                 continue
-            numbered = numbered or Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.name}")))
+            if numbered is None:
+                image = self.first_image(device)
+                numbered = Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.name}")))
             del model
         if numbered is None:
             raise failure or UserError(f"{self.name}: there is no classifier to name its labels")

@@ -1,90 +1,58 @@
 """Checks of what others made: a folder, a repo on the Hub or files, before any of their data is read."""
 
 import glob
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
-from fmrgen.errors import UserError
-from fmrgen.files import check_inside, check_plain_path, read_json
-from fmrgen.trust.cards import check_card_stays_inside
+from fmrgen.files import check_links, check_plain_path
+from fmrgen.trust.cards import check_card_stays_inside, check_saved_stays_inside
 from fmrgen.trust.parquet import check_parquet_files
 
-
-@dataclass(frozen=True)
-class Admitted:
-    """A folder, or a repo on the Hub at the commit `revision`, from which nothing leads elsewhere."""
-
-    place: str
-    revision: str | None
-
-    def data_files(self, files: Iterable[str]) -> tuple[list[str], int]:
-        """Return its parquet files `files` as `load_dataset` takes them, and their number of rows.
-
-        Raises UserError if one is missing, or unpacks to more than it should.
-        """
-        names = list(files)
-        base = str(Path(self.place).absolute())
-        if self.revision:
-            base = f"hf://datasets/{self.place}@{self.revision}"
-        rows = check_parquet_files([f"{base}/{file}" for file in names])
-        return [f"{glob.escape(base)}/{file}" for file in names], rows
+Kind = Literal["split", "dataset", "saved", "files"]
+"""How a place is to be read: a `split` by the very files that its provenance names, a `dataset` as its card says, a
+folder of `save_to_disk`, or parquet `files`."""
 
 
-def admit(place: str, revision: str | None, *, by_card: bool) -> Admitted:
-    """Return a folder or a repo that may be read.
+class Admitted(NamedTuple):
+    """What may be read of a place.
+
+    Attributes:
+        data_files: as `load_dataset` takes them; none of a dataset, which names its own.
+        rows: how many those have; 0 where nobody has counted them.
+    """
+
+    data_files: list[str]
+    rows: int
+
+
+def admit(kind: Kind, place: str, commit: str | None, files: Sequence[str]) -> Admitted:
+    """Return what may be read of a place: nothing leads out of it, and no file unpacks to more than it should.
 
     Args:
-        place: the folder or the repo.
-        revision: the commit on the Hub, None for a folder.
-        by_card: whether its data is what its card says; otherwise its files are named one by one.
+        kind: how it is to be read.
+        place: a folder, a repo on the Hub, or a pattern or an address of files.
+        commit: on the Hub; None for what is on this machine.
+        files: the paths or addresses of a split's parquet files, or the files that a pattern names.
 
     Raises:
-        UserError: a link or the card leads out of it, or a file of it unpacks to more than it should.
+        UserError: a link, the card or a list of files leads out of it, or a file is missing or unpacks to too much.
     """
-    if revision is None:
+    if kind == "files" and not files:  # an address, which is left to its host
+        return Admitted([place], 0)
+    if commit is None:
         check_plain_path(Path(place))
-        for path in Path(place).rglob("[!.]*"):
-            if path.is_symlink() and not any(part.startswith(".") for part in path.relative_to(place).parts):
-                check_inside(path, Path(place))
-    if by_card:
-        check_card_stays_inside(place, revision)
-        if revision is None:
-            check_parquet_files(map(str, Path(place).rglob("*.parquet")))
-    return Admitted(place, revision)
-
-
-def admit_files(pattern: str) -> str:
-    """Return local parquet files that may be read, as `load_dataset` takes them; an address is left to its host.
-
-    Raises UserError if there are none, or one unpacks to more than it should.
-    """
-    if "://" in pattern:
-        return pattern
-    files = glob.glob(pattern)
-    if not files:
-        raise UserError(f"{pattern}: no such file")
-    check_plain_path(Path(pattern))
-    check_parquet_files(files)
-    return str(Path(pattern).absolute())
-
-
-def admit_saved(folder: Path) -> None:
-    """Raise UserError if a folder of `save_to_disk` names a split or a file that is not in it."""
-    dataset_dict = folder / "dataset_dict.json"
-    if dataset_dict.is_file():
-        for name in _list_in(dataset_dict, "splits"):
-            if not re.fullmatch(r"\w[\w.-]*", str(name)):
-                raise UserError(f"{dataset_dict}: names a split {name}, which is not in it; it is not read")
-    for state in folder.glob("**/state.json"):
-        for entry in _list_in(state, "_data_files"):
-            if Path(str(entry.get("filename"))).name != entry.get("filename"):
-                raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
-
-
-def _list_in(path: Path, key: str) -> list[Any]:
-    """Return the list that a JSON file has under a key; an empty one if it has anything else there."""
-    value = read_json(path).get(key)
-    return value if isinstance(value, list) else []
+    if commit is None and kind != "files":
+        check_links(Path(place))
+    if kind == "saved":
+        check_saved_stays_inside(Path(place))
+    if kind == "dataset":
+        check_card_stays_inside(place, commit)
+    if kind == "dataset" and commit is None:
+        files = [str(path) for path in Path(place).rglob("*.parquet")]
+    rows = check_parquet_files(files)
+    if kind == "split":
+        return Admitted([glob.escape(file) for file in files], rows)
+    if kind == "files":
+        return Admitted([str(Path(place).absolute())], rows)
+    return Admitted([], 0)

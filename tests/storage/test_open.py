@@ -1,9 +1,11 @@
-"""What a reference names."""
+"""What a reference names, and where that lies."""
 
 import pytest
+from datasets import Dataset, DatasetDict
 
+from fmrgen import open_split
 from fmrgen.errors import UserError
-from fmrgen.split.reference import parse_reference
+from fmrgen.split.reference import locate, parse_reference
 
 
 def test_a_config_without_a_split_lists_its_splits(finished_split):
@@ -12,3 +14,21 @@ def test_a_config_without_a_split_lists_its_splits(finished_split):
     with pytest.raises(UserError, match=r"out:other: names no split; say FOLDER:CONFIG/SPLIT"):
         parse_reference(f"{finished_split}:other")
     assert parse_reference(f"{finished_split}:mnist/lenet")[2:] == ("mnist", "lenet")
+
+
+def test_a_reference_becomes_one_record_of_where_the_split_lies(finished_split, tmp_path):
+    located = locate(f"{finished_split}")
+    assert (located.kind, located.reference) == ("split", (f"{finished_split}", None, "mnist", "lenet"))
+    assert located.files == [f"{finished_split}/{file}" for file in located.provenance.files]
+    theirs = locate(f"{finished_split}:mnist/other")
+    assert (theirs.kind, theirs.own_splits, theirs.provenance) == ("dataset", [("mnist", "lenet")], None)
+    pattern = f"{finished_split}/**/*.parquet"
+    assert (locate(pattern).kind, sorted(locate(pattern).files)) == ("files", sorted(located.files))
+
+
+def test_a_saved_dataset_of_several_splits_needs_a_choice(tmp_path):
+    rows = Dataset.from_dict({"image": [b"x"], "label": [0]})
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"choose one: \S+:default/train, \S+:default/test$"):
+        open_split(f"{tmp_path}/saved")
+    assert open_split(f"{tmp_path}/saved:default/test").repo == f"{tmp_path}/saved"

@@ -131,6 +131,23 @@ def test_data_by_a_link_out_of_a_folder_is_not_read(place, capsys):
     assert "names a split ../../saved, which is not in it" in capsys.readouterr().err
 
 
+def test_a_saved_dataset_is_read_through_no_link(place, capsys):
+    Dataset.from_dict({"image": [b"x"], "label": [0]}).save_to_disk(place / "saved")
+    (data,) = (place / "saved").glob("*.arrow")
+    data.rename(place.parent / "outside.arrow")
+    data.symlink_to("../../outside.arrow")
+    assert run("export", "saved", "copied", "-f", "imagefolder", "-q") == 2
+    assert "is a link that leads out of the folder" in capsys.readouterr().err
+
+
+def test_all_files_that_a_pattern_can_mean_are_looked_into(place, capsys):
+    (place / "zeros/deep/down").mkdir(parents=True)
+    table = pa.table({"image": pa.array([bytes(100 << 20)], pa.large_binary()), "label": [0]})
+    pq.write_table(table, "zeros/deep/down/test.parquet", compression="zstd")
+    assert run("evaluate", "zeros/**/*.parquet", "-c", LENET, "-q") == 2
+    assert "those can't be images, and they are not unpacked" in capsys.readouterr().err
+
+
 def test_images_inside_lists_are_not_opened(place, capsys, listener):
     (place / "nested").mkdir()
     rows = {"image": [{"bytes": (place / "photos/a/0.png").read_bytes(), "path": None}], "label": [0],

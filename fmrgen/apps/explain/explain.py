@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
-from fmrgen.apps.explain.directions import failure_directions
+from fmrgen.apps.explain.directions import GeneratedMoves, failure_directions
 from fmrgen.apps.explain.interventions import DOSES, Change, Originals, Trial, confirmed, fewest_errors
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.engine.images import on_byte_grid, to_bytes
@@ -167,7 +167,7 @@ def explain(
         device=device,
     )
     sample = JudgedImages.read(opened, provenance, judges, rows, device)
-    is_observed = np.array([row_seed(0, int(i), "explain") % 2 for i in sample.columns["id"]]) == 0
+    is_observed = np.array([row_seed(0, example_id, "explain") % 2 for example_id in sample.ids]) == 0
     observed = sample.of(is_observed & sample.columns["valid"].astype(bool))
     fooled = observed.answers(observed.images) != observed.labels
     in_split = {}
@@ -225,19 +225,21 @@ def _direction_changes(
     generator = build_recorded_generator(provenance.recipe.generator.tree, trust=trust, device=device)
     if generator.encode_is_dear:
         return []
-    shifts = observed.moves_of(generator).shifts(observed.images)
+    moves = GeneratedMoves(generator, observed.originals, observed.labels, observed.ids)
+    shifts = moves.shifts(observed.images)
     is_failure = torch.from_numpy(fooled).to(device)
     directions = failure_directions(shifts[is_failure], shifts[~is_failure])
     if not directions:
         return []
-    return tested.moves_of(generator).changes(directions, attributes)
+    moves = GeneratedMoves(generator, tested.originals, tested.labels, tested.ids)
+    return moves.changes(directions, attributes)
 
 
 def _try_out(changes: Sequence[Change], tested: JudgedImages, on_attributes: Callable[[int, int], None]) -> list[Trial]:
     """Return the trials of all changes on the tested rows."""
     originals = Originals(
         tested.originals,
-        tested.columns["id"].tolist(),
+        tested.ids,
         tested.labels,
         lambda images, at: tested.at(at).answers(images),
         lambda images, at: tested.at(at).sees(images),

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmrgen.apps.explain.directions import GeneratedMoves
 from fmrgen.engine.acceptance import accepts
 from fmrgen.engine.images import to_batch
-from fmrgen.engine.interfaces import Generator, Originals
+from fmrgen.engine.interfaces import Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.metrics.rows import as_label
@@ -125,6 +124,11 @@ class JudgedImages:
         return len(self.originals)
 
     @property
+    def ids(self) -> list[int]:
+        ids: list[int] = self.columns["id"].tolist()
+        return ids
+
+    @property
     def labels(self) -> np.ndarray:
         return self.columns["label"]
 
@@ -137,10 +141,6 @@ class JudgedImages:
         on_device = torch.from_numpy(places).to(self.originals.device)
         columns = {name: values[places] for name, values in self.columns.items()}
         return JudgedImages(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
-
-    def moves_of(self, generator: Generator) -> GeneratedMoves:
-        """Return the originals as images that a generator moves."""
-        return GeneratedMoves(generator, self.originals, self.labels, self.columns["id"].tolist())
 
     def answers(self, images: Tensor) -> np.ndarray:
         """Return the classifier's predictions for images [N, 3, H, W] made of the rows, [N].

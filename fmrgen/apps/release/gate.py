@@ -93,8 +93,8 @@ def gate(
     models = [LoadedClassifier.load(name, section, device) for name, section in sections.items()]
     opened = open_split(split, download=True)
     opened.check_columns()
+    labels = opened.labels_for([lambda: models[0], lambda: models[1]], device)
     image = opened.first_image(device)
-    labels = opened.labels_for([lambda: models[0], lambda: models[1]], image)
     networks = {model.name: model.answering_in(labels, image, opened.name) for model in models}
     columns = opened.columns(["label", "valid", "accepted_labels"], labels)
     valid = np.arange(len(columns["label"]))
