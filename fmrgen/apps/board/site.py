@@ -163,11 +163,25 @@ def _family_section(family: Family, pages: _Pages, name: str) -> dict[str, Any]:
         "at_chance": ", ".join(split.classifier for split in splits if split.at_chance),
         "masked": ", ".join(split.classifier for split in splits if split.masked),
         "rough": ", ".join(split.classifier for split in splits if split.rough),
+        "tightness": _tightness(splits),
         "has_judges": any(row["judges"] for row in rows),
         "made": family.splits[0].made_with,
         "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
         "transfer": _transfer(family, pages),
     }
+
+
+def _tightness(splits: Sequence[BoardEntry]) -> str:
+    """Return a sentence that says for which models FMR has converged; it is an upper bound for the others."""
+    if all(split.summary.has_converged is None for split in splits):
+        return "FMR is an upper bound: these attacks do not say whether more would lower it."
+    converged = [split.classifier for split in splits if split.summary.has_converged]
+    others = [split.classifier for split in splits if not split.summary.has_converged]
+    if not others:
+        return "FMR has converged: another attack would lower it by less than one point."
+    if not converged:
+        return "FMR has not converged, and is an upper bound: more attacks would lower it."
+    return f"FMR has converged for {', '.join(converged)}; it is an upper bound for {', '.join(others)}."
 
 
 def _own_figures(split: BoardEntry) -> dict[str, Estimate | None]:
@@ -305,6 +319,7 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
                 "at_chance": split.at_chance,
                 "masked": split.masked,
                 "related": split.related is not None,
+                "converged": split.summary.has_converged,
                 "rank_best": best,
                 "rank_worst": worst,
             }
@@ -316,6 +331,7 @@ def _rows(families: Sequence[Family]) -> list[dict[str, Any]]:
                     "at_chance": entry.at_chance,
                     "masked": False,
                     "related": False,
+                    "converged": None,
                     "rank_best": None,
                     "rank_worst": None,
                 }
