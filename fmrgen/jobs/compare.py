@@ -127,7 +127,8 @@ def compare(
     recipes: list[Recipe] = []
     for seed in range(seeds):
         recipes += [_of_seed(own, seed) for own in own_recipes(recipe, sections)]
-    if seeds > 1 and not recipe.perturb.start_noise and recipe.perturb.follows_gradient and is_first_process():
+    is_random = any(run.start_noise or not run.follows_gradient for run in recipe.perturb.runs)
+    if seeds > 1 and not is_random and is_first_process():
         on_note(
             f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
         )
@@ -169,7 +170,7 @@ def variants(
     if "search" in robust_to:
         if options.update == "nes":
             raise UserError(f"{option('robust-to', 'robust_to')}: search: perturb.update is nes already; leave it out")
-        changed["search"] = {"update": "nes"}
+        changed["search"] = {"attacks": "one", "update": "nes"}
     recipes = {"as_it_is": recipe}
     for name, keys in changed.items():
         recipes[name] = recipe.model_copy(update={"perturb": replace(options, **keys)})

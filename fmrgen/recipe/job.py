@@ -150,12 +150,14 @@ class Recipe(StrictConfig):
         """
         from fmrgen.recipe.build import build_components
 
-        if self.perturb.follows_gradient and self.classifier.kind == SURROGATE:
+        runs = self.perturb.runs
+        followed = [run.update for run in runs if run.follows_gradient]
+        if followed and self.classifier.kind == SURROGATE:
             raise UserError(
-                f"perturb.update: {self.perturb.update} would follow a gradient that is not the classifier's; set "
+                f"perturb.update: {followed[0]} would follow a gradient that is not the classifier's; set "
                 "perturb.update=prior, which asks whether it helps"
             )
-        needs_gradient = self.perturb.update not in WITHOUT_GRADIENT or self.perturb.start != "none"
+        needs_gradient = any(run.update not in WITHOUT_GRADIENT for run in runs) or self.perturb.start != "none"
         return build_components(self.source, self.classifier, self.generator, self.oracle, device, needs_gradient)
 
 

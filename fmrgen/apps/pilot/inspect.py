@@ -152,7 +152,7 @@ def inspect(
     Raises:
         UserError: a component can't be built, or no image can be read.
     """
-    options = recipe.perturb
+    options = recipe.perturb.runs[0]  # of several attacks, the first is tried
     if masking:
         check_follows_a_gradient(options)
     device = start_process()

@@ -167,7 +167,8 @@ def latent_pairs(
     source, classifier, generator, oracle = components
     pairs = {}
     examples = source.load_all(generator.image_size)
-    rows = perturb(examples, classifier, generator, oracle, recipe.perturb, device=device, keep_latents=True)
+    options = recipe.perturb.runs[0]  # of several attacks, the first
+    rows = perturb(examples, classifier, generator, oracle, options, device=device, keep_latents=True)
     for done, row in enumerate(rows, 1):
         on_images(done, len(source))
         if row.valid and row.latents is not None:

@@ -262,7 +262,7 @@ def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> 
         old: the classifier in use.
         new: the one that is to take its place.
     """
-    perturb = replace(recipe.perturb, objective="margin", keep="first")
+    perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
     networks = {"old": old, "new": new}
     recipes = []
     for side, attacked, veto in ((BROKE, "new", "old"), (FIXED, "old", "new")):
