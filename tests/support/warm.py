@@ -7,9 +7,11 @@ or the first moments of a process start new interpreters.
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import random
 import select
 import signal
@@ -137,10 +139,21 @@ def _connected(address, seconds=300):
 def _serve(address):
     """The parent's work: imports, then a child for each connection, whose number it answers and whose end it writes
     down."""
+    import datasets  # noqa: F401
     import diffusers.models.autoencoders
     import diffusers.pipelines  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
     import timm  # noqa: F401
     from transformers import CLIPModel, CLIPProcessor  # noqa: F401
+
+    import fmrgen
+
+    for module in pkgutil.walk_packages(fmrgen.__path__, "fmrgen."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+    # What is there now is left out of each child's garbage collections: they would look at, and so copy, all of it.
+    gc.collect()
+    gc.freeze()
 
     ended, end = os.pipe()
     os.set_blocking(end, False)
@@ -235,7 +248,7 @@ def _read_environment_again():
     modules = os.environ.get("HF_MODULES_CACHE", os.path.join(huggingface_hub.constants.HF_HOME, "modules"))
     changed["HF_MODULES_CACHE"] = transformers.utils.hub.HF_MODULES_CACHE = modules
     for name, module in [*sys.modules.items()]:
-        if name.partition(".")[0] in ("huggingface_hub", "diffusers", "transformers"):
+        if name.partition(".")[0] in ("datasets", "diffusers", "huggingface_hub", "transformers"):
             vars(module).update({name: changed[name] for name in changed.keys() & vars(module).keys()})
     huggingface_hub.hf_api.api.endpoint = huggingface_hub.constants.ENDPOINT
 
