@@ -113,6 +113,27 @@ def _ended(process, timeout):
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def put_on_path(folder):
+    """Writes a program `fmrgen` into the folder, for scripts that call it by its name."""
+    with _lock:
+        if ADDRESS not in os.environ:
+            start_parent()
+    program = Path(folder, "fmrgen")
+    here = str(Path(__file__).parent)
+    program.write_text(
+        f"#!{sys.executable} -S\n"
+        "import os, sys\n"
+        f"sys.path.insert(0, {here!r})\n"
+        "import warm\n"
+        "process = warm.Process(['-m', 'fmrgen', *sys.argv[1:]], dict(os.environ))\n"
+        "out, err = process.communicate()\n"
+        "sys.stdout.write(out)\n"
+        "sys.stderr.write(err)\n"
+        "sys.exit(process.returncode)\n"
+    )
+    program.chmod(0o755)
+
+
 def start_parent():
     """Starts the process that imports everything, for this process and those that inherit its environment; it ends with
     this one."""

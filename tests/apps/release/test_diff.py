@@ -14,6 +14,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from commands import fmrgen, launched, run
 from places import ROOT
@@ -301,14 +302,15 @@ def runner(tmp_path):
     who it is. `git` and `gh` write down how they are called."""
     tools = tmp_path / "tools"
     tools.mkdir()
+    warm.put_on_path(tools)
     (tools / "gh").write_text(
         "#!/bin/sh\n"
         'echo "gh $@" >> "$CALLS"\n'
         'case "$*" in "api user"*) echo no; exit 1;; *--jq*) jq -r "$5" "$COMMENTS";; *) cp "${6#body=@}" "$WRITTEN";; esac\n'
     )
     (tools / "git").write_text(f'#!/bin/sh\necho "git $@" >> "$CALLS"\nexec {shutil.which("git")} "$@"\n')
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
+    for name in ("gh", "git"):
+        (tools / name).chmod(0o755)
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "you/repo")], check=True)
     (tmp_path / "comments.json").write_text("[]")
     return {
