@@ -171,7 +171,8 @@ def _serve(address):
 
     for module in pkgutil.walk_packages(fmrgen.__path__, "fmrgen."):
         if not module.name.endswith(".__main__"):
-            importlib.import_module(module.name)
+            with contextlib.suppress(ImportError):  # of a package that is not installed
+                importlib.import_module(module.name)
     # What is there now is left out of each child's garbage collections: they would look at, and so copy, all of it.
     gc.collect()
     gc.freeze()
