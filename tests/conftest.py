@@ -22,17 +22,17 @@ from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 
 LONGEST = (
-    "test_push.py",
     "test_nodes.py",
-    "test_kills.py",
     "test_perturb.py",
-    "test_diff.py",
+    "test_kills.py",
     "test_generate.py",
     "test_gate.py",
+    "test_diff.py",
+    "test_push.py",
+    "test_evaluate.py",
     "test_endpoint.py",
     "test_bucket.py",
     "test_inspect.py",
-    "test_evaluate.py",
     "test_resuming.py",
     "test_misbehaving.py",
     "test_hostile.py",
