@@ -1,5 +1,6 @@
 """Small models and real parts for all tests."""
 
+import gc
 import os
 import shutil
 import signal
@@ -21,17 +22,17 @@ from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 
 LONGEST = (
-    "test_push.py",
     "test_nodes.py",
-    "test_kills.py",
     "test_perturb.py",
-    "test_diff.py",
+    "test_kills.py",
     "test_generate.py",
     "test_gate.py",
+    "test_diff.py",
+    "test_push.py",
+    "test_evaluate.py",
     "test_endpoint.py",
     "test_bucket.py",
     "test_inspect.py",
-    "test_evaluate.py",
     "test_resuming.py",
     "test_misbehaving.py",
     "test_hostile.py",
@@ -65,6 +66,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    gc.set_threshold(20_000)  # the libraries are a million objects: an eighth of the time went into looking at them
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background jobs; tests press Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if getattr(config.option, "numprocesses", None):  # the workers' processes are forks of one parent
@@ -75,6 +77,10 @@ def pytest_collection_modifyitems(items):
     """The longest files first: else the last worker is alone with one of them."""
     names = [*LONGEST, *sorted({item.path.name for item in items} - {*LONGEST})]
     items.sort(key=lambda item: names.index(item.path.name))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported by now stays
 
 
 @pytest.fixture(scope="session")

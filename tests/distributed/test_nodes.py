@@ -25,9 +25,9 @@ SHORT_JOB = [
 LONG_JOB = [
     "generate",
     "mnist-lenet",
-    "source.limit=120",
-    f"output.shard_size={120 // SHARDS}",
-    "perturb.budget=30",
+    "source.limit=72",
+    f"output.shard_size={72 // SHARDS}",
+    "perturb.budget=20",
     "-q",
 ]
 MACHINES = (("fmrgen-a", "10.83.0.1"), ("fmrgen-b", "10.83.0.2"))
@@ -110,5 +110,5 @@ def test_two_machines_with_one_folder_of_which_one_comes_late_and_is_lost_for_go
     wait_for(lambda: read_provenance(SplitPaths(out, "mnist", "lenet")).is_finished, seconds=240)
     kill(0)
     first.communicate(timeout=60)
-    assert sorted(rows(out)) == list(range(120))
+    assert sorted(rows(out)) == list(range(72))
     assert verify_files(str(out)).finished

@@ -2,11 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
-from places import ROOT
+import warm
 from stored import assert_same_rows, rows
 
 from fmrgen.distributed.launch import start_process
@@ -107,19 +105,10 @@ def test_a_script_of_ones_own_is_a_task_too(adopted, monkeypatch):
 def srun(tasks, *arguments, cwd):
     """What `srun fmrgen …` does: starts as many processes, with a task's variables, and waits for all."""
     started = []
-    for rank, variables in enumerate(tasks):
+    for variables in tasks:
         kept = {name: value for name, value in os.environ.items() if name not in WORDS}
-        out, err = (open(cwd / f"{rank}.{name}", "w+") for name in ("out", "err"))  # noqa: SIM115
-        command = [sys.executable, "-m", "fmrgen", *map(str, arguments)]
-        environment = {**kept, **variables, "PYTHONPATH": str(ROOT)}
-        started.append((subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=err), out, err))
-    said = []
-    for process, out, err in started:
-        status = process.wait(timeout=300)
-        for file in (out, err):
-            file.seek(0)
-        said.append((status, out.read(), err.read()))
-    return said
+        started.append(warm.Process(["-m", "fmrgen", *arguments], {**kept, **variables}, cwd))
+    return [(process.wait(300), *process.said()) for process in started]
 
 
 @pytest.mark.slow

@@ -80,7 +80,6 @@ def test_it_gives_what_the_stored_columns_give(finished_split, rows):
 @pytest.mark.slow
 def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finished_split, tmp_path):
     shutil.copytree("fmrgen/weights/assets/mnist/lenet", tmp_path / "copy")
-    make_split(load_recipe("mnist-lenet", ["source.limit=40"]), tmp_path / "other")
     evaluation = evaluate(
         [str(finished_split)],
         [

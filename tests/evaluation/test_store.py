@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import weakref
 from typing import ClassVar
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import warm
 from commands import fmrgen, launched, run, wait_for
 from datasets import Dataset
 from object_store import BUCKET, object_store
@@ -278,9 +278,9 @@ def test_a_killed_evaluation_loses_the_classifier_at_work_at_most(finished_split
     )
     environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{tmp_path}"}
     options = ["-o", str(tmp_path / "report"), "--store", str(tmp_path / "kept"), "-q"]
-    command = [sys.executable, "-m", "fmrgen", "evaluate", str(finished_split), *options]
+    command = ["-m", "fmrgen", "evaluate", finished_split, *options]
     fast = "asset:mnist/lenet"
-    job = subprocess.Popen([*command, "-c", f"fast={fast}", "-c", slow], env=environment)
+    job = warm.Process([*command, "-c", f"fast={fast}", "-c", slow], environment)
     wait_for(lambda: len(list((tmp_path / "kept").glob("*.answers"))) == 2)
     job.send_signal(signal.SIGKILL)
     job.wait()

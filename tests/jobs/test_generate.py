@@ -30,7 +30,7 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 
-RECIPE = ("mnist-lenet", "--limit", "60", "output.shard_size=10", "perturb.budget=20")
+RECIPE = ("mnist-lenet", "--limit", "30", "output.shard_size=5", "perturb.budget=12")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
@@ -117,7 +117,7 @@ def test_every_launcher_makes_the_same_rows_once(whole, tmp_path, launcher, proc
     assert_same_rows(rows(out), rows(whole))
     runs = provenance(out)["runs"]
     assert [run["processes"] for run in runs] == [processes] * processes
-    assert sum(run["images"] for run in runs) == 60
+    assert sum(run["images"] for run in runs) == 30
     assert result.stdout.count("FMR = PA / SA") == 1
 
 

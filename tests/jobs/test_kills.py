@@ -172,7 +172,7 @@ def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store
 @pytest.mark.slow
 def test_of_two_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
     """Plain processes, without a launcher and without any word between them; one comes late."""
-    out, images = tmp_path / "out", ["--limit", "160"]
+    out, images = tmp_path / "out", ["--limit", "80"]
     jobs = [generating(out, images, 1, 16)]
     try:
         wait_for(lambda: parts(out))
@@ -183,7 +183,7 @@ def test_of_two_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
     finally:
         for job in jobs:
             job.end()
-    assert sorted(rows(out)) == list(range(160))
+    assert sorted(rows(out)) == list(range(80))
     assert verify_files(str(out)).finished
     assert not [*out.rglob("*.tmp"), *out.glob("mnist/.*.lock")]
     runs = json.loads((out / "provenance/mnist/lenet.json").read_text())["runs"]

@@ -3,12 +3,13 @@
 import importlib
 import io
 import json
-import subprocess
+import os
 import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import warm
 from commands import run
 from installed import has_app
 from PIL import Image
@@ -59,7 +60,7 @@ def test_a_fresh_split_is_true_and_anyone_finds_the_same(split):
     outcome = verify(f"{split}:mnist/lenet")
     assert (outcome.true_rows, outcome.rows, outcome.disagreements) == (120, 120, [])
     clip = ROOT / "fmrgen/weights/assets/mnist/clip"
-    result = subprocess.run([sys.executable, "-c", RECOMPUTE, split, clip], capture_output=True, text=True, timeout=120)
+    result = warm.run(["-c", RECOMPUTE, split, clip], {**os.environ}, timeout=120)
     assert result.stdout.strip() == "120 of 120", result.stderr
 
 

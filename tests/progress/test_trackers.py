@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import warm
 from accelerate import tracking as of_accelerate
 from commands import run
 
@@ -135,7 +135,7 @@ def test_the_first_of_many_processes_waits_for_no_other(tmp_path):
         "    trackers.log({'done': 1}, 1)\n"
     )
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
-    result = subprocess.run([sys.executable, "-c", code], env=os.environ | launched, timeout=120)
+    result = warm.run(["-c", code], os.environ | launched, timeout=120)
     assert result.returncode == 0
     assert list((tmp_path / "fmrgen").glob("events.*"))
 

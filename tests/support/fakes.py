@@ -16,7 +16,7 @@ from fmrgen.records import Example
 from fmrgen.results.evaluation import SCHEMA, Evaluation
 from fmrgen.results.own_splits import OwnComparison, OwnRank
 
-COUNT = 16
+COUNT = 12
 BUDGET = 12
 
 

@@ -7,9 +7,11 @@ or the first moments of a process start new interpreters.
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import random
 import select
 import signal
@@ -111,6 +113,27 @@ def _ended(process, timeout):
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def put_on_path(folder):
+    """Writes a program `fmrgen` into the folder, for scripts that call it by its name."""
+    with _lock:
+        if ADDRESS not in os.environ:
+            start_parent()
+    program = Path(folder, "fmrgen")
+    here = str(Path(__file__).parent)
+    program.write_text(
+        f"#!{sys.executable} -S\n"
+        "import os, sys\n"
+        f"sys.path.insert(0, {here!r})\n"
+        "import warm\n"
+        "process = warm.Process(['-m', 'fmrgen', *sys.argv[1:]], dict(os.environ))\n"
+        "out, err = process.communicate()\n"
+        "sys.stdout.write(out)\n"
+        "sys.stderr.write(err)\n"
+        "sys.exit(process.returncode)\n"
+    )
+    program.chmod(0o755)
+
+
 def start_parent():
     """Starts the process that imports everything, for this process and those that inherit its environment; it ends with
     this one."""
@@ -137,10 +160,22 @@ def _connected(address, seconds=300):
 def _serve(address):
     """The parent's work: imports, then a child for each connection, whose number it answers and whose end it writes
     down."""
+    import datasets  # noqa: F401
     import diffusers.models.autoencoders
     import diffusers.pipelines  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
     import timm  # noqa: F401
     from transformers import CLIPModel, CLIPProcessor  # noqa: F401
+
+    import fmrgen
+
+    for module in pkgutil.walk_packages(fmrgen.__path__, "fmrgen."):
+        if not module.name.endswith(".__main__"):
+            with contextlib.suppress(ImportError):  # of a package that is not installed
+                importlib.import_module(module.name)
+    # What is there now is left out of each child's garbage collections: they would look at, and so copy, all of it.
+    gc.collect()
+    gc.freeze()
 
     ended, end = os.pipe()
     os.set_blocking(end, False)
@@ -235,7 +270,7 @@ def _read_environment_again():
     modules = os.environ.get("HF_MODULES_CACHE", os.path.join(huggingface_hub.constants.HF_HOME, "modules"))
     changed["HF_MODULES_CACHE"] = transformers.utils.hub.HF_MODULES_CACHE = modules
     for name, module in [*sys.modules.items()]:
-        if name.partition(".")[0] in ("huggingface_hub", "diffusers", "transformers"):
+        if name.partition(".")[0] in ("datasets", "diffusers", "huggingface_hub", "transformers"):
             vars(module).update({name: changed[name] for name in changed.keys() & vars(module).keys()})
     huggingface_hub.hf_api.api.endpoint = huggingface_hub.constants.ENDPOINT
 

@@ -1,12 +1,9 @@
 """Every kind of judge on one split, from the folder to the Hub and back into an evaluation."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-from commands import fmrgen, run
+from commands import fmrgen, python, run
 from stored import rows
 from tiny_models import save_llava
 
@@ -44,10 +41,7 @@ def test_pushed_loaded_and_evaluated_from_the_repo(split, hub, tmp_path):
     assert pushed.returncode == 0, pushed.stderr
     again = fmrgen("push", split, "someone/digits", **hub.environment)
     assert "already up to date" in again.stdout
-    env = {**os.environ, **hub.environment}
-    read = subprocess.run([sys.executable, "-c", READ], env=env, capture_output=True, text=True)
-    assert read.returncode == 0, read.stderr
-    judges, labels = json.loads(read.stdout)
+    judges, labels = json.loads(python(hub, READ))
     assert {name: judges.count(name) for name in (*named, "ann")} == {
         **dict.fromkeys(named, 240),
         "ann": len(audit.raters["ann"].tasks),

@@ -14,6 +14,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from commands import fmrgen, launched, run
 from places import ROOT
@@ -163,7 +164,8 @@ def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(mad
 def test_what_only_a_change_of_the_originals_shows_is_the_verdict(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fmrgen.apps.explain.explain._FEWEST", 5)
     new = "outside_components:BlindInTheDark"
-    job = ["diff", "mnist-lenet", *JOB, "--old", LENET, "--new", new, "-o", tmp_path, "--junit", tmp_path / "diff.xml"]
+    job = ["diff", "mnist-lenet", *JOB, "perturb.budget=2", "perturb.control=0", "--old", LENET, "--new", new]
+    job += ["-o", tmp_path, "--junit", tmp_path / "diff.xml"]
     assert run(*job) == 0
     assert run(*job, "--explain") == 1
     printed = " ".join(capsys.readouterr().out.split())
@@ -301,14 +303,15 @@ def runner(tmp_path):
     who it is. `git` and `gh` write down how they are called."""
     tools = tmp_path / "tools"
     tools.mkdir()
+    warm.put_on_path(tools)
     (tools / "gh").write_text(
         "#!/bin/sh\n"
         'echo "gh $@" >> "$CALLS"\n'
         'case "$*" in "api user"*) echo no; exit 1;; *--jq*) jq -r "$5" "$COMMENTS";; *) cp "${6#body=@}" "$WRITTEN";; esac\n'
     )
     (tools / "git").write_text(f'#!/bin/sh\necho "git $@" >> "$CALLS"\nexec {shutil.which("git")} "$@"\n')
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
+    for name in ("gh", "git"):
+        (tools / name).chmod(0o755)
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "you/repo")], check=True)
     (tmp_path / "comments.json").write_text("[]")
     return {

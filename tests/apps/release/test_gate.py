@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import datasets
 import pytest
 import torch
+import warm
 import yaml
 from commands import run
 from places import ROOT
@@ -165,6 +166,8 @@ def test_the_action_runs(split, tmp_path):
     step = next(step for step in action["runs"]["steps"] if step.get("id") == "gate")
     defaults = {name: told.get("default", "") for name, told in action["inputs"].items()}
     outcomes = {}
+    (tmp_path / "tools").mkdir()
+    warm.put_on_path(tmp_path / "tools")
     cases = (
         ("fail", OTHER, "fail"),
         ("undecided", LENET, "pass"),
@@ -182,7 +185,7 @@ def test_the_action_runs(split, tmp_path):
         env = {key: given[value.split(".")[1].strip(" }")] for key, value in step["env"].items()}
         files = {key: tmp_path / f"{name}-{key}" for key in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
         env |= {key: str(path) for key, path in files.items()} | {"JUNIT": str(tmp_path / f"{name}.xml")}
-        env["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+        env["PATH"] = f"{tmp_path / 'tools'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
         env["PYTHONPATH"] = str(ROOT / "tests/support")
         done = subprocess.run(
             ["bash", "-e", "-c", step["run"]], env={**os.environ, **env}, capture_output=True, text=True

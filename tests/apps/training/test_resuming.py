@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm
 from commands import fmrgen, launched, run, wait_for
 from object_store import BUCKET, object_store
 from safetensors.torch import load_file
@@ -94,12 +93,11 @@ def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_pat
     assert (whole.returncode, second.returncode) == (0, 0), whole.stderr
     for name, values in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "whole")[name], values, atol=1e-3, rtol=1e-2)
-    command = [sys.executable, "-m", "fmrgen", *arguments, "--num-processes", "2"]
-    command += ["--output", str(tmp_path / "killed"), "-q"]
-    process = subprocess.Popen(command, env={**os.environ, "ACCELERATE_USE_CPU": "true"}, start_new_session=True)
-    wait_for(lambda: (tmp_path / "killed/checkpoint.pt").exists() or process.poll() is not None)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    killed = warm.start(2, ["-m", "fmrgen", *arguments, "--output", tmp_path / "killed", "-q"], {**os.environ})
+    wait_for(lambda: (tmp_path / "killed/checkpoint.pt").exists() or killed[0].poll() is not None)
+    for process in killed:
+        process.kill()
+    assert [process.wait(60) for process in killed] == [-signal.SIGKILL] * 2
     again, second = launched(2, *arguments, "--output", tmp_path / "killed")
     assert (again.returncode, second.returncode) == (0, 0), again.stderr
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
@@ -116,9 +114,8 @@ def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, 
 
         def started(machine):
             cache = {"FMRGEN_CACHE": str(tmp_path / machine), "FMRGEN_LEASE_SECONDS": "2"}
-            command = [sys.executable, "-m", "fmrgen", *arguments, "-o", str(output)]
-            env = {**os.environ, **store.environment, **cache}
-            return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            command = ["-m", "fmrgen", *arguments, "-o", output]
+            return warm.Process(command, {**os.environ, **store.environment, **cache})
 
         def is_there(name):
             return name in store.keys("run/") if kind == "bucket" else (tmp_path / "run" / name).exists()
@@ -129,12 +126,10 @@ def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, 
         first.send_signal(signal.SIGSTOP)
         second = started("other")
         try:
-            said = iter(second.stderr)
-            assert any("another run is training there" in line for line in said)
+            wait_for(lambda: "another run is training there" in second.said()[1])
         finally:
             first.kill()
-            first.communicate()
-        out, err = second.communicate()
+        out, err = second.communicate(timeout=300)
         assert second.returncode == 0, err
         assert out.startswith(f"{output}: accuracy ")
         assert not is_there("checkpoint.pt")
