@@ -49,10 +49,10 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
 def tightness(summary: Summary) -> str:
     """Return in words how tight an upper bound FMR is: whether more attacks would lower it."""
     if summary.first_attack_fmr is None:
-        return "an upper bound, by one attack on each image"
+        return "an upper bound (one attack)"
     drop = summary.last_attacks_drop
     if drop is None:
-        return "an upper bound: of two attacks one can't say whether more would lower it"
+        return "an upper bound (two attacks)"
     lost = f"each of the last two attacks lowered it by {drop} points"
     if summary.has_converged:
         return f"converged: {lost}"

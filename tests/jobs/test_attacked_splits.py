@@ -57,7 +57,7 @@ def test_it_is_true_until_somebody_changes_it(folder, tmp_path):
 def test_card_and_report_say_how_tight_fmr_is(folder):
     card = (folder / "README.md").read_text()
     assert "FMR is an upper bound, not converged: each of the last two attacks lowered it by" in card
-    assert "FMR is an upper bound, by one attack on each image." in card
+    assert "FMR is an upper bound (one attack)." in card
     assert "3 attacks: sign; l2, noise 4; sign targeted third, step 2" in card
     evaluation = evaluate(f"{folder}:three/lenet", {"lenet": "asset:mnist/lenet"})
     (split,) = evaluation.splits

@@ -97,11 +97,11 @@ def test_the_last_two_attacks_say_whether_fmr_has_converged():
 def test_two_attacks_do_not_say_it_and_one_is_an_upper_bound():
     two = summarise(columns_of([[[0, 0], [0, 0]]] * 30, [0] * 30, [1] * 30), resamples=50)
     assert (two.last_attacks_drop, two.has_converged) == (None, None)
-    assert tightness(two) == "an upper bound: of two attacks one can't say whether more would lower it"
+    assert tightness(two) == "an upper bound (two attacks)"
     one = {name: values for name, values in columns_of().items() if name not in ("attack", "attacks")}
     summary = summarise(one, resamples=50)
     assert (summary.first_attack_fmr, summary.last_attacks_drop, summary.has_converged) == (None, None, None)
-    assert tightness(summary) == "an upper bound, by one attack on each image"
+    assert tightness(summary) == "an upper bound (one attack)"
 
 
 def test_records_that_do_not_fit_are_left_out():
