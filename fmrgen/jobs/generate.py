@@ -4,14 +4,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fmrgen.classifiers.base import check_same_answers
 from fmrgen.config import InMemory
 from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
 from fmrgen.distributed.launcher import unheeded_processes
@@ -25,23 +24,10 @@ from fmrgen.jobs.lifecycle import (
     finish,
     new_provenance,
     nonfinite_error,
-    record_kinship,
     record_part,
     record_run,
 )
-from fmrgen.jobs.self_check import (
-    ASKED_TWICE,
-    CommonWeights,
-    FirstAnswers,
-    check_answers_of_rows,
-    check_first_answers,
-    common_weights_caution,
-    first_answers,
-    kinship,
-    likeness_caution,
-    oracle_caution,
-    weights_in_common,
-)
+from fmrgen.jobs.self_check import SelfCheck, check_answers_of_rows
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.job import Progress, ProgressCounter
@@ -58,7 +44,6 @@ from fmrgen.storage.shard_claims import ShardClaims, own_shards
 from fmrgen.storage.shards import SplitFolder, summary_of_rows
 from fmrgen.storage.shared_bucket import is_bucket, shared_folder
 from fmrgen.trust.code import runs_code_of_others
-from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
@@ -105,8 +90,8 @@ def make_split(
     if components.source.accepts_several and recipe.perturb.start != "none":
         raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
     note_once = on_note if is_first_process() else lambda line: None  # once for a launch
-    common = weights_in_common(components)
-    for note in _notes_on_parts(recipe, components, common):
+    self_check = SelfCheck(components, device)
+    for note in [*self_check.notes(), *_notes_on_parts(recipe, components)]:
         note_once(note)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
@@ -123,8 +108,9 @@ def make_split(
         if is_first_process():
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
             if not claims.is_begun:
-                oracle_is_known = _check_oracle(recipe, components, common, folder, device, on_note)
-        answers = _answers_to_compare(components, provenance, claims, device)
+                oracle_is_known = self_check.of_oracle(folder, recipe.perturb.oracle_rule, on_note)
+        if claims.missing():
+            self_check.begin(provenance)
         if claims.is_begun and not provenance.is_finished:
             check_answers_of_rows(components, folder, provenance, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
@@ -133,7 +119,7 @@ def make_split(
             claims.wait(on_note, job.progress.show)
         job.note_encodings(on_note)
         if job.progress.own.rows:
-            _check_models(components, folder, provenance, device, answers)
+            self_check.end(folder, provenance)
         if not provenance.is_finished:
             job.record(run)
         if part is not None and not claims.is_split_whole:
@@ -148,15 +134,12 @@ def make_split(
         return summary
 
 
-def _notes_on_parts(recipe: Recipe, components: Components, common: CommonWeights) -> list[str]:
+def _notes_on_parts(recipe: Recipe, components: Components) -> list[str]:
     """Return what a user should know of the recipe's parts before the work begins."""
     notes = []
     processes = unheeded_processes()
     if processes is not None:
         notes.append(processes)
-    kinship_note = common_weights_caution(common)
-    if kinship_note is not None:
-        notes.append(kinship_note)
     notes += components.notes()
     for name in ("classifier", "generator", "oracle"):
         section = getattr(recipe, name)
@@ -169,41 +152,6 @@ def _notes_on_parts(recipe: Recipe, components: Components, common: CommonWeight
         if sampling is not None:
             notes.append(sampling)
     return notes
-
-
-def _check_oracle(
-    recipe: Recipe,
-    components: Components,
-    common: CommonWeights,
-    folder: SplitFolder,
-    device: torch.device,
-    on_note: Callable[[str], None],
-) -> bool:
-    """Ask oracle and classifier about the first originals; record how alike they are, and note what is odd.
-
-    Returns whether a note says that the oracle does not know the images: cautions at the end need not repeat it.
-    """
-    answers = first_answers(components, device)
-    record_kinship(folder, kinship(common, answers))
-    if answers is None:
-        return False
-    oracle_note = oracle_caution(answers) if recipe.perturb.oracle_rule == "label" else None
-    for note in (oracle_note, likeness_caution(answers)):
-        if note is not None:
-            on_note(note)
-    return oracle_note is not None
-
-
-def _answers_to_compare(
-    components: Components, provenance: Provenance, claims: ShardClaims, device: torch.device
-) -> FirstAnswers | None:
-    """Return answers that are compared with those at the job's end; None if nothing is left to do.
-
-    An endpoint, which has no weights, is asked no more than it must be.
-    """
-    if provenance.weights_sha256.classifier is None or not claims.missing():
-        return None
-    return first_answers(components, device, ASKED_TWICE)
 
 
 def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardClaims, provenance: Provenance) -> str:
@@ -417,29 +365,3 @@ def _kept_encodings(
             "precision": recipe.perturb.precision,
         }
     )
-
-
-def _check_models(
-    components: Components,
-    folder: SplitFolder,
-    before: Provenance,
-    device: torch.device,
-    answers: FirstAnswers | None,
-) -> None:
-    """Raise UserError if a model is no longer what it was before the job, or gives other answers than these.
-
-    The shards are set aside then: they are not of one network.
-    """
-    try:
-        for name, digest in before.weights_sha256:
-            check_same_weights(name, getattr(components, name), digest)
-        check_first_answers(components, device, answers)
-        check_same_answers(components.classifier)
-    except UserError:
-        names = folder.shared.names(folder.paths.shards)
-        for number in range(folder.shards):
-            path = folder.shard_path(number)
-            if path.name in names:
-                with suppress(FileNotFoundError):  # by another process of the job
-                    folder.shared.set_aside(path)
-        raise

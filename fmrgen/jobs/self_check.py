@@ -1,6 +1,7 @@
 """Whether the oracle can judge, before a long job rests on it: it knows the images, and is no kin of the classifier."""
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,24 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.classifiers.base import digests_of
+from fmrgen.classifiers.base import check_same_answers, digests_of
 from fmrgen.engine.images import on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
+from fmrgen.jobs.lifecycle import record_kinship
 from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.provenance import Kinship, Provenance
 from fmrgen.storage.shards import SplitFolder
-from fmrgen.weights.digest import shared_weights
+from fmrgen.weights.digest import check_same_weights, shared_weights
 from fmrgen.weights.identity import state_sha256
 
 _IMAGES = 256
 _TOGETHER = 16
-ASKED_TWICE = 16  # originals, at the start of a job and at its end
+_ASKED_TWICE = 16  # originals, at the start of a job and at its end
 _SAME = 0.01  # of a probability: more than rounding differs
 _MUCH = 10.0  # points of accuracy
 _ALL = 0.999  # share of weights
@@ -45,6 +47,67 @@ class CommonWeights:
 
     of_classifier: float
     of_oracle: float
+
+
+class SelfCheck:
+    """What a job asks of its own classifier and oracle: before its first image, and once more after its last.
+
+    Raises:
+        UserError: the oracle has all of the classifier's weights, see `weights_in_common`.
+    """
+
+    def __init__(self, components: Components, device: torch.device) -> None:
+        self.components, self.device = components, device
+        self.common = weights_in_common(components)
+        self.answers: FirstAnswers | None = None  # at the beginning; None if they are not compared
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of the two before the work begins."""
+        caution = common_weights_caution(self.common)
+        return [] if caution is None else [caution]
+
+    def of_oracle(self, folder: SplitFolder, oracle_rule: str, on_note: Callable[[str], None]) -> bool:
+        """Ask both about the first originals; record in the split how alike they are, and note what is odd.
+
+        Returns whether a note says that the oracle does not know the images: cautions at the end need not repeat it.
+        """
+        answers = first_answers(self.components, self.device)
+        record_kinship(folder, kinship(self.common, answers))
+        if answers is None:
+            return False
+        oracle_note = oracle_caution(answers) if oracle_rule == "label" else None
+        for note in (oracle_note, likeness_caution(answers)):
+            if note is not None:
+                on_note(note)
+        return oracle_note is not None
+
+    def begin(self, provenance: Provenance) -> None:
+        """Keep the answers to a few originals, to be compared with those at the end.
+
+        A classifier without weights, as an endpoint, is asked no more than it must be.
+        """
+        if provenance.weights_sha256.classifier is not None:
+            self.answers = first_answers(self.components, self.device, _ASKED_TWICE)
+
+    def end(self, folder: SplitFolder, before: Provenance) -> None:
+        """Raise UserError if a model is no longer what it was before the job, or gives other answers than at its
+        beginning.
+
+        The shards are set aside then: they are not of one network.
+        """
+        try:
+            for name, digest in before.weights_sha256:
+                check_same_weights(name, getattr(self.components, name), digest)
+            check_first_answers(self.components, self.device, self.answers)
+            check_same_answers(self.components.classifier)
+        except UserError:
+            names = folder.shared.names(folder.paths.shards)
+            for number in range(folder.shards):
+                path = folder.shard_path(number)
+                if path.name in names:
+                    with suppress(FileNotFoundError):  # by another process of the job
+                        folder.shared.set_aside(path)
+            raise
 
 
 def weights_in_common(components: Components) -> CommonWeights:
@@ -148,13 +211,13 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
 
 
 def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
-    """Raise UserError if classifier or oracle answer the first `ASKED_TWICE` originals otherwise than `before`.
+    """Raise UserError if classifier or oracle answer the first `_ASKED_TWICE` originals otherwise than `before`.
 
     A network that counts its calls, or learns from them, is another one at the end of a job.
     """
     if before is None:
         return
-    after = first_answers(components, device, ASKED_TWICE)
+    after = first_answers(components, device, _ASKED_TWICE)
     if after is None:
         return
     answers = [("classifier", before.of_classifier, after.of_classifier)]

@@ -165,7 +165,7 @@ print(sum(row["valid"] for row in stream.select_columns(["valid"])))
 def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     noise = torch.randint(0, 256, (200, 3, 160, 160), dtype=torch.uint8)
     columns = pq.read_table(split / "mnist/lenet-00000-of-00003.parquet").to_pylist()[0]
-    columns |= {"score": 0.5, "probability": 0.5}
+    columns |= {"score": 0.5, "probability": 0.5, "margin": 0.5}
     values = {name: value for name, value in columns.items() if name in Perturbed.__dataclass_fields__}
     values["stop_reason"] = StopReason.BUDGET
     rows = [Perturbed(**{**values, "id": i, "image": image, "original": image}) for i, image in enumerate(noise)]
