@@ -323,11 +323,11 @@ def own_table(evaluation: Evaluation) -> Table | None:
             name += _RELATED_TO_ORACLE
         row = [name, _ranks(place.best, place.worst), *_cells(result.total, metrics), area]
         if has_attacks:
-            row += [format_estimate(result.total.first_attack_fmr), _attacks_cell(result.total, split)]
+            row[2:2] = [_attacks_cell(result.total, split), format_estimate(result.total.first_attack_fmr)]
         rows.append(row)
     header = ["classifier", "rank", *_names(metrics), "FMR by budget"]
     if has_attacks:
-        header += ["FMR one attack", "attacks"]
+        header[2:2] = ["attacks", "FMR one attack"]
     return Table(header, rows)
 
 
