@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from fmrgen.config import (
     FINGERPRINT,
@@ -25,8 +25,8 @@ from fmrgen.config import (
     validate,
     without_later_defaults,
 )
-from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
-from fmrgen.errors import UserError, option
+from fmrgen.engine.options import WITHOUT_GRADIENT, AttackOptions, PerturbOptions
+from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.classifier_forms import form_of
@@ -96,6 +96,29 @@ class OutputConfig(StrictConfig):
         return name
 
 
+def _with_attacks(data: Any) -> Any:
+    """Return the `perturb` section with its list of attacks as objects.
+
+    Raises ValueError for one that can't be made, as pydantic would name another alternative than the list.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("attacks"), list):
+        return data
+    names = [field.name for field in fields(AttackOptions)]
+    attacks = []
+    for number, attack in enumerate(data["attacks"], start=1):
+        if not isinstance(attack, dict):
+            keys = ", ".join(names)
+            raise ValueError(f"attacks: entry {number} is {attack!r}; write {{update: sign}}, with the keys {keys}")
+        for key in attack:
+            if key not in names:
+                raise ValueError(f"attacks: entry {number}: {unknown_message(f'key {key}', key, names)}")
+        try:
+            attacks.append(AttackOptions(**attack))
+        except ValueError as error:
+            raise ValueError(f"attacks: entry {number}: {error}") from None
+    return {**data, "attacks": attacks}
+
+
 class Recipe(StrictConfig):
     """A whole job: which images, perturbed by which generator against which classifier, under which oracle."""
 
@@ -104,7 +127,7 @@ class Recipe(StrictConfig):
     classifier: ClassifierField
     generator: GeneratorField
     oracle: OracleField
-    perturb: Annotated[PerturbOptions, known_keys(PerturbOptions)] = PerturbOptions()
+    perturb: Annotated[PerturbOptions, known_keys(PerturbOptions), BeforeValidator(_with_attacks)] = PerturbOptions()
     output: OutputConfig
 
     @model_validator(mode="after")
