@@ -109,8 +109,7 @@ def make_split(
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
             if not claims.is_begun:
                 oracle_is_known = self_check.of_oracle(folder, recipe.perturb.oracle_rule, on_note)
-        if claims.missing():
-            self_check.begin(provenance)
+        self_check.begin(provenance, claims)
         if claims.is_begun and not provenance.is_finished:
             check_answers_of_rows(components, folder, provenance, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)

@@ -24,6 +24,7 @@ from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.provenance import Kinship, Provenance
+from fmrgen.storage.shard_claims import ShardClaims
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import check_same_weights, shared_weights
 from fmrgen.weights.identity import state_sha256
@@ -81,12 +82,12 @@ class SelfCheck:
                 on_note(note)
         return oracle_note is not None
 
-    def begin(self, provenance: Provenance) -> None:
-        """Keep the answers to a few originals, to be compared with those at the end.
+    def begin(self, provenance: Provenance, claims: ShardClaims) -> None:
+        """Keep the answers to a few originals, to be compared with those at the end, if there is anything left to do.
 
         A classifier without weights, as an endpoint, is asked no more than it must be.
         """
-        if provenance.weights_sha256.classifier is not None:
+        if claims.missing() and provenance.weights_sha256.classifier is not None:
             self.answers = first_answers(self.components, self.device, _ASKED_TWICE)
 
     def end(self, folder: SplitFolder, before: Provenance) -> None:
