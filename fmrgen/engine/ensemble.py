@@ -17,7 +17,7 @@ from fmrgen.records import AttackRecord, Perturbed
 class Ensemble:
     """The runs of Algorithm 1 that an image goes through, one after the other, until one has fooled the classifier.
 
-    All start from the same encoding and take the same slot. With one run, rows have no columns for it.
+    All start from the same encoding and take the same slot.
     """
 
     def __init__(self, options: PerturbOptions) -> None:
@@ -56,8 +56,8 @@ class Ensemble:
     def columns_of(self, number: int, free: Tensor, ids: Sequence[int]) -> Rows:
         """Return the columns with which rows begin an attack.
 
-        They are the memory of its rule and its start noise; and, of several attacks, its number, step size, objective,
-        and whether it follows the gradient.
+        They are its number, step size and start noise, the memory of its rule, whether it follows the gradient, and
+        which of several objectives it climbs.
 
         Args:
             number: of the attack, from 0.
@@ -71,10 +71,9 @@ class Ensemble:
         if run.start_noise:
             noise = [normal(free.shape[1:], seed) for seed in self._seeds(number, ids, "start")]
             columns["start_noise"] = run.start_noise * torch.stack(noise).to(free)
-        if len(self) > 1:
-            columns["attack"] = torch.full((count,), number, device=free.device)
-            columns["step_size"] = free.new_full((count,), run.step_size)
-            columns["follows_gradient"] = torch.full((count,), run.follows_gradient, device=free.device)
+        columns["attack"] = torch.full((count,), number, device=free.device)
+        columns["step_size"] = free.new_full((count,), run.step_size)
+        columns["follows_gradient"] = torch.full((count,), run.follows_gradient, device=free.device)
         if len(self.objectives) > 1:
             objective = self.objectives.index(run.objective)
             columns["objective_number"] = torch.full((count,), objective, device=free.device)
@@ -85,9 +84,6 @@ class Ensemble:
 
     def direction(self, gradient: Tensor, moving: Tensor, memory: Rows, ask: Callable[..., Tensor]) -> Tensor:
         """Return the direction of each row, [S, …], by the rule of its attack; see `Update.direction`."""
-        if len(self) == 1:
-            (rule,) = self.rules
-            return rule.direction(gradient, moving, memory, partial(ask, labels_alone=rule.labels_alone))
         direction = torch.zeros_like(gradient)
         for number, rule in enumerate(self.rules):
             rows = memory["attack"] == number

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from fmrgen.errors import unknown_message
 
@@ -89,8 +89,6 @@ class AttackOptions:
     Raises:
         ValueError: a value is out of range; the message names it.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     update: Rule = _option("sign", "how a step's direction follows from the gradient")
     objective: Objective = _option("margin", "what a step climbs")

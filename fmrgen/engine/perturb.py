@@ -100,7 +100,7 @@ def perturb(
         ends, moving = slots.accept(output, options)
         ask = partial(models.ask, slots)
         direction = ensemble.direction(output.gradient, moving, slots.rows, ask)
-        slots.move(direction, options.step_size, moving, generator.project)
+        slots.move(direction, moving, generator.project)
         if options.reencode:
             is_moving = moving.tolist()
             models.encode_again(slots, [slot for slot in slots.going_on(ends) if not is_moving[slot]])

@@ -264,7 +264,7 @@ class Slots:
         Records the fault of slots whose values are not finite, and the labels of images that the oracle rejects.
         """
         rows, measures = self.rows, output.measures
-        follows = steps_now & ~rows["by_chance"] & rows.get("follows_gradient", options.follows_gradient)
+        follows = steps_now & ~rows["by_chance"] & rows["follows_gradient"]
         lost = follows & ~all_finite(output.gradient)
         rows["fault"] = output.fault.masked_fill(output.finite & lost, PARTS.index("gradient"))
         stuck = follows & (output.gradient == 0).flatten(1).all(1)
@@ -320,21 +320,17 @@ class Slots:
                 steps = self[column]
                 steps[slots, stored] = torch.where(stored > 0, self[name][slots], steps[slots, stored])
 
-    def move(
-        self, direction: Tensor, step_size: float, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]
-    ) -> None:
+    def move(self, direction: Tensor, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]) -> None:
         """Move latents by one step. Rows of the control go in their random direction; a first step adds start noise.
 
         Args:
             direction: [S, …].
-            step_size: length of the step, in units of `direction`; of several attacks each row has its own.
             moving: [S], the rows to move.
             project: puts the moved latents where they belong, given the latents that they began with.
         """
         if "random_signs" in self.rows:
             direction = torch.where(as_column(self["by_chance"], direction), self["random_signs"], direction)
-        length = as_column(self["step_size"], direction) if "step_size" in self.rows else step_size
-        delta = length * direction
+        delta = as_column(self["step_size"], direction) * direction
         if "start_noise" in self.rows:
             noise = self["start_noise"]
             delta = delta + noise.where(as_column(self["accepted"] == 0, noise), 0.0)
