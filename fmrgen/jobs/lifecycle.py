@@ -28,7 +28,6 @@ from fmrgen.storage.provenance import (
     Run,
     check_same_version,
     provenance_to_continue,
-    read_all,
     read_provenance,
 )
 from fmrgen.storage.shard_claims import ShardClaims
@@ -99,7 +98,6 @@ def claim(
         files = provenance.files
         if missing:
             _check_same_maker(paths, provenance, fresh)
-            _check_same_columns(paths, fresh)
         if not at_work and folder.shared.is_local:  # otherwise shards are checked at the end
             intact = _intact_shards(folder, provenance, fresh, on_note)
             missing = len(intact) < folder.shards
@@ -144,24 +142,6 @@ def _check_same_maker(paths: SplitPaths, earlier: Provenance, fresh: Provenance)
     cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
     check_same_version(title, earlier, fresh, cure)
     check_same_code(title, earlier, fresh, cure)
-
-
-def _check_same_columns(paths: SplitPaths, fresh: Provenance) -> None:
-    """Raise UserError if another split of the config has other columns: `load_dataset` reads neither of them then.
-
-    Splits of earlier versions are left out: they lack columns, and stay as they are.
-    """
-    own = {column.name for column in fresh.row_schema.columns}
-    for (config, split), other in read_all(paths.root).items():
-        if (config, split) == (paths.config, paths.split) or config != paths.config:
-            continue
-        differing = sorted(own ^ {column.name for column in other.row_schema.columns})
-        if differing and other.rows_version == fresh.rows_version:
-            names = ", ".join(differing)
-            raise UserError(
-                f"{paths.root}:{paths.name} would have other columns than {config}/{split} ({names}), and a config has "
-                f"the same in all its splits; choose another {option('output.config')}"
-            )
 
 
 def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:

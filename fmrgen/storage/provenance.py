@@ -458,6 +458,11 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                     f"{where}: config {config} has another {difference} in its split {split}; "
                     f"a config is one source, generator and oracle: choose another {option('output.config')}"
                 )
+        if (other.recipe.perturb.attack_count > 1) != (provenance.recipe.perturb.attack_count > 1):
+            raise UserError(
+                f"{where}: {config}/{paths.split} would have other columns than {config}/{split} (attack, attacks); "
+                f"the splits of a config have the same columns: choose another {option('output.config')}"
+            )
         if _columns_of(other) != _columns_of(provenance):
             raise UserError(
                 f"{where}: config {config} has other columns, of an older fmrgen, in its split {split}; choose another "
