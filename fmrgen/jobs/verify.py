@@ -28,6 +28,7 @@ from fmrgen.records import StopReason
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import NEW_WEIGHTS, Provenance
+from fmrgen.storage.schema import are_whole
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.digest import check_same_weights, weights_sha256
@@ -281,9 +282,12 @@ def _check_reasons_and_invalid_rows(batch: _Batch, pixels: dict[str, np.ndarray]
             wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
         if "queries" in batch and batch["queries"][i] < iterations + 2:  # original, reconstruction and each step
             wrong.append(Disagreement(example_id, "queries", batch["queries"][i], f"{iterations + 2} or more"))
-        wrong += _check_steps(batch, i)
-        if "attack" in batch and "attacks" in batch:
-            wrong += _check_attacks(batch, i)
+        if "attacks" in batch and not are_whole(batch["attacks"][i]):
+            wrong.append(Disagreement(example_id, "attacks", "a missing part", "whole records"))
+        else:
+            wrong += _check_steps(batch, i)
+            if batch.keys() >= {"attack", "attacks", "step_predictions"}:
+                wrong += _check_attacks(batch, i)
         if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
             wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
     return wrong

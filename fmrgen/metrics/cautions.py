@@ -52,7 +52,7 @@ def tightness(summary: Summary) -> str:
         return "an upper bound (one attack)"
     drop = summary.last_attacks_drop
     if drop is None:
-        return "an upper bound (two attacks)"
+        return "converged: it can't be lower" if summary.has_converged else "an upper bound (two attacks)"
     lost = f"each of the last two attacks lowered it by {drop} points"
     if summary.has_converged:
         return f"converged: {lost}"

@@ -38,7 +38,22 @@ def accepted_as_label(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         for name in ANSWERS:
             if name in columns:
                 columns[name] = as_label(columns[name], columns["label"], columns["accepted_labels"])
+        if "attacks" in columns:
+            columns["attacks"] = _records_as_label(columns)
     return columns
+
+
+def _records_as_label(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the records of attacks with every true answer replaced by the label of its row."""
+    replaced = np.empty(len(columns["label"]), dtype=object)
+    for row, (label, accepted) in enumerate(zip(columns["label"], columns["accepted_labels"], strict=True)):
+        records = []
+        for record in columns["attacks"][row]:
+            answers = np.array([*record["predictions"], record["rejected_prediction"]])
+            *predictions, rejected = np.where(np.isin(answers, accepted), label, answers).tolist()
+            records.append({**record, "predictions": predictions, "rejected_prediction": rejected})
+        replaced[row] = records
+    return replaced
 
 
 def as_label(answers: np.ndarray, labels: np.ndarray, accepted: np.ndarray | None) -> np.ndarray:
@@ -181,17 +196,15 @@ class Rows:
             return self._values
         first = [attacks[0] for attacks in records]
         predictions = [record["predictions"] for record in first]
-        columns = {
+        return {
+            **self._values,
             "step_predictions": _lists(predictions),
             "step_objectives": _lists([record["objectives"] for record in first]),
             "prediction": np.array([steps[-1] for steps in predictions]),
             "rejected_prediction": np.array([record["rejected_prediction"] for record in first]),
-            "valid": np.array([len(steps) > 1 for steps in predictions]),
+            "valid": self.valid & np.array([len(steps) > 1 for steps in predictions]),
+            "stop_reason": np.array([record["stop_reason"] for record in first]),
         }
-        for name in ("step_predictions", "prediction", "rejected_prediction"):
-            columns[name] = as_label(columns[name], self.label, self._values.get("accepted_labels"))
-        columns["stop_reason"] = np.array([record["stop_reason"] for record in first])
-        return {**self._values, **columns}
 
     @cached_property
     def _records(self) -> np.ndarray | None:
@@ -206,21 +219,29 @@ class Rows:
 
     def after_each_attack(self) -> list[Estimate | None]:
         """Return FMR after the first attack, the first two, and so on; empty for one attack."""
-        if self._records is None or self.right("original_prediction") is None:
+        original = self.right("original_prediction")
+        if self._records is None or original is None:
             return []
         first_valid = np.array([_first_valid(attacks) for attacks in self._records])
-        fooled = self.valid & (self._values["prediction"] != self.label)
         figures = []
         for number in range(self._most_attacks):
-            is_right = ~(fooled & (self._values["attack"] <= number))
-            original = self._values["original_prediction"] == self.label
+            is_right = ~(self._fooled & (self._values["attack"] <= number))
             valid = self.valid & (first_valid <= number)
             figures.append(foundation_model_robustness(is_right, valid, original, resamples=self._resamples)[0])
         return figures
 
     @property
     def _most_attacks(self) -> int:
-        return max((len(attacks) for attacks in self._records), default=0) if self._records is not None else 0
+        """The most attacks that a row went through; 0 if there is one attack."""
+        if self._records is None:
+            return 0
+        return max((len(attacks) for attacks in self._records), default=0)
+
+    @property
+    def _fooled(self) -> np.ndarray:
+        """Which rows are valid and fool the classifier, bool [N]."""
+        fooled: np.ndarray = self.valid & (self._values["prediction"] != self.label)
+        return fooled
 
     def first_attack_fmr(self) -> Estimate | None:
         """Return FMR of the first attack alone, by its last accepted image, as Algorithm 1 has it."""
@@ -234,13 +255,15 @@ class Rows:
     def drop_of_last_attacks(self) -> Estimate | None:
         """Return by how many points of FMR each of the last two attacks lowered it, on average.
 
-        None with fewer than three attacks. A row that no attack fools has gone through all of them.
+        None with fewer than three attacks, or if every row is fooled: only a row that no attack fools has gone through
+        all of them, and shows how many there were.
         """
         original = self.right("original_prediction")
         if self._most_attacks < 3 or original is None or not original.any() or not self.valid.any():
             return None
-        fooled = self.valid & (self._values["prediction"] != self.label)
-        late = fooled & (self._values["attack"] >= self._most_attacks - 2)
+        if self._fooled.all():
+            return None
+        late = self._fooled & (self._values["attack"] >= self._most_attacks - 2)
         hits, trials = int(late.sum()), 2 * int(self.valid.sum())
         low, high = wilson(hits, trials)
         accuracy = float(original.mean())

@@ -312,6 +312,8 @@ class Summary:
         """Whether another attack would hardly lower FMR: the last two lowered it by less than `CONVERGED` points each,
         with 95 % confidence. None if there were fewer than three attacks.
         """
+        if self.first_attack_fmr is not None and self.fmr is not None and not self.fmr.value:
+            return True  # it can't be lower
         drop = self.last_attacks_drop
         return None if drop is None or drop.high is None else drop.high < CONVERGED
 

@@ -321,14 +321,12 @@ def own_table(evaluation: Evaluation) -> Table | None:
         name = _named(result)
         if split.related:
             name += _RELATED_TO_ORACLE
-        row = [name, _ranks(place.best, place.worst), *_cells(result.total, metrics), area]
+        attacks = []
         if has_attacks:
-            row[2:2] = [_attacks_cell(result.total, split), format_estimate(result.total.first_attack_fmr)]
-        rows.append(row)
-    header = ["classifier", "rank", *_names(metrics), "FMR by budget"]
-    if has_attacks:
-        header[2:2] = ["attacks", "FMR one attack"]
-    return Table(header, rows)
+            attacks = [_attacks_cell(result.total, split), format_estimate(result.total.first_attack_fmr)]
+        rows.append([name, _ranks(place.best, place.worst), *attacks, *_cells(result.total, metrics), area])
+    of_attacks = ["attacks", "FMR one attack"] if has_attacks else []
+    return Table(["classifier", "rank", *of_attacks, *_names(metrics), "FMR by budget"], rows)
 
 
 def _attacks_cell(summary: Summary, split: EvaluatedSplit) -> str:

@@ -209,7 +209,7 @@ class _Paths:
         right: bool [P, steps + 1], whether the prediction at each step is right, from the reconstruction on; behind its
             end a path repeats its last entry.
         probabilities: [P, steps + 1], the oracle's.
-        rows: how many there are.
+        valid: bool [N], the valid rows.
         are_attacks: whether a row is wrong if any accepted image of any path is; otherwise the last image counts.
     """
 
@@ -217,7 +217,7 @@ class _Paths:
     lengths: np.ndarray
     right: np.ndarray
     probabilities: np.ndarray
-    rows: int
+    valid: np.ndarray
     are_attacks: bool
 
     def right_after(self, step: np.ndarray) -> np.ndarray:
@@ -234,8 +234,8 @@ class _Paths:
         return np.concatenate([np.ones((len(self.right), 1), bool), after_steps], 1)
 
     def valid_after(self, step: np.ndarray) -> np.ndarray:
-        """Return whether each row [N] has an accepted step if its paths end after `step` [P] steps."""
-        return ~self._in_all_paths(step == 0)
+        """Return whether each row [N] is valid, and has an accepted step if its paths end after `step` [P] steps."""
+        return self.valid & ~self._in_all_paths(step == 0)
 
     def last_step_above(self, least: float) -> np.ndarray:
         """Return after how many steps [P] each path would have ended under the threshold `least`.
@@ -257,14 +257,14 @@ class _Paths:
             wrong[:, 0] = False
         never = self.right.shape[1]
         first = np.where(wrong.any(1), wrong.argmax(1), never)
-        earliest = np.full(self.rows, never)
+        earliest = np.full(len(self.valid), never)
         np.minimum.at(earliest, self.row, first)
         failures: np.ndarray = np.where(earliest == never, -1, earliest)
         return failures
 
     def _in_all_paths(self, holds: np.ndarray) -> np.ndarray:
         """Return whether something [P] holds in all paths of each row [N]."""
-        in_all = np.ones(self.rows, dtype=bool)
+        in_all = np.ones(len(self.valid), dtype=bool)
         np.logical_and.at(in_all, self.row, holds)
         return in_all
 
@@ -274,7 +274,7 @@ def _paths_of(columns: Mapping[str, np.ndarray], budget: int) -> _Paths | None:
 
     None if a row does not have an entry for each of its steps and the reconstruction, or there are more than `budget`.
     """
-    label, lengths = columns["label"], np.where(columns["valid"], columns["iterations"], 0).astype(np.int64)
+    label, lengths = columns["label"], columns["iterations"].astype(np.int64)
     row, are_attacks = np.arange(len(label)), "attacks" in columns
     predictions, probabilities = list(columns["step_predictions"]), list(columns["step_oracle_probabilities"])
     if are_attacks:
@@ -294,7 +294,7 @@ def _paths_of(columns: Mapping[str, np.ndarray], budget: int) -> _Paths | None:
     if prediction_matrix is None or probability_matrix is None:
         return None
     right = prediction_matrix == label[row][:, None]
-    return _Paths(row, lengths, right, probability_matrix, len(label), are_attacks)
+    return _Paths(row, lengths, right, probability_matrix, columns["valid"], are_attacks)
 
 
 def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.ndarray, *, is_own: bool) -> AtThreshold:
@@ -305,7 +305,7 @@ def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.nd
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
         fmr=_fmr(hit, still_valid, original, is_own=is_own),
-        mean_iterations=mean(step[step > 0], least=1),
+        mean_iterations=mean(step[paths.valid[paths.row] & (step > 0)], least=1),
     )
 
 

@@ -27,7 +27,7 @@ from fmrgen.split.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixel
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
-from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL
+from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL, are_whole
 from fmrgen.trust.parquet import FILES_CURE
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
@@ -424,14 +424,20 @@ class Split:
             steps[:] = [np.asarray(values.values if values.is_valid else ()) for values in column]
             return steps
         if name in _RECORDS:
-            records = np.empty(len(column), dtype=object)
-            records[:] = [values or [] for values in column.to_pylist()]
-            return records
+            return self._read_records(column.to_pylist(), name, first_row)
         values = column.to_numpy()
         if name == "valid" and not np.isin(values, (0, 1)).all():
             row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])
             raise UserError(f"{self.name}: row {row}: valid is {values[row - first_row]}, neither true nor false")
         return values.astype(bool) if name == "valid" else values
+
+    def _read_records(self, values: list[Any], name: str, first_row: int) -> np.ndarray:
+        records = np.empty(len(values), dtype=object)
+        for row, row_records in enumerate(values):
+            records[row] = row_records or []
+            if not are_whole(records[row]):
+                raise UserError(f"{self.name}: row {first_row + row}: a part of {name} is missing; every row needs all")
+        return records
 
     def _read_labels(self, values: list[Any], first_row: int, meaning: Labels) -> np.ndarray:
         words = {value: find_label(value, meaning) for value in set(values) if isinstance(value, str)}

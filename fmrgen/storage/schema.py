@@ -1,6 +1,6 @@
 """The columns of a perturbed split: names, types, contents and their origin. Only this module defines them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,11 @@ _ATTACK: dict[str, Any] = {  # the record of one attack: fields of `AttackRecord
     "oracle_probabilities": List(Value("float32")),
     "rejected_prediction": Value("int32"),
 }
+
+
+def are_whole(records: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Return whether no part is missing in the records of a row's attacks: anyone may have written them."""
+    return all(record is not None and None not in record.values() for record in records)
 
 
 @dataclass(frozen=True)

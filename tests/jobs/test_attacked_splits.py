@@ -54,6 +54,20 @@ def test_it_is_true_until_somebody_changes_it(folder, tmp_path):
     assert (wrong.column, wrong.stored) == ("attack", 7)
 
 
+def test_a_missing_part_of_a_record_is_one_line(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    path = next((copy / "three").glob("lenet-00000-*.parquet"))
+    table = pq.read_table(path)
+    records = table["attacks"].to_pylist()
+    records[1][0]["predictions"] = None
+    place, field = table.schema.get_field_index("attacks"), table.schema.field("attacks")
+    pq.write_table(table.set_column(place, field, pa.array(records, field.type)), path)
+    assert run("evaluate", f"{copy}:three/lenet", "-c", "asset:mnist/lenet", "-q") == 2
+    assert "row 1: a part of attacks is missing; every row needs all" in capsys.readouterr().err
+    assert [wrong.column for wrong in verify(f"{copy}:three/lenet").disagreements] == ["attacks"]
+
+
 def test_card_and_report_say_how_tight_fmr_is(folder):
     card = (folder / "README.md").read_text()
     assert "FMR is an upper bound, not converged: each of the last two attacks lowered it by" in card

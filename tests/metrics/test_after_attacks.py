@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fmrgen.metrics.cautions import cautions, tightness
-from fmrgen.metrics.rows import Rows
+from fmrgen.metrics.rows import Rows, accepted_as_label
 from fmrgen.metrics.summary import summarise
 from fmrgen.results.steps import figures_of_run, step_figures
 
@@ -98,10 +98,40 @@ def test_two_attacks_do_not_say_it_and_one_is_an_upper_bound():
     two = summarise(columns_of([[[0, 0], [0, 0]]] * 30, [0] * 30, [1] * 30), resamples=50)
     assert (two.last_attacks_drop, two.has_converged) == (None, None)
     assert tightness(two) == "an upper bound (two attacks)"
-    one = {name: values for name, values in columns_of().items() if name not in ("attack", "attacks")}
-    summary = summarise(one, resamples=50)
+    unattacked = {name: values for name, values in columns_of().items() if name not in ("attack", "attacks")}
+    summary = summarise(unattacked, resamples=50)
     assert (summary.first_attack_fmr, summary.last_attacks_drop, summary.has_converged) == (None, None, None)
     assert tightness(summary) == "an upper bound (one attack)"
+
+
+def test_rows_that_are_all_fooled_do_not_show_how_many_attacks_there_were():
+    fooled = [[[0, 1]], [[0, 0], [0, 1]], [[0, 0], [0, 0], [0, 1]]]
+    summary = summarise(columns_of(fooled, [0, 1, 2], [1, 1, 1]), resamples=50)
+    assert (summary.fmr.value, summary.last_attacks_drop, summary.has_converged) == (0, None, True)
+    assert tightness(summary) == "converged: it can't be lower"
+
+
+def test_another_true_label_is_right_in_every_attack():
+    columns = columns_of()
+    columns["accepted_labels"] = lists([[0, 1]] * 6)  # so that only the fifth row is fooled, by label 2
+    figures = Rows(columns, resamples=50).after_each_attack()
+    assert [figure.value for figure in figures] == pytest.approx([100, 80, 80])
+    replaced = accepted_as_label(columns)
+    assert step_figures(replaced, budget=2, classes=3).first_failures == {1: 1}
+    assert summarise(columns, resamples=50).first_attack_fmr.value == pytest.approx(100)
+
+
+def test_a_row_that_a_judge_finds_invalid_does_not_count():
+    columns = columns_of()
+    columns["valid"] = columns["valid"] & (np.arange(6) != 0)  # the row that the first attack fools
+    summary = summarise(columns, resamples=50)
+    assert summary.first_attack_fmr.value == pytest.approx(100 / (5 / 6))
+    figures = step_figures(columns, budget=2, classes=3)
+    assert figures.budgets[-1].fmr.value == pytest.approx(summary.fmr.value)
+    unattacked = {name: values for name, values in columns.items() if name not in ("attack", "attacks")}
+    assert step_figures(unattacked, budget=2, classes=3).thresholds[0].validation_rate.value == pytest.approx(
+        100 * 4 / 6
+    )
 
 
 def test_records_that_do_not_fit_are_left_out():
