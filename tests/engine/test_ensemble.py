@@ -91,9 +91,9 @@ def test_every_attack_is_recorded_up_to_the_first_that_fools(setting):
 def test_the_control_is_that_of_the_first_attack(setting):
     options = {"budget": BUDGET, "step_size": setting.step_size, "slots": 3, "queries": 6, "oracle_rule": "consistent"}
     models = (setting.classifier, setting.generator, setting.oracle)
-    given = [replace(example, controlled=True) for example in examples(setting.images, setting.labels)]
-    rows = by_id(perturb(given, *models, attacks=ATTACKS, **options))
-    alone = by_id(perturb(given, *models, **options))
+    controlled = [replace(example, controlled=True) for example in examples(setting.images, setting.labels)]
+    rows = by_id(perturb(controlled, *models, attacks=ATTACKS, **options))
+    alone = by_id(perturb(controlled, *models, **options))
     plain = setting.engine(attacks=ATTACKS, **options)
     assert any(row.control_predictions for row in rows.values())
     for i, row in rows.items():
@@ -124,8 +124,8 @@ def test_an_ensemble_is_spelled_out_in_the_recipe():
     assert written[0] == {"update": "sign", "objective": "margin", "target": "runner_up", "step": 1.0, "noise": 0.0}
     again = load_recipe("mnist-lenet", [f"perturb.attacks={written}"])
     assert again.fingerprint == recipe.fingerprint
-    one = load_recipe("mnist-lenet", ["perturb.attacks=one"])
-    assert one.fingerprint != recipe.fingerprint
+    single = load_recipe("mnist-lenet", ["perturb.attacks=one"])
+    assert single.fingerprint != recipe.fingerprint
     runs = recipe.perturb.runs
     assert {run.attacks for run in runs} == {"one"}
     assert [run.step_size for run in runs] == [

@@ -119,11 +119,11 @@ def put_on_path(folder):
         if ADDRESS not in os.environ:
             start_parent()
     program = Path(folder, "fmrgen")
-    here = str(Path(__file__).parent)
+    support = str(Path(__file__).parent)
     program.write_text(
         f"#!{sys.executable} -S\n"
         "import os, sys\n"
-        f"sys.path.insert(0, {here!r})\n"
+        f"sys.path.insert(0, {support!r})\n"
         "import warm\n"
         "process = warm.Process(['-m', 'fmrgen', *sys.argv[1:]], dict(os.environ))\n"
         "out, err = process.communicate()\n"

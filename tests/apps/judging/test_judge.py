@@ -210,18 +210,18 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
     paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
     folder = JudgementsFolder(paths)
     path, about = folder.table_path("clip"), folder.judges()["clip"]
-    found = folder.read(about)
+    judgements = folder.read(about)
     stored = rows(judged)
     ids = np.array(sorted(stored))
     digests = {"image": [hashlib.sha256(stored[i]["image"]["bytes"]).hexdigest() for i in ids]}
-    check_of_split(found, "out", ids, digests, 10)
+    check_of_split(judgements, "out", ids, digests, 10)
     with pytest.raises(UserError, match="judged over 10 classes, and the split has 7"):
-        check_of_split(found, "out", ids, digests, 7)
+        check_of_split(judgements, "out", ids, digests, 7)
     with pytest.raises(UserError, match=r"it judged id \d+, which is not in the split; it judged another split"):
-        check_of_split(found, "out", ids[:-1], {"image": digests["image"][:-1]}, 10)
+        check_of_split(judgements, "out", ids[:-1], {"image": digests["image"][:-1]}, 10)
     altered = {"image": ["0" * 64, *digests["image"][1:]]}
     with pytest.raises(UserError, match=r"its image of id \d+ is not the stored one; judge this split anew"):
-        check_of_split(found, "out", ids, altered, 10)
+        check_of_split(judgements, "out", ids, altered, 10)
 
     def rewrite(table):
         content = to_parquet(table)
@@ -230,7 +230,7 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
         path.with_suffix(".json").write_text(json.dumps(small))
         return folder.read(folder.judges()["clip"])
 
-    table = found.table
+    table = judgements.table
     wrong = table.set_column(table.schema.get_field_index("label"), "label", pa.array([12] * len(table), pa.int32()))
     with pytest.raises(UserError, match="label 12 is not one of the 10 classes"):
         rewrite(wrong)
