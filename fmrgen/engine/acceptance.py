@@ -14,9 +14,9 @@ def targets(labels: Tensor, seen: Tensor, options: PerturbOptions) -> Tensor:
     Args:
         labels: [B], the labels of the examples.
         seen: [B], what the oracle sees in the originals.
-        options: its `oracle_rule` chooses between the two.
+        options: by its `oracle_rule` that is what it sees in the original (`consistent`), or else the label.
     """
-    return labels if options.oracle_rule == "label" else seen
+    return seen if options.oracle_rule == "consistent" else labels
 
 
 def accepts(
@@ -28,14 +28,16 @@ def accepts(
         judgement: of B images over K labels.
         target: [B], the label to be seen; an image whose target is `NONE` is never accepted.
         options: `oracle_rule`, and the least probability and margin.
-        also_true: bool [B, K], classes that are as good as the target where `oracle_rule` is "label"; the
+        also_true: bool [B, K], classes that are as good as the target unless `oracle_rule` is "consistent"; the
             probability is then that of the likeliest of them.
     """
-    if options.oracle_rule != "label":
+    if options.oracle_rule == "consistent":
         also_true = None
     probabilities, seen = judgement.probabilities, judgement.decided
     wanted = truth_of(target.clamp(min=0), probabilities.shape[1], also_true)
     target_probability = probabilities.masked_fill(~wanted, -torch.inf).amax(1)
+    if options.oracle_rule == "none":
+        return torch.ones_like(target, dtype=torch.bool), target_probability
     agrees = wanted.gather(1, seen.clamp(min=0).unsqueeze(1)).squeeze(1) & (seen != NONE) & (target != NONE)
     if options.min_probability:
         agrees &= target_probability >= options.min_probability

@@ -203,8 +203,10 @@ class PerturbOptions:
         0.0, "standard deviation of the noise that the first step adds, in latent units", since="0.2.0"
     )
     reencode: bool = _option(False, "encode the last image anew before each step, the literal g(x_t-1)")
-    oracle_rule: Literal["label", "consistent"] = _option(
-        "label", "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak"
+    oracle_rule: Literal["label", "consistent", "none"] = _option(
+        "label",
+        "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak, or every image (none): a "
+        "control without the oracle",
     )
     min_probability: float = _option(
         0.0, "accept only where the oracle gives that class at least this probability", since="0.2.0"
@@ -251,6 +253,8 @@ class PerturbOptions:
         for name in ("min_probability", "min_margin"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to less than 1, not {getattr(self, name)}")
+            if getattr(self, name) and self.oracle_rule == "none":
+                raise ValueError(f"oracle_rule none accepts every image: set {name} to 0")
 
     def _check_start(self) -> None:
         if not (self.start_noise >= 0 and math.isfinite(self.start_noise)):

@@ -67,6 +67,7 @@ def test_the_oracle_may_see_any_class_that_is_true(options, expected, probabilit
         ({"min_margin": 0.1}, [True, False, False]),
         ({"min_probability": 0.45, "min_margin": 0.04}, [True, True, False]),
         ({"min_probability": 0.6}, [False, False, False]),
+        ({"oracle_rule": "none"}, [True, True, True]),
     ],
 )
 def test_the_oracle_accepts_its_target_where_it_is_sure_enough(options, expected):
@@ -80,6 +81,7 @@ def test_the_oracle_accepts_its_target_where_it_is_sure_enough(options, expected
 def test_an_oracle_that_sees_none_of_the_classes_accepts_nothing():
     labels, seen = torch.tensor([0, 1, 1]), torch.tensor([NONE, 0, NONE])
     judgement = Judgement(PROBABILITIES, PROBABILITIES, labels=seen)
-    for rule, expected in (("label", [False, False, False]), ("consistent", [False, True, False])):
+    rules = {"label": [False, False, False], "consistent": [False, True, False], "none": [True, True, True]}
+    for rule, expected in rules.items():
         options = PerturbOptions(oracle_rule=rule)
         assert accepts(judgement, targets(labels, seen, options), options)[0].tolist() == expected
