@@ -1,13 +1,15 @@
 """Digits of other writers and scanners, placed as MNIST's are: a real shift for a classifier that learned MNIST."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import scipy  # its ndimage is imported on first use
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import open_plain
 from fmrgen.labels import make_labels
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig
@@ -16,20 +18,38 @@ from fmrgen.sources.mnist import DIGITS
 _SIDE = 32  # pixels of the canvas
 _BOX = 20  # pixels of the square that a digit just fits in
 _INK = 0.2  # of the brightest pixel: anything darker is paper
+_UCI_SIDE = 8  # pixels
+# Of pen digits: the points of each, and the margin and the width of a pen on a canvas of 100 pixels, on which MNIST's
+# strokes are as wide.
+_PEN_POINTS, _PEN_EDGE, _PEN_WIDTH = 8, 10, 12
 
 
 class Config(SourceConfig):
-    """`of: uci` is scikit-learn's 1,797 digits of 8 px; `usps` the 2,007 test digits of 16 px in `path`."""
+    """Digits of other writers.
+
+    `of: uci` is scikit-learn's 1,797 digits of 8 px; `usps` the 2,007 test digits of 16 px in `path`. The next two are
+    in files of numbers with commas, a digit in each line, as the archives of UCI and KEEL have them: `uci-train` is
+    what `path` (optdigits) has besides scikit-learn's, 3,823 digits of 30 other writers; `pen` the digits that were
+    drawn on a tablet, eight points of each, in `path` (pendigits, penbased).
+    """
 
     PLACES = ("path",)
 
     kind: str = "digits"
-    of: Literal["uci", "usps"]
+    of: Literal["uci", "usps", "uci-train", "pen"]
     path: str = "flwrlabs/usps"
-    """For usps: a dataset of the Hub with a split `test`, or a parquet file."""
+    """For usps a dataset of the Hub with a split `test`, or a parquet file; for uci-train and pen a file of numbers."""
 
     def build(self, device: object = "cpu") -> "Digits":
-        images = _uci() if self.of == "uci" else _usps(self.path)
+        match self.of:
+            case "uci":
+                images = _uci()
+            case "usps":
+                images = _usps(self.path)
+            case "uci-train":
+                images = _uci_train(self.path)
+            case "pen":
+                images = _pen(self.path)
         return Digits(images, self)
 
 
@@ -89,6 +109,52 @@ def _uci() -> list[tuple[np.ndarray, int]]:
 
     dataset = load_digits()
     return list(zip(dataset.images, map(int, dataset.target), strict=True))
+
+
+def _uci_train(path: str) -> list[tuple[np.ndarray, int]]:
+    """Return the digits [8, 8] of a file that scikit-learn does not have, and their classes."""
+    in_scikit_learn = {(image.tobytes(), digit) for image, digit in _uci()}
+    digits = []
+    for numbers in _numbers_in(path, _UCI_SIDE**2 + 1):
+        image = np.array(numbers[:-1], np.float64).reshape(_UCI_SIDE, _UCI_SIDE)
+        if (image.tobytes(), numbers[-1]) not in in_scikit_learn:
+            digits.append((image, numbers[-1]))
+    return digits
+
+
+def _pen(path: str) -> list[tuple[np.ndarray, int]]:
+    """Return drawings of the points in a file, large enough to be reduced, and their classes."""
+    digits = []
+    for numbers in _numbers_in(path, 2 * _PEN_POINTS + 1):
+        xs, ys = numbers[0:-1:2], numbers[1:-1:2]  # from 0 to 100, y upwards
+        points = [(_PEN_EDGE + x, _PEN_EDGE + 100 - y) for x, y in zip(xs, ys, strict=True)]
+        canvas = Image.new("L", (100 + 2 * _PEN_EDGE,) * 2)
+        drawing = ImageDraw.Draw(canvas)
+        drawing.line(points, fill=255, width=_PEN_WIDTH, joint="curve")
+        for x, y in (points[0], points[-1]):  # round ends
+            reach = _PEN_WIDTH / 2
+            drawing.ellipse((x - reach, y - reach, x + reach, y + reach), fill=255)
+        digits.append((np.asarray(canvas, np.float64), numbers[-1]))
+    return digits
+
+
+def _numbers_in(path: str, count: int) -> list[list[int]]:
+    """Return the lines of a file, each so many whole numbers, the last a digit; KEEL's head (@) is left out.
+
+    Raises UserError if it holds anything else, or nothing.
+    """
+    rows = []
+    try:
+        with open_plain(Path(path)) as file:
+            lines = file.read().decode().splitlines()
+        for line in lines:
+            if line.strip() and not line.startswith("@"):
+                rows.append([int(number) for number in line.split(",")])
+    except (OSError, ValueError) as error:
+        raise UserError(f"source.path: {path} is not a file of digits: {one_line(error)}") from None
+    if not rows or any(len(numbers) != count or not 0 <= numbers[-1] <= 9 for numbers in rows):
+        raise UserError(f"source.path: {path} does not hold {count} numbers in each line, the last of them a digit")
+    return rows
 
 
 def _usps(path: str) -> list[tuple[np.ndarray, int]]:

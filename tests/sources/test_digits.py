@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 from scipy import ndimage
+from sklearn.datasets import load_digits
 
 from fmrgen import UserError
 from fmrgen.config import validate
@@ -54,6 +55,44 @@ def test_usps_comes_from_a_file(tmp_path):
     assert [example.label for example in digits.read(0, 2)] == [1, 7]
     with pytest.raises(UserError, match="source.path: .*none.parquet holds no test digits of USPS"):
         source(kind="digits", of="usps", path=str(tmp_path / "none.parquet"))
+
+
+def test_the_other_half_of_uci_is_what_scikit_learn_does_not_have(tmp_path):
+    ours = load_digits()
+    rows = [[*map(int, image.ravel()), int(digit)] for image, digit in zip(ours.images[:5], ours.target, strict=False)]
+    new = [16 if (place // 8 + place) % 3 else 0 for place in range(64)]
+    lines = ["@relation optdigits", "@data", *(",".join(map(str, row)) for row in [*rows, [*new, 7], *rows])]
+    (tmp_path / "optdigits.dat").write_text("\n".join(lines))
+    digits = source(kind="digits", of="uci-train", path=str(tmp_path / "optdigits.dat"))
+    (example,) = digits.read(0, 2)
+    assert example.label == 7
+
+
+def test_pen_digits_are_drawn_through_their_points(tmp_path):
+    one = [50, 100, 50, 86, 50, 71, 50, 57, 50, 43, 50, 29, 50, 14, 50, 0]  # a line down
+    seven = [0, 100, 33, 100, 66, 100, 100, 100, 80, 75, 60, 50, 40, 25, 20, 0]
+    (tmp_path / "pen.tra").write_text("".join(", ".join(map(str, row)) + "\n" for row in ([*one, 1], [*seven, 7])))
+    digits = source(kind="digits", of="pen", path=str(tmp_path / "pen.tra"))
+    first, second = [(np.asarray(example.image), example.label) for example in digits.read(0, 2)]
+    assert (first[1], second[1]) == (1, 7)
+    assert np.ptp(np.flatnonzero((first[0] > 99).any(0))) + 1 in (2, 3)  # pixels across, as wide as a stroke of MNIST
+    assert np.ptp(np.flatnonzero((first[0] > 99).any(1))) + 1 in (19, 20, 21)
+    widths = (second[0] > 99).sum(1)
+    ink = widths[widths > 0]
+    assert ink[1] > 3 * ink[-2]
+
+
+def test_a_file_of_something_else_is_one_line(tmp_path):
+    for text, words in (
+        ("1,2,three", "is not a file of digits"),
+        ("1,2,3", "17 numbers in each line"),
+        ("", "17 numb"),
+    ):
+        (tmp_path / "file").write_text(text)
+        with pytest.raises(UserError, match=words):
+            source(kind="digits", of="pen", path=str(tmp_path / "file"))
+    with pytest.raises(UserError, match="source.path: .*missing is not a file of digits"):
+        source(kind="digits", of="uci-train", path=str(tmp_path / "missing"))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
