@@ -104,6 +104,10 @@ class Perturbed:
         attack: number, from 0, of the attack that made `image`.
         attacks: of each attack on the example, in their order, which ends with the first that fools; empty if there is
             but one in the options.
+        original_id: the id that the example has in its source, if it is one of several copies that were moved
+            (generator `moves`), as the next two.
+        move: kind of the move.
+        amount: of the move, in the unit of its kind.
     """
 
     id: int
@@ -141,6 +145,9 @@ class Perturbed:
     accepted_labels: list[int] = field(default_factory=list)
     attack: int = 0
     attacks: list[AttackRecord] = field(default_factory=list)
+    original_id: int = -1
+    move: str = ""
+    amount: float = 0.0
 
     @property
     def pixel_shift(self) -> float:

@@ -76,6 +76,7 @@ def generate(
     *overrides: options.Overrides,
     output: Annotated[str, Parameter(alias="-o", metavar="DIR")] = "out",
     limit: options.Limit | None = None,
+    moves: options.Moves | None = None,
     processes: options.Processes = 1,
     part: Annotated[str | None, Parameter(metavar="I/N")] = None,
     log_file: options.LogFile | None = None,
@@ -104,7 +105,7 @@ def generate(
 
     _check_push(push, output, part, public=public, replace=replace)
     own_part = _parse_part(part)
-    loaded = options.load_recipe(recipe, overrides, limit)
+    loaded = options.load_recipe(recipe, overrides, limit, moves)
     if not is_bucket(output) and not dry_run:
         check_writable(Path(output))
 

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
+from fmrgen.generators.moves import Family
 from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ Classifiers = Annotated[
     ),
 ]
 Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
+Moves = Annotated[
+    Family,
+    Parameter(help="Instead of guided steps, move each original at random four times, the same for all networks."),
+]
 BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per forward pass, at most 65,536.")]
 Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")]
 Processes = Annotated[
@@ -87,13 +92,16 @@ def limited(limit: int | None, overrides: Sequence[str]) -> list[str]:
     return [*changes, *overrides]
 
 
-def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None) -> "job.Recipe":
+def load_recipe(
+    recipe: str, overrides: Sequence[str], limit: int | None = None, moves: str | None = None
+) -> "job.Recipe":
     """Return a recipe with its changes, in which nothing is wrong that can be seen without torch.
 
     Args:
         recipe: its file, or its name.
         overrides: changes, `section.key=value`.
         limit: the number of examples, unless it is the recipe's own.
+        moves: the family of random moves that replace its generator, if any do.
 
     Raises:
         UserError: a file, a key or a value is wrong, or something that the recipe names is not there.
@@ -101,6 +109,9 @@ def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None)
     from fmrgen.config import check_places
     from fmrgen.recipe import job
 
-    loaded = job.load_recipe(recipe, limited(limit, overrides))
+    changes = limited(limit, overrides)
+    if moves is not None:
+        changes = [*job.changes_to_moves(job.load_recipe(recipe), moves), *changes]
+    loaded = job.load_recipe(recipe, changes)
     check_places(loaded)
     return loaded

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from fmrgen.metrics.cautions import (
     outputs_in_another_order,
 )
 from fmrgen.metrics.intervals import FEWER_RESAMPLES, Estimate
-from fmrgen.metrics.rows import Rows
+from fmrgen.metrics.rows import Rows, groups_of
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
 from fmrgen.results.evaluation import (
     SCHEMA,
@@ -30,6 +30,7 @@ from fmrgen.results.evaluation import (
     EvaluatedSplit,
     Evaluation,
     FailedClassifier,
+    Measure,
     Result,
 )
 from fmrgen.results.fixed_sets import FixedSetResults
@@ -114,9 +115,11 @@ def _measure(classified: Classified, models: list[EvaluatedClassifier]) -> tuple
 
 
 def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
-    """Return the classifiers of a split, compared by FMR, or by PA where there are no originals."""
-    measure: Literal["fmr", "perturbed_accuracy"] = "perturbed_accuracy"
-    if any(result.total.fmr for result in results):
+    """Return the classifiers of a split, compared by FMR, by PA where there are no originals, or by MA / SA."""
+    measure: Measure = "perturbed_accuracy"
+    if outcome.is_moved:
+        measure = "relative_moved_accuracy"
+    elif any(result.total.fmr for result in results):
         measure = "fmr"
     summaries = {}
     for result in results:
@@ -133,7 +136,7 @@ def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
 def _columns_of(classified: Classified, columns: dict[str, np.ndarray], classifier: str) -> dict[str, np.ndarray]:
     """Return the columns that a summary of this classifier is made of."""
     answers = classified.answered[classifier].answers
-    shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
+    shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason", "original_id", "move")
     own = {name: columns[name] for name in shared if name in columns}
     own["prediction"] = answers["image"].prediction
     if "original" in answers:
@@ -181,7 +184,8 @@ def _result(
     labels = classified.labels
     answered = classified.answered[classifier]
     notes = _notes_on_answers(answered)
-    is_own = _is_own_classifier(answered, own, stored, notes)
+    is_moved = groups_of(stored) is not None
+    is_own = not is_moved and _is_own_classifier(answered, own, stored, notes)
     if is_own:
         own = own | {name: stored[name] for name in OWN_COLUMNS if name in stored}
     of_classes = {name: column for name, column in own.items() if not name.endswith(_OF_SURENESS)}
@@ -207,6 +211,7 @@ def _result(
         at_chance=at_chance,
         masked=is_guided and has_masked_gradient(total),
         rough=is_guided and has_rough_gradient(total),
+        moves=Rows(own, FEWER_RESAMPLES).after_each_move(),
     )
 
 

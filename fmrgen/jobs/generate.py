@@ -27,6 +27,7 @@ from fmrgen.jobs.lifecycle import (
     record_part,
     record_run,
 )
+from fmrgen.jobs.moved_rows import with_move
 from fmrgen.jobs.self_check import SelfCheck, check_answers_of_rows
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
@@ -320,6 +321,7 @@ class _Job:
             yield shard, None
 
     def _take_row(self, row: Perturbed) -> None:
+        row = with_move(row, self.recipe)
         self.faults[None if row.valid else row.fault] += 1
         if self.faults.total() == _HOPELESS and not self.faults[None]:
             raise nonfinite_error(_HOPELESS, self.faults)

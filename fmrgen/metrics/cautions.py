@@ -29,6 +29,9 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = 
             knows that already.
         guided: whether the first step is along the gradient; it is not in the random control.
     """
+    if summary.is_of_moved_images:
+        of_moved = [_few_accepted_caution(summary), _accuracy_caution(summary), _oracle_caution(summary)]
+        return [line for line in of_moved if line is not None]
     lines: list[str | None] = []
     if guided:
         lines += [masking_caution(summary), _falls_caution(summary)]
@@ -87,6 +90,15 @@ def _validation_caution(summary: Summary) -> str | None:
         f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
         f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
         f"{option('perturb.min_probability')}"
+    )
+
+
+def _few_accepted_caution(summary: Summary) -> str | None:
+    if summary.validation_rate is None or summary.validation_rate.value >= _FEW:
+        return None
+    return (
+        f"the oracle accepts only {summary.validation_rate.value:.1f} % of the moved images: moved accuracy is about "
+        f"the easy ones; take another {option('oracle')}, or a lower {option('perturb.min_probability')}"
     )
 
 

@@ -76,6 +76,28 @@ def _are_equal(values: np.ndarray) -> bool:
     return bool((values == values[0]).all())
 
 
+def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
+    """Return the share of True in percent, with Wilson's interval of as many independent rows as would be as certain.
+
+    Args:
+        hits: bool [N].
+        groups: [N], equal for rows that depend on each other, as copies of one original.
+
+    Returns:
+        The share; None for no rows.
+    """
+    if not len(hits):
+        return None
+    _, group_of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    count, middle = len(sizes), float(hits.mean())
+    rows = float(count)
+    deviations = np.bincount(group_of_row, weights=hits) - middle * sizes
+    variance = float((deviations**2).sum()) / len(hits) ** 2 * count / max(1, count - 1)
+    if variance > 0:
+        rows = middle * (1 - middle) / variance
+    return Estimate(100 * middle, *wilson(middle * rows, rows))
+
+
 def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
     """Return the mean with Student's interval, which has no ends if all values are equal; None for no values.
 
@@ -191,21 +213,39 @@ class Resampled:
     examples for each combination of answers, whatever N is; and the answers of one example stay together: the bootstrap
     is paired. A statistic is an array over what was observed, the resamples, and what is left without one example of
     each sort.
+
+    With groups, as copies of one original, it is the groups that are drawn: the sorts are those of groups, by how many
+    examples of each combination of answers they have.
+
+    Args:
+        answers: bool [N] each, by name.
+        resamples: how many.
+        seed: of the drawing.
+        groups: [N], equal for examples that are drawn together; None if each is drawn by itself.
     """
 
-    def __init__(self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0) -> None:
+    def __init__(
+        self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0, groups: np.ndarray | None = None
+    ) -> None:
         combination = sum(answer.astype(np.int64) << bit for bit, answer in enumerate(answers.values()))
-        present, self._observed = np.unique(combination, return_counts=True)
+        present, combination_of_row, self._observed = np.unique(combination, return_inverse=True, return_counts=True)
+        self._content = np.eye(len(present), dtype=np.int64)  # examples of each combination in each sort, [S, C]
+        if groups is not None:
+            names, group_of_row = np.unique(groups, return_inverse=True)
+            content = np.zeros((len(names), len(present)), dtype=np.int64)
+            np.add.at(content, (group_of_row, combination_of_row), 1)
+            self._content, self._observed = np.unique(content, axis=0, return_counts=True)
         rows = self._observed.sum()
         drawn = np.random.default_rng(seed).multinomial(rows, self._observed / rows, size=resamples)
-        self._counts = np.vstack([self._observed, drawn, self._observed - np.eye(len(present), dtype=np.int64)])
+        left_out = self._observed - np.eye(len(self._observed), dtype=np.int64)
+        self._counts = np.vstack([self._observed, drawn, left_out])
         self._is = {name: (present >> bit & 1).astype(bool) for bit, name in enumerate(answers)}
 
     def rate(self, answer: str, among: str | None = None) -> np.ndarray:
         """Return the percent of the examples (those with `among`) that have `answer`; NaN where there are none."""
         base = np.ones_like(self._is[answer]) if among is None else self._is[among]
-        total = self._counts[:, base].sum(1)
-        hits = self._counts[:, base & self._is[answer]].sum(1)
+        total = self._counts @ self._content[:, base].sum(1)
+        hits = self._counts @ self._content[:, base & self._is[answer]].sum(1)
         return np.where(total > 0, 100 * hits / np.maximum(total, 1), np.nan)
 
     def estimate(self, statistic: np.ndarray) -> Estimate | None:
@@ -258,7 +298,7 @@ def foundation_model_robustness(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Estimate | None, Estimate | None]:
-    """Return FMR = PA / SA × 100, with SA over all examples, and with SA over the valid ones.
+    """Return FMR = PA / SA × 100, with SA over all examples, and with SA over the valid ones (paper §3.3).
 
     PA is over the valid ones. The intervals are the paired bootstrap's, since PA and SA come from the same examples. If
     none or all of the valid rows are hits there is nothing to resample, and the interval is Wilson's ends of PA divided
@@ -283,6 +323,39 @@ def foundation_model_robustness(
         _possible_fmr(fmr, perturbed_hit[valid], original_hit),
         _possible_fmr(valid_fmr, perturbed_hit[valid], original_hit[valid]),
     )
+
+
+def relative_moved_accuracy(
+    moved_hit: np.ndarray,
+    valid: np.ndarray,
+    original_hit: np.ndarray,
+    groups: np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate | None:
+    """Return the accuracy on valid moved images in percent of that on their originals.
+
+    The interval is the paired bootstrap's over originals, whose copies are drawn together; where it has no width, as
+    many originals may differ as Wilson's interval leaves if none does. None if no row is valid or no original is right.
+
+    Args:
+        moved_hit: bool [N], whether the classifier is right on each moved image.
+        valid: bool [N].
+        original_hit: bool [N], whether it is right on the original of each row.
+        groups: [N], the original of each row.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    if not valid.any() or not original_hit.any():
+        return None
+    answers = {"valid": valid, "moved": moved_hit, "original": original_hit}
+    drawn = Resampled(answers, resamples, seed, groups)
+    estimate = drawn.estimate(in_percent_of(drawn.rate("moved", among="valid"), drawn.rate("original")))
+    if estimate is None:
+        return None
+    unseen = most_unseen(len(np.unique(groups[valid]))) / float(original_hit.mean())
+    return with_width(estimate, unseen)
 
 
 def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,8 +26,9 @@ from fmrgen.files import (
 from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.metrics.summary import COMPARED, METRICS
+from fmrgen.metrics.summary import COMPARED, METRICS, Metric
 from fmrgen.publish.croissant import write_croissant
+from fmrgen.publish.entries import Entry
 from fmrgen.publish.published import Published
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.markdown import escape
@@ -41,6 +43,7 @@ from fmrgen.trust.recipes import untrusted_code
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
 _DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs begin so
 _TITLED = ": test images perturbed against "  # fmrgen's own titles have it in them
+_TITLED_MOVED = ": test images moved at random"
 _NAMED = 4  # classifiers in a title
 _TAGS = ["fmrgen", "robustness", "perturbed"]
 _SIZE_CATEGORIES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]  # the Hub's
@@ -147,6 +150,8 @@ class _CardEntry(Published):
     @property
     def title(self) -> str:
         """A title for it."""
+        if self.summary.is_of_moved_images:
+            return f"{self._paths.name}{_TITLED_MOVED}"
         return f"{self._paths.name}{_TITLED}{self.name}"
 
     @property
@@ -296,7 +301,7 @@ def _size_of(split: str, info: dict[str, Any]) -> dict[str, Any] | None:
 
 def _is_own_title(name: Any) -> bool:
     """Return whether a title is missing, or was written by fmrgen."""
-    return not name or _TITLED in str(name)
+    return not name or _TITLED in str(name) or _TITLED_MOVED in str(name)
 
 
 def _config(
@@ -477,7 +482,7 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         "cautions": cautions,
         "tightness": tightness,
         "metrics": METRICS,
-        "compared": COMPARED,
+        "compared_in": _compared_in,
         "escape": escape,
         "digest": _digest,
         "fenced": _fenced,
@@ -491,8 +496,20 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         for column in schema.columns:
             columns[column.name] = column
     title = _title(splits)
+    has_perturbed = any(not entry.summary.is_of_moved_images for entry in _all_entries(splits))
     with command_line():  # a card shows the recipe, whoever wrote it
-        return template.render(title=title, splits=splits, repo=repo, columns=columns.values(), **helpers).strip()
+        return template.render(
+            title=title, splits=splits, repo=repo, columns=columns.values(), has_perturbed=has_perturbed, **helpers
+        ).strip()
+
+
+def _compared_in(leaderboard: Sequence[Entry]) -> dict[str, Metric]:
+    """Return the compared metrics of which an entry has a figure, by their fields."""
+    shown = {}
+    for name, metric in COMPARED.items():
+        if any(entry.figures.get(name) for entry in leaderboard):
+            shown[name] = metric
+    return shown
 
 
 def _code_of(recipe: RecordedRecipe) -> str:

@@ -64,12 +64,17 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Return entries by falling FMR, those at chance last."""
-    return sorted(entries, key=lambda entry: sort_key(entry.figures["fmr"], entry.at_chance))
+    """Return entries by falling FMR, or of moved images by falling MA / SA; those at chance last."""
+
+    def place(entry: Entry) -> tuple[bool, float]:
+        figure = entry.figures["fmr"] or entry.figures["relative_moved_accuracy"]
+        return sort_key(figure, entry.at_chance)
+
+    return sorted(entries, key=place)
 
 
-def sort_key(fmr: Estimate | None, at_chance: bool) -> tuple[bool, float]:
-    """Return the key by which results are sorted: those at chance last, in either group those without FMR last."""
-    if fmr is None:
-        return at_chance, 1  # FMR is not negative, so all other keys are 0 at most
-    return at_chance, -fmr.value
+def sort_key(figure: Estimate | None, at_chance: bool) -> tuple[bool, float]:
+    """Return the key by which results are sorted: those at chance last, in either group those without a figure last."""
+    if figure is None:
+        return at_chance, 1  # figures are not negative, so all other keys are 0 at most
+    return at_chance, -figure.value

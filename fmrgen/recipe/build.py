@@ -20,6 +20,7 @@ from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
 from fmrgen.labels import Labels
 from fmrgen.recipe.sections import GeneratorOnly
+from fmrgen.sources._copies import Copies
 from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.trust.recipes import untrusted_config
 
@@ -113,6 +114,8 @@ def build_components(
 def build_source(config: SourceConfig) -> Source:
     """Return the source of a config, which loads its images as the config says. Raises UserError."""
     source = build_component(config, "source", Source)
+    if config.copies is not None:
+        source = Copies(source, config.copies)
     source.fit, source.on_error = config.fit, config.on_error
     return source
 

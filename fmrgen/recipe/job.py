@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from fmrgen.config import (
     FINGERPRINT,
     IN_MEMORY,
+    MOVES,
     NOT_FINGERPRINTED,
     SINCE_0_2,
     AnyConfig,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 SETS = "sets/"  # how the names of fixed sets begin
 SURROGATE = "surrogate"  # kind of classifier: one network's answers, another's gradient
+_PERTURB_OF_MOVES = {"update": "random", "budget": 1, "step_size": 1, "control": 0}
+_COPIES = 4  # of each original, moved one way each
 _KEY_OF_STUDIES = "title"  # which only their files have
 _COMMANDS = {"oracle": "generate", "schedule": "train", _KEY_OF_STUDIES: "study"}  # by a key that only their files have
 Named = TypeVar("Named")
@@ -136,6 +139,20 @@ class Recipe(StrictConfig):
             raise ValueError(
                 "perturb.reencode moves all of the latent, generator.mask lets only a part of it move; leave one out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_moves(self) -> "Recipe":
+        is_moved = self.generator.kind == MOVES
+        if is_moved:
+            for key, value in _PERTURB_OF_MOVES.items():
+                if getattr(self.perturb, key) != value:
+                    raise ValueError(f"generator moves takes one random step: set perturb.{key} to {value}")
+            for key in ("attacks", "start", "start_noise", "reencode", "keep"):
+                if getattr(self.perturb, key) != getattr(PerturbOptions(), key):
+                    raise ValueError(f"generator moves takes one random step: leave out perturb.{key}")
+        if self.source.copies is not None and not is_moved:
+            raise ValueError("source.copies is for generator moves, which moves each copy another way: leave it out")
         return self
 
     @property
@@ -231,6 +248,21 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         return load_config(Recipe, reference, overrides)
     # A changed recipe must not keep the description of the original.
     return load_config(Recipe, reference, ["description=''", *overrides])
+
+
+def changes_to_moves(recipe: Recipe, family: str) -> list[str]:
+    """Return the changes that make a recipe one of randomly moved images: of its originals, under its oracle.
+
+    Args:
+        recipe: any, whose generator has a size of images.
+        family: of the moves.
+    """
+    size = getattr(recipe.generator, "image_size", None)
+    if size is None:
+        raise UserError(f"generator: {recipe.generator.kind} does not say its image_size, which moved images need")
+    changes = [f"generator={{kind: {MOVES}, family: {family}, image_size: {size}}}", f"source.copies={_COPIES}"]
+    changes += [f"perturb.{key}={value}" for key, value in _PERTURB_OF_MOVES.items()]
+    return [*changes, f"output.config={recipe.output.config}-moves", f"output.split={family}"]
 
 
 def _check_section(override: str) -> None:

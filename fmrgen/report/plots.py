@@ -44,6 +44,7 @@ NEEDS = {
     "iterations": "a split with a column of iterations",
     **dict.fromkeys(("budgets", "thresholds", "failures", "classes-by-budget"), _STEPS),
     "distances": "a split made with perturb.keep=first",
+    "moved": "a split of moved images (fmrgen generate --moves)",
 }
 
 Draw = Callable[[], Plot]
@@ -55,9 +56,18 @@ def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
 
     No plot grows without limit with the number of splits and classifiers.
     """
+    perturbed, moved = evaluation.of_perturbed(), evaluation.of_moved()
     plots: dict[str, Draw] = {}
-    if not evaluation.splits:  # fixed sets alone
-        return plots
+    if perturbed.splits:
+        plots |= _plots_of_perturbed(perturbed)
+    if moved.splits:
+        plots["moved"] = partial(_moved, moved)
+    return {name: _styled(draw) for name, draw in plots.items()}
+
+
+def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
+    """Return the plots of splits of perturbed images: at least one."""
+    plots: dict[str, Draw] = {}
     by_split = _sorted(evaluation) if len(evaluation.splits) > MOST_PANELS else evaluation
     if any(result.total.fmr for result in evaluation.results):
         plots["fmr"] = partial(_fmr, by_split)
@@ -74,8 +84,7 @@ def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
     if with_iterations:
         plots["iterations"] = partial(_iterations, with_iterations)
     plots["classes"] = partial(_classes, by_split)
-    plots |= step_plots(by_split.splits)
-    return {name: _styled(draw) for name, draw in plots.items()}
+    return plots | step_plots(by_split.splits)
 
 
 def figure(evaluation: Evaluation, name: str) -> Plot:
@@ -148,6 +157,16 @@ def _fmr(evaluation: Evaluation) -> Plot:
 
     series = [Series("the classifier that the split was made for", _PA, "D"), Series(others, INK)]
     return _by_split(evaluation, figures, series, "FMR, %, with its 95 % interval", limit=min(MOST_PERCENT, limit))
+
+
+def _moved(evaluation: Evaluation) -> Plot:
+    """Draw MA / SA of every classifier on every split of moved images: on average, and of the worst move."""
+
+    def figures(result: Result) -> list[Estimate | None]:
+        return [result.total.relative_moved_accuracy, result.total.worst_moved_accuracy]
+
+    series = [Series("all moves", INK, shift=0.17), Series("the worst move of each", _PA, shift=-0.17)]
+    return _by_split(evaluation, figures, series, "accuracy on moved images, % of SA", limit=_LEAST_END_OF_FMR)
 
 
 def _accuracy(evaluation: Evaluation) -> Plot:

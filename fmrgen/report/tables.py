@@ -96,6 +96,16 @@ def attacks_table(split: EvaluatedSplit) -> Table:
     return Table(["attacks", "the last of them", "rows fooled first by it", "FMR after it"], rows)
 
 
+def moves_table(results: Sequence[Result]) -> Table:
+    """Return the classifiers on a split of moved images, with MA / SA of each kind of move."""
+    moves = results[0].moves
+    header = [f"{after.move}, {after.valid_rows:,} of {after.rows:,} accepted" for after in moves]
+    rows = []
+    for result in results:
+        rows.append([_marked(result), *(format_estimate(after.accuracy) for after in result.moves)])
+    return Table(["MA / SA", *header], rows)
+
+
 def error_consistency_table(comparison: Comparison) -> Table | None:
     """Return the error consistency of each pair of classifiers; None for more classifiers than stand side by side, or
     if no pair has one."""

@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 from fmrgen.errors import UserError
 from fmrgen.files import json_text, of_schema, read_json
 from fmrgen.metrics.intervals import Estimate
+from fmrgen.metrics.rows import AfterMove
 from fmrgen.metrics.summary import METRICS, Summary
 from fmrgen.results.corrected import Corrected
 from fmrgen.results.fixed_sets import FixedResult
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
 
     from fmrgen import Plot
 
+Measure = Literal["fmr", "perturbed_accuracy", "relative_moved_accuracy"]  # that ranks the classifiers of a split
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
 _NOT_FIGURES = ("predictions", "samples")
-_IN_SHORT = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate")
+_IN_SHORT = (
+    *("fmr", "standard_accuracy", "perturbed_accuracy"),
+    *("relative_moved_accuracy", "worst_moved_accuracy", "validation_rate"),
+)
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Result:
         masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
             `fmrgen.metrics.cautions.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
+        moves: figures of each kind of move, on a split of randomly moved images.
     """
 
     split: str
@@ -154,6 +160,12 @@ class Result:
     at_chance: bool = False
     masked: bool = False
     rough: bool = False
+    moves: list[AfterMove] = field(default_factory=list)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the split's images were moved at random, the same for every classifier."""
+        return bool(self.moves)
 
 
 @dataclass(frozen=True)
@@ -164,13 +176,13 @@ class Comparison:
 
     Attributes:
         split: its name.
-        measure: the figure that ranks them: FMR, or PA if there are no originals.
+        measure: the figure that ranks them: FMR, or PA if there are no originals; MA / SA of moved images.
         ranking: the classifiers by falling `measure`.
         differences: of each pair; of more than 24 classifiers, of each two neighbours in the ranking.
     """
 
     split: str
-    measure: Literal["fmr", "perturbed_accuracy"]
+    measure: Measure
     ranking: list[RankedClassifier]
     differences: list[Difference]
 
@@ -222,6 +234,22 @@ class Evaluation:
             if (result.split, result.classifier) == (split, classifier):
                 return result
         raise KeyError((split, classifier))
+
+    def of_perturbed(self) -> "Evaluation":
+        """Return the part of it that is about splits of perturbed images, without those of randomly moved ones."""
+        return self._of({result.split for result in self.results if not result.is_moved})
+
+    def of_moved(self) -> "Evaluation":
+        """Return the part of it that is about splits of randomly moved images."""
+        return self._of({result.split for result in self.results if result.is_moved})
+
+    def _of(self, splits: set[str]) -> "Evaluation":
+        return replace(
+            self,
+            splits=[split for split in self.splits if split.name in splits],
+            results=[result for result in self.results if result.split in splits],
+            comparisons=[comparison for comparison in self.comparisons if comparison.split in splits],
+        )
 
     def checked_predictions(self) -> pa.Table:
         """Return `predictions`. Raises UserError if there are figures alone."""
@@ -298,8 +326,8 @@ class Evaluation:
         """Return one of the report's plots, as a figure of matplotlib to work on.
 
         Args:
-            name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, and of splits that
-                keep their steps `budgets`, `thresholds`, `failures` and `classes-by-budget`.
+            name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, of splits that keep
+                their steps `budgets`, `thresholds`, `failures` and `classes-by-budget`, of moved images `moved`.
 
         Returns:
             The figure; `save("fmr.pdf")` writes it, its fonts embedded.

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from fmrgen.config import NOT_FINGERPRINTED, without_later_defaults
+from fmrgen.config import MOVES, NOT_FINGERPRINTED, without_later_defaults
 from fmrgen.engine.options import ALONG_GRADIENT, attack_name
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
@@ -80,6 +80,7 @@ class RecordedPerturb(_Recorded):
     keep: str = "last"
     min_margin: float = 0.0
     start_noise: float = 0.0
+    seed: int = 0
     attacks: Literal["one"] | Annotated[list[RecordedAttack], Field(min_length=2)] = "one"
 
     @property
@@ -278,6 +279,7 @@ class Provenance(_Recorded):
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
             attacks=self.recipe.perturb.attack_count,
+            moved=self.recipe.generator.kind == MOVES,
         )
 
     @property

@@ -58,6 +58,7 @@ class Column:
         "float32 list",
         "verdicts",
         "attacks",
+        "string",
     ]
     field: str
     holds_classes: bool = False
@@ -92,7 +93,13 @@ class Column:
             return isinstance(inner, Value) and inner.dtype in _FLOATS
         if self.type == "int32 list":
             return isinstance(inner, Value) and inner.dtype in _INTEGERS
-        types = {"bool": ("bool", *_INTEGERS), "float32": _FLOATS, "reason": _WORDS, "label": _INTEGERS + _WORDS}
+        types = {
+            "bool": ("bool", *_INTEGERS),
+            "float32": _FLOATS,
+            "reason": _WORDS,
+            "string": _WORDS,
+            "label": _INTEGERS + _WORDS,
+        }
         return isinstance(feature, Value) and feature.dtype in types.get(self.type, _INTEGERS)
 
 
@@ -125,6 +132,14 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _ACCEPTED,
         _ORIGINAL,
         _column("id", "int64", "the example's number in its source"),
+        _column(
+            "original_id",
+            "int64",
+            "the number of the original in its source, which several rows show, each moved another way",
+            since=4,
+        ),
+        _column("move", "string", "the random change that made `image` of the original", since=4),
+        _column("amount", "float32", "how far, in the unit of its kind", since=4),
         _column("valid", "bool", "the oracle accepted at least the first step; only valid rows count in PA"),
         _column("iterations", "int32", "guided steps in `image`"),
         _column(
@@ -239,6 +254,7 @@ class Schema:
         judges: the members of the oracle if that is a panel; else there is no such column.
         accepts_several: whether its source names all true labels of each example; else there is no such column.
         attacks: how many attacks an image goes through; the columns `attack` and `attacks` are there if several.
+        moved: whether the images are moved at random, which the columns `original_id`, `move` and `amount` describe.
     """
 
     label_names: tuple[str, ...]
@@ -248,6 +264,7 @@ class Schema:
     judges: tuple[str, ...] = ()
     accepts_several: bool = False
     attacks: int = 1
+    moved: bool = False
 
     @property
     def columns(self) -> list[Column]:
@@ -257,6 +274,7 @@ class Schema:
             _ACCEPTED.name: self.accepts_several,
             "attack": self.attacks > 1,
             "attacks": self.attacks > 1,
+            **dict.fromkeys(("original_id", "move", "amount"), self.moved),
         }
         columns = []
         for column in _columns(self.score_column):
