@@ -248,7 +248,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "read_provenance",
     ),
     "storage.shard_claims": ("own_shards",),
-    "storage.shards": ("SplitFolder",),
+    "storage.shards": ("SplitFolder", "summary_of_rows"),
     "storage.shared_bucket": ("shared_folder",),
     "weights.digest": ("check_same_weights",),
     "weights.identity": ("identity_of",),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fmrgen.results.evaluation import Evaluation
     from fmrgen.storage.shards import SplitFolder
 
+TRANSFER = "transfer"  # the name of the split of a `MeasurePart`
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
 
 _SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/results/performance.md
@@ -281,18 +282,20 @@ class OwnPart(StudyPart):
 
 
 class MeasurePart(StudyPart):
-    """Networks on fixed sets, on one split (`transfer`), and under an attack; `models` as of comparisons."""
+    """Networks on fixed sets, on splits, and under an attack; `models` as of comparisons."""
 
     measure: list[str] = Field(description="fixed sets, NAME=SETS")
-    transfer: str = Field(description="a split, whose originals give SA too")
+    transfer: str = Field(description="a split, whose originals are attacked")
+    splits: dict[str, str] = Field({}, description="more splits, by their names")
     attack: str | None = None
     models: list[str] = Field(min_length=1)
 
     def run(self, work: Work) -> "Evaluation":
         from fmrgen.jobs.evaluate import evaluate
 
+        splits = {name: work.filled_in(split) for name, split in self.splits.items()}
         return evaluate(
-            {"transfer": work.filled_in(self.transfer)},
+            {TRANSFER: work.filled_in(self.transfer), **splits},
             work.networks(self.models),
             fixed=load_fixed_sets([*map(work.filled_in, self.measure)]),
             attack=self.attack,

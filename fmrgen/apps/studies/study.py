@@ -3,15 +3,16 @@
 A study that was killed resumes when it is run again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from fmrgen.apps.studies.claims import Claim, ClaimFound, find_claim, part_and_models
 from fmrgen.apps.studies.parts import (
+    TRANSFER,
     AttackOraclePart,
     ComparePart,
     MeasurePart,
@@ -23,6 +24,12 @@ from fmrgen.apps.studies.parts import (
     Work,
     model_names,
     names_of,
+)
+from fmrgen.apps.studies.prediction import (
+    PredictionAnswer,
+    PredictionPlan,
+    answer_prediction,
+    prediction_figures,
 )
 from fmrgen.apps.studies.shipped import SHIPPED
 from fmrgen.apps.studies.validity import Validity, ValidityPlan, figures_of, validity
@@ -53,6 +60,7 @@ class StudyScale(StrictConfig):
     claims: list[Claim] = Field([], description="of figures of the parts")
     agreement: list[str] = Field([], description="comparisons under several generators, whose rankings are compared")
     validity: ValidityPlan | None = Field(None, description="whether FMR predicts accuracy on real shifts")
+    prediction: PredictionPlan | None = Field(None, description="whether one named figure does")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -68,7 +76,9 @@ class StudyScale(StrictConfig):
         for claim in self.claims:
             _check_claim(claim, parts, trainings)
         if self.validity is not None:
-            _check_validity(self.validity, parts)
+            _check_networks_are_measured("validity", self.validity.parts, parts)
+        if self.prediction is not None:
+            _check_networks_are_measured("prediction", [self.prediction.own], parts)
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
@@ -113,13 +123,13 @@ def _check_claim(claim: Claim, parts: Mapping[str, Part], trainings: Mapping[str
             )
 
 
-def _check_validity(plan: ValidityPlan, parts: Mapping[str, Part]) -> None:
-    """Raise ValueError if the parts of a study do not make what a plan is about."""
-    for name in plan.parts:
+def _check_networks_are_measured(plan: str, own: Sequence[str], parts: Mapping[str, Part]) -> None:
+    """Raise ValueError if no part makes the own splits that a plan names, or none measures the networks."""
+    for name in own:
         if not isinstance(parts.get(name), OwnPart):
-            raise ValueError(f"validity: no part makes own splits as {name}")
+            raise ValueError(f"{plan}: no part makes own splits as {name}")
     if sum(isinstance(part, MeasurePart) for part in parts.values()) != 1:
-        raise ValueError("validity: needs one part that measures")
+        raise ValueError(f"{plan}: needs one part that measures")
 
 
 class Study(StrictConfig):
@@ -160,6 +170,7 @@ class StudyFound:
         claims: with their verdicts.
         agreement: how far rankings under several generators agree; None if not requested, or unknown.
         validity: whether FMR predicts accuracy on real shifts; None if not requested.
+        prediction: whether one named figure does; likewise.
     """
 
     study: Study
@@ -171,6 +182,7 @@ class StudyFound:
     claims: list[ClaimFound]
     agreement: "Agreement | None"
     validity: Validity | None = None
+    prediction: PredictionAnswer | None = None
 
     @property
     def how(self) -> str:
@@ -228,21 +240,48 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
             ranking_agreement = agreement({name: evaluations[name] for name in chosen.agreement})
         except UserError as error:  # the other results stand
             work.on_note(f"agreement: {error}")
-    prediction = None
+    validity_answer = prediction = None
     if chosen.validity is not None:
-        prediction = _answer_validity(chosen.validity, chosen, results)
+        networks = _measured_networks(chosen, results)
+        figures = figures_of(chosen.validity, networks.measured, networks.own)
+        validity_answer = validity(chosen.validity, networks.recipes, networks.families, figures)
+    if chosen.prediction is not None:
+        networks = _measured_networks(chosen, results)
+        figures = prediction_figures(networks.measured, TRANSFER, networks.own[chosen.prediction.own])
+        prediction = answer_prediction(chosen.prediction, networks.recipes, figures)
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
-    return StudyFound(study, scale, work.change, evaluations, attacked, masks, claims, ranking_agreement, prediction)
+    return StudyFound(
+        study,
+        scale,
+        work.change,
+        evaluations,
+        attacked,
+        masks,
+        claims,
+        ranking_agreement,
+        validity_answer,
+        prediction,
+    )
 
 
-def _answer_validity(plan: ValidityPlan, scale: StudyScale, results: Mapping[str, Any]) -> Validity:
-    """Return whether FMR predicts accuracy on real shifts.
+class _Measured(NamedTuple):
+    """The networks of a study that measures them.
 
-    Args:
-        plan: the predictors and targets.
-        scale: the parts of the study.
-        results: of the parts, by their names.
+    Attributes:
+        measured: them on fixed sets and splits.
+        own: part → network → the split made against it.
+        recipes: network → the recipe that it is a training of.
+        families: recipe of training → the family that it is a variant of.
     """
+
+    measured: "Evaluation"
+    own: "dict[str, dict[str, SplitFolder]]"
+    recipes: dict[str, str]
+    families: dict[str, str]
+
+
+def _measured_networks(scale: StudyScale, results: Mapping[str, Any]) -> _Measured:
+    """Return the networks of a study; `results` are those of its parts, by their names."""
     from fmrgen.report.plots import family_of
 
     trained: dict[str, str] = {}
@@ -260,7 +299,7 @@ def _answer_validity(plan: ValidityPlan, scale: StudyScale, results: Mapping[str
         families[model] = trained.get(model, family_of(model))
         for network in names_of(model, scale.trainings):
             recipes[network] = model
-    return validity(plan, recipes, families, figures_of(plan, results[measuring.name], own))
+    return _Measured(results[measuring.name], own, recipes, families)
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from fmrgen.apps.pilot.report import mask_table
 from fmrgen.apps.studies.attack_oracle_report import attacked_report
 from fmrgen.apps.studies.claims import ClaimFound
+from fmrgen.apps.studies.prediction_report import prediction_report
 from fmrgen.apps.studies.study import StudyFound
 from fmrgen.apps.studies.validity_report import validity_report
 from fmrgen.metrics.intervals import format_estimate
@@ -98,6 +99,8 @@ def _part_sections(results: StudyFound) -> list[Section]:
         sections += agreement_report(results.agreement).sections
     if results.validity is not None:
         sections += validity_report(results.validity).sections
+    if results.prediction is not None:
+        sections += prediction_report(results.prediction).sections
     return sections
 
 

@@ -21,9 +21,27 @@ from pydantic import Field
 from fmrgen.apps.studies.partial_correlation import (
     partial_correlation,
     power_with_choice,
-    resampled,
     smallest_visible_by_choice,
-    spearman,
+)
+from fmrgen.apps.studies.parts import TRANSFER
+from fmrgen.apps.studies.predictors import (
+    ATTACKED,
+    EFFECTIVE,
+    SHIFT,
+    STANDARD,
+    Figures,
+    Prediction,
+    Spread,
+    accuracy_on_halves,
+    add_shifts,
+    finite,
+    is_above_zero,
+    means_by_recipe,
+    partial_given_sa,
+    prediction_of,
+    reliability_of_sa,
+    spread_of,
+    table_of,
 )
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
@@ -33,20 +51,13 @@ from fmrgen.results.evaluation import Evaluation
 from fmrgen.results.steps import figures_of_run
 from fmrgen.storage.shards import SplitFolder
 
-SHIFT, EFFECTIVE, STANDARD, TRANSFER, ATTACKED = "real shift", "effective robustness", "SA", "transfer", "attacked"
 _COLUMNS = (
     *("label", "valid", "iterations", "stop_reason", "prediction", "original_prediction"),
     *("step_predictions", "step_objectives", "step_oracle_probabilities"),
 )
-HALVES = ("SA on every other digit", "SA on the others")
-_LOGIT_SA = "logit of SA"
 _FEWEST = 6  # recipes of training on each side
 _FEWEST_VALID = 50  # rows, of an FMR
-_LEAST_SHARE = 0.001  # of accuracies: the logits of 0 and 1 are infinite
 _MODERATE = 0.5  # a true partial correlation whose power is reported
-
-Figures = Mapping[str, Mapping[str, float]]
-"""Network → figure → value in percent."""
 
 
 class ValidityPlan(StrictConfig):
@@ -99,45 +110,6 @@ def first_steps(part: str) -> str:
 def stuck_rows(part: str) -> str:
     """Return the name of the share of rows without a gradient."""
     return f"stuck rows ({part})"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The correlation of a predictor with a target over the recipes of training.
-
-    Attributes:
-        predictor, target: the names of both figures.
-        recipes: how many recipes of training there are.
-        spearman: the rank correlation.
-        partial: the same where SA is equal; None for SA itself.
-        less: the partial correlation of the chosen FMR minus this one; None for itself, and for SA.
-    """
-
-    predictor: str
-    target: str
-    recipes: int
-    spearman: Estimate
-    partial: Estimate | None
-    less: Estimate | None = None
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over all networks.
-
-    Attributes:
-        figure: its name.
-        least, median, most: of its values.
-        between_recipes: the standard deviation between the means of recipes of training.
-        between_trainings: the standard deviation between trainings of one recipe; None if none has several.
-    """
-
-    figure: str
-    least: float
-    median: float
-    most: float
-    between_recipes: float
-    between_trainings: float | None
 
 
 @dataclass(frozen=True)
@@ -204,7 +176,7 @@ def figures_of(
     for fixed in measured.fixed:
         figures.setdefault(fixed.classifier, {})[fixed.name] = fixed.accuracy.value
     for network, values in figures.items():
-        values |= _accuracy_on_halves(measured.predictions_of(STANDARD, network))
+        values |= accuracy_on_halves(measured.predictions_of(STANDARD, network))
     for result in measured.results:
         for name, estimate in ((TRANSFER, result.total.fmr), (ATTACKED, result.total.attacked_accuracy)):
             if estimate is not None:
@@ -213,18 +185,6 @@ def figures_of(
         for network, folder in own[part].items():
             figures[network] |= _figures_of_split(plan, part, network, folder)
     return figures
-
-
-def _accuracy_on_halves(predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the accuracy on each half of the originals, in percent."""
-    labels = predictions["label"]
-    right = predictions["prediction"] == labels
-    # Classes take turns: neighbouring pairs of turns are dealt.
-    halves = predictions["id"] // len(np.unique(labels)) % 2
-    accuracies = {}
-    for half, name in enumerate(HALVES):
-        accuracies[name] = 100 * float(right[halves == half].mean())
-    return accuracies
 
 
 def _figures_of_split(plan: ValidityPlan, part: str, network: str, folder: SplitFolder) -> dict[str, float]:
@@ -268,35 +228,35 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
         UserError: a figure is missing, or too few recipes of training are left.
     """
     eligible = {name: values for name, values in figures.items() if values[STANDARD] >= plan.least_accuracy}
-    points = _means_by_recipe(eligible, recipes)
+    points = means_by_recipe(eligible, recipes)
     first_side, second_side = deal(families, plan.seed)
     choose, confirm = sorted(points.keys() & first_side), sorted(points.keys() & second_side)
     if min(len(choose), len(confirm)) < _FEWEST:
         raise UserError(f"validity: {len(points)} recipes of training are left, and {2 * _FEWEST} are needed")
     candidates, dropped = _candidates_with_figures(plan, eligible)
-    _add_shifts(plan, points, choose)
-    table = _table(points, list(points))
-    choosing, confirming = _table(points, choose), _table(points, confirm)
+    add_shifts(plan.targets, points, choose)
+    table = table_of(points, list(points))
+    choosing, confirming = table_of(points, choose), table_of(points, confirm)
     correlations = {}  # of each candidate on *choose*
     for name in candidates:
         correlations[name] = float(partial_correlation(choosing[name], choosing[SHIFT], choosing[STANDARD]))
     split_recipes = plan.candidates(plan.own)
     default, chosen = next(iter(split_recipes)), max(correlations, key=lambda name: correlations[name])
-    confirmed = [_prediction(confirming, chosen)]
+    confirmed = [prediction_of(confirming, chosen)]
     for name in dict.fromkeys((default, STANDARD, *plan.others)):
         if name != chosen:
-            confirmed.append(_prediction(confirming, name, against=chosen))
+            confirmed.append(prediction_of(confirming, name, against=chosen))
     checked = []
     _, budget, threshold = split_recipes[chosen]
     for part in plan.parts:
         name = candidate(part, budget, threshold)
         if name != chosen and np.isfinite(table[name]).all():
-            checked.append(_prediction(confirming, name, against=chosen))
+            checked.append(prediction_of(confirming, name, against=chosen))
     by_target = []
     for target in (*plan.targets, EFFECTIVE):
-        by_target.append(_prediction(confirming, chosen, target))
-    reliability = _reliability_of_sa(table)
-    corrected = _partial(confirming, chosen, SHIFT, reliability)
+        by_target.append(prediction_of(confirming, chosen, target))
+    reliability = reliability_of_sa(table)
+    corrected = partial_given_sa(confirming, chosen, SHIFT, reliability)
     visible = smallest_visible_by_choice(len(choose), len(confirm), len(candidates))
     return Validity(
         verdict=_verdict(confirmed[0], corrected, reliability, visible),
@@ -312,48 +272,12 @@ def validity(plan: ValidityPlan, recipes: Mapping[str, str], families: Mapping[s
         confirmed=confirmed,
         by_target=by_target,
         checked=checked,
-        of_default=_prediction(table, default),
-        spreads=[_spread(name, eligible, recipes) for name in _names_of_spreads(plan, default, chosen)],
+        of_default=prediction_of(table, default),
+        spreads=[spread_of(name, eligible, recipes) for name in _names_of_spreads(plan, default, chosen)],
         visible=visible,
         power=100 * power_with_choice(len(choose), len(confirm), len(candidates), _MODERATE),
-        points={recipe: _finite(values) for recipe, values in points.items()},
+        points={recipe: finite(values) for recipe, values in points.items()},
     )
-
-
-def _means_by_recipe(figures: Figures, recipes: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return the figures of each recipe of training, by name: means over its trainings, and the logit of SA."""
-    trainings: dict[str, list[Mapping[str, float]]] = {}
-    for network, values in figures.items():
-        trainings.setdefault(recipes[network], []).append(values)
-    points: dict[str, dict[str, float]] = {}
-    for recipe in sorted(trainings):
-        points[recipe] = {}
-        for name in trainings[recipe][0]:
-            points[recipe][name] = float(np.mean([values[name] for values in trainings[recipe]]))
-        points[recipe][_LOGIT_SA] = _logit(points[recipe][STANDARD])
-    return points
-
-
-def _add_shifts(plan: ValidityPlan, points: Mapping[str, dict[str, float]], choose: Sequence[str]) -> None:
-    """Add the mean logit of accuracy on real shifts to each point, and its distance to the line over SA on *choose*."""
-    for values in points.values():
-        values[SHIFT] = float(np.mean([_logit(values[target]) for target in plan.targets]))
-    choosing = _table(points, choose)
-    line = np.polyfit(choosing[_LOGIT_SA], choosing[SHIFT], 1)
-    for values in points.values():
-        values[EFFECTIVE] = values[SHIFT] - float(np.polyval(line, values[_LOGIT_SA]))
-
-
-def _table(points: Mapping[str, Mapping[str, float]], recipes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the figures of these recipes of training as columns [R], by name."""
-    columns = {}
-    for name in points[recipes[0]]:
-        columns[name] = np.array([points[recipe][name] for recipe in recipes])
-    return columns
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _candidates_with_figures(plan: ValidityPlan, figures: Figures) -> tuple[list[str], list[str]]:
@@ -399,61 +323,15 @@ def deal(families: Mapping[str, str], seed: int) -> tuple[list[str], list[str]]:
     return sorted(order[::2]), sorted(order[1::2])
 
 
-def _logit(percent: float) -> float:
-    share = min(max(percent / 100, _LEAST_SHARE), 1 - _LEAST_SHARE)
-    return float(np.log(share / (1 - share)))
-
-
-def _reliability_of_sa(table: Mapping[str, np.ndarray]) -> float:
-    """Return the reliability of SA on all digits, from its correlation between halves (Spearman and Brown)."""
-    halves = float(spearman(table[HALVES[0]], table[HALVES[1]]))
-    return 2 * halves / (1 + halves)
-
-
-def _prediction(
-    table: Mapping[str, np.ndarray], predictor: str, target: str = SHIFT, against: str | None = None
-) -> Prediction:
-    """Return the correlations of a predictor with a target, and their difference to those of `against`."""
-    count = len(table[predictor])
-    x, y, sa = table[predictor], table[target], table[STANDARD]
-
-    def rank_correlation(rows: np.ndarray) -> np.ndarray:
-        return spearman(x[rows], y[rows])
-
-    correlation = resampled(rank_correlation, count)
-    if predictor == STANDARD or target == EFFECTIVE:  # from which SA is taken out already
-        return Prediction(predictor, target, count, correlation, None)
-    less = None
-    if against is not None:
-        other = table[against]
-
-        def difference(rows: np.ndarray) -> np.ndarray:
-            partial = partial_correlation(x[rows], y[rows], sa[rows])
-            return partial_correlation(other[rows], y[rows], sa[rows]) - partial
-
-        less = resampled(difference, count)
-    return Prediction(predictor, target, count, correlation, _partial(table, predictor, target), less)
-
-
-def _partial(table: Mapping[str, np.ndarray], predictor: str, target: str, reliability: float = 1.0) -> Estimate:
-    """Return the correlation of a predictor with a target where SA, of so much reliability, is equal."""
-    x, y, sa = table[predictor], table[target], table[STANDARD]
-
-    def partial(rows: np.ndarray) -> np.ndarray:
-        return partial_correlation(x[rows], y[rows], sa[rows], reliability)
-
-    return resampled(partial, len(x))
-
-
 def _verdict(main: Prediction, corrected: Estimate, reliability: float, visible: float) -> str:
     partial = main.partial
     if partial is None:
         raise ValueError("SA predicts nothing where SA is equal")
     coefficient = f"rank correlation {format_coefficient(partial)} over {main.recipes} recipes"
     exact = f"{format_coefficient(corrected)} were SA, of reliability {reliability:.2f}, exact"
-    if _is_above_zero(partial) and _is_above_zero(corrected):
+    if is_above_zero(partial) and is_above_zero(corrected):
         return f"FMR predicts accuracy on real shifts beyond standard accuracy: {coefficient}, {exact}"
-    if _is_above_zero(partial):
+    if is_above_zero(partial):
         return f"FMR may be no more than standard accuracy read once more: {coefficient}, but {exact}"
     if partial.high is not None and partial.high < 0:
         return (
@@ -462,32 +340,4 @@ def _verdict(main: Prediction, corrected: Estimate, reliability: float, visible:
     return (
         f"FMR adds nothing to standard accuracy that can be seen: {coefficient}; with the choice counted, four of five "
         f"such studies see a true one of {visible:.2f}"
-    )
-
-
-def _is_above_zero(estimate: Estimate) -> bool:
-    return estimate.low is not None and estimate.low > 0
-
-
-def _spread(figure: str, figures: Figures, recipes: Mapping[str, str]) -> Spread:
-    """Return the spread of a figure over networks of these recipes of training; NaN is left out."""
-    by_recipe: dict[str, list[float]] = {}
-    finite = []
-    for network, values in figures.items():
-        if math.isfinite(values[figure]):
-            by_recipe.setdefault(recipes[network], []).append(values[figure])
-            finite.append(values[figure])
-    means, variances = [], []
-    for recipe in sorted(by_recipe):
-        trainings = np.array(by_recipe[recipe])
-        means.append(trainings.mean())
-        if len(trainings) > 1:
-            variances.append(trainings.var(ddof=1))
-    return Spread(
-        figure,
-        float(min(finite)),
-        float(np.median(finite)),
-        float(max(finite)),
-        float(np.std(means, ddof=1)),
-        float(np.sqrt(np.mean(variances))) if variances else None,
     )

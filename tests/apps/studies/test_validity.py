@@ -18,11 +18,9 @@ from fmrgen.apps.studies.partial_correlation import (
     smallest_visible_by_choice,
 )
 from fmrgen.apps.studies.parts import Work
+from fmrgen.apps.studies.predictors import HALVES, SHIFT, STANDARD
 from fmrgen.apps.studies.study import load_study
 from fmrgen.apps.studies.validity import (
-    HALVES,
-    SHIFT,
-    STANDARD,
     ValidityPlan,
     deal,
     figures_of,
