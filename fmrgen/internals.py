@@ -48,16 +48,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "attack_of_short_form",
         "radius",
     ),
-    "engine.images": (
-        "StraightThroughBytes",
-        "as_float32",
-    ),
+    "engine.images": ("StraightThroughBytes",),
     "engine.objectives": (
         "OBJECTIVES",
         "margin",
         "truth_of",
     ),
     "engine.options": ("WITHOUT_GRADIENT",),
+    "engine.slope": ("slope_along_gradient",),
     "engine.updates": ("normal",),
     "errors": (
         "one_line",
@@ -118,10 +116,14 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "jobs.verify": ("load_judges",),
     "metrics.cautions": (
         "has_accuracy_of_chance",
+        "is_at_chance",
+    ),
+    "metrics.gradients": (
         "has_masked_gradient",
         "has_rough_gradient",
-        "is_at_chance",
+        "judged_steps",
         "masking_caution",
+        "slope_caution",
     ),
     "metrics.intervals": (
         "CONFIDENCE",

@@ -12,13 +12,8 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Outcome, compare_own_splits, worst_of_all
 from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.missed import about_missed, missed_by_all, samples_of
-from fmrgen.metrics.cautions import (
-    cautions,
-    has_masked_gradient,
-    has_rough_gradient,
-    is_at_chance,
-    outputs_in_another_order,
-)
+from fmrgen.metrics.cautions import cautions, is_at_chance, outputs_in_another_order
+from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import FEWER_RESAMPLES, Estimate
 from fmrgen.metrics.rows import Rows, groups_of
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
@@ -38,7 +33,7 @@ from fmrgen.results.rankings import difference, error_consistency, pairs_of, ran
 from fmrgen.results.steps import StepFigures, step_figures
 from fmrgen.split.classify import KeptAnswers
 from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
-from fmrgen.storage.made_with import made_with, related_line
+from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
 _OF_SURENESS = ("confidence", "in_top5")
@@ -199,7 +194,7 @@ def _result(
     judged = {}
     if classified.judges:
         judged = corrected_by(classified.judges, own, stored["valid"])
-    is_guided = is_own and _is_guided(classified)
+    steps = _judged_steps(classified) if is_own else "none"
     return Result(
         split=classified.split.name,
         classifier=classifier,
@@ -209,8 +204,8 @@ def _result(
         notes=notes,
         judged=judged,
         at_chance=at_chance,
-        masked=is_guided and has_masked_gradient(total),
-        rough=is_guided and has_rough_gradient(total),
+        masked=has_masked_gradient(total, steps),
+        rough=has_rough_gradient(total, steps),
         moves=Rows(own, FEWER_RESAMPLES).after_each_move(),
     )
 
@@ -243,10 +238,10 @@ def _are_same(first: Mapping[str, KeptAnswers], second: Mapping[str, KeptAnswers
     return True
 
 
-def _is_guided(classified: Classified) -> bool:
+def _judged_steps(classified: Classified) -> JudgedSteps:
     """Return whether the split's own steps follow a gradient; True if nothing is on record."""
     provenance = classified.split.provenance
-    return provenance is None or provenance.recipe.perturb.is_guided
+    return "all" if provenance is None else provenance.judged_steps
 
 
 def _is_own_classifier(
@@ -356,7 +351,7 @@ def _notes_on_split(classified: Classified, made_for: Result | None, counted: Ma
     """Return what a reader of a split's figures must know, in words."""
     notes = []
     if made_for is not None:
-        notes += cautions(made_for.total, guided=_is_guided(classified))
+        notes += cautions(made_for.total, steps=_judged_steps(classified))
         classes = zip(classified.labels.names, made_for.classes, strict=True)
         empty = [name for name, summary in classes if not summary.valid_rows]
         if empty:
@@ -365,9 +360,8 @@ def _notes_on_split(classified: Classified, made_for: Result | None, counted: Ma
                 few += ", …"
             notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = classified.split.provenance
-    related = None if provenance is None else related_line(provenance)
-    if related is not None:
-        notes.append(related)
+    if provenance is not None:
+        notes += lines_on_models(provenance)
     if provenance is not None and _is_judged_by_itself(provenance):
         notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
     if "valid" not in counted:

@@ -127,9 +127,13 @@ def make_split(
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
+        steps = provenance.judged_steps
+        if steps != "none" and not provenance.is_finished and is_first_process():
+            slope_note = self_check.of_gradient(folder)
+            if slope_note is not None:
+                on_note(slope_note)
         summary = finish(folder, job.faults)
-        is_guided = provenance.recipe.perturb.is_guided
-        for caution in cautions(summary, oracle_is_known=oracle_is_known, guided=is_guided):
+        for caution in cautions(summary, oracle_is_known=oracle_is_known, steps=steps):
             note_once(caution)
         return summary
 

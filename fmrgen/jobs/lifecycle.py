@@ -217,6 +217,12 @@ def record_kinship(folder: SplitFolder, kinship: Kinship) -> None:
         read_provenance(folder.paths).model_copy(update={"kinship": kinship}).write(folder.paths)
 
 
+def record_slope(folder: SplitFolder, slope: float) -> None:
+    """Record in a split's provenance how steep its classifier is along its gradient, as a share of what that says."""
+    with folder.shared.alone(folder.paths):
+        read_provenance(folder.paths).model_copy(update={"slope": slope}).write(folder.paths)
+
+
 def record_part(folder: SplitFolder) -> None:
     """Record the sha256 of the shards of a part, by which `merge` checks that they are still the same."""
     with folder.shared.alone(folder.paths):

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from fmrgen.classifiers.base import check_same_answers, digests_of
 from fmrgen.engine.images import on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
-from fmrgen.engine.objectives import also_of, loss
+from fmrgen.engine.objectives import also_of, loss, margin
+from fmrgen.engine.slope import slope_along_gradient
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
-from fmrgen.jobs.lifecycle import record_kinship
+from fmrgen.jobs.lifecycle import record_kinship, record_slope
 from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
+from fmrgen.metrics.gradients import slope_caution
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
@@ -37,6 +39,7 @@ _MUCH = 10.0  # points of accuracy
 _ALL = 0.999  # share of weights
 _LEAST_PROBABILITY = 1e-30
 _ASKED_AGAIN = 2  # rows of a shard
+_SLOPE_IMAGES = 16
 _UNCERTAIN = 0.7  # the loss of a classifier that sees the label and another class alike
 _LOSS_WITHIN = 0.05  # of a loss, and of it as a share: more than servers' rounding, less than another model makes
 _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean; wrong classes to agree on
@@ -89,6 +92,18 @@ class SelfCheck:
         """
         if claims.missing() and provenance.weights_sha256.classifier is not None:
             self.answers = first_answers(self.components, self.device, _ASKED_TWICE)
+
+    def of_gradient(self, folder: SplitFolder) -> str | None:
+        """Measure how steep the classifier really is along its gradient, on the stored images nearest its boundary, and
+        record that in the split. Return a line if it is not as steep as its gradient says.
+
+        Steps end there: a gradient that shows the way far from the boundary, and not near it, hides failures.
+        """
+        slope = slope_near_boundary(self.components.classifier, folder, self.device)
+        if slope is None:
+            return None
+        record_slope(folder, round(slope, 3))
+        return slope_caution(slope)
 
     def end(self, folder: SplitFolder, before: Provenance) -> None:
         """Raise UserError if a model is no longer what it was before the job, or gives other answers than at its
@@ -333,6 +348,31 @@ def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
     sums = torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add(0, labels, values)
     values = values - (sums / torch.bincount(labels, minlength=classes).clamp(min=1).unsqueeze(1))[labels]
     return values - values.mean(1, keepdim=True)
+
+
+def slope_near_boundary(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> float | None:
+    """Return the slope of the margin along its gradient, as a share of what that says, on stored images.
+
+    Args:
+        classifier: of the split.
+        folder: of the split, whose shards exist.
+        device: of the classifier.
+
+    Returns:
+        The median over the valid rows whose loss is nearest to that of two classes alike; None if there is none.
+    """
+    table = folder.read_columns(["id", "valid", "loss"])
+    valid = table["valid"].to_numpy().astype(bool)
+    ids, losses = table["id"].to_numpy()[valid], table["loss"].to_numpy()[valid]
+    is_finite = np.isfinite(losses)
+    ids, losses = ids[is_finite], losses[is_finite]
+    if not len(ids):
+        return None
+    nearest = ids[np.argsort(np.abs(losses - _UNCERTAIN), kind="stable")[:_SLOPE_IMAGES]]
+    rows = folder.rows_of(nearest.tolist(), ["id", "image", "label"])
+    pixels = np.stack([np.asarray(open_rgb(stored_image(row["image"]))) for row in rows])
+    labels = torch.tensor([row["label"] for row in rows], device=device)
+    return slope_along_gradient(classifier, margin, to_batch(pixels, device), labels)
 
 
 def check_answers_of_rows(

@@ -3,15 +3,13 @@
 import numpy as np
 
 from fmrgen.errors import option
+from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, masking_caution
 from fmrgen.metrics.intervals import Estimate, wilson
 from fmrgen.metrics.summary import Summary
 
 _MUCH_WORSE = 5.0  # points of accuracy
 _FEW = 50.0  # percent of rows
 _MANY_BY_BUDGET = 20.0  # percent of rows that end by the budget: as many might yet be fooled
-_HALF = 50.0  # percent, which a coin gives
-_FEWEST_UP = 80.0  # percent: see `has_masked_gradient`
-_FAR_BELOW_RANDOM = 10.0  # points of FMR: see `has_rough_gradient`
 _KIN = 20.0  # times as often: see `falls_as_kin`
 _STEPS_OF_KIN = 3.0  # guided steps of a row on average, below which kinship can't be seen
 SHARED_WEIGHTS = 0.1  # share of one network's weights that lie in the other: see `kinship_caution`
@@ -20,21 +18,21 @@ _CHANCE_REACHES = 0.1  # of the way from guessing to being always right: see `is
 _FEWEST_REORDERED = 10  # rows that must be right in another order of the classes
 
 
-def cautions(summary: Summary, *, oracle_is_known: bool = False, guided: bool = True) -> list[str]:
+def cautions(summary: Summary, *, oracle_is_known: bool = False, steps: JudgedSteps = "all") -> list[str]:
     """Return a line for each reason to doubt a split's FMR, with what can be done about it.
 
     Args:
         summary: of the split.
         oracle_is_known: leaves out that the oracle recognises fewer originals than the classifier, if the reader
             knows that already.
-        guided: whether the first step is along the gradient; it is not in the random control.
+        steps: that show whether the gradient is masked, see `judged_steps`.
     """
     if summary.is_of_moved_images:
         of_moved = [_few_accepted_caution(summary), _accuracy_caution(summary), _oracle_caution(summary)]
         return [line for line in of_moved if line is not None]
     lines: list[str | None] = []
-    if guided:
-        lines += [masking_caution(summary), _falls_caution(summary)]
+    if steps != "none":
+        lines += [masking_caution(summary, steps), _falls_caution(summary)]
     lines += [
         _validation_caution(summary),
         _accuracy_caution(summary),
@@ -185,35 +183,6 @@ def kinship_caution(weights: float, answers: float | None) -> str | None:
     )
 
 
-def masking_caution(summary: Summary) -> str | None:
-    """Return a line if the gradient is masked or rough, or guided steps are like random ones; None otherwise."""
-    climbs = (
-        f"the first step raised the loss in {_percent(summary.first_steps_up)} of the valid rows, and guided steps "
-        f"climbed higher than random ones in {_percent(summary.ahead_of_random)} of the controls"
-    )
-    if has_rough_gradient(summary):
-        return (
-            f"{climbs}, which is seldom; but they fool the classifier far more (FMR differs by "
-            f"{summary.guided_less_random} points). Its gradient is its own and rough, as of a network that jumps: FMR "
-            f"counts, and a search without gradients ({option('perturb.update=nes', 'update=nes')}) may find more"
-        )
-    if has_masked_gradient(summary):
-        verdict = "is masked"
-        if summary.guided_less_random is None:
-            verdict = f"may be masked (no rows have a control by random steps, {option('perturb.control', 'control')})"
-        return (
-            f"{climbs}: along a gradient that shows the way these are nearly 100 %, along a random one about 50 %. The "
-            f"classifier's gradient {verdict}, so FMR is no sign of robustness (docs: Masked and rough gradients)"
-        )
-    if _is_like_chance(summary):
-        return (
-            f"guided steps do no better than random ones: FMR differs by {summary.guided_less_random} points, and "
-            f"they climb higher in {_percent(summary.ahead_of_random)} of the controls; take more controls "
-            f"({option('perturb.control')}), or the gradient is masked"
-        )
-    return None
-
-
 def _is_far_below(accuracy: Estimate | None, other: Estimate | None) -> bool:
     """Return whether an accuracy is far below another one, by more than chance."""
     if accuracy is None or other is None or accuracy.high is None or other.low is None:
@@ -252,47 +221,6 @@ def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> boo
     predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
     guessing = max(1 / classes, float(labels @ predictions[:classes]))
     return wilson(float((label == prediction).sum()), len(label))[0] <= _most_by_chance(guessing)
-
-
-def has_masked_gradient(summary: Summary) -> bool:
-    """Return whether steps climbed so seldom that the gradient did not show the way (gradient masking, Athalye 2018).
-
-    A step along a gradient raises the loss of nearly every image, a random one of about half; and as
-    many steps climb higher along a gradient than by chance. Between the two lies the bound, at 80 %: honest networks
-    have 91 to 100 %, also quantised and rippled ones, and networks that hand over another gradient than their own 45 to
-    63 %. It holds for guided steps alone, and for splits that start from the plain reconstruction.
-
-    A gradient that fools the network far more than random steps do is `rough` instead. Without a control by random
-    steps the two can't be told apart: that counts as masked too, and is worded as "may be".
-    """
-    return _climbs_seldom(summary) and not has_rough_gradient(summary)
-
-
-def has_rough_gradient(summary: Summary) -> bool:
-    """Return whether steps climbed as seldom as if masked, but fooled the network far more than random ones.
-
-    So does a network that jumps: its gradient is its own and shows the way over several steps, not over the first. Far
-    is an interval of FMR guided less random that lies wholly 10 points or more below 0; masked networks have 0 in it.
-    """
-    less = summary.guided_less_random
-    if less is None or less.high is None:
-        return False
-    return _climbs_seldom(summary) and less.high <= -_FAR_BELOW_RANDOM
-
-
-def _climbs_seldom(summary: Summary) -> bool:
-    for share in (summary.first_steps_up, summary.ahead_of_random):
-        if share is not None and share.high is not None and share.high < _FEWEST_UP:
-            return True
-    return False
-
-
-def _is_like_chance(summary: Summary) -> bool:
-    """Return whether guided steps are like random ones in the controls, by accuracy and by how far they climb."""
-    less, ahead = summary.guided_less_random, summary.ahead_of_random
-    if less is None or ahead is None or less.low is None or less.high is None or ahead.low is None:
-        return False
-    return less.low <= 0 <= less.high and ahead.low <= _HALF and ahead.value < _FEWEST_UP
 
 
 def falls_as_kin(summary: Summary) -> bool:

@@ -28,6 +28,7 @@ ANSWERS = (  # columns of classes, or of lists of them
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
     *("step_predictions", "control_predictions"),
 )
+_NEAR = 0.25  # of the way from the boundary to the start
 _ROUNDING_OF_LOSSES = 1e-5  # of a cross-entropy in float32, where the logits are some tens
 
 
@@ -352,6 +353,60 @@ class Rows:
         if not has_objectives:  # rows before version 3 have losses alone, which mean nothing where both are near zero
             moved &= np.maximum(before, after) > _ROUNDING_OF_LOSSES
         return proportion((after > before)[moved])
+
+    @cached_property
+    def _steps_up(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Of each guided step of the first attack on valid rows: whether it raised the objective, whether it began near
+        the boundary, and its row. None without a record; steps that changed nothing are left out.
+
+        Near is a quarter or less of the objective's distance from 0 at the start, which no scale of logits changes. An
+        objective that is above 0 at the start, as of an image that is misread or a cross-entropy, has no such distance.
+        """
+        first = self._first_attack
+        if "step_objectives" not in first:
+            return None
+        up, near, row_of_step = [], [], []
+        for row in np.flatnonzero(valid_rows(first)).tolist():
+            objectives = np.asarray(first["step_objectives"][row], dtype=np.float64)
+            before, after = objectives[:-1], objectives[1:]
+            moved = before != after
+            start = objectives[0] if len(objectives) else 0.0
+            is_near = np.abs(before) <= _NEAR * -start
+            up.append((after > before)[moved])
+            near.append(is_near[moved])
+            row_of_step.append(np.full(int(moved.sum()), row))
+        if not up:
+            return None
+        return np.concatenate(up), np.concatenate(near), np.concatenate(row_of_step)
+
+    def share_of_steps_up(self, near: bool = False) -> Estimate | None:
+        """Return the share of guided steps that raised the objective, of all or of those near the boundary.
+
+        The interval is over rows, whose steps depend on each other.
+        """
+        if self._steps_up is None:
+            return None
+        up, is_near, row_of_step = self._steps_up
+        if near:
+            up, row_of_step = up[is_near], row_of_step[is_near]
+        return grouped_proportion(up, row_of_step)
+
+    def last_less_ever(self) -> Estimate | None:
+        """Return FMR by the last accepted image less FMR by all of them, of the first attack: by the second, a row that
+        any of its accepted images fools is fooled."""
+        first, original = self._first_attack, self.right("original_prediction")
+        if "step_predictions" not in first or original is None or not original.any():
+            return None
+        rows = np.flatnonzero(valid_rows(first)).tolist()
+        last, ever = [], []
+        for row in rows:
+            right = np.asarray(first["step_predictions"][row])[1:] == self.label[row]
+            if len(right):
+                last.append(bool(right[-1]))
+                ever.append(bool(right.all()))
+        if not last:
+            return None
+        return paired_difference(np.array(last), np.array(ever), float(original.mean()))
 
     @cached_property
     def _controls(self) -> list[tuple[int, int]]:

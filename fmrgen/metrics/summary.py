@@ -247,6 +247,27 @@ class Summary:
         "all where its gradient shows the way, about half where it does not (gradient masking) or where there is none",
         lambda rows: rows.share_of_first_steps_up(),
     )
+    steps_up: Estimate | None = _metric(
+        "steps up",
+        "steps that raised the loss",
+        "share of all guided steps, of the first attack on valid rows, that raised what they climb: nearly all where "
+        "the gradient shows the way to the boundary",
+        Rows.share_of_steps_up,
+    )
+    near_steps_up: Estimate | None = _metric(
+        "steps up near",
+        "steps near the boundary that raised the loss",
+        "the same of those steps that begin near the boundary, at a quarter or less of the first distance to it",
+        lambda rows: rows.share_of_steps_up(near=True),
+    )
+    last_less_ever: Estimate | None = _metric(
+        "last – ever",
+        "FMR lost if images on the way count",
+        "FMR by the last accepted image of the first attack, less FMR by all of them: 0 where steps that have fooled "
+        "the classifier keep fooling it",
+        Rows.last_less_ever,
+        unit=" points",
+    )
     guided_less_random: Estimate | None = _metric(
         "guided – random",
         "FMR of guided minus random steps",

@@ -7,7 +7,7 @@ from typing import Self
 from fmrgen.metrics.summary import Summary
 from fmrgen.publish.entries import Entry, leaderboard
 from fmrgen.split.judgements import JudgeFile, JudgementsFolder
-from fmrgen.storage.made_with import made_with, related_line
+from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, read_all
 from fmrgen.storage.shards import SplitFolder, summary_of
@@ -35,6 +35,11 @@ class Published:
     def made_with(self) -> dict[str, str]:
         """Its components in words."""
         return made_with(self.provenance)
+
+    @property
+    def lines_on_models(self) -> list[str]:
+        """What a reader must know of its classifier and oracle."""
+        return lines_on_models(self.provenance)
 
     @property
     def related(self) -> str | None:

@@ -145,7 +145,7 @@ class Result:
         at_chance: whether it is hardly better than guessing on the originals: its figures mean nothing, and it is
             not ranked.
         masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
-            `fmrgen.metrics.cautions.has_masked_gradient`): it is not ranked by that split.
+            `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
         moves: figures of each kind of move, on a split of randomly moved images.
     """

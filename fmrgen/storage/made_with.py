@@ -2,6 +2,7 @@
 
 from fmrgen.config import IN_MEMORY
 from fmrgen.metrics.cautions import kinship_caution
+from fmrgen.metrics.gradients import slope_caution
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedPerturb
 
 
@@ -52,6 +53,13 @@ def related_line(provenance: Provenance) -> str | None:
     if kinship is None:
         return None
     return kinship_caution(kinship.weights, kinship.answers)
+
+
+def lines_on_models(provenance: Provenance) -> list[str]:
+    """Return what a reader must know of a split's classifier and oracle: whether they are related, and whether the
+    classifier is as steep as its gradient says."""
+    lines = [related_line(provenance), slope_caution(provenance.slope)]
+    return [line for line in lines if line is not None]
 
 
 def _named(component: RecordedComponent) -> str:

@@ -19,6 +19,7 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
+from fmrgen.metrics.gradients import JudgedSteps, judged_steps
 from fmrgen.records import ROWS_VERSION
 from fmrgen.storage.paths import SHARD_FILE, SplitPaths, rows_of_a_shard, splits_in
 
@@ -81,6 +82,7 @@ class RecordedPerturb(_Recorded):
     min_margin: float = 0.0
     start_noise: float = 0.0
     seed: int = 0
+    objective: str = "margin"
     attacks: Literal["one"] | Annotated[list[RecordedAttack], Field(min_length=2)] = "one"
 
     @property
@@ -90,6 +92,11 @@ class RecordedPerturb(_Recorded):
             return self.update in ALONG_GRADIENT and not self.start_noise
         first = self.attacks[0]
         return first.update in ALONG_GRADIENT and not first.noise
+
+    @property
+    def first_objective(self) -> str:
+        """What the first attack climbs."""
+        return self.objective if self.attacks == "one" else self.attacks[0].objective
 
     @property
     def attack_count(self) -> int:
@@ -192,6 +199,8 @@ class Provenance(_Recorded):
         accepts_several: whether each row has all labels that are true of it.
         code_sha256: of the files of modules that the recipe names, by the modules.
         kinship: of classifier and oracle; None if nobody looked.
+        slope: of the classifier along its gradient, as a share of what that says, on the stored images nearest its
+            boundary; None if nobody looked.
         skipped: examples without a row.
         files: sha256 of the shards by their paths in the folder; if the split is unfinished, those from when it was
             last finished, or of a part that is whole.
@@ -217,6 +226,7 @@ class Provenance(_Recorded):
     accepts_several: bool = False
     code_sha256: dict[str, str] = {}
     kinship: Kinship | None = None
+    slope: float | None = None
     skipped: Sequence[Skipped] = ()
     runs: Sequence[Run]
     files: dict[_ShardFile, str] = {}
@@ -283,6 +293,17 @@ class Provenance(_Recorded):
         )
 
     @property
+    def judged_steps(self) -> JudgedSteps:
+        """Which of its steps show whether its classifier's gradient is masked."""
+        perturb = self.recipe.perturb
+        return judged_steps(
+            is_guided=perturb.is_guided,
+            reencodes=perturb.reencode,
+            objective=perturb.first_objective,
+            generator=self.recipe.generator.kind,
+        )
+
+    @property
     def files_digest(self) -> str:
         """16 hex digits over the digests of the files."""
         return fingerprint(self.files)
@@ -293,8 +314,9 @@ class Provenance(_Recorded):
         tree = self.model_dump(mode="json", by_alias=True)
         if self.schema_version is None:
             del tree["schema"]
-        if self.kinship is None:
-            del tree["kinship"]
+        for name in ("kinship", "slope"):
+            if tree[name] is None:
+                del tree[name]
         tree["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
         return tree
 

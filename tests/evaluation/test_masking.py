@@ -7,7 +7,8 @@ from installed import has_app, needs_app
 
 from fmrgen import evaluate, load_recipe
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.cautions import cautions, has_masked_gradient, has_rough_gradient
+from fmrgen.metrics.cautions import cautions
+from fmrgen.metrics.gradients import has_masked_gradient, has_rough_gradient, judged_steps
 from fmrgen.metrics.summary import summarise
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
@@ -49,7 +50,7 @@ def test_it_takes_enough_rows_to_say_so(share, rows, masked):
     assert has_masked_gradient(summary) == masked
     told = [line for line in cautions(summary) if "gradient may be masked (no rows have a control" in line]
     assert len(told) == masked
-    assert not [line for line in cautions(summary, guided=False) if "masked" in line]
+    assert not [line for line in cautions(summary, steps="none") if "masked" in line]
 
 
 def lists(*rows):
@@ -103,7 +104,9 @@ def test_controls_that_climb_as_high_are_told(ahead, differ, told):
     assert any("do no better than random ones" in line for line in lines) == (told == "not told")
 
 
-@pytest.mark.parametrize(("fooled", "state"), [(24, "rough"), (12, "rough"), (6, "masked"), (0, "masked")])
+@pytest.mark.parametrize(
+    ("fooled", "state"), [(24, "rough"), (12, "rough"), (6, "rough"), (2, "masked"), (0, "masked")]
+)
 def test_a_network_that_jumps_is_rough_and_not_masked(fooled, state):
     """Its first steps raise the loss by chance, and yet guided steps fool it; random ones do not."""
     rows = controlled(
@@ -118,6 +121,93 @@ def test_a_network_that_jumps_is_rough_and_not_masked(fooled, state):
     (line,) = [line for line in cautions(summary) if "the first step raised the loss in 50.0 %" in line]
     assert ("Its gradient is its own and rough" in line) == (state == "rough")
     assert ("gradient is masked" in line) == (state == "masked")
+
+
+def walked(*objectives, predictions=None, label=0):
+    """Valid rows of label 0, right on their originals, that climbed so; the last prediction is that of `prediction`."""
+    if predictions is None:
+        predictions = [[int(value > 0) for value in row] for row in objectives]
+    return {
+        "label": np.zeros(len(objectives), int),
+        "valid": np.ones(len(objectives), bool),
+        "prediction": np.array([row[-1] for row in predictions]),
+        "original_prediction": np.zeros(len(objectives), int),
+        "step_objectives": lists(*objectives),
+        "step_predictions": lists(*predictions),
+    }
+
+
+def test_all_steps_count_and_those_near_the_boundary_apart():
+    summary = summarise(walked([-8, -4, -2, -1, -1.5, 0.5], [-8, -9, -7, -7]))
+    assert summary.steps_up.value == pytest.approx(100 * 5 / 7)  # one changed nothing
+    assert summary.near_steps_up.value == pytest.approx(100 * 2 / 3)  # from -2, -1 and -1.5
+    assert summarise(walked([3.0, 2.0, 1.0])).near_steps_up is None  # misread from the start: there is no way to go
+
+
+def test_a_row_that_was_fooled_on_the_way_counts_once():
+    rows = walked(*[[-2, -1, 1, -1]] * 3, *[[-2, -1, 1, 2]] * 3, *[[-2, -1, -0.5, -0.4]] * 4)
+    summary = summarise(rows)
+    assert summary.fmr.value == 70
+    assert summary.last_less_ever.value == pytest.approx(30)
+    assert summarise(walked(*[[-2, -1, 1]] * 20)).last_less_ever.value == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ([-8, -6, -4, -1, 1], None),
+        ([-8, -6, -7, -6, -4, -1, 1], "of all steps"),
+        ([-8, -4, -2, *[-1.9, -1.95] * 3, *np.arange(2.5, 100)], "of those near"),
+        ([-8, -6, -4, -1, 1, 1.5, -1], "if images on the way count"),
+    ],
+)
+def test_a_gradient_that_hides_near_the_boundary_is_masked(row, words):
+    summary = summarise(walked(*[row] * 60))
+    assert summary.first_steps_up.value == 100
+    assert has_masked_gradient(summary) == (words is not None)
+    assert not has_rough_gradient(summary)
+    assert not has_masked_gradient(summary, "first")
+    told = [line for line in cautions(summary) if "masked on the way to its boundary" in line]
+    assert len(told) == (words is not None)
+    assert not [line for line in cautions(summary, steps="first") if "masked" in line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, "all"),
+        ({"is_guided": False}, "none"),
+        ({"reencodes": True}, "first"),
+        ({"objective": "targeted"}, "first"),
+        ({"objective": "cross_entropy"}, "all"),
+        ({"generator": "transform"}, "first"),
+    ],
+)
+def test_steps_count_where_the_classifier_alone_decides_whether_they_climb(changes, steps):
+    usual = {"is_guided": True, "reencodes": False, "objective": "margin", "generator": "vqgan"}
+    assert judged_steps(**{**usual, **changes}) == steps
+
+
+@pytest.mark.slow
+def test_the_slope_near_the_boundary_is_measured_when_a_split_ends(tmp_path):
+    """LeNet, whose gradient is its own; and one that is LeNet far from the boundary, and hides its gradient near it."""
+    hidden = "{kind: module, target: 'masked_networks:SureThenMasked'}"
+    options = ["source.limit=40", "perturb.budget=12", "perturb.step_size=0.05"]
+    slopes = {}
+    for split, *more in (("lenet",), ("hidden", f"classifier={hidden}")):
+        notes = []
+        make_split(
+            load_recipe("mnist-lenet", [*options, f"output.split={split}", *more]), tmp_path, on_note=notes.append
+        )
+        slopes[split] = read_provenance(SplitPaths(tmp_path, "mnist", split)).slope
+        told = [line for line in notes if line.startswith("on the images nearest the boundary the classifier changes")]
+        assert len(told) == (split == "hidden"), notes
+    assert slopes["lenet"] == pytest.approx(1, abs=0.1)
+    assert abs(slopes["hidden"]) < 0.1
+    card = (tmp_path / "README.md").read_text()
+    assert card.count("on the images nearest the boundary the classifier changes by") == 1
+    found = evaluate(f"{tmp_path}:mnist/hidden", {"hidden": hidden})
+    assert any("of what its gradient says" in note for note in found.splits[0].notes)
 
 
 @pytest.mark.parametrize(("kin", "fell"), [(False, 8), (True, 60)])
@@ -137,7 +227,7 @@ def test_a_network_that_falls_when_the_oracle_does_is_kin(kin, fell):
     at_risk = 10 * 5 + 90 * 10
     assert found.falls_with_oracle.value == pytest.approx((fell + 0.5) / 91 / (10.5 / (at_risk + 1)))
     assert any("the two are related" in line for line in cautions(found)) == kin
-    assert not any("the two are related" in line for line in cautions(found, guided=False))
+    assert not any("the two are related" in line for line in cautions(found, steps="none"))
     long_steps = summarise(rows | {"iterations": np.full(100, 2)})  # hardly another step to fall at
     assert not any("the two are related" in line for line in cautions(long_steps))
 

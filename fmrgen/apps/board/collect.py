@@ -10,7 +10,8 @@ from pathlib import Path
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, fingerprint, open_plain
 from fmrgen.hub.fetch import fetched
-from fmrgen.metrics.cautions import has_accuracy_of_chance, has_masked_gradient, has_rough_gradient
+from fmrgen.metrics.cautions import has_accuracy_of_chance
+from fmrgen.metrics.gradients import has_masked_gradient, has_rough_gradient
 from fmrgen.publish.entries import Entry, ranked, sort_key
 from fmrgen.publish.published import Published
 
@@ -73,12 +74,12 @@ class BoardEntry(Published):
     @property
     def masked(self) -> bool:
         """True if the gradient of its own classifier is masked."""
-        return self.provenance.recipe.perturb.is_guided and has_masked_gradient(self.summary)
+        return has_masked_gradient(self.summary, self.provenance.judged_steps)
 
     @property
     def rough(self) -> bool:
         """True if that gradient is rough; the split is ranked all the same."""
-        return self.provenance.recipe.perturb.is_guided and has_rough_gradient(self.summary)
+        return has_rough_gradient(self.summary, self.provenance.judged_steps)
 
     @property
     def unranked(self) -> bool:

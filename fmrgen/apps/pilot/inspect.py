@@ -182,7 +182,7 @@ def inspect(
     warnings = _native_warnings(plain, native, len(examples))
     warnings += _warnings(plain, acceptable, len(examples))
     warnings += _step_warnings(own, proposed, wanted, nothing_else_tried=not trials and bool(pilot.left_out))
-    warnings += gradient_warnings(guided, measured_slopes, searched, options)
+    warnings += gradient_warnings(guided, measured_slopes, searched, options, recipe.generator.kind)
     warnings += [caution for caution in kinship if caution is not None]
     warnings += components.notes()
     return Inspection(

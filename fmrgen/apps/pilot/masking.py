@@ -1,27 +1,24 @@
 """Tests of whether a classifier's gradient is masked: its slope along the gradient, and a search without gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.engine.images import as_float32
-from fmrgen.engine.objectives import OBJECTIVES, truth_of
+from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
 from fmrgen.engine.perturb import perturb
+from fmrgen.engine.slope import slope_along_gradient
 from fmrgen.errors import UserError, option
-from fmrgen.metrics.cautions import masking_caution
+from fmrgen.metrics.gradients import judged_steps, masking_caution, slope_caution
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.build import Components
 from fmrgen.records import Example, Perturbed
 
-_STEP = 0.02  # length, of pixels from 0 to 1: so short that a network is as good as linear, so long that float32 tells
-_BATCH_SIZE = 16
 _SLOPE_IMAGES = 16
-_LEAST_SLOPE = 0.5  # as a share of what the gradient says; its inverse is the largest
 
 Slopes = tuple[float | None, float | None]  # on plain reconstructions, and on the images of valid rows
 
@@ -112,16 +109,18 @@ def slopes(
     """
     climbed = OBJECTIVES[objective]
     labels = torch.tensor([example.label for example in examples[:_SLOPE_IMAGES]], device=plain.device)
-    plain_slope = slope_of_what_is_said(classifier, climbed, plain[:_SLOPE_IMAGES], labels)
+    plain_slope = slope_along_gradient(classifier, climbed, plain[:_SLOPE_IMAGES], labels)
     valid_rows = [row for row in rows if row.valid][:_SLOPE_IMAGES]
     if not valid_rows:
         return plain_slope, None
     images = torch.stack([row.image for row in valid_rows]).to(plain.device) / 255
     labels = torch.tensor([row.label for row in valid_rows], device=plain.device)
-    return plain_slope, slope_of_what_is_said(classifier, climbed, images, labels)
+    return plain_slope, slope_along_gradient(classifier, climbed, images, labels)
 
 
-def gradient_warnings(guided: Summary, measured: Slopes, searched: Search | None, options: PerturbOptions) -> list[str]:
+def gradient_warnings(
+    guided: Summary, measured: Slopes, searched: Search | None, options: PerturbOptions, generator: str
+) -> list[str]:
     """Return what is wrong with the classifier's gradient, a line each.
 
     Args:
@@ -129,24 +128,21 @@ def gradient_warnings(guided: Summary, measured: Slopes, searched: Search | None
         measured: slopes along the gradient.
         searched: figures of steps without gradients; None if there are none.
         options: of the guided steps.
+        generator: its kind.
     """
-    warnings = []
-    is_off = False
-    shown_slopes = []
-    for slope in measured:
-        if slope is not None:
-            shown_slopes.append(f"{slope:.2g}")
-            is_off = is_off or not _LEAST_SLOPE <= slope <= 1 / _LEAST_SLOPE
-    if is_off:
-        warnings.append(
-            f"along its gradient the classifier changes by {', '.join(shown_slopes)} of what the "
-            "gradient says (on plain reconstructions, and on images that steps led to): it is rounded, or hands over "
-            "another gradient than its own, and looks more robust than it is"
-        )
-    if options.is_guided:
-        caution = masking_caution(guided)
-        if caution is not None:
-            warnings.append(caution)
+    plain, moved = measured
+    cautions = [
+        slope_caution(plain, "on plain reconstructions"),
+        slope_caution(moved, "on images that steps led to"),
+    ]
+    steps = judged_steps(
+        is_guided=options.is_guided,
+        reencodes=options.reencode,
+        objective=options.runs[0].objective,
+        generator=generator,
+    )
+    cautions.append(masking_caution(guided, steps))
+    warnings = [caution for caution in cautions if caution is not None]
     if searched is not None and searched.beats_the_gradient:
         warnings.append(
             f"a search without gradients fools the classifier more than steps along its gradient: FMR differs by "
@@ -154,41 +150,3 @@ def gradient_warnings(guided: Summary, measured: Slopes, searched: Search | None
             "with perturb.update=nes, and compare it with splits made so alone"
         )
     return warnings
-
-
-def slope_of_what_is_said(
-    classifier: nn.Module, objective: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor
-) -> float | None:
-    """Return how steep the objective really is along its gradient, as a share of what the gradient says.
-
-    The slope is measured by finite differences and divided by the gradient's length; of the images the median is
-    returned. It is 1 for a network that is differentiated as it is, about 0 where the gradient is another's, or the
-    network is a staircase. Pixels are moved, not latents: a generator may have stairs of its own, as VQGAN's codes are.
-
-    Args:
-        classifier: of images [N, 3, H, W] in [0, 1].
-        objective: what steps climb, of logits [N, K] and which classes are true, bool [N, K].
-        images: [N, 3, H, W], of any kind: originals, or such that steps have led to.
-        labels: [N].
-
-    Returns:
-        The median; None if no image has a gradient.
-    """
-    ratios = []
-    for batch in torch.arange(len(images)).split(_BATCH_SIZE):
-        start = images[batch].clone().requires_grad_(True)
-        logits = as_float32(classifier(start))
-        truth = truth_of(labels[batch], logits.shape[1], None)
-        (gradient,) = torch.autograd.grad(objective(logits, truth).sum(), start)
-        length = gradient.flatten(1).norm(dim=1)
-        usable = (length > 0) & length.isfinite()
-        if not usable.any():
-            continue
-        step = _STEP * gradient[usable] / length[usable].view(-1, 1, 1, 1)
-        with torch.no_grad():
-            ahead = objective(as_float32(classifier(images[batch][usable] + step)), truth[usable])
-            behind = objective(as_float32(classifier(images[batch][usable] - step)), truth[usable])
-        ratios.append((ahead - behind) / (2 * _STEP) / length[usable])
-    if not ratios:
-        return None
-    return float(torch.cat(ratios).median())

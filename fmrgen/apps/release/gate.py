@@ -26,7 +26,8 @@ from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, make_splits, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.verify import load_judges
-from fmrgen.metrics.cautions import has_masked_gradient, has_rough_gradient, is_at_chance
+from fmrgen.metrics.cautions import is_at_chance
+from fmrgen.metrics.gradients import has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.rows import as_label
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.tqdm_bars import OnRows
@@ -279,9 +280,10 @@ def gate_on_own_splits(
         predictions = {name: {"original": columns[name]["original_prediction"]}}
         faults += _faults(predictions, columns[name]["label"], len(provenance.labels))
         digests.add(provenance.weights_sha256.classifier)
-        if provenance.recipe.perturb.is_guided:
-            faults += _masked_gradient_faults(name, summary)
-            notes += _rough_gradient_notes(name, summary)
+        if has_masked_gradient(summary, provenance.judged_steps):
+            faults.append(_masked_gradient_fault(name, summary))
+        if has_rough_gradient(summary, provenance.judged_steps):
+            notes.append(_rough_gradient_note(name))
         if summary.standard_accuracy is not None:
             standard[name] = summary.standard_accuracy.value
     valid_ids = [rows["id"][rows["valid"].astype(bool)] for rows in columns.values()]
@@ -306,22 +308,16 @@ def gate_on_own_splits(
     return _with_verdict(outcome, processes.gather(processes.together(work))[0], [])
 
 
-def _masked_gradient_faults(name: str, summary: Summary) -> list[str]:
-    """Return a line if the gradient of a classifier is masked."""
-    if not has_masked_gradient(summary):
-        return []
+def _masked_gradient_fault(name: str, summary: Summary) -> str:
     verb = "may be" if summary.guided_less_random is None else "is"
-    return [f"the gradient of the {name} {verb} masked: its own images are harmless, however weak it is"]
+    return f"the gradient of the {name} {verb} masked: its own images are harmless, however weak it is"
 
 
-def _rough_gradient_notes(name: str, summary: Summary) -> list[str]:
-    """Return a line if the gradient of a classifier is rough."""
-    if not has_rough_gradient(summary):
-        return []
-    return [
+def _rough_gradient_note(name: str) -> str:
+    return (
         f"the gradient of the {name} is rough: its own images fool it far more than random steps do, and a "
         "search without gradients (perturb.update=nes) may fool it more"
-    ]
+    )
 
 
 def check_max_drop(max_drop: float) -> None:

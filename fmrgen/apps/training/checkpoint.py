@@ -25,6 +25,9 @@ def _fingerprint(tree: dict[str, Any]) -> str:
     if schedule["threads"] == THREADS:  # earlier versions had no such field
         del schedule["threads"]
     identity["schedule"] = schedule
+    for name in ("source", "test"):
+        if tree[name].get("copies") is None:  # likewise
+            identity[name] = {key: value for key, value in tree[name].items() if key != "copies"}
     classes = tree["source"].get("classes")  # their order numbers the labels
     return fingerprint([identity, list(classes or ())])
 

@@ -157,16 +157,16 @@ def test_a_search_beside_what_follows_no_gradient_is_refused(capsys):
 def test_the_slope_of_a_line_is_what_its_gradient_says():
     from torch import nn
 
-    from fmrgen.apps.pilot.masking import slope_of_what_is_said
     from fmrgen.engine.objectives import margin
+    from fmrgen.engine.slope import slope_along_gradient
 
     torch.manual_seed(0)
     images, labels = torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     line = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    assert slope_of_what_is_said(line, margin, images, labels) == pytest.approx(1, abs=0.05)
+    assert slope_along_gradient(line, margin, images, labels) == pytest.approx(1, abs=0.05)
 
     class Flat(nn.Module):
         def forward(self, x):
             return line(x).detach() + 0 * x.sum()
 
-    assert slope_of_what_is_said(Flat(), margin, images, labels) is None
+    assert slope_along_gradient(Flat(), margin, images, labels) is None

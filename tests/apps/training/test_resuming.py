@@ -10,6 +10,7 @@ from commands import fmrgen, launched, run, wait_for
 from object_store import BUCKET, object_store
 from safetensors.torch import load_file
 
+from fmrgen.apps.training import checkpoint
 from fmrgen.apps.training.images import TrainingImages, load_images
 from fmrgen.apps.training.loop import train
 from fmrgen.apps.training.recipe import load_train_recipe
@@ -73,6 +74,14 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
 
 
 @pytest.mark.slow
+def test_a_key_that_earlier_versions_lack_changes_no_fingerprint():
+    tree = load_train_recipe("train/mnist-lenet").model_dump(mode="json")
+    now = checkpoint._fingerprint(tree)
+    for section in ("source", "test"):
+        del tree[section]["copies"]
+    assert checkpoint._fingerprint(tree) == now
+
+
 def test_one_seed_gives_one_network_whatever_the_threads(tmp_path):
     """By the bytes of its file, in processes of their own; another number of threads, where it is asked for, may not."""
     job = ["train", "train/mnist-lenet", "schedule.steps=6", "schedule.batch_size=64", "test.limit=10", "-q"]
