@@ -123,6 +123,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "has_rough_gradient",
         "judged_steps",
         "masking_caution",
+        "may_be_rough",
         "slope_caution",
     ),
     "metrics.intervals": (

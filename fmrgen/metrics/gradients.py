@@ -101,7 +101,7 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
         )
     if _climbs_seldom_at_first(summary):
         verdict = "is masked"
-        if summary.guided_less_random is None:
+        if may_be_rough(summary):
             verdict = f"may be masked (no rows have a control by random steps, {option('perturb.control', 'control')})"
         return (
             f"{climbs}: along a gradient that shows the way these are nearly 100 %, along a random one about 50 %. The "
@@ -122,6 +122,22 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
             f"({option('perturb.control')}), or the gradient is masked"
         )
     return None
+
+
+def may_be_rough(summary: Summary) -> bool:
+    """Return whether a masked gradient may as well be a rough one: there is no control by random steps, and it is first
+    steps that seldom climb."""
+    return summary.guided_less_random is None and _climbs_seldom_at_first(summary)
+
+
+def masked_because(summary: Summary) -> str:
+    """Return in words why the gradient of a classifier counts as masked."""
+    if not _climbs_seldom_at_first(summary):
+        return "its steps cease to show the way on the way to its boundary"
+    reason = "the first step raises its loss hardly more often than a random step"
+    if may_be_rough(summary):
+        reason += ", and there is no control by random steps to tell"
+    return reason
 
 
 def _climbs_seldom_at_first(summary: Summary) -> bool:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
+from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
 from fmrgen.report.report import Table
@@ -201,26 +202,16 @@ def _lines_on_chance(evaluation: Evaluation, short: dict[str, str]) -> list[str]
 def _lines_on_gradients(evaluation: Evaluation, short: dict[str, str]) -> list[str]:
     """Return a line for each classifier with a masked or a rough gradient, those that are not ranked first."""
     lines = []
-    masked: defaultdict[str, list[str]] = defaultdict(list)  # names of splits by classifier, as the next two
-    maybe_masked: defaultdict[str, list[str]] = defaultdict(list)  # without a control
+    masked: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)  # names of splits, by the line's words
     rough: defaultdict[str, list[str]] = defaultdict(list)
     for result in evaluation.results:
         if result.rough:
             rough[result.classifier].append(short[result.split])
-        elif result.masked and result.total.guided_less_random is None:
-            maybe_masked[result.classifier].append(short[result.split])
         elif result.masked:
-            masked[result.classifier].append(short[result.split])
-    for name, splits in masked.items():
-        lines.append(
-            f"the gradient of {name} is masked on {_listed(splits)}, so it is not ranked there: the first step raises "
-            "its loss hardly more often than a random step"
-        )
-    for name, splits in maybe_masked.items():
-        lines.append(
-            f"the gradient of {name} may be masked on {_listed(splits)}, so it is not ranked there: the first step "
-            "raises its loss hardly more often than a random step, and there is no control by random steps to tell"
-        )
+            verb = "may be" if may_be_rough(result.total) else "is"
+            masked[result.classifier, verb, masked_because(result.total)].append(short[result.split])
+    for (name, verb, reason), splits in masked.items():
+        lines.append(f"the gradient of {name} {verb} masked on {_listed(splits)}, so it is not ranked there: {reason}")
     for name, splits in rough.items():
         lines.append(
             f"the gradient of {name} is rough on {_listed(splits)}: the first step seldom raises its loss, but guided "

@@ -27,7 +27,7 @@ from fmrgen.jobs.compare import JobProgress, make_splits, own_recipes
 from fmrgen.jobs.evaluate import AnySplit
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.cautions import is_at_chance
-from fmrgen.metrics.gradients import has_masked_gradient, has_rough_gradient
+from fmrgen.metrics.gradients import has_masked_gradient, has_rough_gradient, may_be_rough
 from fmrgen.metrics.rows import as_label
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.tqdm_bars import OnRows
@@ -309,7 +309,7 @@ def gate_on_own_splits(
 
 
 def _masked_gradient_fault(name: str, summary: Summary) -> str:
-    verb = "may be" if summary.guided_less_random is None else "is"
+    verb = "may be" if may_be_rough(summary) else "is"
     return f"the gradient of the {name} {verb} masked: its own images are harmless, however weak it is"
 
 
