@@ -124,6 +124,7 @@ def compare(
         split=None,
         options=options,
     )
+    recipe.check_perturbs()
     recipes: list[Recipe] = []
     for seed in range(seeds):
         recipes += [_of_seed(own, seed) for own in own_recipes(recipe, sections)]

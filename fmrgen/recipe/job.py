@@ -155,6 +155,14 @@ class Recipe(StrictConfig):
             raise ValueError("source.copies is for generator moves, which moves each copy another way: leave it out")
         return self
 
+    def check_perturbs(self) -> None:
+        """Raise UserError if its images are moved at random, so that no classifier has images of its own."""
+        if self.generator.kind == MOVES:
+            raise UserError(
+                "generator moves: its images are the same for every classifier; make one split (fmrgen generate), and "
+                "compare classifiers on it (fmrgen evaluate)"
+            )
+
     @property
     def fingerprint(self) -> str:
         """Return 16 hex digits over everything that can change a stored row or the plan of shards."""

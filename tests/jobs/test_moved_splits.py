@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import run
 from datasets import load_dataset
+from installed import has_app
 
 from fmrgen import evaluate, load_recipe, verify
 from fmrgen.jobs.generate import make_split
@@ -121,6 +122,18 @@ def test_any_recipe_has_moves(tmp_path, capsys):
     assert set(rows["move"]) == {"patch", "stripe"}
     assert run("generate", "mnist-lenet", "--moves", "sideways", "-o", tmp_path / "out") == 2
     assert "geometric" in capsys.readouterr().err
+
+
+def test_commands_that_compare_own_images_refuse_them(folder, tmp_path, capsys):
+    two = ("--baseline", LENET, "--candidate", UNTRAINED, "--max-drop", 2)
+    for arguments, words in (
+        (("compare", "mnist-moves", "-c", LENET, "-c", UNTRAINED, "-o", tmp_path), "make one split (fmrgen generate)"),
+        (("diff", "mnist-moves", "--old", LENET, "--new", UNTRAINED, "-o", tmp_path), "images are the same for every"),
+        (("gate", f"{folder}:mnist-moves/geometric", *two), "a gate counts rows as independent"),
+    ):
+        if arguments[0] == "compare" or has_app("release"):
+            assert run(*arguments) == 2
+            assert words in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_moves_keep_the_source_and_the_oracle_of_a_recipe():

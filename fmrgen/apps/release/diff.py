@@ -262,6 +262,7 @@ def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> 
         old: the classifier in use.
         new: the one that is to take its place.
     """
+    recipe.check_perturbs()
     perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
     networks = {"old": old, "new": new}
     recipes = []

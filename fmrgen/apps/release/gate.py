@@ -94,6 +94,11 @@ def gate(
     models = [LoadedClassifier.load(name, section, device) for name, section in sections.items()]
     opened = open_split(split, download=True)
     opened.check_columns()
+    if "move" in opened.features:
+        raise UserError(
+            f"{opened.name}: shows each original several times, moved at random, and a gate counts rows as "
+            "independent; compare classifiers on it with fmrgen evaluate"
+        )
     labels = opened.labels_for([lambda: models[0], lambda: models[1]], device)
     image = opened.first_image(device)
     networks = {model.name: model.answering_in(labels, image, opened.name) for model in models}
@@ -271,6 +276,7 @@ def gate_on_own_splits(
     notes: list[str] = []
     standard: dict[str, float] = {}
     digests: set[str | None] = set()
+    recipe.check_perturbs()
     recipes = own_recipes(recipe, sections)
     summaries = make_splits(recipes, output, job_progress=job_progress, on_note=on_note)
     for name, split_recipe, summary in zip(sections, recipes, summaries, strict=True):
