@@ -336,8 +336,9 @@ def relative_moved_accuracy(
 ) -> Estimate | None:
     """Return the accuracy on valid moved images in percent of that on their originals.
 
-    The interval is the paired bootstrap's over originals, whose copies are drawn together; where it has no width, as
-    many originals may differ as Wilson's interval leaves if none does. None if no row is valid or no original is right.
+    The interval is the paired bootstrap's over originals, whose copies are drawn together. If all valid rows are hits,
+    or none, it is Wilson's ends of one accuracy divided by those of the other; where it has no width, as many originals
+    may differ as Wilson's interval leaves if none does. None if no row is valid or no original is right.
 
     Args:
         moved_hit: bool [N], whether the classifier is right on each moved image.
@@ -349,6 +350,9 @@ def relative_moved_accuracy(
     """
     if not valid.any() or not original_hit.any():
         return None
+    if _are_equal(moved_hit[valid]):
+        moved = grouped_proportion(moved_hit[valid], groups[valid])
+        return ratio_of_proportions(moved, grouped_proportion(original_hit, groups))
     answers = {"valid": valid, "moved": moved_hit, "original": original_hit}
     drawn = Resampled(answers, resamples, seed, groups)
     estimate = drawn.estimate(in_percent_of(drawn.rate("moved", among="valid"), drawn.rate("original")))

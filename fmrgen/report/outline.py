@@ -91,7 +91,8 @@ def evaluation_report(evaluation: Evaluation) -> Report:
 
 def _about(evaluation: Evaluation) -> str:
     classifiers, splits = len(evaluation.classifiers), len(evaluation.splits)
-    text = f"{classifiers} classifier{'s' if classifiers > 1 else ''} on {splits} perturbed split"
+    kind = "split" if evaluation.of_moved().splits else "perturbed split"
+    text = f"{classifiers} classifier{'s' if classifiers > 1 else ''} on {splits} {kind}"
     text += f"{'s' if splits != 1 else ''}. Percent, with 95 % intervals"
     mark = legend(evaluation)
     return f"{text}; {mark}." if mark else f"{text}."

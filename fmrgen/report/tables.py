@@ -74,7 +74,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
     for metric in METRICS:
         if metric.of == "split" and metric.field not in ("stuck", "by_budget") and total[metric]:
             facts.append(f"{metric.name} {format_estimate(total[metric])}")
-    if split.stop_reasons:
+    if split.stop_reasons and not results[0].is_moved:
         counts = [f"{reason} {rows}" for reason, rows in split.stop_reasons.items()]
         facts.append(f"rows by how they ended: {', '.join(counts)}")
     return "; ".join(facts)

@@ -1,9 +1,9 @@
 """A split's components in words, and whether its classifier and oracle are related."""
 
-from fmrgen.config import IN_MEMORY
+from fmrgen.config import IN_MEMORY, MOVES
 from fmrgen.metrics.cautions import kinship_caution
 from fmrgen.metrics.gradients import slope_caution
-from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedPerturb
+from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedPerturb, RecordedRecipe
 
 
 def made_with(provenance: Provenance) -> dict[str, str]:
@@ -26,16 +26,27 @@ def made_with(provenance: Provenance) -> dict[str, str]:
         "classifier": _named(recipe.classifier),
         "generator": generator,
         "oracle": _named(recipe.oracle),
-        "perturbation": _perturbation(recipe.perturb),
+        "perturbation": _moves(recipe) if recipe.generator.kind == MOVES else _perturbation(recipe.perturb),
     }
 
 
-def _perturbation(perturb: RecordedPerturb) -> str:
+def _moves(recipe: RecordedRecipe) -> str:
+    copies, family = recipe.source.get("copies") or 1, recipe.generator.get("family")
+    protocol = recipe.generator.get("protocol")
+    return f"{copies} random moves of each original, {family}, protocol {protocol}, {_rule(recipe.perturb)}"
+
+
+def _rule(perturb: RecordedPerturb) -> str:
     rule = f"rule {perturb.oracle_rule}"
     if perturb.min_probability:
         rule += f" with probability ≥ {perturb.min_probability:g}"
     if perturb.min_margin:
         rule += f" and margin ≥ {perturb.min_margin:g}"
+    return rule
+
+
+def _perturbation(perturb: RecordedPerturb) -> str:
+    rule = _rule(perturb)
     text = f"budget {perturb.budget}, step size {perturb.step_size:g}, "
     if perturb.attacks == "one":
         text += f"update {perturb.update}, {rule}"

@@ -82,7 +82,13 @@ def test_where_all_are_right_the_interval_is_that_of_so_many_originals():
     assert grouped_proportion(np.ones(0, bool), groups[:0]) is None
     relative = relative_moved_accuracy(all_right, all_right, all_right, groups)
     assert relative.value == 100
-    assert relative.low == pytest.approx(proportion(np.ones(50, bool)).low)
+    assert relative.low == pytest.approx(proportion(np.ones(50, bool)).low, abs=0.1)
+    some_right = np.repeat(np.arange(50) < 45, 4)
+    above = relative_moved_accuracy(all_right, all_right, some_right, groups)
+    assert above.value == pytest.approx(100 / 0.9)
+    assert above.low == pytest.approx(
+        100 * proportion(np.ones(50, bool)).low / proportion(some_right[::4]).high, abs=0.2
+    )
     assert relative_moved_accuracy(all_right, ~all_right, all_right, groups) is None
 
 
