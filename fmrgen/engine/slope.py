@@ -28,7 +28,7 @@ def slope_along_gradient(
         labels: [N].
 
     Returns:
-        The median; None if no image has a gradient.
+        The median over the images with finite values; None if no image has a gradient.
     """
     ratios = []
     for batch in torch.arange(len(images)).split(_BATCH_SIZE):
@@ -45,6 +45,8 @@ def slope_along_gradient(
             ahead = objective(as_float32(classifier(images[batch][usable] + step)), truth[usable])
             behind = objective(as_float32(classifier(images[batch][usable] - step)), truth[usable])
         ratios.append((ahead - behind) / (2 * _STEP) / length[usable])
-    if not ratios:
+    finite = torch.cat(ratios) if ratios else torch.zeros(0)
+    finite = finite[finite.isfinite()]
+    if not len(finite):
         return None
-    return float(torch.cat(ratios).median())
+    return float(finite.median())

@@ -24,6 +24,7 @@ from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
+from fmrgen.metrics.rows import groups_of
 from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.predictions import PredictionStore
@@ -89,7 +90,7 @@ class Predictor:
                     )
                     continue
             answers[name] = self._stored_or_new(answering, images, classified, on_images)
-        if self.attack is not None:
+        if self.attack is not None and groups_of(classified.columns) is None:  # moved copies have their original often
             network = Attacked(answering, self.attack)
             answers["attacked"] = self._new(network, classified.images["original"], classified, on_images)
         columns = classified.columns

@@ -123,7 +123,7 @@ def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
     differences = []
     for first, second in pairs_of(list(outcome.columns), summaries, measure):
         pair = outcome.columns[first], outcome.columns[second]
-        consistency = error_consistency(*pair)
+        consistency = None if outcome.is_moved else error_consistency(*pair)
         differences.append(replace(difference(first, second, *pair), error_consistency=consistency))
     return Comparison(outcome.name, measure, rank(summaries, differences, measure), differences)
 
@@ -192,7 +192,7 @@ def _result(
     if twin is not None:
         notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
     judged = {}
-    if classified.judges:
+    if classified.judges and not is_moved:  # a judge's figures are over rows, and copies of one original are not
         judged = corrected_by(classified.judges, own, stored["valid"])
     steps = _judged_steps(classified) if is_own else "none"
     return Result(
@@ -239,7 +239,7 @@ def _are_same(first: Mapping[str, KeptAnswers], second: Mapping[str, KeptAnswers
 
 
 def _judged_steps(classified: Classified) -> JudgedSteps:
-    """Return whether the split's own steps follow a gradient; True if nothing is on record."""
+    """Return which of the split's own steps show whether a gradient is masked; all if nothing is on record."""
     provenance = classified.split.provenance
     return "all" if provenance is None else provenance.judged_steps
 

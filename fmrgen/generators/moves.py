@@ -127,9 +127,15 @@ class Moves(Generator):
         import torch
 
         assert latents.fixed is not None
-        image, plane = latents.fixed.split([3, 1], dim=1)
+        with torch.autocast(latents.fixed.device.type, enabled=False):  # the same images, whatever classifiers run in
+            return self._decode(latents.free.float(), latents.fixed.float())
+
+    def _decode(self, free: "Tensor", fixed: "Tensor") -> "Tensor":
+        import torch
+
+        image, plane = fixed.split([3, 1], dim=1)
         which, amount, x, y = plane.flatten(1)[:, :_NUMBERS_DRAWN].unbind(dim=1)
-        length = latents.free[:, 0].abs()
+        length = free[:, 0].abs()
         moved = image
         for number, (name, kind) in enumerate(KINDS.items()):
             if kind.family == self.family:

@@ -27,7 +27,7 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, steps: JudgedSt
             knows that already.
         steps: that show whether the gradient is masked, see `judged_steps`.
     """
-    if summary.is_of_moved_images:
+    if summary.of_moved_images:
         of_moved = [_few_accepted_caution(summary), _accuracy_caution(summary), _oracle_caution(summary)]
         return [line for line in of_moved if line is not None]
     lines: list[str | None] = []

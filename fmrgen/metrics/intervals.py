@@ -12,6 +12,7 @@ RESAMPLES = 10_000
 FEWER_RESAMPLES = 2_000  # for figures that come by the hundred: a split may have a thousand classes
 _BINS = 15  # of confidence, in the calibration error
 Z = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of a normal interval
+_ROUNDING = 1e-15  # of a variance of shares
 _SAME = 1e-9  # ends of an interval that are no further apart are equal but for rounding
 
 
@@ -93,8 +94,8 @@ def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
     rows = float(count)
     deviations = np.bincount(group_of_row, weights=hits) - middle * sizes
     variance = float((deviations**2).sum()) / len(hits) ** 2 * count / max(1, count - 1)
-    if variance > 0:
-        rows = middle * (1 - middle) / variance
+    if variance > _ROUNDING:
+        rows = min(middle * (1 - middle) / variance, float(len(hits)))
     return Estimate(100 * middle, *wilson(middle * rows, rows))
 
 
@@ -359,7 +360,7 @@ def relative_moved_accuracy(
     if estimate is None:
         return None
     unseen = most_unseen(len(np.unique(groups[valid]))) / float(original_hit.mean())
-    return with_width(estimate, unseen)
+    return _within_reach(with_width(estimate, unseen), original_hit[np.unique(groups, return_index=True)[1]])
 
 
 def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:

@@ -75,6 +75,7 @@ class Summary:
     Attributes:
         rows: number of rows.
         valid_rows: number of valid rows.
+        of_moved_images: whether they are randomly moved images, of which there is no FMR.
     """
 
     rows: int
@@ -351,6 +352,8 @@ class Summary:
         images="both",
     )
 
+    of_moved_images: bool = False
+
     def __getitem__(self, metric: Metric) -> Estimate | None:
         """Return the figure of a metric."""
         return getattr(self, metric.field)
@@ -362,11 +365,6 @@ class Summary:
             and metric.field.endswith(("fmr", "moved_accuracy"))
             and self[metric] is not None
         )
-
-    @property
-    def is_of_moved_images(self) -> bool:
-        """Whether the rows are randomly moved images, of which there is no FMR."""
-        return self.moved_accuracy is not None
 
     @property
     def has_converged(self) -> bool | None:
@@ -407,7 +405,12 @@ def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) 
     for metric in METRICS:
         if metric.images in (images, "both"):
             figures[metric.field] = metric.make(rows)
-    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
+    return Summary(
+        rows=len(rows.label),
+        valid_rows=int(rows.valid.sum()),
+        of_moved_images=rows.groups is not None,
+        **figures,
+    )
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:

@@ -150,7 +150,7 @@ class _CardEntry(Published):
     @property
     def title(self) -> str:
         """A title for it."""
-        if self.summary.is_of_moved_images:
+        if self.summary.of_moved_images:
             return f"{self._paths.name}{_TITLED_MOVED}"
         return f"{self._paths.name}{_TITLED}{self.name}"
 
@@ -496,7 +496,7 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         for column in schema.columns:
             columns[column.name] = column
     title = _title(splits)
-    has_perturbed = any(not entry.summary.is_of_moved_images for entry in _all_entries(splits))
+    has_perturbed = any(not entry.summary.of_moved_images for entry in _all_entries(splits))
     with command_line():  # a card shows the recipe, whoever wrote it
         return template.render(
             title=title, splits=splits, repo=repo, columns=columns.values(), has_perturbed=has_perturbed, **helpers

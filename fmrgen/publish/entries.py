@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -56,7 +56,7 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
             entry = _ENTRY.validate_python(content)
             if entry.files != provenance.files_digest:
                 continue
-            figures = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
+            figures: dict[str, Any] = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
             # Results of earlier versions do not have `at_chance`.
             at_chance = entry.at_chance or has_accuracy_of_chance(Summary(0, 0, **figures), len(provenance.labels))
             entries.append(replace(entry, figures=figures, at_chance=at_chance))

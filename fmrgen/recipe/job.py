@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 SETS = "sets/"  # how the names of fixed sets begin
 SURROGATE = "surrogate"  # kind of classifier: one network's answers, another's gradient
 _PERTURB_OF_MOVES = {"update": "random", "budget": 1, "step_size": 1, "control": 0}
+_NOT_OF_MOVES = ("attacks", "objective", "target", "start", "start_noise", "reencode", "keep")
 _COPIES = 4  # of each original, moved one way each
 _KEY_OF_STUDIES = "title"  # which only their files have
 _COMMANDS = {"oracle": "generate", "schedule": "train", _KEY_OF_STUDIES: "study"}  # by a key that only their files have
@@ -148,7 +149,7 @@ class Recipe(StrictConfig):
             for key, value in _PERTURB_OF_MOVES.items():
                 if getattr(self.perturb, key) != value:
                     raise ValueError(f"generator moves takes one random step: set perturb.{key} to {value}")
-            for key in ("attacks", "start", "start_noise", "reencode", "keep"):
+            for key in _NOT_OF_MOVES:
                 if getattr(self.perturb, key) != getattr(PerturbOptions(), key):
                     raise ValueError(f"generator moves takes one random step: leave out perturb.{key}")
         if self.source.copies is not None and not is_moved:
@@ -270,7 +271,12 @@ def changes_to_moves(recipe: Recipe, family: str) -> list[str]:
         raise UserError(f"generator: {recipe.generator.kind} does not say its image_size, which moved images need")
     changes = [f"generator={{kind: {MOVES}, family: {family}, image_size: {size}}}", f"source.copies={_COPIES}"]
     changes += [f"perturb.{key}={value}" for key, value in _PERTURB_OF_MOVES.items()]
-    return [*changes, f"output.config={recipe.output.config}-moves", f"output.split={family}"]
+    defaults = PerturbOptions()
+    changes += [f"perturb.{key}={getattr(defaults, key)}" for key in _NOT_OF_MOVES]
+    config = recipe.output.config
+    if recipe.generator.kind != MOVES:
+        config += "-moves"
+    return [*changes, f"output.config={config}", f"output.split={family}"]
 
 
 def _check_section(override: str) -> None:

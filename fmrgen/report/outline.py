@@ -273,6 +273,8 @@ def _notes(evaluation: Evaluation) -> list[Section]:
 
 def _figures(evaluation: Evaluation) -> list[Section]:
     about, mark = INTERVALS, legend(evaluation)
+    if evaluation.of_moved().splits:
+        about += " Those of moved images are over originals, whose copies depend on each other."
     if mark:
         about += f" {sentence(mark)}"
     return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]

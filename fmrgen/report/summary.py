@@ -14,7 +14,7 @@ def summary_table(summary: Summary, *, every: bool = False) -> Table:
     if every:
         rows = [["rows", str(summary.rows), ""]]
         for metric in METRICS:
-            if summary[metric] is not None or (metric.compared and not summary.is_of_moved_images):
+            if summary[metric] is not None or (metric.compared and not summary.of_moved_images):
                 rows.append(_line(summary, metric))
     else:
         rows = _main_lines(summary)
@@ -24,7 +24,7 @@ def summary_table(summary: Summary, *, every: bool = False) -> Table:
 def _main_lines(summary: Summary) -> list[list[str]]:
     """Return the rows of the main figures."""
     valid = f"{summary.valid_rows} of {summary.rows}"
-    if summary.is_of_moved_images:
+    if summary.of_moved_images:
         of_moves = ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy", "worst_moved_accuracy")
         lines = [_line(summary, _BY_FIELD[field]) for field in of_moves]
         return [["moved images that the oracle accepted (VR)", valid, _interval(summary.validation_rate)], *lines]

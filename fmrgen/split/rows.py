@@ -471,6 +471,13 @@ class Split:
                 raise UserError(f"{self.name}: column {name} holds {features[name].dtype}, no images")
         if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
             raise UserError(f"{self.name}: column label holds no class indices and no names of classes")
+        if "move" in features:
+            for name in ("move", "original_id"):
+                if name not in features or not KNOWN_COLUMNS[name].can_be(features[name]):
+                    raise UserError(
+                        f"{self.name}: has a column move, as moved images have, and no usable {name}; rename move, or "
+                        "give the kind of move as words and the original of each row as an integer"
+                    )
 
     def decode_images(self, images: Mapping[str, pa.ChunkedArray], first_row: int) -> dict[str, list[LazyPixels]]:
         """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be

@@ -520,6 +520,8 @@ def _config_of(provenance: Provenance, section: str) -> dict[str, Any]:
     config = without_later_defaults(section, getattr(provenance.recipe, section).tree)
     for key in ("on_error", "license"):
         config.pop(key, None)
+    if section == "generator" and config.get("kind") == MOVES:
+        config.pop("family", None)  # the splits of a config may have one each
     return config
 
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import run
-from datasets import load_dataset
-from installed import has_app
+from datasets import Value, load_dataset
+from installed import of_installed_commands
 
-from fmrgen import evaluate, load_recipe, verify
+from fmrgen import UserError, evaluate, load_recipe, verify
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import changes_to_moves
 from fmrgen.report.markdown import to_markdown
@@ -126,14 +126,59 @@ def test_any_recipe_has_moves(tmp_path, capsys):
 
 def test_commands_that_compare_own_images_refuse_them(folder, tmp_path, capsys):
     two = ("--baseline", LENET, "--candidate", UNTRAINED, "--max-drop", 2)
-    for arguments, words in (
+    cases = [
         (("compare", "mnist-moves", "-c", LENET, "-c", UNTRAINED, "-o", tmp_path), "make one split (fmrgen generate)"),
         (("diff", "mnist-moves", "--old", LENET, "--new", UNTRAINED, "-o", tmp_path), "images are the same for every"),
         (("gate", f"{folder}:mnist-moves/geometric", *two), "a gate counts rows as independent"),
-    ):
-        if arguments[0] == "compare" or has_app("release"):
-            assert run(*arguments) == 2
-            assert words in capsys.readouterr().err.replace("\n", " ")
+        (("explain", f"{folder}:mnist-moves/geometric"), "explain a split of perturbed images"),
+        (("leaderboard", folder, "-o", tmp_path), "contains no finished split of perturbed images"),
+        (("evaluate", f"{folder}:mnist-moves/geometric", "-c", LENET, "--attack", "fgsm@0.1"), "another split"),
+    ]
+    for arguments, words in of_installed_commands(cases):
+        assert run(*arguments) == 2
+        assert words in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_split_that_the_oracle_rejects_is_still_one_of_moved_images(tmp_path, capsys):
+    changes = ["perturb.min_probability=0.9999999", "--limit", 8, "-o", tmp_path]
+    assert run("generate", "mnist-lenet", "--moves", "geometric", *changes) == 0
+    printed = capsys.readouterr()
+    assert "FMR" not in printed.out + (tmp_path / "README.md").read_text().partition("## Columns")[0].replace(
+        "it is not FMR", ""
+    )
+    assert "the oracle accepts only 0.0 % of the moved images" in printed.err
+
+
+def test_its_images_are_the_same_in_half_precision(folder, tmp_path):
+    make_split(load_recipe("mnist-moves", ["source.limit=4", "perturb.precision=bf16"]), tmp_path)
+    half = load_dataset(str(tmp_path), "mnist-moves", split="geometric")
+    whole = load_dataset(str(folder), "mnist-moves", split="geometric")
+    for row in range(16):
+        assert np.array_equal(half[row]["image"], whole[row]["image"])
+    assert verify(f"{tmp_path}:mnist-moves/geometric").disagreements == []
+
+
+def test_any_base_and_several_families_fit_into_a_folder(tmp_path):
+    for base, change in (("mnist-lenet", "perturb.keep=first"), ("mnist-moves", "perturb.seed=0")):
+        changes = changes_to_moves(load_recipe(base, [change]), "photometric")
+        recipe = load_recipe(base, [change, *changes, "source.limit=2"])
+        assert (recipe.output.config, recipe.output.split) == ("mnist-moves", "photometric")
+    make_split(recipe, tmp_path)
+    make_split(load_recipe("mnist-moves", ["source.limit=2"]), tmp_path)
+
+
+def test_columns_of_moved_images_that_say_nothing_are_refused(folder, tmp_path):
+    rows = load_dataset(str(folder), "mnist-moves", split="geometric")
+    words = "has a column move, as moved images have, and no usable original_id"
+    with pytest.raises(UserError, match=words):
+        evaluate(rows.remove_columns("original_id"), {"lenet": LENET}, progress=False)
+    with pytest.raises(UserError, match=words):
+        evaluate(rows.cast_column("original_id", Value("float32")), {"lenet": LENET}, progress=False)
+
+
+def test_its_source_can_be_named(folder):
+    found = evaluate(f"{folder}:mnist-moves/geometric", {"lenet": LENET}, source="mnist-lenet", progress=False)
+    assert found.results[0].total.native_accuracy is not None
 
 
 def test_moves_keep_the_source_and_the_oracle_of_a_recipe():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fmrgen.metrics.intervals import grouped_proportion, proportion, relative_moved_accuracy
+from fmrgen.metrics.intervals import Estimate, grouped_proportion, proportion, relative_moved_accuracy, wilson
 from fmrgen.metrics.rows import Rows
 from fmrgen.metrics.summary import METRICS, summarise
 from fmrgen.results.rankings import difference
@@ -44,11 +44,11 @@ def test_there_is_no_fmr_of_moved_images_and_no_moved_accuracy_of_others():
     for metric in METRICS:
         if metric.images == "perturbed":
             assert summary[metric] is None, metric.field
-    assert summary.is_of_moved_images
+    assert summary.of_moved_images
     del rows["move"], rows["original_id"]
     summary = summarise(rows)
     assert summary.fmr.value == 100
-    assert not summary.is_of_moved_images
+    assert not summary.of_moved_images
 
 
 def test_intervals_are_over_originals_and_cover():
@@ -90,6 +90,19 @@ def test_where_all_are_right_the_interval_is_that_of_so_many_originals():
         100 * proportion(np.ones(50, bool)).low / proportion(some_right[::4]).high, abs=0.2
     )
     assert relative_moved_accuracy(all_right, ~all_right, all_right, groups) is None
+
+
+def test_groups_that_happen_to_agree_are_no_more_certain_than_rows():
+    """By rounding or by luck the groups' own spread can be 0, or nearly."""
+    alike = np.tile(np.arange(22) < 15, 10)
+    assert grouped_proportion(alike, np.repeat(np.arange(10), 22)) == proportion_of(15 / 22, 10)
+    nearly = np.concatenate([np.arange(4) < 3] * 9 + [np.arange(4) < 2])
+    lucky = grouped_proportion(nearly, np.repeat(np.arange(10), 4))
+    assert (lucky.low, lucky.high) == pytest.approx((proportion(nearly).low, proportion(nearly).high))
+
+
+def proportion_of(share, rows):
+    return Estimate(pytest.approx(100 * share), *(pytest.approx(end) for end in wilson(share * rows, rows)))
 
 
 def test_groups_of_one_row_are_rows():

@@ -164,9 +164,9 @@ def collect(places: Sequence[str]) -> list[Family]:
         name = _name_of(place)
         if names[name] > 1:  # two folders, or revisions, of one name are told apart by their whole references
             name = place
-        entries = list(_splits_of(place, name))
+        entries = [split for split in _splits_of(place, name) if not split.summary.of_moved_images]  # which have no FMR
         if not entries:
-            raise UserError(f"{place}: contains no finished split")
+            raise UserError(f"{place}: contains no finished split of perturbed images")
         root = (entries[0].paths.root.resolve(), entries[0].commit)
         if root in places_by_root:
             raise UserError(f"{place}: is the same as {places_by_root[root]}; name it once")

@@ -154,6 +154,9 @@ def answer_prediction(plan: PredictionPlan, recipes: Mapping[str, str], figures:
     Raises:
         UserError: a figure is missing, or too few recipes of training are left.
     """
+    for network, values in figures.items():
+        if STANDARD not in values:
+            raise UserError(f"prediction: {network} has no figure for {STANDARD}")
     eligible = {name: values for name, values in figures.items() if values[STANDARD] >= plan.least_accuracy}
     predictors = list(dict.fromkeys((plan.predictor, *plan.rivals, ONE_ATTACK, SEVERAL_ATTACKS, STANDARD)))
     for name in (*predictors, *plan.targets):
@@ -164,7 +167,10 @@ def answer_prediction(plan: PredictionPlan, recipes: Mapping[str, str], figures:
     confirm = sorted(points.keys() & set(plan.confirm))
     others = sorted(points.keys() - set(plan.confirm))
     if min(len(confirm), len(others)) < _FEWEST:
-        raise UserError(f"prediction: {len(points)} recipes of training are left, and {2 * _FEWEST} are needed")
+        raise UserError(
+            f"prediction: {len(confirm)} recipes of training to confirm and {len(others)} others are left, and "
+            f"{_FEWEST} of each are needed"
+        )
     add_shifts(plan.targets, points, others)
     confirming, table = table_of(points, confirm), table_of(points, sorted(points))
     confirmed = [prediction_of(confirming, plan.predictor)]

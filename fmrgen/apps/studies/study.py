@@ -26,11 +26,16 @@ from fmrgen.apps.studies.parts import (
     names_of,
 )
 from fmrgen.apps.studies.prediction import (
+    ONE_ATTACK,
+    SEVERAL_ATTACKS,
     PredictionAnswer,
     PredictionPlan,
     answer_prediction,
     prediction_figures,
+    relative,
+    worst,
 )
+from fmrgen.apps.studies.predictors import ATTACKED
 from fmrgen.apps.studies.shipped import SHIPPED
 from fmrgen.apps.studies.validity import Validity, ValidityPlan, figures_of, validity
 from fmrgen.config import StrictConfig
@@ -79,6 +84,7 @@ class StudyScale(StrictConfig):
             _check_networks_are_measured("validity", self.validity.parts, parts)
         if self.prediction is not None:
             _check_networks_are_measured("prediction", [self.prediction.own], parts)
+            _check_prediction(self.prediction, parts)
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
@@ -130,6 +136,25 @@ def _check_networks_are_measured(plan: str, own: Sequence[str], parts: Mapping[s
             raise ValueError(f"{plan}: no part makes own splits as {name}")
     if sum(isinstance(part, MeasurePart) for part in parts.values()) != 1:
         raise ValueError(f"{plan}: needs one part that measures")
+
+
+def _check_prediction(plan: PredictionPlan, parts: Mapping[str, Part]) -> None:
+    """Raise ValueError if a name of a plan is not that of a network, a fixed set or a split of the study."""
+    (measuring,) = [part for part in parts.values() if isinstance(part, MeasurePart)]
+    models = model_names(measuring.models)
+    sets = [text.partition("=")[0] for text in measuring.measure]
+    figures = [*sets, ATTACKED, ONE_ATTACK, SEVERAL_ATTACKS]
+    for split in measuring.splits:
+        figures += [relative(split), worst(split)]
+    for key, names, known in (
+        ("confirm", plan.confirm, models),
+        ("targets", plan.targets, sets),
+        ("predictor", [plan.predictor], figures),
+        ("rivals", plan.rivals, figures),
+    ):
+        for name in names:
+            if name not in known:
+                raise ValueError(f"prediction.{key}: there is no {name}; choose from {', '.join(known)}")
 
 
 class Study(StrictConfig):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from fmrgen.apps.training.objectives.base import ObjectiveConfig
 from fmrgen.apps.training.perturbed import PerturbedConfig
@@ -61,6 +61,13 @@ class TrainRecipe(StrictConfig):
     )
     perturbed: PerturbedConfig | None = None
     generator: GeneratorField | None = None
+
+    @model_validator(mode="after")
+    def _takes_each_image_once(self) -> "TrainRecipe":
+        for name in ("source", "test"):
+            if getattr(self, name).copies is not None:
+                raise ValueError(f"{name}.copies is for generator moves: leave it out")
+        return self
 
 
 def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> TrainRecipe:

@@ -1,7 +1,11 @@
 """Whether one named figure predicts: what is there is seen, and what only follows SA is not."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from fmrgen import UserError
 from fmrgen.apps.studies.prediction import (
@@ -24,6 +28,7 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 
+ROOT = Path(__file__).parents[3]
 MOVED = relative("geometric")
 NEW = [f"recipe-{number}" for number in range(20)]
 RECIPES = {f"net-{number}": f"recipe-{number}" for number in range(40)}
@@ -82,7 +87,9 @@ def test_a_missing_figure_or_too_few_recipes_are_refused():
     with pytest.raises(UserError, match="prediction: net-3 has no figure for corrupted"):
         answer_prediction(PLAN, RECIPES, made_up)
     few = dict(list(figures(0, 1.0).items())[:22])
-    with pytest.raises(UserError, match="22 recipes of training are left, and 12 are needed"):
+    with pytest.raises(
+        UserError, match="20 recipes of training to confirm and 2 others are left, and 6 of each are needed"
+    ):
         answer_prediction(PLAN, RECIPES, few)
 
 
@@ -107,6 +114,19 @@ def test_its_figures_are_those_of_the_splits(tmp_path):
     assert row[worst("geometric")] == pytest.approx(moved.worst_moved_accuracy.value)
     assert row[STANDARD] == pytest.approx((row[HALVES[0]] + row[HALVES[1]]) / 2)
     assert 0 <= row[ATTACKED] <= 100
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("confirm", "lenet-hlaf"), ("targets", "uci"), ("predictor", "MA / SA, geomtric"), ("rivals", "corruptd")],
+)
+def test_a_misspelt_name_of_the_plan_is_found_before_any_training(tmp_path, key, name):
+    tree = yaml.safe_load((ROOT / "recipes/prediction.yaml").read_text())
+    plan = tree["small"]["prediction"]
+    plan[key] = name if key == "predictor" else [*plan[key][:-1], name]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=re.escape(f"prediction.{key}: there is no {name}; choose from ")):
+        load_study(tmp_path / "study.yaml")
 
 
 def test_the_shipped_study_is_the_plan():
