@@ -15,8 +15,8 @@ JudgedSteps = Literal["none", "first", "all"]
 """Which of a split's steps show whether a gradient is masked, see `judged_steps`."""
 
 _FEWEST_FIRST_UP = 80.0  # percent: honest networks have 91 to 100, masked ones often about 50, as a coin has
-_FEWEST_UP = 93.0  # percent of all steps: honest networks have 96 to 100, masked ones 0 to 90
-_FEWEST_NEAR_UP = 80.0  # percent of the steps near the boundary: honest networks have 96 to 100
+_FEWEST_UP = 93.0  # percent of the steps to the boundary: honest networks have 95 to 100, masked ones 26 to 91
+_FEWEST_NEAR_UP = 80.0  # percent of those near it: honest networks have 93 to 100
 _MOST_REGAINED = 2.0  # points of FMR, by rows that were fooled on the way and not at the end: 0 for an honest network
 _BELOW_RANDOM = 10.0  # points of FMR
 _HALF = 50.0  # percent, which a coin gives
@@ -28,7 +28,7 @@ def judged_steps(*, is_guided: bool, reencodes: bool, objective: str, generator:
 
     All, as far as only the classifier decides whether they climb. The first alone if each one starts from a new
     encoding, if they lead to a class, or if the generator has kinks of its own, as `transform` has between pixels:
-    honest networks have 81 to 91 % there. None if the first step is not along the gradient.
+    honest networks have 60 to 93 % there. None if the first step is not along the gradient.
 
     Args:
         is_guided: whether the first step is along the gradient, without noise.
@@ -111,7 +111,7 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
         return (
             f"the first steps raise the loss, but of all steps {_percent(summary.steps_up)} do, of those near the "
             f"boundary {_percent(summary.near_steps_up)}, and FMR falls by {_points(summary.last_less_ever)} if images "
-            "on the way count: for a gradient that shows the way these are 96 % or more, 96 % or more and 0. The "
+            "on the way count: for a gradient that shows the way these are 95 % or more, 93 % or more and 0. The "
             "classifier's gradient is masked on the way to its boundary, so FMR is no sign of robustness (docs: Masked "
             "and rough gradients)"
         )

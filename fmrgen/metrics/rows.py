@@ -357,19 +357,23 @@ class Rows:
     @cached_property
     def _steps_up(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Of each guided step of the first attack on valid rows: whether it raised the objective, whether it began near
-        the boundary, and its row. None without a record; steps that changed nothing are left out.
+        the boundary, and its row. None without a record.
 
-        Near is a quarter or less of the objective's distance from 0 at the start, which no scale of logits changes. An
+        Steps that changed nothing are left out, and those that began at an image that the classifier has wrong: only
+        the way to the boundary counts. Near is a quarter or less of the objective's distance from 0 at the start, which no scale of logits changes. An
         objective that is above 0 at the start, as of an image that is misread or a cross-entropy, has no such distance.
         """
         first = self._first_attack
-        if "step_objectives" not in first:
+        if "step_objectives" not in first or "step_predictions" not in first:
             return None
         up, near, row_of_step = [], [], []
         for row in np.flatnonzero(valid_rows(first)).tolist():
             objectives = np.asarray(first["step_objectives"][row], dtype=np.float64)
             before, after = objectives[:-1], objectives[1:]
-            moved = before != after
+            right = np.asarray(first["step_predictions"][row])[:-1] == self.label[row]
+            if len(right) != len(before):  # a stranger's row
+                continue
+            moved = (before != after) & right
             start = objectives[0] if len(objectives) else 0.0
             is_near = np.abs(before) <= _NEAR * -start
             up.append((after > before)[moved])

@@ -251,8 +251,8 @@ class Summary:
     steps_up: Estimate | None = _metric(
         "steps up",
         "steps that raised the loss",
-        "share of all guided steps, of the first attack on valid rows, that raised what they climb: nearly all where "
-        "the gradient shows the way to the boundary",
+        "share of the guided steps from images that the classifier still has right, of the first attack on valid rows, "
+        "that raised what they climb: nearly all where the gradient shows the way to the boundary",
         Rows.share_of_steps_up,
     )
     near_steps_up: Estimate | None = _metric(
