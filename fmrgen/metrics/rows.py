@@ -360,8 +360,10 @@ class Rows:
         the boundary, and its row. None without a record.
 
         Steps that changed nothing are left out, and those that began at an image that the classifier has wrong: only
-        the way to the boundary counts. Near is a quarter or less of the objective's distance from 0 at the start, which no scale of logits changes. An
-        objective that is above 0 at the start, as of an image that is misread or a cross-entropy, has no such distance.
+        the way to the boundary counts.
+
+        Near is a quarter or less of the objective's distance from 0 at the start, which no scale of logits changes. An
+        objective that is above 0 at the start, as a cross-entropy, has no such distance.
         """
         first = self._first_attack
         if "step_objectives" not in first or "step_predictions" not in first:

@@ -146,15 +146,15 @@ def _check_prediction(plan: PredictionPlan, parts: Mapping[str, Part]) -> None:
     figures = [*sets, ATTACKED, ONE_ATTACK, SEVERAL_ATTACKS]
     for split in measuring.splits:
         figures += [relative(split), worst(split)]
-    for key, names, known in (
+    for key, names, choices in (
         ("confirm", plan.confirm, models),
         ("targets", plan.targets, sets),
         ("predictor", [plan.predictor], figures),
         ("rivals", plan.rivals, figures),
     ):
         for name in names:
-            if name not in known:
-                raise ValueError(f"prediction.{key}: there is no {name}; choose from {', '.join(known)}")
+            if name not in choices:
+                raise ValueError(f"prediction.{key}: there is no {name}; choose from {', '.join(choices)}")
 
 
 class Study(StrictConfig):
