@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import sparsify as sparsify
     from fmrgen.apps.release.diff import Diff as Diff
     from fmrgen.apps.release.diff import diff as diff
+    from fmrgen.apps.release.flips import Flips as Flips
+    from fmrgen.apps.release.flips import flips as flips
     from fmrgen.apps.release.gate import gate as gate
     from fmrgen.apps.release.gate import gate_on_own_splits as gate_on_own_splits
     from fmrgen.apps.release.sequential_test import Gate as Gate

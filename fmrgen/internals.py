@@ -129,8 +129,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "metrics.intervals": (
         "CONFIDENCE",
         "between_percentiles",
+        "expected_calibration_error",
         "format_coefficient",
         "ratio_and_influence",
+        "wilson",
     ),
     "metrics.rows": (
         "accepted_as_label",

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from fmrgen.errors import UserError, printable, write_line
-from fmrgen.progress.job import Progress as JobProgress
-from fmrgen.recipe.job import Recipe
+
+if TYPE_CHECKING:
+    from fmrgen.progress.job import Progress as JobProgress
+    from fmrgen.recipe.job import Recipe
 
 _EVERY = 30.0  # seconds between two lines of a log
 _LONG_SECONDS = 90  # from here on a duration is given in minutes
@@ -70,14 +72,14 @@ class JobLog:
 
 
 @contextmanager
-def job_progress(recipe: Recipe, show: bool, log: JobLog | None = None) -> Iterator[Callable[[JobProgress], None]]:
+def job_progress(recipe: "Recipe", show: bool, log: JobLog | None = None) -> "Iterator[Callable[[JobProgress], None]]":
     """Yield a function that shows and logs a job's progress: images, images/s, validation rate, mean iterations."""
     name = f"{recipe.output.config}/{recipe.output.split}"
     is_due = _Interval()
     started: float | None = None  # at the first report: loading the models must not count as work on images
     with _progress(show) as update:
 
-        def report(progress: JobProgress) -> None:
+        def report(progress: "JobProgress") -> None:
             nonlocal started
             started = started or time.monotonic()
             seconds = time.monotonic() - started

@@ -13,7 +13,6 @@ from PIL import Image
 from fmrgen.image_files import open_rgb
 from fmrgen.results.evaluation import Evaluation
 from fmrgen.results.samples import Sample
-from fmrgen.storage.schema import SCORE_COLUMNS
 
 _THUMBNAIL = 224  # pixels; larger images are shown smaller
 _AS_STORED = 96  # pixels; images up to this side are shown as they are, every pixel of them
@@ -86,6 +85,8 @@ def _row(sample: Sample, answers: list[list[int | None]]) -> dict[str, Any]:
     columns = sample.columns
     valid = columns.get("valid")
     score = None
+    from fmrgen.storage.schema import SCORE_COLUMNS  # brings `datasets`, which a page without a gallery does not need
+
     for name in SCORE_COLUMNS:
         if name in columns:
             score = columns[name]

@@ -3,19 +3,19 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from fmrgen.files import json_text, write_atomically
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.outline import evaluation_report
 from fmrgen.report.pages import report_page
-from fmrgen.report.plot import PlotFormat, all_formats
 from fmrgen.report.report import Report
-from fmrgen.results.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from fmrgen.report.plot import PlotFormat
+    from fmrgen.results.evaluation import Evaluation
 
 
-def write(report: Report, folder: Path, plot_formats: Sequence[PlotFormat] = ()) -> list[Path]:
+def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = ()) -> list[Path]:
     """Write a report's files: `NAME.json`, `NAME.md`, its pictures and its page.
 
     Args:
@@ -29,7 +29,11 @@ def write(report: Report, folder: Path, plot_formats: Sequence[PlotFormat] = ())
     Raises:
         UserError: a file can't be written; a format is unknown.
     """
-    formats = all_formats(plot_formats)
+    formats: Sequence[PlotFormat] = ()
+    if plot_formats or any(report.pictures()):
+        from fmrgen.report.plot import all_formats  # brings matplotlib
+
+        formats = all_formats(plot_formats)
     paths, pngs = [], {}
     for picture in report.pictures():
         plot = picture.draw()
@@ -50,7 +54,7 @@ def write(report: Report, folder: Path, plot_formats: Sequence[PlotFormat] = ())
     return [json_path, markdown_path, *paths, page_path]
 
 
-def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Sequence[PlotFormat] = ()) -> None:
+def write_report(evaluation: "Evaluation", folder: str | Path, plot_formats: "Sequence[PlotFormat]" = ()) -> None:
     """Write `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
 
     Args:
@@ -61,12 +65,16 @@ def write_report(evaluation: Evaluation, folder: str | Path, plot_formats: Seque
     Raises:
         UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without predictions.
     """
+    from fmrgen.report.outline import evaluation_report
+
     write_predictions(evaluation, Path(folder))
     write(evaluation_report(evaluation), Path(folder), plot_formats)
 
 
-def write_predictions(evaluation: Evaluation, folder: Path) -> None:
+def write_predictions(evaluation: "Evaluation", folder: Path) -> None:
     """Write `predictions.parquet`. Raise UserError if `evaluation` was read from a file, without predictions."""
+    import pyarrow.parquet as pq
+
     table = io.BytesIO()
     pq.write_table(evaluation.checked_predictions(), table, compression="zstd")
     write_atomically(folder / "predictions.parquet", table.getvalue())

@@ -1,5 +1,6 @@
 """The commands `diff` and `gate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +12,26 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
+    from fmrgen.apps.release.flips import Flips
     from fmrgen.report.report import Report
     from fmrgen.storage.paths import SplitPaths
 
 _GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
 Classifier = Annotated[str, Parameter(metavar="C")]
+Answers = Annotated[str, Parameter(metavar="C|FILE")]
 Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
 Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY.")]
 
 
 def diff(
-    recipe: options.Recipe,
+    recipe: options.Recipe | None = None,
     /,
     *overrides: options.Overrides,
-    old: Classifier,
-    new: Classifier,
+    old: Answers,
+    new: Answers,
+    images: str | None = None,
+    margin: Annotated[float | None, Parameter(metavar="POINTS")] = None,
+    by: Annotated[Sequence[str], Parameter(metavar="COLUMN")] = (),
     output: options.Output = Path("diff"),
     limit: options.Limit | None = None,
     until_decided: bool = False,
@@ -38,20 +44,33 @@ def diff(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Find what a new classifier broke, and what it fixed.
+    """Find what a new classifier broke, and what it fixed (negative and positive flips).
 
-    Each image is moved to where the old one is right and the new one wrong, and the reverse, while the oracle sees its
+    Without a recipe: on real images, by two files of predictions, or by two classifiers and --images. With one, each
+    image is moved to where the old one is right and the new one wrong, and the reverse, while the oracle sees its
     class: two splits to keep, and a page. Exits with 1 if more broke than was fixed, or if --explain finds a change of
     the originals under which NEW is worse; else with 0.
 
     Args:
-        old: The classifier that is in use.
-        new: The one that is to take its place.
+        old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
+            prediction. Without a recipe A,B,… are trainings of one.
+        new: The one that is to take its place, or its predictions.
+        images: Without a recipe: labelled images, as for `evaluate --fixed`: a folder's section, or a Hub dataset's.
+        margin: Without a recipe: points of accuracy that the new one may lose (1).
+        by: Without a recipe: group the images by this column. Repeat for more.
         output: The dataset folder; the page is DIR/diff.
         until_decided: Stop as soon as a sequential test is sure; else test all rows exactly.
         seed: Seed of the order of the rows, for --until-decided.
         explained: Compare the two on changed originals too, and say where NEW fails.
     """
+    if recipe is None:
+        _check_files(junit, summary)
+        flipped = _flips(old, new, images, 1.0 if margin is None else margin, by)
+        return _deliver_flips(flipped, old, new, output, junit, summary, as_json=as_json, quiet=quiet)
+    for option, is_set in (("--images", images), ("--margin", margin), ("--by", by)):
+        if is_set:
+            raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
+
     from fmrgen.recipe.job import parse_classifier
 
     if until not in (None, "decided"):  # `--until decided` is how the flag was spelt before
@@ -102,6 +121,50 @@ def diff(
         display.deliver(report, folder, as_json=as_json, quiet=quiet)
     Processes().gather(None)  # a launcher ends all processes as soon as one exits with 1
     return 1 if outcome.verdict == "broke more" else 0
+
+
+def _flips(old: str, new: str, images: str | None, margin: float, by: Sequence[str]) -> "Flips":
+    """Return the flips between two files of predictions, or two classifiers on images; of OLD there may be several."""
+    from fmrgen.apps.release.flips import compare_predictions
+    from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
+
+    places = [*old.split(","), new]
+    are_files = [is_file_of_predictions(place) for place in places]
+    if all(are_files):
+        if images is not None:
+            raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
+        *of_old, of_new = [read_predictions(place) for place in places]
+    elif any(are_files):
+        raise UserError("diff: --old and --new are a file of predictions and a classifier; give two of one kind")
+    elif images is None:
+        raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
+    else:
+        from fmrgen.apps.release.ask import predictions_on
+
+        *of_old, of_new = predictions_on(images, places)
+    return compare_predictions(of_old, of_new, margin=margin, by=by)
+
+
+def _deliver_flips(
+    flipped: "Flips",
+    old: str,
+    new: str,
+    output: Path,
+    junit: Path | None,
+    summary: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Print flips and write their report; return the exit status."""
+    from fmrgen.apps.release.flips_report import flips_report
+    from fmrgen.cli import display
+
+    report = flips_report(flipped, f"{Path(old).name} → {Path(new).name}", {"OLD": old, "NEW": new})
+    if is_first_process():
+        _write_files(report, junit, summary)
+        display.deliver(report, output / "flips", as_json=as_json, quiet=quiet)
+    return 1 if flipped.verdict == "broke more" else 0
 
 
 def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> tuple[list[str], str | None]:

@@ -1,0 +1,221 @@
+"""Predictions of a classifier on labelled images, as anyone keeps them: parquet, CSV or JSON lines.
+
+Nothing here imports torch, `datasets` or pandas.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fmrgen.errors import UserError, one_line
+
+FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
+_IDS = ("id", "sample_id", "image_id", "example_id", "index", "file_name", "filename", "file", "path", "image_path")
+_LABELS = ("label", "labels", "target", "targets", "true", "y_true", "ground_truth", "reference", "references")
+_PREDICTIONS = ("prediction", "predictions", "predicted", "pred", "preds", "y_pred", "answer", "output")
+_SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
+_CONFIDENCES = ("confidence", "score", "probability")  # of the answer
+_SHOWN = 3  # ids in an error
+_ROUNDING = 1e-3  # by which probabilities may miss a sum of 1
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers of a classifier; every array is [N], in one order of the images.
+
+    Attributes:
+        name: where they are from, for messages.
+        ids: of the images, as text; distinct.
+        labels: the true classes, as text.
+        answers: of the classifier, as text; empty for none.
+        confidence: how sure it is of each answer, from 0 to 1; None if there are no scores.
+        columns: all others, by name: what images can be grouped by.
+    """
+
+    name: str
+    ids: np.ndarray
+    labels: np.ndarray
+    answers: np.ndarray
+    confidence: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def is_file_of_predictions(text: str) -> bool:
+    """Return whether a word names a file of predictions, by how it ends."""
+    return text.lower().endswith(FORMATS)
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read a file of predictions.
+
+    Args:
+        path: parquet, CSV with a header, or JSON lines, with a row for each image: an id (any of the usual names), the
+            true label, and the prediction or a list of scores. Numbers and names of classes are compared as text.
+
+    Raises:
+        UserError: the file can't be read, lacks a column, or has two rows of one id.
+    """
+    path = Path(path)
+    try:
+        table = _table_of(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path}: can't be read as {path.suffix[1:] or 'a table'}: {one_line(error)}") from None
+    return predictions_of_columns(str(path), {name: table[name] for name in table.column_names})
+
+
+def _table_of(path: Path) -> pa.Table:
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        return pq.read_table(path)
+    if path.suffix.lower() == ".csv":
+        from pyarrow import csv
+
+        return csv.read_csv(path)
+    from pyarrow import json
+
+    return json.read_json(path)
+
+
+def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions:
+    """Return predictions from named columns.
+
+    Args:
+        name: where they are from, for messages.
+        columns: arrays, lists or columns of Arrow, of one length.
+
+    Raises:
+        UserError: as `read_predictions`.
+    """
+    taken: set[str] = set()
+
+    def column(names: Sequence[str]) -> Any:
+        for candidate in names:
+            if candidate in columns:
+                taken.add(candidate)
+                return columns[candidate]
+        return None
+
+    labels, answers = column(_LABELS), column(_PREDICTIONS)
+    scores, confidence = column(_SCORES), column(_CONFIDENCES)
+    if labels is None or (answers is None and scores is None):
+        missing, names = ("label", _LABELS) if labels is None else ("prediction", _PREDICTIONS)
+        listed = ", ".join(map(str, columns)) or "none"
+        raise UserError(f"{name}: has no column {missing}; call it {' or '.join(names[:3])} (its columns: {listed})")
+    label_text = as_text(labels)
+    if not len(label_text):
+        raise UserError(f"{name}: is empty")
+    sure = None
+    if scores is not None:
+        matrix = _scores(name, scores, len(label_text))
+        sure = _probabilities(matrix).max(axis=1)
+        if answers is None:
+            answers = matrix.argmax(axis=1)
+    if confidence is not None:
+        sure = np.asarray(_values(confidence), dtype=np.float64)
+        outside = np.isfinite(sure) & ((sure < 0) | (sure > 1))
+        if outside.any():
+            raise UserError(f"{name}: its confidence goes up to {sure[outside].max():g}; give probabilities, 0 to 1")
+    ids = column(_IDS)
+    id_text = np.arange(len(label_text)).astype(str) if ids is None else as_text(ids)
+    repeated = [text for text, count in Counter(id_text.tolist()).items() if count > 1]
+    if repeated:
+        raise UserError(f"{name}: has {len(repeated):,} ids more than once: {_few(repeated)}")
+    others = {}
+    for other, values in columns.items():
+        if other not in taken:
+            others[other] = np.asarray(_values(values), dtype=object)
+    return Predictions(name, id_text, label_text, as_text(answers), sure, others)
+
+
+def _values(column: Any) -> list[Any]:
+    return column.to_pylist() if isinstance(column, pa.ChunkedArray | pa.Array) else list(column)
+
+
+def as_text(column: Any) -> np.ndarray:
+    """Return classes or ids as text, [N]: 3 and 3.0 are the same, and a missing one is empty."""
+    if isinstance(column, pa.ChunkedArray | pa.Array):
+        column = column.to_numpy(zero_copy_only=False)
+    values = np.asarray(column)
+    if values.dtype.kind in "iub":
+        return values.astype(str)
+    if values.dtype.kind == "f":
+        texts = np.array([f"{value:g}" for value in values.tolist()])
+        texts[np.isnan(values)] = ""
+        return texts
+    return np.array(["" if value is None else str(value).strip() for value in values.tolist()], dtype=str)
+
+
+def _scores(name: str, scores: Any, rows: int) -> np.ndarray:
+    """Return scores as a matrix [N, K]. Raises UserError if rows have different lengths."""
+    lists = _values(scores)
+    lengths = {len(row) if row is not None else 0 for row in lists}
+    if len(lists) != rows or len(lengths) != 1 or lengths == {0}:
+        raise UserError(
+            f"{name}: its scores have {min(lengths)} to {max(lengths)} values a row; each needs all classes"
+        )
+    return np.asarray(lists, dtype=np.float64)
+
+
+def _probabilities(scores: np.ndarray) -> np.ndarray:
+    """Return probabilities [N, K]: the scores as they are if they are probabilities, else their softmax."""
+    sums = scores.sum(axis=1)
+    if (scores >= 0).all() and np.abs(sums - 1).max() < _ROUNDING:
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _few(ids: Sequence[str]) -> str:
+    """Return the first few ids, for a message."""
+    return ", ".join(map(str, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
+
+
+def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:
+    """Return both in one order of the images.
+
+    Raises:
+        UserError: their ids, or the labels of an image, are not the same.
+    """
+    if len(old) != len(new) or not np.array_equal(old.ids, new.ids):
+        place = {text: row for row, text in enumerate(new.ids.tolist())}
+        missing = [text for text in old.ids.tolist() if text not in place]
+        if missing or len(old) != len(new):
+            extra = sorted(set(new.ids.tolist()) - set(old.ids.tolist()))
+            differences = []
+            if missing:
+                differences.append(f"{len(missing):,} ids of {old.name} are not in {new.name} ({_few(missing)})")
+            if extra:
+                differences.append(f"{len(extra):,} ids of {new.name} are not in {old.name} ({_few(extra)})")
+            raise UserError(f"{'; '.join(differences)}: compare predictions on the same images")
+        new = _taken(new, np.array([place[text] for text in old.ids.tolist()]))
+    other = old.labels != new.labels
+    if other.any():
+        rows = np.flatnonzero(other)
+        first = rows[0]
+        raise UserError(
+            f"{len(rows):,} labels differ, first of id {old.ids[first]}: {old.labels[first]!r} in {old.name}, "
+            f"{new.labels[first]!r} in {new.name}; use one set of labels"
+        )
+    return old, new
+
+
+def _taken(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    confidence = None if predictions.confidence is None else predictions.confidence[rows]
+    columns = {name: values[rows] for name, values in predictions.columns.items()}
+    return Predictions(
+        predictions.name,
+        predictions.ids[rows],
+        predictions.labels[rows],
+        predictions.answers[rows],
+        confidence,
+        columns,
+    )
