@@ -44,12 +44,12 @@ def diff(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Find what a new classifier broke, and what it fixed (negative and positive flips).
+    """Find what a new classifier broke, and what it fixed.
 
-    Without a recipe: on real images, by two files of predictions, or by two classifiers and --images. With one, each
-    image is moved to where the old one is right and the new one wrong, and the reverse, while the oracle sees its
-    class: two splits to keep, and a page. Exits with 1 if more broke than was fixed, or if --explain finds a change of
-    the originals under which NEW is worse; else with 0.
+    Without a recipe: negative and positive flips on real images, by two files of predictions, or by two classifiers and
+    --images. With one: each image is moved to where the old one is right and the new one wrong, and the reverse, while
+    the oracle sees its class; two splits to keep, and a page. Exits with 1 if more broke than was fixed, or if
+    --explain finds a change of the originals under which NEW is worse; else with 0.
 
     Args:
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
