@@ -108,13 +108,7 @@ def evaluate(
     processes = Processes()
     trainings = each_training(classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers))
     opened = _open_all(splits, processes, download)
-    for split in opened:
-        _check_split(split, opened, attack_on_pixels)
-    if attack is not None and opened and all("move" in split.features for split in opened):
-        raise UserError(
-            f"{option('attack', 'attack')}: {opened[0].name} shows each original several times, moved at random; "
-            "attack the originals of another split"
-        )
+    _check_splits(opened, attack_on_pixels)
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
         report = on_rows if on_rows is not None and processes.is_first else bars
@@ -148,6 +142,17 @@ def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Pr
     if processes.is_first:
         processes.gather(None)
     return opened
+
+
+def _check_splits(opened: Sequence[Split], attack: Attack | None) -> None:
+    """Raise UserError if one can't be evaluated, or none can be attacked."""
+    for split in opened:
+        _check_split(split, opened, attack)
+    if attack is not None and opened and all("move" in split.features for split in opened):
+        raise UserError(
+            f"{option('attack', 'attack')}: {opened[0].name} shows each original several times, moved at random; "
+            "attack the originals of another split"
+        )
 
 
 def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -> None:

@@ -127,15 +127,21 @@ def make_split(
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
-        steps = provenance.judged_steps
-        if steps != "none" and not provenance.is_finished and is_first_process():
-            slope_note = self_check.of_gradient(folder)
-            if slope_note is not None:
-                on_note(slope_note)
+        _measure_slope(self_check, folder, provenance, note_once)
         summary = finish(folder, job.faults)
-        for caution in cautions(summary, oracle_is_known=oracle_is_known, steps=steps):
+        for caution in cautions(summary, oracle_is_known=oracle_is_known, steps=provenance.judged_steps):
             note_once(caution)
         return summary
+
+
+def _measure_slope(
+    self_check: SelfCheck, folder: SplitFolder, provenance: Provenance, on_note: Callable[[str], None]
+) -> None:
+    """Record how steep the classifier is along its gradient, if steps followed it; note if the gradient says more."""
+    if provenance.judged_steps != "none" and not provenance.is_finished and is_first_process():
+        note = self_check.of_gradient(folder)
+        if note is not None:
+            on_note(note)
 
 
 def _notes_on_parts(recipe: Recipe, components: Components) -> list[str]:

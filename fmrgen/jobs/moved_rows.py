@@ -19,7 +19,7 @@ from fmrgen.records import Perturbed
 from fmrgen.storage.provenance import Provenance
 
 
-class MoveOfRow(NamedTuple):
+class RecordedMove(NamedTuple):
     """The move of a row, under the names of its columns."""
 
     original_id: int
@@ -51,10 +51,10 @@ class RecordedMoves:
         self._copies = copies if isinstance(copies, int) and copies > 0 else 1
         self._generator, self._seed = generator, recipe.perturb.seed
 
-    def of_row(self, example_id: int) -> MoveOfRow:
+    def of_row(self, example_id: int) -> RecordedMove:
         """Return the move of a row, by its id."""
         move = move_of(row_seed(self._seed, example_id), self._generator.family)
-        return MoveOfRow(example_id // self._copies, move.kind, move.amount)
+        return RecordedMove(example_id // self._copies, move.kind, move.amount)
 
     def images(self, ids: Sequence[int], originals: np.ndarray) -> np.ndarray:
         """Return originals, uint8 [B, H, W, 3], after the moves of the rows `ids`."""
