@@ -33,7 +33,7 @@ def slope_along_gradient(
     ratios = []
     for batch in torch.arange(len(images)).split(_BATCH_SIZE):
         start = images[batch].clone().requires_grad_(True)
-        logits = as_float32(classifier(start))
+        logits = as_float32(classifier(start.clone()))  # a network may write into its images
         truth = truth_of(labels[batch], logits.shape[1], None)
         (gradient,) = torch.autograd.grad(objective(logits, truth).sum(), start)
         length = gradient.flatten(1).norm(dim=1)

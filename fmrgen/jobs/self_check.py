@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -361,18 +362,27 @@ def slope_near_boundary(classifier: nn.Module, folder: SplitFolder, device: torc
     Returns:
         The median over the valid rows whose loss is nearest to that of two classes alike; None if there is none.
     """
-    table = folder.read_columns(["id", "valid", "loss"])
-    valid = table["valid"].to_numpy().astype(bool)
-    ids, losses = table["id"].to_numpy()[valid], table["loss"].to_numpy()[valid]
-    is_finite = np.isfinite(losses)
-    ids, losses = ids[is_finite], losses[is_finite]
-    if not len(ids):
+    try:
+        pixels, labels = _nearest_to_boundary(folder)
+    except (OSError, ValueError, pa.ArrowException, UserError):  # a damaged shard, which the check of the split names
         return None
+    if not labels:
+        return None
+    return slope_along_gradient(classifier, margin, to_batch(pixels, device), torch.tensor(labels, device=device))
+
+
+def _nearest_to_boundary(folder: SplitFolder) -> tuple[np.ndarray, list[int]]:
+    """Return stored images, uint8 [n, H, W, 3], and their labels, of which the classifier is least certain."""
+    table = folder.read_columns(["id", "valid", "loss"])
+    losses = table["loss"].to_numpy()
+    usable = table["valid"].to_numpy().astype(bool) & np.isfinite(losses)
+    ids, losses = table["id"].to_numpy()[usable], losses[usable]
     nearest = ids[np.argsort(np.abs(losses - _UNCERTAIN), kind="stable")[:_SLOPE_IMAGES]]
-    rows = folder.rows_of(nearest.tolist(), ["id", "image", "label"])
-    pixels = np.stack([np.asarray(open_rgb(stored_image(row["image"]))) for row in rows])
-    labels = torch.tensor([row["label"] for row in rows], device=device)
-    return slope_along_gradient(classifier, margin, to_batch(pixels, device), labels)
+    images, labels = [], []
+    for row in folder.rows_of(nearest.tolist(), ["id", "image", "label"]):
+        images.append(np.asarray(open_rgb(stored_image(row["image"]))))
+        labels.append(row["label"])
+    return np.array(images), labels
 
 
 def check_answers_of_rows(

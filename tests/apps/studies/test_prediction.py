@@ -76,7 +76,7 @@ def test_what_predicts_is_seen(tmp_path):
 @pytest.mark.slow
 def test_what_follows_sa_alone_adds_nothing():
     answer = answer_prediction(PLAN, RECIPES, figures(2, 0.0, through_sa=3.0))
-    assert answer.confirmed[0].spearman.low > 0.2
+    assert answer.confirmed[0].spearman.low > 0
     assert answer.confirmed[0].partial.low <= 0
     assert f"{MOVED} adds nothing to standard accuracy that can be seen" in answer.verdict
 
