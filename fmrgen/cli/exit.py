@@ -21,6 +21,7 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
 
+_FIRST_SPEAKS = 2.0  # seconds in which the first process comes to the mistake that all make
 _SOON = 0.02  # seconds after which what dropped a signal's exception has returned
 
 _prepared = threading.Event()  # the process is the command's own
@@ -57,6 +58,8 @@ def exit_status_of(run: Callable[[], int | None], again: str) -> int:
 def _tell(error: BaseException, again: str) -> int | None:
     """Says in a line why a command ends by `error`, and returns the exit status; None for what needs a traceback."""
     if isinstance(error, UserError):
+        if os.environ.get("LOCAL_RANK", "0") != "0" and not error.from_one_process:
+            time.sleep(_FIRST_SPEAKS)  # a launcher ends all processes as soon as one has ended
         return print_error(str(error), error.from_one_process)
     if isinstance(error, Terminated):
         print_error(f"terminated{again}")
