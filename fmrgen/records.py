@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MoveFamily = Literal["geometric", "photometric", "occluding"]  # of random moves, see `fmrgen.generators.moves`
 ROWS_VERSION = 4  # of the columns of rows, which the provenance records
 
 

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
-from fmrgen.generators.moves import Family
 from fmrgen.recipe.classifier_forms import WRITTEN
+from fmrgen.records import MoveFamily
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -53,7 +53,7 @@ Classifiers = Annotated[
 ]
 Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
 Moves = Annotated[
-    Family,
+    MoveFamily,
     Parameter(help="Instead of guided steps, move each original at random four times, the same for all networks."),
 ]
 BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per forward pass, at most 65,536.")]

@@ -12,15 +12,14 @@ from pydantic import Field
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.generators.base import GeneratorConfig
+from fmrgen.records import MoveFamily
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Family = Literal["geometric", "photometric", "occluding"]
-PROTOCOL: Literal[1] = (
-    1  # of kinds, largest amounts, draws and interpolation: whoever changes one gives it a new number
-)
+# Of kinds, largest amounts, draws and interpolation: whoever changes one of them gives it a new number.
+PROTOCOL: Literal[1] = 1
 _NUMBERS_DRAWN = 4
 _GREY = 0.5  # of what covers an image
 
@@ -35,7 +34,7 @@ class Kind(NamedTuple):
         has_sign: whether amounts can be negative.
     """
 
-    family: Family
+    family: MoveFamily
     most: float
     unit: str
     has_sign: bool = True
@@ -69,7 +68,7 @@ class Move(NamedTuple):
     y: float
 
 
-def move_of(seed: int, family: Family) -> Move:
+def move_of(seed: int, family: MoveFamily) -> Move:
     """Return the move that is drawn for a row: by a digest, so that no library's random numbers matter.
 
     Args:
@@ -95,7 +94,7 @@ class Config(GeneratorConfig):
 
     kind: str = "moves"
     image_size: int = Field(224, ge=8)
-    family: Family = Field("geometric", description="which moves are drawn")
+    family: MoveFamily = Field("geometric", description="which moves are drawn")
     protocol: Literal[1] = Field(PROTOCOL, description="version of the moves")
 
     def build(self, device: "torch.device | str" = "cpu") -> "Moves":
@@ -109,7 +108,7 @@ class Moves(Generator):
     amount, x and y.
     """
 
-    def __init__(self, image_size: int, family: Family) -> None:
+    def __init__(self, image_size: int, family: MoveFamily) -> None:
         self.image_size, self.family = image_size, family
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:

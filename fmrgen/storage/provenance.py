@@ -19,11 +19,11 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
 from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
-from fmrgen.metrics.gradients import JudgedSteps, judged_steps
 from fmrgen.records import ROWS_VERSION
 from fmrgen.storage.paths import SHARD_FILE, SplitPaths, rows_of_a_shard, splits_in
 
 if TYPE_CHECKING:
+    from fmrgen.metrics.gradients import JudgedSteps
     from fmrgen.storage.schema import Schema
 
 _SCHEMA = "fmrgen-provenance/"  # followed by the version; a provenance that names none is of fmrgen 0.1.0
@@ -293,8 +293,10 @@ class Provenance(_Recorded):
         )
 
     @property
-    def judged_steps(self) -> JudgedSteps:
+    def judged_steps(self) -> "JudgedSteps":
         """Which of its steps show whether its classifier's gradient is masked."""
+        from fmrgen.metrics.gradients import judged_steps  # brings scipy, which a look at a folder does not need
+
         perturb = self.recipe.perturb
         return judged_steps(
             is_guided=perturb.is_guided,
