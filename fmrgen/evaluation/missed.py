@@ -7,6 +7,7 @@ import numpy as np
 
 from fmrgen.evaluation.classified import Classified
 from fmrgen.image_files import png_bytes
+from fmrgen.metrics.intervals import first_of_each
 from fmrgen.metrics.rows import groups_of
 from fmrgen.results.samples import Sample
 from fmrgen.split.judged import labels_of_row
@@ -40,9 +41,7 @@ def missed_by_all(
         wrong &= own["original_prediction"] != own["label"]
     originals = groups_of(columns)
     if originals is not None:  # each once
-        is_first = np.zeros_like(wrong)
-        is_first[np.unique(originals, return_index=True)[1]] = True
-        wrong &= is_first
+        wrong &= first_of_each(originals)
     rows = np.flatnonzero(wrong).tolist()
     ids = columns["id"][wrong].tolist() if "id" in columns else rows
     return Missed(rows, ids)

@@ -148,7 +148,7 @@ def _check_splits(opened: Sequence[Split], attack: Attack | None) -> None:
     """Raise UserError if one can't be evaluated, or none can be attacked."""
     for split in opened:
         _check_split(split, opened, attack)
-    if attack is not None and opened and all("move" in split.features for split in opened):
+    if attack is not None and opened and all(split.is_moved for split in opened):
         raise UserError(
             f"{option('attack', 'attack')}: {opened[0].name} shows each original several times, moved at random; "
             "attack the originals of another split"

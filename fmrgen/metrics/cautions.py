@@ -4,7 +4,7 @@ import numpy as np
 
 from fmrgen.errors import option
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, masking_caution
-from fmrgen.metrics.intervals import Estimate, wilson
+from fmrgen.metrics.intervals import Estimate, as_percent, wilson
 from fmrgen.metrics.summary import Summary
 
 _MUCH_WORSE = 5.0  # points of accuracy
@@ -146,8 +146,8 @@ def _oracle_caution(summary: Summary) -> str | None:
     if not _is_far_below(summary.oracle_accuracy, summary.standard_accuracy):
         return None
     return (
-        f"the oracle is right on {_percent(summary.oracle_accuracy)} of the originals, the classifier on "
-        f"{_percent(summary.standard_accuracy)}: the oracle's mistakes decide which rows are valid (see FMR known)"
+        f"the oracle is right on {as_percent(summary.oracle_accuracy)} of the originals, the classifier on "
+        f"{as_percent(summary.standard_accuracy)}: the oracle's mistakes decide which rows are valid (see FMR known)"
     )
 
 
@@ -155,8 +155,8 @@ def _reconstruction_caution(summary: Summary) -> str | None:
     if not _is_far_below(summary.reconstruction_accuracy, summary.standard_accuracy):
         return None
     return (
-        f"the classifier is right on {_percent(summary.reconstruction_accuracy)} of the plain reconstructions and on "
-        f"{_percent(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
+        f"the classifier is right on {as_percent(summary.reconstruction_accuracy)} of the plain reconstructions and on "
+        f"{as_percent(summary.standard_accuracy)} of the originals: the generator alone does that (see PA / recon.)"
     )
 
 
@@ -192,10 +192,6 @@ def _is_far_below(accuracy: Estimate | None, other: Estimate | None) -> bool:
 
 def _times(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else f"{estimate.value:.0f} times"
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return "n/a" if estimate is None else f"{estimate.value:.1f} %"
 
 
 def is_at_chance(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:

@@ -8,7 +8,7 @@ of docs/results/masking.md.
 from typing import Literal
 
 from fmrgen.errors import option
-from fmrgen.metrics.intervals import Estimate
+from fmrgen.metrics.intervals import Estimate, as_percent
 from fmrgen.metrics.summary import Summary
 
 JudgedSteps = Literal["none", "first", "all"]
@@ -90,8 +90,8 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
     if steps == "none":
         return None
     climbs = (
-        f"the first step raised the loss in {_percent(summary.first_steps_up)} of the valid rows, and guided steps "
-        f"climbed higher than random ones in {_percent(summary.ahead_of_random)} of the controls"
+        f"the first step raised the loss in {as_percent(summary.first_steps_up)} of the valid rows, and guided steps "
+        f"climbed higher than random ones in {as_percent(summary.ahead_of_random)} of the controls"
     )
     if has_rough_gradient(summary, steps):
         return (
@@ -109,8 +109,8 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
         )
     if has_masked_gradient(summary, steps):
         return (
-            f"the first steps raise the loss, but of all steps {_percent(summary.steps_up)} do, of those near the "
-            f"boundary {_percent(summary.near_steps_up)}, and FMR falls by {_points(summary.last_less_ever)} if images "
+            f"the first steps raise the loss, but of all steps to the boundary {as_percent(summary.steps_up)} do, of "
+            f"those near it {as_percent(summary.near_steps_up)}, and FMR falls by {_points(summary.last_less_ever)} if images "
             "on the way count: for a gradient that shows the way these are 95 % or more, 93 % or more and 0. The "
             "classifier's gradient is masked on the way to its boundary, so FMR is no sign of robustness (docs: Masked "
             "and rough gradients)"
@@ -118,7 +118,7 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
     if _is_like_chance(summary):
         return (
             f"guided steps do no better than random ones: FMR differs by {summary.guided_less_random} points, and "
-            f"they climb higher in {_percent(summary.ahead_of_random)} of the controls; take more controls "
+            f"they climb higher in {as_percent(summary.ahead_of_random)} of the controls; take more controls "
             f"({option('perturb.control')}), or the gradient is masked"
         )
     return None
@@ -179,10 +179,6 @@ def slope_caution(slope: float | None, where: str = "on the images nearest the b
         "rounded, jumps, or hands over another gradient than its own, and looks more robust than it is (docs: Masked "
         "and rough gradients)"
     )
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return "n/a" if estimate is None else f"{estimate.value:.1f} %"
 
 
 def _points(estimate: Estimate | None) -> str:

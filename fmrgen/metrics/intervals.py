@@ -52,6 +52,11 @@ def format_estimate(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else str(estimate)
 
 
+def as_percent(estimate: Estimate | None) -> str:
+    """Return `13.1 %`, for a sentence; n/a for None."""
+    return "n/a" if estimate is None else f"{estimate.value:.1f} %"
+
+
 def format_coefficient(estimate: Estimate | None) -> str:
     """Return `0.79 [0.12, 1.00]`: a coefficient needs more digits than a rate in percent; n/a for None."""
     if estimate is None or estimate.low is None or estimate.high is None:
@@ -97,6 +102,13 @@ def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
     if variance > _ROUNDING:
         rows = min(middle * (1 - middle) / variance, float(len(hits)))
     return Estimate(100 * middle, *wilson(middle * rows, rows))
+
+
+def first_of_each(groups: np.ndarray) -> np.ndarray:
+    """Return which rows are the first of their group, bool [N], given the group of each row, [N]."""
+    is_first = np.zeros(len(groups), dtype=bool)
+    is_first[np.unique(groups, return_index=True)[1]] = True
+    return is_first
 
 
 def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
@@ -360,7 +372,7 @@ def relative_moved_accuracy(
     if estimate is None:
         return None
     unseen = most_unseen(len(np.unique(groups[valid]))) / float(original_hit.mean())
-    return _within_reach(with_width(estimate, unseen), original_hit[np.unique(groups, return_index=True)[1]])
+    return _within_reach(with_width(estimate, unseen), original_hit[first_of_each(groups)])
 
 
 def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:

@@ -165,7 +165,7 @@ class Result:
     @property
     def is_moved(self) -> bool:
         """Whether the split's images were moved at random, the same for every classifier."""
-        return bool(self.moves)
+        return self.total.of_moved_images
 
 
 @dataclass(frozen=True)

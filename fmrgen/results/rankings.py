@@ -6,7 +6,15 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from fmrgen.metrics.intervals import RESAMPLES, Estimate, Resampled, in_percent_of, most_unseen, with_width
+from fmrgen.metrics.intervals import (
+    RESAMPLES,
+    Estimate,
+    Resampled,
+    first_of_each,
+    in_percent_of,
+    most_unseen,
+    with_width,
+)
 from fmrgen.metrics.rows import groups_of, valid_rows
 from fmrgen.metrics.summary import Summary
 from fmrgen.results.kappa import cohen_kappa
@@ -81,10 +89,7 @@ def difference(
     drawn = Resampled(answers, resamples, seed, groups)
     first_rate = drawn.rate("first perturbed", among="first valid")
     second_rate = drawn.rate("second perturbed", among="second valid")
-    independent = np.ones(len(label), dtype=bool)  # the first row of each original
-    if groups is not None:
-        independent[:] = False
-        independent[np.unique(groups, return_index=True)[1]] = True
+    independent = np.ones(len(label), dtype=bool) if groups is None else first_of_each(groups)
     fewest_valid = min(int(answers[f"{who} valid"][independent].sum()) for who in ("first", "second"))
     unseen = most_unseen(fewest_valid)
     accuracy = _difference(drawn, first_rate, second_rate, unseen, limit=100)

@@ -222,6 +222,11 @@ class Split:
         return [name for name in IMAGES if name in self.features]
 
     @property
+    def is_moved(self) -> bool:
+        """Whether it shows each original several times, moved at random: its rows depend on each other."""
+        return "move" in self.features
+
+    @property
     def has_own_classes(self) -> bool:
         """Whether its labels are named as fmrgen recorded them, so that its stored predictions mean these."""
         if self.provenance is None or self.labels is None:
@@ -471,7 +476,7 @@ class Split:
                 raise UserError(f"{self.name}: column {name} holds {features[name].dtype}, no images")
         if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
             raise UserError(f"{self.name}: column label holds no class indices and no names of classes")
-        if "move" in features:
+        if self.is_moved:
             for name in ("move", "original_id"):
                 if name not in features or not KNOWN_COLUMNS[name].can_be(features[name]):
                     raise UserError(

@@ -155,7 +155,7 @@ def explain(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if "original" not in opened.features:
         raise UserError(f"{split}: has no originals (output.keep_original), which explain changes")
-    if "move" in opened.features:
+    if opened.is_moved:
         raise UserError(
             f"{split}: shows each original several times, moved at random, and explain takes each for an original of "
             "its own; explain a split of perturbed images"

@@ -94,7 +94,7 @@ def gate(
     models = [LoadedClassifier.load(name, section, device) for name, section in sections.items()]
     opened = open_split(split, download=True)
     opened.check_columns()
-    if "move" in opened.features:
+    if opened.is_moved:
         raise UserError(
             f"{opened.name}: shows each original several times, moved at random, and a gate counts rows as "
             "independent; compare classifiers on it with fmrgen evaluate"
