@@ -55,7 +55,7 @@ def diff(
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
             prediction. Without a recipe A,B,… are trainings of one.
         new: The one that is to take its place, or its predictions.
-        images: Without a recipe: labelled images, as for `evaluate --fixed`: a folder's section, or a Hub dataset's.
+        images: Without a recipe: labelled images: a folder with a folder for each class, or a source section.
         margin: Without a recipe: points of accuracy that the new one may lose (1).
         by: Without a recipe: group the images by this column. Repeat for more.
         output: The dataset folder; the page is DIR/diff.

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import binomtest
 
 from fmrgen.apps.explain.betting import ERROR, drops_of
 from fmrgen.apps.release.conditions import compare_on_recipe
+from fmrgen.apps.release.flips import mcnemar
 from fmrgen.apps.release.sequential_test import Condition, bounds, decide
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import Processes
@@ -426,8 +426,7 @@ def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -
     """
     broke_alone = int((worse & ~better).sum())
     fixed_alone = int((better & ~worse).sum())
-    changed = broke_alone + fixed_alone
-    p_value = float(binomtest(broke_alone, changed, 0.5).pvalue) if changed else 1.0
+    p_value = mcnemar(broke_alone, fixed_alone)
     difference = paired_difference(worse, better)
     if p_value <= error:
         verdict: Verdict = "broke more" if broke_alone > fixed_alone else "fixed more"

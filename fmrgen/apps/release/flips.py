@@ -7,13 +7,14 @@ training, Yan et al. 2021). Nothing here imports torch, `datasets` or pandas.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import binom
+from scipy.stats import binom, false_discovery_control
 
+from fmrgen.apps.explain.betting import ERROR
 from fmrgen.apps.release.predictions import Predictions, matched, predictions_of_columns
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import (
@@ -25,7 +26,6 @@ from fmrgen.metrics.intervals import (
 )
 
 Verdict = Literal["broke more", "fixed more", "no worse", "undecided"]
-ERROR = 0.05
 _FEWEST_OF_A_GROUP = 10  # images
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
@@ -178,7 +178,7 @@ def compare_predictions(
     broke, fixed = worse[0], better[0]
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
-        p_value = _exact_p(int(broke.sum()), int(fixed.sum()))
+        p_value = mcnemar(int(broke.sum()), int(fixed.sum()))
     else:
         drop, p_value = _drop_of_trainings(old_right, new_right)
     discordant = float((worse | better).mean())
@@ -206,8 +206,13 @@ def compare_predictions(
     )
 
 
-def _exact_p(broke: int, fixed: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test."""
+def mcnemar(broke: int, fixed: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test, which no order of the images changes.
+
+    Args:
+        broke: number of images that one network alone has right.
+        fixed: number of images that the other alone has right.
+    """
     count = broke + fixed
     if not count:
         return 1.0
@@ -279,7 +284,7 @@ def _groups(values: np.ndarray, broke: np.ndarray, fixed: np.ndarray) -> list[Fl
     groups = []
     for place, name in enumerate(names.tolist()):
         lost, won = int(of_broke[place]), int(of_fixed[place])
-        groups.append(FlippedGroup(str(name), int(counts[place]), lost, won, _exact_p(lost, won)))
+        groups.append(FlippedGroup(str(name), int(counts[place]), lost, won, mcnemar(lost, won)))
     return groups
 
 
@@ -293,7 +298,7 @@ def _pairs(
     pairs = []
     for label, answer in sorted(lost.keys() | won.keys()):
         counts = lost[label, answer], won[label, answer]
-        pairs.append(FlippedGroup(f"{label} → {answer or 'none'}", images[label], *counts, _exact_p(*counts)))
+        pairs.append(FlippedGroup(f"{label} → {answer or 'none'}", images[label], *counts, mcnemar(*counts)))
     return pairs
 
 
@@ -306,17 +311,12 @@ def _worst_first(groups: Sequence[FlippedGroup]) -> list[FlippedGroup]:
 
 def _with_false_discoveries(groups: Sequence[FlippedGroup]) -> list[FlippedGroup]:
     """Return the groups judged: whether each is worse, with at most 5 % false discoveries on average."""
-    order = sorted(range(len(groups)), key=lambda place: groups[place].p_value)
-    harmonic = sum(1 / rank for rank in range(1, len(groups) + 1))
-    last = 0
-    for rank, place in enumerate(order, start=1):
-        if groups[place].p_value <= ERROR * rank / len(groups) / harmonic:
-            last = rank
-    significant = set(order[:last])
+    if not groups:
+        return []
+    adjusted = false_discovery_control([group.p_value for group in groups], method="by")
     judged = []
-    for place, group in enumerate(groups):
-        is_worse = place in significant and group.broke > group.fixed
-        judged.append(FlippedGroup(group.name, group.images, group.broke, group.fixed, group.p_value, is_worse))
+    for group, p_value in zip(groups, adjusted, strict=True):
+        judged.append(replace(group, is_worse=bool(p_value <= ERROR) and group.broke > group.fixed))
     return judged
 
 
