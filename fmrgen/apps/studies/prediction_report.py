@@ -1,13 +1,17 @@
 """The report of what predicts accuracy on real shifts."""
 
-from dataclasses import asdict
 from functools import partial
 
 from fmrgen.apps.studies.prediction import PredictionAnswer
 from fmrgen.apps.studies.predictors import SHIFT
-from fmrgen.apps.studies.predictors_report import plot_of_predictor, predictions_table, spreads_table
+from fmrgen.apps.studies.predictors_report import (
+    plot_of_predictor,
+    predictions_table,
+    report_of_tables,
+    spreads_table,
+)
 from fmrgen.metrics.intervals import format_coefficient
-from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.report.report import Picture, Report, Table
 
 
 def prediction_report(answer: PredictionAnswer) -> Report:
@@ -23,12 +27,9 @@ def prediction_report(answer: PredictionAnswer) -> Report:
         "all predictors on all recipes": predictions_table(answer.on_all, None),
         "how far networks differ": spreads_table(answer.spreads),
     }
-    sections = [Section("prediction", title, tables=[table]) for title, table in tables.items()]
     draw = partial(plot_of_predictor, answer.points, answer.confirm, predictor)
     picture = Picture("A point for each recipe of training on which the question was put", draw, "prediction")
-    sections.append(Section("plots", "Plots", pictures=[picture], shown="on the page"))
-    title = "What predicts accuracy on real shifts?"
-    return Report("prediction", title, sections, asdict(answer), conclusions=[answer.verdict], allow_nan=True)
+    return report_of_tables("prediction", "What predicts accuracy on real shifts?", tables, picture, answer)
 
 
 def _verdict_table(answer: PredictionAnswer) -> Table:

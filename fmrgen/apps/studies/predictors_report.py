@@ -1,6 +1,8 @@
 """Tables and pictures of predictors of accuracy on real shifts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -8,7 +10,7 @@ from scipy.stats import rankdata
 from fmrgen.apps.studies.predictors import SHIFT, STANDARD, Prediction, Spread
 from fmrgen.metrics.intervals import Estimate, format_coefficient
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
-from fmrgen.report.report import Table
+from fmrgen.report.report import Picture, Report, Section, Table
 
 
 def predictions_table(predictions: Sequence[Prediction], less: str | None) -> Table:
@@ -79,6 +81,21 @@ def plot_of_predictor(points: Mapping[str, Mapping[str, float]], names: Sequence
         figure.tight_layout()
         write_key(figure, names)
     return figure
+
+
+def report_of_tables(name: str, title: str, tables: Mapping[str, Table], picture: Picture, answer: Any) -> Report:
+    """Return the report of a study's question.
+
+    Args:
+        name: of the report, and of its picture.
+        title: of the page.
+        tables: by their titles, the verdict first.
+        picture: below them, on the page.
+        answer: a dataclass with a `verdict`.
+    """
+    sections = [Section(name, heading, tables=[table]) for heading, table in tables.items()]
+    sections.append(Section("plots", "Plots", pictures=[picture], shown="on the page"))
+    return Report(name, title, sections, asdict(answer), conclusions=[answer.verdict], allow_nan=True)
 
 
 def _point(value: float) -> Estimate:

@@ -1,13 +1,17 @@
 """The report of whether FMR predicts accuracy on real shifts."""
 
-from dataclasses import asdict
 from functools import partial
 
 from fmrgen.apps.studies.predictors import SHIFT
-from fmrgen.apps.studies.predictors_report import plot_of_predictor, predictions_table, spreads_table
+from fmrgen.apps.studies.predictors_report import (
+    plot_of_predictor,
+    predictions_table,
+    report_of_tables,
+    spreads_table,
+)
 from fmrgen.apps.studies.validity import Validity
 from fmrgen.metrics.intervals import format_coefficient
-from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.report.report import Picture, Report, Table
 
 _BEST = 8  # candidates in the table
 
@@ -27,12 +31,9 @@ def validity_report(validity: Validity) -> Report:
         f"recipes of splits on the {choose} recipes of training among which was chosen": _candidates_table(validity),
         "how far networks differ": spreads_table(validity.spreads),
     }
-    sections = [Section("validity", title, tables=[table]) for title, table in tables.items()]
     draw = partial(plot_of_predictor, validity.points, validity.confirm, validity.chosen)
     plot = Picture("A point for each recipe of training that confirms", draw, "validity")
-    sections.append(Section("plots", "Plots", pictures=[plot], shown="on the page"))
-    title = "Does FMR predict accuracy on real shifts?"
-    return Report("validity", title, sections, asdict(validity), conclusions=[validity.verdict], allow_nan=True)
+    return report_of_tables("validity", "Does FMR predict accuracy on real shifts?", tables, plot, validity)
 
 
 def _verdict_table(validity: Validity) -> Table:
