@@ -42,15 +42,15 @@ def test_figures_by_hand():
     labels = [0, 0, 0, 1, 1, 1, 2, 2]
     old = [0, 0, 0, 1, 1, 2, 2, 0]
     new = [0, 1, 1, 1, 2, 1, 0, 0]
-    found = flips(old, new, labels)
-    assert (len(found.broken), len(found.mended)) == (4, 1)
-    assert (found.broke.value, found.fixed.value) == (50, 12.5)
-    assert (found.old_accuracy.value, found.new_accuracy.value, found.drop.value) == (75, 37.5, 37.5)
-    assert found.p_value == pytest.approx(2 * 6 / 32)  # four or five of five
-    assert [(kind.name, kind.broke, kind.fixed) for kind in found.classes] == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
-    assert found.pairs[0].name == "0 → 1"
-    assert [flip.id for flip in found.doubted] == ["7"]
-    assert "undecided: 4 of 8 broke, 1 fixed" in repr(found)
+    compared = flips(old, new, labels)
+    assert (len(compared.broken), len(compared.mended)) == (4, 1)
+    assert (compared.broke.value, compared.fixed.value) == (50, 12.5)
+    assert (compared.old_accuracy.value, compared.new_accuracy.value, compared.drop.value) == (75, 37.5, 37.5)
+    assert compared.p_value == pytest.approx(2 * 6 / 32)  # four or five of five
+    assert [(kind.name, kind.broke, kind.fixed) for kind in compared.classes] == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
+    assert compared.pairs[0].name == "0 → 1"
+    assert [flip.id for flip in compared.doubted] == ["7"]
+    assert "undecided: 4 of 8 broke, 1 fixed" in repr(compared)
 
 
 @pytest.mark.parametrize(("images", "rate"), [(300, 0.0), (300, 0.05), (1000, 0.05), (1000, 0.2)])
@@ -59,10 +59,10 @@ def test_equal_networks_are_called_different_in_at_most_5_percent(images, rate):
     verdicts, covered = [], 0
     for _ in range(300):
         labels, old, new = pair(random, images, rate / 2, rate / 2)
-        found = flips(old, new, labels)
-        verdicts.append(found.verdict)
-        covered += found.drop.ends[0] <= 0 <= found.drop.ends[1]
-        assert not any(kind.is_worse for kind in found.classes) or rate
+        compared = flips(old, new, labels)
+        verdicts.append(compared.verdict)
+        covered += compared.drop.ends[0] <= 0 <= compared.drop.ends[1]
+        assert not any(kind.is_worse for kind in compared.classes) or rate
     assert verdicts.count("broke more") + verdicts.count("fixed more") <= 0.05 * 300 + 6
     assert covered >= 0.92 * 300
 
@@ -74,16 +74,16 @@ def test_what_broke_is_found_and_named():
         labels, old, new = pair(random, 1000, 0.01, 0.01)
         nines = (labels == 9) & (random.random(1000) < 0.3)
         new[nines] = 4
-        found = flips(old, new, labels)
-        found_worse += found.verdict == "broke more"
-        worse = [kind.name for kind in found.classes if kind.is_worse]
-        named += worse == ["9"] and found.pairs[0].name == "9 → 4"
+        compared = flips(old, new, labels)
+        found_worse += compared.verdict == "broke more"
+        worse = [kind.name for kind in compared.classes if kind.is_worse]
+        named += worse == ["9"] and compared.pairs[0].name == "9 → 4"
     assert found_worse >= 97
     assert named >= 95
 
 
 def test_another_training_of_old_is_not_worse():
-    """Trainings differ by more than images do: McNemar's test between two calls 17 of 100 pairs different."""
+    """Trainings differ by more than images do: McNemar's test of one pair calls 77 of these 200 different."""
     random = np.random.default_rng(4)
 
     def training(labels, hard):
@@ -95,13 +95,13 @@ def test_another_training_of_old_is_not_worse():
     for _ in range(200):
         labels, hard = random.integers(0, 10, 1000), random.normal(-4, 2, 1000)
         *old, new = (training(labels, hard) for _ in range(4))
-        found = flips(old, new, labels)
-        verdicts.append(found.verdict)
+        compared = flips(old, new, labels)
+        verdicts.append(compared.verdict)
         alone.append(flips(old[0], new, labels).verdict)
     assert verdicts.count("broke more") + verdicts.count("fixed more") <= 0.05 * 200 + 5
     assert alone.count("broke more") + alone.count("fixed more") > 0.1 * 200
-    assert found.trainings == 3
-    assert found.old_flips > 0
+    assert compared.trainings == 3
+    assert compared.old_flips > 0
 
 
 def test_groups_of_a_column_are_worst_first(tmp_path):
@@ -129,8 +129,8 @@ def test_every_format_says_the_same(tmp_path):
         first = write(tmp_path / f"a{suffix}", labels, old)
         table = pd.DataFrame({"id": [f"{row}.png" for row in order], "target": labels[order], "pred": new[order]})
         table.to_csv(tmp_path / "b.csv", index=False)
-        found = flips(read_predictions(first), read_predictions(tmp_path / "b.csv"))
-        assert (found.broke, found.fixed, found.p_value) == (expected.broke, expected.fixed, expected.p_value)
+        compared = flips(read_predictions(first), read_predictions(tmp_path / "b.csv"))
+        assert (compared.broke, compared.fixed, compared.p_value) == (expected.broke, expected.fixed, expected.p_value)
     frames = [pd.DataFrame({"label": labels, "prediction": answers}) for answers in (old, new)]
     assert fmrgen.flips(*frames).drop == expected.drop
 
@@ -144,11 +144,11 @@ def test_scores_give_answers_and_calibration(tmp_path):
     shares = powers / powers.sum(1, keepdims=True)
     for name, scores in (("logits", logits), ("shares", shares)):
         pd.DataFrame({"label": labels, "scores": scores.tolist()}).to_parquet(tmp_path / f"{name}.parquet")
-    found = flips(read_predictions(tmp_path / "logits.parquet"), read_predictions(tmp_path / "shares.parquet"))
-    assert (found.verdict, len(found.broken), len(found.mended)) == ("no worse", 0, 0)
-    assert found.old_calibration.value == pytest.approx(found.new_calibration.value)
-    assert [flip.new_confidence for flip in found.doubted] == sorted(
-        (flip.new_confidence for flip in found.doubted), reverse=True
+    compared = flips(read_predictions(tmp_path / "logits.parquet"), read_predictions(tmp_path / "shares.parquet"))
+    assert (compared.verdict, len(compared.broken), len(compared.mended)) == ("no worse", 0, 0)
+    assert compared.old_calibration.value == pytest.approx(compared.new_calibration.value)
+    assert [flip.new_confidence for flip in compared.doubted] == sorted(
+        (flip.new_confidence for flip in compared.doubted), reverse=True
     )
 
 
