@@ -110,10 +110,10 @@ def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
     if has_masked_gradient(summary, steps):
         return (
             f"the first steps raise the loss, but of all steps to the boundary {as_percent(summary.steps_up)} do, of "
-            f"those near it {as_percent(summary.near_steps_up)}, and FMR falls by {_points(summary.last_less_ever)} if images "
-            "on the way count: for a gradient that shows the way these are 95 % or more, 93 % or more and 0. The "
-            "classifier's gradient is masked on the way to its boundary, so FMR is no sign of robustness (docs: Masked "
-            "and rough gradients)"
+            f"those near it {as_percent(summary.near_steps_up)}, and FMR falls by {_points(summary.last_less_ever)} if "
+            "images on the way count: for a gradient that shows the way these are 95 % or more, 93 % or more and 0. "
+            "The classifier's gradient is masked on the way to its boundary, so FMR is no sign of robustness (docs: "
+            "Masked and rough gradients)"
         )
     if _is_like_chance(summary):
         return (
