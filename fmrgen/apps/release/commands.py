@@ -65,7 +65,7 @@ def diff(
     """
     if recipe is None:
         _check_files(junit, summary)
-        flipped = _flips(old, new, images, 1.0 if margin is None else margin, by)
+        flipped = _flips(old, new, images, 1.0 if margin is None else margin, by, show=not quiet)
         return _deliver_flips(flipped, old, new, output, junit, summary, as_json=as_json, quiet=quiet)
     for option, is_set in (("--images", images), ("--margin", margin), ("--by", by)):
         if is_set:
@@ -123,7 +123,7 @@ def diff(
     return 1 if outcome.verdict == "broke more" else 0
 
 
-def _flips(old: str, new: str, images: str | None, margin: float, by: Sequence[str]) -> "Flips":
+def _flips(old: str, new: str, images: str | None, margin: float, by: Sequence[str], *, show: bool) -> "Flips":
     """Return the flips between two files of predictions, or two classifiers on images; of OLD there may be several."""
     from fmrgen.apps.release.flips import compare_predictions
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
@@ -141,7 +141,7 @@ def _flips(old: str, new: str, images: str | None, margin: float, by: Sequence[s
     else:
         from fmrgen.apps.release.ask import predictions_on
 
-        *of_old, of_new = predictions_on(images, places)
+        *of_old, of_new = predictions_on(images, places, progress=show)
     return compare_predictions(of_old, of_new, margin=margin, by=by)
 
 

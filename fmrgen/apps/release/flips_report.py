@@ -30,8 +30,8 @@ def flips_report(outcome: Flips, title: str, networks: Mapping[str, str]) -> Rep
     worse = _worse_lines(outcome)
     if worse:
         about = "More broke than was fixed, with at most 5 % false discoveries on average."
-        sections.append(Section("worse", "Where NEW is worse for certain", about, lines=worse))
-    kinds = {"class": outcome.classes, "true → answer": outcome.pairs, **outcome.groups}
+        sections.append(Section("worse", "Where NEW is significantly worse", about, lines=worse))
+    kinds = {"class": outcome.classes, "pair, true → answer": outcome.pairs, **outcome.groups}
     for kind, groups in kinds.items():
         if groups:
             sections.append(
@@ -63,7 +63,7 @@ def verdict_line(outcome: Flips) -> str:
     if outcome.verdict == "undecided":
         line += f"; NEW may have lost {max(outcome.drop.ends[1], 0.0):.1f} points"
         if outcome.trainings == 1 and outcome.images_needed > outcome.images:
-            line += f", and about {outcome.images_needed:,} images would tell {outcome.margin:g}"
+            line += f"; about {outcome.images_needed:,} images would show a loss of {outcome.margin:g}"
     if outcome.old_flips is not None:
         line += f"; between two trainings of OLD {outcome.old_flips:.1f} % break"
     if outcome.verdict == "broke more" and outcome.pairs:
