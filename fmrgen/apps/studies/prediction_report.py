@@ -47,4 +47,5 @@ def _verdict_table(answer: PredictionAnswer) -> Table:
             ["were SA exact", format_coefficient(answer.corrected)],
             ["order of FMR of one attack and of several", format_coefficient(answer.order)],
         ],
+        of_text=True,
     )

@@ -55,6 +55,7 @@ def _verdict_table(validity: Validity) -> Table:
             ["reliability of SA", f"{validity.reliability:.2f}"],
             ["were SA exact", format_coefficient(validity.corrected)],
         ],
+        of_text=True,
     )
 
 
