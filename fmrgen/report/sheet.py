@@ -14,6 +14,7 @@ from fmrgen.results.samples import Sample
 COLUMNS = 6  # pairs across
 _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
 SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
+_BETWEEN = 0.3  # inches between single images
 _HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
 _LETTERS_BELOW = 24  # as long as an image is wide
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
@@ -43,6 +44,46 @@ class ImagePair:
     below: str = ""
 
 
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image by itself.
+
+    Attributes:
+        image: a file's bytes or its path.
+        above: its caption.
+        below: a line below it, in the colour of mistakes.
+    """
+
+    image: bytes | str
+    above: str
+    below: str
+
+
+def image_sheet(images: Sequence[CaptionedImage], columns: int = 8) -> Plot:
+    """Return a sheet of single images, from left to right and from top to bottom.
+
+    Args:
+        images: at least one.
+        columns: images across.
+    """
+    columns = min(columns, len(images))
+    across = SIDE + _BETWEEN
+    row_height = _ROW + _BELOW
+    with drawing():
+        figure, canvas = blank_canvas(columns * across - _BETWEEN, -(-len(images) // columns) * row_height)
+        for place, image in enumerate(images):
+            row, column = divmod(place, columns)
+            left, top = column * across, row * row_height + _ROW - SIDE
+            draw_image(canvas, (left, top), image.image, image.above)
+            _write_below(canvas, left, top, image.below)
+    return figure
+
+
+def _write_below(canvas: Axes, left: float, top: float, text: str) -> None:
+    """Write a line below the image whose square begins at `left`, `top`."""
+    canvas.text(left, top + SIDE + 0.04, text[:_LETTERS_BELOW], va="top", fontsize=_CAPTION, color=_WRONG)
+
+
 def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title: str | None = None) -> Plot:
     """Return a sheet of pairs: an original under its label, and right of it the image under the answer.
 
@@ -68,8 +109,7 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
             # Two images close together, then a gap: the pairs are seen as pairs.
             draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.answer, pair.is_wrong)
             if pair.below:
-                text = pair.below[:_LETTERS_BELOW]
-                canvas.text(left + SIDE + _SLIT, top + SIDE + 0.04, text, va="top", fontsize=_CAPTION, color=_WRONG)
+                _write_below(canvas, left + SIDE + _SLIT, top, pair.below)
         if title is not None:
             canvas.text(0, 0, title, va="top", fontsize=10)
             canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)
