@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from fmrgen.apps.release.diff import Diff as Diff
     from fmrgen.apps.release.diff import diff as diff
     from fmrgen.apps.release.flips import Flips as Flips
-    from fmrgen.apps.release.flips import flips as flips
-    from fmrgen.apps.release.gate import gate as gate
-    from fmrgen.apps.release.gate import gate_on_own_splits as gate_on_own_splits
-    from fmrgen.apps.release.sequential_test import Gate as Gate
     from fmrgen.apps.studies.sweep import sweep as sweep
     from fmrgen.apps.training.loop import train as train
     from fmrgen.apps.training.recipe import TrainRecipe as TrainRecipe

@@ -41,7 +41,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "start_process",
     ),
     "distributed.prefetch": ("read_ahead",),
-    "distributed.rank": ("is_first_process",),
+    "distributed.rank": (
+        "is_first_process",
+        "launched_processes",
+    ),
     "engine.acceptance": ("accepts",),
     "engine.attacks": (
         "Attack",
@@ -82,6 +85,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "generators._mask": ("read_mask_file",),
     "generators.base": ("mask_of",),
     "generators.diffusion": ("Config",),
+    "generators.moves": (
+        "KINDS",
+        "Moves",
+    ),
     "generators.networks.ddim": ("move",),
     "generators.networks.efficient_vdvae": (
         "BlockDown",
@@ -123,7 +130,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "has_rough_gradient",
         "judged_steps",
         "masking_caution",
-        "may_be_rough",
         "slope_caution",
     ),
     "metrics.intervals": (
@@ -190,6 +196,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "TRAINED_CLASSIFIER",
         "oracle_config_of",
     ),
+    "records": ("MoveFamily",),
     "report.markdown": ("to_markdown",),
     "report.orders": ("agreement_report",),
     "report.outline": ("evaluation_report",),
@@ -211,7 +218,9 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "Shown",
     ),
     "report.sheet": (
+        "CaptionedImage",
         "ImagePair",
+        "image_sheet",
         "pair_sheet",
     ),
     "report.tables": (
@@ -233,6 +242,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "results.trainings": ("Trainings",),
     "sources.base": ("StreamedSource",),
     "split.classify": (
+        "Answers",
         "classify",
         "decode_own",
     ),
@@ -253,7 +263,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "read_provenance",
     ),
     "storage.shard_claims": ("own_shards",),
-    "storage.shards": ("SplitFolder", "summary_of_rows"),
+    "storage.shards": (
+        "SplitFolder",
+        "summary_of_rows",
+    ),
     "storage.shared_bucket": ("shared_folder",),
     "weights.digest": ("check_same_weights",),
     "weights.identity": ("identity_of",),

@@ -6,3 +6,8 @@ import os
 def is_first_process() -> bool:
     """Return whether this is the first process of its launch, which prints for all of them."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def launched_processes() -> int:
+    """Return how many processes this launch has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

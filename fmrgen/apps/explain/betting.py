@@ -15,6 +15,7 @@ import numpy as np
 ERROR = 0.05  # probability of a wrong verdict; also the share of false ones among several discoveries
 
 _BETS = np.geomspace(0.01, 0.9, 24)  # shares of the largest bet that can't lose everything
+_GRID = np.arange(-1.0, 1.0005, 0.001)  # means among which a bound is searched
 _MOST_LOG_E = 700.0  # exp of more overflows a float
 
 
@@ -78,6 +79,37 @@ def log_gains(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]
     larger_bets = _BETS / (1 + margin) if margin > -1 else _BETS
     smaller_bets = -_BETS / (1 - margin) if margin < 1 else -_BETS
     return np.log1p(np.outer(larger_bets, gain)), np.log1p(np.outer(smaller_bets, gain))
+
+
+def bounds(drops: np.ndarray, error: float) -> tuple[float, float]:
+    """Return the lowest and highest mean that no gambler has made implausible so far.
+
+    Args:
+        drops: -1, 0 or 1 for each row in turn, [N].
+        error: the probability that either bound is wrong, whenever one stops.
+    """
+    clear = math.log(1 / error)
+
+    def is_implausible(place: int, gambler: int) -> bool:
+        return float(log_capital(drops, _GRID[place])[gambler].max()) >= clear
+
+    mean = int(np.searchsorted(_GRID, drops.mean()))
+    # Binary searches: capital falls as the margin comes near the mean.
+    low, last = 0, mean
+    while low < last:
+        middle = (low + last) // 2
+        if is_implausible(middle, 0):
+            low = middle + 1
+        else:
+            last = middle
+    first, high = mean, len(_GRID) - 1
+    while first < high:
+        middle = (first + high + 1) // 2
+        if is_implausible(middle, 1):
+            high = middle - 1
+        else:
+            first = middle
+    return float(_GRID[low]), float(_GRID[min(first, len(_GRID) - 1)])
 
 
 def _log_mean_exp(values: np.ndarray) -> np.ndarray:

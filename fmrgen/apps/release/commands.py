@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.distributed.rank import is_first_process
+from fmrgen.distributed.rank import is_first_process, launched_processes
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
-    from fmrgen.apps.release.flips import Flips
+    from fmrgen.apps.release.diff import Diff
     from fmrgen.report.report import Report
     from fmrgen.storage.paths import SplitPaths
 
-_GATE_STATUS = {"pass": 0, "fail": 1, "invalid": 2, "undecided": 3}
+_STATUS = {"broke more": 1, "invalid": 2}
+_UNDECIDED = 3  # of a gate
 Classifier = Annotated[str, Parameter(metavar="C")]
 Answers = Annotated[str, Parameter(metavar="C|FILE")]
 Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
@@ -30,141 +31,263 @@ def diff(
     old: Answers,
     new: Answers,
     images: str | None = None,
-    margin: Annotated[float | None, Parameter(metavar="POINTS")] = None,
+    margin: Annotated[float, Parameter(metavar="POINTS")] = 1.0,
     by: Annotated[Sequence[str], Parameter(metavar="COLUMN")] = (),
+    review: options.File | None = None,
     output: options.Output = Path("diff"),
     limit: options.Limit | None = None,
     until_decided: bool = False,
     until: Annotated[str | None, Parameter(show=False)] = None,
     seed: options.Seed = 0,
     explained: Annotated[bool, Parameter(name="--explain")] = False,
+    trust: options.Trust = False,
     junit: Junit | None = None,
     summary: Summary | None = None,
     processes: options.Processes = 1,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Find what a new classifier broke, and what it fixed.
+    """Find what a new classifier broke, and what it fixed: negative and positive flips.
 
-    Without a recipe: negative and positive flips on real images, by two files of predictions, or by two classifiers and
-    --images. With one: each image is moved to where the old one is right and the new one wrong, and the reverse, while
-    the oracle sees its class; two splits to keep, and a page. Exits with 1 if more broke than was fixed, or if
-    --explain finds a change of the originals under which NEW is worse; else with 0.
+    Without a recipe: on real images, by two files of predictions, or by two classifiers and --images. With one also on
+    originals that are moved and changed, and on images that are made against the two, as far as the oracle sees their
+    class. One verdict over all. Exits with 1 if NEW broke more than the margin allows on any kind of images, 2 if one
+    of the two does not work, else with 0.
 
     Args:
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
-            prediction. Without a recipe A,B,… are trainings of one.
+            prediction, or an evaluation.json. Without a recipe A,B,… are trainings of one.
         new: The one that is to take its place, or its predictions.
-        images: Without a recipe: labelled images: a folder with a folder for each class, or a source section.
-        margin: Without a recipe: points of accuracy that the new one may lose (1).
-        by: Without a recipe: group the images by this column. Repeat for more.
+        images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
+        margin: Points of accuracy that the new one may lose.
+        by: Group real images by this column. Repeat for more.
+        review: Write images that neither has right to this CSV. What you fill in as reviewed is their label next time.
         output: The dataset folder; the page is DIR/diff.
-        until_decided: Stop as soon as a sequential test is sure; else test all rows exactly.
+        until_decided: With a recipe: stop as soon as a sequential test is sure; else test all rows exactly.
         seed: Seed of the order of the rows, for --until-decided.
-        explained: Compare the two on changed originals too, and say where NEW fails.
+        explained: With a recipe: explain where the new one fails.
     """
-    if recipe is None:
-        _check_files(junit, summary)
-        flipped = _flips(old, new, images, 1.0 if margin is None else margin, by, show=not quiet)
-        return _deliver_flips(flipped, old, new, output, junit, summary, as_json=as_json, quiet=quiet)
-    for option, is_set in (("--images", images), ("--margin", margin), ("--by", by)):
-        if is_set:
-            raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
-
-    from fmrgen.recipe.job import parse_classifier
-
     if until not in (None, "decided"):  # `--until decided` is how the flag was spelt before
         raise UserError("--until: use --until-decided, which takes no value, or leave it out to test all rows")
-    old_name, old_section = parse_classifier(old)
-    new_name, new_section = parse_classifier(new)
-    loaded = options.load_recipe(recipe, overrides, limit)
+    _check_files(junit, summary, review)
+    if recipe is None:
+        of_made = {"--until-decided": until_decided or until is not None, "--explain": explained}
+        for option, is_set in of_made.items():
+            if is_set:
+                raise UserError(f"{option} is for images that are made: name a recipe")
+        title = f"{_name(old)} → {_name(new)}"
+        outcome = _on_real_images(old, new, images, margin, by, review, trust)
+        report = _report(outcome, title, {"OLD": old, "NEW": new}, images=_flipped(outcome, images))
+        _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
+    else:
+        of_real = {"--images": images is not None, "--by": bool(by), "--review": review is not None}
+        for option, is_set in of_real.items():
+            if is_set:
+                raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
+        loaded = options.load_recipe(recipe, overrides, limit)
+        decided = until_decided or until is not None
+        outcome, report = _on_recipe(
+            recipe, loaded, old, new, margin, output, decided, seed, explained=explained, quiet=quiet
+        )
+        _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
+    return _STATUS.get(outcome.verdict, 0)
+
+
+def gate(
+    split: str | None = None,
+    /,
+    *,
+    candidate: Classifier,
+    baseline: Classifier,
+    max_drop: Annotated[float, Parameter(metavar="POINTS")],
+    recipe: str | None = None,
+    limit: options.Limit | None = None,
+    output: options.Output = Path("gate"),
+    junit: Junit | None = None,
+    summary: Summary | None = None,
+    trust: options.Trust = False,
+    processes: options.Processes = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Let a classifier pass only if it is shown to be no worse than another.
+
+    The same as `diff --margin`, of a split's images or a recipe, but to be undecided is not to pass. Exits with 0 if
+    the candidate passes, 1 if it broke more, 2 if either network does not work, 3 if the images do not decide.
+
+    Args:
+        split: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model, or any labelled images.
+        candidate: The classifier to be released.
+        baseline: The classifier to compare it with.
+        max_drop: Largest loss of accuracy to allow.
+        recipe: Make images against the two instead.
+        output: The dataset folder; the page is DIR/diff.
+    """
+    if (split is None) == (recipe is None):
+        raise UserError("gate: name a SPLIT or pass --recipe RECIPE, one of the two")
     _check_files(junit, summary)
+    if recipe is None:
+        outcome = _on_real_images(baseline, candidate, split, max_drop, (), None, trust)
+        title = f"{_name(baseline)} → {_name(candidate)} on {split}"
+        networks = {"OLD": baseline, "NEW": candidate}
+        report = _report(outcome, title, networks, images=_flipped(outcome, split), needs_proof=True)
+    else:
+        loaded = options.load_recipe(recipe, (), limit)
+        outcome, report = _on_recipe(
+            recipe, loaded, baseline, candidate, max_drop, output, False, 0, quiet=quiet, needs_proof=True
+        )
+    _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
+    if outcome.verdict == "undecided":
+        return _UNDECIDED
+    return _STATUS.get(outcome.verdict, 0)
 
-    from fmrgen.apps.release.diff import BROKE, split_folders
+
+def _name(place: str) -> str:
+    """Return how a network is called in a title."""
+    return Path(place.partition("=")[0]).name if "{" not in place else place.partition("=")[0][:40]
+
+
+def _on_real_images(
+    old: str,
+    new: str,
+    images: str | None,
+    margin: float,
+    by: Sequence[str],
+    review: Path | None,
+    trust: bool,
+) -> "Diff":
+    """Return the diff of two files of predictions, or of two classifiers on images; of OLD there may be several."""
     from fmrgen.apps.release.diff import diff as run
-    from fmrgen.apps.release.diff_report import diff_report
-    from fmrgen.cli import display
-    from fmrgen.distributed.launch import Processes
-    from fmrgen.progress import terminal as progress
-
-    display.quiet_libraries()
-    is_first = is_first_process()
-    show = not quiet and is_first
-    outcome = run(
-        loaded,
-        output,
-        old=old_section,
-        new=new_section,
-        until_decided=until_decided or until is not None,
-        conditions=explained,
-        seed=seed,
-        job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
-        on_note=display.print_note,
-    )
-    if is_first:
-        title = f"{old_name} → {new_name} on {recipe}"
-        networks = {"OLD": old, "NEW": new}
-        folder = output / "diff"
-        sides = split_folders(loaded, output, old_section, new_section)
-        for name in ("explain.json", "explain.md", "explain.html"):  # of an earlier diff
-            (folder / name).unlink(missing_ok=True)
-        new_failures: list[str] = []
-        page = None
-        if explained and outcome.rows < outcome.source_rows:
-            new_failures.append(
-                "explain was left out, for it needs the whole split; run the same without --until-decided"
-            )
-        elif explained:
-            new_failures, page = _explain_broken(sides[BROKE].paths, folder, show)
-        report = diff_report(outcome, title, networks, sides, new_failures, page)
-        _write_files(report, junit, summary)
-        display.deliver(report, folder, as_json=as_json, quiet=quiet)
-    Processes().gather(None)  # a launcher ends all processes as soon as one exits with 1
-    return 1 if outcome.verdict == "broke more" else 0
-
-
-def _flips(old: str, new: str, images: str | None, margin: float, by: Sequence[str], *, show: bool) -> "Flips":
-    """Return the flips between two files of predictions, or two classifiers on images; of OLD there may be several."""
-    from fmrgen.apps.release.flips import compare_predictions
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
 
-    places = [*old.split(","), new]
+    places = [*_several(old), new]
     are_files = [is_file_of_predictions(place) for place in places]
+    of_each: list[Any]
     if all(are_files):
         if images is not None:
             raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
-        *of_old, of_new = [read_predictions(place) for place in places]
+        of_each = [read_predictions(place) for place in places]
     elif any(are_files):
         raise UserError("diff: --old and --new are a file of predictions and a classifier; give two of one kind")
     elif images is None:
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
     else:
-        from fmrgen.apps.release.ask import predictions_on
+        from fmrgen.cli import display
+        from fmrgen.recipe.job import parse_classifier
 
-        *of_old, of_new = predictions_on(images, places, progress=show)
-    return compare_predictions(of_old, of_new, margin=margin, by=by)
+        display.quiet_libraries()
+        of_each = [parse_classifier(place)[1] for place in places]
+    *of_old, of_new = of_each
+    reviewed: dict[str, str] = {}
+    if review is not None and review.exists():
+        from fmrgen.apps.release.review import read_review
+
+        reviewed = read_review(review)
+    outcome = run(of_old, of_new, images=images, margin=margin, by=by, reviewed=reviewed, trust=trust)
+    if review is not None and is_first_process():
+        from fmrgen.apps.release.review import write_review
+
+        write_review(review, outcome.flips.doubted, reviewed)
+    return outcome
 
 
-def _deliver_flips(
-    flipped: "Flips",
+def _several(old: str) -> list[str]:
+    """Return the trainings of OLD: what commas part, outside of a section."""
+    return [old] if "{" in old else old.split(",")
+
+
+def _on_recipe(
+    recipe: str,
+    loaded: Any,
     old: str,
     new: str,
+    margin: float,
     output: Path,
-    junit: Path | None,
-    summary: Path | None,
+    until_decided: bool,
+    seed: int,
     *,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Print flips and write their report; return the exit status."""
-    from fmrgen.apps.release.flips_report import flips_report
-    from fmrgen.cli import display
+    explained: bool = False,
+    quiet: bool = False,
+    needs_proof: bool = False,
+) -> "tuple[Diff, Report]":
+    """Return the diff of two classifiers by a recipe, and its report."""
+    from fmrgen.recipe.job import parse_classifier
 
-    report = flips_report(flipped, f"{Path(old).name} → {Path(new).name}", {"OLD": old, "NEW": new})
+    old_name, old_section = parse_classifier(old)
+    new_name, new_section = parse_classifier(new)
+
+    from fmrgen.apps.release.diff import diff as run
+    from fmrgen.apps.release.made import BROKE, split_folders
+    from fmrgen.cli import display
+    from fmrgen.progress import terminal as progress
+
+    display.quiet_libraries()
+    show = not quiet and is_first_process()
+    outcome = run(
+        old_section,
+        new_section,
+        recipe=loaded,
+        output=output,
+        margin=margin,
+        until_decided=until_decided,
+        seed=seed,
+        job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
+        on_note=display.print_note,
+    )
+    sides = split_folders(loaded, output, old_section, new_section)
+    new_failures: list[str] = []
+    page = None
     if is_first_process():
-        _write_files(report, junit, summary)
-        display.deliver(report, output / "flips", as_json=as_json, quiet=quiet)
-    return 1 if flipped.verdict == "broke more" else 0
+        for name in ("explain.json", "explain.md", "explain.html"):  # of an earlier diff
+            (output / "diff" / name).unlink(missing_ok=True)
+        if explained and outcome.made is not None and outcome.made.rows < outcome.made.source_rows:
+            new_failures.append(
+                "explain was left out, for it needs the whole split; run the same without --until-decided"
+            )
+        elif explained:
+            new_failures, page = _explain_broken(sides[BROKE].paths, output / "diff", show)
+    title = f"{old_name} → {new_name} on {recipe}"
+    report = _report(outcome, title, {"OLD": old, "NEW": new}, sides, new_failures, page, needs_proof=needs_proof)
+    return outcome, report
+
+
+def _flipped(outcome: "Diff", images: str | None) -> dict[str, bytes | str]:
+    """Return the flipped images that a report shows, by their ids; none if there are predictions alone."""
+    if images is None or not is_first_process():
+        return {}
+    from fmrgen.apps.release.diff_report import MOST_SHOWN
+    from fmrgen.apps.release.on_images import stored_images
+
+    flips = outcome.flips
+    return stored_images(images, {flip.id for flip in flips.broken[:MOST_SHOWN] + flips.mended[:MOST_SHOWN]})
+
+
+def _report(*arguments: Any, images: dict[str, bytes | str] | None = None, needs_proof: bool = False) -> "Report":
+    from fmrgen.apps.release.diff_report import diff_report
+
+    return diff_report(*arguments, images=images, needs_proof=needs_proof)
+
+
+def _deliver(
+    report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool
+) -> None:
+    """Print a report and write its files, on the first process of a launch."""
+    from fmrgen.apps.release.junit import to_junit
+    from fmrgen.cli import display
+    from fmrgen.files import write_atomically
+    from fmrgen.report.markdown import to_markdown
+
+    if is_first_process():
+        if junit is not None:
+            write_atomically(junit, to_junit(report))
+        if summary is not None:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(to_markdown(report, level=3))
+        display.deliver(report, folder, as_json=as_json, quiet=quiet)
+    if launched_processes() > 1:  # a launcher ends all processes as soon as one exits with 1
+        from fmrgen.distributed.launch import Processes
+
+        Processes().gather(None)
 
 
 def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> tuple[list[str], str | None]:
@@ -188,93 +311,6 @@ def _explain_broken(broke: "SplitPaths", folder: Path, show: bool) -> tuple[list
     return report.conclusions, f"{report.name}.html"
 
 
-def gate(
-    split: str | None = None,
-    /,
-    *,
-    candidate: Classifier,
-    baseline: Classifier,
-    max_drop: Annotated[float, Parameter(metavar="POINTS")],
-    recipe: str | None = None,
-    limit: options.Limit | None = None,
-    output: options.Output = Path("gate"),
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = 64,
-    junit: Junit | None = None,
-    summary: Summary | None = None,
-    trust: options.Trust = False,
-    processes: options.Processes = 1,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> int:
-    """Check that a classifier is not less robust than another.
-
-    Both see the same perturbed images, as many as it takes; with --recipe each sees its own. Exits with 0 if the
-    candidate passes, 1 if it fails, 2 if either network does not work, 3 if the images do not decide.
-
-    Args:
-        split: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], made against a third model.
-        candidate: The classifier to be released.
-        baseline: The classifier to compare it with.
-        max_drop: Largest drop in perturbed accuracy to allow.
-        recipe: Make a split for each instead, and compare on those.
-        output: With --recipe: the dataset folder.
-        seed: Seed of the order of the rows.
-    """
-    from fmrgen.recipe.job import parse_classifier
-    from fmrgen.split.reference import check_there
-
-    if (split is None) == (recipe is None):
-        raise UserError("gate: name a SPLIT or pass --recipe RECIPE, one of the two")
-    _check_files(junit, summary)
-    _, candidate_section = parse_classifier(candidate)
-    _, baseline_section = parse_classifier(baseline)
-    if split is not None:
-        check_there(split)
-    loaded = None if recipe is None else options.load_recipe(recipe, (), limit)
-
-    from fmrgen.apps.release.gate import gate as run
-    from fmrgen.apps.release.gate import gate_on_own_splits
-    from fmrgen.apps.release.gate_report import gate_report
-    from fmrgen.cli import display
-    from fmrgen.distributed.launch import Processes
-    from fmrgen.progress import terminal as progress
-
-    display.quiet_libraries()
-    is_first = is_first_process()
-    show = not quiet and is_first
-    if loaded is not None:
-        outcome = gate_on_own_splits(
-            loaded,
-            output,
-            candidate=candidate_section,
-            baseline=baseline_section,
-            max_drop=max_drop,
-            seed=seed,
-            job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
-            on_note=display.print_note,
-        )
-    else:
-        with progress.split_progress(show) as on_rows:
-            outcome = run(
-                split,
-                candidate=candidate_section,
-                baseline=baseline_section,
-                max_drop=max_drop,
-                batch_size=batch_size,
-                seed=seed,
-                trust=trust,
-                on_rows=on_rows,
-            )
-    title = split or f"own splits of {recipe}"
-    if is_first:
-        report = gate_report(outcome, title)
-        _write_files(report, junit, summary)
-        display.deliver(report, as_json=as_json, quiet=quiet)
-    Processes().gather(None)
-    return _GATE_STATUS[outcome.verdict]
-
-
 def _check_files(*paths: Path | None) -> None:
     """Raise UserError for a path that no file can be written to."""
     for path in paths:
@@ -282,19 +318,6 @@ def _check_files(*paths: Path | None) -> None:
             raise UserError(f"{path}: is a folder; name a file")
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no such folder as {path.parent}")
-
-
-def _write_files(report: "Report", junit: Path | None, summary: Path | None) -> None:
-    """Write a report as JUnit, and append it to a summary in Markdown, where the user named files for them."""
-    from fmrgen.apps.release.junit import to_junit
-    from fmrgen.files import write_atomically
-    from fmrgen.report.markdown import to_markdown
-
-    if junit is not None:
-        write_atomically(junit, to_junit(report))
-    if summary is not None:
-        with summary.open("a", encoding="utf-8") as file:
-            file.write(to_markdown(report, level=3))
 
 
 COMMANDS = [Command("diff", "Compare", diff), Command("gate", "Compare", gate)]

@@ -1,460 +1,435 @@
-"""The images that a new checkpoint broke: each image is moved to where the old network is right and the new one wrong,
-and the reverse, for as long as the oracle sees its class."""
+"""Which images did a new classifier break? Flips on real images first, then on moved, changed and made ones; one
+verdict over all.
 
-from collections import Counter
+Importing this brings no torch: predictions are compared without it.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from fmrgen.apps.explain.betting import ERROR, drops_of
-from fmrgen.apps.release.conditions import compare_on_recipe
-from fmrgen.apps.release.flips import mcnemar
-from fmrgen.apps.release.sequential_test import Condition, bounds, decide
-from fmrgen.config import ComponentConfig
-from fmrgen.distributed.launch import Processes
+from fmrgen.apps.explain.betting import ERROR
+from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged, worst_of
+from fmrgen.apps.release.flips import Flips, compare_predictions, evidence_of_classes
+from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, relabelled
 from fmrgen.errors import UserError, option
-from fmrgen.jobs.compare import JobProgress, make_splits
-from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
-from fmrgen.metrics.rows import accepted_as_label, as_label
-from fmrgen.recipe.job import Recipe
-from fmrgen.recipe.objects import AnyClassifier, classifier_section
-from fmrgen.recipe.sections import oracle_config_of
-from fmrgen.results.own_splits import rows_of
-from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, read_provenance
-from fmrgen.storage.shard_claims import own_shards
-from fmrgen.storage.shards import SplitFolder
 
-Verdict = Literal["broke more", "fixed more", "no difference"]
-Test = Literal["exact", "sequential"]
-BROKE, FIXED = "broke", "fixed"
-_ORACLE = "oracle"  # the name of the recipe's oracle in the panels
-_TURNS = 20  # in which the shards are made if `until_decided`; after each the verdict is computed
-_VERDICTS: dict[str, Verdict] = {"fail": "broke more", "pass": "fixed more", "undecided": "no difference"}
-_COLUMNS = (
-    "id",
-    "label",
-    "accepted_labels",
-    "valid",
-    "prediction",
-    "loss",
-    "judges",
-    "latent_shift",
-    "control_predictions",
-    "original_prediction",
-    "reconstruction_prediction",
-    "reconstruction_oracle_label",
-)
+if TYPE_CHECKING:
+    from torch import nn
 
+    from fmrgen.apps.explain.rows import JudgedImages
+    from fmrgen.apps.release.band import Band
+    from fmrgen.apps.release.made import Made
+    from fmrgen.apps.release.on_images import Asked
+    from fmrgen.config import ComponentConfig
+    from fmrgen.engine.interfaces import Generator
+    from fmrgen.jobs.compare import JobProgress
+    from fmrgen.recipe.job import Recipe
+    from fmrgen.recipe.objects import AnyClassifier
 
-@dataclass(frozen=True)
-class Control:
-    """The share of control images, at which no step was aimed, on which the networks disagree, in percent.
-
-    Attributes:
-        broke: OLD is right and NEW wrong; None if there are no such images.
-        fixed: the reverse.
-        broke_rows: images that `broke` is a share of.
-        fixed_rows: images that `fixed` is a share of.
-    """
-
-    broke: Estimate | None
-    fixed: Estimate | None
-    broke_rows: int
-    fixed_rows: int
-
-
-@dataclass(frozen=True)
-class ChangedClass:
-    """The originals of one class.
-
-    Attributes:
-        name: of the class.
-        rows: number of originals.
-        broke: the share of these that broke, in percent.
-        fixed: the share of these that were fixed, in percent.
-    """
-
-    name: str
-    rows: int
-    broke: Estimate
-    fixed: Estimate
-
-
-@dataclass(frozen=True)
-class Changed:
-    """An image that one network has right and the other wrong.
-
-    Attributes:
-        id: of the original.
-        label: the true class.
-        answer: the wrong prediction.
-        before: the probability of the true class by the network that is right.
-        after: the same by the network that is wrong.
-        latent_shift: how far its latent was moved.
-    """
-
-    id: int
-    label: str
-    answer: str
-    before: float
-    after: float
-    latent_shift: float
-
-    @property
-    def clarity(self) -> float:
-        """How sure both networks are: the smaller of `before` and 1 - `after`."""
-        return min(self.before, 1 - self.after)
+_ALIKE = 0.005  # share of originals on which two networks that are one, converted, differ at most
+_SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
 
 
 @dataclass(frozen=True)
 class Diff:
-    """The comparison of two networks on the same originals. Shares are percent of these.
+    """The comparison of a classifier in use, OLD, with the one that is to take its place, NEW.
 
     Attributes:
-        verdict: whether NEW broke more than it fixed, by `test`. It is wrong in 5 % of cases at most; if sequential, in
-            5 % for either answer.
-        rows: originals that were looked at, of `source_rows`.
-        source_rows: originals that the recipe has.
-        old_accuracy, new_accuracy: on the originals that were looked at.
-        broke: the share for which an image was found that OLD has right and NEW wrong.
-        fixed: the reverse.
-        difference: `broke` minus `fixed`, paired.
-        low, high: bounds of the true difference. Exact test: the 95 % interval of `difference`. Sequential test: each
-            bound holds with 95 % confidence whenever you stop.
-        controls: the same figures on the originals, on plain reconstructions, and after random steps.
-        classes: by `broke` minus `fixed`, the largest first.
-        pairs: (`broke` or `fixed`, true class, wrong answer, number of images), the most frequent first.
-        images: under `broke` and `fixed`, the clearest first.
-        test: `exact`: McNemar's, two-sided, over all rows, in any order. `sequential`: by betting, row by row.
-        p_value: of the exact test.
-        broke_alone, fixed_alone: how many originals only broke, and only were fixed; the test compares these.
-        conditions: the comparison on changed originals, the strongest evidence first; empty if none were tried. If NEW
-            is worse under one of them, the verdict is `broke more`, whatever the other images show.
+        verdict: `broke more`: on some kind of images NEW loses more than is allowed; `no worse`: on every kind it loses
+            less; `fixed more`: besides, it is better on some kind; `undecided`: the images do not tell; `invalid`: one
+            of the two does not work. Equal networks get `broke more` or `fixed more` in at most 5 % of cases.
+        margin: points that NEW may lose.
+        evidence: what each kind of images shows: real ones first.
+        flips: on the real images, or on the originals of a split.
+        made: what images made against the two show; None without a recipe.
+        changed: originals changed in each way, the strongest evidence first; only the first is in `evidence`.
+        band: how far apart the boundaries of the two lie, with a recipe, where they differ on at most 0.5 % of the
+            originals or NEW has no gradient; no part of the verdict.
+        notes: cautions; the faults if the verdict is `invalid`.
     """
 
     verdict: Verdict
-    rows: int
-    source_rows: int
-    old_accuracy: Estimate
-    new_accuracy: Estimate
-    broke: Estimate
-    fixed: Estimate
-    difference: Estimate
-    low: float
-    high: float
-    controls: dict[str, Control]
-    classes: list[ChangedClass]
-    pairs: list[tuple[str, str, str, int]]
-    images: dict[str, list[Changed]]
-    test: Test
-    p_value: float | None
-    broke_alone: int
-    fixed_alone: int
-    conditions: list[Condition] = field(default_factory=list)
+    margin: float
+    evidence: list[Evidence]
+    flips: Flips
+    made: "Made | None" = None
+    changed: list[Evidence] = field(default_factory=list)
+    band: "Band | None" = None
+    notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        flips = self.flips
+        return (
+            f"Diff({self.verdict}: {len(flips.broken)} of {flips.images} broke, {len(flips.mended)} fixed; accuracy "
+            f"{flips.old_accuracy.value:.2f} → {flips.new_accuracy.value:.2f} %, drop {flips.drop} points)"
+        )
 
     @property
-    def worse(self) -> list[Condition]:
-        """The conditions under which NEW is significantly worse."""
-        return [condition for condition in self.conditions if condition.is_worse]
+    def worse(self) -> list[Evidence]:
+        """The evidence that NEW is worse; of changed originals each change that is significant by itself."""
+        worse = [entry for entry in self.evidence if entry.is_worse and entry.kind != "changed"]
+        if any(entry.is_worse for entry in self.evidence if entry.kind == "changed"):
+            strictest = ERROR / 2 / len(self.evidence) / len(self.changed)
+            worse += [entry for place, entry in enumerate(self.changed) if place == 0 or entry.p_worse <= strictest]
+        return worse
+
+    @property
+    def not_excluded(self) -> list[Evidence]:
+        """The evidence by which NEW may lose more than is allowed."""
+        return [entry for entry in self.evidence if entry.can_excuse and entry.drop.ends[1] >= entry.margin]
 
 
 def diff(
-    recipe: Recipe,
-    output: str | Path,
+    old: Any,
+    new: Any,
+    labels: Any = None,
     *,
-    old: AnyClassifier,
-    new: AnyClassifier,
+    images: Any = None,
+    recipe: "Recipe | None" = None,
+    output: str | Path | None = None,
+    margin: float = 1.0,
+    by: Sequence[str] = (),
+    reviewed: Mapping[str, str] | None = None,
     until_decided: bool = False,
-    conditions: bool = False,
     seed: int = 0,
-    job_progress: JobProgress | None = None,
+    trust: bool = False,
+    job_progress: "JobProgress | None" = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
-    """Return what NEW broke and what it fixed, and make two splits of the same originals to show it.
+    """Return which images NEW broke and which it fixed, and whether it is worse.
 
-    For `broke`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW is
-    wrong is kept, so the change is small. For `fixed` the two networks swap roles. An earlier run that stopped is
-    resumed. Runs on every process of a launch, with the same outcome on each.
+    By predictions: `diff(old, new, labels)`. By two classifiers on labelled images, or on a split's: `images=`. By
+    images that are made against the two, beside originals that are moved and changed: `recipe=`. The last two run on
+    every process of a launch, with the same outcome on each.
 
     Args:
-        recipe: source, generator, oracle and steps; its classifier is ignored.
-        output: the dataset folder.
-        old: a classifier, as for `evaluate`.
-        new: the classifier that will replace it.
-        until_decided: test after each part of the shards, and stop once the verdict is clear. The same call without it
-            makes the remaining shards and applies the exact test to all rows. The source must be in random order
-            (`shuffle_seed`).
-        conditions: also compare the two on changed originals (moved, blurred, darker, …), as far as the oracle accepts
-            them. These count towards the verdict, and both tests together err in at most 5 % of cases.
-        seed: random seed for the order in which the sequential test takes the rows.
+        old: predictions: an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
+            classifier, as for `evaluate`. A list is of several trainings of one recipe, unless there is `recipe`.
+        new: likewise, of the one that is to take its place.
+        labels: the true classes [N], if `old` and `new` are arrays of predictions.
+        images: a split, a dataset, a folder with a folder for each class, or a section of a source.
+        recipe: source, generator, oracle and steps; its classifier is ignored. Two splits of the same originals are
+            made, or resumed: in one OLD is right and NEW wrong, in the other it is the other way round.
+        output: the dataset folder of these splits.
+        margin: points of accuracy that NEW may lose, from 0 to less than 100. On moved, changed and made images as
+            many more as trainings of one recipe are apart: `fmrgen.apps.release.evidence.OF_ANOTHER_SEED`.
+        by: columns to group the images by; of predictions by default all with few values.
+        reviewed: what some real images show, by their ids, where somebody looked at them: it replaces their labels.
+        until_decided: with a recipe: test after each part of the images that are made, and stop once it is clear. The
+            source must be in random order (`shuffle_seed`).
+        seed: random seed for the order in which that test takes the images.
+        trust: let the oracle in a split's recipe, which may be a stranger's, run the code and read the places that it
+            names.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with each note, one line.
 
-    Returns:
-        The comparison.
-
     Raises:
-        UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
+        UserError: the two are not about the same images, or something can't be used, with the cure.
     """
+    if not 0 <= margin < 100:
+        raise UserError(f"{option('margin', 'margin')}: must be points from 0 to less than 100, not {margin:g}")
+    if recipe is not None:
+        if output is None:
+            raise UserError("output: name the dataset folder of the two splits")
+        return _diff_on_recipe(
+            recipe,
+            output,
+            old,
+            new,
+            margin=margin,
+            until_decided=until_decided,
+            seed=seed,
+            job_progress=job_progress,
+            on_note=on_note,
+        )
+    trainings = [old]
+    if isinstance(old, list) and old and (images is not None or not np.isscalar(old[0])):
+        trainings = old
+    if images is not None:
+        return _diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed or {}, trust=trust)
+    of_old = [_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
+    of_new = _predictions("new", new, labels)
+    *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
+    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
+    verdict, evidence = judged(evidence)
+    return Diff(verdict, margin, evidence, flips)
+
+
+def _predictions(name: str, values: Any, labels: Any) -> Predictions:
+    if isinstance(values, Predictions):
+        return values
+    if isinstance(values, Mapping):
+        columns = dict(values)
+    elif hasattr(values, "columns"):
+        columns = {str(column): values[column].to_numpy() for column in values.columns}
+    elif labels is None:
+        raise UserError(f"{name}: has predictions alone; give labels too, or a table with label and prediction")
+    else:
+        if len(labels) != len(values):
+            raise UserError(f"{name}: has {len(values)} predictions for {len(labels)} labels")
+        columns = {"label": np.asarray(labels), "prediction": np.asarray(values)}
+    return predictions_of_columns(name, columns)
+
+
+def _diff_on_images(
+    images: Any,
+    old: "Sequence[AnyClassifier]",
+    new: "AnyClassifier",
+    *,
+    margin: float,
+    by: Sequence[str],
+    reviewed: Mapping[str, str],
+    trust: bool,
+) -> Diff:
+    """Return the comparison of classifiers on labelled images, or on a split's originals and perturbed images."""
+    from fmrgen.apps.release.on_images import ask, judged_originals, notes_on_split
+
+    answered = ask(images, old, new, by=by)
+    column = "original" if "original" in answered.answers else "image"
+    *of_old, of_new = [relabelled(predictions, reviewed) for predictions in answered.answers[column]]
+    is_split = answered.opened.provenance is not None
+    of_images = "images"
+    if is_split:
+        of_images = "originals" if column == "original" else "perturbed images"
+    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, images=of_images)
+    outcome = Diff("undecided", margin, evidence, flips)
+    faults = _faults([*of_old, of_new])
+    if faults:
+        return replace(outcome, verdict="invalid", notes=faults)
+    if _are_one_network(answered, old):
+        return replace(outcome, notes=["OLD and NEW are one network: they have the same weights and settings"])
+    notes = notes_on_split(answered)
+    changed: list[Evidence] = []
+    if is_split:
+        if len(old) > 1:
+            raise UserError("old: a split takes one network; several trainings are for real images")
+        if column == "original":
+            evidence = [*evidence, *_evidence_on_perturbed(answered.answers["image"], margin)]
+        notes += _saturation_notes(answered.answers["image"])
+        rows, notes_on_originals = judged_originals(answered, trust=trust)
+        notes += notes_on_originals
+        if rows is not None:
+            moved, changed = _on_changed_originals(rows, answered.networks[0], margin)
+            evidence = [*evidence, *moved, *_strongest(changed)]
+    verdict, evidence = judged(evidence)
+    if is_split and not changed and verdict in ("no worse", "fixed more"):
+        verdict = "undecided"
+        notes.append(
+            f"{answered.opened.name}: perturbed images alone show too little to call NEW no worse, and there are no "
+            "originals that both have right, to be moved and changed"
+        )
+    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, notes=notes)
+
+
+def _diff_on_recipe(
+    recipe: "Recipe",
+    output: str | Path,
+    old: "AnyClassifier",
+    new: "AnyClassifier",
+    *,
+    margin: float,
+    until_decided: bool,
+    seed: int,
+    job_progress: "JobProgress | None",
+    on_note: Callable[[str], None],
+) -> Diff:
+    """Return the comparison on the originals of a recipe: as they are, moved, changed, and moved against the two."""
+    from fmrgen.apps.release.made import make_images
+    from fmrgen.engine.options import WITHOUT_GRADIENT
+    from fmrgen.recipe.objects import classifier_section
+
+    if isinstance(old, list):
+        raise UserError("old: with a recipe it is one network; several trainings are for real images")
     sections = classifier_section(old), classifier_section(new)
     if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
-    if until_decided and recipe.source.shuffle_seed is None:
-        raise UserError(
-            f"{option('until-decided', 'until_decided')}: a verdict on the first rows needs rows in a random order; "
-            "set source.shuffle_seed=0"
-        )
-    turns: list[tuple[int, int] | None] = [None]
-    if until_decided:
-        turns = [(turn, _TURNS) for turn in range(1, _TURNS + 1)]
-    for number, turn in enumerate(turns, start=1):
-        recipes = diff_recipes(recipe, *sections)
-        make_splits(recipes, output, part=turn, job_progress=job_progress, on_note=on_note)
-        folders = split_folders(recipe, output, *sections)
-        outcome = _compare(
-            _Side(folders[BROKE], turns[:number]),
-            _Side(folders[FIXED], turns[:number]),
-            seed=seed if until_decided else None,
-            error=ERROR / 2 if conditions else ERROR,
-        )
-        if outcome.verdict != "no difference" or number >= folders[BROKE].shards:
-            break
-    if not conditions:
-        return outcome
-    processes = Processes()
-    provenance = read_provenance(folders[BROKE].paths)
-    work = partial(compare_on_recipe, recipe, provenance, *sections, processes.device, error=ERROR / 2)
-    outcome = replace(outcome, conditions=processes.gather(processes.together(work))[0])
-    if outcome.worse:
-        return replace(outcome, verdict="broke more")
-    return outcome
-
-
-def split_folders(
-    recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig
-) -> dict[str, SplitFolder]:
-    """Return the folders of the splits `broke` and `fixed`, once they are made.
-
-    Args:
-        recipe: as of `diff`.
-        output: the dataset folder.
-        old: the classifier in use.
-        new: the one that is to take its place.
-    """
-    folders = {}
-    for side, split_recipe in zip((BROKE, FIXED), diff_recipes(recipe, old, new), strict=True):
-        paths = SplitPaths(Path(output), split_recipe.output.config, split_recipe.output.split)
-        folders[side] = SplitFolder.of(paths, read_provenance(paths))
-    return folders
-
-
-def diff_recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
-    """Return the recipes of `broke` and `fixed`.
-
-    Args:
-        recipe: as of `diff`.
-        old: the classifier in use.
-        new: the one that is to take its place.
-    """
     recipe.check_perturbs()
-    perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
-    networks = {"old": old, "new": new}
-    recipes = []
-    for side, attacked, veto in ((BROKE, "new", "old"), (FIXED, "old", "new")):
-        panel = {
-            "kind": "ensemble",
-            "rule": "veto",
-            "names": [_ORACLE, veto],
-            "oracles": [recipe.oracle, {"kind": "classifier", "classifier": networks[veto]}],
-        }
-        # All splits of a config have one oracle, and these two have different panels: so each has a config.
-        changed = {
-            "classifier": networks[attacked],
-            "oracle": oracle_config_of(panel, "diff"),
-            "perturb": perturb,
-            "description": "",
-            "output": recipe.output.renamed(config=f"{recipe.output.config}-{side}", split=attacked),
-        }
-        recipes.append(recipe.model_copy(update=changed))
-    return recipes
+    pair = _Pair.of_recipe(recipe, *sections)
+    made = on_made = None
+    notes = []
+    if pair.without_gradient and recipe.perturb.runs[0].update not in WITHOUT_GRADIENT:
+        names = " and ".join(pair.without_gradient)
+        notes.append(
+            f"no images were made against the two, for {names} gave no gradient; perturb.update=nes asks it for one"
+        )
+        of_old, of_new = _answers_on_originals(recipe, *sections)
+    else:
+        made, on_made, answers = make_images(
+            recipe,
+            output,
+            *sections,
+            margin=margin,
+            until_decided=until_decided,
+            seed=seed,
+            job_progress=job_progress,
+            on_note=on_note,
+        )
+        of_old, of_new = answers.old, answers.new
+        for name in made.masked:
+            notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
+    flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
+    outcome = Diff("undecided", margin, evidence, flips, made)
+    faults = _faults([of_old, of_new])
+    if faults:
+        return replace(outcome, verdict="invalid", notes=faults)
+    moved, changed = _on_changed_originals(pair.rows, pair.old, margin)
+    of_made = [] if on_made is None else [on_made]
+    verdict, evidence = judged([*evidence, *moved, *_strongest(changed), *of_made])
+    if made is not None and made.masked and verdict in ("no worse", "fixed more"):
+        verdict = "undecided"
+    band = None
+    are_alike = (of_old.answers != of_new.answers).mean() <= _ALIKE
+    if "OLD" not in pair.without_gradient and (are_alike or pair.without_gradient):
+        band = pair.band(recipe)
+    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, band=band, notes=notes)
 
 
-class _Side:
-    """The rows of one of the two splits: images that the attacked network has wrong, and the other one right."""
+@dataclass(frozen=True)
+class _Pair:
+    """Two networks, and originals to change and to move.
 
-    def __init__(self, folder: SplitFolder, turns: Sequence[tuple[int, int] | None]) -> None:
-        self.provenance: Provenance = read_provenance(folder.paths)
-        tables = []
-        for turn in turns:
-            tables.append(folder.read_columns(_COLUMNS, own_shards(folder.shards, turn)))
-        table = pa.concat_tables(tables)
-        columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
-        columns["turn"] = np.repeat(np.arange(len(turns)), [len(turn_table) for turn_table in tables])
-        # The other network is the last judge of the panel.
-        verdicts = [judges[-1] for judges in table["judges"].to_pylist()]
-        columns["other_label"] = np.array([verdict["label"] for verdict in verdicts])
-        columns["other_probability"] = np.array([verdict["probability"] for verdict in verdicts])
-        self.columns = accepted_as_label(columns)
-        self.columns["other_label"] = as_label(
-            self.columns["other_label"], self.columns["label"], self.columns.get("accepted_labels")
+    Attributes:
+        rows: originals, judged by NEW and the recipe's oracle.
+        old: the network OLD.
+        generator: of the recipe.
+        without_gradient: the names of those whose gradient does not reach the images.
+    """
+
+    rows: "JudgedImages"
+    old: "nn.Module"
+    generator: "Generator"
+    without_gradient: list[str]
+
+    @classmethod
+    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig") -> "_Pair":
+        """Return the two networks on originals of a recipe."""
+        from fmrgen.apps.explain.rows import JudgedImages
+        from fmrgen.apps.release.band import has_gradient
+        from fmrgen.apps.release.conditions import ORIGINALS
+        from fmrgen.distributed.launch import Processes
+        from fmrgen.engine.interfaces import Generator
+        from fmrgen.recipe.build import (
+            ClassifierAndOracle,
+            build_classifier,
+            build_component,
+            build_oracle,
+            build_source,
         )
 
-    @property
-    def is_found(self) -> np.ndarray:
-        """Whether an image was found for each original, bool [N]."""
-        columns = self.columns
-        label = columns["label"]
-        other_right = columns["other_label"] == label
-        return columns["valid"].astype(bool) & other_right & (columns["prediction"] != label)
+        source, device = build_source(recipe.source), Processes().device
+        generator = build_component(recipe.generator, "generator", Generator, device)
+        size, labels = generator.image_size, source.labels
+        networks = {
+            "OLD": build_classifier(old, labels, size, device, "old"),
+            "NEW": build_classifier(new, labels, size, device, "new"),
+        }
+        judges = ClassifierAndOracle(networks["NEW"], build_oracle(recipe.oracle, labels, size, device))
+        rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
+        without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
+        return cls(rows, networks["OLD"], generator, without)
 
-    @property
-    def in_reconstructions(self) -> np.ndarray:
-        """Whether the attacked network has each plain reconstruction wrong, of those that the oracle accepts, [N]."""
-        columns = self.columns
-        label = columns["label"]
-        return (columns["reconstruction_oracle_label"] == label) & (columns["reconstruction_prediction"] != label)
+    def band(self, recipe: "Recipe") -> "Band":
+        """Return how far apart the boundaries of the two lie; the first process of a launch measures it for all."""
+        from fmrgen.apps.release.band import band_between
+        from fmrgen.distributed.launch import Processes
 
-    @property
-    def by_chance(self) -> np.ndarray:
-        """Whether the attacked network is wrong after random steps, of the rows for which such were taken, [M]."""
-        wrong = []
-        for predictions, label in zip(self.columns["control_predictions"], self.columns["label"], strict=True):
-            if len(predictions) > 1:
-                wrong.append(predictions[-1] != label)
-        return np.array(wrong, dtype=bool)
+        processes = Processes()
+        work = partial(band_between, self.rows, self.old, self.generator, recipe.perturb.runs[0])
+        band: Band = processes.gather(processes.together(work))[0]
+        return band
 
-    def images(self, names: Sequence[str]) -> list[Changed]:
-        """Return the images that were found, the clearest first; `names` are those of the classes."""
-        columns = self.columns
-        images = []
-        for row in np.flatnonzero(self.is_found):
-            image = Changed(
-                id=int(columns["id"][row]),
-                label=names[columns["label"][row]],
-                answer=names[columns["prediction"][row]],
-                before=float(columns["other_probability"][row]),
-                after=float(np.exp(-columns["loss"][row])),
-                latent_shift=float(columns["latent_shift"][row]),
+
+def _answers_on_originals(
+    recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig"
+) -> tuple[Predictions, Predictions]:
+    """Return what two networks say of all originals of a recipe."""
+    from fmrgen.apps.release.on_images import ask
+
+    of_old, of_new = ask(recipe.source, [old], new).answers["image"]
+    return of_old, of_new
+
+
+def _on_changed_originals(
+    rows: "JudgedImages", old: "nn.Module", margin: float
+) -> tuple[list[Evidence], list[Evidence]]:
+    """Return the evidence of originals that are moved at random, by family, and of those that are changed, by change.
+
+    One process of a launch asks, and all get its answer.
+    """
+    from fmrgen.apps.release.conditions import NoOracle, under_changes, under_moves
+    from fmrgen.distributed.launch import Processes
+
+    has_oracle = not isinstance(rows.judges.oracle, NoOracle)
+
+    def work() -> tuple[list[Evidence], list[Evidence]]:
+        moved = under_moves(rows, old, margin=margin) if has_oracle else []
+        return moved, under_changes(rows, old, margin=margin, has_oracle=has_oracle)
+
+    processes = Processes()
+    first: tuple[list[Evidence], list[Evidence]] = processes.gather(processes.together(partial(work)))[0]
+    return first
+
+
+def _strongest(changed: list[Evidence]) -> list[Evidence]:
+    """Return what all changes show together: the strongest, as one of so many; nothing for none."""
+    return [worst_of(changed)] if changed else []
+
+
+def _evidence_on_perturbed(answers: Sequence[Predictions], margin: float) -> list[Evidence]:
+    """Return the evidence of a split's perturbed images, and of the class that broke most surely on them."""
+    old, new = answers
+    if not len(new):
+        return []
+    old_right, new_right = old.answers == old.labels, new.answers == new.labels
+    broke, fixed = old_right & ~new_right, new_right & ~old_right
+    evidence = [evidence_of("perturbed", "perturbed images", broke, fixed, margin)]
+    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images")
+
+
+def _saturation_notes(answers: Sequence[Predictions]) -> list[str]:
+    """Return a line if perturbed images hardly fool either, so that they can't show what NEW lost."""
+    for predictions in answers:
+        if 100 * (predictions.answers == predictions.labels).mean() < _SATURATED:
+            return []
+    return [
+        f"both are right on more than {_SATURATED:.0f} % of the perturbed images, which hardly fool either: a loss "
+        f"can't show; have images made against the two ({option('recipe', 'recipe')})"
+    ]
+
+
+def _faults(answers: Sequence[Predictions]) -> list[str]:
+    """Return a line for each network that does not work.
+
+    Either its outputs are not finite, which would count as wrong answers, or it is at chance.
+    """
+    from fmrgen.metrics.cautions import is_at_chance
+
+    faults = []
+    for predictions in answers:
+        names, numbers = np.unique(np.concatenate([predictions.labels, predictions.answers]), return_inverse=True)
+        labels, answered = numbers[: len(predictions)], numbers[len(predictions) :]
+        not_finite = int((predictions.answers == "").sum())
+        if not_finite:
+            faults.append(
+                f"{predictions.name} gives outputs that are not finite on {not_finite:,} of {len(predictions):,} "
+                "images: check its weights and its preprocessing"
             )
-            images.append(image)
-        return sorted(images, key=lambda image: -image.clarity)
+        elif is_at_chance(labels, answered, len(names)):
+            faults.append(
+                f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, "
+                "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
+            )
+    return faults
 
 
-def _compare(broke: _Side, fixed: _Side, *, seed: int | None, error: float) -> Diff:
-    """Return the comparison by the rows that both splits have.
-
-    With a seed the test is sequential, with rows in a random order of that seed within each turn.
-    """
-    ids = np.intersect1d(broke.columns["id"], fixed.columns["id"])
-    for side in (broke, fixed):
-        side.columns = rows_of(side.columns, ids)
-    names, label = list(broke.provenance.labels), broke.columns["label"]
-    worse, better = broke.is_found, fixed.is_found
-    new_right = broke.columns["original_prediction"] == label  # each split has the answers of the attacked network
-    old_right = fixed.columns["original_prediction"] == label
-    difference = paired_difference(worse, better)
-    p_value = None
-    if seed is None:
-        verdict, p_value, difference = exact_verdict(worse, better, error)
-        low, high = difference.ends
-    else:
-        verdict, low, high = _sequential_verdict(worse, better, broke.columns["turn"], seed, error)
-    images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
-    return Diff(
-        verdict=verdict,
-        rows=len(ids),
-        source_rows=broke.provenance.examples,
-        old_accuracy=_share(old_right),
-        new_accuracy=_share(new_right),
-        broke=_share(worse),
-        fixed=_share(better),
-        difference=difference,
-        low=round(low, 1),
-        high=round(high, 1),
-        controls={
-            "originals": _control(old_right & ~new_right, new_right & ~old_right),
-            "plain reconstructions": _control(broke.in_reconstructions, fixed.in_reconstructions),
-            "as many random steps": _control(broke.by_chance, fixed.by_chance),
-        },
-        classes=_changed_classes(worse, better, label, names),
-        pairs=_pair_counts(images),
-        images=images,
-        test="exact" if seed is None else "sequential",
-        p_value=p_value,
-        broke_alone=int((worse & ~better).sum()),
-        fixed_alone=int((better & ~worse).sum()),
-    )
-
-
-def _changed_classes(
-    worse: np.ndarray, better: np.ndarray, label: np.ndarray, names: Sequence[str]
-) -> list[ChangedClass]:
-    """Return the classes that occur, by the share that broke minus the share that was fixed, the largest first."""
-    classes = []
-    for number, name in enumerate(names):
-        members = label == number
-        if members.any():
-            classes.append(ChangedClass(name, int(members.sum()), _share(worse[members]), _share(better[members])))
-    return sorted(classes, key=lambda changed: changed.fixed.value - changed.broke.value)
-
-
-def _pair_counts(images: Mapping[str, Sequence[Changed]]) -> list[tuple[str, str, str, int]]:
-    """Return (side, true class, wrong answer, number of images), the most frequent first."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for side, changed in images.items():
-        counts.update((side, image.label, image.answer) for image in changed)
-    return [(*pair, count) for pair, count in counts.most_common()]
-
-
-def exact_verdict(worse: np.ndarray, better: np.ndarray, error: float = ERROR) -> tuple[Verdict, float, Estimate]:
-    """Return the verdict of McNemar's exact test, two-sided, which does not depend on the order of the rows.
-
-    Args:
-        worse: whether each original broke, bool [N].
-        better: whether it was fixed, bool [N].
-        error: the probability of calling equal networks different.
-
-    Returns:
-        The verdict, its p-value, and the share that broke minus the share that was fixed. Its interval is
-        `paired_difference`'s, stretched to 0 if the test finds no difference, so that the two never disagree.
-    """
-    broke_alone = int((worse & ~better).sum())
-    fixed_alone = int((better & ~worse).sum())
-    p_value = mcnemar(broke_alone, fixed_alone)
-    difference = paired_difference(worse, better)
-    if p_value <= error:
-        verdict: Verdict = "broke more" if broke_alone > fixed_alone else "fixed more"
-        return verdict, p_value, difference
-    low, high = difference.ends
-    return "no difference", p_value, Estimate(difference.value, min(0.0, low), max(0.0, high))
-
-
-def _sequential_verdict(
-    worse: np.ndarray, better: np.ndarray, turn: np.ndarray, seed: int, error: float
-) -> tuple[Verdict, float, float]:
-    """Return the verdict by betting, and the bounds of the difference in percent."""
-    random = np.random.default_rng(seed)
-    order = []
-    for number in np.unique(turn):
-        order.append(random.permutation(np.flatnonzero(turn == number)))
-    differences = drops_of(worse, better)[np.concatenate(order)]
-    low, high = bounds(differences)
-    return _VERDICTS[decide(differences, 0.0, error)[0]], 100 * low, 100 * high
-
-
-def _control(broke: np.ndarray, fixed: np.ndarray) -> Control:
-    return Control(proportion(broke), proportion(fixed), len(broke), len(fixed))
-
-
-def _share(hits: np.ndarray) -> Estimate:
-    """Return the share of hits; raise UserError if there are no rows."""
-    share = proportion(hits)
-    if share is None:
-        raise UserError("diff: there is no original that both splits have")
-    return share
+def _are_one_network(answered: "Asked", old: Sequence[Any]) -> bool:
+    """Return whether OLD and NEW have the same weights and give the same answers."""
+    digests = {model.weights_sha256 for model in answered.models}
+    if len(old) > 1 or len(digests) > 1 or None in digests:
+        return False
+    return all(np.array_equal(of_old.answers, of_new.answers) for of_old, of_new in answered.answers.values())

@@ -1,27 +1,37 @@
-"""The report of a diff."""
+"""The report of a diff: the verdict, what it rests on, then real images, and those that were made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fmrgen.apps.release.diff import BROKE, FIXED, Changed, Diff
-from fmrgen.apps.release.gate_report import nothing_worse, others_of
-from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.plot import Plot
-from fmrgen.report.report import Check, Picture, Report, Section, Table
-from fmrgen.report.sheet import ImagePair, pair_sheet
-from fmrgen.storage.shards import SplitFolder
+from fmrgen.apps.release.diff import Diff
+from fmrgen.apps.release.evidence import OF_ANOTHER_SEED
+from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
+from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.report.report import Check, Outcome, Picture, Report, Section, Table
 
-SCHEMA = "fmrgen-diff/1"
-_MOST_IMAGES = 24  # of each side
-_MOST_PAIRS = 8  # of classes, in the table of each side
+if TYPE_CHECKING:
+    from fmrgen.apps.release.band import Band
+    from fmrgen.apps.release.made import Changed, Made
+    from fmrgen.report.plot import Plot
+    from fmrgen.storage.shards import SplitFolder
+
+SCHEMA = "fmrgen-diff/2"
+_BROKE, _FIXED = "broke", "fixed"
+_MOST_GROUPS = 8  # of each kind, off the page
+_MOST_FLIPS = 20  # of each side, off the page
+MOST_SHOWN = 24  # flipped images, in a picture
+_MOST_IMAGES = 24  # of each side, in a picture
+_MOST_PAIRS = 8  # of classes of made images, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
-_MOST_CLASSES = 5  # off the page
+_OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
 _VERDICTS = {
     "broke more": "NEW broke more than it fixed",
     "fixed more": "NEW fixed more than it broke",
-    "no difference": "what broke and what was fixed do not differ significantly",
+    "no worse": "NEW is no worse",
+    "undecided": "undecided",
+    "invalid": "invalid",
 }
 
 
@@ -29,9 +39,12 @@ def diff_report(
     outcome: Diff,
     title: str,
     networks: Mapping[str, str],
-    sides: Mapping[str, SplitFolder],
+    sides: "Mapping[str, SplitFolder] | None" = None,
     new_failures: Sequence[str] = (),
     explanation: str | None = None,
+    *,
+    images: Mapping[str, bytes | str] | None = None,
+    needs_proof: bool = False,
 ) -> Report:
     """Return the report of a diff.
 
@@ -39,154 +52,338 @@ def diff_report(
         outcome: what `diff` returned.
         title: of the page.
         networks: which networks OLD and NEW are.
-        sides: the folders of the splits `broke` and `fixed`.
+        sides: the folders of the splits `broke` and `fixed`, if images were made.
         new_failures: lines on what NEW fails on and OLD does not.
         explanation: the page of that, beside the report's.
+        images: flipped real images by their ids, as far as there are any to show.
+        needs_proof: whether to be undecided is not to pass, as for `gate`.
     """
-    sections = [Section("diff", "What broke and what was fixed", tables=[_main_table(outcome)])]
-    conditions = [f"NEW is worse on {condition.line}" for condition in outcome.worse]
-    if conditions or new_failures:
-        sections.append(
-            Section(
-                "new failures",
-                "What NEW fails on where OLD does not, tried on originals",
-                lines=[*conditions, *new_failures],
-                links={} if explanation is None else {"All that was tried, with images": explanation},
-            )
-        )
-    sections += _side_sections(outcome, sides)
-    sections.append(Section("classes", "By class", tables=[_class_table(outcome)], most_rows=_MOST_CLASSES))
-    if outcome.pairs:
-        sections.append(Section("pairs", "By pair of classes", tables=[_pair_table(outcome)]))
+    sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
+    worse = _worse_lines(outcome)
+    if worse or new_failures:
+        links = {} if explanation is None else {"All that was tried, with images": explanation}
+        title_of_worse = "Where NEW is significantly worse"
+        sections.append(Section("worse", title_of_worse, lines=[*worse, *new_failures], links=links))
+    sections += _flip_sections(outcome.flips, images or {})
+    if outcome.band is not None:
+        sections.append(_band_section(outcome.band))
+    if outcome.made is not None:
+        sections += _made_sections(outcome.made, sides or {})
     about = _about_lines(outcome, networks)
     sections.append(Section("about", "How to read this", lines=about, shown="in files"))
-    failed = outcome.verdict == "broke more"
-    check = Check("fmrgen diff", "NEW breaks no more than it fixes", "failure" if failed else "passed")
+    result = _OUTCOMES.get(outcome.verdict, "passed")
+    if needs_proof and outcome.verdict == "undecided":
+        result = "skipped"
+    check = Check("fmrgen diff", f"NEW loses at most {_points(outcome.margin)}", result)
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
-    return Report("diff", title, sections, tree, conclusions=[verdict_line(outcome)], check=check, allow_nan=True)
+    return Report(
+        "diff",
+        title,
+        sections,
+        tree,
+        conclusions=[verdict_line(outcome)],
+        warnings=list(outcome.notes),
+        check=check,
+        allow_nan=True,
+    )
 
 
 def verdict_line(outcome: Diff) -> str:
-    """Return the verdict in words, with what it rests on."""
-    counts = _counts_line(outcome)
-    if outcome.worse:
-        worse = f"{outcome.worse[0].line}{others_of(outcome.worse)}"
-        return f"NEW is worse on {worse}; of images made against the two, {counts}"
-    line = f"{_VERDICTS[outcome.verdict]}: {counts}"
-    if outcome.conditions and outcome.verdict != "broke more":
-        line += f"; {nothing_worse(outcome.conditions)}"
+    """Return the verdict in words, with what it rests on, or what it would take."""
+    words = _VERDICTS[outcome.verdict]
+    flips = outcome.flips
+    if outcome.verdict == "invalid":
+        return f"{words}: one of the two does not work"
+    counts = (
+        f"of {flips.images:,} {outcome.evidence[0].images} {format_estimate(flips.broke)} % broke and "
+        f"{format_estimate(flips.fixed)} % were fixed"
+    )
+    if outcome.verdict == "broke more":
+        worse = outcome.worse
+        line = f"{words}: {worse[0].line}"
+        if worse[0].kind in ("originals", "class") and flips.pairs:
+            most = [f"{pair.name} ({pair.broke})" for pair in flips.pairs[:2] if pair.broke]
+            line += f"; most often {' and '.join(most)}"
+        if len(worse) > 1:
+            line += f"; so also on {_listed([entry.images for entry in worse[1:]])}"
+        return line
+    if outcome.verdict == "undecided":
+        line = f"{words}: {counts}"
+        for entry in outcome.not_excluded:
+            where = "" if entry.kind == "originals" else f" on {entry.images}"
+            line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where} ({entry.margin:g} allowed)"
+        needed = flips.images_needed
+        if flips.trainings == 1 and needed is not None and needed > flips.images:
+            line += f"; about {needed:,} images would show a loss of {outcome.margin:g}"
+        return line
+    line = f"{words} by more than {_points(outcome.margin)}: {counts}"
+    if outcome.verdict == "fixed more":
+        better = next(entry for entry in outcome.evidence if entry.is_better)
+        line = f"{words}: {better.line}"
+    others = [entry for entry in outcome.evidence[1:] if entry.kind != "class"]
+    if others:
+        line += f"; nor is it significantly worse on {_listed([entry.images for entry in others])}"
     return line
 
 
-def _counts_line(outcome: Diff) -> str:
-    """Return how many originals broke and were fixed and, if more broke, the classes that are confused most often."""
-    originals = f"{outcome.rows:,} originals"
-    if outcome.rows < outcome.source_rows:
-        originals = f"the first {outcome.rows:,} of {outcome.source_rows:,} originals, which were enough to tell,"
-    broke, fixed = format_estimate(outcome.broke), format_estimate(outcome.fixed)
-    line = f"of {originals} {broke} % broke and {fixed} % were fixed"
-    if outcome.verdict == "broke more" and not outcome.worse:
-        pairs = [f"{label} → {answer} ({count})" for side, label, answer, count in outcome.pairs if side == BROKE]
-        line += f"; most often {' and '.join(pairs[:2])}"
-    return line
+def _points(margin: float) -> str:
+    return f"{margin:g} point" if margin == 1 else f"{margin:g} points"
 
 
-def _main_table(outcome: Diff) -> Table:
-    """Return a table of how many images broke and were fixed, beside the control images."""
-    moved = ["originals moved until the two disagree", format_estimate(outcome.broke), format_estimate(outcome.fixed)]
-    rows = [moved]
-    for name, control in outcome.controls.items():
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first few names as the end of a sentence."""
+    listed = list(names[:most])
+    if len(names) > most:
+        listed.append(f"{len(names) - most} more kinds of images")
+    if len(listed) == 1:
+        return listed[0]
+    return f"{', '.join(listed[:-1])} and {listed[-1]}"
+
+
+def _evidence_table(outcome: Diff) -> Table:
+    rows = []
+    for entry in outcome.evidence:
+        mark = "better" if entry.is_better else ""
+        if entry.is_worse:
+            mark = "worse"
+        rows.append(
+            [
+                entry.images,
+                f"{entry.originals:,}",
+                format_estimate(entry.broke),
+                format_estimate(entry.fixed),
+                format_estimate(entry.drop),
+                f"{entry.margin:g}",
+                f"{entry.p_worse:.2g}",
+                mark,
+            ]
+        )
+    return Table(["images", "number", "broke, %", "fixed, %", "loss, points", "allowed", "p", ""], rows)
+
+
+def _worse_lines(outcome: Diff) -> list[str]:
+    """Return what NEW is worse on: kinds of images first, then classes, pairs and groups of real ones."""
+    lines = [entry.line for entry in outcome.worse]
+    kinds = {"class": outcome.flips.classes, "pair": outcome.flips.pairs, **outcome.flips.groups}
+    for kind, groups in kinds.items():
+        for group in groups:
+            if group.is_worse:
+                lines.append(f"{kind} {group.name}: {group.broke} of {group.images} broke, {group.fixed} were fixed")
+    return lines
+
+
+def _flip_sections(flips: Flips, files: Mapping[str, bytes | str]) -> list[Section]:
+    """Return sections on real images, or originals: figures, kinds of images, and the flipped ones."""
+    sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
+    kinds = {"class": flips.classes, "pair, true → answer": flips.pairs, **flips.groups}
+    for kind, groups in kinds.items():
+        if groups:
+            table = _group_table(kind, groups)
+            sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
+    for name, file, images in (
+        ("Negative flips", "negative", flips.broken),
+        ("Positive flips", "positive", flips.mended),
+    ):
+        if images:
+            shown = [flip for flip in images if flip.id in files][:MOST_SHOWN]
+            pictures = []
+            if shown:
+                caption = (
+                    f"{name}, those first of which NEW is surest: above the label, below the answer that is wrong."
+                )
+                pictures.append(Picture(caption, partial(_flip_sheet, shown, files), file, of_photos=True))
+            table = _image_table(images)
+            sections.append(Section("images", name, tables=[table], pictures=pictures, most_rows=_MOST_FLIPS))
+    if flips.doubted:
+        about = "Neither is right. They do not count as flips. Is the label right?"
+        table = _image_table(flips.doubted)
+        sections.append(Section("labels", "Labels to check", about, [table], shown="in files", folded=True))
+    return sections
+
+
+def _flip_table(flips: Flips) -> Table:
+    old = "OLD"
+    if flips.trainings > 1:
+        old = f"OLD, mean of {flips.trainings} trainings"
+    rows = [
+        [f"accuracy of {old}, %", format_estimate(flips.old_accuracy)],
+        ["accuracy of NEW, %", format_estimate(flips.new_accuracy)],
+    ]
+    if flips.old_accuracy_undoubted is not None:
+        without = f"without {len(flips.doubted)} that neither has right, %"
+        rows.append([f"accuracy of {old} {without}", format_estimate(flips.old_accuracy_undoubted)])
+        rows.append([f"accuracy of NEW {without}", format_estimate(flips.new_accuracy_undoubted)])
+    rows += [
+        ["OLD less NEW, points", format_estimate(flips.drop)],
+        ["negative flips: OLD right, NEW wrong, %", format_estimate(flips.broke)],
+        ["positive flips: OLD wrong, NEW right, %", format_estimate(flips.fixed)],
+    ]
+    if flips.old_flips is not None:
+        rows.append(["negative flips between trainings of OLD, %", f"{flips.old_flips:.2f}"])
+    calibration: dict[str, Estimate | None] = {"OLD": flips.old_calibration, "NEW": flips.new_calibration}
+    for name, error in calibration.items():
+        if error is not None:
+            rows.append([f"calibration error of {name}, points", format_estimate(error)])
+    return Table(["", f"of {flips.images:,} images"], rows)
+
+
+def _group_table(kind: str, groups: Sequence[FlippedGroup]) -> Table:
+    rows = []
+    for group in groups:
+        mark = "worse" if group.is_worse else ""
+        rows.append([group.name, str(group.images), str(group.broke), str(group.fixed), f"{group.p_value:.2g}", mark])
+    return Table([kind, "images", "broke", "fixed", "p", ""], rows)
+
+
+def _image_table(images: Sequence[Flip]) -> Table:
+    rows = []
+    for image in images:
+        old, new = image.old or "none", image.new or "none"
+        if image.old_confidence is not None:
+            old += f" ({image.old_confidence:.0%})"
+        if image.new_confidence is not None:
+            new += f" ({image.new_confidence:.0%})"
+        rows.append([image.id, image.label, old, new])
+    return Table(["id", "label", "OLD", "NEW"], rows, of_text=True)
+
+
+def _flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":
+    """Return a picture of flipped images with their labels and, below, the answer that is wrong."""
+    from fmrgen.report.sheet import CaptionedImage, image_sheet
+
+    images = []
+    for flip in flips:
+        network, answer, sure = "NEW", flip.new, flip.new_confidence
+        if flip.new == flip.label:
+            network, answer, sure = "OLD", flip.old, flip.old_confidence
+        share = "" if sure is None else f" {sure:.0%}"
+        images.append(CaptionedImage(files[flip.id], flip.label, f"{network}{share}: {answer or 'none'}"))
+    return image_sheet(images)
+
+
+def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
+    """Return lines on how to read the figures; `networks` says which networks OLD and NEW are."""
+    lines = [f"{name}: {network}" for name, network in networks.items()]
+    if outcome.flips.trainings > 1:
+        lines.append(
+            f"the verdict asks whether NEW may be another training of OLD's recipe, by how much "
+            f"{outcome.flips.trainings} of them differ (Welch and Satterthwaite)"
+        )
+    else:
+        lines += [
+            "an image, or an original, broke if OLD is right and NEW wrong on it or on one of its images, and was "
+            "fixed if it is the other way round",
+            "p is the chance of such a loss of a NEW that loses as much as is allowed: by McNemar's exact test, or by "
+            "Tango's where a loss is allowed; of the worst of several classes or changes times their number",
+            "the verdict takes in all lines: equal networks are called different in 5 % of cases at most (Holm)",
+        ]
+    if any(OF_ANOTHER_SEED[entry.kind] for entry in outcome.evidence):
+        lines.append(
+            "trainings of one recipe differ on moved, changed and made images too, so more is allowed on these"
+        )
+    made = outcome.made
+    if made is not None:
+        lines.append(
+            "moved, changed and made images count as far as the recipe's oracle sees their class; look at them"
+        )
+        if made.test == "sequential":
+            lines.append(
+                f"images were made of the first {made.rows:,} of {made.source_rows:,} originals, and tested by "
+                "betting, which holds whenever one stops"
+            )
+    return lines
+
+
+def _band_section(band: "Band") -> Section:
+    """Return a section on how far apart the boundaries of two networks lie that are nearly one."""
+    rows = [
+        ["originals moved to OLD's first mistake", f"{band.originals:,}"],
+        ["of these NEW changes its answer too", f"{band.crossed:,}"],
+        ["OLD changes its answer after, grey levels", f"{band.old_shift:.3g}"],
+        ["NEW changes its answer after, grey levels", f"{band.new_shift:.3g}"],
+        ["between the two lie, grey levels", f"{band.width:.2g}, in nine of ten at most {band.widest:.2g}"],
+        ["in the middle OLD is right and NEW wrong, %", format_estimate(band.broke)],
+        ["in the middle NEW is right and OLD wrong, %", format_estimate(band.fixed)],
+    ]
+    about = "Medians of root mean squares over the pixels, of 255. This is no part of the verdict."
+    return Section("band", "How far apart the two boundaries lie", about, tables=[Table(["", ""], rows)])
+
+
+def _made_sections(made: "Made", sides: "Mapping[str, SplitFolder]") -> list[Section]:
+    """Return sections on the images made against the two."""
+    title = "Controls of the images made against the two"
+    sections = [Section("controls", title, tables=[_control_table(made)], shown="in files")]
+    for side, split in sides.items():
+        if made.images[side]:
+            sections.append(_side_section(made, side, split))
+    classes = _class_table(made)
+    sections.append(Section("classes", "Made images by class", tables=[classes], shown="in files"))
+    if made.pairs:
+        pairs = _pair_table(made)
+        sections.append(Section("pairs", "Made images by pair of classes", tables=[pairs], shown="in files"))
+    return sections
+
+
+def _control_table(made: "Made") -> Table:
+    """Return a table of the control images, at which no step was aimed."""
+    rows = []
+    for name, control in made.controls.items():
         counts = f"{control.broke_rows:,}"
         if control.fixed_rows != control.broke_rows:
             counts += f", {control.fixed_rows:,}"
-        rows.append([f"control: {name} ({counts})", format_estimate(control.broke), format_estimate(control.fixed)])
+        rows.append([f"{name} ({counts})", format_estimate(control.broke), format_estimate(control.fixed)])
     return Table(["% of originals", "broke", "fixed"], rows)
 
 
-def _class_table(outcome: Diff) -> Table:
+def _class_table(made: "Made") -> Table:
     """Return a table by class, by the share that broke minus the share that was fixed."""
     rows = []
-    for row in outcome.classes:
+    for row in made.classes:
         rows.append([row.name, str(row.rows), format_estimate(row.broke), format_estimate(row.fixed)])
     return Table(["class, by broke minus fixed", "originals", "broke, %", "fixed, %"], rows)
 
 
-def _pair_table(outcome: Diff) -> Table:
+def _pair_table(made: "Made") -> Table:
     """Return a table of the most frequent confusions on each side."""
     rows = []
-    for side, wrong_network in ((BROKE, "NEW"), (FIXED, "OLD")):
-        pairs = [pair for pair in outcome.pairs if pair[0] == side]
+    for side, wrong_network in ((_BROKE, "NEW"), (_FIXED, "OLD")):
+        pairs = [pair for pair in made.pairs if pair[0] == side]
         for _, label, answer, count in pairs[:_MOST_PAIRS]:
             rows.append([f"{label} → {answer}", side, wrong_network, str(count)])
     return Table(["most frequent, true → answer", "outcome", "who is wrong", "images"], rows)
 
 
-def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
-    """Return lines on how to read the figures; `networks` says which networks OLD and NEW are."""
-    return [
-        *(f"{name}: {network}" for name, network in networks.items()),
-        f"on the originals OLD is right on {format_estimate(outcome.old_accuracy)} % and NEW on "
-        f"{format_estimate(outcome.new_accuracy)} %",
-        _difference_line(outcome),
-        "an image counts as broken if OLD is right on it and NEW wrong, and as fixed if it is the other way round, as "
-        "far as the recipe's oracle sees its class; the oracle makes mistakes too: look at the images",
-        "these two networks are compared: run it between two trainings of OLD's recipe to know what another training "
-        "changes",
-    ]
-
-
-def _difference_line(outcome: Diff) -> str:
-    """Return the difference, the test that the verdict is by, and how often that is wrong."""
-    if outcome.test == "exact":
-        error = "2.5 %" if outcome.conditions else "5 %"  # the test on changed originals has the other half
-        return (
-            f"broke minus fixed: {format_estimate(outcome.difference)} points; the verdict is that of an exact sign "
-            f"test (McNemar, two-sided, p = {outcome.p_value:.2g}): {outcome.broke_alone:,} originals broke alone, "
-            f"{outcome.fixed_alone:,} were fixed alone; of equal networks it calls {error} different at most"
-        )
-    return (
-        f"broke minus fixed: {outcome.difference.value:z.1f} points, in the long run {outcome.low:z.1f} or more and "
-        f"{outcome.high:z.1f} or less; the test is sequential (betting): each bound, and the verdict, is right in 95 % "
-        "of cases, whenever one stops"
+def _side_section(made: "Made", side: str, split: "SplitFolder") -> Section:
+    """Return a section with a picture of images of a side."""
+    right, wrong = _right_and_wrong(side)
+    caption = (
+        f"{right} is right, {wrong} wrong on {len(made.images[side])} images; here the most frequent pairs of "
+        "classes first, and of each those on which the two differ most surely. Left the original with its label, "
+        "beside it the image, with the probability that each network gives the true class."
     )
-
-
-def _side_sections(outcome: Diff, sides: Mapping[str, SplitFolder]) -> list[Section]:
-    """Return a section with a picture for each side that has images."""
-    sections = []
-    for side, split in sides.items():
-        images = _representative(outcome, side)[:_MOST_IMAGES]
-        if not images:
-            continue
-        right, wrong = _right_and_wrong(side)
-        caption = (
-            f"{right} is right, {wrong} wrong on {len(outcome.images[side])} images; here the most frequent pairs of "
-            "classes first, and of each those on which the two differ most surely. Left the original with its label, "
-            "beside it the image, with the probability that each network gives the true class."
-        )
-        picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
-        title = "What broke" if side == BROKE else "What was fixed"
-        sections.append(Section(side, title, pictures=[picture], shown="in files"))
-    return sections
+    images = _representative(made, side)[:_MOST_IMAGES]
+    picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
+    title = "What broke" if side == _BROKE else "What was fixed"
+    return Section(side, title, pictures=[picture], shown="in files")
 
 
 def _right_and_wrong(side: str) -> tuple[str, str]:
     """Return the network that is right on the images of a side, and the one that is wrong."""
-    if side == BROKE:
+    if side == _BROKE:
         return "OLD", "NEW"
     return "NEW", "OLD"
 
 
-def _representative(outcome: Diff, side: str) -> list[Changed]:
+def _representative(made: "Made", side: str) -> "list[Changed]":
     """Return the images of a side, a few of each pair of classes first.
 
     The most frequent pairs come first, and of each its clearest images.
     """
     by_pair: dict[tuple[str, str], list[Changed]] = {}
-    for pair_side, label, answer, _ in outcome.pairs:
+    for pair_side, label, answer, _ in made.pairs:
         if pair_side == side:
             by_pair[label, answer] = []
-    for image in outcome.images[side]:
+    for image in made.images[side]:
         by_pair[image.label, image.answer].append(image)
     first, others = [], []
     for images in by_pair.values():
@@ -195,12 +392,14 @@ def _representative(outcome: Diff, side: str) -> list[Changed]:
     return first + others
 
 
-def _sheet(images: Sequence[Changed], split: SplitFolder, side: str) -> Plot:
+def _sheet(images: "Sequence[Changed]", split: "SplitFolder", side: str) -> "Plot":
     """Return a picture of each original with its label, and right of it the image.
 
     Above the image is the probability of the true class by the network that is right, below it that by the one that is
     wrong, with its answer.
     """
+    from fmrgen.report.sheet import ImagePair, pair_sheet
+
     right, wrong = _right_and_wrong(side)
     stored = {}
     for row in split.rows_of([image.id for image in images], ["id", "image", "original"]):

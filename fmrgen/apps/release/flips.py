@@ -8,14 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import binom, false_discovery_control
+from scipy.stats import false_discovery_control
 
 from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.predictions import Predictions, matched, predictions_of_columns
+from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, worst_of
+from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import (
     CONFIDENCE,
@@ -25,7 +25,6 @@ from fmrgen.metrics.intervals import (
     wilson,
 )
 
-Verdict = Literal["broke more", "fixed more", "no worse", "undecided"]
 _FEWEST_OF_A_GROUP = 10  # images
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
@@ -68,37 +67,31 @@ class Flips:
     """The comparison of two classifiers on the same labelled images. Shares are percent of the images.
 
     Attributes:
-        verdict: `broke more` or `fixed more`: the exact test finds a difference; `no worse`: NEW loses at most
-            `margin` points; `undecided`: neither.
         images: how many there are.
         trainings: of OLD; the figures of OLD are means over them.
-        margin: points of accuracy that NEW may lose.
         old_accuracy, new_accuracy: on the images.
         drop: accuracy of OLD less that of NEW, in points, with a paired interval; with several trainings of OLD that
             of another training.
         broke, fixed: negative and positive flip rate.
         old_flips: negative flip rate between two trainings of OLD, on average; None for one.
-        p_value: of McNemar's exact test, two-sided; with several trainings of OLD, that NEW is another of them.
-        images_needed: about how many images would tell a drop of `margin` points.
+        images_needed: about how many images would tell a drop of the margin; None without a margin.
         classes, pairs: those with flips, the worst first.
         groups: for each column that groups, its values, the worst first.
         old_calibration, new_calibration: expected calibration error in points; None without confidences.
         broken, mended: negative and positive flips, the surest answers of NEW first.
-        doubted: images that OLD and NEW agree about, against the label, the surest first: is the label right?
+        doubted: images that neither has right, those first on which both agree, the surest first: is the label right?
+        old_accuracy_undoubted, new_accuracy_undoubted: without these images; None if none is left.
     """
 
-    verdict: Verdict
     images: int
     trainings: int
-    margin: float
     old_accuracy: Estimate
     new_accuracy: Estimate
     drop: Estimate
     broke: Estimate
     fixed: Estimate
     old_flips: float | None
-    p_value: float
-    images_needed: int
+    images_needed: int | None
     classes: list[FlippedGroup]
     pairs: list[FlippedGroup]
     groups: dict[str, list[FlippedGroup]]
@@ -107,67 +100,28 @@ class Flips:
     broken: list[Flip] = field(default_factory=list)
     mended: list[Flip] = field(default_factory=list)
     doubted: list[Flip] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        return (
-            f"Flips({self.verdict}: {len(self.broken)} of {self.images} broke, {len(self.mended)} fixed; accuracy "
-            f"{self.old_accuracy.value:.2f} → {self.new_accuracy.value:.2f} %, drop {self.drop} points)"
-        )
-
-
-def flips(
-    old: Any, new: Any, labels: Sequence[Any] | None = None, *, margin: float = 1.0, by: Sequence[str] = ()
-) -> Flips:
-    """Return what NEW broke and fixed, of two classifiers' predictions on the same images.
-
-    Args:
-        old: an array of predictions [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
-            list of these, of several trainings of one recipe.
-        new: likewise, of one classifier.
-        labels: the true classes [N], if `old` and `new` are arrays.
-        margin: points of accuracy that NEW may lose.
-        by: columns to group the images by; by default all with few values.
-
-    Raises:
-        UserError: the two are not about the same images, or have no predictions.
-    """
-    trainings = old if isinstance(old, list) and len(old) and not np.isscalar(old[0]) else [old]
-    of_old = [_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
-    return compare_predictions(of_old, _predictions("new", new, labels), margin=margin, by=by)
-
-
-def _predictions(name: str, values: Any, labels: Sequence[Any] | None) -> Predictions:
-    if isinstance(values, Predictions):
-        return values
-    if isinstance(values, Mapping):
-        columns = dict(values)
-    elif hasattr(values, "columns"):
-        columns = {str(column): values[column].to_numpy() for column in values.columns}
-    elif labels is None:
-        raise UserError(f"{name}: has predictions alone; give labels too, or a table with label and prediction")
-    else:
-        if len(labels) != len(values):
-            raise UserError(f"{name}: has {len(values)} predictions for {len(labels)} labels")
-        columns = {"label": np.asarray(labels), "prediction": np.asarray(values)}
-    return predictions_of_columns(name, columns)
+    old_accuracy_undoubted: Estimate | None = None
+    new_accuracy_undoubted: Estimate | None = None
 
 
 def compare_predictions(
-    old: Sequence[Predictions], new: Predictions, *, margin: float = 1.0, by: Sequence[str] = ()
-) -> Flips:
-    """Return the comparison of NEW with OLD, one training or several.
+    old: Sequence[Predictions], new: Predictions, *, margin: float, by: Sequence[str] = (), images: str = "images"
+) -> tuple[Flips, list[Evidence]]:
+    """Return the comparison of NEW with OLD, one training or several, and what it shows.
 
     Args:
         old: predictions of each training of OLD.
         new: those of NEW, on the same images.
         margin: points of accuracy that NEW may lose.
         by: columns to group the images by; by default all with few values.
+        images: what the images are, in words.
+
+    Returns:
+        The flips; and the evidence on all images and, of one training, on the class that broke most surely.
 
     Raises:
         UserError: the images or their labels are not the same, or there is no such column.
     """
-    if not 0 < margin < 100:
-        raise UserError(f"margin: must be points above 0 and below 100, not {margin:g}")
     pairs = [matched(new, training) for training in old]
     new = pairs[0][0]
     trainings = [pair[1] for pair in pairs]
@@ -178,23 +132,22 @@ def compare_predictions(
     broke, fixed = worse[0], better[0]
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
-        p_value = mcnemar(int(broke.sum()), int(fixed.sum()))
+        evidence = [evidence_of("originals", images, broke, fixed, margin)]
+        evidence += evidence_of_classes(new.labels, broke, fixed, images)
     else:
-        drop, p_value = _drop_of_trainings(old_right, new_right)
-    discordant = float((worse | better).mean())
-    return Flips(
-        verdict=_verdict(drop, p_value, margin),
+        evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
+        drop = evidence[0].drop
+    doubted = ~old_right.any(axis=0) & ~new_right
+    outcome = Flips(
         images=len(new),
         trainings=len(trainings),
-        margin=margin,
         old_accuracy=_mean_share(old_right),
         new_accuracy=_mean_share(new_right[None]),
         drop=drop,
         broke=_mean_share(worse),
         fixed=_mean_share(better),
         old_flips=_flips_between(old_right),
-        p_value=p_value,
-        images_needed=_images_needed(discordant, len(new), margin),
+        images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
         classes=_worst_first(_groups(new.labels, broke, fixed)),
         pairs=_worst_first(_pairs(new.labels, first.answers, new.answers, broke, fixed)),
         groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, by),
@@ -202,52 +155,59 @@ def compare_predictions(
         new_calibration=_calibration(new, new_right),
         broken=_flipped(first, new, broke),
         mended=_flipped(first, new, fixed),
-        doubted=_flipped(first, new, ~old_right[0] & ~new_right & (first.answers == new.answers)),
+        doubted=sorted(_flipped(first, new, doubted), key=lambda flip: flip.old != flip.new),
     )
+    if doubted.any() and not doubted.all():
+        outcome = replace(
+            outcome,
+            old_accuracy_undoubted=_mean_share(old_right[:, ~doubted]),
+            new_accuracy_undoubted=_mean_share(new_right[None, ~doubted]),
+        )
+    return outcome, evidence
 
 
-def mcnemar(broke: int, fixed: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test, which no order of the images changes.
+def evidence_of_classes(labels: np.ndarray, broke: np.ndarray, fixed: np.ndarray, images: str) -> list[Evidence]:
+    """Return the evidence on the class that broke most surely, of all that occur; none if there is one class."""
+    names = np.unique(labels).tolist()
+    if len(names) < 2:
+        return []
+    evidence = []
+    for name in names:
+        members = labels == name
+        evidence.append(evidence_of("class", f"{images} of class {name}", broke[members], fixed[members], 0.0))
+    return [worst_of(evidence)]
+
+
+def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin: float, images: str) -> Evidence:
+    """Return the evidence that NEW is worse than another training of OLD.
+
+    The error of the difference has two parts: how far trainings differ, by Student's t, and the images.
 
     Args:
-        broke: number of images that one network alone has right.
-        fixed: number of images that the other alone has right.
-    """
-    count = broke + fixed
-    if not count:
-        return 1.0
-    return float(min(1.0, 2 * binom.cdf(min(broke, fixed), count, 0.5)))
-
-
-def _drop_of_trainings(old_right: np.ndarray, new_right: np.ndarray) -> tuple[Estimate, float]:
-    """Return the mean accuracy of OLD's trainings less that of NEW, with the interval of another training of OLD.
-
-    Its error has two parts: how far trainings differ, by Student's t, and the images.
-
-    Args:
-        old_right: bool [T, N].
+        old_right: bool [T, N], T ≥ 2.
         new_right: bool [N].
+        margin: points that NEW may lose.
+        images: what the images are, in words.
     """
     count = len(old_right)
-    accuracies = old_right.mean(axis=1)
     differences = old_right.mean(axis=0) - new_right
     of_images = differences.var(ddof=1) / len(new_right)
-    of_trainings = accuracies.var(ddof=1) * (1 + 1 / count)
+    of_trainings = old_right.mean(axis=1).var(ddof=1) * (1 + 1 / count)
     error = math.sqrt(of_images + of_trainings)
-    value = float(differences.mean())
-    # Welch and Satterthwaite: the images' part is known well, the trainings' from so few.
-    freedom = (of_images + of_trainings) ** 2 / (of_images**2 / (len(new_right) - 1) + of_trainings**2 / (count - 1))
-    if error == 0:
-        return Estimate(0.0, None, None), 1.0
-    reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
-    p_value = 2 * float(stdtr(freedom, -abs(value) / error))
-    return Estimate(100 * value, 100 * (value - reach), 100 * (value + reach)), p_value
-
-
-def _verdict(drop: Estimate, p_value: float, margin: float) -> Verdict:
-    if p_value <= ERROR:
-        return "broke more" if drop.value > 0 else "fixed more"
-    return "no worse" if drop.ends[1] <= margin else "undecided"
+    drop, p_worse, p_better = Estimate(0.0, None, None), 1.0, 1.0
+    if error > 0:
+        value = float(differences.mean())
+        # Welch and Satterthwaite: the images' part is known well, the trainings' from so few.
+        squares = of_images**2 / (len(new_right) - 1) + of_trainings**2 / (count - 1)
+        freedom = (of_images + of_trainings) ** 2 / squares
+        reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+        drop = Estimate(100 * value, 100 * (value - reach), 100 * (value + reach))
+        p_worse = float(stdtr(freedom, (margin / 100 - value) / error))
+        p_better = float(stdtr(freedom, value / error))
+    broke, fixed = old_right & ~new_right, ~old_right & new_right
+    return Evidence(
+        "originals", images, len(new_right), _mean_share(broke), _mean_share(fixed), drop, margin, p_worse, p_better
+    )
 
 
 def _mean_share(hits: np.ndarray) -> Estimate:
@@ -269,8 +229,10 @@ def _flips_between(old_right: np.ndarray) -> float | None:
     return 100 * float(np.mean(rates))
 
 
-def _images_needed(discordant: float, images: int, margin: float) -> int:
+def _images_needed(discordant: float, images: int, margin: float) -> int | None:
     """Return about how many images would tell a drop of `margin` points, given the share that flips either way."""
+    if margin == 0:
+        return None
     share = max(discordant, wilson(0, images)[1] / 100 / 2)
     errors = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of the interval
     return math.ceil((errors / (margin / 100)) ** 2 * share)

@@ -5,7 +5,7 @@ Nothing here imports torch, `datasets` or pandas.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ _LABELS = ("label", "labels", "target", "targets", "true", "y_true", "ground_tru
 _PREDICTIONS = ("prediction", "predictions", "predicted", "pred", "preds", "y_pred", "answer", "output")
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
 _CONFIDENCES = ("confidence", "score", "probability")  # of the answer
+_OF_EVALUATE = ("split", "classifier", "id", "label", "valid", "original_prediction", "prediction")
 _SHOWN = 3  # ids in an error
 _ROUNDING = 1e-3  # by which probabilities may miss a sum of 1
 
@@ -58,17 +59,32 @@ def read_predictions(path: str | Path) -> Predictions:
 
     Args:
         path: parquet, CSV with a header, or JSON lines, with a row for each image: an id (any of the usual names), the
-            true label, and the prediction or a list of scores. Numbers and names of classes are compared as text.
+            true label, and the prediction or a list of scores. Numbers and names of classes are compared as text. Or
+            an evaluation.json, of one classifier, with the predictions that `evaluate` wrote beside it.
 
     Raises:
         UserError: the file can't be read, lacks a column, or has two rows of one id.
     """
     path = Path(path)
+    if path.name == "evaluation.json":
+        path = path.with_name("predictions.parquet")  # which `evaluate` writes beside it
     try:
         table = _table_of(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path}: can't be read as {path.suffix[1:] or 'a table'}: {one_line(error)}") from None
+    if set(_OF_EVALUATE) <= set(table.column_names):
+        table = _of_one_classifier(path, table)
     return predictions_of_columns(str(path), {name: table[name] for name in table.column_names})
+
+
+def _of_one_classifier(path: Path, table: pa.Table) -> pa.Table:
+    """Return the predictions that `evaluate` wrote of one classifier, on valid rows, with ids that name the split."""
+    classifiers = table["classifier"].unique().to_pylist()
+    if len(classifiers) > 1:
+        raise UserError(f"{path}: has predictions of {', '.join(classifiers)}; evaluate one classifier, to compare it")
+    table = table.filter(table["valid"])
+    ids = [f"{split}/{row}" for split, row in zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)]
+    return pa.table({"id": ids, "label": table["label"], "prediction": table["prediction"], "split": table["split"]})
 
 
 def _table_of(path: Path) -> pa.Table:
@@ -219,3 +235,21 @@ def _taken(predictions: Predictions, rows: np.ndarray) -> Predictions:
         confidence,
         columns,
     )
+
+
+def relabelled(predictions: Predictions, reviewed: Mapping[str, str]) -> Predictions:
+    """Return predictions with the labels that somebody gave to some images, by their ids.
+
+    Raises:
+        UserError: such a label is no class that occurs.
+    """
+    if not reviewed:
+        return predictions
+    classes = {*predictions.labels.tolist(), *predictions.answers.tolist()}
+    labels = predictions.labels.tolist()
+    for row, example_id in enumerate(predictions.ids.tolist()):
+        if example_id in reviewed:
+            if reviewed[example_id] not in classes:
+                raise UserError(f"{example_id}: is reviewed as {reviewed[example_id]!r}, which is no class here")
+            labels[row] = reviewed[example_id]
+    return replace(predictions, labels=np.array(labels, dtype=str))

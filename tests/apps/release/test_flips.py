@@ -7,11 +7,15 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from broken_networks import Broken
 from commands import run
+from PIL import Image
 
-import fmrgen
-from fmrgen.apps.release.flips import flips
+from fmrgen import diff, load_recipe
 from fmrgen.apps.release.predictions import read_predictions
+from fmrgen.recipe.build import build_source
+
+LENET = "asset:mnist/lenet"
 
 
 def pair(random, images, broke, fixed, both=0.02):
@@ -42,15 +46,18 @@ def test_figures_by_hand():
     labels = [0, 0, 0, 1, 1, 1, 2, 2]
     old = [0, 0, 0, 1, 1, 2, 2, 0]
     new = [0, 1, 1, 1, 2, 1, 0, 0]
-    compared = flips(old, new, labels)
-    assert (len(compared.broken), len(compared.mended)) == (4, 1)
-    assert (compared.broke.value, compared.fixed.value) == (50, 12.5)
-    assert (compared.old_accuracy.value, compared.new_accuracy.value, compared.drop.value) == (75, 37.5, 37.5)
-    assert compared.p_value == pytest.approx(2 * 6 / 32)  # four or five of five
-    assert [(kind.name, kind.broke, kind.fixed) for kind in compared.classes] == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
-    assert compared.pairs[0].name == "0 → 1"
-    assert [flip.id for flip in compared.doubted] == ["7"]
+    compared = diff(old, new, labels)
+    flips = compared.flips
+    assert (len(flips.broken), len(flips.mended)) == (4, 1)
+    assert (flips.broke.value, flips.fixed.value) == (50, 12.5)
+    assert (flips.old_accuracy.value, flips.new_accuracy.value, flips.drop.value) == (75, 37.5, 37.5)
+    assert (flips.old_accuracy_undoubted.value, flips.new_accuracy_undoubted.value) == (pytest.approx(600 / 7), 300 / 7)
+    assert [(kind.name, kind.broke, kind.fixed) for kind in flips.classes] == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
+    assert flips.pairs[0].name == "0 → 1"
+    assert [flip.id for flip in flips.doubted] == ["7"]
     assert "undecided: 4 of 8 broke, 1 fixed" in repr(compared)
+    exact = diff(old, new, labels, margin=0).evidence[0]
+    assert exact.p_worse == pytest.approx(6 / 32)  # four or five of five
 
 
 @pytest.mark.parametrize(("images", "rate"), [(300, 0.0), (300, 0.05), (1000, 0.05), (1000, 0.2)])
@@ -59,10 +66,10 @@ def test_equal_networks_are_called_different_in_at_most_5_percent(images, rate):
     verdicts, covered = [], 0
     for _ in range(300):
         labels, old, new = pair(random, images, rate / 2, rate / 2)
-        compared = flips(old, new, labels)
+        compared = diff(old, new, labels, margin=0)
         verdicts.append(compared.verdict)
-        covered += compared.drop.ends[0] <= 0 <= compared.drop.ends[1]
-        assert not any(kind.is_worse for kind in compared.classes) or rate
+        covered += compared.flips.drop.ends[0] <= 0 <= compared.flips.drop.ends[1]
+        assert not any(kind.is_worse for kind in compared.flips.classes) or rate
     assert verdicts.count("broke more") + verdicts.count("fixed more") <= 0.05 * 300 + 6
     assert covered >= 0.92 * 300
 
@@ -74,10 +81,10 @@ def test_what_broke_is_found_and_named():
         labels, old, new = pair(random, 1000, 0.01, 0.01)
         nines = (labels == 9) & (random.random(1000) < 0.3)
         new[nines] = 4
-        compared = flips(old, new, labels)
+        compared = diff(old, new, labels, margin=0)
         found_worse += compared.verdict == "broke more"
-        worse = [kind.name for kind in compared.classes if kind.is_worse]
-        named += worse == ["9"] and compared.pairs[0].name == "9 → 4"
+        worse = [kind.name for kind in compared.flips.classes if kind.is_worse]
+        named += worse == ["9"] and compared.flips.pairs[0].name == "9 → 4"
     assert found_worse >= 97
     assert named >= 95
 
@@ -95,13 +102,13 @@ def test_another_training_of_old_is_not_worse():
     for _ in range(200):
         labels, hard = random.integers(0, 10, 1000), random.normal(-4, 2, 1000)
         *old, new = (training(labels, hard) for _ in range(4))
-        compared = flips(old, new, labels)
+        compared = diff(old, new, labels, margin=0)
         verdicts.append(compared.verdict)
-        alone.append(flips(old[0], new, labels).verdict)
+        alone.append(diff(old[0], new, labels, margin=0).verdict)
     assert verdicts.count("broke more") + verdicts.count("fixed more") <= 0.05 * 200 + 5
     assert alone.count("broke more") + alone.count("fixed more") > 0.1 * 200
-    assert compared.trainings == 3
-    assert compared.old_flips > 0
+    assert compared.flips.trainings == 3
+    assert compared.flips.old_flips > 0
 
 
 def test_groups_of_a_column_are_worst_first(tmp_path):
@@ -111,28 +118,28 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     first = write(tmp_path / "a.csv", labels, old, camera=camera, brightness=np.arange(1000) / 7)
     second = write(tmp_path / "b.csv", labels, new, camera=camera)
     assert run("diff", "--old", first, "--new", second, "-o", tmp_path / "out", "-q") == 1
-    tree = json.loads((tmp_path / "out/flips/flips.json").read_text())
-    assert tree["schema"] == "fmrgen-flips/1"
-    assert list(tree["groups"]) == ["camera"]  # brightness is a measure
-    worst = tree["groups"]["camera"][0]
+    tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
+    assert tree["schema"] == "fmrgen-diff/2"
+    assert list(tree["flips"]["groups"]) == ["camera"]  # brightness is a measure
+    worst = tree["flips"]["groups"]["camera"][0]
     assert (worst["name"], worst["is_worse"]) == ("2", True)
-    page = (tmp_path / "out/flips/flips.html").read_text()
+    page = (tmp_path / "out/diff/diff.html").read_text()
     assert "NEW broke more than it fixed" in page
     assert run("diff", "--old", first, "--new", second, "--by", "nope", "-o", tmp_path / "out") == 2
 
 
 def test_every_format_says_the_same(tmp_path):
     labels, old, new = pair(np.random.default_rng(6), 200, 0.1, 0.02)
-    expected = flips(old, new, labels)
+    expected = diff(old, new, labels)
     for suffix in (".csv", ".parquet", ".jsonl"):
         order = np.random.default_rng(0).permutation(200)
         first = write(tmp_path / f"a{suffix}", labels, old)
         table = pd.DataFrame({"id": [f"{row}.png" for row in order], "target": labels[order], "pred": new[order]})
         table.to_csv(tmp_path / "b.csv", index=False)
-        compared = flips(read_predictions(first), read_predictions(tmp_path / "b.csv"))
-        assert (compared.broke, compared.fixed, compared.p_value) == (expected.broke, expected.fixed, expected.p_value)
+        compared = diff(read_predictions(first), read_predictions(tmp_path / "b.csv"))
+        assert compared.evidence == expected.evidence
     frames = [pd.DataFrame({"label": labels, "prediction": answers}) for answers in (old, new)]
-    assert fmrgen.flips(*frames).drop == expected.drop
+    assert diff(*frames).evidence == expected.evidence
 
 
 def test_scores_give_answers_and_calibration(tmp_path):
@@ -144,12 +151,13 @@ def test_scores_give_answers_and_calibration(tmp_path):
     shares = powers / powers.sum(1, keepdims=True)
     for name, scores in (("logits", logits), ("shares", shares)):
         pd.DataFrame({"label": labels, "scores": scores.tolist()}).to_parquet(tmp_path / f"{name}.parquet")
-    compared = flips(read_predictions(tmp_path / "logits.parquet"), read_predictions(tmp_path / "shares.parquet"))
-    assert (compared.verdict, len(compared.broken), len(compared.mended)) == ("no worse", 0, 0)
-    assert compared.old_calibration.value == pytest.approx(compared.new_calibration.value)
-    assert [flip.new_confidence for flip in compared.doubted] == sorted(
-        (flip.new_confidence for flip in compared.doubted), reverse=True
-    )
+    compared = diff(read_predictions(tmp_path / "logits.parquet"), read_predictions(tmp_path / "shares.parquet"))
+    flips = compared.flips
+    assert (compared.verdict, len(flips.broken), len(flips.mended)) == ("no worse", 0, 0)
+    assert flips.old_calibration.value == pytest.approx(flips.new_calibration.value)
+    assert flips.doubted
+    sure = [flip.new_confidence for flip in flips.doubted]
+    assert sure == sorted(sure, reverse=True)
 
 
 def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
@@ -161,7 +169,7 @@ def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
     assert "NEW broke more than it fixed" in (tmp_path / "summary.md").read_text()
     assert run("diff", "--old", second, "--new", first, "-o", tmp_path / "out", "-q") == 0
     assert run("diff", "--old", first, "--new", first, "-o", tmp_path / "out", "-q") == 0
-    assert "NEW is no worse than by 1 points" in capsys.readouterr().out
+    assert "NEW is no worse by more than 1 point:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -195,8 +203,9 @@ def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
         (("--old", first, "--new", tmp_path / "c.csv"), "c.csv"),
         (("--old", first, "--new", "asset:mnist/lenet"), "give two of one kind"),
         (("--old", "asset:mnist/lenet", "--new", "asset:mnist/lenet"), "or pass --images with labelled images"),
-        (("--old", first, "--new", first, "--margin", "0"), "margin: must be points above 0"),
-        (("mnist-lenet", "--old", first, "--new", first, "--margin", "1"), "leave out the recipe mnist-lenet"),
+        (("--old", first, "--new", first, "--margin", "100"), "--margin: must be points from 0 to less than 100"),
+        (("mnist-lenet", "--old", first, "--new", first, "--by", "label"), "leave out the recipe mnist-lenet"),
+        (("--old", first, "--new", first, "--explain"), "--explain is for images that are made: name a recipe"),
     ):
         assert run("diff", *arguments, "-o", tmp_path / "out") == 2
         assert words in capsys.readouterr().err.replace("\n", " ")
@@ -208,14 +217,105 @@ def test_names_with_markup_are_text(tmp_path):
     new[:12] = "=1+1"
     first, second = write(tmp_path / "a.csv", labels, old), write(tmp_path / "b.csv", labels, new)
     run("diff", "--old", first, "--new", second, "-o", tmp_path / "out", "-q")
-    assert "<b>cat" not in (tmp_path / "out/flips/flips.html").read_text()
+    assert "<b>cat" not in (tmp_path / "out/diff/diff.html").read_text()
 
 
 def test_two_classifiers_on_images(tmp_path):
     images = "{kind: mnist, split: test, limit: 60}"
-    arguments = ("--old", "asset:mnist/lenet", "--new", "{kind: lenet, num_classes: 10}", "--images", images)
+    arguments = ("--old", LENET, "--new", "outside_components:HalfTrained", "--images", images)
     assert run("diff", *arguments, "-o", tmp_path, "-q") == 1
-    assert json.loads((tmp_path / "flips/flips.json").read_text())["images"] == 60
+    found = json.loads((tmp_path / "diff/diff.json").read_text())
+    assert found["flips"]["images"] == 60
+    assert found["flips"]["new_calibration"]["value"] > 0
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with a folder for each class, of 60 digits."""
+    source = build_source(load_recipe("mnist-lenet", ["source.limit=60"]).source)
+    for example in source.load(0, 60, 32):
+        folder = tmp_path / "photos" / str(example.label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(example.image).save(folder / f"{example.id:03}.png")
+    return tmp_path / "photos"
+
+
+def test_images_of_a_folder_are_called_by_their_files(photos):
+    found = diff(LENET, "outside_components:HalfTrained", images=photos)
+    assert found.flips.images == 60
+    for flip in found.flips.broken:
+        assert (photos / flip.id).is_file()
+        assert flip.label == flip.id.split("/")[0] == flip.old != flip.new
+    sure = [flip.new_confidence for flip in found.flips.broken]
+    assert sure == sorted(sure, reverse=True)
+    several = diff([LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos)
+    assert several.flips.trainings == 2
+
+
+@pytest.mark.parametrize(("fault", "words"), [("nan", "not finite on"), ("untrained", "hardly better than chance")])
+def test_a_network_that_does_not_work_decides_nothing(photos, fault, words):
+    found = diff(LENET, Broken(fault), images=photos)
+    assert found.verdict == "invalid"
+    assert found.notes[0].startswith("NEW ")
+    assert words in found.notes[0]
+
+
+def test_one_network_under_two_names_decides_nothing(photos):
+    found = diff(LENET, LENET, images=photos)
+    assert (found.verdict, found.notes) == (
+        "undecided",
+        ["OLD and NEW are one network: they have the same weights and settings"],
+    )
+
+
+def test_reviewed_labels_replace_those_of_the_data(tmp_path, capsys):
+    labels, old, new = pair(np.random.default_rng(11), 400, 0.01, 0.01)
+    labels[:3] = (labels[:3] + 1) % 10  # which both contradict alike
+    first, second = write(tmp_path / "a.csv", labels, old), write(tmp_path / "b.csv", labels, new)
+    review = tmp_path / "review.csv"
+    job = ("diff", "--old", first, "--new", second, "--review", review, "-o", tmp_path / "out", "-q")
+    assert run(*job) == 0
+    table = pd.read_csv(review, dtype=str, keep_default_na=False)
+    assert set(table["id"]) >= {"0.png", "1.png", "2.png"}
+    assert (table["old"] != table["label"]).all()
+    assert (table["reviewed"] == "").all()
+    before = json.loads((tmp_path / "out/diff/diff.json").read_text())["flips"]
+    table.loc[table["id"].isin(["0.png", "1.png"]), "reviewed"] = table["old"]
+    table.to_csv(review, index=False)
+    assert run(*job) == 0
+    after = json.loads((tmp_path / "out/diff/diff.json").read_text())["flips"]
+    assert after["old_accuracy"]["value"] == pytest.approx(before["old_accuracy"]["value"] + 100 * 2 / 400)
+    again = pd.read_csv(review, dtype=str, keep_default_na=False)
+    assert (again["reviewed"] != "").sum() == 2  # what was reviewed is kept
+    assert len(again) == len(table)
+    again.loc[again["reviewed"] == "", "reviewed"] = "no class"
+    again.to_csv(review, index=False)
+    assert run(*job) == 2
+    assert "which is no class here" in capsys.readouterr().err
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert run(*job[:5], "--review", tmp_path / "other.csv", "-q") == 2
+
+
+def test_a_review_is_no_formula(tmp_path):
+    labels = np.array(["a", "b"] * 20, dtype=object)
+    wrong = labels.copy()
+    wrong[:4] = "=HYPERLINK(1)"
+    table = pd.DataFrame({"id": [f"@{row}" for row in range(40)], "label": labels, "prediction": wrong})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    review = tmp_path / "review.csv"
+    job = ("diff", "--old", tmp_path / "a.csv", "--new", tmp_path / "a.csv", "--review", review, "-o", tmp_path, "-q")
+    run(*job)
+    written = review.read_text()
+    assert "\n'@0,a,'=HYPERLINK(1),'=HYPERLINK(1)," in written
+    review.write_text(
+        written.replace(
+            "'@0,a,'=HYPERLINK(1),'=HYPERLINK(1),,,", "'@0,a,'=HYPERLINK(1),'=HYPERLINK(1),,,'=HYPERLINK(1)"
+        )
+    )
+    run(*job)
+    assert json.loads((tmp_path / "diff/diff.json").read_text())["flips"]["new_accuracy"]["value"] == pytest.approx(
+        92.5
+    )
 
 
 def test_files_of_predictions_need_no_network_and_no_image_library(tmp_path):

@@ -1,0 +1,183 @@
+"""The verdict of a diff, and what it rests on: how many originals broke and were fixed, on each kind of images.
+
+An original *broke* if OLD is right and NEW wrong on one of its images of that kind, and was *fixed* if it is the other
+way round. Nothing here imports torch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtr
+from scipy.stats import binom
+
+from fmrgen.apps.explain.betting import ERROR
+from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion
+
+Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
+Kind = Literal["originals", "class", "moved", "made", "perturbed", "changed"]
+# Points by which trainings of one recipe that differ in their seed alone may be apart, beyond what chance explains, on
+# images of a kind: docs/results/diff.md has the measurements. A user's margin is added to these.
+OF_ANOTHER_SEED: dict[Kind, float] = {
+    "originals": 0.0,
+    "class": 0.0,
+    "moved": 10.0,
+    "made": 10.0,
+    "perturbed": 0.0,
+    "changed": 10.0,
+}
+OF_ANOTHER_SEED_IN_LIGHT = 30.0  # on images whose light is changed: networks that never saw that in training
+# Images of these kinds can show that NEW is worse; that it isn't takes all of the other kinds.
+_SHOW_WORSE_ALONE: tuple[Kind, ...] = ("class", "changed")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How two classifiers fare on images of one kind.
+
+    Attributes:
+        kind: of the images.
+        images: what they show, as in "of 300 …".
+        originals: that they were made of.
+        broke: share of originals that broke, in percent.
+        fixed: share that was fixed, in percent.
+        drop: `broke` less `fixed` in points, with a paired 95 % interval.
+        margin: points that NEW may lose on these images.
+        p_worse: the chance of such a loss, or a larger one, of a NEW that loses `margin` points.
+        p_better: the chance of such a gain of a NEW that gains nothing.
+        is_worse, is_better: whether NEW is, with at most 2.5 % false alarms over all evidence (Holm 1979).
+    """
+
+    kind: Kind
+    images: str
+    originals: int
+    broke: Estimate
+    fixed: Estimate
+    drop: Estimate
+    margin: float
+    p_worse: float
+    p_better: float
+    is_worse: bool = False
+    is_better: bool = False
+
+    @property
+    def can_excuse(self) -> bool:
+        """Whether such images can show that NEW is no worse."""
+        return self.kind not in _SHOW_WORSE_ALONE
+
+    @property
+    def line(self) -> str:
+        """What broke and was fixed, as a part of a sentence."""
+        return (
+            f"of {self.originals:,} {self.images} {format_estimate(self.broke)} % broke and "
+            f"{format_estimate(self.fixed)} % were fixed"
+        )
+
+
+def evidence_of(
+    kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, margin: float, *, in_light: bool = False
+) -> Evidence:
+    """Return what images of one kind show.
+
+    Args:
+        kind: of the images.
+        images: what they show.
+        broke: whether each original broke, bool [N], N ≥ 1.
+        fixed: whether it was fixed, bool [N].
+        margin: points that the user allows NEW to lose; another seed's are added.
+        in_light: whether the light in the images is changed.
+    """
+    broke_alone, fixed_alone = int((broke & ~fixed).sum()), int((fixed & ~broke).sum())
+    of_broke, of_fixed = proportion(broke), proportion(fixed)
+    assert of_broke is not None
+    assert of_fixed is not None
+    tolerated = margin + (OF_ANOTHER_SEED_IN_LIGHT if in_light else OF_ANOTHER_SEED[kind])
+    return Evidence(
+        kind,
+        images,
+        len(broke),
+        of_broke,
+        of_fixed,
+        paired_difference(broke, fixed),
+        tolerated,
+        p_worse=p_of_loss(broke_alone, fixed_alone, len(broke), tolerated / 100),
+        p_better=p_of_loss(fixed_alone, broke_alone, len(broke), 0.0),
+    )
+
+
+def p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
+    """Return the one-sided p-value of "broke less fixed is at most the margin".
+
+    Without a margin the test is McNemar's, exact. With one it is Tango's (1998) score test of paired proportions. Where
+    few differ, its p-value is too small by up to a factor of four: so there is a correction for continuity by one
+    original, and it is no less than the exact p-value for networks that fix nothing.
+
+    Args:
+        broke: number of originals that broke, and were not fixed too.
+        fixed: number of originals that were fixed, and did not break too.
+        originals: number of originals in all.
+        margin: a share, from 0 to less than 1.
+    """
+    if margin == 0:
+        return float(binom.sf(broke - 1, broke + fixed, 0.5))
+    # The likeliest share that was fixed if the difference were the margin solves a q² + b q + c = 0.
+    a = 2 * originals
+    b = (2 * originals - broke + fixed) * margin - broke - fixed
+    c = -fixed * margin * (1 - margin)
+    share = (math.sqrt(b * b - 4 * a * c) - b) / (2 * a)
+    error = math.sqrt(originals * (2 * share + margin * (1 - margin)))
+    difference = broke - fixed
+    by_score = ndtr(-(difference - originals * margin - 1) / error)
+    if_none_fixed = binom.sf(difference - 1, originals, margin)
+    return float(max(by_score, if_none_fixed))
+
+
+def mcnemar(broke: int, fixed: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test, which no order of the images changes.
+
+    Args:
+        broke: number of images that one network alone has right.
+        fixed: number of images that the other alone has right.
+    """
+    return min(1.0, 2 * p_of_loss(max(broke, fixed), min(broke, fixed), broke + fixed, 0.0))
+
+
+def worst_of(evidence: Sequence[Evidence]) -> Evidence:
+    """Return the evidence with the smallest `p_worse`, times how many there are (Bonferroni).
+
+    It does not say that NEW is better.
+    """
+    worst = min(evidence, key=lambda entry: entry.p_worse)
+    return replace(worst, p_worse=min(1.0, len(evidence) * worst.p_worse), p_better=1.0)
+
+
+def judged(evidence: Sequence[Evidence]) -> tuple[Verdict, list[Evidence]]:
+    """Return the verdict over all evidence, and the evidence with what each shows.
+
+    Equal networks are called different in at most 5 % of cases, 2.5 % either way, over all kinds together (Holm).
+    NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction; it
+    *fixed more* if besides it is better on some kind.
+    """
+    worse = _holm([entry.p_worse for entry in evidence])
+    better = _holm([entry.p_better for entry in evidence])
+    lines = []
+    for entry, is_worse, is_better in zip(evidence, worse, better, strict=True):
+        lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
+    if any(worse):
+        return "broke more", lines
+    if not all(entry.drop.ends[1] < entry.margin for entry in lines if entry.can_excuse):
+        return "undecided", lines
+    return ("fixed more" if any(better) else "no worse"), lines
+
+
+def _holm(p_values: Sequence[float]) -> list[bool]:
+    """Return which hypotheses are rejected, so that with `ERROR / 2` at most one or more is so by mistake."""
+    rejected = [False] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    for number, place in enumerate(order):
+        if p_values[place] > ERROR / 2 / (len(p_values) - number):
+            break
+        rejected[place] = True
+    return rejected

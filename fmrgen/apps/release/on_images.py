@@ -1,0 +1,262 @@
+"""Two networks on labelled images: real ones, or a split's originals and perturbed images."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import ClassLabel, Features, Image, IterableDataset, List, Value
+from torch import nn
+
+from fmrgen.apps.explain.rows import JudgedImages
+from fmrgen.apps.release.conditions import ORIGINALS, NoOracle
+from fmrgen.apps.release.predictions import Predictions
+from fmrgen.distributed.launch import Processes
+from fmrgen.errors import UserError, option
+from fmrgen.image_files import open_rgb, png_bytes
+from fmrgen.jobs.verify import load_judges
+from fmrgen.labels import Labels
+from fmrgen.metrics.rows import as_label
+from fmrgen.recipe.build import ClassifierAndOracle, build_source
+from fmrgen.recipe.job import load_fixed_sets
+from fmrgen.recipe.objects import AnyClassifier
+from fmrgen.sources.base import Source, SourceConfig
+from fmrgen.split.classify import Answers, classify
+from fmrgen.split.models import LoadedClassifier
+from fmrgen.split.open import open_split
+from fmrgen.split.rows import Split, reading
+
+_BATCH = 64
+_SECTIONS = ("{", "sets/")  # what names of sources begin with
+_RECIPES = (".yaml", ".yml")
+
+
+class Asked(NamedTuple):
+    """What networks say of labelled images.
+
+    Attributes:
+        answers: by column of images, `original` or `image`, the predictions of each network: trainings of OLD, then
+            NEW. Those for `image` are of the valid rows.
+        opened: the images.
+        models: OLD's first training and NEW, to be asked more.
+        networks: the same, which answer in the labels of the images.
+    """
+
+    answers: dict[str, list[Predictions]]
+    opened: Split
+    models: list[LoadedClassifier]
+    networks: list[nn.Module]
+
+
+def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Sequence[str] = ()) -> Asked:
+    """Ask networks about labelled images.
+
+    Args:
+        images: a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
+            each class; or a section or recipe of a source.
+        old: trainings of the classifier in use.
+        new: the one that is to take its place.
+        by: columns of the images to keep.
+
+    Raises:
+        UserError: the images or a classifier can't be used, or they are randomly moved ones.
+    """
+    processes = Processes()
+    opened = _opened(images)
+    opened.check_columns()
+    if opened.is_moved:
+        raise UserError(
+            f"{opened.name}: shows each original several times, moved at random, and a diff counts rows as "
+            "independent; compare classifiers on it with fmrgen evaluate"
+        )
+    models = []
+    for number, classifier in enumerate([*old, new], start=1):
+        name = f"OLD {number}" if len(old) > 1 else "OLD"
+        if number > len(old):
+            name = "NEW"
+        models.append(LoadedClassifier.load(name, classifier, processes.device))
+    labels = opened.labels_for([partial(_same, model) for model in models], processes.device)
+    first = opened.first_image(processes.device)
+    networks = {model.name: model.answering_in(labels, first, opened.name) for model in models}
+    columns = opened.columns(["id", "label", "valid", "accepted_labels"], labels)
+    batches = opened.images(opened.image_columns, size=_BATCH)
+    answers = classify(batches, networks, columns["label"].__getitem__, processes, processes.device)
+    ids = _ids(opened, columns)
+    groups = _groups(opened, by)
+    by_column: dict[str, list[Predictions]] = {}
+    for column in opened.image_columns:
+        rows = np.arange(len(columns["label"]))
+        if column == "image" and "valid" in columns:
+            rows = np.flatnonzero(columns["valid"])
+        for name in networks:
+            predictions = _predictions(name, answers[name][column], ids, columns, labels, groups, rows)
+            by_column.setdefault(column, []).append(predictions)
+    chosen = [models[0], models[-1]]
+    return Asked(by_column, opened, chosen, [networks[model.name] for model in chosen])
+
+
+def _same(model: LoadedClassifier) -> LoadedClassifier:
+    return model
+
+
+def _opened(images: Any) -> Split:
+    """Return the images to ask about, opened."""
+    if isinstance(images, SourceConfig):
+        return _opened_source("originals", images)
+    if not isinstance(images, str | Path):
+        return open_split(images)
+    text = str(images)
+    if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
+        return open_split(text, download=True)
+    (fixed,) = load_fixed_sets([f"images={text}"]).values()
+    sources = fixed.sources("images")
+    if len(sources) > 1:
+        raise UserError(f"{text}: has {len(sources)} sets; name a section of one")
+    return _opened_source(text, next(iter(sources.values())))
+
+
+def _opened_source(name: str, config: SourceConfig) -> Split:
+    """Return the images of a source at their own size, opened."""
+    source = build_source(config)
+    features = Features(
+        {"id": Value("int64"), "image": Image(), "label": ClassLabel(names=list(source.labels.names))}
+        | ({"accepted_labels": List(Value("int32"))} if source.accepts_several else {})
+    )
+    dataset = IterableDataset.from_generator(_rows, features=features, gen_kwargs={"source": source})
+    return open_split(dataset, name=name)
+
+
+def _rows(source: Source) -> Iterator[dict[str, Any]]:
+    for example in source.read(0, len(source)):
+        image = example.image
+        if not isinstance(image, bytes):
+            image = png_bytes(np.asarray(open_rgb(image)))
+        row = {"id": example.id, "image": {"bytes": image, "path": None}, "label": example.label}
+        if example.accepted is not None:
+            row["accepted_labels"] = list(example.accepted)
+        yield row
+
+
+def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return what images are called, [N]: their ids, or the names of their files, or their places."""
+    if "id" in columns:
+        return columns["id"].astype(str)
+    names = []
+    with reading(opened.name):
+        for row in opened.stored_rows(["image"], ["image"]):
+            names.append((row["image"] or {}).get("path") or "")
+    if len(set(names)) < len(names):
+        return np.arange(len(names)).astype(str)
+    folder = opened.repo or ""
+    return np.array([name.removeprefix(folder).lstrip("/") for name in names])
+
+
+def _groups(opened: Split, by: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the columns that images are grouped by, [N] each."""
+    missing = [name for name in by if name not in opened.features]
+    if missing:
+        raise UserError(f"by: {opened.name} has no column {missing[0]} (it has: {', '.join(opened.features)})")
+    if not by:
+        return {}
+    values: dict[str, list[Any]] = {name: [] for name in by}
+    with reading(opened.name):
+        for row in opened.stored_rows((), list(by)):
+            for name in by:
+                values[name].append(row[name])
+    return {name: np.asarray(column, dtype=object) for name, column in values.items()}
+
+
+def _predictions(
+    name: str,
+    answers: Answers,
+    ids: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    labels: Labels,
+    groups: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+) -> Predictions:
+    """Return the predictions of a network for some rows; what gives no finite output has no answer."""
+    names = np.array([*labels.names, ""])
+    accepted = columns.get("accepted_labels")
+    predicted = as_label(answers.prediction, columns["label"], accepted)
+    return Predictions(
+        name,
+        ids[rows],
+        names[columns["label"]][rows],
+        names[predicted][rows],
+        answers.top_probabilities[rows, 0].astype(np.float64),
+        {group: values[rows] for group, values in groups.items()},
+    )
+
+
+def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str]:
+    """Return some images by what they are called: their files' bytes or paths.
+
+    Args:
+        images: as of `ask`.
+        wanted: what the images are called.
+    """
+    opened = _opened(images)
+    column = "original" if "original" in opened.image_columns else "image"
+    names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))
+    files = {}
+    with reading(opened.name):
+        for name, row in zip(names.tolist(), opened.stored_rows([column], [column]), strict=True):
+            if name in wanted:
+                files[name] = opened.image_of(row[column])
+    return files
+
+
+def judged_originals(answered: Asked, *, trust: bool) -> tuple[JudgedImages | None, list[str]]:
+    """Return originals of a split, judged by NEW and the split's oracle; None if there are none to change.
+
+    Args:
+        answered: the split and the networks.
+        trust: let the oracle in the split's recipe run the code and read the places that it names.
+
+    Returns:
+        The originals, and notes on what can't be had.
+    """
+    opened, provenance = answered.opened, answered.opened.provenance
+    device = Processes().device
+    if provenance is None or "original" not in opened.features:
+        if provenance is None:
+            return None, []
+        cure = option("recipe", "recipe")
+        return None, [
+            f"{opened.name} has no originals (output.keep_original) to be moved or changed: {cure} makes some"
+        ]
+    notes = []
+    try:
+        judges, *_ = load_judges(
+            opened.name,
+            provenance,
+            classifier=answered.networks[1],
+            may_differ=("classifier",),
+            trust=trust,
+            device=device,
+        )
+    except UserError as error:  # for example, the oracle's model is not on this machine
+        judges = ClassifierAndOracle(answered.networks[1], NoOracle())
+        notes.append(
+            "the split's oracle could not be loaded, so originals were not moved at random, and were changed half as "
+            f"much and not checked ({error})"
+        )
+    return JudgedImages.read(opened, provenance, judges, ORIGINALS, device), notes
+
+
+def notes_on_split(answered: Asked) -> list[str]:
+    """Return a line on the worth of a verdict if the split was made against one of the two."""
+    provenance = answered.opened.provenance
+    if provenance is None or provenance.weights_sha256.classifier is None:
+        return []
+    attacked = [model.name for model in answered.models if model.has_weights(provenance.weights_sha256.classifier)]
+    if len(attacked) != 1:
+        return []
+    meanings = {
+        "OLD": "that NEW is right on it says little",
+        "NEW": "that NEW is wrong on it says little",
+    }
+    name = attacked[0]
+    return [f"the split was made against {name} alone: {meanings[name]}; use one made against a third network"]

@@ -1,0 +1,129 @@
+"""The evidence of a diff: its tests, one verdict over all of it, and how often they err."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, norm
+
+from fmrgen.apps.explain.betting import ERROR, bounds, log_capital
+from fmrgen.apps.release.evidence import evidence_of, judged, mcnemar, p_of_loss, worst_of
+
+
+def pairs(drop, discordant, seed, count=300, rows=2000):
+    """Returns made-up pairs of classifiers: a share of rows on which they differ, and the drop in the long run; [count,
+    rows]."""
+    generator = np.random.default_rng(seed)
+    chances = [(discordant + drop) / 2, (discordant - drop) / 2, 1 - discordant]
+    return generator.choice(np.array([1, -1, 0], dtype=np.int8), p=chances, size=(count, rows))
+
+
+def evidence(drops, kind="originals", margin=0.0):
+    return evidence_of(kind, "images", drops > 0, drops < 0, margin)
+
+
+def test_without_a_margin_the_test_is_the_exact_one():
+    assert p_of_loss(5, 0, 100, 0.0) == pytest.approx(1 / 32)
+    assert p_of_loss(4, 1, 100, 0.0) == pytest.approx(6 / 32)
+    assert p_of_loss(0, 0, 100, 0.0) == 1
+    assert mcnemar(5, 0) == mcnemar(0, 5) == pytest.approx(2 / 32)
+    assert mcnemar(3, 3) == 1
+
+
+@pytest.mark.parametrize(
+    ("broke", "fixed", "rows", "margin"), [(30, 10, 300, 0.02), (40, 4, 300, 0.05), (20, 9, 50, 0.1)]
+)
+def test_with_a_margin_it_is_the_score_at_the_likeliest_shares(broke, fixed, rows, margin):
+    def unlikely(share):
+        shares = np.array([share + margin, share, 1 - 2 * share - margin])
+        counts = np.array([broke, fixed, rows - broke - fixed])
+        return -float((counts * np.log(np.maximum(shares, 1e-300))).sum())
+
+    found = minimize_scalar(unlikely, bounds=(0, (1 - margin) / 2), method="bounded", options={"xatol": 1e-12}).x
+    score = (broke - fixed - rows * margin - 1) / np.sqrt(rows * (2 * found + margin - margin**2))
+    assert p_of_loss(broke, fixed, rows, margin) == pytest.approx(norm.sf(score), rel=1e-3)
+
+
+def test_where_none_is_fixed_it_is_no_less_than_exact():
+    for broke in range(20):
+        assert p_of_loss(broke, 0, 300, 0.03) >= binom.sf(broke - 1, 300, 0.03)
+
+
+@pytest.mark.parametrize(("discordant", "margin"), [(0.02, 0.01), (0.01, 0.01), (0.3, 0.1), (0.12, 0.1)])
+def test_a_loss_of_the_margin_is_called_worse_as_seldom_as_it_should_be(discordant, margin):
+    found = [evidence(drops, margin=100 * margin).p_worse for drops in pairs(margin, discordant, 1, 4000, 300)]
+    for level in (0.025, 0.005):
+        assert np.mean(np.array(found) <= level) <= level + 3 * (level / 4000) ** 0.5
+
+
+def test_equal_networks_are_called_different_in_at_most_5_percent_over_all_kinds():
+    verdicts = []
+    kinds = ("originals", "class", "moved", "moved", "made", "changed")
+    for seed in range(400):
+        lines = []
+        for number, kind in enumerate(kinds):
+            (drops,) = pairs(0.0, (0.02, 0.2)[kind != "originals"], 10 * seed + number, 1, 300)
+            lines.append(evidence(drops, kind))
+        verdicts.append(judged(lines)[0])
+    assert verdicts.count("broke more") <= 0.025 * 400 + 6
+    assert verdicts.count("fixed more") <= 0.025 * 400 + 6
+
+
+def test_one_kind_is_enough_for_worse_and_none_may_be_open_for_no_worse():
+    (same,) = pairs(0.0, 0.01, 3, 1, 4000)
+    (worse,) = pairs(0.3, 0.4, 4, 1, 300)
+    (few,) = pairs(0.0, 0.4, 5, 1, 30)
+    verdict, lines = judged([evidence(same, margin=1), evidence(worse, "changed", margin=1)])
+    assert (verdict, [one.is_worse for one in lines]) == ("broke more", [False, True])
+    assert judged([evidence(same, margin=1)])[0] == "no worse"
+    assert judged([evidence(same, margin=1), evidence(few, "made", margin=1)])[0] == "undecided"
+    assert judged([evidence(same, margin=1), evidence(few, "changed", margin=1)])[0] == "no worse"
+    verdict, lines = judged([evidence(same, margin=1), evidence(-worse, "made", margin=1)])
+    assert (verdict, [one.is_better for one in lines]) == ("fixed more", [False, True])
+
+
+def test_the_worst_of_several_answers_for_their_number():
+    several = [evidence(drops) for drops in pairs(0.1, 0.4, 6, 20, 100)]
+    worst = worst_of(several)
+    assert worst.p_worse == pytest.approx(20 * min(one.p_worse for one in several))
+    assert worst.p_better == 1
+    false = 0
+    for seed in range(200):
+        many = [evidence(drops) for drops in pairs(0.0, 0.3, 1000 + seed, 20, 50)]
+        false += worst_of(many).p_worse <= ERROR
+    assert false <= 0.05 * 200 + 5
+
+
+def test_capital_is_a_fair_bet():
+    """At the margin itself the capital is 1 in expectation, whatever the rows so far."""
+    for margin in (-0.3, 0.0, 0.02, 0.5):
+        share = 0.5
+        one, two = (share + margin) / 2, (share - margin) / 2
+        outcomes = {1: max(one, 0), -1: max(two, 0)}
+        outcomes[0] = 1 - sum(outcomes.values())
+        if abs(outcomes[1] - outcomes[-1] - margin) > 1e-12:
+            continue
+        for side in (0, 1):
+            expected = sum(
+                chance * np.exp(log_capital(np.array([outcome]), margin)[side][0])
+                for outcome, chance in outcomes.items()
+            )
+            assert expected == pytest.approx(1)
+
+
+def test_bounds_by_betting_hold_whenever_one_looks():
+    generator = np.random.default_rng(5)
+    outside = [0, 0]
+    for drops in pairs(0.03, 0.15, seed=6, count=200, rows=600):
+        stop = int(generator.integers(50, 601))
+        low, high = bounds(drops[:stop], ERROR)
+        outside[0] += low > 0.03
+        outside[1] += high < 0.03
+        assert low <= drops[:stop].mean() <= high
+    assert max(outside) <= 0.08 * 200
+
+
+def test_betting_errs_seldom_however_often_one_looks():
+    false = [float(log_capital(drops, 0.0)[0].max()) >= np.log(1 / ERROR) for drops in pairs(0.0, 0.1, seed=1)]
+    found = [float(log_capital(drops, 0.0)[0].max()) >= np.log(1 / ERROR) for drops in pairs(0.03, 0.1, seed=3)]
+    assert np.mean(false) <= ERROR
+    assert np.mean(found) >= 0.8
