@@ -18,6 +18,7 @@ SAID = {
     "own_parts.py": ("out:components/lenet: 12 rows", "out/gallery/sheet.png"),
     "forest.py": ("forest ◆", "12 rows match their stored images"),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
+    "flips_in_training.py": ("eval_negative_flips", "Diff(", "of 12 broke"),
 }
 LONG = pytest.param("forest.py", marks=pytest.mark.nightly)
 
@@ -27,7 +28,7 @@ def test_every_script_is_run():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["own_model.py", "own_parts.py", "compare_models.py", LONG])
+@pytest.mark.parametrize("name", ["own_model.py", "own_parts.py", "compare_models.py", "flips_in_training.py", LONG])
 def test_a_script(name, tmp_path):
     script = "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     command = ["-c", script, EXAMPLES / name, "--digits", "12", "--output", "out"]
