@@ -1,0 +1,390 @@
+"""Planted regressions, regressions that only a condition shows, and twins: what a diff on real images says of each.
+
+    python -m benchmarks.regressions train digits -o out
+    python -m benchmarks.regressions train signs -o out --train gtsrb-train.parquet
+    python -m benchmarks.regressions flips digits -o out
+    python -m benchmarks.regressions flips signs -o out --test gtsrb-test.parquet
+    python -m benchmarks.regressions diff digits -o out     # with images that are moved, changed and made
+
+A second run of `train` goes on where the first ended.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, avg_pool2d, cross_entropy, grid_sample
+
+import fmrgen
+from fmrgen.classifiers.lenet import lenet
+from fmrgen.recipe.build import build_source
+from fmrgen.recipe.job import load_recipe
+
+TWINS = 21  # trainings of one recipe, whose neighbours are twenty pairs
+_TESTED = 1000  # images
+_SIZE = 32
+_BATCH = 128
+
+
+class Images(NamedTuple):
+    """Labelled images; `pixels` [N, 3, 32, 32] in [0, 1], `labels` [N], `widths` of the signs in their photos [N]."""
+
+    pixels: Tensor
+    labels: Tensor
+    widths: Tensor | None = None
+
+    def of(self, chosen: Tensor) -> "Images":
+        return Images(self.pixels[chosen], self.labels[chosen], None if self.widths is None else self.widths[chosen])
+
+
+def digits(split: str) -> Images:
+    """Returns the MNIST digits that fmrgen ships."""
+    source = build_source(load_recipe("mnist-lenet", [f"source.split={split}"]).source)
+    examples = list(source.load(0, len(source), _SIZE))
+    pixels = np.stack([example.image for example in examples if isinstance(example, fmrgen.LoadedExample)])
+    labels = [example.label for example in examples if isinstance(example, fmrgen.LoadedExample)]
+    return Images(fmrgen.to_batch(pixels, "cpu"), torch.tensor(labels))
+
+
+def signs(path: Path) -> Images:
+    """Returns traffic signs of a parquet file with columns image, label and width."""
+    table = pq.read_table(path)
+    pixels = []
+    for image in table["image"].to_pylist():
+        pixels.append(np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB")))
+    return Images(
+        fmrgen.to_batch(np.stack(pixels), "cpu"),
+        torch.tensor(table["label"].to_pylist()),
+        torch.tensor(table["width"].to_pylist()),
+    )
+
+
+def signs_network(classes: int = 43, widths: Sequence[int] = (16, 32, 64)) -> nn.Module:
+    """Returns a small convolutional network for images [B, 3, 32, 32] in [0, 1]."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+        channels = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(channels * 16, classes))
+
+
+class Normalised(nn.Module):
+    """A network of images that are normalised first."""
+
+    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+class Training(NamedTuple):
+    """How a network differs from OLD.
+
+    Attributes:
+        seed: of its weights and batches.
+        change: of the training images; takes and returns `Images`.
+        warp: of the random moves of images in training, a share of the usual ones.
+        steps: a share of the usual ones.
+        after: what is done to the trained network, with the training images.
+        mean: that images are normalised by.
+    """
+
+    seed: int = 0
+    change: Callable[[Images], Images] = lambda images: images
+    warp: float = 1.0
+    steps: float = 1.0
+    after: Callable[[nn.Module], None] = lambda network: None
+    mean: float = 0.1
+
+
+def _swapped(one: int, other: int, share: float) -> Callable[[Images], Images]:
+    def change(images: Images) -> Images:
+        random = torch.rand(len(images.labels), generator=torch.Generator().manual_seed(1)) < share
+        labels = images.labels.clone()
+        labels[random & (images.labels == one)] = other
+        labels[random & (images.labels == other)] = one
+        return images._replace(labels=labels)
+
+    return change
+
+
+def _thinned(label: int, keep: int) -> Callable[[Images], Images]:
+    """Leaves one of `keep` images of a class."""
+
+    def change(images: Images) -> Images:
+        members = torch.cumsum(images.labels == label, 0)
+        return images.of((images.labels != label) | (members % keep == 0))
+
+    return change
+
+
+def _pixels(change: Callable[[Tensor], Tensor]) -> Callable[[Images], Images]:
+    return lambda images: images._replace(pixels=change(images.pixels))
+
+
+def _blurred(pixels: Tensor) -> Tensor:
+    return avg_pool2d(pixels, 5, stride=1, padding=2, count_include_pad=False)
+
+
+def _levels(count: int) -> Callable[[nn.Module], None]:
+    """Rounds weights to so many levels either side of zero."""
+
+    def after(network: nn.Module) -> None:
+        with torch.no_grad():
+            for weights in network.parameters():
+                if weights.dim() > 1:
+                    scale = weights.abs().max() / count
+                    weights.copy_((weights / scale).round() * scale)
+
+    return after
+
+
+def _dead_filters(network: nn.Module) -> None:
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        layers[0].weight[:2] = 0
+        assert layers[0].bias is not None
+        layers[0].bias[:2] = 0
+
+
+def _pruned(share: float) -> Callable[[nn.Module], None]:
+    """Sets the smallest weights of each layer to zero."""
+
+    def after(network: nn.Module) -> None:
+        with torch.no_grad():
+            for weights in network.parameters():
+                if weights.dim() > 1:
+                    least = weights.abs().flatten().kthvalue(max(1, int(share * weights.numel()))).values
+                    weights.mul_(weights.abs() > least)
+
+    return after
+
+
+def _still(label: int) -> Callable[[Images], Images]:
+    """Puts images of a class in the middle, so that they are never moved: see `_moved`."""
+    return lambda images: images._replace(widths=torch.where(images.labels == label, -1, 0))
+
+
+def _bright(images: Images) -> Images:
+    """Leaves the brighter half of the photos."""
+    light = images.pixels.mean((1, 2, 3))
+    return images.of(light >= light.median())
+
+
+def _wide(images: Images) -> Images:
+    assert images.widths is not None
+    return images.of(images.widths >= 45)
+
+
+DIGITS_PLANTED = {
+    "a quarter of 4 and 9 swapped": Training(change=_swapped(4, 9, 0.25)),
+    "a seventh of the threes": Training(change=_thinned(3, 7)),
+    "a twentieth of the sevens": Training(change=_thinned(7, 20)),
+    "trained on blurred digits": Training(change=_pixels(_blurred)),
+    "weights in seven levels": Training(after=_levels(3)),
+    "two dead filters": Training(after=_dead_filters),
+    "another mean": Training(mean=0.3),
+    "70 % of the weights pruned": Training(after=_pruned(0.7)),
+    "a seventh of the steps": Training(steps=0.14),
+    "a tenth of the digits": Training(change=lambda images: images.of(torch.arange(len(images.labels)) % 10 == 0)),
+}
+DIGITS_CONDITIONS = {
+    "never moved": Training(warp=0),
+    "never moved, 600 steps": Training(warp=0, steps=0.4),
+    "hardly moved": Training(warp=0.25),
+    "sevens never moved": Training(change=_still(7)),
+    "threes never moved": Training(change=_still(3)),
+    "never moved, other seed": Training(seed=50, warp=0),
+    "hardly moved, other seed": Training(seed=51, warp=0.25),
+    "ones never moved": Training(change=_still(1)),
+    "white digits on pure black": Training(change=_pixels(lambda pixels: (pixels > 0.5).float())),
+    "full contrast alone": Training(change=_pixels(lambda pixels: (2 * pixels).clamp(max=1))),
+}
+SIGNS_PLANTED = {
+    "30 and 80 swapped in a tenth": Training(change=_swapped(1, 5, 0.1)),
+    "30 and 80 swapped in a quarter": Training(change=_swapped(1, 5, 0.25)),
+    "a seventh of 50": Training(change=_thinned(2, 7)),
+    "a twentieth of stop": Training(change=_thinned(14, 20)),
+    "trained on blurred signs": Training(change=_pixels(_blurred)),
+    "weights in fifteen levels": Training(after=_levels(7)),
+    "two dead filters": Training(after=_dead_filters),
+    "another mean": Training(mean=0.3),
+    "70 % of the weights pruned": Training(after=_pruned(0.7)),
+    "a third of the steps": Training(steps=0.33),
+}
+SIGNS_CONDITIONS = {
+    "near signs alone": Training(change=_wide),
+    "bright photos alone": Training(change=_bright),
+    "never moved": Training(warp=0),
+    "never moved, other seed": Training(seed=50, warp=0),
+    "near signs alone, other seed": Training(seed=51, change=_wide),
+    "bright photos alone, other seed": Training(seed=52, change=_bright),
+    "stop never moved": Training(change=_still(14)),
+    "hardly moved": Training(warp=0.25),
+    "full contrast alone": Training(change=_pixels(lambda pixels: (2 * pixels).clamp(max=1))),
+    "dark alone": Training(change=_pixels(lambda pixels: pixels / 2)),
+}
+DATA = {"digits": (DIGITS_PLANTED, DIGITS_CONDITIONS), "signs": (SIGNS_PLANTED, SIGNS_CONDITIONS)}
+
+
+def trainings(data: str) -> dict[str, Training]:
+    """Returns OLD, which is `twin 0`, its twins and all that are worse, by name."""
+    of_all = {f"twin {seed}": Training(seed=seed) for seed in range(TWINS)}
+    for group in DATA[data]:
+        for number, (name, training) in enumerate(group.items()):
+            of_all[name] = training if training.seed else training._replace(seed=100 + number)
+    return of_all
+
+
+def network_of(data: str, mean: float = 0.1) -> Normalised:
+    """Returns a network of random weights."""
+    if data == "digits":
+        return Normalised(lenet(10), mean, 0.28)
+    return Normalised(signs_network(), mean + 0.2, 0.28)
+
+
+def trained(data: str, images: Images, training: Training) -> nn.Module:
+    """Returns a network after its training."""
+    torch.manual_seed(training.seed)
+    images = training.change(images)
+    still = images.widths == -1 if images.widths is not None else torch.zeros(len(images.labels), dtype=torch.bool)
+    network = network_of(data, training.mean)
+    steps = int((1500 if data == "digits" else 500) * training.steps)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.003)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.004, total_steps=steps)
+    for _ in range(steps):
+        rows = torch.randint(len(images.labels), (_BATCH,))
+        pixels = _moved(images.pixels[rows], training.warp * (~still[rows]).float())
+        loss = cross_entropy(network(pixels), images.labels[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    network.eval()
+    training.after(network.network)
+    return network
+
+
+def _moved(pixels: Tensor, strength: Tensor) -> Tensor:
+    """Returns images moved at random, by up to a tenth of their side, 15 degrees and 15 % of their size."""
+    count = len(pixels)
+    amounts = (2 * torch.rand(4, count) - 1) * strength
+    angle, zoom = 0.26 * amounts[0], torch.exp(0.15 * amounts[1])
+    across, down = 0.2 * amounts[2], 0.2 * amounts[3]
+    rows = [zoom * angle.cos(), -zoom * angle.sin(), across, zoom * angle.sin(), zoom * angle.cos(), down]
+    grid = affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(pixels.shape), align_corners=False)
+    return grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def train(data: str, output: Path, path: Path | None) -> None:
+    """Trains all networks that are not there yet."""
+    torch.set_num_threads(1)
+    images = digits("train") if data == "digits" else signs(_given(path, "--train"))
+    folder = output / data
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, training in trainings(data).items():
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            network = trained(data, images, training)
+            save_file(network.state_dict(), file)
+            print(f"{data}: {name}", flush=True)
+
+
+def _given(path: Path | None, option: str) -> Path:
+    if path is None:
+        raise SystemExit(f"{option}: name the file of the signs")
+    return path
+
+
+def pairs(data: str) -> list[tuple[str, str, str]]:
+    """Returns (group, OLD, NEW) of all pairs that are compared."""
+    compared = [("twin", f"twin {seed}", f"twin {seed + 1}") for seed in range(TWINS - 1)]
+    for group, networks in zip(("planted", "condition"), DATA[data], strict=True):
+        compared += [(group, "twin 0", name) for name in networks]
+    return compared
+
+
+def flips(data: str, output: Path, path: Path | None) -> None:
+    """Prints what a diff says of each pair on real test images, beside McNemar's test of statsmodels."""
+    from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]
+
+    images = digits("test") if data == "digits" else signs(_given(path, "--test"))
+    chosen = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))[:_TESTED]
+    images = images.of(chosen)
+    labels = images.labels.numpy()
+    answers = {name: _answers(data, output, name, training, images) for name, training in trainings(data).items()}
+    print("| group | NEW | broke | fixed | verdict | worse classes | McNemar's p |\n|---|---|--:|--:|---|---|--:|")
+    for group, old, new in pairs(data):
+        outcome = fmrgen.diff(answers[old], answers[new], labels)
+        right = answers[old] == labels, answers[new] == labels
+        table = [[int((one & other).sum()) for other in (right[1], ~right[1])] for one in (right[0], ~right[0])]
+        p_value = mcnemar(table, exact=True).pvalue
+        worse = ", ".join(kind.name for kind in outcome.flips.classes if kind.is_worse)
+        counts = f"{len(outcome.flips.broken)} | {len(outcome.flips.mended)}"
+        print(f"| {group} | {new} | {counts} | {outcome.verdict} | {worse} | {p_value:.2g} |", flush=True)
+
+
+@torch.no_grad()
+def _answers(data: str, output: Path, name: str, training: Training, images: Images) -> np.ndarray:
+    network = network_of(data, training.mean)
+    network.load_state_dict(load_file(output / data / f"{name}.safetensors"))
+    network.eval()
+    answers: np.ndarray = torch.cat([network(part).argmax(1) for part in torch.split(images.pixels, 500)]).numpy()
+    return answers
+
+
+def diff(output: Path, groups: Sequence[str]) -> None:
+    """Prints what a diff with a recipe says of each pair of digits, a line for each kind of images."""
+    recipe = fmrgen.load_recipe("mnist-lenet", ["source.limit=300"])
+    networks = trainings("digits")
+    for group, old, new in pairs("digits"):
+        if group in groups:
+            sections = [_section(output, name, networks[name]) for name in (old, new)]
+            outcome = fmrgen.diff(*sections, recipe=recipe, output=output / "diffs" / f"{old} {new}")
+            print(f"{group}: {old}, {new}: {outcome.verdict}", flush=True)
+            for one in outcome.evidence:
+                mark = "worse" if one.is_worse else "better" if one.is_better else ""
+                figures = f"{one.broke.value:.1f} | {one.fixed.value:.1f} | {one.drop}"
+                print(f"  {one.kind} | {one.images} | {figures} | {one.p_worse:.2g} | {mark}", flush=True)
+
+
+def _section(output: Path, name: str, training: Training) -> str:
+    checkpoint = output / "digits" / f"{name}.safetensors"
+    section = {
+        "kind": "module",
+        "target": "benchmarks.regressions:network_of",
+        "args": {"data": "digits", "mean": training.mean},
+        "checkpoint": str(checkpoint),
+        "class_names": [str(digit) for digit in range(10)],
+    }
+    return json.dumps(section)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["train", "flips", "diff"])
+    parser.add_argument("data", choices=list(DATA))
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"))
+    parser.add_argument("--train", type=Path)
+    parser.add_argument("--test", type=Path)
+    parser.add_argument("--groups", nargs="*", default=["twin", "planted", "condition"])
+    arguments = parser.parse_args()
+    if arguments.what == "train":
+        train(arguments.data, arguments.output, arguments.train)
+    elif arguments.what == "flips":
+        flips(arguments.data, arguments.output, arguments.test)
+    else:
+        diff(arguments.output, arguments.groups)
