@@ -26,7 +26,11 @@ ORIGINALS = 300  # that are changed, where there are as many
 _MAX_DOSE_UNCHECKED = 0.5  # up to which an image shows its class without an oracle to confirm it
 _COPIES = 10  # random moves of each original in each family
 _FAMILIES: tuple[MoveFamily, ...] = ("geometric", "photometric", "occluding")
-_OF_LIGHT = ("background",)  # attributes in which networks that never saw it change differ most
+# Points by which trainings of one recipe that differ in their seed alone may be apart on moved and changed originals,
+# beyond what chance explains: docs/results/diff.md has the measurements. A user's margin is added to these. In new
+# light networks that never saw it in training are apart most.
+_OF_ANOTHER_SEED = {"geometric": 5.0, "occluding": 10.0, "photometric": 30.0, "background": 30.0}
+_OF_ANOTHER_SEED_ELSEWHERE = 10.0
 _BATCH = 64
 
 
@@ -53,7 +57,7 @@ def under_changes(
     Args:
         rows: originals, judged by the new network and the oracle.
         old: the network to compare with, which answers in the same labels.
-        margin: points that the new network may lose.
+        margin: points that the new network may lose, besides those that another seed may cost.
         has_oracle: whether `rows` has an oracle that works.
         attributes: to change.
 
@@ -76,8 +80,8 @@ def under_changes(
                 return (attribute.change(originals, sign * dose) for dose in doses)
 
             broke, fixed = _broke_and_fixed(new_rows, old_rows, changed, has_oracle)
-            images, in_light = f"originals with {words}", attribute.name in _OF_LIGHT
-            evidence.append(evidence_of("changed", images, broke, fixed, margin, in_light=in_light))
+            allowed = margin + _OF_ANOTHER_SEED.get(attribute.name, _OF_ANOTHER_SEED_ELSEWHERE)
+            evidence.append(evidence_of("changed", f"originals with {words}", broke, fixed, allowed))
     return sorted(evidence, key=lambda entry: entry.p_worse)
 
 
@@ -87,7 +91,7 @@ def under_moves(rows: JudgedImages, old: nn.Module, *, margin: float) -> list[Ev
     Args:
         rows: originals, judged by the new network and the oracle.
         old: the network to compare with, which answers in the same labels.
-        margin: points that the new network may lose.
+        margin: points that the new network may lose, besides those that another seed may cost.
 
     Returns:
         The evidence for each family of moves.
@@ -106,8 +110,8 @@ def under_moves(rows: JudgedImages, old: nn.Module, *, margin: float) -> list[Ev
 
         broke, fixed = _broke_and_fixed(rows, before, moved, has_oracle=True)
         kinds = ", ".join(name for name, kind in KINDS.items() if kind.family == family)
-        images, in_light = f"originals moved at random ({kinds})", family == "photometric"
-        evidence.append(evidence_of("moved", images, broke, fixed, margin, in_light=in_light))
+        allowed = margin + _OF_ANOTHER_SEED[family]
+        evidence.append(evidence_of("moved", f"originals moved at random ({kinds})", broke, fixed, allowed))
     return evidence
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged, worst_of
+from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged, one_of
 from fmrgen.apps.release.flips import Flips, compare_predictions, evidence_of_classes
 from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, relabelled
 from fmrgen.errors import UserError, option
@@ -64,8 +64,9 @@ class Diff:
 
     def __repr__(self) -> str:
         flips = self.flips
+        broke, fixed = (round(share.value * flips.images / 100) for share in (flips.broke, flips.fixed))
         return (
-            f"Diff({self.verdict}: {len(flips.broken)} of {flips.images} broke, {len(flips.mended)} fixed; accuracy "
+            f"Diff({self.verdict}: {broke} of {flips.images} broke, {fixed} fixed; accuracy "
             f"{flips.old_accuracy.value:.2f} → {flips.new_accuracy.value:.2f} %, drop {flips.drop} points)"
         )
 
@@ -116,8 +117,8 @@ def diff(
         recipe: source, generator, oracle and steps; its classifier is ignored. Two splits of the same originals are
             made, or resumed: in one OLD is right and NEW wrong, in the other it is the other way round.
         output: the dataset folder of these splits.
-        margin: points of accuracy that NEW may lose, from 0 to less than 100. On moved, changed and made images as
-            many more as trainings of one recipe are apart: `fmrgen.apps.release.evidence.OF_ANOTHER_SEED`.
+        margin: points of accuracy that NEW may lose, from 0 to less than 100. On moved, changed and made images it may
+            lose as many more as trainings of one recipe are apart (5 to 30).
         by: columns to group the images by; of predictions by default all with few values.
         reviewed: what some real images show, by their ids, where somebody looked at them: it replaces their labels.
         until_decided: with a recipe: test after each part of the images that are made, and stop once it is clear. The
@@ -377,7 +378,7 @@ def _on_changed_originals(
 
 def _strongest(changed: list[Evidence]) -> list[Evidence]:
     """Return what all changes show together: the strongest, as one of so many; nothing for none."""
-    return [worst_of(changed)] if changed else []
+    return [one_of(len(changed), changed[0])] if changed else []
 
 
 def _evidence_on_perturbed(answers: Sequence[Predictions], margin: float) -> list[Evidence]:

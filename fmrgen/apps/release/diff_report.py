@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
-from fmrgen.apps.release.evidence import OF_ANOTHER_SEED
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.report.report import Check, Outcome, Picture, Report, Section, Table
@@ -21,6 +20,7 @@ SCHEMA = "fmrgen-diff/2"
 _BROKE, _FIXED = "broke", "fixed"
 _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
+_MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 MOST_SHOWN = 24  # flipped images, in a picture
 _MOST_IMAGES = 24  # of each side, in a picture
 _MOST_PAIRS = 8  # of classes of made images, in the table of each side
@@ -178,7 +178,7 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str]) -> list[Secti
     kinds = {"class": flips.classes, "pair, true → answer": flips.pairs, **flips.groups}
     for kind, groups in kinds.items():
         if groups:
-            table = _group_table(kind, groups)
+            table = _group_table(kind, groups[:_MOST_ON_PAGE])
             sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
     for name, file, images in (
         ("Negative flips", "negative", flips.broken),
@@ -192,11 +192,11 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str]) -> list[Secti
                     f"{name}, those first of which NEW is surest: above the label, below the answer that is wrong."
                 )
                 pictures.append(Picture(caption, partial(_flip_sheet, shown, files), file, of_photos=True))
-            table = _image_table(images)
+            table = _image_table(images[:_MOST_ON_PAGE])
             sections.append(Section("images", name, tables=[table], pictures=pictures, most_rows=_MOST_FLIPS))
     if flips.doubted:
         about = "Neither is right. They do not count as flips. Is the label right?"
-        table = _image_table(flips.doubted)
+        table = _image_table(flips.doubted[:_MOST_ON_PAGE])
         sections.append(Section("labels", "Labels to check", about, [table], shown="in files", folded=True))
     return sections
 
@@ -277,7 +277,7 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
             "Tango's where a loss is allowed; of the worst of several classes or changes times their number",
             "the verdict takes in all lines: equal networks are called different in 5 % of cases at most (Holm)",
         ]
-    if any(OF_ANOTHER_SEED[entry.kind] for entry in outcome.evidence):
+    if any(entry.margin > outcome.margin for entry in outcome.evidence):
         lines.append(
             "trainings of one recipe differ on moved, changed and made images too, so more is allowed on these"
         )

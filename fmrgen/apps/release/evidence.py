@@ -18,17 +18,6 @@ from fmrgen.metrics.intervals import Estimate, format_estimate, paired_differenc
 
 Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
 Kind = Literal["originals", "class", "moved", "made", "perturbed", "changed"]
-# Points by which trainings of one recipe that differ in their seed alone may be apart, beyond what chance explains, on
-# images of a kind: docs/results/diff.md has the measurements. A user's margin is added to these.
-OF_ANOTHER_SEED: dict[Kind, float] = {
-    "originals": 0.0,
-    "class": 0.0,
-    "moved": 10.0,
-    "made": 10.0,
-    "perturbed": 0.0,
-    "changed": 10.0,
-}
-OF_ANOTHER_SEED_IN_LIGHT = 30.0  # on images whose light is changed: networks that never saw that in training
 # Images of these kinds can show that NEW is worse; that it isn't takes all of the other kinds.
 _SHOW_WORSE_ALONE: tuple[Kind, ...] = ("class", "changed")
 
@@ -76,9 +65,7 @@ class Evidence:
         )
 
 
-def evidence_of(
-    kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, margin: float, *, in_light: bool = False
-) -> Evidence:
+def evidence_of(kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, margin: float) -> Evidence:
     """Return what images of one kind show.
 
     Args:
@@ -86,14 +73,12 @@ def evidence_of(
         images: what they show.
         broke: whether each original broke, bool [N], N ≥ 1.
         fixed: whether it was fixed, bool [N].
-        margin: points that the user allows NEW to lose; another seed's are added.
-        in_light: whether the light in the images is changed.
+        margin: points that NEW may lose on these images.
     """
     broke_alone, fixed_alone = int((broke & ~fixed).sum()), int((fixed & ~broke).sum())
     of_broke, of_fixed = proportion(broke), proportion(fixed)
     assert of_broke is not None
     assert of_fixed is not None
-    tolerated = margin + (OF_ANOTHER_SEED_IN_LIGHT if in_light else OF_ANOTHER_SEED[kind])
     return Evidence(
         kind,
         images,
@@ -101,8 +86,8 @@ def evidence_of(
         of_broke,
         of_fixed,
         paired_difference(broke, fixed),
-        tolerated,
-        p_worse=p_of_loss(broke_alone, fixed_alone, len(broke), tolerated / 100),
+        margin,
+        p_worse=p_of_loss(broke_alone, fixed_alone, len(broke), margin / 100),
         p_better=p_of_loss(fixed_alone, broke_alone, len(broke), 0.0),
     )
 
@@ -134,23 +119,23 @@ def p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
     return float(max(by_score, if_none_fixed))
 
 
-def mcnemar(broke: int, fixed: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test, which no order of the images changes.
+def mcnemar(broke: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """Return the two-sided p-values of McNemar's exact test, which no order of the images changes.
 
     Args:
-        broke: number of images that one network alone has right.
-        fixed: number of images that the other alone has right.
+        broke: numbers of images that one network alone has right, [G].
+        fixed: numbers of images that the other alone has right, [G].
     """
-    return min(1.0, 2 * p_of_loss(max(broke, fixed), min(broke, fixed), broke + fixed, 0.0))
+    p_values: np.ndarray = np.minimum(1.0, 2 * binom.cdf(np.minimum(broke, fixed), broke + fixed, 0.5))
+    return p_values
 
 
-def worst_of(evidence: Sequence[Evidence]) -> Evidence:
-    """Return the evidence with the smallest `p_worse`, times how many there are (Bonferroni).
+def one_of(count: int, worst: Evidence) -> Evidence:
+    """Return the evidence with the smallest `p_worse` of so many, which its p-value accounts for (Bonferroni).
 
     It does not say that NEW is better.
     """
-    worst = min(evidence, key=lambda entry: entry.p_worse)
-    return replace(worst, p_worse=min(1.0, len(evidence) * worst.p_worse), p_better=1.0)
+    return replace(worst, p_worse=min(1.0, count * worst.p_worse), p_better=1.0)
 
 
 def judged(evidence: Sequence[Evidence]) -> tuple[Verdict, list[Evidence]]:

@@ -8,13 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import false_discovery_control
+from scipy.stats import binom, false_discovery_control
 
 from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, worst_of
+from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, one_of
 from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import (
@@ -26,6 +27,7 @@ from fmrgen.metrics.intervals import (
 )
 
 _FEWEST_OF_A_GROUP = 10  # images
+_MOST_LISTED = 10_000  # images of a side, or kinds, the worst or surest first
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
 
@@ -75,10 +77,10 @@ class Flips:
         broke, fixed: negative and positive flip rate.
         old_flips: negative flip rate between two trainings of OLD, on average; None for one.
         images_needed: about how many images would tell a drop of the margin; None without a margin.
-        classes, pairs: those with flips, the worst first.
+        classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
         old_calibration, new_calibration: expected calibration error in points; None without confidences.
-        broken, mended: negative and positive flips, the surest answers of NEW first.
+        broken, mended: negative and positive flips, the surest answers of NEW first; 10,000 at most, as of `doubted`.
         doubted: images that neither has right, those first on which both agree, the surest first: is the label right?
         old_accuracy_undoubted, new_accuracy_undoubted: without these images; None if none is left.
     """
@@ -148,8 +150,8 @@ def compare_predictions(
         fixed=_mean_share(better),
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
-        classes=_worst_first(_groups(new.labels, broke, fixed)),
-        pairs=_worst_first(_pairs(new.labels, first.answers, new.answers, broke, fixed)),
+        classes=_worst_first(_counts(new.labels, broke, fixed)),
+        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed)),
         groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, by),
         old_calibration=_calibration(first, old_right[0]),
         new_calibration=_calibration(new, new_right),
@@ -167,15 +169,22 @@ def compare_predictions(
 
 
 def evidence_of_classes(labels: np.ndarray, broke: np.ndarray, fixed: np.ndarray, images: str) -> list[Evidence]:
-    """Return the evidence on the class that broke most surely, of all that occur; none if there is one class."""
-    names = np.unique(labels).tolist()
-    if len(names) < 2:
+    """Return the evidence on the class that broke most surely, as one of all that occur; none if there is one class.
+
+    Args:
+        labels: of the images, [N].
+        broke: whether each broke, bool [N].
+        fixed: whether each was fixed, bool [N].
+        images: what they are, in words.
+    """
+    counts = _counts(labels, broke, fixed)
+    if len(counts.names) < 2:
         return []
-    evidence = []
-    for name in names:
-        members = labels == name
-        evidence.append(evidence_of("class", f"{images} of class {name}", broke[members], fixed[members], 0.0))
-    return [worst_of(evidence)]
+    p_values = binom.sf(counts.broke - 1, counts.broke + counts.fixed, 0.5)
+    name = counts.names[int(p_values.argmin())]
+    members = labels == name
+    evidence = evidence_of("class", f"{images} of class {name}", broke[members], fixed[members], 0.0)
+    return [one_of(len(counts.names), evidence)]
 
 
 def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin: float, images: str) -> Evidence:
@@ -238,48 +247,62 @@ def _images_needed(discordant: float, images: int, margin: float) -> int | None:
     return math.ceil((errors / (margin / 100)) ** 2 * share)
 
 
-def _groups(values: np.ndarray, broke: np.ndarray, fixed: np.ndarray) -> list[FlippedGroup]:
+class _Counts(NamedTuple):
+    """Images and flips by kind, [G] each."""
+
+    names: np.ndarray
+    images: np.ndarray
+    broke: np.ndarray
+    fixed: np.ndarray
+
+
+def _counts(values: np.ndarray, broke: np.ndarray, fixed: np.ndarray) -> _Counts:
     """Return the images of each value [N], with their flips."""
     names, group = np.unique(values, return_inverse=True)
-    counts = np.bincount(group)
-    of_broke, of_fixed = np.bincount(group, weights=broke), np.bincount(group, weights=fixed)
-    groups = []
-    for place, name in enumerate(names.tolist()):
-        lost, won = int(of_broke[place]), int(of_fixed[place])
-        groups.append(FlippedGroup(str(name), int(counts[place]), lost, won, mcnemar(lost, won)))
-    return groups
+    size = len(names)
+    of_broke, of_fixed = (np.bincount(group[flips], minlength=size) for flips in (broke, fixed))
+    return _Counts(names, np.bincount(group, minlength=size), of_broke, of_fixed)
 
 
-def _pairs(
+def _counts_of_pairs(
     labels: np.ndarray, old: np.ndarray, new: np.ndarray, broke: np.ndarray, fixed: np.ndarray
-) -> list[FlippedGroup]:
+) -> _Counts:
     """Return each true class and wrong answer, with how often NEW broke so, and fixed what OLD had so."""
     images = Counter(labels.tolist())
     lost = Counter(zip(labels[broke].tolist(), new[broke].tolist(), strict=True))
     won = Counter(zip(labels[fixed].tolist(), old[fixed].tolist(), strict=True))
-    pairs = []
-    for label, answer in sorted(lost.keys() | won.keys()):
-        counts = lost[label, answer], won[label, answer]
-        pairs.append(FlippedGroup(f"{label} → {answer or 'none'}", images[label], *counts, mcnemar(*counts)))
-    return pairs
+    pairs = sorted(lost.keys() | won.keys())
+    return _Counts(
+        np.array([f"{label} → {answer or 'none'}" for label, answer in pairs], dtype=object),
+        np.array([images[label] for label, _ in pairs], dtype=np.int64),
+        np.array([lost[pair] for pair in pairs], dtype=np.int64),
+        np.array([won[pair] for pair in pairs], dtype=np.int64),
+    )
 
 
-def _worst_first(groups: Sequence[FlippedGroup]) -> list[FlippedGroup]:
-    """Return the groups with flips, those that are worse for certain first, then by broke less fixed."""
-    judged = _with_false_discoveries(groups)
-    flipped = [group for group in judged if group.broke or group.fixed]
-    return sorted(flipped, key=lambda group: (not group.is_worse, group.fixed - group.broke, group.name))
+def _worst_first(counts: _Counts) -> list[FlippedGroup]:
+    """Return the kinds with flips, those that are worse for certain first, then by broke less fixed.
 
-
-def _with_false_discoveries(groups: Sequence[FlippedGroup]) -> list[FlippedGroup]:
-    """Return the groups judged: whether each is worse, with at most 5 % false discoveries on average."""
-    if not groups:
+    At most 5 % of those called worse are false discoveries, on average; all kinds count as tested.
+    """
+    if not len(counts.names):
         return []
-    adjusted = false_discovery_control([group.p_value for group in groups], method="by")
-    judged = []
-    for group, p_value in zip(groups, adjusted, strict=True):
-        judged.append(replace(group, is_worse=bool(p_value <= ERROR) and group.broke > group.fixed))
-    return judged
+    p_values = mcnemar(counts.broke, counts.fixed)
+    is_worse = (false_discovery_control(p_values, method="by") <= ERROR) & (counts.broke > counts.fixed)
+    order = np.lexsort([counts.fixed - counts.broke, ~is_worse])
+    flipped = order[(counts.broke + counts.fixed)[order] > 0]
+    groups = []
+    for place in flipped[:_MOST_LISTED].tolist():
+        group = FlippedGroup(
+            str(counts.names[place]),
+            int(counts.images[place]),
+            int(counts.broke[place]),
+            int(counts.fixed[place]),
+            float(p_values[place]),
+            bool(is_worse[place]),
+        )
+        groups.append(group)
+    return groups
 
 
 def _groups_by_columns(
@@ -296,7 +319,7 @@ def _groups_by_columns(
         distinct = np.unique(values)
         is_measure = len(distinct) > _MOST_GROUPS or len(values) < _FEWEST_OF_A_GROUP * len(distinct)
         if name in by or (not by and len(distinct) > 1 and not is_measure):
-            groups[name] = _worst_first(_groups(values, broke, fixed))
+            groups[name] = _worst_first(_counts(values, broke, fixed))
     return groups
 
 
@@ -315,7 +338,7 @@ def _flipped(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]
     if new.confidence is not None:
         places = places[np.argsort(-np.nan_to_num(new.confidence[places]), kind="stable")]
     flipped = []
-    for place in places.tolist():
+    for place in places[:_MOST_LISTED].tolist():
         flip = Flip(
             id=str(new.ids[place]),
             label=str(new.labels[place]),
