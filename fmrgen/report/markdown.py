@@ -56,7 +56,7 @@ def table_of(table: Table) -> str:
     alignment = ["---", *["---:"] * (len(header) - 1)]
     lines = [header, alignment]
     for name, *cells in table.rows:
-        lines.append([escape(name), *cells])
+        lines.append([escape(name), *(map(escape, cells) if table.of_text else cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

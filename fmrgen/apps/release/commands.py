@@ -51,8 +51,8 @@ def diff(
 
     Without a recipe: on real images, by two files of predictions, or by two classifiers and --images. With one also on
     originals that are moved and changed, and on images that are made against the two, as far as the oracle sees their
-    class. One verdict over all. Exits with 1 if NEW broke more than the margin allows on any kind of images, 2 if one
-    of the two does not work, else with 0.
+    class. One verdict over all. Exits with 1 if NEW broke more than is allowed on any kind of images, 2 if one of the
+    two does not work, else with 0.
 
     Args:
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
@@ -71,10 +71,14 @@ def diff(
         raise UserError("--until: use --until-decided, which takes no value, or leave it out to test all rows")
     _check_files(junit, summary, review)
     if recipe is None:
-        of_made = {"--until-decided": until_decided or until is not None, "--explain": explained}
+        of_made = {
+            "--until-decided": until_decided or until is not None,
+            "--explain": explained,
+            "--limit": limit is not None,
+        }
         for option, is_set in of_made.items():
             if is_set:
-                raise UserError(f"{option} is for images that are made: name a recipe")
+                raise UserError(f"{option} is for a recipe: name one, or leave it out")
         title = f"{_name(old)} → {_name(new)}"
         outcome = _on_real_images(old, new, images, margin, by, review, trust)
         report = _report(outcome, title, {"OLD": old, "NEW": new}, images=_flipped(outcome, images))
@@ -126,6 +130,8 @@ def gate(
     if (split is None) == (recipe is None):
         raise UserError("gate: name a SPLIT or pass --recipe RECIPE, one of the two")
     _check_files(junit, summary)
+    if recipe is None and limit is not None:
+        raise UserError("--limit is for a recipe: name one, or leave it out")
     if recipe is None:
         outcome = _on_real_images(baseline, candidate, split, max_drop, (), None, trust)
         title = f"{_name(baseline)} → {_name(candidate)} on {split}"
@@ -161,6 +167,8 @@ def _on_real_images(
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
 
     places = [*_several(old), new]
+    if new in places[:-1]:
+        raise UserError(f"diff: {new} is both old and new; name two")
     are_files = [is_file_of_predictions(place) for place in places]
     of_each: list[Any]
     if all(are_files):
@@ -168,7 +176,8 @@ def _on_real_images(
             raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
         of_each = [read_predictions(place) for place in places]
     elif any(are_files):
-        raise UserError("diff: --old and --new are a file of predictions and a classifier; give two of one kind")
+        mixed = ", ".join(places)
+        raise UserError(f"diff: some of {mixed} are files of predictions and others are not; give all of one kind")
     elif images is None:
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
     else:
@@ -178,16 +187,14 @@ def _on_real_images(
         display.quiet_libraries()
         of_each = [parse_classifier(place)[1] for place in places]
     *of_old, of_new = of_each
-    reviewed: dict[str, str] = {}
-    if review is not None and review.exists():
-        from fmrgen.apps.release.review import read_review
+    if review is None:
+        return run(of_old, of_new, images=images, margin=margin, by=by, trust=trust)
+    from fmrgen.apps.release.review import Review
 
-        reviewed = read_review(review)
-    outcome = run(of_old, of_new, images=images, margin=margin, by=by, reviewed=reviewed, trust=trust)
-    if review is not None and is_first_process():
-        from fmrgen.apps.release.review import write_review
-
-        write_review(review, outcome.flips.doubted, reviewed)
+    earlier = Review.read(review)
+    outcome = run(of_old, of_new, images=images, margin=margin, by=by, reviewed=earlier.labels, trust=trust)
+    if is_first_process():
+        earlier.write(review, outcome.flips.doubted)
     return outcome
 
 
@@ -234,13 +241,15 @@ def _on_recipe(
         job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
         on_note=display.print_note,
     )
-    sides = split_folders(loaded, output, old_section, new_section)
+    sides = {} if outcome.made is None else split_folders(loaded, output, old_section, new_section)
     new_failures: list[str] = []
     page = None
     if is_first_process():
         for name in ("explain.json", "explain.md", "explain.html"):  # of an earlier diff
             (output / "diff" / name).unlink(missing_ok=True)
-        if explained and outcome.made is not None and outcome.made.rows < outcome.made.source_rows:
+        if explained and outcome.made is None:
+            new_failures.append("explain was left out, for no images were made against the two")
+        elif explained and outcome.made is not None and outcome.made.rows < outcome.made.source_rows:
             new_failures.append(
                 "explain was left out, for it needs the whole split; run the same without --until-decided"
             )

@@ -80,8 +80,8 @@ def under_changes(
                 return (attribute.change(originals, sign * dose) for dose in doses)
 
             broke, fixed = _broke_and_fixed(new_rows, old_rows, changed, has_oracle)
-            allowed = margin + _OF_ANOTHER_SEED.get(attribute.name, _OF_ANOTHER_SEED_ELSEWHERE)
-            evidence.append(evidence_of("changed", f"originals with {words}", broke, fixed, allowed))
+            apart = _OF_ANOTHER_SEED.get(attribute.name, _OF_ANOTHER_SEED_ELSEWHERE)
+            evidence.append(evidence_of("changed", f"originals with {words}", broke, fixed, margin, apart))
     return sorted(evidence, key=lambda entry: entry.p_worse)
 
 
@@ -110,8 +110,8 @@ def under_moves(rows: JudgedImages, old: nn.Module, *, margin: float) -> list[Ev
 
         broke, fixed = _broke_and_fixed(rows, before, moved, has_oracle=True)
         kinds = ", ".join(name for name, kind in KINDS.items() if kind.family == family)
-        allowed = margin + _OF_ANOTHER_SEED[family]
-        evidence.append(evidence_of("moved", f"originals moved at random ({kinds})", broke, fixed, allowed))
+        images = f"originals moved at random ({kinds})"
+        evidence.append(evidence_of("moved", images, broke, fixed, margin, _OF_ANOTHER_SEED[family]))
     return evidence
 
 

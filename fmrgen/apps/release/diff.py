@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.recipe.job import Recipe
     from fmrgen.recipe.objects import AnyClassifier
+    from fmrgen.sources.base import Source
 
+Result = TypeVar("Result")
+_BATCH = 64
 _ALIKE = 0.005  # share of originals on which two networks that are one, converted, differ at most
 _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
 
@@ -148,17 +151,26 @@ def diff(
             job_progress=job_progress,
             on_note=on_note,
         )
-    trainings = [old]
-    if isinstance(old, list) and old and (images is not None or not np.isscalar(old[0])):
-        trainings = old
+    trainings = old if _are_trainings(old, images) else [old]
     if images is not None:
         return _diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed or {}, trust=trust)
     of_old = [_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = _predictions("new", new, labels)
     *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
-    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
+    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed or ())
     verdict, evidence = judged(evidence)
-    return Diff(verdict, margin, evidence, flips)
+    notes = _faults([*of_old, of_new])
+    if all(np.array_equal(training.answers, of_new.answers) for training in of_old):
+        notes.append("OLD and NEW give the same answers on every image")
+    return Diff(verdict, margin, evidence, flips, notes=notes)
+
+
+def _are_trainings(old: Any, images: Any) -> bool:
+    """Return whether `old` is a list of several trainings, and not one list of predictions."""
+    if not isinstance(old, list) or not old:
+        return False
+    tables = (Predictions, Mapping, np.ndarray, list, tuple)
+    return images is not None or isinstance(old[0], tables) or hasattr(old[0], "columns")
 
 
 def _predictions(name: str, values: Any, labels: Any) -> Predictions:
@@ -197,7 +209,7 @@ def _diff_on_images(
     of_images = "images"
     if is_split:
         of_images = "originals" if column == "original" else "perturbed images"
-    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, images=of_images)
+    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed, images=of_images)
     outcome = Diff("undecided", margin, evidence, flips)
     faults = _faults([*of_old, of_new])
     if faults:
@@ -258,9 +270,8 @@ def _diff_on_recipe(
         notes.append(
             f"no images were made against the two, for {names} gave no gradient; perturb.update=nes asks it for one"
         )
-        of_old, of_new = _answers_on_originals(recipe, *sections)
     else:
-        made, on_made, answers = make_images(
+        made, on_made = make_images(
             recipe,
             output,
             *sections,
@@ -270,9 +281,9 @@ def _diff_on_recipe(
             job_progress=job_progress,
             on_note=on_note,
         )
-        of_old, of_new = answers.old, answers.new
         for name in made.masked:
             notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
+    of_old, of_new = pair.answers()
     flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
     outcome = Diff("undecided", margin, evidence, flips, made)
     faults = _faults([of_old, of_new])
@@ -297,12 +308,14 @@ class _Pair:
     Attributes:
         rows: originals, judged by NEW and the recipe's oracle.
         old: the network OLD.
+        source: of the recipe.
         generator: of the recipe.
         without_gradient: the names of those whose gradient does not reach the images.
     """
 
     rows: "JudgedImages"
     old: "nn.Module"
+    source: "Source"
     generator: "Generator"
     without_gradient: list[str]
 
@@ -332,38 +345,65 @@ class _Pair:
         judges = ClassifierAndOracle(networks["NEW"], build_oracle(recipe.oracle, labels, size, device))
         rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
         without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
-        return cls(rows, networks["OLD"], generator, without)
+        return cls(rows, networks["OLD"], source, generator, without)
+
+    def answers(self) -> list[Predictions]:
+        """Return what OLD and NEW say of all originals, at the size of the generator's images."""
+        import torch
+
+        from fmrgen.engine.images import to_batch
+        from fmrgen.metrics.rows import as_label
+        from fmrgen.recipe.build import logits_of
+        from fmrgen.sources.base import LoadedExample
+
+        names = np.array([*self.source.labels.names, ""])  # -1, an output that is not finite, has the empty name
+        networks = {"OLD": self.old, "NEW": self.rows.judges.classifier}
+        ids: list[str] = []
+        labels: list[int] = []
+        answers: dict[str, list[int]] = {name: [] for name in networks}
+        sure: dict[str, list[float]] = {name: [] for name in networks}
+        for start in range(0, len(self.source), _BATCH):
+            stop = min(start + _BATCH, len(self.source))
+            loaded = []
+            for example in self.source.load(start, stop, self.generator.image_size):
+                if isinstance(example, LoadedExample):  # skipped examples can't be read
+                    loaded.append(example)
+            if not loaded:
+                continue
+            batch = to_batch(np.stack([example.image for example in loaded]), self.rows.originals.device)
+            truth = np.array([example.label for example in loaded])
+            accepted = None
+            if self.source.accepts_several:
+                accepted = np.empty(len(loaded), dtype=object)
+                accepted[:] = [np.asarray(example.accepted) for example in loaded]
+            ids += [str(example.id) for example in loaded]
+            labels += truth.tolist()
+            for name, network in networks.items():
+                logits = logits_of(network, batch)
+                highest = logits.softmax(1).max(1)
+                is_finite = torch.isfinite(logits).all(1)
+                predicted = torch.where(is_finite, highest.indices, -1).cpu().numpy()
+                answers[name] += as_label(predicted, truth, accepted).tolist()
+                sure[name] += highest.values.cpu().tolist()
+        predictions = []
+        for name in networks:
+            of_name = names[np.array(answers[name])]
+            predictions.append(Predictions(name, np.array(ids), names[np.array(labels)], of_name, np.array(sure[name])))
+        return predictions
 
     def band(self, recipe: "Recipe") -> "Band":
-        """Return how far apart the boundaries of the two lie; the first process of a launch measures it for all."""
+        """Return how far apart the boundaries of the two lie."""
         from fmrgen.apps.release.band import band_between
-        from fmrgen.distributed.launch import Processes
 
-        processes = Processes()
         work = partial(band_between, self.rows, self.old, self.generator, recipe.perturb.runs[0])
-        band: Band = processes.gather(processes.together(work))[0]
-        return band
-
-
-def _answers_on_originals(
-    recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig"
-) -> tuple[Predictions, Predictions]:
-    """Return what two networks say of all originals of a recipe."""
-    from fmrgen.apps.release.on_images import ask
-
-    of_old, of_new = ask(recipe.source, [old], new).answers["image"]
-    return of_old, of_new
+        return _by_the_first_process(work)
 
 
 def _on_changed_originals(
     rows: "JudgedImages", old: "nn.Module", margin: float
 ) -> tuple[list[Evidence], list[Evidence]]:
-    """Return the evidence of originals that are moved at random, by family, and of those that are changed, by change.
-
-    One process of a launch asks, and all get its answer.
-    """
+    """Return the evidence of originals that are moved at random, by family, and that are changed, by change."""
     from fmrgen.apps.release.conditions import NoOracle, under_changes, under_moves
-    from fmrgen.distributed.launch import Processes
 
     has_oracle = not isinstance(rows.judges.oracle, NoOracle)
 
@@ -371,9 +411,16 @@ def _on_changed_originals(
         moved = under_moves(rows, old, margin=margin) if has_oracle else []
         return moved, under_changes(rows, old, margin=margin, has_oracle=has_oracle)
 
+    return _by_the_first_process(work)
+
+
+def _by_the_first_process(work: Callable[[], Result]) -> Result:
+    """Return the result of `work`, which the first process of a launch does for all."""
+    from fmrgen.distributed.launch import Processes
+
     processes = Processes()
-    first: tuple[list[Evidence], list[Evidence]] = processes.gather(processes.together(partial(work)))[0]
-    return first
+    result = processes.together(lambda: work() if processes.is_first else None)
+    return cast(Result, processes.gather(result)[0])
 
 
 def _strongest(changed: list[Evidence]) -> list[Evidence]:
@@ -389,7 +436,7 @@ def _evidence_on_perturbed(answers: Sequence[Predictions], margin: float) -> lis
     old_right, new_right = old.answers == old.labels, new.answers == new.labels
     broke, fixed = old_right & ~new_right, new_right & ~old_right
     evidence = [evidence_of("perturbed", "perturbed images", broke, fixed, margin)]
-    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images")
+    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images", margin)
 
 
 def _saturation_notes(answers: Sequence[Predictions]) -> list[str]:

@@ -101,9 +101,9 @@ def verdict_line(outcome: Diff) -> str:
     if outcome.verdict == "broke more":
         worse = outcome.worse
         line = f"{words}: {worse[0].line}"
-        if worse[0].kind in ("originals", "class") and flips.pairs:
-            most = [f"{pair.name} ({pair.broke})" for pair in flips.pairs[:2] if pair.broke]
-            line += f"; most often {' and '.join(most)}"
+        if worse[0].kind == "originals" and flips.pairs:
+            most = sorted(flips.pairs, key=lambda pair: -pair.broke)[:2]
+            line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most if pair.broke)}"
         if len(worse) > 1:
             line += f"; so also on {_listed([entry.images for entry in worse[1:]])}"
         return line
@@ -120,9 +120,9 @@ def verdict_line(outcome: Diff) -> str:
     if outcome.verdict == "fixed more":
         better = next(entry for entry in outcome.evidence if entry.is_better)
         line = f"{words}: {better.line}"
-    others = [entry for entry in outcome.evidence[1:] if entry.kind != "class"]
+    others = [entry for entry in outcome.evidence[1:] if entry.can_excuse]
     if others:
-        line += f"; nor is it significantly worse on {_listed([entry.images for entry in others])}"
+        line += f"; nor on {_listed([f'{entry.images} by {entry.margin:g}' for entry in others])}"
     return line
 
 
@@ -197,7 +197,9 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str]) -> list[Secti
     if flips.doubted:
         about = "Neither is right. They do not count as flips. Is the label right?"
         table = _image_table(flips.doubted[:_MOST_ON_PAGE])
-        sections.append(Section("labels", "Labels to check", about, [table], shown="in files", folded=True))
+        sections.append(
+            Section("labels", "Labels to check", about, [table], shown="in files", folded=True, most_rows=_MOST_FLIPS)
+        )
     return sections
 
 
@@ -210,7 +212,7 @@ def _flip_table(flips: Flips) -> Table:
         ["accuracy of NEW, %", format_estimate(flips.new_accuracy)],
     ]
     if flips.old_accuracy_undoubted is not None:
-        without = f"without {len(flips.doubted)} that neither has right, %"
+        without = f"without {flips.doubted_images:,} that neither has right, %"
         rows.append([f"accuracy of {old} {without}", format_estimate(flips.old_accuracy_undoubted)])
         rows.append([f"accuracy of NEW {without}", format_estimate(flips.new_accuracy_undoubted)])
     rows += [
@@ -267,8 +269,9 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     if outcome.flips.trainings > 1:
         lines.append(
             f"the verdict asks whether NEW may be another training of OLD's recipe, by how much "
-            f"{outcome.flips.trainings} of them differ (Welch and Satterthwaite)"
+            f"{outcome.flips.trainings} of them differ (Student's t); with few of them it takes a large loss to tell"
         )
+        lines.append("classes, pairs, groups and flipped images are of the first training of OLD")
     else:
         lines += [
             "an image, or an original, broke if OLD is right and NEW wrong on it or on one of its images, and was "

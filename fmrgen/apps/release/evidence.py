@@ -35,7 +35,7 @@ class Evidence:
         drop: `broke` less `fixed` in points, with a paired 95 % interval.
         margin: points that NEW may lose on these images.
         p_worse: the chance of such a loss, or a larger one, of a NEW that loses `margin` points.
-        p_better: the chance of such a gain of a NEW that gains nothing.
+        p_better: the chance of such a gain of a NEW that gains no more than another seed may.
         is_worse, is_better: whether NEW is, with at most 2.5 % false alarms over all evidence (Holm 1979).
     """
 
@@ -65,7 +65,9 @@ class Evidence:
         )
 
 
-def evidence_of(kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, margin: float) -> Evidence:
+def evidence_of(
+    kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, margin: float, of_another_seed: float = 0.0
+) -> Evidence:
     """Return what images of one kind show.
 
     Args:
@@ -73,8 +75,10 @@ def evidence_of(kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, m
         images: what they show.
         broke: whether each original broke, bool [N], N ≥ 1.
         fixed: whether it was fixed, bool [N].
-        margin: points that NEW may lose on these images.
+        margin: points that NEW may lose, by the user.
+        of_another_seed: points by which another seed may be apart on these images; it may lose so many more.
     """
+    allowed = margin + of_another_seed
     broke_alone, fixed_alone = int((broke & ~fixed).sum()), int((fixed & ~broke).sum())
     of_broke, of_fixed = proportion(broke), proportion(fixed)
     assert of_broke is not None
@@ -86,9 +90,9 @@ def evidence_of(kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, m
         of_broke,
         of_fixed,
         paired_difference(broke, fixed),
-        margin,
-        p_worse=p_of_loss(broke_alone, fixed_alone, len(broke), margin / 100),
-        p_better=p_of_loss(fixed_alone, broke_alone, len(broke), 0.0),
+        allowed,
+        p_worse=p_of_loss(broke_alone, fixed_alone, len(broke), allowed / 100),
+        p_better=p_of_loss(fixed_alone, broke_alone, len(broke), of_another_seed / 100),
     )
 
 

@@ -6,16 +6,16 @@ training, Yan et al. 2021). Nothing here imports torch, `datasets` or pandas.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import binom, false_discovery_control
+from scipy.stats import false_discovery_control
 
 from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, one_of
+from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, one_of, p_of_loss
 from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import (
@@ -27,6 +27,8 @@ from fmrgen.metrics.intervals import (
 )
 
 _FEWEST_OF_A_GROUP = 10  # images
+_OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
+_FINEST_MARGIN = 1e-3  # points: no set of images tells less
 _MOST_LISTED = 10_000  # images of a side, or kinds, the worst or surest first
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
@@ -82,6 +84,7 @@ class Flips:
         old_calibration, new_calibration: expected calibration error in points; None without confidences.
         broken, mended: negative and positive flips, the surest answers of NEW first; 10,000 at most, as of `doubted`.
         doubted: images that neither has right, those first on which both agree, the surest first: is the label right?
+        doubted_images: how many there are.
         old_accuracy_undoubted, new_accuracy_undoubted: without these images; None if none is left.
     """
 
@@ -102,12 +105,19 @@ class Flips:
     broken: list[Flip] = field(default_factory=list)
     mended: list[Flip] = field(default_factory=list)
     doubted: list[Flip] = field(default_factory=list)
+    doubted_images: int = 0
     old_accuracy_undoubted: Estimate | None = None
     new_accuracy_undoubted: Estimate | None = None
 
 
 def compare_predictions(
-    old: Sequence[Predictions], new: Predictions, *, margin: float, by: Sequence[str] = (), images: str = "images"
+    old: Sequence[Predictions],
+    new: Predictions,
+    *,
+    margin: float,
+    by: Sequence[str] = (),
+    reviewed: Collection[str] = (),
+    images: str = "images",
 ) -> tuple[Flips, list[Evidence]]:
     """Return the comparison of NEW with OLD, one training or several, and what it shows.
 
@@ -116,6 +126,7 @@ def compare_predictions(
         new: those of NEW, on the same images.
         margin: points of accuracy that NEW may lose.
         by: columns to group the images by; by default all with few values.
+        reviewed: ids of images whose labels somebody looked at: they are not doubted.
         images: what the images are, in words.
 
     Returns:
@@ -135,11 +146,12 @@ def compare_predictions(
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
         evidence = [evidence_of("originals", images, broke, fixed, margin)]
-        evidence += evidence_of_classes(new.labels, broke, fixed, images)
+        evidence += evidence_of_classes(new.labels, broke, fixed, images, margin)
     else:
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
-    doubted = ~old_right.any(axis=0) & ~new_right
+    doubted = ~old_right.any(axis=0) & ~new_right & ~np.isin(new.ids, list(reviewed))
+    agreed = first.answers == new.answers
     outcome = Flips(
         images=len(new),
         trainings=len(trainings),
@@ -157,7 +169,8 @@ def compare_predictions(
         new_calibration=_calibration(new, new_right),
         broken=_flipped(first, new, broke),
         mended=_flipped(first, new, fixed),
-        doubted=sorted(_flipped(first, new, doubted), key=lambda flip: flip.old != flip.new),
+        doubted=[*_flipped(first, new, doubted & agreed), *_flipped(first, new, doubted & ~agreed)][:_MOST_LISTED],
+        doubted_images=int(doubted.sum()),
     )
     if doubted.any() and not doubted.all():
         outcome = replace(
@@ -168,7 +181,9 @@ def compare_predictions(
     return outcome, evidence
 
 
-def evidence_of_classes(labels: np.ndarray, broke: np.ndarray, fixed: np.ndarray, images: str) -> list[Evidence]:
+def evidence_of_classes(
+    labels: np.ndarray, broke: np.ndarray, fixed: np.ndarray, images: str, margin: float
+) -> list[Evidence]:
     """Return the evidence on the class that broke most surely, as one of all that occur; none if there is one class.
 
     Args:
@@ -176,21 +191,27 @@ def evidence_of_classes(labels: np.ndarray, broke: np.ndarray, fixed: np.ndarray
         broke: whether each broke, bool [N].
         fixed: whether each was fixed, bool [N].
         images: what they are, in words.
+        margin: points that NEW may lose on all images, besides those that another seed may cost a class.
     """
     counts = _counts(labels, broke, fixed)
     if len(counts.names) < 2:
         return []
-    p_values = binom.sf(counts.broke - 1, counts.broke + counts.fixed, 0.5)
-    name = counts.names[int(p_values.argmin())]
+    allowed = margin + _OF_ANOTHER_SEED_IN_A_CLASS
+    p_values = []
+    for lost, won, size in zip(counts.broke.tolist(), counts.fixed.tolist(), counts.images.tolist(), strict=True):
+        p_values.append(p_of_loss(lost, won, size, allowed / 100))
+    name = counts.names[int(np.argmin(p_values))]
     members = labels == name
-    evidence = evidence_of("class", f"{images} of class {name}", broke[members], fixed[members], 0.0)
+    kind = f"{images} of class {name}"
+    evidence = evidence_of("class", kind, broke[members], fixed[members], margin, _OF_ANOTHER_SEED_IN_A_CLASS)
     return [one_of(len(counts.names), evidence)]
 
 
 def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin: float, images: str) -> Evidence:
     """Return the evidence that NEW is worse than another training of OLD.
 
-    The error of the difference has two parts: how far trainings differ, by Student's t, and the images.
+    The error of the difference has two parts: how far trainings differ, and the images, whose part is no less than
+    that of one image. Student's t with a degree of freedom less than there are trainings makes it wide for few.
 
     Args:
         old_right: bool [T, N], T ≥ 2.
@@ -198,21 +219,16 @@ def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin:
         margin: points that NEW may lose.
         images: what the images are, in words.
     """
-    count = len(old_right)
+    count, images_in_all = old_right.shape
     differences = old_right.mean(axis=0) - new_right
-    of_images = differences.var(ddof=1) / len(new_right)
-    of_trainings = old_right.mean(axis=1).var(ddof=1) * (1 + 1 / count)
+    value = float(differences.mean())
+    of_images = max(float(differences.var()), 1 / images_in_all) / images_in_all
+    of_trainings = float(old_right.mean(axis=1).var(ddof=1)) * (1 + 1 / count)
     error = math.sqrt(of_images + of_trainings)
-    drop, p_worse, p_better = Estimate(0.0, None, None), 1.0, 1.0
-    if error > 0:
-        value = float(differences.mean())
-        # Welch and Satterthwaite: the images' part is known well, the trainings' from so few.
-        squares = of_images**2 / (len(new_right) - 1) + of_trainings**2 / (count - 1)
-        freedom = (of_images + of_trainings) ** 2 / squares
-        reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
-        drop = Estimate(100 * value, 100 * (value - reach), 100 * (value + reach))
-        p_worse = float(stdtr(freedom, (margin / 100 - value) / error))
-        p_better = float(stdtr(freedom, value / error))
+    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+    drop = Estimate(100 * value, 100 * (value - reach), 100 * (value + reach))
+    p_worse = float(stdtr(count - 1, (margin / 100 - value) / error))
+    p_better = float(stdtr(count - 1, value / error))
     broke, fixed = old_right & ~new_right, ~old_right & new_right
     return Evidence(
         "originals", images, len(new_right), _mean_share(broke), _mean_share(fixed), drop, margin, p_worse, p_better
@@ -240,7 +256,7 @@ def _flips_between(old_right: np.ndarray) -> float | None:
 
 def _images_needed(discordant: float, images: int, margin: float) -> int | None:
     """Return about how many images would tell a drop of `margin` points, given the share that flips either way."""
-    if margin == 0:
+    if margin < _FINEST_MARGIN:
         return None
     share = max(discordant, wilson(0, images)[1] / 100 / 2)
     errors = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of the interval

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from fmrgen.apps.explain.betting import ERROR, bounds, drops_of, log_capital
 from fmrgen.apps.release.evidence import Evidence, evidence_of
-from fmrgen.apps.release.predictions import Predictions
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, make_splits
@@ -34,7 +33,7 @@ _ORACLE = "oracle"  # the name of the recipe's oracle in the panels
 _TURNS = 20  # in which the shards are made if `until_decided`; after each the evidence is tested
 # Points by which trainings of one recipe that differ in their seed alone may be apart: see docs/results/diff.md.
 _OF_ANOTHER_SEED = 10.0
-_CLEAR = ERROR / 2 / 5  # a p-value that is below it counts, whatever the other evidence of a diff
+_CLEAR = ERROR / 2 / 7  # a p-value that is below it counts, whatever the other six lines of a diff show
 _COLUMNS = (
     "id",
     "label",
@@ -45,7 +44,6 @@ _COLUMNS = (
     "judges",
     "latent_shift",
     "control_predictions",
-    "original_prediction",
     "reconstruction_prediction",
     "reconstruction_oracle_label",
 )
@@ -136,14 +134,6 @@ class Made:
     masked: list[str]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What both networks say of the originals that were looked at."""
-
-    old: Predictions
-    new: Predictions
-
-
 def make_images(
     recipe: Recipe,
     output: str | Path,
@@ -155,7 +145,7 @@ def make_images(
     seed: int,
     job_progress: JobProgress | None,
     on_note: Callable[[str], None],
-) -> tuple[Made, Evidence, Answers]:
+) -> tuple[Made, Evidence]:
     """Make two splits of the same originals to show what NEW broke and what it fixed, or resume them.
 
     For `broke`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW is
@@ -200,7 +190,7 @@ def make_images(
         if has_masked_gradient(summary, side.provenance.judged_steps):
             masked.append(name)
     made = replace(_made(broke, fixed), test="sequential" if until_decided else "exact", masked=masked)
-    return made, evidence, _answers(broke, fixed)
+    return made, evidence
 
 
 def split_folders(
@@ -325,8 +315,8 @@ def _align(broke: _Side, fixed: _Side) -> None:
 def _evidence(broke: _Side, fixed: _Side, margin: float, seed: int | None) -> Evidence:
     """Return the evidence; with a seed by betting, on rows in a random order of that seed within each turn."""
     worse, better = broke.is_found, fixed.is_found
-    allowed = margin + _OF_ANOTHER_SEED
-    evidence = evidence_of("made", "originals moved until the two disagree", worse, better, allowed)
+    images = "originals moved until the two disagree"
+    evidence = evidence_of("made", images, worse, better, margin, _OF_ANOTHER_SEED)
     if seed is None:
         return evidence
     random = np.random.default_rng(seed)
@@ -338,7 +328,7 @@ def _evidence(broke: _Side, fixed: _Side, margin: float, seed: int | None) -> Ev
         evidence,
         drop=Estimate(evidence.drop.value, 100 * low, 100 * high),
         p_worse=_p_by_betting(log_capital(drops, evidence.margin / 100)[0]),
-        p_better=_p_by_betting(log_capital(drops, 0.0)[1]),
+        p_better=_p_by_betting(log_capital(drops, -_OF_ANOTHER_SEED / 100)[1]),
     )
 
 
@@ -363,17 +353,6 @@ def _made(broke: _Side, fixed: _Side) -> Made:
         test="exact",
         masked=[],
     )
-
-
-def _answers(broke: _Side, fixed: _Side) -> Answers:
-    """Return what both networks say of the originals: each split has the answers of the network that it attacks."""
-    names = np.array([*broke.provenance.labels, ""])  # -1, an output that was not finite, has the empty name
-    ids, labels = broke.columns["id"].astype(str), names[broke.columns["label"]]
-
-    def of(name: str, side: _Side) -> Predictions:
-        return Predictions(name, ids, labels, names[side.columns["original_prediction"]])
-
-    return Answers(old=of("OLD", fixed), new=of("NEW", broke))
 
 
 def _changed_classes(

@@ -102,13 +102,14 @@ def _same(model: LoadedClassifier) -> LoadedClassifier:
 
 def _opened(images: Any) -> Split:
     """Return the images to ask about, opened."""
-    if isinstance(images, SourceConfig):
-        return _opened_source("originals", images)
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
     if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
-        return open_split(text, download=True)
+        opened = open_split(text, download=True)
+        if Path(text).is_dir() and "label" not in opened.features:
+            raise UserError(f"{text}: has no labels; put the images of each class into a folder of its name")
+        return opened
     (fixed,) = load_fixed_sets([f"images={text}"]).values()
     sources = fixed.sources("images")
     if len(sources) > 1:
@@ -142,6 +143,8 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return what images are called, [N]: their ids, or the names of their files, or their places."""
     if "id" in columns:
         return columns["id"].astype(str)
+    if "id" in opened.features:
+        raise UserError(f"{opened.name}: its ids do not tell all images apart; give each its own, or drop the column")
     names = []
     with reading(opened.name):
         for row in opened.stored_rows(["image"], ["image"]):

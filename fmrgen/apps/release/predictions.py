@@ -3,6 +3,8 @@
 Nothing here imports torch, `datasets` or pandas.
 """
 
+import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fmrgen.errors import UserError, one_line
 
@@ -66,6 +69,8 @@ def read_predictions(path: str | Path) -> Predictions:
         UserError: the file can't be read, lacks a column, or has two rows of one id.
     """
     path = Path(path)
+    if path.suffix.lower() == ".json" and path.name != "evaluation.json":
+        raise UserError(f"{path}: give JSON lines, an object on each line (.jsonl), or CSV or parquet")
     if path.name == "evaluation.json":
         path = path.with_name("predictions.parquet")  # which `evaluate` writes beside it
     try:
@@ -82,7 +87,7 @@ def _of_one_classifier(path: Path, table: pa.Table) -> pa.Table:
     classifiers = table["classifier"].unique().to_pylist()
     if len(classifiers) > 1:
         raise UserError(f"{path}: has predictions of {', '.join(classifiers)}; evaluate one classifier, to compare it")
-    table = table.filter(table["valid"])
+    table = table.filter(pc.fill_null(table["valid"], True))  # real images have no word on it
     ids = [f"{split}/{row}" for split, row in zip(table["split"].to_pylist(), table["id"].to_pylist(), strict=True)]
     return pa.table({"id": ids, "label": table["label"], "prediction": table["prediction"], "split": table["split"]})
 
@@ -96,9 +101,9 @@ def _table_of(path: Path) -> pa.Table:
         from pyarrow import csv
 
         return csv.read_csv(path)
-    from pyarrow import json
+    from pyarrow.json import read_json
 
-    return json.read_json(path)
+    return read_json(path)
 
 
 def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions:
@@ -126,21 +131,29 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
         missing, names = ("label", _LABELS) if labels is None else ("prediction", _PREDICTIONS)
         listed = ", ".join(map(str, columns)) or "none"
         raise UserError(f"{name}: has no column {missing}; call it {' or '.join(names[:3])} (its columns: {listed})")
+    _check_lengths(name, columns)
     label_text = as_text(labels)
     if not len(label_text):
         raise UserError(f"{name}: is empty")
+    if (label_text == "").any():
+        raise UserError(f"{name}: {int((label_text == '').sum()):,} rows have no label; leave them out")
     sure = None
     if scores is not None:
-        matrix = _scores(name, scores, len(label_text))
+        matrix = _scores(name, scores)
         sure = _probabilities(matrix).max(axis=1)
         if answers is None:
             answers = matrix.argmax(axis=1)
     if confidence is not None:
-        sure = np.asarray(_values(confidence), dtype=np.float64)
+        try:
+            sure = np.asarray(_values(confidence), dtype=np.float64)
+        except (TypeError, ValueError):
+            raise UserError(f"{name}: its confidence is not a column of numbers") from None
         outside = np.isfinite(sure) & ((sure < 0) | (sure > 1))
         if outside.any():
             raise UserError(f"{name}: its confidence goes up to {sure[outside].max():g}; give probabilities, 0 to 1")
     ids = column(_IDS)
+    answer_text = as_text(answers)
+    _check_vocabulary(name, label_text, answer_text)
     id_text = np.arange(len(label_text)).astype(str) if ids is None else as_text(ids)
     repeated = [text for text, count in Counter(id_text.tolist()).items() if count > 1]
     if repeated:
@@ -149,7 +162,30 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     for other, values in columns.items():
         if other not in taken:
             others[other] = np.asarray(_values(values), dtype=object)
-    return Predictions(name, id_text, label_text, as_text(answers), sure, others)
+    return Predictions(name, id_text, label_text, answer_text, sure, others)
+
+
+def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
+    """Raise UserError unless all columns have one length, and one value in each row or a list of scores."""
+    lengths = {column: len(values) for column, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{column} {length}" for column, length in list(lengths.items())[:_SHOWN])
+        raise UserError(f"{name}: its columns have different lengths ({listed})")
+    for column, values in columns.items():
+        if np.ndim(values) > 1 and column not in _SCORES:
+            raise UserError(
+                f"{name}: {column} has {np.ndim(values)} dimensions; give a class for each image, or scores"
+            )
+
+
+def _check_vocabulary(name: str, labels: np.ndarray, answers: np.ndarray) -> None:
+    """Raise UserError if no answer is a label that occurs, as where one has numbers and the other names."""
+    classes, given = set(labels.tolist()), set(answers.tolist())
+    if not classes & given:
+        raise UserError(
+            f"{name}: no prediction is a label: labels are {_few(sorted(classes))}, predictions {_few(sorted(given))}; "
+            "use the same names or numbers in both"
+        )
 
 
 def _values(column: Any) -> list[Any]:
@@ -164,21 +200,31 @@ def as_text(column: Any) -> np.ndarray:
     if values.dtype.kind in "iub":
         return values.astype(str)
     if values.dtype.kind == "f":
-        texts = np.array([f"{value:g}" for value in values.tolist()])
-        texts[np.isnan(values)] = ""
-        return texts
+        texts = []
+        for value in values.tolist():
+            text = repr(value)
+            if math.isnan(value):
+                text = ""
+            elif value.is_integer():
+                text = str(int(value))
+            texts.append(text)
+        return np.array(texts, dtype=str)
     return np.array(["" if value is None else str(value).strip() for value in values.tolist()], dtype=str)
 
 
-def _scores(name: str, scores: Any, rows: int) -> np.ndarray:
-    """Return scores as a matrix [N, K]. Raises UserError if rows have different lengths."""
+def _scores(name: str, scores: Any) -> np.ndarray:
+    """Return scores as a matrix [N, K]. Raises UserError if rows are not lists of numbers of one length."""
     lists = _values(scores)
-    lengths = {len(row) if row is not None else 0 for row in lists}
-    if len(lists) != rows or len(lengths) != 1 or lengths == {0}:
-        raise UserError(
-            f"{name}: its scores have {min(lengths)} to {max(lengths)} values a row; each needs all classes"
-        )
-    return np.asarray(lists, dtype=np.float64)
+    try:
+        lists = [json.loads(row) if isinstance(row, str) else row for row in lists]  # as pandas writes lists into CSV
+        lengths = {0 if row is None else len(row) for row in lists}
+        if len(lengths) != 1 or lengths == {0}:
+            raise UserError(
+                f"{name}: its scores have {min(lengths)} to {max(lengths)} values a row; each needs all classes"
+            )
+        return np.asarray(lists, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: its scores are not lists of numbers, one for each class") from None
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:
@@ -241,15 +287,21 @@ def relabelled(predictions: Predictions, reviewed: Mapping[str, str]) -> Predict
     """Return predictions with the labels that somebody gave to some images, by their ids.
 
     Raises:
-        UserError: such a label is no class that occurs.
+        UserError: such a label is no class that occurs, or there is no such id.
     """
     if not reviewed:
         return predictions
+    unknown = sorted(set(reviewed) - set(predictions.ids.tolist()))
+    if unknown:
+        raise UserError(f"review: {len(unknown):,} ids are not in {predictions.name}: {_few(unknown)}")
     classes = {*predictions.labels.tolist(), *predictions.answers.tolist()}
     labels = predictions.labels.tolist()
     for row, example_id in enumerate(predictions.ids.tolist()):
         if example_id in reviewed:
             if reviewed[example_id] not in classes:
-                raise UserError(f"{example_id}: is reviewed as {reviewed[example_id]!r}, which is no class here")
+                raise UserError(
+                    f"review: {example_id} is {reviewed[example_id]!r}, which is no class of {predictions.name} "
+                    f"({_few(sorted(classes))})"
+                )
             labels[row] = reviewed[example_id]
     return replace(predictions, labels=np.array(labels, dtype=str))

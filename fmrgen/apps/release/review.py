@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fmrgen.apps.release.flips import Flip
@@ -13,40 +14,56 @@ _COLUMNS = ("id", "label", "old", "new", "old_confidence", "new_confidence", "re
 _FORMULAS = ("=", "+", "-", "@", "\t")  # what a cell begins with that a spreadsheet would calculate
 
 
-def read_review(path: Path) -> dict[str, str]:
-    """Return what a file says that images show, by their ids; those that nobody looked at are left out.
+@dataclass(frozen=True)
+class Review:
+    """A file of images whose label is doubted, as it was.
 
-    Raises:
-        UserError: it is no such file.
+    Attributes:
+        columns: of the file.
+        rows: of the file.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: can't be read as CSV: {one_line(error)}") from None
-    if rows and not {"id", "reviewed"} <= rows[0].keys():
-        raise UserError(f"{path}: has no columns id and reviewed; name a file that a diff wrote, or a new one")
-    return {_as_read(row["id"]): _as_read(row["reviewed"]) for row in rows if row["reviewed"]}
 
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, str]]
 
-def write_review(path: Path, doubted: Sequence[Flip], reviewed: Mapping[str, str]) -> None:
-    """Write the images whose label is doubted, with an empty column `reviewed`, after those already reviewed.
+    @classmethod
+    def read(cls, path: Path) -> "Review":
+        """Return the file, or an empty one if there is none yet. Raises UserError if it is anything else."""
+        if not path.exists():
+            return cls(_COLUMNS, [])
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+                columns = reader.fieldnames or []
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{path}: can't be read as CSV: {one_line(error)}") from None
+        if not {"id", "reviewed"} <= set(columns):
+            raise UserError(f"{path}: has no columns id and reviewed; name a file that a diff wrote, or a new one")
+        return cls(columns, [{name: row.get(name) or "" for name in columns} for row in rows])
 
-    Args:
-        path: of the file, which is replaced.
-        doubted: the images.
-        reviewed: what earlier ones show, by id.
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_COLUMNS)
-    for example_id, label in reviewed.items():
-        table.writerow([_as_text(example_id), "", "", "", "", "", _as_text(label)])
-    for flip in doubted:
-        if flip.id not in reviewed:
+    @property
+    def labels(self) -> dict[str, str]:
+        """What images show, by their ids; those that nobody looked at are left out."""
+        labels = {}
+        for row in self.rows:
+            if row["reviewed"].strip():
+                labels[_as_read(row["id"])] = _as_read(row["reviewed"])
+        return labels
+
+    def write(self, path: Path, doubted: Sequence[Flip]) -> None:
+        """Replace the file by one with the reviewed rows as they were, and below them the images that are doubted."""
+        kept = [row for row in self.rows if row["reviewed"].strip()]
+        for flip in doubted:
+            values = [flip.id, flip.label, flip.old, flip.new]
             sure = ["" if share is None else f"{share:.4f}" for share in (flip.old_confidence, flip.new_confidence)]
-            table.writerow([_as_text(value) for value in (flip.id, flip.label, flip.old, flip.new)] + [*sure, ""])
-    write_atomically(path, text.getvalue().encode())
+            kept.append(dict(zip(_COLUMNS, [*map(_as_text, values), *sure, ""], strict=True)))
+        text = io.StringIO()
+        columns = [*self.columns, *(name for name in _COLUMNS if name not in self.columns)]
+        table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(kept)
+        write_atomically(path, text.getvalue().encode())
 
 
 def _as_text(value: str) -> str:
@@ -55,4 +72,5 @@ def _as_text(value: str) -> str:
 
 
 def _as_read(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULAS) else cell.strip()
+    cell = cell.strip()
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULAS) else cell

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from commands import run
 
 from fmrgen import diff, load_recipe
 from fmrgen.apps.explain.rows import JudgedImages
@@ -103,6 +104,10 @@ def test_a_network_without_a_gradient_is_compared_by_that_of_old(tmp_path):
     assert [entry.kind for entry in found.evidence] == ["originals", "class", *["moved"] * 3, "changed"]
     assert found.band.width < 0.5
     assert found.verdict == "no worse"
+    assert run("diff", "mnist-lenet", *FEW, "--old", LENET, "--new", new, "--explain", "-o", tmp_path / "out") == 0
+    page = (tmp_path / "out/diff/diff.html").read_text()
+    assert "How far apart the two boundaries lie" in page
+    assert "explain was left out" in page
 
 
 @pytest.mark.slow

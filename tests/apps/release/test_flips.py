@@ -142,6 +142,48 @@ def test_every_format_says_the_same(tmp_path):
     assert diff(*frames).evidence == expected.evidence
 
 
+def test_lists_in_csv_and_large_ids_are_read(tmp_path):
+    rows = 200
+    labels = np.arange(rows) % 3
+    scores = np.eye(3)[labels] * 0.9 + 0.1 / 3
+    table = pd.DataFrame({"id": 1_234_567.0 + np.arange(rows), "label": labels, "scores": scores.tolist()})
+    table.to_csv(tmp_path / "a.csv", index=False)
+    predictions = read_predictions(tmp_path / "a.csv")
+    assert predictions.ids[1] == "1234568"
+    assert (predictions.answers == predictions.labels).all()
+
+
+def test_an_evaluation_of_real_images_is_a_file_of_predictions(tmp_path):
+    images = "{kind: mnist, split: test, limit: 60}"
+    for name, classifier in (("a", LENET), ("b", "outside_components:HalfTrained")):
+        assert run("evaluate", "-c", classifier, "--fixed", f"digits={images}", "-o", tmp_path / name, "-q") == 0
+    files = [tmp_path / name / "evaluation.json" for name in ("a", "b")]
+    assert run("diff", "--old", files[0], "--new", files[1], "-o", tmp_path / "out", "-q") == 1
+    assert json.loads((tmp_path / "out/diff/diff.json").read_text())["flips"]["images"] == 60
+
+
+def test_a_margin_holds_for_all_classes_and_a_class_can_be_worse():
+    random = np.random.default_rng(12)
+    labels = random.integers(0, 10, 20_000)
+    new = np.where(random.random(20_000) < 0.02, (labels + 1) % 10, labels)
+    assert diff(labels, new, labels, margin=5).verdict == "no worse"
+    new = np.where((labels == 4) & (random.random(20_000) < 0.3), 9, labels)
+    found = diff(labels, new, labels, margin=5)
+    assert (found.verdict, found.worse[0].images) == ("broke more", "images of class 4")
+
+
+def test_trainings_that_are_alike_hide_nothing():
+    labels = np.arange(600) % 10
+    found = diff([labels, labels, labels], (labels + 1) % 10 * (labels > 0), labels)
+    assert found.verdict == "broke more"
+    random, verdicts = np.random.default_rng(13), []
+    for _ in range(400):
+        skill = 0.05 + random.normal(0, 0.015, 4)
+        *old, new = (np.where(random.random(600) < share, (labels + 1) % 10, labels) for share in skill)
+        verdicts.append(diff(old[:3], new, labels, margin=0).verdict)
+    assert verdicts.count("broke more") <= 0.025 * 400 + 9
+
+
 def test_scores_give_answers_and_calibration(tmp_path):
     random = np.random.default_rng(7)
     labels = random.integers(0, 3, 300)
@@ -168,8 +210,13 @@ def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
     assert "NEW broke more than it fixed" in (tmp_path / "summary.md").read_text()
     assert run("diff", "--old", second, "--new", first, "-o", tmp_path / "out", "-q") == 0
-    assert run("diff", "--old", first, "--new", first, "-o", tmp_path / "out", "-q") == 0
-    assert "NEW is no worse by more than 1 point:" in capsys.readouterr().out
+    assert run("diff", "--old", first, "--new", first, "-o", tmp_path / "out", "-q") == 2
+    assert "is both old and new; name two" in capsys.readouterr().err
+    same = write(tmp_path / "c.csv", labels, old)
+    assert run("diff", "--old", first, "--new", same, "-o", tmp_path / "out", "-q") == 0
+    printed = capsys.readouterr()
+    assert "NEW is no worse by more than 1 point:" in printed.out
+    assert "OLD and NEW give the same answers on every image" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -183,6 +230,14 @@ def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
         (lambda table: table.assign(id=table["id"] + "x"), "compare predictions on the same images"),
         (lambda table: table.assign(label=(table["label"] + 1) % 10), "50 labels differ, first of id 0.png"),
         (lambda table: table.assign(confidence=7.0), "its confidence goes up to 7; give probabilities, 0 to 1"),
+        (lambda table: table.assign(confidence="sure"), "its confidence is not a column of numbers"),
+        (
+            lambda table: table.assign(prediction="cat"),
+            "no prediction is a label: labels are 0, 1, 2, …, predictions cat",
+        ),
+        (lambda table: table.assign(label=table["label"].where(table.index > 1)), "2 rows have no label"),
+        (lambda table: table.assign(scores="[0.1, x]"), "its scores are not lists of numbers"),
+        (lambda table: table.assign(scores=0.5), "its scores are not lists of numbers"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, change, words):
@@ -197,15 +252,27 @@ def test_bad_input_is_one_line(tmp_path, capsys, change, words):
 def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
     labels, old, _ = pair(np.random.default_rng(9), 50, 0.1, 0.1)
     first = write(tmp_path / "a.csv", labels, old)
+    write(tmp_path / "d.csv", labels, old)
     (tmp_path / "b.csv").write_text("")
     for arguments, words in (
         (("--old", first, "--new", tmp_path / "b.csv"), "can't be read as csv"),
         (("--old", first, "--new", tmp_path / "c.csv"), "c.csv"),
-        (("--old", first, "--new", "asset:mnist/lenet"), "give two of one kind"),
-        (("--old", "asset:mnist/lenet", "--new", "asset:mnist/lenet"), "or pass --images with labelled images"),
-        (("--old", first, "--new", first, "--margin", "100"), "--margin: must be points from 0 to less than 100"),
-        (("mnist-lenet", "--old", first, "--new", first, "--by", "label"), "leave out the recipe mnist-lenet"),
-        (("--old", first, "--new", first, "--explain"), "--explain is for images that are made: name a recipe"),
+        (("--old", first, "--new", "asset:mnist/lenet"), "give all of one kind"),
+        (("--old", "asset:mnist/lenet", "--new", "asset:mnist/other"), "or pass --images with labelled images"),
+        (
+            ("--old", first, "--new", tmp_path / "d.csv", "--margin", "100"),
+            "--margin: must be points from 0 to less than 100",
+        ),
+        (
+            ("mnist-lenet", "--old", first, "--new", tmp_path / "d.csv", "--by", "label"),
+            "leave out the recipe mnist-lenet",
+        ),
+        (
+            ("--old", first, "--new", tmp_path / "d.csv", "--explain"),
+            "--explain is for a recipe: name one, or leave it out",
+        ),
+        (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit is for a recipe"),
+        (("--old", f"{first},{tmp_path / 'e.csv'}", "--new", tmp_path / "d.csv"), "e.csv: can't be read"),
     ):
         assert run("diff", *arguments, "-o", tmp_path / "out") == 2
         assert words in capsys.readouterr().err.replace("\n", " ")
@@ -288,10 +355,16 @@ def test_reviewed_labels_replace_those_of_the_data(tmp_path, capsys):
     again = pd.read_csv(review, dtype=str, keep_default_na=False)
     assert (again["reviewed"] != "").sum() == 2  # what was reviewed is kept
     assert len(again) == len(table)
+    again["note"] = "mine"
+    again.to_csv(review, index=False, encoding="utf-8-sig")  # as a spreadsheet saves it
+    assert run(*job) == 0
+    assert (pd.read_csv(review, dtype=str, keep_default_na=False)["note"] == "mine").sum() == 2
+    kept = again[again["reviewed"] != ""]
+    assert (kept["old"] != "").all()  # as it was
     again.loc[again["reviewed"] == "", "reviewed"] = "no class"
     again.to_csv(review, index=False)
     assert run(*job) == 2
-    assert "which is no class here" in capsys.readouterr().err
+    assert "which is no class of" in capsys.readouterr().err
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     assert run(*job[:5], "--review", tmp_path / "other.csv", "-q") == 2
 
@@ -301,9 +374,10 @@ def test_a_review_is_no_formula(tmp_path):
     wrong = labels.copy()
     wrong[:4] = "=HYPERLINK(1)"
     table = pd.DataFrame({"id": [f"@{row}" for row in range(40)], "label": labels, "prediction": wrong})
-    table.to_csv(tmp_path / "a.csv", index=False)
+    for name in ("a.csv", "b.csv"):
+        table.to_csv(tmp_path / name, index=False)
     review = tmp_path / "review.csv"
-    job = ("diff", "--old", tmp_path / "a.csv", "--new", tmp_path / "a.csv", "--review", review, "-o", tmp_path, "-q")
+    job = ("diff", "--old", tmp_path / "a.csv", "--new", tmp_path / "b.csv", "--review", review, "-o", tmp_path, "-q")
     run(*job)
     written = review.read_text()
     assert "\n'@0,a,'=HYPERLINK(1),'=HYPERLINK(1)," in written

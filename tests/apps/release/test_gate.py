@@ -84,7 +84,13 @@ def test_a_broken_network_decides_nothing(split, fault, sides):
 
 def test_one_network_against_itself_decides_nothing(split, capsys, tmp_path):
     job = ["gate", split, "--candidate", LENET, "--baseline", LENET, "--max-drop", "20", "-o", tmp_path]
-    assert run(*job) == 3
+    assert run(*job) == 2
+    assert f"{LENET} is both old and new; name two" in capsys.readouterr().err
+    twin = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"
+    assert (
+        run(*[twin if word == LENET and job[place - 1] == "--candidate" else word for place, word in enumerate(job)])
+        == 3
+    )
     assert "OLD and NEW are one network" in capsys.readouterr().out
     suite = ElementTree.fromstring(to_junit(report_of(diff(LENET, LENET, images=str(split)))))
     assert suite.get("skipped") == "1"
@@ -113,7 +119,7 @@ def test_counts_are_those_of_evaluate(split):
 
 
 def test_bad_input(split, capsys):
-    assert run("gate", split, "--candidate", LENET, "--baseline", LENET, "--max-drop", "100") == 2
+    assert run("gate", split, "--candidate", OTHER, "--baseline", LENET, "--max-drop", "100") == 2
     assert "must be points from 0 to less than 100" in capsys.readouterr().err
     assert (
         run("gate", split, "--recipe", "mnist-lenet", "--candidate", LENET, "--baseline", LENET, "--max-drop", "1") == 2
@@ -146,7 +152,7 @@ def test_the_action_runs(split, tmp_path):
     warm.put_on_path(tmp_path / "tools")
     cases = (
         ("broke more", OTHER, "fail"),
-        ("undecided", LENET, "pass"),
+        ("undecided", "outside_components:LenetWithOracle", "pass"),
         ("invalid", "outside_components:SmallNetConfig", "pass"),
         ("none", "no_such_module:Net", "pass"),
     )
