@@ -16,6 +16,7 @@ from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
 from fmrgen.apps.explain.interventions import DOSES
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.evidence import Evidence, evidence_of
+from fmrgen.apps.release.flips import evidence_of_classes
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Judgement, Latents, Oracle, Originals
 from fmrgen.engine.models import row_seed
@@ -85,16 +86,17 @@ def under_changes(
     return sorted(evidence, key=lambda entry: entry.p_worse)
 
 
-def under_moves(rows: JudgedImages, old: nn.Module, *, margin: float) -> list[Evidence]:
+def under_moves(rows: JudgedImages, old: nn.Module, class_names: Sequence[str], *, margin: float) -> list[Evidence]:
     """Compare two networks on originals moved at random, ten times in each family, as `generate --moves` moves them.
 
     Args:
         rows: originals, judged by the new network and the oracle.
         old: the network to compare with, which answers in the same labels.
+        class_names: by label.
         margin: points that the new network may lose, besides those that another seed may cost.
 
     Returns:
-        The evidence for each family of moves.
+        The evidence for each family of moves, and for the class that geometric ones break most surely.
     """
     before = _of_network(rows, old)
     evidence = []
@@ -112,6 +114,10 @@ def under_moves(rows: JudgedImages, old: nn.Module, *, margin: float) -> list[Ev
         kinds = ", ".join(name for name, kind in KINDS.items() if kind.family == family)
         images = f"originals moved at random ({kinds})"
         evidence.append(evidence_of("moved", images, broke, fixed, margin, _OF_ANOTHER_SEED[family]))
+        if family == "geometric":  # of the others trainings of one recipe are too far apart to tell by class
+            labels = np.array(class_names)[rows.labels]
+            of_class = f"originals of class {{name}} moved at random ({kinds})"
+            evidence += evidence_of_classes(labels, broke, fixed, of_class, margin, _OF_ANOTHER_SEED_ELSEWHERE)
     return evidence
 
 

@@ -227,7 +227,7 @@ def _diff_on_images(
         rows, notes_on_originals = judged_originals(answered, trust=trust)
         notes += notes_on_originals
         if rows is not None:
-            moved, changed = _on_changed_originals(rows, answered.networks[0], margin)
+            moved, changed = _on_changed_originals(rows, answered.networks[0], answered.class_names, margin)
             evidence = [*evidence, *moved, *_strongest(changed)]
     verdict, evidence = judged(evidence)
     if is_split and not changed and verdict in ("no worse", "fixed more"):
@@ -289,7 +289,7 @@ def _diff_on_recipe(
     faults = _faults([of_old, of_new])
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
-    moved, changed = _on_changed_originals(pair.rows, pair.old, margin)
+    moved, changed = _on_changed_originals(pair.rows, pair.old, pair.source.labels.names, margin)
     of_made = [] if on_made is None else [on_made]
     verdict, evidence = judged([*evidence, *moved, *_strongest(changed), *of_made])
     if made is not None and made.masked and verdict in ("no worse", "fixed more"):
@@ -400,7 +400,7 @@ class _Pair:
 
 
 def _on_changed_originals(
-    rows: "JudgedImages", old: "nn.Module", margin: float
+    rows: "JudgedImages", old: "nn.Module", class_names: Sequence[str], margin: float
 ) -> tuple[list[Evidence], list[Evidence]]:
     """Return the evidence of originals that are moved at random, by family, and that are changed, by change."""
     from fmrgen.apps.release.conditions import NoOracle, under_changes, under_moves
@@ -408,7 +408,7 @@ def _on_changed_originals(
     has_oracle = not isinstance(rows.judges.oracle, NoOracle)
 
     def work() -> tuple[list[Evidence], list[Evidence]]:
-        moved = under_moves(rows, old, margin=margin) if has_oracle else []
+        moved = under_moves(rows, old, class_names, margin=margin) if has_oracle else []
         return moved, under_changes(rows, old, margin=margin, has_oracle=has_oracle)
 
     return _by_the_first_process(work)
@@ -436,7 +436,7 @@ def _evidence_on_perturbed(answers: Sequence[Predictions], margin: float) -> lis
     old_right, new_right = old.answers == old.labels, new.answers == new.labels
     broke, fixed = old_right & ~new_right, new_right & ~old_right
     evidence = [evidence_of("perturbed", "perturbed images", broke, fixed, margin)]
-    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images", margin)
+    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images of class {name}", margin)
 
 
 def _saturation_notes(answers: Sequence[Predictions]) -> list[str]:

@@ -146,7 +146,7 @@ def compare_predictions(
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
         evidence = [evidence_of("originals", images, broke, fixed, margin)]
-        evidence += evidence_of_classes(new.labels, broke, fixed, images, margin)
+        evidence += evidence_of_classes(new.labels, broke, fixed, f"{images} of class {{name}}", margin)
     else:
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
@@ -182,7 +182,12 @@ def compare_predictions(
 
 
 def evidence_of_classes(
-    labels: np.ndarray, broke: np.ndarray, fixed: np.ndarray, images: str, margin: float
+    labels: np.ndarray,
+    broke: np.ndarray,
+    fixed: np.ndarray,
+    images: str,
+    margin: float,
+    of_another_seed: float = _OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> list[Evidence]:
     """Return the evidence on the class that broke most surely, as one of all that occur; none if there is one class.
 
@@ -190,20 +195,21 @@ def evidence_of_classes(
         labels: of the images, [N].
         broke: whether each broke, bool [N].
         fixed: whether each was fixed, bool [N].
-        images: what they are, in words.
-        margin: points that NEW may lose on all images, besides those that another seed may cost a class.
+        images: what they are, in words, with {name} for that of the class.
+        margin: points that NEW may lose.
+        of_another_seed: points by which another seed may be apart on a class; it may lose so many more.
     """
     counts = _counts(labels, broke, fixed)
     if len(counts.names) < 2:
         return []
-    allowed = margin + _OF_ANOTHER_SEED_IN_A_CLASS
+    allowed = margin + of_another_seed
     p_values = []
     for lost, won, size in zip(counts.broke.tolist(), counts.fixed.tolist(), counts.images.tolist(), strict=True):
         p_values.append(p_of_loss(lost, won, size, allowed / 100))
     name = counts.names[int(np.argmin(p_values))]
     members = labels == name
-    kind = f"{images} of class {name}"
-    evidence = evidence_of("class", kind, broke[members], fixed[members], margin, _OF_ANOTHER_SEED_IN_A_CLASS)
+    of_class = images.format(name=name)
+    evidence = evidence_of("class", of_class, broke[members], fixed[members], margin, of_another_seed)
     return [one_of(len(counts.names), evidence)]
 
 

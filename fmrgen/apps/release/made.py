@@ -33,7 +33,7 @@ _ORACLE = "oracle"  # the name of the recipe's oracle in the panels
 _TURNS = 20  # in which the shards are made if `until_decided`; after each the evidence is tested
 # Points by which trainings of one recipe that differ in their seed alone may be apart: see docs/results/diff.md.
 _OF_ANOTHER_SEED = 10.0
-_CLEAR = ERROR / 2 / 7  # a p-value that is below it counts, whatever the other six lines of a diff show
+_CLEAR = ERROR / 2 / 8  # a p-value that is below it counts, whatever the other seven lines of a diff show
 _COLUMNS = (
     "id",
     "label",

@@ -41,12 +41,14 @@ class Asked(NamedTuple):
         opened: the images.
         models: OLD's first training and NEW, to be asked more.
         networks: the same, which answer in the labels of the images.
+        class_names: by label.
     """
 
     answers: dict[str, list[Predictions]]
     opened: Split
     models: list[LoadedClassifier]
     networks: list[nn.Module]
+    class_names: Sequence[str]
 
 
 def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Sequence[str] = ()) -> Asked:
@@ -93,7 +95,7 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
             predictions = _predictions(name, answers[name][column], ids, columns, labels, groups, rows)
             by_column.setdefault(column, []).append(predictions)
     chosen = [models[0], models[-1]]
-    return Asked(by_column, opened, chosen, [networks[model.name] for model in chosen])
+    return Asked(by_column, opened, chosen, [networks[model.name] for model in chosen], labels.names)
 
 
 def _same(model: LoadedClassifier) -> LoadedClassifier:

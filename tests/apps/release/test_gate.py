@@ -42,6 +42,7 @@ def test_a_network_that_learnt_half_is_worse_on_every_kind_of_images(split):
         "perturbed",
         "class",
         "moved",
+        "class",
         "moved",
         "moved",
         "changed",
