@@ -31,7 +31,7 @@ def diff(
     old: Answers,
     new: Answers,
     images: str | None = None,
-    margin: Annotated[float, Parameter(metavar="POINTS")] = 1.0,
+    margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,
     by: Annotated[Sequence[str], Parameter(metavar="COLUMN")] = (),
     review: options.File | None = None,
     output: options.Output = Path("diff"),

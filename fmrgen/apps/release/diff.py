@@ -96,7 +96,7 @@ def diff(
     images: Any = None,
     recipe: "Recipe | None" = None,
     output: str | Path | None = None,
-    margin: float = 1.0,
+    margin: float = 0.0,
     by: Sequence[str] = (),
     reviewed: Mapping[str, str] | None = None,
     until_decided: bool = False,

@@ -109,12 +109,14 @@ def verdict_line(outcome: Diff) -> str:
         return line
     if outcome.verdict == "undecided":
         line = f"{words}: {counts}"
+        if not outcome.margin:
+            line = f"no difference found: {counts}"
         for entry in outcome.not_excluded:
             where = "" if entry.kind == "originals" else f" on {entry.images}"
-            line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where} ({entry.margin:g} allowed)"
-        needed = flips.images_needed
-        if flips.trainings == 1 and needed is not None and needed > flips.images:
-            line += f"; about {needed:,} images would show a loss of {outcome.margin:g}"
+            allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
+            line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
+        if flips.trainings == 1 and flips.images_needed > flips.images:
+            line += f"; about {flips.images_needed:,} images would show a loss of {_points(outcome.margin or 1)}"
         return line
     line = f"{words} by more than {_points(outcome.margin)}: {counts}"
     if outcome.verdict == "fixed more":

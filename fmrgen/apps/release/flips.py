@@ -28,7 +28,8 @@ from fmrgen.metrics.intervals import (
 
 _FEWEST_OF_A_GROUP = 10  # images
 _OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
-_FINEST_MARGIN = 1e-3  # points: no set of images tells less
+_FINEST_MARGIN = 0.001  # points
+_USUAL_MARGIN = 1.0  # points that images should tell where the user names none
 _MOST_LISTED = 10_000  # images of a side, or kinds, the worst or surest first
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
@@ -78,7 +79,7 @@ class Flips:
             of another training.
         broke, fixed: negative and positive flip rate.
         old_flips: negative flip rate between two trainings of OLD, on average; None for one.
-        images_needed: about how many images would tell a drop of the margin; None without a margin.
+        images_needed: about how many images would tell a drop of the margin, or of 1 point without a margin.
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
         old_calibration, new_calibration: expected calibration error in points; None without confidences.
@@ -96,7 +97,7 @@ class Flips:
     broke: Estimate
     fixed: Estimate
     old_flips: float | None
-    images_needed: int | None
+    images_needed: int
     classes: list[FlippedGroup]
     pairs: list[FlippedGroup]
     groups: dict[str, list[FlippedGroup]]
@@ -260,10 +261,9 @@ def _flips_between(old_right: np.ndarray) -> float | None:
     return 100 * float(np.mean(rates))
 
 
-def _images_needed(discordant: float, images: int, margin: float) -> int | None:
+def _images_needed(discordant: float, images: int, margin: float) -> int:
     """Return about how many images would tell a drop of `margin` points, given the share that flips either way."""
-    if margin < _FINEST_MARGIN:
-        return None
+    margin = max(margin, _FINEST_MARGIN) if margin else _USUAL_MARGIN
     share = max(discordant, wilson(0, images)[1] / 100 / 2)
     errors = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of the interval
     return math.ceil((errors / (margin / 100)) ** 2 * share)
