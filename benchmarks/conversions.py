@@ -20,7 +20,7 @@ import fmrgen
 from benchmarks.regressions import network_of
 
 CONVERSIONS = ("int8 static", "int8 dynamic", "pruned 30", "pruned 50", "pruned 70", "fp16", "bf16", "onnx")
-_ROWS = 100
+_ROWS = 300
 _CALIBRATION = 256  # images
 _SIGNS = 43  # classes
 
@@ -57,7 +57,7 @@ def converted(conversion: str, data: str, weights: str, calibration: str = "") -
                 prepared(images)
             whole.network = convert_fx(prepared)
         case ["int8", "dynamic"]:
-            whole.network = quantize_dynamic(whole.network, {nn.Linear})
+            whole.network = quantize_dynamic(whole.network, {nn.Linear})  # type: ignore[no-untyped-call]
         case ["pruned", share]:
             with torch.no_grad():
                 for parameter in whole.parameters():

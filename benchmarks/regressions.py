@@ -5,6 +5,7 @@
     python -m benchmarks.regressions flips digits -o out
     python -m benchmarks.regressions flips signs -o out --test gtsrb-test.parquet
     python -m benchmarks.regressions diff digits -o out     # with images that are moved, changed and made
+    python -m benchmarks.regressions simulate               # how often a diff errs
 
 A second run of `train` goes on where the first ended.
 """
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, avg_pool2d, cross_entropy, grid_sample
 
 import fmrgen
+from fmrgen.apps.explain.betting import ERROR, log_capital
 from fmrgen.classifiers.lenet import lenet
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
@@ -275,7 +277,7 @@ def trained(data: str, images: Images, training: Training) -> nn.Module:
         pixels = _moved(images.pixels[rows], training.warp * (~still[rows]).float())
         loss = cross_entropy(network(pixels), images.labels[rows])
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
     network.eval()
@@ -378,10 +380,58 @@ def _section(output: Path, name: str, training: Training) -> str:
     return json.dumps(section)
 
 
+def simulate(count: int = 1000) -> None:
+    """Prints how often a diff errs, and how often its intervals hold the truth, on made-up answers."""
+    random = np.random.default_rng(0)
+    print("| images | flip | loss | broke more | fixed more | interval holds the loss |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    for images in (300, 1000):
+        for flipped, loss in ((0.0, 0.0), (0.01, 0.0), (0.05, 0.0), (0.2, 0.0), (0.05, 0.03), (0.2, 0.03)):
+            verdicts, holds = [], 0
+            for _ in range(count):
+                outcome = fmrgen.diff(*_made_up(random, images, flipped, loss))
+                verdicts.append(outcome.verdict)
+                low, high = outcome.flips.drop.ends
+                holds += low <= 100 * loss <= high
+            shares = [f"{100 * verdicts.count(verdict) / count:.1f} %" for verdict in ("broke more", "fixed more")]
+            shares.append(f"{100 * holds / count:.1f} %")
+            print(f"| {images:,} | {flipped:.0%} | {100 * loss:g} | {' | '.join(shares)} |", flush=True)
+    found = false = 0
+    for _ in range(count // 4):
+        old, new, labels = _made_up(random, 2000, 0.05, 0.0)
+        camera = np.arange(2000) % 20
+        worse = (camera == 7) & (random.random(2000) < 0.2)
+        new = np.where(worse, (labels + 1) % 10, new)
+        tables = [{"label": labels, "prediction": answers, "camera": camera} for answers in (old, new)]
+        groups = [group.name for group in fmrgen.diff(*tables).flips.groups["camera"] if group.is_worse]
+        found += "7" in groups
+        false += bool(set(groups) - {"7"})
+    print(f"one of 20 cameras worse by 20 points: found in {found}, another in {false} of {count // 4}")
+    stopped = 0
+    for _ in range(count):
+        drops = random.choice([1, -1, 0], p=[0.2, 0.2, 0.6], size=500)
+        capital = log_capital(drops, 0.0)[0]
+        stopped += bool((capital >= np.log(2 / ERROR)).any())
+    print(f"looked at after each of 500 images, 40 % flipped, equal networks: broke more in {stopped} of {count}")
+
+
+def _made_up(
+    random: np.random.Generator, images: int, flipped: float, loss: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the answers of OLD and NEW, and the labels; `flipped` of the images flip, and NEW loses `loss`."""
+    labels = random.integers(0, 10, images)
+    draw = random.random(images)
+    wrong = (labels + random.integers(1, 10, images)) % 10
+    lost = (flipped + loss) / 2
+    new = np.where(draw < lost, wrong, labels)
+    old = np.where((draw >= lost) & (draw < flipped), wrong, labels)
+    return old, new, labels
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "flips", "diff"])
-    parser.add_argument("data", choices=list(DATA))
+    parser.add_argument("what", choices=["train", "flips", "diff", "simulate"])
+    parser.add_argument("data", choices=list(DATA), nargs="?", default="digits")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"))
     parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path)
@@ -389,6 +439,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.what == "train":
         train(arguments.data, arguments.output, arguments.train)
+    elif arguments.what == "simulate":
+        simulate()
     elif arguments.what == "flips":
         flips(arguments.data, arguments.output, arguments.test)
     else:

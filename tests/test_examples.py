@@ -2,13 +2,16 @@
 
 import os
 import re
+import sys
 
 import nbformat
 import pytest
+import torch
 import warm
 from installed import needs_app
 from nbclient import NotebookClient
 from places import ROOT
+from torch.utils.data import DataLoader
 
 import fmrgen
 
@@ -68,3 +71,40 @@ def test_the_snippets_of_a_generator_and_an_oracle(tmp_path, monkeypatch):
     )
     assert found.oracle_accuracy > 0.7
     assert found.own.valid > 0.5
+
+
+@pytest.mark.slow
+def test_flips_are_logged_by_lightning(tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import flips_in_training as example
+    finally:
+        sys.path.remove(str(EXAMPLES))
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = example.Network()
+
+        def training_step(self, batch, place):
+            return self.network(**batch)["loss"]
+
+        def validation_step(self, batch, place):
+            return {"logits": self.network(**batch)["logits"], "labels": batch["labels"]}
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=0.002)
+
+    class Callback(example.LightningFlips, lightning.Callback):
+        pass
+
+    batches = DataLoader(example.digits("test", 40), batch_size=20)
+    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    settings |= {"enable_progress_bar": False, "num_sanity_val_steps": 0}
+    for name in ("release", "candidate"):
+        flips = example.Flips(tmp_path / "release/epoch-2.parquet", tmp_path / name)
+        trainer = lightning.Trainer(**settings, callbacks=[Callback(flips)])
+        trainer.fit(Module(), batches, batches)
+    assert set(trainer.callback_metrics) >= {"negative_flips", "positive_flips"}
+    assert len(list(tmp_path.rglob("*.parquet"))) == 4

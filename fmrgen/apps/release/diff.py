@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _BATCH = 64
-_ALIKE = 0.005  # share of originals on which two networks that are one, converted, differ at most
+_ALIKE = 0.02  # share of originals on which two networks that are one, converted, differ at most
 _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
 
 
@@ -51,7 +51,7 @@ class Diff:
         flips: on the real images, or on the originals of a split.
         made: what images made against the two show; None without a recipe.
         changed: originals changed in each way, the strongest evidence first; only the first is in `evidence`.
-        band: how far apart the boundaries of the two lie, with a recipe, where they differ on at most 0.5 % of the
+        band: how far apart the boundaries of the two lie, with a recipe, where they differ on at most 2 % of the
             originals or NEW has no gradient; no part of the verdict.
         notes: cautions; the faults if the verdict is `invalid`.
     """

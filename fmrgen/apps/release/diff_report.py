@@ -284,7 +284,7 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
         ]
     if any(entry.margin > outcome.margin for entry in outcome.evidence):
         lines.append(
-            "trainings of one recipe differ on moved, changed and made images too, so more is allowed on these"
+            "trainings of one recipe differ by class, and on moved, changed and made images: so more is allowed there"
         )
     made = outcome.made
     if made is not None:
