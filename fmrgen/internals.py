@@ -184,6 +184,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "load_oracles",
         "parse_classifier",
     ),
+    "recipe.many_classifiers": ("expanded",),
     "recipe.objects": (
         "classifier_section",
         "each_training",

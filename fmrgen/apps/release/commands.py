@@ -13,6 +13,7 @@ from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.diff import Diff
+    from fmrgen.config import ComponentConfig
     from fmrgen.report.report import Report
     from fmrgen.storage.paths import SplitPaths
 
@@ -30,6 +31,7 @@ def diff(
     *overrides: options.Overrides,
     old: Answers,
     new: Answers,
+    network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
     images: str | None = None,
     margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,
     by: Annotated[Sequence[str], Parameter(metavar="COLUMN")] = (),
@@ -58,6 +60,7 @@ def diff(
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
             prediction, or an evaluation.json. Without a recipe A,B,… are trainings of one.
         new: The one that is to take its place, or its predictions.
+        network: Network of the files of weights that --old and --new name, as last.pt.
         images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
         margin: Points of accuracy that the new one may lose.
         by: Group real images by this column. Repeat for more.
@@ -80,7 +83,7 @@ def diff(
             if is_set:
                 raise UserError(f"{option} is for a recipe: name one, or leave it out")
         title = f"{_name(old)} → {_name(new)}"
-        outcome = _on_real_images(old, new, images, margin, by, review, trust)
+        outcome = _on_real_images(old, new, images, margin, by, review, trust, network)
         report = _report(outcome, title, {"OLD": old, "NEW": new}, images=_flipped(outcome, images))
         _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
     else:
@@ -91,7 +94,7 @@ def diff(
         loaded = options.load_recipe(recipe, overrides, limit)
         decided = until_decided or until is not None
         outcome, report = _on_recipe(
-            recipe, loaded, old, new, margin, output, decided, seed, explained=explained, quiet=quiet
+            recipe, loaded, old, new, margin, output, decided, seed, network, explained=explained, quiet=quiet
         )
         _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
     return _STATUS.get(outcome.verdict, 0)
@@ -161,6 +164,7 @@ def _on_real_images(
     by: Sequence[str],
     review: Path | None,
     trust: bool,
+    network: str | None = None,
 ) -> "Diff":
     """Return the diff of two files of predictions, or of two classifiers on images; of OLD there may be several."""
     from fmrgen.apps.release.diff import diff as run
@@ -182,10 +186,9 @@ def _on_real_images(
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
     else:
         from fmrgen.cli import display
-        from fmrgen.recipe.job import parse_classifier
 
         display.quiet_libraries()
-        of_each = [parse_classifier(place)[1] for place in places]
+        of_each = [_classifier(place, network)[1] for place in places]
     *of_old, of_new = of_each
     if review is None:
         return run(of_old, of_new, images=images, margin=margin, by=by, trust=trust)
@@ -196,6 +199,17 @@ def _on_real_images(
     if is_first_process():
         earlier.write(review, outcome.flips.doubted)
     return outcome
+
+
+def _classifier(text: str, network: str | None) -> "tuple[str, ComponentConfig]":
+    """Return the name and section of a classifier; `network` is that of a file of weights."""
+    from fmrgen.recipe.job import parse_classifier
+    from fmrgen.recipe.many_classifiers import expanded
+
+    words = expanded(text, network)
+    if len(words) != 1:
+        raise UserError(f"{text}: stands for {len(words)} classifiers; name one")
+    return parse_classifier(words[0])
 
 
 def _several(old: str) -> list[str]:
@@ -212,16 +226,15 @@ def _on_recipe(
     output: Path,
     until_decided: bool,
     seed: int,
+    network: str | None = None,
     *,
     explained: bool = False,
     quiet: bool = False,
     needs_proof: bool = False,
 ) -> "tuple[Diff, Report]":
     """Return the diff of two classifiers by a recipe, and its report."""
-    from fmrgen.recipe.job import parse_classifier
-
-    old_name, old_section = parse_classifier(old)
-    new_name, new_section = parse_classifier(new)
+    old_name, old_section = _classifier(old, network)
+    new_name, new_section = _classifier(new, network)
 
     from fmrgen.apps.release.diff import diff as run
     from fmrgen.apps.release.made import BROKE, split_folders

@@ -180,11 +180,12 @@ def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
 
 def _check_vocabulary(name: str, labels: np.ndarray, answers: np.ndarray) -> None:
     """Raise UserError if no answer is a label that occurs, as where one has numbers and the other names."""
-    classes, given = set(labels.tolist()), set(answers.tolist())
-    if not classes & given:
+    classes, predicted = set(labels.tolist()), set(answers.tolist())
+    if not classes & predicted:
+        labelled, answered = _few(sorted(classes)), _few(sorted(predicted))
         raise UserError(
-            f"{name}: no prediction is a label: labels are {_few(sorted(classes))}, predictions {_few(sorted(given))}; "
-            "use the same names or numbers in both"
+            f"{name}: no prediction is a label: labels are {labelled}, predictions {answered}; use the same names or "
+            "numbers in both"
         )
 
 

@@ -40,7 +40,10 @@ class Review:
             raise UserError(f"{path}: can't be read as CSV: {one_line(error)}") from None
         if not {"id", "reviewed"} <= set(columns):
             raise UserError(f"{path}: has no columns id and reviewed; name a file that a diff wrote, or a new one")
-        return cls(columns, [{name: row.get(name) or "" for name in columns} for row in rows])
+        whole = []
+        for row in rows:
+            whole.append({name: row.get(name) or "" for name in columns})
+        return cls(columns, whole)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -53,16 +56,16 @@ class Review:
 
     def write(self, path: Path, doubted: Sequence[Flip]) -> None:
         """Replace the file by one with the reviewed rows as they were, and below them the images that are doubted."""
-        kept = [row for row in self.rows if row["reviewed"].strip()]
+        rows = [row for row in self.rows if row["reviewed"].strip()]
         for flip in doubted:
             values = [flip.id, flip.label, flip.old, flip.new]
             sure = ["" if share is None else f"{share:.4f}" for share in (flip.old_confidence, flip.new_confidence)]
-            kept.append(dict(zip(_COLUMNS, [*map(_as_text, values), *sure, ""], strict=True)))
+            rows.append(dict(zip(_COLUMNS, [*map(_as_text, values), *sure, ""], strict=True)))
         text = io.StringIO()
         columns = [*self.columns, *(name for name in _COLUMNS if name not in self.columns)]
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         table.writeheader()
-        table.writerows(kept)
+        table.writerows(rows)
         write_atomically(path, text.getvalue().encode())
 
 

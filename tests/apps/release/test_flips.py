@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from broken_networks import Broken
 from commands import run
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from fmrgen import diff, load_recipe
 from fmrgen.apps.release.predictions import read_predictions
 from fmrgen.recipe.build import build_source
+from fmrgen.recipe.job import parse_classifier
 
 LENET = "asset:mnist/lenet"
 
@@ -319,6 +321,23 @@ def test_images_of_a_folder_are_called_by_their_files(photos):
     assert sure == sorted(sure, reverse=True)
     several = diff([LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos)
     assert several.flips.trainings == 2
+
+
+def bare_network():
+    return parse_classifier("{kind: lenet, num_classes: 10}")[1].build()
+
+
+def test_files_of_weights_are_of_a_network(photos, tmp_path):
+    for name, seed in (("old.pt", None), ("new.pt", 0)):
+        weights = parse_classifier(LENET)[1].build().state_dict()
+        if seed is not None:
+            weights["network.5.bias"][[3, 4]] -= 50  # it never says three or four
+        torch.save(weights, tmp_path / name)
+    arguments = ("--old", tmp_path / "old.pt", "--new", tmp_path / "new.pt", "--images", photos, "-o", tmp_path, "-q")
+    assert run("diff", *arguments, "--as", "test_flips:bare_network") == 1
+    worst = json.loads((tmp_path / "diff/diff.json").read_text())["flips"]["classes"][:2]
+    assert [(group["name"], group["broke"]) for group in worst] == [("3", 6), ("4", 6)]
+    assert run("diff", *arguments) == 2
 
 
 @pytest.mark.parametrize(("fault", "words"), [("nan", "not finite on"), ("untrained", "hardly better than chance")])
