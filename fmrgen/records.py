@@ -1,8 +1,9 @@
 """The input and output of the engine, row by row. This module imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +110,7 @@ class Perturbed:
             (generator `moves`), as the next two.
         move: kind of the move.
         amount: of the move, in the unit of its kind.
+        extra: what else the source knows of the example, by the names of columns.
     """
 
     id: int
@@ -149,6 +151,7 @@ class Perturbed:
     original_id: int = -1
     move: str = ""
     amount: float = 0.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pixel_shift(self) -> float:

@@ -2,10 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,7 @@ class _Job:
         self.progress = ProgressCounter(folder, claims.wanted, on_progress)
         self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
         self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
+        self._extra: dict[int, Mapping[str, Any]] = {}  # example id → its values of the source's columns
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
         self.encodings = _kept_encodings(recipe, components, provenance, device)
@@ -310,6 +311,7 @@ class _Job:
             elif isinstance(loaded, LoadedExample):
                 shard.waiting.add(loaded.id)
                 self._shard_of[loaded.id] = shard
+                self._extra[loaded.id] = loaded.extra or {}
                 controlled = self.recipe.perturb.is_controlled(position, self.folder.examples)
                 yield loaded.for_engine(controlled=controlled)
             else:
@@ -331,7 +333,7 @@ class _Job:
             yield shard, None
 
     def _take_row(self, row: Perturbed) -> None:
-        row = with_move(row, self.recipe)
+        row = replace(with_move(row, self.recipe), extra=self._extra.pop(row.id))
         self.faults[None if row.valid else row.fault] += 1
         if self.faults.total() == _HOPELESS and not self.faults[None]:
             raise nonfinite_error(_HOPELESS, self.faults)

@@ -30,6 +30,7 @@ from fmrgen.storage.provenance import (
     provenance_to_continue,
     read_provenance,
 )
+from fmrgen.storage.schema import OWN_COLUMNS
 from fmrgen.storage.shard_claims import ShardClaims
 from fmrgen.storage.shards import ShardError, SplitFolder, summary_of
 from fmrgen.trust.code import changed_code, code_sha256
@@ -39,6 +40,9 @@ from fmrgen.weights.digest import weights_sha256
 def new_provenance(recipe: Recipe, components: Components) -> Provenance:
     """Return the provenance of a split before its first row."""
     labels, oracle = components.source.labels, recipe.oracle
+    taken = [name for name in components.source.columns if name in OWN_COLUMNS]
+    if taken:
+        raise UserError(f"source.columns: {taken[0]} is a column of every split; rename it in the dataset")
     models = ("classifier", "generator", "oracle")
     is_image_text = isinstance(oracle, OracleConfig) and oracle.is_image_text
     tree = {
@@ -54,6 +58,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "score_column": "clip_score" if is_image_text else "oracle_score",
         "judges": list(components.oracle.member_names),
         "accepts_several": components.source.accepts_several,
+        "source_columns": dict(components.source.columns),
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
         "oracle_sha256": sorted(digests_of_parts(components.oracle)),
         "code_sha256": code_sha256(recipe),

@@ -9,7 +9,7 @@ class Copies(Source):
     """`count` copies of each example, one after another; the copy j of the example i has the id `i · count + j`."""
 
     def __init__(self, source: Source, count: int) -> None:
-        self.labels, self.accepts_several = source.labels, source.accepts_several
+        self.labels, self.accepts_several, self.columns = source.labels, source.accepts_several, source.columns
         self._source, self._count = source, count
 
     def __len__(self) -> int:

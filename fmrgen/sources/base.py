@@ -1,7 +1,7 @@
 """The source (X, Y): examples with stable ids, in a fixed order, readable from any position."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -64,12 +64,14 @@ class RawExample(NamedTuple):
         image: the open image, or the bytes, path or address of its file.
         label: its label in the job.
         accepted: all true labels of the image, if the source knows several.
+        extra: what else the source knows of it, by the names in `Source.columns`; None if those are none.
     """
 
     id: int
     image: "bytes | str | Image.Image"
     label: int
     accepted: tuple[int, ...] | None = None
+    extra: Mapping[str, Any] | None = None
 
 
 class LoadedExample(NamedTuple):
@@ -80,12 +82,14 @@ class LoadedExample(NamedTuple):
         image: uint8 RGB, [size, size, 3].
         label: its label in the job.
         accepted: all labels that are true of it, if the source knows several.
+        extra: what else the source knows of it, as in `RawExample`.
     """
 
     id: int
     image: "np.ndarray"
     label: int
     accepted: tuple[int, ...] | None = None
+    extra: Mapping[str, Any] | None = None
 
     def for_engine(self, *, controlled: bool = False) -> Example:
         """Return the example with a float image [3, size, size] in [0, 1]; a `controlled` one also gets a control."""
@@ -138,12 +142,15 @@ class Source(ABC):
     Attributes:
         labels: the labels of the job.
         accepts_several: whether every example has `accepted`, all its true labels.
+        columns: what else every example has, in `extra`, and its type: `int64`, `float64` or `string`. Splits store it
+            under the same names.
         fit: how images are resized; set from the config when a job builds the source.
         on_error: what to do with an unreadable image; likewise.
     """
 
     labels: Labels
     accepts_several: bool = False
+    columns: Mapping[str, str] = {}
     fit: Fit = "crop"
     on_error: Literal["fail", "skip"] = "fail"
 
@@ -180,7 +187,7 @@ class Source(ABC):
                     ) from None
                 yield SkippedExample(example.id, str(error))
             else:
-                yield LoadedExample(example.id, image, example.label, example.accepted)
+                yield LoadedExample(example.id, image, example.label, example.accepted, example.extra)
 
     def load_all(self, size: int) -> Iterator[Example]:
         """Yield all examples whose images can be read, in the engine's form."""

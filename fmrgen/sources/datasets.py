@@ -53,6 +53,11 @@ class Config(SourceConfig):
         description="which labels are true of an image: a column of lists of classes, or `timm:imagenet-real`",
         json_schema_extra=SINCE_0_2,
     )
+    columns: list[str] = Field(
+        [],
+        description="further columns of numbers or words that splits store too, such as the width of a sign",
+        json_schema_extra=SINCE_0_2,
+    )
     streaming: bool = False
 
     @model_validator(mode="after")
@@ -97,14 +102,18 @@ class Config(SourceConfig):
             names = sorted(name for name in dataset.unique(label) if name is not None)
         labels = make_labels(self.classes, names)
         accepted = self._accepted(features, labels)
-        columns_to_read = [image, label]
+        twice = [name for name in self.columns if name in (image, label)]
+        if twice:
+            raise UserError(f"source.columns: {twice[0]} is a column of every split; rename it in the dataset")
+        extra = {name: _type_of_extra(features, name) for name in self.columns}
+        columns_to_read = [image, label, *extra]
         if accepted is not None and accepted.column is not None:
             columns_to_read.append(accepted.column)
         try:
             dataset = dataset.cast_column(image, Image(decode=False)).select_columns(columns_to_read)
         except Exception as error:
             raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
-        columns = _Columns(image, label, labels, accepted)
+        columns = _Columns(image, label, labels, accepted, extra)
         if isinstance(dataset, IterableDataset):
             return StreamedDataset(dataset, columns, self._length_of(dataset, labels), self._image_of)
         return StoredDataset(dataset, columns, self, self._image_of)
@@ -224,6 +233,22 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
     raise UserError(f"source.{role}_column: name the column of the {role}s; {which}")
 
 
+def _type_of_extra(features: Any, name: str) -> str:
+    """Return the type that splits store a further column in. Raises UserError if there is none that can be stored."""
+    from datasets import ClassLabel, Value
+
+    if name not in features:
+        raise UserError(f"source.columns: no column {name!r}; choose from {', '.join(features)}")
+    feature = features[name]
+    if isinstance(feature, ClassLabel):
+        return "int64"
+    if isinstance(feature, Value):
+        for kind, stored in (("int", "int64"), ("float", "float64"), ("string", "string")):
+            if kind in feature.dtype:
+                return stored
+    raise UserError(f"source.columns: {name} holds no numbers or words")
+
+
 class _StoredExample(NamedTuple):
     number: int
     label: int
@@ -239,12 +264,18 @@ class _Columns:
         label: name of the column of labels.
         labels: the labels of the job.
         accepted: knows all labels that are true of a row; None if its own is the only one.
+        extra: further columns that splits store, and their types.
     """
 
     image: str
     label: str
     labels: Labels
     accepted: Accepted | None
+    extra: Mapping[str, str]
+
+    def extra_of(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the values of the further columns of a row; None if there are none."""
+        return {name: entry[name] for name in self.extra} or None
 
     def row(self, number: int, stored_label: Any, entry: Mapping[str, Any]) -> _StoredExample | None:
         """Return a row with its labels; None if no label of the job is true of it, or all are.
@@ -275,8 +306,9 @@ class StoredDataset(Source):
     def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig, image_of: _ImageOf) -> None:
         self.labels = columns.labels
         self.accepts_several = columns.accepted is not None
+        self.columns = columns.extra
         self._dataset = dataset
-        self._image = columns.image
+        self._columns = columns
         self._image_of = image_of
         rows = select(_stored_examples(dataset, columns), self.labels, config)
         self._rows = np.array([row.number for row in rows], dtype=np.int64)
@@ -290,8 +322,9 @@ class StoredDataset(Source):
         for position in range(start, min(stop, len(self))):
             row = int(self._rows[position])
             accepted = None if self._accepted is None else self._accepted[position]
-            image = self._image_of(self._dataset[row][self._image], row)
-            yield RawExample(row, image, self.row_labels[position], accepted)
+            entry = self._dataset[row]
+            image = self._image_of(entry[self._columns.image], row)
+            yield RawExample(row, image, self.row_labels[position], accepted, self._columns.extra_of(entry))
 
 
 def _stored_examples(dataset: Any, columns: _Columns) -> Iterator[_StoredExample]:
@@ -311,6 +344,7 @@ class StreamedDataset(StreamedSource):
 
     def __init__(self, stream: Any, columns: _Columns, length: int, image_of: _ImageOf) -> None:
         super().__init__(columns.labels, length, columns.accepted is not None)
+        self.columns = columns.extra
         self._dataset = stream
         self._columns = columns
         self._image_of = image_of
@@ -321,4 +355,5 @@ class StreamedDataset(StreamedSource):
             entry_with_place = {**entry, PLACE: (image or {}).get("path")}
             row = self._columns.row(number, entry[self._columns.label], entry_with_place)
             if row is not None:
-                yield RawExample(number, self._image_of(image, number), row.label, row.accepted)
+                extra = self._columns.extra_of(entry)
+                yield RawExample(number, self._image_of(image, number), row.label, row.accepted, extra)

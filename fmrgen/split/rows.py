@@ -27,7 +27,7 @@ from fmrgen.split.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixel
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
-from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL, are_whole
+from fmrgen.storage.schema import IMAGES, KNOWN_COLUMNS, LABEL, OWN_COLUMNS, are_whole
 from fmrgen.trust.parquet import FILES_CURE
 
 _LISTS = tuple(name for name, column in KNOWN_COLUMNS.items() if column.type.endswith("list"))
@@ -189,7 +189,7 @@ class Split:
             classes = len(self.provenance.labels)
         for i, example_id in enumerate(batch["id"]):
             for column, values in batch.items():
-                if values[i] is None:
+                if values[i] is None and column in OWN_COLUMNS:
                     raise UserError(f"{self.name}: id {example_id}: has no {column}; every row needs one")
             accepted = batch.get("accepted_labels", {i: [batch["label"][i]]})[i]
             if accepted[:1] != [batch["label"][i]]:

@@ -179,6 +179,7 @@ class Skipped(_Recorded):
 
 # A provenance must not lead a reader out of its folder.
 _ShardFile = Annotated[str, Field(pattern=rf"^{SHARD_FILE}$")]
+_ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,63}$")]
 
 
 class Provenance(_Recorded):
@@ -197,6 +198,7 @@ class Provenance(_Recorded):
         oracle_sha256: digests that the oracle's weights, or those of its members, may have in other files.
         judges: the members of the oracle, if that is a panel whose verdicts are in the rows.
         accepts_several: whether each row has all labels that are true of it.
+        source_columns: columns that the source has beside images and labels, and their types.
         code_sha256: of the files of modules that the recipe names, by the modules.
         kinship: of classifier and oracle; None if nobody looked.
         slope: of the classifier along its gradient, as a share of what that says, on the stored images nearest its
@@ -224,6 +226,7 @@ class Provenance(_Recorded):
     oracle_sha256: Sequence[str] = ()
     judges: Sequence[str] = ()
     accepts_several: bool = False
+    source_columns: Annotated[dict[_ColumnName, Literal["int64", "float64", "string"]], Field(max_length=100)] = {}
     code_sha256: dict[str, str] = {}
     kinship: Kinship | None = None
     slope: float | None = None
@@ -290,6 +293,7 @@ class Provenance(_Recorded):
             accepts_several=self.accepts_several,
             attacks=self.recipe.perturb.attack_count,
             moved=self.recipe.generator.kind == MOVES,
+            source_columns=self.source_columns,
         )
 
     @property
@@ -319,6 +323,8 @@ class Provenance(_Recorded):
         for name in ("kinship", "slope"):
             if tree[name] is None:
                 del tree[name]
+        if not tree["source_columns"]:
+            del tree["source_columns"]
         tree["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
         return tree
 

@@ -1,7 +1,7 @@
 """The columns of a perturbed split: names, types, contents and their origin. Only this module defines them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datasets import ClassLabel, Features, Image, List, Value
@@ -119,6 +119,7 @@ _ACCEPTED = _column(
 )  # fmt: skip
 _ORIGINAL = _column("original", "image", "the source's image at the generator's size, a PNG")
 IMAGES = (_IMAGE.name, _ORIGINAL.name)
+OF_SOURCE = "extra"  # the field of a row that holds the source's columns
 _SCORES = {
     "clip_score": "the oracle's score of the true class on `image`: the cosine of the image and the label's prompt",
     "oracle_score": "the oracle's own score of the true class on `image`",
@@ -255,6 +256,7 @@ class Schema:
         accepts_several: whether its source names all true labels of each example; else there is no such column.
         attacks: how many attacks an image goes through; the columns `attack` and `attacks` are there if several.
         moved: whether the images are moved at random, which the columns `original_id`, `move` and `amount` describe.
+        source_columns: columns that the source has beside images and labels, and their types; behind all others.
     """
 
     label_names: tuple[str, ...]
@@ -265,6 +267,7 @@ class Schema:
     accepts_several: bool = False
     attacks: int = 1
     moved: bool = False
+    source_columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[Column]:
@@ -280,6 +283,8 @@ class Schema:
         for column in _columns(self.score_column):
             if column.since <= self.version and is_stored.get(column.name, True):
                 columns.append(column)
+        for name, type in self.source_columns.items():
+            columns.append(_column(name, type, "as the source has it", field=OF_SOURCE))
         return columns
 
     def verdicts(self, row: Perturbed) -> list[dict[str, Any]]:
@@ -295,6 +300,9 @@ class Schema:
         """Return the name of the column that holds a value of `Perturbed`."""
         return next(column.name for column in self.columns if column.field == field)
 
+
+# The columns of splits that are not the source's.
+OWN_COLUMNS = frozenset(column.name for score_column in SCORE_COLUMNS for column in _columns(score_column))
 
 # The columns that anyone's split may have besides its images and labels.
 KNOWN_COLUMNS: dict[str, Column] = {}

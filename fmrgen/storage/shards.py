@@ -22,7 +22,7 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
-from fmrgen.storage.schema import Column, Schema
+from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, Column, Schema
 from fmrgen.storage.shared_disk import Shared, SharedDisk
 
 Checked = TypeVar("Checked")
@@ -389,9 +389,9 @@ def _stored_columns(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
 
 
 def _has_gaps(batch: pa.RecordBatch) -> bool:
-    """Return whether a value is missing, or the bytes of an image."""
-    for column in batch.columns:
-        if column.null_count:
+    """Return whether a value is missing, or the bytes of an image; the source's own columns may have gaps."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if column.null_count and name in OWN_COLUMNS:
             return True
         if pa.types.is_struct(column.type) and column.field("bytes").null_count:
             return True
@@ -409,6 +409,8 @@ def _stored(row: Perturbed, column: Column, schema: Schema) -> Any:
     if column.type == "verdicts":
         return schema.verdicts(row)
     value = getattr(row, column.field)
+    if column.field == OF_SOURCE:
+        return value[column.name]
     if column.type == "attacks":
         return [{**vars(record), "stop_reason": record.stop_reason.value} for record in value]
     if column.type == "image":

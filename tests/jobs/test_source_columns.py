@@ -1,0 +1,96 @@
+"""Columns of the source that go along into splits: stored, resumed, verified, merged, copied, and bad ones."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+
+from fmrgen import UserError, diff, load_recipe, open_split, verify
+from fmrgen.image_files import png_bytes
+from fmrgen.jobs.generate import make_split
+from fmrgen.recipe.build import build_source
+
+FEW = ["perturb.budget=2", "perturb.control=0", "output.shard_size=8"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Twenty digits with the width of each, a camera and a mark that the third lacks."""
+    source = build_source(load_recipe("mnist-lenet", ["source.limit=20"]).source)
+    columns = {"image": [], "label": [], "width": [], "camera": [], "mark": []}
+    for example in source.load(0, 20, 32):
+        columns["image"].append({"bytes": png_bytes(example.image), "path": None})
+        columns["label"].append(example.label)
+        columns["width"].append(10 + example.id)
+        columns["camera"].append("front" if example.id % 2 else "rear")
+        columns["mark"].append(None if example.id == 2 else example.id / 2)
+    types = {"width": Value("int16"), "camera": Value("string"), "mark": Value("float32")}
+    names = [str(digit) for digit in range(10)]
+    features = Features({"image": Image(), "label": ClassLabel(names=names)} | types)
+    path = tmp_path_factory.mktemp("file") / "digits.parquet"
+    Dataset.from_dict(columns, features=features).to_parquet(path)
+    return path
+
+
+def recipe(file, *changes, columns="[width, camera, mark]"):
+    return load_recipe("mnist-lenet", [f"source={{kind: datasets, path: {file}, columns: {columns}}}", *FEW, *changes])
+
+
+@pytest.fixture(scope="module")
+def folder(file, tmp_path_factory):
+    output = tmp_path_factory.mktemp("split") / "out"
+    make_split(recipe(file), output, part=(1, 2))
+    make_split(recipe(file), output)  # the rest
+    return output
+
+
+def test_each_row_keeps_what_the_source_knows(folder):
+    rows = load_dataset(str(folder), "mnist", split="lenet")
+    assert rows["width"] == [10 + number for number in range(20)]
+    assert rows["camera"] == ["rear", "front"] * 10
+    assert rows["mark"][:4] == [0.0, 0.5, None, 1.5]
+    assert (rows.features["width"].dtype, rows.features["mark"].dtype) == ("int64", "float64")
+    recorded = json.loads((folder / "provenance/mnist/lenet.json").read_text())["source_columns"]
+    assert recorded == {"width": "int64", "camera": "string", "mark": "float64"}
+    assert verify(f"{folder}:mnist/lenet").disagreements == []
+    assert "| `width` |" in (folder / "README.md").read_text()
+
+
+def test_the_other_columns_are_those_of_a_split_without(file, folder, tmp_path):
+    make_split(recipe(file, columns="[]"), tmp_path / "out")
+    plain = tmp_path / "out/provenance/mnist/lenet.json"
+    assert "source_columns" not in json.loads(plain.read_text())
+    for shard in sorted((tmp_path / "out/mnist").glob("*.parquet")):
+        ours = pq.read_table(sorted((folder / "mnist").glob(shard.name[:11] + "*"))[0])
+        theirs = pq.read_table(shard)
+        assert ours.select(theirs.column_names).equals(theirs)
+
+
+def test_moved_images_keep_them_in_every_copy(file, tmp_path):
+    moves = load_recipe(
+        "mnist-moves", [f"source={{kind: datasets, path: {file}, columns: [width]}}", "source.copies=2"]
+    )
+    make_split(moves, tmp_path / "out")
+    rows = load_dataset(str(tmp_path / "out"), "mnist-moves", split="geometric")
+    assert rows["width"] == np.repeat(np.arange(10, 30), 2).tolist()
+
+
+def test_a_diff_groups_by_them(folder):
+    found = diff("asset:mnist/lenet", "outside_components:HalfTrained", images=f"{folder}:mnist/lenet", by=["camera"])
+    assert {group.name for group in found.flips.groups["camera"]} == {"front", "rear"}
+    assert open_split(f"{folder}:mnist/lenet").features["camera"].dtype == "string"
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("[nothing]", "source.columns: no column 'nothing'; choose from image, label"),
+        ("[image]", "source.columns: image is a column of every split; rename it in the dataset"),
+        ("[label]", "source.columns: label is a column of every split; rename it in the dataset"),
+    ],
+)
+def test_columns_that_cannot_be_kept(file, tmp_path, columns, words):
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        make_split(recipe(file, columns=columns), tmp_path / "out")
