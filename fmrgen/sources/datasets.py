@@ -75,7 +75,7 @@ class Config(SourceConfig):
 
     def build(self, device: object = "cpu") -> Source:
         self.check_places("source")
-        return self.open(_load(self))
+        return self.open(open_dataset(self))
 
     def places_it_reads(self) -> list[str]:
         files = self.data_files or []
@@ -155,7 +155,7 @@ class Config(SourceConfig):
         return min(lengths)
 
 
-def _load(config: Config) -> Any:
+def open_dataset(config: Config) -> Any:
     """Return the dataset or stream that a config names, opened. Raises UserError if it cannot be opened."""
     import datasets
 

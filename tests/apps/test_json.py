@@ -32,8 +32,9 @@ def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
     assert (files["intact"], files["wrong"], files["finished"]) == (1, [], True)
     evaluation = outcome(capsys, "evaluate", "out", "-c", LENET)
     assert evaluation == json.loads((tmp_path / "evaluation/evaluation.json").read_text())
-    passed = outcome(capsys, "gate", "out", "--candidate", LENET, "--baseline", LENET, "--max-drop", "0", status=3)
-    assert (passed["verdict"], passed["drop"]) == ("undecided", 0)
+    twin = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"
+    passed = outcome(capsys, "gate", "out", "--candidate", twin, "--baseline", LENET, "--max-drop", "0", status=3)
+    assert (passed["verdict"], passed["flips"]["drop"]["value"]) == ("undecided", 0)
     judged = outcome(capsys, "judge", "out", "--oracle", "asset:mnist/clip")
     assert judged[0]["judge"]
     path = next((tmp_path / "out/mnist").glob("*.parquet"))

@@ -129,7 +129,7 @@ def test_commands_that_compare_own_images_refuse_them(folder, tmp_path, capsys):
     cases = [
         (("compare", "mnist-moves", "-c", LENET, "-c", UNTRAINED, "-o", tmp_path), "make one split (fmrgen generate)"),
         (("diff", "mnist-moves", "--old", LENET, "--new", UNTRAINED, "-o", tmp_path), "images are the same for every"),
-        (("gate", f"{folder}:mnist-moves/geometric", *two), "a gate counts rows as independent"),
+        (("gate", f"{folder}:mnist-moves/geometric", *two), "a diff counts rows as independent"),
         (("explain", f"{folder}:mnist-moves/geometric"), "explain a split of perturbed images"),
         (("leaderboard", folder, "-o", tmp_path), "contains no finished split of perturbed images"),
         (("evaluate", f"{folder}:mnist-moves/geometric", "-c", LENET, "--attack", "fgsm@0.1"), "another split"),

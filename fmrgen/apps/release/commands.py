@@ -49,7 +49,7 @@ def diff(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Find what a new classifier broke, and what it fixed: negative and positive flips.
+    """Find what a new classifier broke: its negative flips.
 
     Without a recipe: on real images, by two files of predictions, or by two classifiers and --images. With one also on
     originals that are moved and changed, and on images that are made against the two, as far as the oracle sees their
@@ -117,7 +117,7 @@ def gate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Let a classifier pass only if it is shown to be no worse than another.
+    """Let a classifier pass only if it is no worse than another.
 
     The same as `diff --margin`, of a split's images or a recipe, but to be undecided is not to pass. Exits with 0 if
     the candidate passes, 1 if it broke more, 2 if either network does not work, 3 if the images do not decide.
@@ -132,6 +132,8 @@ def gate(
     """
     if (split is None) == (recipe is None):
         raise UserError("gate: name a SPLIT or pass --recipe RECIPE, one of the two")
+    if not 0 <= max_drop < 100:
+        raise UserError(f"--max-drop: must be points from 0 to less than 100, not {max_drop:g}")
     _check_files(junit, summary)
     if recipe is None and limit is not None:
         raise UserError("--limit is for a recipe: name one, or leave it out")
