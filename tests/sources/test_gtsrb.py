@@ -1,0 +1,58 @@
+"""Traffic signs: the layouts that they come in, what goes along, and what is wrong with them."""
+
+import pytest
+from drawn_signs import LABELS, WIDTHS, folder_of_signs, parquet_of_signs, sign
+
+from fmrgen import UserError
+from fmrgen.config import config_class
+from fmrgen.sources.gtsrb import SIGNS
+
+
+def build(**options):
+    return config_class("fmrgen.sources", "gtsrb").model_validate({"kind": "gtsrb", **options}).build()
+
+
+def test_a_parquet_file_has_widths_and_tracks(tmp_path):
+    source = build(path=str(parquet_of_signs(tmp_path / "signs.parquet")))
+    assert source.labels.names == SIGNS
+    assert dict(source.columns) == {"width": "int64", "track": "string"}
+    examples = list(source.load(0, 12, 32))
+    assert [example.label for example in examples] == list(LABELS)
+    assert [example.extra["width"] for example in examples] == list(WIDTHS)
+    assert examples[3].image.shape == (32, 32, 3)
+
+
+def test_one_without_such_columns_has_none(tmp_path):
+    source = build(path=str(parquet_of_signs(tmp_path / "signs.parquet", with_columns=False)))
+    assert not source.columns
+    assert [example.extra for example in source.read(0, 3)] == [None] * 3
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_torchvisions_folder(tmp_path, split):
+    source = build(path=str(folder_of_signs(tmp_path)), split=split)
+    rows = range(6) if split == "train" else range(6, 12)
+    examples = list(source.load(0, 6, 32))
+    assert [example.label for example in examples] == [LABELS[row] for row in rows]
+    assert [example.extra["width"] for example in examples] == [WIDTHS[row] for row in rows]
+    tracks = [f"{LABELS[row]:05}/00000" if split == "train" else "" for row in rows]
+    assert [example.extra["track"] for example in examples] == tracks
+    shown = next(source.load(2, 3, WIDTHS[rows[2]])).image
+    assert (shown == sign(LABELS[rows[2]], WIDTHS[rows[2]])).all()
+
+
+def test_classes_and_limits_are_those_of_any_source(tmp_path):
+    options = {"path": str(folder_of_signs(tmp_path)), "limit": 3, "classes": {"limit": ["0-5"], "other": ["6-42"]}}
+    source = build(**options, shuffle_seed=0)
+    assert len(source) == 3
+    assert source.labels.names == ("limit", "other")
+
+
+def test_a_folder_that_is_not_whole_is_one_line(tmp_path):
+    folder_of_signs(tmp_path)
+    (tmp_path / "gtsrb/GT-final_test.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has no columns Filename, Width and ClassId; download GTSRB again"):
+        build(path=str(tmp_path))
+    (tmp_path / "gtsrb/GT-final_test.csv").unlink()
+    with pytest.raises(UserError, match="can't be read"):
+        build(path=str(tmp_path))
