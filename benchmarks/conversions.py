@@ -22,7 +22,6 @@ from benchmarks.regressions import network_of
 CONVERSIONS = ("int8 static", "int8 dynamic", "pruned 30", "pruned 50", "pruned 70", "fp16", "bf16", "onnx")
 _ROWS = 300
 _CALIBRATION = 256  # images
-_SIGNS = 43  # classes
 
 
 class Cast(nn.Module):
@@ -122,8 +121,11 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     changes = [f"source.limit={_ROWS}", "perturb.control=0"]
     if arguments.data == "signs":
-        classes = json.dumps([str(number) for number in range(_SIGNS)])
-        source = f"{{kind: datasets, path: '{arguments.test}', classes: {classes}, shuffle_seed: 0}}"
+        source = f"{{kind: gtsrb, path: '{arguments.test}', shuffle_seed: 0}}"
         changes.insert(0, f"source={source}")
-        changes += ["generator={kind: transform, image_size: 32}", "perturb.oracle_rule=none"]
+        changes += [
+            "generator={kind: transform, image_size: 32}",
+            "perturb.oracle_rule=none",
+            "perturb.min_probability=0",
+        ]
     compare(arguments.data, fmrgen.load_recipe("mnist-lenet", changes), arguments.output)
