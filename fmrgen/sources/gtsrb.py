@@ -87,8 +87,8 @@ class Config(SourceConfig):
         inner = DatasetConfig(path=self.path, split=self.split, **options)
         inner.check_places("source")
         dataset = open_dataset(inner)
-        known = [name for name in _EXTRA if name in (dataset.features or {})]
-        return inner.model_copy(update={"columns": known}).open(dataset)
+        columns = [name for name in _EXTRA if name in (dataset.features or {})]
+        return inner.model_copy(update={"columns": columns}).open(dataset)
 
 
 class _Sign(NamedTuple):

@@ -301,12 +301,11 @@ class Schema:
         return next(column.name for column in self.columns if column.field == field)
 
 
-# The columns of splits that are not the source's.
-OWN_COLUMNS = frozenset(column.name for score_column in SCORE_COLUMNS for column in _columns(score_column))
-
 # The columns that anyone's split may have besides its images and labels.
 KNOWN_COLUMNS: dict[str, Column] = {}
+OWN_COLUMNS: set[str] = set()  # all that are not the source's
 for _score_column in SCORE_COLUMNS:
     for _known_column in _columns(_score_column):
+        OWN_COLUMNS.add(_known_column.name)
         if _known_column.name not in (*IMAGES, LABEL.name):
             KNOWN_COLUMNS[_known_column.name] = _known_column
