@@ -7,7 +7,7 @@
     python -m benchmarks.regressions diff digits -o out     # with images that are moved, changed and made
     python -m benchmarks.regressions simulate               # how often a diff errs
 
-A second run of `train` goes on where the first ended.
+A second run of `train` goes on where the first ended. `flips` needs statsmodels, which fmrgen does not install.
 """
 
 import argparse
@@ -326,7 +326,7 @@ def pairs(data: str) -> list[tuple[str, str, str]]:
 
 def flips(data: str, output: Path, path: Path | None) -> None:
     """Prints what a diff says of each pair on real test images, beside McNemar's test of statsmodels."""
-    from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]
+    from statsmodels.stats.contingency_tables import mcnemar
 
     images = digits("test") if data == "digits" else signs(_given(path, "--test"))
     chosen = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))[:_TESTED]
