@@ -26,13 +26,6 @@ _MOST_IMAGES = 24  # of each side, in a picture
 _MOST_PAIRS = 8  # of classes of made images, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
 _OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
-_VERDICTS = {
-    "broke more": "NEW broke more than it fixed",
-    "fixed more": "NEW fixed more than it broke",
-    "no worse": "NEW is no worse",
-    "undecided": "undecided",
-    "invalid": "invalid",
-}
 
 
 def diff_report(
@@ -90,42 +83,63 @@ def diff_report(
 
 def verdict_line(outcome: Diff) -> str:
     """Return the verdict in words, with what it rests on, or what it would take."""
-    words = _VERDICTS[outcome.verdict]
+    match outcome.verdict:
+        case "invalid":
+            return "invalid: one of the two does not work"
+        case "broke more":
+            return _line_of_worse(outcome)
+        case "undecided":
+            return _line_of_undecided(outcome)
+    return _line_of_no_worse(outcome)
+
+
+def _line_of_worse(outcome: Diff) -> str:
+    """Return what NEW broke: real images first."""
+    first, *others = outcome.worse
+    line = f"NEW broke more than it fixed: {first.line}"
+    pairs = [pair for pair in outcome.flips.pairs if pair.broke]
+    if first.kind == "originals" and pairs:
+        most = sorted(pairs, key=lambda pair: -pair.broke)[:2]
+        line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most)}"
+    if others:
+        line += f"; so also on {_listed([entry.images for entry in others])}"
+    return line
+
+
+def _line_of_undecided(outcome: Diff) -> str:
+    """Return how much NEW may have lost, and how many images would tell."""
     flips = outcome.flips
-    if outcome.verdict == "invalid":
-        return f"{words}: one of the two does not work"
-    counts = (
+    words = "undecided" if outcome.margin else "no difference found"
+    line = f"{words}: {_counts(outcome)}"
+    for entry in outcome.not_excluded:
+        where = "" if entry.kind == "originals" else f" on {entry.images}"
+        allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
+        line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
+    if flips.trainings == 1 and flips.images_needed > flips.images:
+        line += f"; about {flips.images_needed:,} images would show a loss of {_points(outcome.margin or 1)}"
+    return line
+
+
+def _line_of_no_worse(outcome: Diff) -> str:
+    """Return that NEW is no worse, or better, and what it may lose on other images than the first."""
+    limit = f" by more than {_points(outcome.margin)}" if outcome.margin else ""
+    line = f"NEW is no worse{limit}: {_counts(outcome)}"
+    if outcome.verdict == "fixed more":
+        better = next(entry for entry in outcome.evidence if entry.is_better)
+        line = f"NEW fixed more than it broke: {better.line}; it is no worse{limit}"
+    others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.can_excuse]
+    if others:
+        line += f"; it loses less than {_listed(others)}"
+    return line
+
+
+def _counts(outcome: Diff) -> str:
+    """Return what broke and was fixed of the real images."""
+    flips = outcome.flips
+    return (
         f"of {flips.images:,} {outcome.evidence[0].images} {format_estimate(flips.broke)} % broke and "
         f"{format_estimate(flips.fixed)} % were fixed"
     )
-    if outcome.verdict == "broke more":
-        worse = outcome.worse
-        line = f"{words}: {worse[0].line}"
-        if worse[0].kind == "originals" and flips.pairs:
-            most = sorted(flips.pairs, key=lambda pair: -pair.broke)[:2]
-            line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most if pair.broke)}"
-        if len(worse) > 1:
-            line += f"; so also on {_listed([entry.images for entry in worse[1:]])}"
-        return line
-    if outcome.verdict == "undecided":
-        line = f"{words}: {counts}"
-        if not outcome.margin:
-            line = f"no difference found: {counts}"
-        for entry in outcome.not_excluded:
-            where = "" if entry.kind == "originals" else f" on {entry.images}"
-            allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
-            line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
-        if flips.trainings == 1 and flips.images_needed > flips.images:
-            line += f"; about {flips.images_needed:,} images would show a loss of {_points(outcome.margin or 1)}"
-        return line
-    line = f"{words} by more than {_points(outcome.margin)}: {counts}"
-    if outcome.verdict == "fixed more":
-        better = next(entry for entry in outcome.evidence if entry.is_better)
-        line = f"{words}: {better.line}"
-    others = [entry for entry in outcome.evidence[1:] if entry.can_excuse]
-    if others:
-        line += f"; nor on {_listed([f'{entry.images} by {entry.margin:g}' for entry in others])}"
-    return line
 
 
 def _points(margin: float) -> str:
