@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+import pyarrow as pa
 
 from fmrgen.apps.explain.betting import ERROR
 from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged, one_of
@@ -459,15 +460,15 @@ def _faults(answers: Sequence[Predictions]) -> list[str]:
 
     faults = []
     for predictions in answers:
-        names, numbers = np.unique(np.concatenate([predictions.labels, predictions.answers]), return_inverse=True)
-        labels, answered = numbers[: len(predictions)], numbers[len(predictions) :]
+        texts = pa.concat_arrays([pa.array(predictions.labels), pa.array(predictions.answers)]).dictionary_encode()
+        labels, answered = np.split(texts.indices.to_numpy(), 2)
         not_finite = int((predictions.answers == "").sum())
         if not_finite:
             faults.append(
                 f"{predictions.name} gives outputs that are not finite on {not_finite:,} of {len(predictions):,} "
                 "images: check its weights and its preprocessing"
             )
-        elif is_at_chance(labels, answered, len(names)):
+        elif is_at_chance(labels, answered, len(texts.dictionary)):
             faults.append(
                 f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, "
                 "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"

@@ -151,7 +151,9 @@ def compare_predictions(
     else:
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
-    doubted = ~old_right.any(axis=0) & ~new_right & ~np.isin(new.ids, list(reviewed))
+    doubted = ~old_right.any(axis=0) & ~new_right
+    if reviewed:
+        doubted &= ~np.isin(new.ids, list(reviewed))
     agreed = first.answers == new.answers
     outcome = Flips(
         images=len(new),
