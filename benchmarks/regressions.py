@@ -336,9 +336,10 @@ def flips(data: str, output: Path, path: Path | None) -> None:
     print("| group | NEW | broke | fixed | verdict | worse classes | McNemar's p |\n|---|---|--:|--:|---|---|--:|")
     for group, old, new in pairs(data):
         outcome = fmrgen.diff(answers[old], answers[new], labels)
-        right = answers[old] == labels, answers[new] == labels
-        table = [[int((one & other).sum()) for other in (right[1], ~right[1])] for one in (right[0], ~right[0])]
-        p_value = mcnemar(table, exact=True).pvalue
+        old_right, new_right = answers[old] == labels, answers[new] == labels
+        of_right = [(old_right & new_right).sum(), (old_right & ~new_right).sum()]
+        of_wrong = [(~old_right & new_right).sum(), (~old_right & ~new_right).sum()]
+        p_value = mcnemar([of_right, of_wrong], exact=True).pvalue
         worse = ", ".join(kind.name for kind in outcome.flips.classes if kind.is_worse)
         counts = f"{len(outcome.flips.broken)} | {len(outcome.flips.mended)}"
         print(f"| {group} | {new} | {counts} | {outcome.verdict} | {worse} | {p_value:.2g} |", flush=True)
@@ -362,10 +363,12 @@ def diff(output: Path, groups: Sequence[str]) -> None:
             sections = [_section(output, name, networks[name]) for name in (old, new)]
             outcome = fmrgen.diff(*sections, recipe=recipe, output=output / "diffs" / f"{old} {new}")
             print(f"{group}: {old}, {new}: {outcome.verdict}", flush=True)
-            for one in outcome.evidence:
-                mark = "worse" if one.is_worse else "better" if one.is_better else ""
-                figures = f"{one.broke.value:.1f} | {one.fixed.value:.1f} | {one.drop}"
-                print(f"  {one.kind} | {one.images} | {figures} | {one.p_worse:.2g} | {mark}", flush=True)
+            for line in outcome.evidence:
+                mark = "better" if line.is_better else ""
+                if line.is_worse:
+                    mark = "worse"
+                figures = f"{line.broke.value:.1f} | {line.fixed.value:.1f} | {line.drop}"
+                print(f"  {line.kind} | {line.images} | {figures} | {line.p_worse:.2g} | {mark}", flush=True)
 
 
 def _section(output: Path, name: str, training: Training) -> str:
@@ -396,7 +399,7 @@ def simulate(count: int = 1000) -> None:
             shares = [f"{100 * verdicts.count(verdict) / count:.1f} %" for verdict in ("broke more", "fixed more")]
             shares.append(f"{100 * holds / count:.1f} %")
             print(f"| {images:,} | {flipped:.0%} | {100 * loss:g} | {' | '.join(shares)} |", flush=True)
-    found = false = 0
+    cameras_found, others_called = 0, 0
     for _ in range(count // 4):
         old, new, labels = _made_up(random, 2000, 0.05, 0.0)
         camera = np.arange(2000) % 20
@@ -404,9 +407,9 @@ def simulate(count: int = 1000) -> None:
         new = np.where(worse, (labels + 1) % 10, new)
         tables = [{"label": labels, "prediction": answers, "camera": camera} for answers in (old, new)]
         groups = [group.name for group in fmrgen.diff(*tables).flips.groups["camera"] if group.is_worse]
-        found += "7" in groups
-        false += bool(set(groups) - {"7"})
-    print(f"one of 20 cameras worse by 20 points: found in {found}, another in {false} of {count // 4}")
+        cameras_found += "7" in groups
+        others_called += bool(set(groups) - {"7"})
+    print(f"one of 20 cameras worse by 20 points: found in {cameras_found}, another in {others_called} of {count // 4}")
     stopped = 0
     for _ in range(count):
         drops = random.choice([1, -1, 0], p=[0.2, 0.2, 0.6], size=500)
