@@ -62,7 +62,6 @@ SIGNS = (
     "end of no passing for trucks",
 )
 _EXTRA = {"width": "int64", "track": "string"}
-_SHARED = ("classes", "shuffle_seed", "per_class", "limit", "license", "on_error", "fit", "copies")
 
 
 class Config(SourceConfig):
@@ -82,7 +81,7 @@ class Config(SourceConfig):
         base = Path(self.path) / "gtsrb"
         if base.is_dir():
             return SignFolder(base, self)
-        options = {name: getattr(self, name) for name in _SHARED}
+        options = {name: getattr(self, name) for name in SourceConfig.model_fields if name != "kind"}
         options["classes"] = self.classes or list(SIGNS)
         inner = DatasetConfig(path=self.path, split=self.split, **options)
         inner.check_places("source")

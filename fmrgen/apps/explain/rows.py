@@ -74,7 +74,7 @@ class JudgedImages:
         arrays = {}
         for name, column in columns.items():
             if name == "accepted_labels":
-                arrays[name] = _object_array(column)
+                arrays[name] = object_array(column)
             else:
                 arrays[name] = np.asarray(column)
         recorded = provenance.recipe.perturb
@@ -117,7 +117,7 @@ class JudgedImages:
             "label": np.array([example.label for example in loaded]),
         }
         if source.accepts_several:
-            columns["accepted_labels"] = _object_array([example.accepted for example in loaded])
+            columns["accepted_labels"] = object_array([example.accepted for example in loaded])
         return cls(originals, originals, columns, judges, options)
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ def _drawn_rows(opened: Split, most: int) -> list[dict[str, Any]]:
     return [row for *_, row in sorted(heap, key=lambda entry: entry[1])]
 
 
-def _object_array(values: list[Any]) -> np.ndarray:
+def object_array(values: list[Any]) -> np.ndarray:
     """Return lists of any lengths as an array of arrays, [N]."""
     array = np.empty(len(values), dtype=object)
     array[:] = [np.asarray(value) for value in values]

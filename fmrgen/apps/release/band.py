@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.rows import JudgedImages
+from fmrgen.apps.release.conditions import differences, right_by_both
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator
 from fmrgen.engine.options import PerturbOptions
@@ -83,9 +84,7 @@ def band_between(rows: JudgedImages, old: nn.Module, generator: Generator, optio
         UserError: what the engine raises.
     """
     options = replace(options, objective="margin", keep="first")
-    of_old = replace(rows, judges=rows.judges._replace(classifier=old))
-    right = (rows.answers(rows.originals) == rows.labels) & (of_old.answers(of_old.originals) == rows.labels)
-    new_rows, old_rows = rows.of(right), of_old.of(right)
+    new_rows, old_rows = right_by_both(rows, old)
     examples = []
     for example_id, image, label in zip(new_rows.ids, new_rows.originals, new_rows.labels.tolist(), strict=True):
         examples.append(Example(example_id, image, label))
@@ -123,12 +122,7 @@ def _band(new: JudgedImages, old: JudgedImages, ends: Tensor, latent_shifts: Seq
     old_change, new_change = change_of(old), change_of(new)
     crossed = np.isfinite(old_change) & np.isfinite(new_change)
     middles = (np.nan_to_num(old_change, nan=_FARTHEST) + np.nan_to_num(new_change, nan=_FARTHEST)) / 2
-    between = on_byte_grid(images_at(middles))
-    new_right, old_right = new.answers(between) == new.labels, old.answers(between) == old.labels
-    differs = np.flatnonzero(new_right != old_right)
-    accepted = np.zeros(len(new), dtype=bool)
-    if len(differs):
-        accepted[differs] = new.at(differs).sees(between[torch.from_numpy(differs).to(between.device)])
+    broke, fixed = differences(new, old, on_byte_grid(images_at(middles)))
     length = _GREY_LEVELS * (ends - new.originals).flatten(1).square().mean(1).sqrt().cpu().numpy()
     widths = (length * np.abs(new_change - old_change))[crossed]
     return Band(
@@ -139,8 +133,8 @@ def _band(new: JudgedImages, old: JudgedImages, ends: Tensor, latent_shifts: Seq
         latent_shift=_median(np.array(latent_shifts)),
         width=_median(widths),
         widest=float(np.quantile(widths, _MOST)) if len(widths) else float("nan"),
-        broke=proportion(accepted & old_right),
-        fixed=proportion(accepted & new_right),
+        broke=proportion(broke),
+        fixed=proportion(fixed),
     )
 
 

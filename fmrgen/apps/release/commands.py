@@ -82,10 +82,8 @@ def diff(
         for option, is_set in of_made.items():
             if is_set:
                 raise UserError(f"{option} is for a recipe: name one, or leave it out")
-        title = f"{_name(old)} → {_name(new)}"
         outcome = _on_real_images(old, new, images, margin, by, review, trust, network)
-        report = _report(outcome, title, {"OLD": old, "NEW": new}, images=_flipped(outcome, images))
-        _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
+        report = _report_on_real_images(outcome, old, new, images, f"{_name(old)} → {_name(new)}")
     else:
         of_real = {"--images": images is not None, "--by": bool(by), "--review": review is not None}
         for option, is_set in of_real.items():
@@ -96,7 +94,7 @@ def diff(
         outcome, report = _on_recipe(
             recipe, loaded, old, new, margin, output, decided, seed, network, explained=explained, quiet=quiet
         )
-        _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
+    _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
     return _STATUS.get(outcome.verdict, 0)
 
 
@@ -140,8 +138,7 @@ def gate(
     if recipe is None:
         outcome = _on_real_images(baseline, candidate, split, max_drop, (), None, trust)
         title = f"{_name(baseline)} → {_name(candidate)} on {split}"
-        networks = {"OLD": baseline, "NEW": candidate}
-        report = _report(outcome, title, networks, images=_flipped(outcome, split), needs_proof=True)
+        report = _report_on_real_images(outcome, baseline, candidate, split, title, needs_proof=True)
     else:
         loaded = options.load_recipe(recipe, (), limit)
         outcome, report = _on_recipe(
@@ -239,7 +236,9 @@ def _on_recipe(
     new_name, new_section = _classifier(new, network)
 
     from fmrgen.apps.release.diff import diff as run
-    from fmrgen.apps.release.made import BROKE, split_folders
+    from fmrgen.apps.release.diff_report import diff_report
+    from fmrgen.apps.release.evidence import BROKE
+    from fmrgen.apps.release.made import split_folders
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
@@ -271,25 +270,24 @@ def _on_recipe(
         elif explained:
             new_failures, page = _explain_broken(sides[BROKE].paths, output / "diff", show)
     title = f"{old_name} → {new_name} on {recipe}"
-    report = _report(outcome, title, {"OLD": old, "NEW": new}, sides, new_failures, page, needs_proof=needs_proof)
-    return outcome, report
+    networks = {"OLD": old, "NEW": new}
+    return outcome, diff_report(outcome, title, networks, sides, new_failures, page, needs_proof=needs_proof)
 
 
-def _flipped(outcome: "Diff", images: str | None) -> dict[str, bytes | str]:
-    """Return the flipped images that a report shows, by their ids; none if there are predictions alone."""
-    if images is None or not is_first_process():
-        return {}
-    from fmrgen.apps.release.diff_report import MOST_SHOWN
-    from fmrgen.apps.release.on_images import stored_images
+def _report_on_real_images(
+    outcome: "Diff", old: str, new: str, images: str | None, title: str, *, needs_proof: bool = False
+) -> "Report":
+    """Return the report of a diff on real images, which shows flipped ones unless there are predictions alone."""
+    from fmrgen.apps.release.diff_report import MOST_SHOWN, diff_report
 
-    flips = outcome.flips
-    return stored_images(images, {flip.id for flip in flips.broken[:MOST_SHOWN] + flips.mended[:MOST_SHOWN]})
+    shown: dict[str, bytes | str] = {}
+    if images is not None and is_first_process():
+        from fmrgen.apps.release.on_images import stored_images
 
-
-def _report(*arguments: Any, images: dict[str, bytes | str] | None = None, needs_proof: bool = False) -> "Report":
-    from fmrgen.apps.release.diff_report import diff_report
-
-    return diff_report(*arguments, images=images, needs_proof=needs_proof)
+        flips = outcome.flips
+        wanted = {flip.id for flip in flips.broken[:MOST_SHOWN] + flips.mended[:MOST_SHOWN]}
+        shown = stored_images(images, wanted)
+    return diff_report(outcome, title, {"OLD": old, "NEW": new}, images=shown, needs_proof=needs_proof)
 
 
 def _deliver(

@@ -66,9 +66,7 @@ def under_changes(
         The evidence for each attribute and direction, the strongest first; none if there is no original that both
         networks have right.
     """
-    before = _of_network(rows, old)
-    both_right = (rows.answers(rows.originals) == rows.labels) & (before.answers(before.originals) == rows.labels)
-    new_rows, old_rows = rows.of(both_right), before.of(both_right)
+    new_rows, old_rows = right_by_both(rows, old)
     if not len(new_rows):
         return []
     doses = [dose for dose in DOSES if has_oracle or dose <= _MAX_DOSE_UNCHECKED]
@@ -121,6 +119,18 @@ def under_moves(rows: JudgedImages, old: nn.Module, class_names: Sequence[str], 
     return evidence
 
 
+def right_by_both(rows: JudgedImages, old: nn.Module) -> tuple[JudgedImages, JudgedImages]:
+    """Return the originals that both networks have right, judged by the new one, and judged by the old one.
+
+    Args:
+        rows: originals, judged by the new network and the oracle.
+        old: the old network, which answers in the same labels.
+    """
+    before = _of_network(rows, old)
+    both_right = (rows.answers(rows.originals) == rows.labels) & (before.answers(before.originals) == rows.labels)
+    return rows.of(both_right), before.of(both_right)
+
+
 def _of_network(rows: JudgedImages, network: nn.Module) -> JudgedImages:
     """Return the rows judged by another network and the same oracle."""
     return replace(rows, judges=rows.judges._replace(classifier=network))
@@ -143,16 +153,23 @@ def _broke_and_fixed(
         batch = np.arange(start, min(start + _BATCH, len(new)))
         of_new, of_old = new.at(batch), old.at(batch)
         for images in changes(batch):
-            worse, better = _differences(of_new, of_old, on_byte_grid(images), has_oracle)
+            worse, better = differences(of_new, of_old, on_byte_grid(images), has_oracle=has_oracle)
             broke[batch] |= worse
             fixed[batch] |= better
     return broke, fixed
 
 
-def _differences(
-    new: JudgedImages, old: JudgedImages, images: Tensor, has_oracle: bool
+def differences(
+    new: JudgedImages, old: JudgedImages, images: Tensor, *, has_oracle: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which changed originals the old network alone has right, and which the new one alone, bool [N] each."""
+    """Return which images the old network alone has right, and which the new one alone, bool [N] each.
+
+    Args:
+        new: originals, judged by the new network.
+        old: the same originals, judged by the old one.
+        images: made of them, [N, 3, H, W] in [0, 1]; an image counts if the oracle accepts it.
+        has_oracle: whether they have an oracle that works; without one all count.
+    """
     new_right = new.answers(images) == new.labels
     old_right = old.answers(images) == old.labels
     differs = new_right != old_right

@@ -352,6 +352,7 @@ class _Pair:
         """Return what OLD and NEW say of all originals, at the size of the generator's images."""
         import torch
 
+        from fmrgen.apps.explain.rows import object_array
         from fmrgen.engine.images import to_batch
         from fmrgen.metrics.rows import as_label
         from fmrgen.recipe.build import logits_of
@@ -375,8 +376,7 @@ class _Pair:
             truth = np.array([example.label for example in loaded])
             accepted = None
             if self.source.accepts_several:
-                accepted = np.empty(len(loaded), dtype=object)
-                accepted[:] = [np.asarray(example.accepted) for example in loaded]
+                accepted = object_array([example.accepted for example in loaded])
             ids += [str(example.id) for example in loaded]
             labels += truth.tolist()
             for name, network in networks.items():

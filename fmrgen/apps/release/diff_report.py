@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
+from fmrgen.apps.release.evidence import BROKE, FIXED
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.report.report import Check, Outcome, Picture, Report, Section, Table
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
     from fmrgen.storage.shards import SplitFolder
 
 SCHEMA = "fmrgen-diff/2"
-_BROKE, _FIXED = "broke", "fixed"
 _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
-MOST_SHOWN = 24  # flipped images, in a picture
-_MOST_IMAGES = 24  # of each side, in a picture
+MOST_SHOWN = 24  # images of each side, in a picture
 _MOST_PAIRS = 8  # of classes of made images, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
 _OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
@@ -365,7 +364,7 @@ def _class_table(made: "Made") -> Table:
 def _pair_table(made: "Made") -> Table:
     """Return a table of the most frequent confusions on each side."""
     rows = []
-    for side, wrong_network in ((_BROKE, "NEW"), (_FIXED, "OLD")):
+    for side, wrong_network in ((BROKE, "NEW"), (FIXED, "OLD")):
         pairs = [pair for pair in made.pairs if pair[0] == side]
         for _, label, answer, count in pairs[:_MOST_PAIRS]:
             rows.append([f"{label} → {answer}", side, wrong_network, str(count)])
@@ -380,15 +379,15 @@ def _side_section(made: "Made", side: str, split: "SplitFolder") -> Section:
         "classes first, and of each those on which the two differ most surely. Left the original with its label, "
         "beside it the image, with the probability that each network gives the true class."
     )
-    images = _representative(made, side)[:_MOST_IMAGES]
+    images = _representative(made, side)[:MOST_SHOWN]
     picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
-    title = "What broke" if side == _BROKE else "What was fixed"
+    title = "What broke" if side == BROKE else "What was fixed"
     return Section(side, title, pictures=[picture], shown="in files")
 
 
 def _right_and_wrong(side: str) -> tuple[str, str]:
     """Return the network that is right on the images of a side, and the one that is wrong."""
-    if side == _BROKE:
+    if side == BROKE:
         return "OLD", "NEW"
     return "NEW", "OLD"
 

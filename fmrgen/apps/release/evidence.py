@@ -18,6 +18,7 @@ from fmrgen.metrics.intervals import Estimate, format_estimate, paired_differenc
 
 Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
 Kind = Literal["originals", "class", "moved", "made", "perturbed", "changed"]
+BROKE, FIXED = "broke", "fixed"  # the two sides of a diff, and of its splits
 # Images of these kinds can show that NEW is worse; that it isn't takes all of the other kinds.
 _SHOW_WORSE_ALONE: tuple[Kind, ...] = ("class", "changed")
 

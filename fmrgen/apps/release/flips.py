@@ -339,11 +339,11 @@ def _groups_by_columns(
             raise UserError(f"by: there is no column {name} (there are: {names})")
     groups = {}
     for name, column in columns.items():
-        values = np.array([str(value) for value in column])
-        distinct = np.unique(values)
-        is_measure = len(distinct) > _MOST_GROUPS or len(values) < _FEWEST_OF_A_GROUP * len(distinct)
-        if name in by or (not by and len(distinct) > 1 and not is_measure):
-            groups[name] = _worst_first(_counts(values, broke, fixed))
+        counts = _counts(np.array([str(value) for value in column]), broke, fixed)
+        distinct = len(counts.names)
+        is_measure = distinct > _MOST_GROUPS or len(column) < _FEWEST_OF_A_GROUP * distinct
+        if name in by or (not by and distinct > 1 and not is_measure):
+            groups[name] = _worst_first(counts)
     return groups
 
 

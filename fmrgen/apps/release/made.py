@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fmrgen.apps.explain.betting import ERROR, bounds, drops_of, log_capital
-from fmrgen.apps.release.evidence import Evidence, evidence_of
+from fmrgen.apps.release.evidence import BROKE, FIXED, Evidence, evidence_of
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.compare import JobProgress, make_splits
@@ -28,7 +28,6 @@ from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
 
 Test = Literal["exact", "sequential"]
-BROKE, FIXED = "broke", "fixed"
 _ORACLE = "oracle"  # the name of the recipe's oracle in the panels
 _TURNS = 20  # in which the shards are made if `until_decided`; after each the evidence is tested
 # Points by which trainings of one recipe that differ in their seed alone may be apart: see docs/results/diff.md.
@@ -189,8 +188,7 @@ def make_images(
     for name, side, summary in zip(("NEW", "OLD"), (broke, fixed), summaries, strict=True):
         if has_masked_gradient(summary, side.provenance.judged_steps):
             masked.append(name)
-    made = replace(_made(broke, fixed), test="sequential" if until_decided else "exact", masked=masked)
-    return made, evidence
+    return _made(broke, fixed, "sequential" if until_decided else "exact", masked), evidence
 
 
 def split_folders(
@@ -337,7 +335,7 @@ def _p_by_betting(capital: np.ndarray) -> float:
     return math.exp(-max(0.0, float(capital.max())))
 
 
-def _made(broke: _Side, fixed: _Side) -> Made:
+def _made(broke: _Side, fixed: _Side, test: Test, masked: list[str]) -> Made:
     names, label = list(broke.provenance.labels), broke.columns["label"]
     images = {BROKE: broke.images(names), FIXED: fixed.images(names)}
     return Made(
@@ -350,8 +348,8 @@ def _made(broke: _Side, fixed: _Side) -> Made:
         classes=_changed_classes(broke.is_found, fixed.is_found, label, names),
         pairs=_pair_counts(images),
         images=images,
-        test="exact",
-        masked=[],
+        test=test,
+        masked=masked,
     )
 
 

@@ -78,7 +78,7 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
         if number > len(old):
             name = "NEW"
         models.append(LoadedClassifier.load(name, classifier, processes.device))
-    labels = opened.labels_for([partial(_same, model) for model in models], processes.device)
+    labels = opened.labels_for([partial(models.__getitem__, place) for place in range(len(models))], processes.device)
     first = opened.first_image(processes.device)
     networks = {model.name: model.answering_in(labels, first, opened.name) for model in models}
     columns = opened.columns(["id", "label", "valid", "accepted_labels"], labels)
@@ -96,10 +96,6 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
             by_column.setdefault(column, []).append(predictions)
     chosen = [models[0], models[-1]]
     return Asked(by_column, opened, chosen, [networks[model.name] for model in chosen], labels.names)
-
-
-def _same(model: LoadedClassifier) -> LoadedClassifier:
-    return model
 
 
 def _opened(images: Any) -> Split:
