@@ -132,6 +132,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "masking_caution",
         "slope_caution",
     ),
+    "metrics.grouping": ("Grouping",),
     "metrics.intervals": (
         "CONFIDENCE",
         "between_percentiles",

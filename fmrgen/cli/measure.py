@@ -25,6 +25,7 @@ def evaluate(
     attack: str | None = None,
     fixed: Annotated[Sequence[str], Parameter(metavar="[NAME=]SETS")] = (),
     valid_by: Annotated[str | None, Parameter(metavar="JUDGE")] = None,
+    by: options.By = (),
     download: bool = False,
     models: options.File | None = None,
     network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
@@ -55,6 +56,7 @@ def evaluate(
         fixed: Measure accuracy on these labelled sets too: sets/imagenet-c, a file, or {kind: …} of a source. Repeat
             for more.
         valid_by: Count a row as valid only if this judge sees its label too; human means all people together.
+        by: Show figures by this column of the splits too, or by bounds: width:30,60. Repeat for more.
         download: Download splits before reading them, instead of streaming.
         models: YAML with more classifiers, `NAME: C` or `NAME: OWNER/MODEL`.
         network: Network of the weights that -c names, as 'steps/*.pt'.
@@ -94,6 +96,7 @@ def evaluate(
             attack=attack,
             fixed=sets,
             valid_by=valid_by,
+            by=by,
             download=download,
             store=store,
             strict=strict,

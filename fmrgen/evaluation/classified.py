@@ -46,6 +46,7 @@ class Classified:
         judges: those who looked at it besides its oracle.
         valid: bool [N], which rows are valid by the judge `valid_by`; None if the oracle decides.
         valid_by: the judge whose verdict counts.
+        groups: bool [N], the rows of each group, by the column that groups them and the group's name.
     """
 
     split: Split
@@ -58,3 +59,4 @@ class Classified:
     judges: list[Judge] = field(default_factory=list)
     valid: np.ndarray | None = None
     valid_by: str | None = None
+    groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from fmrgen.metrics.cautions import cautions, is_at_chance, outputs_in_another_o
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import FEWER_RESAMPLES, Estimate
 from fmrgen.metrics.rows import Rows, groups_of
-from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, summarise, summarise_classes
+from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, Summary, summarise, summarise_classes, summarise_group
 from fmrgen.results.evaluation import (
     SCHEMA,
     AfterAttack,
@@ -194,6 +194,9 @@ def _result(
     judged = {}
     if classified.judges and not is_moved:  # a judge's figures are over rows, and copies of one original are not
         judged = corrected_by(classified.judges, own, stored["valid"])
+    groups: dict[str, dict[str, Summary]] = {}
+    for column, of_column in classified.groups.items():
+        groups[column] = {name: summarise_group(of_classes, rows) for name, rows in of_column.items()}
     steps = _judged_steps(classified) if is_own else "none"
     return Result(
         split=classified.split.name,
@@ -207,6 +210,7 @@ def _result(
         masked=has_masked_gradient(total, steps),
         rough=has_rough_gradient(total, steps),
         moves=Rows(own, FEWER_RESAMPLES).after_each_move(),
+        groups=groups,
     )
 
 

@@ -415,9 +415,9 @@ def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
     """Return a summary of the rows of each label (paper App. J, Tables 13 and 14), with fewer resamples."""
-    summaries = []
-    for label in range(classes):
-        rows = columns["label"] == label
-        class_columns = {name: values[rows] for name, values in columns.items()}
-        summaries.append(summarise(class_columns, resamples=FEWER_RESAMPLES))
-    return summaries
+    return [summarise_group(columns, columns["label"] == label) for label in range(classes)]
+
+
+def summarise_group(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> Summary:
+    """Return a summary of some of the rows, bool [N], with fewer resamples."""
+    return summarise({name: values[rows] for name, values in columns.items()}, resamples=FEWER_RESAMPLES)

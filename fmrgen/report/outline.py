@@ -17,6 +17,7 @@ from fmrgen.report.tables import (
     class_table,
     error_consistency_table,
     fixed_table,
+    group_table,
     judged_table,
     judges_lines,
     judges_table,
@@ -147,6 +148,7 @@ def _splits(evaluation: Evaluation) -> list[Section]:
             *_judges(split, results),
             *_attacks(split, results),
             *_moves(results),
+            *_groups(results),
             *_otherwise(results),
             *_confidence(results),
             *_agreement(comparison),
@@ -192,6 +194,13 @@ def _moves(results: list[Result]) -> list[Section]:
         "classifier."
     )
     return [Section("moves", "Accuracy by move", about, [moves_table(results)])]
+
+
+def _groups(results: list[Result]) -> list[Section]:
+    sections = []
+    for column in results[0].groups:
+        sections.append(Section("groups", f"By {column}", tables=[group_table(results, column)]))
+    return sections
 
 
 def _otherwise(results: list[Result]) -> list[Section]:

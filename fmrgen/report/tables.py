@@ -89,6 +89,20 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
     return Table(["class", "rows", *_names(metrics)], rows)
 
 
+def group_table(results: Sequence[Result], column: str) -> Table:
+    """Return the classifiers' figures of each group of rows by a column, group by group."""
+    metrics = []
+    for metric in METRICS:
+        if metric.group == "main" and any(result.total[metric] for result in results):
+            metrics.append(metric)
+    rows = []
+    for name in results[0].groups[column]:
+        for result in results:
+            summary = result.groups[column][name]
+            rows.append([name, _marked(result), str(summary.rows), *_cells(summary, metrics)])
+    return Table([column, "classifier", "rows", *_names(metrics)], rows)
+
+
 def attacks_table(split: EvaluatedSplit) -> Table:
     """Return a split's own classifier after each attack, the first row after the first attack alone."""
     rows = []

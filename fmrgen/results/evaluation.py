@@ -148,6 +148,7 @@ class Result:
             `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
         moves: figures of each kind of move, on a split of randomly moved images.
+        groups: figures of the rows of each group, by the column that groups them and the group's name.
     """
 
     split: str
@@ -161,6 +162,7 @@ class Result:
     masked: bool = False
     rough: bool = False
     moves: list[AfterMove] = field(default_factory=list)
+    groups: dict[str, dict[str, Summary]] = field(default_factory=dict)
 
     @property
     def is_moved(self) -> bool:
@@ -301,6 +303,20 @@ class Evaluation:
         for result in self.results:
             for class_name, summary in zip(class_names[result.split], result.classes, strict=True):
                 rows.append({**_names(result), "class": class_name, **_figures(summary)})
+        return DataFrame(rows)
+
+    def per_group(self) -> "DataFrame":
+        """Return `to_frame` with a row for each split, classifier and group of `by`.
+
+        The columns `by` and `group` name what the rows are grouped by, and the group.
+        """
+        from pandas import DataFrame
+
+        rows = []
+        for result in self.results:
+            for column, groups in result.groups.items():
+                for group, summary in groups.items():
+                    rows.append({**_names(result), "by": column, "group": group, **_figures(summary)})
         return DataFrame(rows)
 
     def per_step(self) -> "DataFrame":

@@ -20,6 +20,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside
 from fmrgen.image_files import lies_in_repo, open_rgb, path_inside, stored_image
 from fmrgen.labels import Labels, find_label
+from fmrgen.metrics.grouping import Grouping
 from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.recipe.build import names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier
@@ -159,6 +160,22 @@ class Split:
                     ids.append(row["id"])
                 yield row
         check_recorded_rows(self, ids)
+
+    def grouped_by(self, by: Sequence[str]) -> dict[str, list[Any]]:
+        """Return the values [N] of each column that rows are grouped by, in short form (see `Grouping`).
+
+        Raises UserError if there is no such column.
+        """
+        names = [Grouping.of_short_form(text).column for text in by]
+        for name in names:
+            if name not in self.features:
+                raise UserError(f"by: {self.name} has no column {name} (it has: {', '.join(self.features)})")
+        values: dict[str, list[Any]] = {name: [] for name in names}
+        if names:
+            for row in self.stored_rows((), names):
+                for name in values:
+                    values[name].append(row[name])
+        return values
 
     def _stream(self, images: Sequence[str], columns: Sequence[str] | None) -> IterableDataset:
         stream = self.undecoded(images)

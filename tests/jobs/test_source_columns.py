@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from commands import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 
-from fmrgen import UserError, diff, load_recipe, open_split, verify
+from fmrgen import UserError, diff, evaluate, load_recipe, open_split, read_figures, verify, write_report
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.build import build_source
@@ -94,3 +95,42 @@ def test_a_diff_groups_by_them(folder):
 def test_columns_that_cannot_be_kept(file, tmp_path, columns, words):
     with pytest.raises(UserError, match=words.replace("(", r"\(")):
         make_split(recipe(file, columns=columns), tmp_path / "out")
+
+
+def test_figures_by_group(folder, tmp_path, capsys):
+    split = f"{folder}:mnist/lenet"
+    evaluation = evaluate([split], ["asset:mnist/lenet"], by=["width:15,25", "camera"], progress=False)
+    (result,) = evaluation.results
+    rows = load_dataset(str(folder), "mnist", split="lenet")
+    assert {name: summary.rows for name, summary in result.groups["width"].items()} == {
+        "below 15": 5,
+        "15 to 25": 10,
+        "25 and more": 5,
+    }
+    front = result.groups["camera"]["front"]
+    of_front = rows.filter(lambda row: row["camera"] == "front")
+    valid = of_front.filter(lambda row: row["valid"])
+    right = np.mean(np.array(valid["prediction"]) == np.array(valid["label"]))
+    assert front.perturbed_accuracy.value == pytest.approx(100 * right)
+    assert front.valid_rows == len(valid)
+    frame = evaluation.per_group()
+    assert frame["by"].tolist() == ["width"] * 3 + ["camera"] * 2
+    write_report(evaluation, tmp_path / "report")
+    assert "By width" in (tmp_path / "report/evaluation.md").read_text()
+    assert read_figures(tmp_path / "report/evaluation.json").results[0].groups == result.groups
+    assert run("evaluate", split, "-c", "asset:mnist/lenet", "--by", "camera", "-o", tmp_path / "again") == 0
+    assert "By camera" in capsys.readouterr().out
+
+
+def test_groups_that_cannot_be(folder):
+    split = f"{folder}:mnist/lenet"
+    with pytest.raises(UserError, match=r"by: .*mnist/lenet has no column height \(it has: .*width"):
+        evaluate([split], ["asset:mnist/lenet"], by=["height"], progress=False)
+    with pytest.raises(UserError, match="by: the column camera holds 'rear', which has no bounds"):
+        evaluate([split], ["asset:mnist/lenet"], by=["camera:3"], progress=False)
+
+
+def test_real_images_are_grouped_in_a_diff(file):
+    section = f"{{kind: datasets, path: {file}, columns: [width]}}"
+    outcome = diff("asset:mnist/lenet", "outside_components:HalfTrained", images=section, by=["width:20"])
+    assert sum(group.images for group in outcome.flips.groups["width"]) == 20

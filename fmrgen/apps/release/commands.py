@@ -34,7 +34,7 @@ def diff(
     network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
     images: str | None = None,
     margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,
-    by: Annotated[Sequence[str], Parameter(metavar="COLUMN")] = (),
+    by: options.By = (),
     review: options.File | None = None,
     output: options.Output = Path("diff"),
     limit: options.Limit | None = None,
@@ -63,7 +63,7 @@ def diff(
         network: Network of the files of weights that --old and --new name, as last.pt.
         images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
         margin: Points of accuracy that the new one may lose.
-        by: Group real images by this column. Repeat for more.
+        by: Group real images by this column, or by bounds: width:30,60. Repeat for more.
         review: Write images that neither has right to this CSV. What you fill in as reviewed is their label next time.
         output: The dataset folder; the page is DIR/diff.
         until_decided: With a recipe: stop as soon as a sequential test is sure; else test all rows exactly.

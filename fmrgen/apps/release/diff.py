@@ -123,7 +123,8 @@ def diff(
         output: the dataset folder of these splits.
         margin: points of accuracy that NEW may lose, from 0 to less than 100. On moved, changed and made images it may
             lose as many more as trainings of one recipe are apart (5 to 30).
-        by: columns to group the images by; of predictions by default all with few values.
+        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; of predictions by default all with few
+            values.
         reviewed: what some real images show, by their ids, where somebody looked at them: it replaces their labels.
         until_decided: with a recipe: test after each part of the images that are made, and stop once it is clear. The
             source must be in random order (`shuffle_seed`).

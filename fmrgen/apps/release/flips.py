@@ -18,6 +18,7 @@ from fmrgen.apps.explain.betting import ERROR
 from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, one_of, p_of_loss
 from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
+from fmrgen.metrics.grouping import Grouping
 from fmrgen.metrics.intervals import (
     CONFIDENCE,
     Estimate,
@@ -126,7 +127,7 @@ def compare_predictions(
         old: predictions of each training of OLD.
         new: those of NEW, on the same images.
         margin: points of accuracy that NEW may lose.
-        by: columns to group the images by; by default all with few values.
+        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; by default all with few values.
         reviewed: ids of images whose labels somebody looked at: they are not doubted.
         images: what the images are, in words.
 
@@ -333,16 +334,21 @@ def _groups_by_columns(
     columns: Mapping[str, np.ndarray], broke: np.ndarray, fixed: np.ndarray, by: Sequence[str]
 ) -> dict[str, list[FlippedGroup]]:
     """Return the groups of each column; of columns that were not named, those with few values of enough images."""
-    for name in by:
-        if name not in columns:
-            names = ", ".join(columns) or "none"
-            raise UserError(f"by: there is no column {name} (there are: {names})")
+    if by:
+        named = {}
+        for grouping in map(Grouping.of_short_form, by):
+            if grouping.column not in columns:
+                names = ", ".join(columns) or "none"
+                raise UserError(f"by: there is no column {grouping.column} (there are: {names})")
+            values = grouping.names(columns[grouping.column].tolist())
+            named[grouping.column] = _worst_first(_counts(values, broke, fixed))
+        return named
     groups = {}
     for name, column in columns.items():
         counts = _counts(np.array([str(value) for value in column]), broke, fixed)
         distinct = len(counts.names)
         is_measure = distinct > _MOST_GROUPS or len(column) < _FEWEST_OF_A_GROUP * distinct
-        if name in by or (not by and distinct > 1 and not is_measure):
+        if distinct > 1 and not is_measure:
             groups[name] = _worst_first(counts)
     return groups
 

@@ -59,7 +59,7 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
             each class; or a section or recipe of a source.
         old: trainings of the classifier in use.
         new: the one that is to take its place.
-        by: columns of the images to keep.
+        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
 
     Raises:
         UserError: the images or a classifier can't be used, or they are randomly moved ones.
@@ -85,7 +85,7 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
     batches = opened.images(opened.image_columns, size=_BATCH)
     answers = classify(batches, networks, columns["label"].__getitem__, processes, processes.device)
     ids = _ids(opened, columns)
-    groups = _groups(opened, by)
+    groups = {name: np.array(values, dtype=object) for name, values in opened.grouped_by(by).items()}
     by_column: dict[str, list[Predictions]] = {}
     for column in opened.image_columns:
         rows = np.arange(len(columns["label"]))
@@ -121,6 +121,7 @@ def _opened_source(name: str, config: SourceConfig) -> Split:
     features = Features(
         {"id": Value("int64"), "image": Image(), "label": ClassLabel(names=list(source.labels.names))}
         | ({"accepted_labels": List(Value("int32"))} if source.accepts_several else {})
+        | {column: Value(type) for column, type in source.columns.items()}
     )
     dataset = IterableDataset.from_generator(_rows, features=features, gen_kwargs={"source": source})
     return open_split(dataset, name=name)
@@ -134,6 +135,7 @@ def _rows(source: Source) -> Iterator[dict[str, Any]]:
         row = {"id": example.id, "image": {"bytes": image, "path": None}, "label": example.label}
         if example.accepted is not None:
             row["accepted_labels"] = list(example.accepted)
+        row |= example.extra or {}
         yield row
 
 
@@ -151,21 +153,6 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.arange(len(names)).astype(str)
     folder = opened.repo or ""
     return np.array([name.removeprefix(folder).lstrip("/") for name in names])
-
-
-def _groups(opened: Split, by: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the columns that images are grouped by, [N] each."""
-    missing = [name for name in by if name not in opened.features]
-    if missing:
-        raise UserError(f"by: {opened.name} has no column {missing[0]} (it has: {', '.join(opened.features)})")
-    if not by:
-        return {}
-    values: dict[str, list[Any]] = {name: [] for name in by}
-    with reading(opened.name):
-        for row in opened.stored_rows((), list(by)):
-            for name in by:
-                values[name].append(row[name])
-    return {name: np.asarray(column, dtype=object) for name, column in values.items()}
 
 
 def _predictions(

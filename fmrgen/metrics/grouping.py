@@ -1,0 +1,69 @@
+"""Rows put into groups: by the values of a column, or by the bounds between which its numbers lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fmrgen.errors import UserError
+
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A column and its bounds; without bounds each value is a group.
+
+    Attributes:
+        column: its name.
+        bounds: numbers, rising; a bound belongs to the group above it.
+    """
+
+    column: str
+    bounds: tuple[float, ...] = ()
+
+    @classmethod
+    def of_short_form(cls, text: str) -> "Grouping":
+        """Return the grouping `COLUMN` or `COLUMN:BOUND,…`. Raises UserError if bounds do not rise."""
+        column, colon, numbers = text.rpartition(":")
+        try:
+            bounds = tuple(float(number) for number in numbers.split(","))
+        except ValueError:
+            return cls(text)  # a colon may be part of a name
+        if not colon:
+            return cls(text)
+        if list(bounds) != sorted(set(bounds)):
+            raise UserError(f"by: the bounds of {text} must rise, as in {column}:30,60")
+        return cls(column, bounds)
+
+    def names(self, values: Sequence[Any]) -> np.ndarray:
+        """Return the name of each value's group, strings [N]. Raises UserError if a value with bounds is no number."""
+        if not self.bounds:
+            return np.array([_UNKNOWN if value is None else str(value) for value in values], dtype=object)
+        ranges = self._ranges()
+        names = []
+        for value in values:
+            if value is None:
+                names.append(_UNKNOWN)
+                continue
+            try:
+                names.append(ranges[int(np.searchsorted(self.bounds, float(value), side="right"))])
+            except (TypeError, ValueError):
+                raise UserError(f"by: the column {self.column} holds {value!r}, which has no bounds") from None
+        return np.array(names, dtype=object)
+
+    def groups(self, values: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return the rows of each group, bool [N] by its name: by their numbers, or in the order of their names."""
+        names = self.names(values)
+        order = sorted(set(names.tolist()))
+        if self.bounds:
+            order = [name for name in [*self._ranges(), _UNKNOWN] if name in order]
+        return {name: names == name for name in order}
+
+    def _ranges(self) -> list[str]:
+        """Return the names of the groups between bounds, from the lowest."""
+        bounds = [f"{bound:g}" for bound in self.bounds]
+        between = [f"{low} to {high}" for low, high in pairwise(bounds)]
+        return [f"below {bounds[0]}", *between, f"{bounds[-1]} and more"]
