@@ -1,4 +1,4 @@
-"""Networks for 32 px images: the architectures of the paper's CIFAR-10 models (Table 6), and RobustBench's."""
+"""Networks for 32 px images: those of the paper's CIFAR-10 models (Table 6), RobustBench's, and a small VGG."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,7 @@ class Config(ClassifierConfig):
         "resnet18",
         "resnet50",
         "preactresnet18",
+        "vgg7",
         "vgg19",
         "googlenet",
         "densenet121",

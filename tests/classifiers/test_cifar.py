@@ -232,7 +232,7 @@ def simpledla(net, x):
 LITERAL = {made.__name__: made for made in (resnet18, resnet50, wide_resnet28_10, wide_resnet34_10, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla)}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_weights_of_pytorch_cifar_load_and_say_what_they_said_there(tmp_path, name):
     net = Literal()
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -249,6 +249,18 @@ def test_weights_of_pytorch_cifar_load_and_say_what_they_said_there(tmp_path, na
         found = section.build()(images)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert found.std() > 0.1
+
+
+def test_the_small_vgg_comes_back_from_its_weights(tmp_path):
+    assert NETWORKS.keys() - PARAMETERS.keys() == {"vgg7"}
+    network = NETWORKS["vgg7"](43)
+    assert sum(weights.numel() for weights in network.parameters()) == 83_355
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    section = Config(
+        model="vgg7", num_classes=43, checkpoint=str(tmp_path / "own.safetensors"), mean=[0] * 3, std=[1] * 3
+    )
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(section.build()(images), network.eval()(images))
 
 
 def test_weights_of_another_network_are_one_line(tmp_path):

@@ -17,6 +17,8 @@ _SHIFT = 0.1  # of half the width
 _WAVE = 0.08  # of half the width: the standard deviation of elastic waves
 _WAVE_NODES = 4  # across and up, between which elastic waves are interpolated
 _MIN_SIGMA = 1e-3  # of a blur: 0 has no kernel
+_TINT = 0.15  # of a channel, in doublings
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 @torch.no_grad()
@@ -45,6 +47,10 @@ def augment(
         images = torch.cat([first, images[reconstructed:]])
     if config.blur:
         images = _blur(images, config.blur)
+    if config.colour:
+        images = _recolour(images, config.colour)
+    if config.cutout:
+        images = _cut_out(images, config.cutout)
     if config.noise:
         strength = torch.rand(len(images), 1, 1, 1, device=images.device).square() * config.noise
         images = images + strength * torch.randn_like(images)
@@ -91,7 +97,7 @@ def _warp(images: Tensor, strength: float) -> Tensor:
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     wave = torch.randn(rows, 2, _WAVE_NODES, _WAVE_NODES, device=images.device) * _WAVE * strength
     grid = grid + F.interpolate(wave, images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def _reconstruct(images: Tensor, labels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
@@ -109,8 +115,37 @@ def _blur(images: Tensor, largest: float) -> Tensor:
     offsets = torch.arange(-reach, reach + 1, device=images.device)
     kernel = (-0.5 * (offsets / sigma) ** 2).exp()
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-    channels = images.flatten(0, 1).unsqueeze(0)  # [1, 3 B, H, W]: each channel has its own kernel
+    channels = F.pad(images, (reach,) * 4, mode="replicate")
+    channels = channels.flatten(0, 1).unsqueeze(0)  # [1, 3 B, H, W]: each channel has its own kernel
     across, up = kernel.view(-1, 1, 1, 2 * reach + 1), kernel.view(-1, 1, 2 * reach + 1, 1)
-    channels = F.conv2d(channels, across, padding=(0, reach), groups=channels.shape[1])
-    channels = F.conv2d(channels, up, padding=(reach, 0), groups=channels.shape[1])
+    channels = F.conv2d(channels, across, groups=channels.shape[1])
+    channels = F.conv2d(channels, up, groups=channels.shape[1])
     return channels.view_as(images)
+
+
+def _recolour(images: Tensor, strength: float) -> Tensor:
+    """Return images of another brightness, contrast, saturation and tint."""
+    rows = len(images)
+
+    def factor(doublings: float, channels: int = 1) -> Tensor:
+        return torch.exp2(_uniform(rows * channels, doublings * strength, images)).view(rows, channels, 1, 1)
+
+    luma = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
+    grey = (images * luma).sum(1, keepdim=True)
+    images = grey + (images - grey) * factor(1)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = mean + (images - mean) * factor(0.5)
+    return (images * factor(1) * factor(_TINT, 3)).clamp(0, 1)
+
+
+def _cut_out(images: Tensor, share: float) -> Tensor:
+    """Return images with a square of their mean colour at a random place (DeVries and Taylor 2017)."""
+    rows, _, height, width = images.shape
+    side = share * min(height, width)
+    inside = []
+    for length in (height, width):
+        centre = torch.rand(rows, 1, device=images.device) * length
+        place = torch.arange(length, device=images.device) + 0.5
+        inside.append((place - centre).abs() <= side / 2)
+    square = inside[0].unsqueeze(2) & inside[1].unsqueeze(1)  # [B, H, W]
+    return torch.where(square.unsqueeze(1), images.mean((2, 3), keepdim=True), images)

@@ -15,6 +15,7 @@ from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
 from fmrgen.storage.shared_bucket import shared_folder
 
+_LATER = ("colour", "cutout")  # changes of images that earlier versions could not make
 _STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
 
 
@@ -25,6 +26,7 @@ def _fingerprint(tree: dict[str, Any]) -> str:
     if schedule["threads"] == THREADS:  # earlier versions had no such field
         del schedule["threads"]
     identity["schedule"] = schedule
+    identity["augment"] = {name: value for name, value in tree["augment"].items() if value or name not in _LATER}
     for name in ("source", "test"):
         if tree[name].get("copies") is None:  # likewise
             identity[name] = {key: value for key, value in tree[name].items() if key != "copies"}

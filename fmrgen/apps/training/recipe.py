@@ -38,6 +38,8 @@ class AugmentConfig(StrictConfig):
     """Per-image random changes; 0 turns one off."""
 
     warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
+    colour: float = Field(0, ge=0, description="strength of brightness, contrast, saturation and tint; 1 is strong")
+    cutout: float = Field(0, ge=0, le=1, description="side of a square to hide, as a share of the image's")
     crop: int = Field(0, ge=0, description="pixels of black border to add before a random crop back to the size")
     flip: bool = Field(False, description="mirrors half of the images")
     blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")

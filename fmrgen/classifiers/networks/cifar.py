@@ -1,4 +1,5 @@
-"""Networks for 32 px images: those of kuangliu/pytorch-cifar (the paper's Table 6), and RobustBench's wide ones.
+"""Networks for 32 px images: those of kuangliu/pytorch-cifar (the paper's Table 6), RobustBench's wide ones, and a
+small VGG.
 
 Where timm has an equal network, it is timm's with small edits; the others are defined here.
 """
@@ -49,6 +50,18 @@ def vgg19(classes: int) -> nn.Module:
     return nn.Sequential(features, nn.Flatten(), nn.Linear(512, classes))
 
 
+def vgg7(classes: int) -> nn.Module:
+    """Return a VGG of six convolutions, for images that ninety thousand weights can tell apart."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in (16, 32, 64):
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, classes))
+
+
 def mobilenet(classes: int) -> nn.Module:
     """Return MobileNet v1."""
     network = timm.create_model("mobilenetv1_100", num_classes=classes, act_layer=nn.ReLU)
@@ -93,6 +106,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "preactresnet18": preactresnet18,
+    "vgg7": vgg7,
     "vgg19": vgg19,
     "googlenet": googlenet,
     "densenet121": densenet121,
