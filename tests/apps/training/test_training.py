@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from drawn_signs import parquet_of_signs
 from places import ROOT
 
 from fmrgen.apps.training.images import TrainingImages
@@ -16,6 +17,7 @@ from fmrgen.errors import UserError
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.clip import Config as ClipConfig
 from fmrgen.recipe.job import load_recipe, parse_classifier
+from fmrgen.sources.gtsrb import SIGNS
 
 QUICK = ["schedule.threads=1", "schedule.batch_size=16", "source.limit=64", "test.limit=32"]
 SMOOTH = "{kind: lenet, smooth: true, checkpoint: asset:mnist/lenet/model.safetensors}"
@@ -43,6 +45,17 @@ def test_a_trained_folder_is_a_classifier_in_one_word(name, tmp_path):
     recipe = load_recipe("mnist-lenet", [f"classifier={tmp_path / 'trained'}"])
     assert recipe.classifier == section
     assert recipe.fingerprint != load_recipe("mnist-lenet").fingerprint
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet", "vit", "convnext", "oracle"])
+def test_networks_of_signs_train_on_any_signs(name, tmp_path):
+    path = parquet_of_signs(tmp_path / "signs.parquet")
+    places = [f"source.path={path}", f"test.path={path}"]
+    train(load_train_recipe(f"train/gtsrb-{name}", [*QUICK, *places, "schedule.steps=2"]), tmp_path / "trained")
+    _, section = parse_classifier(str(tmp_path / "trained"))
+    classifier = section.build()
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 43)
+    assert list(classifier.class_names) == list(SIGNS)
 
 
 @pytest.mark.slow
