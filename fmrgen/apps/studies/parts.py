@@ -158,8 +158,10 @@ class TrainPart(StudyPart):
         return [f"train {self.name}: {self.train}, {schedule.steps:,} steps of {schedule.batch_size} images{times}"]
 
     def _recipe(self, work: Work, number: int) -> TrainRecipe:
-        change = [work.filled_in(text).replace("{training}", str(number)) for text in self.change]
-        recipe = load_train_recipe(self.train, [*work.training, *change])
+        changes = []
+        for text in (*work.training, *self.change):
+            changes.append(work.filled_in(text).replace("{training}", str(number)))
+        recipe = load_train_recipe(self.train, changes)
         seed = recipe.schedule.seed + number - 1
         return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"seed": seed})})
 
