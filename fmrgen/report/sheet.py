@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.textpath import TextPath
 
 from fmrgen.image_files import open_rgb
-from fmrgen.report.plot import INK, Plot, drawing
+from fmrgen.report.plot import INK, Plot, drawing, shortened
 from fmrgen.results.samples import Sample
 
 COLUMNS = 6  # pairs across
@@ -18,7 +18,7 @@ _BETWEEN = 0.3  # inches between single images
 _HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
 _LETTERS_BELOW = 24  # as long as an image is wide
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
-_LONGEST = 200  # letters of a caption that are measured: more never fit
+_LONGEST = 40  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 _WRONG, _PALE = "#c8472f", "#66727d"
 _READING = "left the original under its label, right the perturbed image under the classifier's answer"
@@ -189,18 +189,12 @@ def told_answer(answer: int | None, class_names: Sequence[str]) -> str:
 
 
 def _shortened(name: str) -> str:
-    """Return a class's first synonym, cut to the width of an image."""
-    name = name.partition(",")[0][:_LONGEST]
-    if _width(name) <= _ROOM:
-        return name
-    fits, too_long = 0, len(name)
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if _width(f"{name[:middle].rstrip()}…") <= _ROOM:
-            fits = middle
-        else:
-            too_long = middle
-    return f"{name[:fits].rstrip()}…"
+    """Return a class's first synonym, without its middle if it is wider than an image."""
+    name = name.partition(",")[0]
+    length = min(len(name), _LONGEST)
+    while length > 1 and _width(shortened(name, length)) > _ROOM:
+        length -= 1
+    return shortened(name, length)
 
 
 def _width(text: str) -> float:
