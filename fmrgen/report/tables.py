@@ -90,10 +90,11 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
 
 
 def group_table(results: Sequence[Result], column: str) -> Table:
-    """Return the classifiers' figures of each group of rows by a column, group by group."""
+    """Return the classifiers' first figures of each group of rows by a column, group by group."""
     metrics = []
     for metric in METRICS:
-        if metric.group == "main" and any(result.total[metric] for result in results):
+        is_first = metric.compared or metric.field == "validation_rate"
+        if is_first and any(result.total[metric] for result in results):
             metrics.append(metric)
     rows = []
     for name in results[0].groups[column]:
