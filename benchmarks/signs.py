@@ -91,7 +91,7 @@ def _with_wrong_labels(table: pa.Table) -> pa.Table:
 
 
 def _with(table: pa.Table, name: str, values: Sequence[Any] | np.ndarray) -> pa.Table:
-    """Returns the table with another column in the place of one."""
+    """Returns the table with other values in a column."""
     column = table.schema.field(name)
     return table.set_column(table.column_names.index(name), column, pa.array(values, column.type))
 
