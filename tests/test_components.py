@@ -178,7 +178,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "module", "target": "test_components:DIGITS.names"}}, "classifier.target"),
         ({"classifier": {"kind": "module", "target": "test_components:NoSuch"}}, "the module defines no NoSuch"),
         ({"classifier": {"kind": "lenet", "checkpoint": "nowhere.pth"}}, "classifier.checkpoint: no such file as nowhere.pth"),
-        ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:mnist/clip"),
+        ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:gtsrb/cnn"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is not a multiple of 4; use 32"),
         ({"generator": {"kind": "vqgan", "model": "no/such-folder", "image_size": 32}}, "generator.model: no/such-folder can't be loaded"),
         ({"oracle": {"kind": "clip", "model": "./no/such"}}, "oracle.model: ./no/such can't be loaded"),

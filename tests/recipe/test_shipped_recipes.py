@@ -14,7 +14,7 @@ OTHER_ORACLES = ["imagenet-panel", "imagenet-siglip2"]
 HUB = [
     name
     for name in describe_recipes()
-    if not name.startswith(("train/", "sets/", "mnist-")) and name not in (*OTHER_GENERATORS, *OTHER_ORACLES)
+    if not name.startswith(("train/", "sets/", "mnist-", "gtsrb-")) and name not in (*OTHER_GENERATORS, *OTHER_ORACLES)
 ]
 IMAGENET = [name for name in HUB if name.startswith("imagenet-") and not name.endswith("-real")]
 

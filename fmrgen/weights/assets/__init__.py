@@ -18,10 +18,6 @@ def resolve_path(reference: str) -> str:
     name = reference.removeprefix(_PREFIX)
     path = root / name
     if root not in path.resolve().parents or not path.exists():
-        shipped = []
-        for asset in root.glob("*/*"):
-            if not asset.name.startswith("__"):
-                shipped.append(f"{_PREFIX}{asset.relative_to(root)}")
-        shipped.sort()
+        shipped = sorted({f"{_PREFIX}{file.parent.relative_to(root)}" for file in root.rglob("*.safetensors")})
         raise UserError(f"{reference}: no such asset; shipped are {', '.join(shipped) or 'none'}")
     return str(path)
