@@ -62,7 +62,7 @@ class Way:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("classifiers", nargs="+", help="NAME=CLASSIFIER")
-    parser.add_argument("--recipe", default="mnist-lenet")
+    parser.add_argument("--recipe", default="_mnist")
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--queries", type=int, nargs="*", default=[8, 38, 76], help="a step")
     parser.add_argument("--surrogate", help="a classifier")

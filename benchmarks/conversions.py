@@ -128,4 +128,4 @@ if __name__ == "__main__":
             "perturb.oracle_rule=none",
             "perturb.min_probability=0",
         ]
-    compare(arguments.data, fmrgen.load_recipe("mnist-lenet", changes), arguments.output)
+    compare(arguments.data, fmrgen.load_recipe("_mnist", changes), arguments.output)

@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=FAMILIES, default=list(FAMILIES))
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    oracle: Any = load_recipe("mnist-lenet").oracle.build(device)
+    oracle: Any = load_recipe("_mnist").oracle.build(device)
     oracle.set_labels(Labels(("digit",)))
     pixels = torch.Generator().manual_seed(0)
     examples = [
@@ -190,7 +190,7 @@ def main() -> None:
     found = {}
     for family in options.only:
         torch.manual_seed(0)
-        recipe: Recipe = load_recipe("mnist-lenet").model_copy(update={"perturb": perturb, "description": family})
+        recipe: Recipe = load_recipe("_mnist").model_copy(update={"perturb": perturb, "description": family})
         components = Components(None, classifier(device), FAMILIES[family](device), oracle)  # type: ignore[arg-type]
         result = measure(recipe, components, examples, static=False, literal=0, rounds=options.rounds, device=device)
         found[family] = {way: result["ratios"][f"engine/{way}"] for way in ("limit", "limit with encode")}

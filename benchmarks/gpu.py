@@ -1,7 +1,7 @@
 """A card's figures in some minutes: of the bare models by precision and batch, of the engine, of whole jobs.
 
     python -m benchmarks.gpu --minutes 8                  # models of ImageNet's sizes, random weights
-    python -m benchmarks.gpu --minutes 2 --recipe mnist-lenet          # runs on a CPU too
+    python -m benchmarks.gpu --minutes 2 --recipe _mnist          # runs on a CPU too
 
 Of each way to compute: image-passes per second at the best batch, TFLOP/s as torch counts the operations of one pass,
 the share of the card's peak (dense, of its data sheet), and memory. Then engine against the bare models in turns, a job

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-_RECIPE = "mnist-lenet"
+_RECIPE = "_mnist"
 
 
 def job(recipe: str, limit: int, overrides: list[str], processes: int = 1, cores: int | None = None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def make(output: Path) -> None:
         for name in getattr(networks, group):
             classifier = f"{{kind: module, target: 'masked_networks:{name}', checkpoint: null, class_names: null}}"
             changes = [f"source.limit={_ROWS}", f"classifier={classifier}", f"output.split={name.lower()}"]
-            summary = make_split(fmrgen.load_recipe("mnist-lenet", changes), output / group.lower())
+            summary = make_split(fmrgen.load_recipe("_mnist", changes), output / group.lower())
             print(f"{group.lower()} {name}: FMR {summary.fmr}", flush=True)
 
 

@@ -50,7 +50,7 @@ class Images(NamedTuple):
 
 def digits(split: str) -> Images:
     """Returns the MNIST digits that fmrgen ships."""
-    source = build_source(load_recipe("mnist-lenet", [f"source.split={split}"]).source)
+    source = build_source(load_recipe("_mnist", [f"source.split={split}"]).source)
     examples = list(source.load(0, len(source), _SIZE))
     pixels = np.stack([example.image for example in examples if isinstance(example, fmrgen.LoadedExample)])
     labels = [example.label for example in examples if isinstance(example, fmrgen.LoadedExample)]
@@ -356,7 +356,7 @@ def _answers(data: str, output: Path, name: str, training: Training, images: Ima
 
 def diff(output: Path, groups: Sequence[str]) -> None:
     """Prints what a diff with a recipe says of each pair of digits, a line for each kind of images."""
-    recipe = fmrgen.load_recipe("mnist-lenet", ["source.limit=300"])
+    recipe = fmrgen.load_recipe("_mnist", ["source.limit=300"])
     networks = trainings("digits")
     for group, old, new in pairs("digits"):
         if group in groups:

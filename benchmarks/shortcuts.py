@@ -1,6 +1,6 @@
 """Whether `fmrgen explain` names what a network was taught to go by, and keeps silent where there is nothing.
 
-    fmrgen generate mnist-lenet --limit 400 -o demo
+    fmrgen generate _mnist --limit 400 -o demo
     python -m benchmarks.shortcuts planted demo
     python -m benchmarks.shortcuts clean demo one=trained/one other=trained/other
 

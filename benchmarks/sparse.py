@@ -1,6 +1,6 @@
 """Sparse generators against dense ones (the paper's Tables 11 and 12), on the same images, in turn.
 
-    python -m benchmarks.sparse --recipe mnist-lenet --samples 1000 --from source.split=train --limit 300
+    python -m benchmarks.sparse --recipe _mnist --samples 1000 --from source.split=train --limit 300
 
 Masks are found on other images than those that are perturbed: `--from` says where. Every mask also has a control, a
 random one of as many dimensions. `--steps` multiplies the step size: a step in few dimensions is a short one, and what
@@ -139,7 +139,7 @@ def print_table(ways: list[Way]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="mnist-lenet")
+    parser.add_argument("--recipe", default="_mnist")
     parser.add_argument("--samples", type=int, default=1000, help="images that the masks are found on")
     parser.add_argument("--from", dest="origin", nargs="*", default=["source.split=train"], metavar="section.key=value")
     parser.add_argument("--limit", type=int, default=300, help="images that are perturbed")

@@ -1,6 +1,6 @@
 """The engine against Algorithm 1 as it is written, against batches that wait, and against the bare models.
 
-    python -m benchmarks.throughput --recipe mnist-lenet --limit 1000 --literal 100
+    python -m benchmarks.throughput --recipe _mnist --limit 1000 --literal 100
     python -m benchmarks.throughput --recipe benchmarks/imagenet_shapes.yaml --limit 2 --slots 1 perturb.budget=12
 
 The ways take turns on the same images and models; medians of the rounds are compared. An image-iteration is one guided
@@ -305,7 +305,7 @@ def print_table(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="mnist-lenet")
+    parser.add_argument("--recipe", default="_mnist")
     parser.add_argument("--limit", type=int, default=1000, help="images")
     parser.add_argument("--literal", type=int, default=100, help="images for the literal algorithm; 0 leaves it out")
     parser.add_argument("--no-static", action="store_true", help="leave out the batches that wait")

@@ -93,7 +93,7 @@ def finished_split(tmp_path_factory, worker_id):
     folder = root / "finished" / "out"
     overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
     with FileLock(root / "finished.lock"):
-        make_split(load_recipe("mnist-lenet", overrides), folder)  # does nothing where it is done
+        make_split(load_recipe("_mnist", overrides), folder)  # does nothing where it is done
     return folder
 
 

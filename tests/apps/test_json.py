@@ -67,7 +67,7 @@ def test_studies(capsys):
     assert outcome(capsys, "study")["paper/table-13"]["minutes"] == 6
     told = outcome(capsys, "study", "paper/table-7", "--dry-run", "source.limit=7")
     assert (told["scale"], told["change"]) == ("small", ["source.limit=7"])
-    assert "compare regular: mnist-lenet, 2 splits of 7 images: lenet=asset:mnist/lenet, lenet1" in told["lines"]
+    assert "compare regular: _mnist, 2 splits of 7 images: lenet=asset:mnist/lenet, lenet1" in told["lines"]
 
 
 def test_what_is_no_number_is_null(capsys):

@@ -149,10 +149,10 @@ def test_what_can_not_be_compared():
 
 
 def test_what_a_ranking_is_to_be_robust_to():
-    recipe = load_recipe("mnist-lenet")
+    recipe = load_recipe("_mnist")
     assert variants(recipe, ["search"])["search"].perturb == replace(recipe.perturb, update="nes")
     with pytest.raises(UserError, match="perturb.update is nes already"):
-        variants(load_recipe("mnist-lenet", ["perturb.update=nes"]), ["search"])
+        variants(load_recipe("_mnist", ["perturb.update=nes"]), ["search"])
     found = variants(recipe, ["step", "threshold"])
     assert {name: (made.perturb.step_size, made.perturb.min_probability) for name, made in found.items()} == {
         "as_it_is": (0.03, 0.915),

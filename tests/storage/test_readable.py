@@ -46,7 +46,7 @@ def test_rows_of_version_3_are_read_verified_and_not_made_again(tmp_path):
     assert evaluate(split, LENET, progress=False).results[0].conditioned
     before = {path: path.read_bytes() for path in (tmp_path / "out/mnist").iterdir()}
     job = ["source.limit=8", "perturb.budget=4", "perturb.step_size=0.15", "perturb.control=2"]
-    make_split(load_recipe("mnist-lenet", job), tmp_path / "out")
+    make_split(load_recipe("_mnist", job), tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out/mnist").iterdir()} == before
 
 
@@ -63,7 +63,7 @@ def alter(folder, change):
 
 def with_other_split(folder):
     """Another split is made in the folder, which writes its card anew."""
-    make_split(load_recipe("mnist-lenet", ["source.limit=4", "output.config=other", "perturb.budget=1"]), folder)
+    make_split(load_recipe("_mnist", ["source.limit=4", "output.config=other", "perturb.budget=1"]), folder)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_it_is_pushed_and_stays_in_the_card_when_another_follows(old, tmp_path, 
 
 def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old, oracle_of_then):
     """The recipe in its provenance still has its fingerprint, so the same command finds all of it there."""
-    recipe = load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
+    recipe = load_recipe("_mnist", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
     assert recipe.fingerprint == read_json(old / PATH)["fingerprint"]
     before = (old / PATH).read_bytes()
     assert make_split(recipe, old).rows == 20
@@ -139,7 +139,7 @@ def test_the_job_of_0_1_0_is_done_and_is_not_mixed_with_rows_of_today(old, oracl
     with pytest.raises(UserError, match="was started by an older fmrgen, whose steps were others; choose another"):
         make_split(recipe, old)
     with pytest.raises(UserError, match="config mnist has other columns, of an older fmrgen, in its split"):
-        make_split(load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.split=third"]), old)
+        make_split(load_recipe("_mnist", [*OF_THEN, "source.limit=20", "output.split=third"]), old)
     shard.write_bytes(kept)
     assert make_split(recipe, old).rows == 20
     assert (old / PATH).read_bytes() == before
@@ -183,12 +183,12 @@ def test_a_split_of_a_newer_version_is_read_and_not_rewritten(old, oracle_of_the
     assert verify(f"{old}:mnist/lenet").true_rows == 20
     assert evaluate([f"{old}:mnist/lenet"], [LENET]).results[0].total.rows == 20
     with_other_split(old)
-    recipe = load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
+    recipe = load_recipe("_mnist", [*OF_THEN, "source.limit=20", "output.shard_size=10"])
     with pytest.raises(UserError, match=r"was made by a newer fmrgen \(fmrgen-provenance/99\); update fmrgen"):
         make_split(recipe, old)
     with pytest.raises(UserError, match="the split lenet of config mnist was made by a newer fmrgen"):
         make_split(
-            load_recipe("mnist-lenet", [*OF_THEN, "source.limit=20", "output.shard_size=10", "output.split=third"]), old
+            load_recipe("_mnist", [*OF_THEN, "source.limit=20", "output.shard_size=10", "output.split=third"]), old
         )
     with pytest.raises(UserError, match="was made by a newer fmrgen"):
         merge([str(old)], tmp_path / "merged")

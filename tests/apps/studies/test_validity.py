@@ -266,7 +266,7 @@ def test_tables_and_plots_tell_all(tmp_path):
 def test_the_shipped_study_is_a_plan_that_fits_together(capsys):
     assert run("study", "validity", "--dry-run") == 0
     told = capsys.readouterr().out
-    assert "own vqgan: mnist-lenet, 60 splits of 200 images" in told
+    assert "own vqgan: _mnist, 60 splits of 200 images" in told
     assert told.count("train ") == 46
     assert run("study", "validity", "--scale", "full", "--dry-run") == 0
     told = capsys.readouterr().out
