@@ -115,7 +115,7 @@ def srun(tasks, *arguments, cwd):
 def test_a_job_of_two_tasks_is_that_of_one_process(finished_split, tmp_path):
     overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
     tasks = [slurm(rank, here=rank) for rank in (0, 1)]
-    for status, _, err in srun(tasks, "generate", "mnist-lenet", *overrides, "-o", tmp_path / "out", cwd=tmp_path):
+    for status, _, err in srun(tasks, "generate", "_mnist", *overrides, "-o", tmp_path / "out", cwd=tmp_path):
         assert status == 0, err
     assert_same_rows(rows(tmp_path / "out"), rows(finished_split))
     runs = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["runs"]

@@ -91,7 +91,7 @@ def test_the_provenance_tells_all(finished_split):
 def test_a_finished_split_is_left_alone(split):
     before = {path: (split / path).stat().st_mtime_ns for path in parts(split, "**/*.*")}
     overrides = ["source.limit=120", "output.shard_size=40", "perturb.budget=8", "perturb.step_size=0.1"]
-    result = fmrgen("generate", "mnist-lenet", *overrides, "--output", split)
+    result = fmrgen("generate", "_mnist", *overrides, "--output", split)
     assert result.returncode == 0
     assert "120" in result.stdout
     assert "FMR = PA / SA" in result.stdout

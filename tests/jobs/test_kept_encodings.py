@@ -45,7 +45,7 @@ def encodes(monkeypatch, tmp_path):
 
 
 def made(folder, *overrides, generator=GENERATOR, notes=None):
-    recipe = load_recipe("mnist-lenet", [f"source.limit={COUNT}", generator, *RECIPE, *overrides])
+    recipe = load_recipe("_mnist", [f"source.limit={COUNT}", generator, *RECIPE, *overrides])
     make_split(recipe, folder, on_note=(notes if notes is not None else []).append)
     return rows(folder, recipe.output.split)
 
@@ -139,7 +139,7 @@ def test_a_killed_job_goes_on_and_encodes_no_image_twice(tmp_path, encodes, monk
     whole = made(tmp_path / "whole")
     monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "other"))
     folder = tmp_path / "killed"
-    arguments = ("generate", "mnist-lenet", "--limit", COUNT, GENERATOR, *RECIPE, "--output", folder)
+    arguments = ("generate", "_mnist", "--limit", COUNT, GENERATOR, *RECIPE, "--output", folder)
     process = warm.Process(["-m", "fmrgen", *arguments, "-q"], {**os.environ})
     wait_for(lambda: process.poll() is not None or [*folder.rglob("*.parquet")])
     process.kill()

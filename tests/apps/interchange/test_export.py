@@ -274,7 +274,7 @@ def test_tars_make_the_same_split_as_the_folder_they_were_made_of(digits, tmp_pa
         "folder": {"kind": "imagefolder", "path": str(digits / "folders")},
         "tars": {"kind": "webdataset", "urls": f"{digits}/tars/d-{{0..3}}.tar", "classes": [str(d) for d in range(10)]},
     }
-    base = yaml.safe_load(yaml.safe_dump({"extends": "mnist-lenet", "perturb": {"budget": 4, "step_size": 0.1}}))
+    base = yaml.safe_load(yaml.safe_dump({"extends": "_mnist", "perturb": {"budget": 4, "step_size": 0.1}}))
     found = {}
     for name, source in sources.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**base, "source": source, "output": {"shard_size": 7}}))
