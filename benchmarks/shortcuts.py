@@ -94,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.what == "planted":
         _planted(given.split, given.output, given.seed)
     elif given.what == "signs":
+        if given.train is None:
+            parser.error("signs: needs --train FILE")
         _signs(given.split, signs(given.train), given.output, given.seed)
     else:
         _clean(given.split, given.classifiers)

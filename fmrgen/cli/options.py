@@ -38,7 +38,7 @@ def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
 Count = Annotated[int, whole_number(1)]
 Seed = Annotated[int, whole_number(0)]
 File = Annotated[Path, Parameter(metavar="FILE")]
-By = Annotated[Sequence[str], Parameter(metavar="COLUMN")]
+By = Annotated[Sequence[str], Parameter(metavar="COLUMN[:BOUND,…]")]
 Output = Annotated[Path, Parameter(alias="-o", metavar="DIR")]
 
 Recipe = Annotated[str, Parameter(completer=recipe_names, help="A recipe file, or the name of a shipped recipe.")]

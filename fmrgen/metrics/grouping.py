@@ -40,13 +40,14 @@ class Grouping:
 
     def names(self, values: Sequence[Any]) -> np.ndarray:
         """Return the name of each value's group, strings [N]. Raises UserError if a value with bounds is no number."""
-        if not self.bounds:
-            return np.array([_UNKNOWN if value is None else str(value) for value in values], dtype=object)
-        ranges = self._ranges()
+        ranges = self._ranges() if self.bounds else []
         names = []
         for value in values:
-            if value is None:
+            if value is None or value != value:  # NaN
                 names.append(_UNKNOWN)
+                continue
+            if not self.bounds:
+                names.append(str(value))
                 continue
             try:
                 names.append(ranges[int(np.searchsorted(self.bounds, float(value), side="right"))])

@@ -164,10 +164,12 @@ class Split:
     def grouped_by(self, by: Sequence[str]) -> dict[str, list[Any]]:
         """Return the values [N] of each column that rows are grouped by, in short form (see `Grouping`).
 
-        Raises UserError if there is no such column.
+        Raises UserError if there is no such column, or one is named twice.
         """
         names = [Grouping.of_short_form(text).column for text in by]
         for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"by: the column {name} is named twice")
             if name not in self.features:
                 raise UserError(f"by: {self.name} has no column {name} (it has: {', '.join(self.features)})")
         values: dict[str, list[Any]] = {name: [] for name in names}

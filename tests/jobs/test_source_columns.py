@@ -128,6 +128,8 @@ def test_groups_that_cannot_be(folder):
         evaluate([split], ["asset:mnist/lenet"], by=["height"], progress=False)
     with pytest.raises(UserError, match="by: the column camera holds 'rear', which has no bounds"):
         evaluate([split], ["asset:mnist/lenet"], by=["camera:3"], progress=False)
+    with pytest.raises(UserError, match="by: the column width is named twice"):
+        evaluate([split], ["asset:mnist/lenet"], by=["width", "width:15"], progress=False)
 
 
 def test_real_images_are_grouped_in_a_diff(file):

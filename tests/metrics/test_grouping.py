@@ -12,8 +12,8 @@ def rows_by_group(text, values):
 
 
 def test_bounds_belong_to_the_group_above():
-    rows = rows_by_group("width:30,60", [29, 30, 59.5, 60, 100, None])
-    assert rows == {"below 30": [0], "30 to 60": [1, 2], "60 and more": [3, 4], "unknown": [5]}
+    rows = rows_by_group("width:30,60", [29, 30, 59.5, 60, 100, None, float("nan")])
+    assert rows == {"below 30": [0], "30 to 60": [1, 2], "60 and more": [3, 4], "unknown": [5, 6]}
     assert rows_by_group("width:0.5", [0.4, 0.2]) == {"below 0.5": [0, 1]}
 
 
