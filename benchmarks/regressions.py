@@ -191,7 +191,8 @@ def _bright(images: Images) -> Images:
     return images.of(light >= light.median())
 
 
-def _wide(images: Images) -> Images:
+def wide(images: Images) -> Images:
+    """Leaves the signs that are near: 45 pixels and more in their photo."""
     assert images.widths is not None
     return images.of(images.widths >= 45)
 
@@ -233,11 +234,11 @@ SIGNS_PLANTED = {
     "a third of the steps": Training(steps=0.33),
 }
 SIGNS_CONDITIONS = {
-    "near signs alone": Training(change=_wide),
+    "near signs alone": Training(change=wide),
     "bright photos alone": Training(change=_bright),
     "never moved": Training(warp=0),
     "never moved, other seed": Training(seed=50, warp=0),
-    "near signs alone, other seed": Training(seed=51, change=_wide),
+    "near signs alone, other seed": Training(seed=51, change=wide),
     "bright photos alone, other seed": Training(seed=52, change=_bright),
     "stop never moved": Training(change=_still(14)),
     "hardly moved": Training(warp=0.25),

@@ -14,8 +14,8 @@ it and otherwise.
 `clean` tries attributes on networks whose names are false by construction: each is a mixture of all, which one and
 which way drawn anew for each image, so that its `more` and `less` are alike. What is confirmed of these is false.
 
-`signs` trains small VGGs on photos with a fault: a yellow corner that stands for *stop*, only dark photos of *yield*,
-near signs alone; and one without. All are explained on the photos of the split.
+`signs` trains small convolutional networks on photos with a fault: a yellow corner that stands for *stop*, only dark
+photos of *yield*, near signs alone; and one without. All are explained on the photos of the split.
 """
 
 import argparse
@@ -27,16 +27,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from benchmarks.regressions import Images, signs
+from benchmarks.regressions import Images, Training, signs, trained, wide
 from fmrgen import Attribute, Explanation, explain
 from fmrgen.apps.explain.attributes import ATTRIBUTES
 from fmrgen.apps.explain.report import explanation_report
-from fmrgen.classifiers.base import Classifier, Normalize
-from fmrgen.classifiers.networks.cifar import vgg7
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.write import write
-from fmrgen.sources.gtsrb import SIGNS
 
 # Attribute, which way.
 PLANTED = (
@@ -56,9 +53,7 @@ _EPOCHS, _BATCH = 12, 64
 _WARP = 0.07
 _MISTAKEN = 0.15  # of the images of other classes
 _STOP, _YIELD = 14, 13  # labels
-_SIZE, _CORNER = 32, 6  # pixels
-_NEAR = 45  # pixels of a sign in its photo
-_SIGN_STEPS = 1500
+_CORNER = 6  # pixels
 _BY_NAME = {one.name: one for one in ATTRIBUTES}
 
 
@@ -152,16 +147,12 @@ def _clean(split: str, classifiers: Sequence[str]) -> None:
 
 def _signs(split: str, photos: Images, output: Path | None, seed: int) -> None:
     for name, plant in _FAULTS_OF_SIGNS.items():
-        torch.manual_seed(seed)
-        network = vgg7(len(SIGNS))
-        _train(network, plant(photos))
-        found = explain(
-            split, classifier=Classifier(network, Normalize([0.35] * 3, [0.28] * 3, size=_SIZE), list(SIGNS))
-        )
+        network = trained("signs", photos, Training(seed=seed, change=plant))
+        explanation = explain(split, classifier=network)
         if output is not None:
-            write(explanation_report(found), output / name)
-        print(f"{name}: {found.originals} originals; said: {_said(found)}", flush=True)
-        for finding in found.reported:
+            write(explanation_report(explanation), output / name)
+        print(f"{name}: {explanation.originals} originals; said: {_said(explanation)}", flush=True)
+        for finding in explanation.reported:
             shares = ", ".join(f"{way} {share.value:.0f} %" for way, share in finding.errors.items())
             print(f"    {finding.words}: {shares}")
 
@@ -183,31 +174,12 @@ def _dark_yields(photos: Images) -> Images:
     return photos.of((~is_yield | (brightness <= brightness[is_yield].quantile(0.25))).nonzero()[:, 0])
 
 
-def _near(photos: Images) -> Images:
-    assert photos.widths is not None
-    return photos.of((photos.widths >= _NEAR).nonzero()[:, 0])
-
-
 _FAULTS_OF_SIGNS: dict[str, Callable[[Images], Images]] = {
     "a yellow corner for stop": _with_yellow_corners,
     "only dark yields": _dark_yields,
-    "near signs alone": _near,
+    "near signs alone": wide,
     "nothing": lambda photos: photos,
 }
-
-
-def _train(network: nn.Module, photos: Images) -> None:
-    """Trains a network on photos that are warped a little."""
-    classifier = Classifier(network, Normalize([0.35] * 3, [0.28] * 3, size=_SIZE), list(SIGNS)).train()
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, _SIGN_STEPS)
-    for _ in range(_SIGN_STEPS):
-        chosen = torch.randint(len(photos.labels), (_BATCH,))
-        optimizer.zero_grad()
-        torch.autograd.backward(cross_entropy(classifier(_warped(photos.pixels[chosen])), photos.labels[chosen]))
-        optimizer.step()
-        schedule.step()
-    classifier.eval()
 
 
 def _digits(split: str) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,10 @@ def apps() -> list[ModuleType]:
 
 # By module, without `fmrgen.`. They may change with any version.
 INTERNALS: dict[str, tuple[str, ...]] = {
-    "classifiers.base": ("answer_in_labels",),
+    "classifiers.base": (
+        "answer_in_labels",
+        "without_colours",
+    ),
     "cli": (
         "display",
         "options",

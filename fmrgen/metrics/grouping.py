@@ -52,7 +52,9 @@ class Grouping:
             try:
                 names.append(ranges[int(np.searchsorted(self.bounds, float(value), side="right"))])
             except (TypeError, ValueError):
-                raise UserError(f"by: the column {self.column} holds {value!r}, which has no bounds") from None
+                raise UserError(
+                    f"by: the column {self.column} holds {value!r}, which has no bounds; group it by its values"
+                ) from None
         return np.array(names, dtype=object)
 
     def groups(self, values: Sequence[Any]) -> dict[str, np.ndarray]:

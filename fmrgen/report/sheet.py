@@ -18,6 +18,7 @@ _BETWEEN = 0.3  # inches between single images
 _HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
 _LETTERS_BELOW = 24  # as long as an image is wide
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
+_SHORTEST = 3  # letters of a caption: its first, a sign for what is left out, and its last
 _LONGEST = 40  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 _WRONG, _PALE = "#c8472f", "#66727d"
@@ -192,7 +193,7 @@ def _shortened(name: str) -> str:
     """Return a class's first synonym, without its middle if it is wider than an image."""
     name = name.partition(",")[0]
     length = min(len(name), _LONGEST)
-    while length > 1 and _width(shortened(name, length)) > _ROOM:
+    while length > _SHORTEST and _width(shortened(name, length)) > _ROOM:
         length -= 1
     return shortened(name, length)
 

@@ -169,7 +169,7 @@ class Split:
         names = [Grouping.of_short_form(text).column for text in by]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"by: the column {name} is named twice")
+                raise UserError(f"by: the column {name} is named twice; name it once")
             if name not in self.features:
                 raise UserError(f"by: {self.name} has no column {name} (it has: {', '.join(self.features)})")
         values: dict[str, list[Any]] = {name: [] for name in names}

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmrgen.apps.training.recipe import AugmentConfig
+from fmrgen.classifiers.base import without_colours
 from fmrgen.engine.interfaces import Generator, Latents
 
 # The largest changes of a warp of strength 1.
@@ -18,7 +19,6 @@ _WAVE = 0.08  # of half the width: the standard deviation of elastic waves
 _WAVE_NODES = 4  # across and up, between which elastic waves are interpolated
 _MIN_SIGMA = 1e-3  # of a blur: 0 has no kernel
 _TINT = 0.15  # of a channel, in doublings
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 @torch.no_grad()
@@ -130,8 +130,7 @@ def _recolour(images: Tensor, strength: float) -> Tensor:
     def factor(doublings: float, channels: int = 1) -> Tensor:
         return torch.exp2(_uniform(rows * channels, doublings * strength, images)).view(rows, channels, 1, 1)
 
-    luma = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
-    grey = (images * luma).sum(1, keepdim=True)
+    grey = without_colours(images)
     images = grey + (images - grey) * factor(1)
     mean = images.mean((1, 2, 3), keepdim=True)
     images = mean + (images - mean) * factor(0.5)
