@@ -81,10 +81,17 @@ def _later_defaults(section: str, kind: str) -> dict[str, Any]:
         if kind in kinds:
             kinds = [kind]
         for built_in_kind in kinds:
-            for name, field in config_class(package, built_in_kind).model_fields.items():
-                metadata: Any = field.json_schema_extra or {}
-                if "since" in metadata:
-                    defaults[name] = metadata.get("before", field.default)
+            defaults |= later_defaults_of(config_class(package, built_in_kind))
+    return defaults
+
+
+def later_defaults_of(config: type[BaseModel]) -> dict[str, Any]:
+    """Return what the later keys of one class say that was done before, by key."""
+    defaults: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        metadata: Any = field.json_schema_extra or {}
+        if "since" in metadata:
+            defaults[name] = metadata.get("before", field.default)
     return defaults
 
 

@@ -33,10 +33,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "cli.command": ("Command",),
     "config": (
+        "SINCE_0_2",
         "StrictConfig",
         "check_places",
         "component",
         "import_object",
+        "later_defaults_of",
     ),
     "distributed.launch": (
         "Processes",

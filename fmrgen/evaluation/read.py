@@ -5,14 +5,17 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fmrgen.distributed.launch import Processes, errors_of_one_process
+from fmrgen.errors import UserError
 from fmrgen.evaluation.classified import Classified
 from fmrgen.evaluation.images import ImageSet, decode_once
 from fmrgen.evaluation.originals import source_readers
 from fmrgen.labels import Labels
+from fmrgen.metrics.grouping import Grouping
 from fmrgen.results.samples import Sampler
 from fmrgen.sources.base import SourceConfig
 from fmrgen.split.classify import Batch
@@ -20,6 +23,8 @@ from fmrgen.split.judged import Judge, judges_by_row, labels_of_row
 from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.rows import Split, joined_columns
+
+_MOST_GROUPS = 100  # by one column
 
 
 def read_split(
@@ -31,6 +36,7 @@ def read_split(
     batch_size: int,
     source: str | SourceConfig | None,
     trust: bool,
+    groupings: Sequence[Grouping],
     on_rows: Callable[[int], None],
 ) -> Classified:
     """Return a split with its images decoded, by one process of each machine.
@@ -44,6 +50,7 @@ def read_split(
         batch_size: images decoded together.
         source: of originals, instead of the recorded one.
         trust: whether the recorded source may run code.
+        groupings: of its rows.
         on_rows: called with a number of rows as they go by.
     """
     labels = split.labels_for(loaders, processes.device)
@@ -52,18 +59,21 @@ def read_split(
     parts: list[dict[str, np.ndarray]] = []
     sampler = Sampler(shown, len(labels))
     digests: dict[str, list[str]] = {name: [] for name in split.image_columns if judgements}
+    values: dict[str, list[Any]] = {grouping.column: [] for grouping in groupings}
     readers: dict[str, Callable[[], Iterator[Batch]]] = {}
     for name in split.image_columns:
         readers[name] = partial(split.images, [name], size=batch_size)
     images: dict[str, ImageSet] = {}
     with errors_of_one_process():
         if processes.is_first_here:
-            batches = _batches(split, labels, batch_size, parts, sampler, digests)
+            batches = _batches(split, labels, batch_size, parts, sampler, digests, values)
             images = decode_once(batches, readers, folder, processes.device, on_rows)
     images = _shared(images, readers, processes)
-    parts, digests, samples = processes.of_first_here((parts, digests, sampler.samples))
+    parts, digests, values, samples = processes.of_first_here((parts, digests, values, sampler.samples))
     columns = joined_columns(split.name, parts)
     classified = Classified(split, labels, columns, images, samples, [*notes, *judgement_notes])
+    for grouping in groupings:
+        classified.groups[grouping.column] = _groups(split.name, grouping, values[grouping.column])
     if "original" not in split.features or source is not None:
         readers = source_readers(classified, source, trust, batch_size)
         for read in readers.values():
@@ -86,6 +96,7 @@ def _batches(
     parts: list[dict[str, np.ndarray]],
     sampler: Sampler,
     digests: Mapping[str, list[str]],
+    values: Mapping[str, list[Any]],
 ) -> Iterator[Batch]:
     """Yield the images of all rows, and collect everything else on the way.
 
@@ -96,15 +107,30 @@ def _batches(
         parts: is extended by the columns, part by part.
         sampler: takes rows for a gallery.
         digests: are extended by the sha256 of the stored images, by their columns.
+        values: are extended by those of the columns that rows are grouped by.
     """
-    for part in split.parts(size, labels, split.image_columns):
+    for part in split.parts(size, labels, split.image_columns, others=list(values)):
         parts.append(part.columns)
         truth = part.columns["label"]
         sampler.add(part.first_row, part.as_table(), truth.tolist(), split.image_of)
         for name, column_digests in digests.items():
             column_digests += [sha256(stored["bytes"]).hexdigest() for stored in part.images[name].to_pylist()]
+        for name, column_values in values.items():
+            column_values += part.others[name].to_pylist()
         rows = np.arange(part.first_row, part.first_row + len(truth))
         yield Batch(rows, partial(split.decode_images, part.images, part.first_row))
+
+
+def _groups(split: str, grouping: Grouping, values: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Return the rows of each group, bool [N] by its name. Raises UserError if there are too many groups."""
+    groups = grouping.groups(values)
+    if len(groups) > _MOST_GROUPS:
+        column = grouping.column
+        raise UserError(
+            f"by: the column {column} of {split} has {len(groups):,} values; name the bounds of groups, as in "
+            f"{column}:30,60"
+        )
+    return groups
 
 
 def _shared(

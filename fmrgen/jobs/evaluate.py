@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
 from fmrgen.classifiers.base import check_same_answers
@@ -28,7 +27,6 @@ from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
 from fmrgen.evaluation.read import read_split
 from fmrgen.evaluation.summarise import check_order, summarise_evaluation
-from fmrgen.metrics.grouping import Grouping
 from fmrgen.metrics.rows import groups_of
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
@@ -44,7 +42,6 @@ from fmrgen.split.rows import Split
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.weights.digest import check_same_weights
 
-_MOST_GROUPS = 100  # by one column
 _log = logging.getLogger(__name__)
 
 AnySplit = Any  # `datasets` has no types
@@ -115,18 +112,19 @@ def evaluate(
     trainings = each_training(classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers))
     opened = _open_all(splits, processes, download)
     _check_splits(opened, attack_on_pixels)
-    groups = [_groups(split, by) for split in opened]
+    groupings = [split.groupings(by) for split in opened]
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
         report = on_rows if on_rows is not None and processes.is_first else bars
         classified = []
-        for split, groups_of_split in zip(opened, groups, strict=True):
+        for split, of_split in zip(opened, groupings, strict=True):
             loaders = []
             for name, (classifier, _) in trainings.items():
                 loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
             count = _counter(report, f"{split.name} (reading)", split.rows)
-            decoded = read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, count)
-            decoded.groups = groups_of_split
+            decoded = read_split(
+                split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count
+            )
             if valid_by is not None:
                 decoded.valid_by = valid_by
                 decoded.valid = valid_rows(decoded.judges, valid_by, decoded.columns, split.name)
@@ -139,21 +137,6 @@ def evaluate(
     on_fixed_sets = _by_set([measured_classifier.fixed for measured_classifier in measured])
     about = [measured_classifier.about for measured_classifier in measured]
     return summarise_evaluation(about, classified, attack, on_fixed_sets, failed)
-
-
-def _groups(split: Split, by: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Return the rows of each group, bool [N], by column and name. Raises UserError for no such column, or too many."""
-    values = split.grouped_by(by)
-    groups = {}
-    for grouping in map(Grouping.of_short_form, by):
-        column = grouping.column
-        groups[column] = grouping.groups(values[column])
-        if len(groups[column]) > _MOST_GROUPS:
-            raise UserError(
-                f"by: the column {column} of {split.name} has {len(groups[column]):,} values; name the bounds of "
-                f"groups, as in {column}:30,60"
-            )
-    return groups
 
 
 def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Processes, download: bool) -> list[Split]:

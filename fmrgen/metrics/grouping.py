@@ -34,8 +34,8 @@ class Grouping:
             return cls(text)  # a colon may be part of a name
         if not colon:
             return cls(text)
-        if list(bounds) != sorted(set(bounds)):
-            raise UserError(f"by: the bounds of {text} must rise, as in {column}:30,60")
+        if not np.isfinite(bounds).all() or list(bounds) != sorted(set(bounds)):
+            raise UserError(f"by: the bounds of {text} must be numbers that rise, as in {column}:30,60")
         return cls(column, bounds)
 
     def names(self, values: Sequence[Any]) -> np.ndarray:

@@ -38,11 +38,12 @@ _ROWS = 4096  # read at a time, where no images are
 
 
 class Part(NamedTuple):
-    """Some rows of a split, from `first_row` on: columns [n], and images [n] as they are stored, by their names."""
+    """Some rows of a split, from `first_row` on: columns [n], and images and others [n] as stored, by their names."""
 
     first_row: int
     columns: dict[str, np.ndarray]
     images: dict[str, pa.ChunkedArray]
+    others: dict[str, pa.ChunkedArray]
 
     def as_table(self) -> pa.Table:
         """Return the rows without lists."""
@@ -161,17 +162,20 @@ class Split:
                 yield row
         check_recorded_rows(self, ids)
 
-    def grouped_by(self, by: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the values [N] of each column that rows are grouped by, in short form (see `Grouping`).
-
-        Raises UserError if there is no such column, or one is named twice.
-        """
-        names = [Grouping.of_short_form(text).column for text in by]
+    def groupings(self, by: Sequence[str]) -> list[Grouping]:
+        """Return groupings of the rows from their short forms. Raises UserError for no such column, or one twice."""
+        groupings = [Grouping.of_short_form(text) for text in by]
+        names = [grouping.column for grouping in groupings]
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"by: the column {name} is named twice; name it once")
             if name not in self.features:
                 raise UserError(f"by: {self.name} has no column {name} (it has: {', '.join(self.features)})")
+        return groupings
+
+    def grouped_by(self, by: Sequence[str]) -> dict[str, list[Any]]:
+        """Return the values [N] of each column that rows are grouped by, as `groupings` takes and refuses them."""
+        names = [grouping.column for grouping in self.groupings(by)]
         values: dict[str, list[Any]] = {name: [] for name in names}
         if names:
             for row in self.stored_rows((), names):
@@ -287,6 +291,7 @@ class Split:
         labels: Labels | None = None,
         images: Sequence[str] = (),
         names: Iterable[str] | None = None,
+        others: Sequence[str] = (),
     ) -> Iterator[Part]:
         """Yield all rows in their order, `size` at a time.
 
@@ -295,6 +300,7 @@ class Split:
             labels: what the labels mean, for a split that does not name them.
             images: columns of images, which are left as they are stored.
             names: the other columns, as far as the split has them; by default all that fmrgen knows.
+            others: columns of any kind, which are left as they are stored too.
 
         Raises:
             UserError: a file can't be read, or a column holds what it can't.
@@ -306,14 +312,15 @@ class Split:
         ids: list[int] = []
         first_row = 0
         with reading(self.name):
-            stream = self.undecoded(images).select_columns([*images, *wanted])
+            stream = self.undecoded(images).select_columns(list(dict.fromkeys([*images, *wanted, *others])))
             for table in stream.with_format("arrow").iter(size):
                 columns = {name: self._read_column(table, name, first_row, meaning) for name in wanted}
                 if "label" in columns:
                     columns = accepted_as_label(columns)
                 if "id" in columns and self.provenance is not None:
                     ids += columns["id"].tolist()
-                yield Part(first_row, columns, {name: table[name] for name in images})
+                stored = {name: table[name] for name in images}
+                yield Part(first_row, columns, stored, {name: table[name] for name in others})
                 first_row += len(table)
         if "id" in wanted:
             check_recorded_rows(self, ids)

@@ -128,6 +128,9 @@ def test_groups_that_cannot_be(folder):
         evaluate([split], ["asset:mnist/lenet"], by=["height"], progress=False)
     with pytest.raises(UserError, match="by: the column camera holds 'rear', which has no bounds"):
         evaluate([split], ["asset:mnist/lenet"], by=["camera:3"], progress=False)
+    for bounds in ("30,15", "nan", "15,inf"):
+        with pytest.raises(UserError, match=f"by: the bounds of width:{bounds} must be numbers that rise"):
+            evaluate([split], ["asset:mnist/lenet"], by=[f"width:{bounds}"], progress=False)
     with pytest.raises(UserError, match="by: the column width is named twice"):
         evaluate([split], ["asset:mnist/lenet"], by=["width", "width:15"], progress=False)
 

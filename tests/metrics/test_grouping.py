@@ -27,7 +27,7 @@ def test_a_colon_may_be_part_of_a_name():
 
 
 def test_bounds_must_rise_and_values_be_numbers():
-    with pytest.raises(UserError, match=r"by: the bounds of width:60,30 must rise, as in width:30,60"):
+    with pytest.raises(UserError, match=r"by: the bounds of width:60,30 must be numbers that rise, as in width:30,60"):
         Grouping.of_short_form("width:60,30")
     with pytest.raises(UserError, match=r"by: the column width holds 'wide', which has no bounds"):
         rows_by_group("width:30", [20, "wide"])

@@ -10,25 +10,23 @@ from typing import Any
 
 import torch
 
-from fmrgen.apps.training.recipe import THREADS, TrainRecipe
+from fmrgen.apps.training.recipe import AugmentConfig, ScheduleConfig, TrainRecipe
+from fmrgen.config import later_defaults_of
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
 from fmrgen.storage.shared_bucket import shared_folder
 
-_LATER = ("colour", "cutout")  # changes of images that earlier versions could not make
 _STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
 
 
 def _fingerprint(tree: dict[str, Any]) -> str:
     """Return a fingerprint of a recipe by all that decides the weights."""
     identity = {name: value for name, value in tree.items() if name != "description"}
-    schedule = dict(tree["schedule"])
-    if schedule["threads"] == THREADS:  # earlier versions had no such field
-        del schedule["threads"]
-    identity["schedule"] = schedule
-    identity["augment"] = {name: value for name, value in tree["augment"].items() if value or name not in _LATER}
+    for name, config in (("schedule", ScheduleConfig), ("augment", AugmentConfig)):
+        later = later_defaults_of(config)
+        identity[name] = {key: value for key, value in tree[name].items() if key not in later or later[key] != value}
     for name in ("source", "test"):
-        if tree[name].get("copies") is None:  # likewise
+        if tree[name].get("copies") is None:  # earlier versions had no such field
             identity[name] = {key: value for key, value in tree[name].items() if key != "copies"}
     classes = tree["source"].get("classes")  # their order numbers the labels
     return fingerprint([identity, list(classes or ())])

@@ -8,11 +8,9 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from fmrgen.apps.training.objectives.base import ObjectiveConfig
 from fmrgen.apps.training.perturbed import PerturbedConfig
-from fmrgen.config import StrictConfig, component
+from fmrgen.config import SINCE_0_2, StrictConfig, component
 from fmrgen.recipe.job import load_config
 from fmrgen.recipe.sections import GeneratorField, SourceField
-
-THREADS = 2  # the default number of CPU threads of a process
 
 
 class ScheduleConfig(StrictConfig):
@@ -30,7 +28,10 @@ class ScheduleConfig(StrictConfig):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints, from which a killed run resumes")
     seed: int = Field(0, ge=0)
     threads: int = Field(
-        THREADS, ge=1, description="CPU threads of a process; another number rounds differently and gives other weights"
+        2,
+        ge=1,
+        description="CPU threads of a process; another number rounds differently and gives other weights",
+        json_schema_extra=SINCE_0_2,
     )
 
 
@@ -38,8 +39,15 @@ class AugmentConfig(StrictConfig):
     """Per-image random changes; 0 turns one off."""
 
     warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
-    colour: float = Field(0, ge=0, description="strength of brightness, contrast, saturation and tint; 1 is strong")
-    cutout: float = Field(0, ge=0, le=1, description="side of a square to hide, as a share of the image's")
+    colour: float = Field(
+        0,
+        ge=0,
+        description="strength of brightness, contrast, saturation and tint; 1 is strong",
+        json_schema_extra=SINCE_0_2,
+    )
+    cutout: float = Field(
+        0, ge=0, le=1, description="side of a square to hide, as a share of the image's", json_schema_extra=SINCE_0_2
+    )
     crop: int = Field(0, ge=0, description="pixels of black border to add before a random crop back to the size")
     flip: bool = Field(False, description="mirrors half of the images")
     blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")
