@@ -36,8 +36,10 @@ class GeneratedSplit(str):
 
     def __str__(self) -> str:
         """Its figures, for `print`."""
-        figures = "\n".join(f"  {name:<12}{figure}" for name, figure in self._figures())
-        return f"{self._counts()}\n{figures}"
+        figures = self._figures()
+        width = max([len(name) for name, _ in figures], default=0)
+        lines = [f"  {name:<{width}}  {figure}" for name, figure in figures]
+        return "\n".join([self._counts(), *lines])
 
     __repr__ = __str__
 
