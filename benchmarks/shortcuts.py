@@ -3,8 +3,7 @@
     fmrgen generate _mnist --limit 400 -o demo
     python -m benchmarks.shortcuts planted demo
     python -m benchmarks.shortcuts clean demo one=trained/one other=trained/other
-    fmrgen generate gtsrb-cnn -o signs
-    python -m benchmarks.shortcuts signs signs --train gtsrb-train.parquet
+    python -m benchmarks.shortcuts signs splits --train gtsrb-train.parquet --test gtsrb-test.parquet
 
 `planted` trains LeNets on warped digits, of which all of one class have an attribute changed, and some others, which
 are given its label: ten attributes, two strengths. The network takes the attribute for the class; it is explained on
@@ -15,7 +14,7 @@ it and otherwise.
 which way drawn anew for each image, so that its `more` and `less` are alike. What is confirmed of these is false.
 
 `signs` trains small convolutional networks on photos with a fault: a yellow corner that stands for *stop*, only dark
-photos of *yield*, near signs alone; and one without. All are explained on the photos of the split.
+photos of *yield*, near signs alone; and one without. Each is explained on a split that was made for it.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from benchmarks.regressions import Images, Training, signs, trained, wide
-from fmrgen import Attribute, Explanation, explain
+from fmrgen import Attribute, Explanation, explain, generate
 from fmrgen.apps.explain.attributes import ATTRIBUTES
 from fmrgen.apps.explain.report import explanation_report
 from fmrgen.recipe.build import build_source
@@ -54,6 +53,8 @@ _WARP = 0.07
 _MISTAKEN = 0.15  # of the images of other classes
 _STOP, _YIELD = 14, 13  # labels
 _CORNER = 6  # pixels
+_SIGNS = 600  # photos, of which half suggest and half test
+_LONGER = 3  # times the steps of a regression's network
 _BY_NAME = {one.name: one for one in ATTRIBUTES}
 
 
@@ -80,18 +81,19 @@ class Mixture(Attribute):
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["planted", "clean", "signs"])
-    parser.add_argument("split")
+    parser.add_argument("split", help="of signs: a folder for the splits that are made")
     parser.add_argument("classifiers", nargs="*", help="NAME=CLASSIFIER, of clean")
     parser.add_argument("--output", type=Path, help="a folder for the pages of planted")
     parser.add_argument("--seed", type=int, default=0, help="of planted: other trainings, and other classes")
     parser.add_argument("--train", type=Path, help="of signs: the training photos, a parquet file")
+    parser.add_argument("--test", type=Path, help="of signs: the test photos, a parquet file")
     given = parser.parse_args(arguments)
     if given.what == "planted":
         _planted(given.split, given.output, given.seed)
     elif given.what == "signs":
-        if given.train is None:
-            parser.error("signs: needs --train FILE")
-        _signs(given.split, signs(given.train), given.output, given.seed)
+        if given.train is None or given.test is None:
+            parser.error("signs: needs --train FILE and --test FILE")
+        _signs(Path(given.split), signs(given.train), given.test, given.output, given.seed)
     else:
         _clean(given.split, given.classifiers)
 
@@ -145,16 +147,21 @@ def _clean(split: str, classifiers: Sequence[str]) -> None:
     print(f"in all: {confirmed} of {hypotheses} names that are false")
 
 
-def _signs(split: str, photos: Images, output: Path | None, seed: int) -> None:
-    for name, plant in _FAULTS_OF_SIGNS.items():
-        network = trained("signs", photos, Training(seed=seed, change=plant))
+def _signs(folder: Path, photos: Images, test: Path, output: Path | None, seed: int) -> None:
+    for number, (name, plant) in enumerate(_FAULTS_OF_SIGNS.items()):
+        network = trained("signs", photos, Training(seed=seed, change=plant, steps=_LONGER))
+        recipe = load_recipe(
+            "gtsrb-cnn", [f"source.path={test}", f"source.limit={_SIGNS}", f"output.split=fault_{number}"]
+        )
+        split = generate(recipe, network, output=folder, progress=False)
         explanation = explain(split, classifier=network)
         if output is not None:
             write(explanation_report(explanation), output / name)
-        print(f"{name}: {explanation.originals} originals; said: {_said(explanation)}", flush=True)
+        fooled = f"{explanation.fooled} of {explanation.rows} fool it"
+        print(f"{name}: {fooled}, {explanation.originals} originals; said: {_said(explanation)}", flush=True)
         for finding in explanation.reported:
             shares = ", ".join(f"{way} {share.value:.0f} %" for way, share in finding.errors.items())
-            print(f"    {finding.words}: {shares}")
+            print(f"    {finding.words}: {shares}; {finding.classes[0][0]}", flush=True)
 
 
 def _with_yellow_corners(photos: Images) -> Images:
