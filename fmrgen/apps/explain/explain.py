@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
-from fmrgen.apps.explain.directions import GeneratedMoves, failure_directions
-from fmrgen.apps.explain.interventions import DOSES, Change, Originals, Trial, confirmed, fewest_errors
+from fmrgen.apps.explain.interventions import DOSES, Originals, Trial, confirmed, fewest_errors
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
@@ -19,10 +18,9 @@ from fmrgen.errors import UserError
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
-from fmrgen.recipe.build import build_component, build_recorded_generator
+from fmrgen.recipe.build import build_component
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.split.open import open_own_split
-from fmrgen.storage.provenance import Provenance
 
 _PAIRS_SHOWN = 8  # of a finding
 _FEWEST = 20  # originals to test on
@@ -188,9 +186,7 @@ def explain(
             f"{split}: {len(tested)} originals are left to test on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
         )
-    changes = [Change.of(attribute) for attribute in attributes]
-    changes += _direction_changes(observed, fooled, tested, provenance, attributes, trust, device)
-    trials = _try_out(changes, tested, on_attributes)
+    trials = _try_out(attributes, tested, on_attributes)
     confirmed_trials = confirmed(trials)
     names = list(provenance.labels)
     findings = [_finding(trial, trial in confirmed_trials, tested, names, in_split) for trial in trials]
@@ -212,36 +208,10 @@ def _rank(finding: Finding) -> tuple[bool, float]:
     return True, -finding.e_value
 
 
-def _direction_changes(
-    observed: JudgedImages,
-    fooled: np.ndarray,
-    tested: JudgedImages,
-    provenance: Provenance,
-    attributes: Sequence[Attribute],
-    trust: bool,
-    device: torch.device | str,
-) -> list[Change]:
-    """Return changes of the `tested` rows in the directions in which the generator moved the `observed` that fool.
-
-    There are none if encoding an image with the generator is slow.
-    """
-    if not fooled.any():
-        return []
-    generator = build_recorded_generator(provenance.recipe.generator.tree, trust=trust, device=device)
-    if generator.encode_is_dear:
-        return []
-    moves = GeneratedMoves(generator, observed.originals, observed.labels, observed.ids)
-    shifts = moves.shifts(observed.images)
-    is_failure = torch.from_numpy(fooled).to(device)
-    directions = failure_directions(shifts[is_failure], shifts[~is_failure])
-    if not directions:
-        return []
-    moves = GeneratedMoves(generator, tested.originals, tested.labels, tested.ids)
-    return moves.changes(directions, attributes)
-
-
-def _try_out(changes: Sequence[Change], tested: JudgedImages, on_attributes: Callable[[int, int], None]) -> list[Trial]:
-    """Return the trials of all changes on the tested rows."""
+def _try_out(
+    attributes: Sequence[Attribute], tested: JudgedImages, on_attributes: Callable[[int, int], None]
+) -> list[Trial]:
+    """Return the trials of all attributes on the tested rows."""
     originals = Originals(
         tested.originals,
         tested.ids,
@@ -250,9 +220,9 @@ def _try_out(changes: Sequence[Change], tested: JudgedImages, on_attributes: Cal
         lambda images, at: tested.at(at).sees(images),
     )
     trials: list[Trial] = []
-    for done, change in enumerate(changes, start=1):
-        trials += originals.try_out(change)
-        on_attributes(done, len(changes))
+    for done, attribute in enumerate(attributes, start=1):
+        trials += originals.try_out(attribute)
+        on_attributes(done, len(attributes))
     return trials
 
 
@@ -288,13 +258,13 @@ def _finding(
             doses[way].append((dose, accepted, wrong_accepted))
     controls = [way for way in wrong if way != "along"]
     rival = max(controls, key=lambda way: int(wrong[way].sum()))
-    attribute_difference = in_split.get(hypothesis.change.name)
+    attribute_difference = in_split.get(hypothesis.attribute.name)
     difference = None
     if attribute_difference is not None and hypothesis.sign:  # a change either way has no direction
         difference = hypothesis.sign * attribute_difference
     return Finding(
         words=hypothesis.words,
-        attribute=hypothesis.change.name,
+        attribute=hypothesis.attribute.name,
         is_confirmed=is_confirmed,
         e_value=trial.e_value,
         errors=errors,
@@ -336,7 +306,7 @@ def _example_pairs(trial: Trial, rows: JudgedImages, names: Sequence[str]) -> li
     for place in sorted(wrong, key=lambda place: -counts[label_pairs[place]])[:_PAIRS_SHOWN]:
         original = rows.originals[place : place + 1]
         amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
-        changed = on_byte_grid(trial.hypothesis.change.move(original, np.array([place]), amount))
+        changed = on_byte_grid(trial.hypothesis.attribute.change(original, amount))
         label, answer = label_pairs[place]
         examples.append(
             Pair(

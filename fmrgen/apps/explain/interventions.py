@@ -22,38 +22,7 @@ _RESCALINGS = 4  # make a control as long as its change, to one or two percent
 
 Answers = Callable[[Tensor, np.ndarray], np.ndarray]
 Sees = Callable[[Tensor, np.ndarray], np.ndarray]
-Move = Callable[[Tensor, np.ndarray, float], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Change:
-    """Something that originals can have more or less of.
-
-    Attributes:
-        name: for tables.
-        words: how an image looks that has more of it (1), less (-1), or another amount (0): each is a hypothesis.
-        move: takes originals [B, 3, H, W], their places [B] and an amount from -1 to 1; returns images with so much
-            more of it.
-        otherwise: takes the same; returns images changed as much in another way. By default with the same waves in
-            other places.
-        own_waves: whether that default takes the waves of the image instead, for a change of the waves themselves.
-    """
-
-    name: str
-    words: Mapping[int, str]
-    move: Move
-    otherwise: Move | None = None
-    own_waves: bool = False
-
-    @classmethod
-    def of(cls, attribute: Attribute) -> "Change":
-        """Return the change of an attribute, with a hypothesis for more, for less and for either."""
-
-        def move(images: Tensor, at: np.ndarray, amount: float) -> Tensor:
-            return attribute.change(images, amount)
-
-        words = {1: attribute.more, -1: attribute.less, 0: attribute.other}
-        return cls(attribute.name, words, move, own_waves=attribute.is_of_waves)
+SIGNS = (1, -1, 0)
 
 
 @dataclass(frozen=True)
@@ -63,12 +32,13 @@ class Hypothesis:
     `sign` is 1 for more, -1 for less, and 0 for either: then half of the originals get more, half less.
     """
 
-    change: Change
+    attribute: Attribute
     sign: int
 
     @property
     def words(self) -> str:
-        return self.change.words[self.sign]
+        attribute = self.attribute
+        return {1: attribute.more, -1: attribute.less, 0: attribute.other}[self.sign]
 
 
 @dataclass(frozen=True)
@@ -160,50 +130,45 @@ class Originals:
     def __init__(self, images: Tensor, ids: Sequence[int], labels: np.ndarray, answers: Answers, sees: Sees) -> None:
         self.images, self.ids, self.labels, self._answers, self._sees = images, ids, labels, answers, sees
 
-    def try_out(self, change: Change) -> list[Trial]:
-        """Move the originals both ways, and as much otherwise; return one trial for each hypothesis."""
-        along = {sign: self._move(partial(self.along, change, sign)) for sign in (1, -1)}
-        control = {}
-        for sign in (1, -1):
-            if sign in change.words or 0 in change.words:
-                control[sign] = self._move(partial(self.otherwise, change, sign))
+    def try_out(self, attribute: Attribute) -> list[Trial]:
+        """Change the originals both ways, and as much otherwise; return one trial for each hypothesis."""
+        along = {sign: self._move(partial(self.along, attribute, sign)) for sign in (1, -1)}
+        control = {sign: self._move(partial(self.otherwise, attribute, sign)) for sign in (1, -1)}
         trials = []
-        for sign in change.words:
+        for sign in SIGNS:
             if sign:
                 moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
                 signs = np.full(len(self.ids), sign)
             else:
                 signs = self._random_signs()
                 moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
-            trials.append(Trial.of(Hypothesis(change, sign), moved, signs))
+            trials.append(Trial.of(Hypothesis(attribute, sign), moved, signs))
         return trials
 
-    def along(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-        """Return images with more of a change or less.
+    def along(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+        """Return images with more of an attribute or less.
 
         Args:
-            change: to make.
+            attribute: to change.
             sign: 1 for more, -1 for less.
             images: the originals at `at`, [B, 3, H, W].
             at: their places, [B].
             dose: the size of the change, from 0 to 1.
         """
-        return on_byte_grid(change.move(images, at, sign * dose))
+        return on_byte_grid(attribute.change(images, sign * dose))
 
-    def otherwise(self, change: Change, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
+    def otherwise(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
         """Return images changed as much in another way.
 
         Args:
-            change: whose size the other one has.
+            attribute: whose change is as large.
             sign: 1 for more, -1 for less.
             images: the originals at `at`, [B, 3, H, W].
             at: their places, [B].
             dose: the size of the change, from 0 to 1.
         """
-        if change.otherwise is not None:
-            return on_byte_grid(change.otherwise(images, at, sign * dose))
         ids = [self.ids[place] for place in at]
-        return otherwise(images, self.along(change, sign, images, at, dose), ids, own_waves=change.own_waves)
+        return otherwise(images, self.along(attribute, sign, images, at, dose), ids, own_waves=attribute.is_of_waves)
 
     def _random_signs(self) -> np.ndarray:
         """Return more (1) or less (-1) for each original, drawn by its id, [N]."""

@@ -98,7 +98,7 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     assert json.loads(printed.out) == content
     assert content["schema"] == "fmrgen-explain/2"
     assert not any(finding["is_confirmed"] for finding in content["findings"])
-    assert len(content["findings"]) == 3 * len(ATTRIBUTES)  # and no direction, for few of its images fool it
+    assert len(content["findings"]) == 3 * len(ATTRIBUTES)
 
 
 RECORD = """

@@ -11,7 +11,6 @@ from fmrgen.apps.explain.betting import drops_of, e_value
 from fmrgen.apps.explain.interventions import (
     DOSES,
     FALSE_DISCOVERIES,
-    Change,
     Originals,
     confirmed,
     fewest_errors,
@@ -43,7 +42,7 @@ def originals(digits, is_wrong, sees=lambda images, at: np.ones(len(images), dty
 
 
 def tried(of, attributes=ATTRIBUTES):
-    return [trial for attribute in attributes for trial in of.try_out(Change.of(attribute))]
+    return [trial for attribute in attributes for trial in of.try_out(attribute)]
 
 
 PLANTED = {
@@ -91,7 +90,7 @@ def test_an_image_is_moved_no_further_than_the_oracle_sees_it(digits):
         seen.extend((changed - before).flatten(1).norm(dim=1).tolist())
         return torch.zeros(len(changed), dtype=torch.bool)
 
-    trials = originals(digits, is_wrong, sees).try_out(Change.of(PositionAcross()))
+    trials = originals(digits, is_wrong, sees).try_out(PositionAcross())
     assert 0 < max(seen) < 8
     doses = trials[0].moved["along"].doses
     assert 0 < doses.mean() < len(DOSES)
