@@ -5,6 +5,7 @@
     python -m benchmarks.regressions flips digits -o out
     python -m benchmarks.regressions flips signs -o out --test gtsrb-test.parquet
     python -m benchmarks.regressions diff digits -o out     # with images that are moved, changed and made
+    python -m benchmarks.regressions diff signs -o out --test gtsrb-test.parquet --only "no 50,another mean"
     python -m benchmarks.regressions simulate               # how often a diff errs
 
 A second run of `train` goes on where the first ended. `flips` needs statsmodels, which fmrgen does not install.
@@ -133,6 +134,11 @@ def _thinned(label: int, keep: int) -> Callable[[Images], Images]:
     return change
 
 
+def _without(label: int) -> Callable[[Images], Images]:
+    """Leaves no image of a class."""
+    return lambda images: images.of(images.labels != label)
+
+
 def _tenth(images: Images) -> Images:
     """Leaves a tenth of the images, which are sorted by nothing but turns of the ten classes."""
     return images.of(torch.arange(len(images.labels)) // 10 % 10 == 0)
@@ -232,6 +238,7 @@ SIGNS_PLANTED = {
     "another mean": Training(mean=0.3),
     "70 % of the weights pruned": Training(after=_pruned(0.7)),
     "a third of the steps": Training(steps=0.33),
+    "no 50": Training(change=_without(2)),
 }
 SIGNS_CONDITIONS = {
     "near signs alone": Training(change=wide),
@@ -355,13 +362,17 @@ def _answers(data: str, output: Path, name: str, training: Training, images: Ima
     return answers
 
 
-def diff(output: Path, groups: Sequence[str]) -> None:
-    """Prints what a diff with a recipe says of each pair of digits, a line for each kind of images."""
-    recipe = fmrgen.load_recipe("_mnist", ["source.limit=300"])
-    networks = trainings("digits")
-    for group, old, new in pairs("digits"):
-        if group in groups:
-            sections = [_section(output, name, networks[name]) for name in (old, new)]
+def diff(data: str, output: Path, path: Path | None, groups: Sequence[str], only: Sequence[str]) -> None:
+    """Prints what a diff with a recipe says of each pair, a line for each kind of images."""
+    if data == "digits":
+        recipe = fmrgen.load_recipe("_mnist", ["source.limit=300"])
+    else:
+        recipe = fmrgen.load_recipe("gtsrb-cnn", ["source.limit=300", f"source.path={_given(path, '--test')}"])
+    networks = trainings(data)
+    classes = list(build_source(recipe.source).labels.names)
+    for group, old, new in pairs(data):
+        if group in groups and (not only or new in only):
+            sections = [_section(data, output, name, networks[name], classes) for name in (old, new)]
             outcome = fmrgen.diff(*sections, recipe=recipe, output=output / "diffs" / f"{old} {new}")
             print(f"{group}: {old}, {new}: {outcome.verdict}", flush=True)
             for line in outcome.evidence:
@@ -372,14 +383,14 @@ def diff(output: Path, groups: Sequence[str]) -> None:
                 print(f"  {line.kind} | {line.images} | {figures} | {line.p_worse:.2g} | {mark}", flush=True)
 
 
-def _section(output: Path, name: str, training: Training) -> str:
-    checkpoint = output / "digits" / f"{name}.safetensors"
+def _section(data: str, output: Path, name: str, training: Training, classes: Sequence[str]) -> str:
+    checkpoint = output / data / f"{name}.safetensors"
     section = {
         "kind": "module",
         "target": "benchmarks.regressions:network_of",
-        "args": {"data": "digits", "mean": training.mean},
+        "args": {"data": data, "mean": training.mean},
         "checkpoint": str(checkpoint),
-        "class_names": [str(digit) for digit in range(10)],
+        "class_names": list(classes),
     }
     return json.dumps(section)
 
@@ -440,6 +451,7 @@ if __name__ == "__main__":
     parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path)
     parser.add_argument("--groups", nargs="*", default=["twin", "planted", "condition"])
+    parser.add_argument("--only", default="", help="of diff: the networks NEW to take, by commas")
     arguments = parser.parse_args()
     if arguments.what == "train":
         train(arguments.data, arguments.output, arguments.train)
@@ -448,4 +460,5 @@ if __name__ == "__main__":
     elif arguments.what == "flips":
         flips(arguments.data, arguments.output, arguments.test)
     else:
-        diff(arguments.output, arguments.groups)
+        only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+        diff(arguments.data, arguments.output, arguments.test, arguments.groups, only)
