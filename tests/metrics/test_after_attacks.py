@@ -5,7 +5,7 @@ import pytest
 
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.rows import Rows, accepted_as_label
-from fmrgen.metrics.summary import summarise
+from fmrgen.metrics.summary import summarise, summarise_group
 from fmrgen.results.steps import figures_of_run, step_figures
 
 # The predictions of each attack on six rows of class 0, from the reconstruction on; the last row has no valid step.
@@ -159,3 +159,8 @@ def test_a_stricter_oracle_cuts_every_attack():
     )  # the first step of each attack has 0.8, its second 0.7
     assert (run.valid, run.fmr) == (5, pytest.approx(60 / (5 / 6)))
     assert figures_of_run(columns, budget=2, min_probability=0.85).valid == 0
+
+
+def test_a_class_without_rows_has_no_figures():
+    of_class = summarise_group(columns_of(), np.zeros(len(PREDICTIONS), bool))
+    assert (of_class.rows, of_class.fmr, of_class.first_attack_fmr, of_class.has_converged) == (0, None, None, None)
