@@ -276,7 +276,7 @@ class Rows:
 
     @cached_property
     def _records(self) -> np.ndarray | None:
-        """The record of each attack on each row; None for no rows, for one attack, or if a record is missing or empty."""
+        """The record of each attack on each row; None for no rows, one attack, or if a record is missing or empty."""
         if "attacks" not in self._values or "attack" not in self._values or not self.has_valid or not len(self.label):
             return None
         for attacks in self._values["attacks"]:
