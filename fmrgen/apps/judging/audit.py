@@ -36,6 +36,7 @@ class Audit:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
         raters: names, under which their answers are stored.
         count: perturbed images in the sample.
+        quick: so many images in all, instead: a quarter of them originals.
         seed: of the sample.
         output: the folder in whose `judgements/CONFIG/SPLIT/` answers are stored, for a split on the Hub; those to a
             split in a folder are stored beside it.
@@ -47,7 +48,15 @@ class Audit:
     """
 
     def __init__(
-        self, split: str, raters: Sequence[str], *, count: int = 300, seed: int = 0, output: Path, trust: bool = False
+        self,
+        split: str,
+        raters: Sequence[str],
+        *,
+        count: int = 300,
+        quick: int | None = None,
+        seed: int = 0,
+        output: Path,
+        trust: bool = False,
     ) -> None:
         for name in raters:
             JudgementsFolder.check_name(name)
@@ -59,7 +68,12 @@ class Audit:
         with reading(split):
             columns = opened.columns(_COLUMNS)
             generator, self.note = _generator(provenance, trust)
-            sample = draw(columns, count, seed, reconstructions=generator is not None and "original" in opened.features)
+            has_reconstructions = generator is not None and "original" in opened.features
+            if quick is None:
+                sample = draw(columns, count, seed, reconstructions=has_reconstructions)
+            else:
+                originals = quick // 4
+                sample = draw(columns, quick - originals, seed, reconstructions=False, fewest_originals=originals)
             images = _images(opened, sample, generator, provenance)
         labels = dict(zip(columns["id"].tolist(), columns["label"].tolist(), strict=True))
         self.audited = Audited(paths, provenance, sample, images, labels)

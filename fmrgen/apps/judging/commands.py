@@ -58,6 +58,7 @@ def audit(
     *,
     raters: Annotated[str, Parameter(metavar="NAME,NAME")],
     count: Annotated[options.Count, Parameter(name="--n")] = 300,
+    quick: Annotated[int | None, options.whole_number(8)] = None,
     seed: options.Seed = 0,
     host: str = "127.0.0.1",
     port: Annotated[int, options.whole_number(0)] = 0,
@@ -74,6 +75,7 @@ def audit(
     Args:
         raters: Names of the people who answer.
         count: Perturbed images to show; controls come on top.
+        quick: Show N images in all, a quarter of them originals: a first look, in three minutes for 40.
         seed: Seed of the sample of images.
         host: Listen here; 0.0.0.0 lets others in.
         port: Port of the page; 0 takes a free one.
@@ -87,7 +89,7 @@ def audit(
 
     display.quiet_libraries()
     names = [name.strip() for name in raters.split(",") if name.strip()]
-    session = Audit(split, names, count=count, seed=seed, output=output, trust=trust)
+    session = Audit(split, names, count=count, quick=quick, seed=seed, output=output, trust=trust)
     if session.note:
         display.print_note(session.note)
     if export is not None:

@@ -14,7 +14,7 @@ from fmrgen.errors import UserError
 _REPEATED = 0.05
 _ORIGINALS = 0.1
 _RECONSTRUCTIONS = 0.05
-_FEWEST_ORIGINALS = 30  # which a rater's rate of errors is estimated from
+FEWEST_ORIGINALS = 30  # which a rater's rate of errors is estimated from
 _BANDS = 3  # of iterations: thirds
 _FEWEST_PER_STRATUM = 2  # a single row has no variance
 
@@ -82,7 +82,14 @@ class Sample:
         return shown
 
 
-def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstructions: bool) -> Sample:
+def draw(
+    columns: Mapping[str, np.ndarray],
+    count: int,
+    seed: int,
+    *,
+    reconstructions: bool,
+    fewest_originals: int = FEWEST_ORIGINALS,
+) -> Sample:
     """Return a sample of a split's valid rows.
 
     Strata are the images that fooled the split's classifier and those that did not, each in thirds by iterations. Half
@@ -94,6 +101,7 @@ def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstruc
         count: perturbed images in the sample; all, if there are fewer.
         seed: of the draw.
         reconstructions: whether to show plain reconstructions among the controls.
+        fewest_originals: how many originals to show among the controls, at least.
 
     Raises:
         UserError: no row is valid.
@@ -113,7 +121,7 @@ def draw(columns: Mapping[str, np.ndarray], count: int, seed: int, *, reconstruc
         for row in by_class[places.astype(int)]:
             shown.append(Shown(int(columns["id"][row]), "image", name))
     total = len(shown)
-    controls: dict[Which, int] = {"original": max(round(_ORIGINALS * total), _FEWEST_ORIGINALS)}
+    controls: dict[Which, int] = {"original": max(round(_ORIGINALS * total), fewest_originals)}
     if reconstructions:
         controls["reconstruction"] = round(_RECONSTRUCTIONS * total)
     for which, number in controls.items():

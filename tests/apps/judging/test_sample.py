@@ -68,3 +68,8 @@ def test_raters_see_the_same_in_other_orders_and_repeats_late():
         assert entry.repeat == ((entry.id, entry.which) in seen)
         assert not entry.repeat or place > len(ann) / 2
         seen.add((entry.id, entry.which))
+
+
+def test_a_quick_look_has_few_controls():
+    sample = draw(columns(), 30, 0, reconstructions=False, fewest_originals=10)
+    assert Counter(entry.which for entry in sample.shown if not entry.repeat) == {"image": 30, "original": 10}
