@@ -21,21 +21,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
-from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
-from sklearn.svm import SVC
 
 import fmrgen
+from fmrgen.apps.pilot.gradients import GradientReader
 from fmrgen.image_files import open_rgb
 from fmrgen.metrics.intervals import format_estimate, proportion
 
 KINDS = ("fooling", "accepted", "original", "rejected")
 _SIDE = 96  # pixels of an image on a sheet
 _ACROSS, _ON_SHEET = 8, 40  # images
-_GREY_SIDE = 32  # pixels
-_CELLS, _ANGLES = 8, 8  # of a histogram of gradients
-_CLIPPED = 0.2  # of a block's length
-_COMPONENTS = 200
 
 
 def write_sheets(split: str, unjudged: str | None, chart: Path | None, count: int, seed: int, output: Path) -> None:
@@ -112,38 +106,11 @@ def read_by_gradients(key: Path, train: Path, output: Path) -> None:
     """Writes what a support vector machine on histograms of gradients says of each image on the sheets."""
     about = json.loads(key.read_text())
     table = pq.read_table(train, columns=["image", "label"]).to_pylist()
-    seen = np.stack([_gradients(open_rgb(row["image"]["bytes"])) for row in table])
-    reader = make_pipeline(PCA(_COMPONENTS, random_state=0), SVC(C=3)).fit(seen, [row["label"] for row in table])
-    shown = []
-    for entry in about["images"]:
-        shown.append(_gradients(open_rgb(str(key.parent / "images" / f"{entry['number']}.png"))))
-    answers = reader.predict(np.stack(shown))
-    output.write_text(json.dumps({str(number): about["classes"][answer] for number, answer in enumerate(answers)}))
-
-
-def _gradients(image: Image.Image) -> np.ndarray:
-    """Returns histograms of oriented gradients in overlapping blocks of cells (Dalal and Triggs 2005)."""
-    grey = np.sqrt(np.asarray(image.convert("L").resize((_GREY_SIDE, _GREY_SIDE)), dtype=np.float32))
-    down, across = np.gradient(grey)
-    strength = np.hypot(down, across)
-    angle = np.arctan2(down, across) % np.pi / np.pi * _ANGLES
-    lower = np.floor(angle).astype(int) % _ANGLES
-    share = angle - np.floor(angle)
-    y, x = np.indices(grey.shape) // (_GREY_SIDE // _CELLS)
-    histogram = np.zeros((_CELLS, _CELLS, _ANGLES), dtype=np.float32)
-    np.add.at(histogram, (y, x, lower), strength * (1 - share))
-    np.add.at(histogram, (y, x, (lower + 1) % _ANGLES), strength * share)
-    blocks = []
-    for row in range(_CELLS - 1):
-        for column in range(_CELLS - 1):
-            block = _unit(histogram[row : row + 2, column : column + 2].ravel())
-            blocks.append(_unit(np.minimum(block, _CLIPPED)))
-    return np.concatenate(blocks)
-
-
-def _unit(block: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = block / np.sqrt(np.square(block).sum() + 1e-2)
-    return unit
+    taught = [open_rgb(row["image"]["bytes"]) for row in table]
+    reader = GradientReader(taught, [row["label"] for row in table])
+    shown = [open_rgb(str(key.parent / "images" / f"{entry['number']}.png")) for entry in about["images"]]
+    answers = dict(enumerate(reader.read(shown).tolist()))
+    output.write_text(json.dumps({str(number): about["classes"][answer] for number, answer in answers.items()}))
 
 
 def score(key: Path, readings: Sequence[Path]) -> None:

@@ -39,6 +39,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "component",
         "import_object",
         "later_defaults_of",
+        "validate",
     ),
     "distributed.launch": (
         "Processes",
@@ -79,7 +80,9 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "open_plain",
         "parse_json",
         "parse_yaml",
+        "read_json",
         "sha256_of",
+        "to_yaml",
         "write_atomically",
     ),
     "generators._denoisers": (
@@ -119,6 +122,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "make_splits",
         "own_recipes",
     ),
+    "jobs.generate": ("make_split",),
     "jobs.self_check": (
         "common_weights_caution",
         "first_answers",
@@ -157,6 +161,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "oracles._parts": ("digests_of_parts",),
     "progress": ("terminal",),
+    "progress.job": ("Progress",),
     "progress.tqdm_bars": ("image_bars",),
     "progress.trackers": ("tracking",),
     "publish.card": ("renew_card",),
@@ -189,6 +194,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "load_fixed_sets",
         "load_oracles",
         "parse_classifier",
+        "parse_oracle",
+        "source_config_of",
     ),
     "recipe.many_classifiers": ("expanded",),
     "recipe.objects": (
@@ -201,6 +208,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "GeneratorField",
         "SourceField",
         "TRAINED_CLASSIFIER",
+        "generator_config_of",
         "oracle_config_of",
     ),
     "records": ("MoveFamily",),
@@ -248,6 +256,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "results.steps": ("figures_of_run",),
     "results.trainings": ("Trainings",),
     "sources.base": ("StreamedSource",),
+    "sources.in_memory": ("Config",),
     "split.classify": (
         "Answers",
         "classify",
@@ -277,4 +286,5 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "storage.shared_bucket": ("shared_folder",),
     "weights.digest": ("check_same_weights",),
     "weights.identity": ("identity_of",),
+    "weights.pretrained": ("pretrained_model",),
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    recipe: options.Recipe,
+    recipe: options.OwnRecipe = None,
     /,
     *overrides: options.Overrides,
     classifiers: options.Classifiers,
@@ -58,13 +58,14 @@ def compare(
     check_writable(output)
     more_oracles = load_oracles(oracles)
     choices = [choice.strip() for choice in robust_to.split(",") if choice.strip()]
+    own, changes = options.own_recipe(recipe, overrides)
     if not others and not choices and not more_oracles:
-        loaded = options.load_recipe(recipe, overrides, limit)
+        loaded = options.load_recipe(own, changes, limit)
         evaluation = _compare(loaded, named, output, seeds, batch_size, formats, quiet, as_json)
         if as_json and is_first_process():
             print(evaluation.to_json(), end="")
         return
-    recipes = _recipes_to_compare([recipe, *others], options.limited(limit, overrides), choices, more_oracles)
+    recipes = _recipes_to_compare([own, *others], options.limited(limit, changes), choices, more_oracles)
 
     from fmrgen.cli import display
     from fmrgen.report.orders import agreement_report

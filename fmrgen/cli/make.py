@@ -71,7 +71,7 @@ def _loader_of(name: str) -> "Callable[[str, list[str]], BaseModel]":
 
 
 def generate(
-    recipe: options.Recipe,
+    recipe: options.OwnRecipe = None,
     /,
     *overrides: options.Overrides,
     output: Annotated[str, Parameter(alias="-o", metavar="DIR")] = "out",
@@ -105,7 +105,7 @@ def generate(
 
     _check_push(push, output, part, public=public, replace=replace)
     own_part = _parse_part(part)
-    loaded = options.load_recipe(recipe, overrides, limit, moves)
+    loaded = options.load_recipe(*options.own_recipe(recipe, overrides), limit, moves)
     if not is_bucket(output) and not dry_run:
         check_writable(Path(output))
 

@@ -1,5 +1,6 @@
 """Types of the parameters that several commands share, with the help of their options."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
+from fmrgen.errors import UserError
 from fmrgen.recipe.classifier_forms import WRITTEN
 from fmrgen.records import MoveFamily
 
@@ -34,6 +36,9 @@ def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
     return int(tokens[0].value)
 
 
+OWN_RECIPE = "fmrgen.yaml"  # of the folder where a command runs, as `fmrgen init` writes it
+_CHANGE = re.compile(r"\w+(\.\w+)+=.*", re.DOTALL)  # to a recipe
+
 # Values of options: each command says what its own are for.
 Count = Annotated[int, whole_number(1)]
 Seed = Annotated[int, whole_number(0)]
@@ -42,6 +47,14 @@ By = Annotated[Sequence[str], Parameter(metavar="COLUMN[:BOUND,…]")]
 Output = Annotated[Path, Parameter(alias="-o", metavar="DIR")]
 
 Recipe = Annotated[str, Parameter(completer=recipe_names, help="A recipe file, or the name of a shipped recipe.")]
+OwnRecipe = Annotated[
+    str | None,
+    Parameter(
+        completer=recipe_names,
+        help="A recipe file, or the name of a shipped recipe; by default fmrgen.yaml in this folder.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[str, Parameter(name="section.key=value", help="Changes to the recipe; values are YAML.")]
 Split = Annotated[str, Parameter(help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")]
 Classifiers = Annotated[
@@ -85,6 +98,23 @@ def plot_formats(names: str) -> "list[PlotFormat]":
     from fmrgen.report.plot import all_formats
 
     return all_formats([name.strip() for name in names.split(",") if name.strip()])
+
+
+def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the recipe that a command is about, and the changes to it: with no name, `fmrgen.yaml` of this folder.
+
+    Raises UserError if there is neither.
+    """
+    changes = list(overrides)
+    if recipe is not None and _CHANGE.fullmatch(recipe) and not Path(recipe).is_file():
+        changes = [recipe, *changes]
+        recipe = None
+    if recipe is None and not Path(OWN_RECIPE).is_file():
+        raise UserError(
+            f"name a recipe, which `fmrgen recipes` lists; there is no {OWN_RECIPE} in this folder, which "
+            "`fmrgen init PHOTOS` writes for your own images"
+        )
+    return recipe or OWN_RECIPE, changes
 
 
 def limited(limit: int | None, overrides: Sequence[str]) -> list[str]:

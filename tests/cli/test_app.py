@@ -42,7 +42,7 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["generate", "mnist-lenet", "--limit", "0"], "--limit: must be >= 1, not 0"),
         (["generate", "mnist-lenet", "--limit", "some"], "--limit: must be a whole number, not some"),
         (["generate", "mnist-lenet", "--ouput", "x"], "--ouput: unknown option, did you mean --output; see fmrgen generate --help"),
-        (["generate"], "RECIPE: missing; see fmrgen generate --help"),
+        (["generate"], "name a recipe, which `fmrgen recipes` lists; there is no fmrgen.yaml in this folder"),
         (["generate", "mnist-lenet", "--limit", "2.5"], "--limit: must be a whole number, not 2.5"),
         (["generate", "mnist-lenet", "-o"], "-o: its value is missing"),
         (["generate", "mnist-lenet", "--json=perhaps"], "--json: must be true or false, not perhaps"),

@@ -262,6 +262,8 @@ CASES = [
     (["sweep", "r.yaml", "perturb.budget=2"], "a sweep needs a key with several values, for example"),
     (["sweep", "r.yaml", "perturb.bugdet=2,3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
     (["inspect", "r.yaml", "--images", "1"], "--images: must be >= 2, not 1"),
+    (["init", "nothing", "--offline"], "nothing: no such folder"),
+    (["init", "here", "--minutes", "0"], "--minutes: must be >= 1, not 0"),
     ([*GENERATE, "perturb.min_probability=1"], "r.yaml: perturb: min_probability must be from 0 to less than 1, not 1"),
     (["recipes", "more"], "more: no such file, and not a shipped recipe"),
     (["doctor", "here", "there"], "there: one argument too many"),

@@ -26,7 +26,15 @@ Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown
 
 
 def diff(
-    recipe: options.Recipe | None = None,
+    recipe: Annotated[
+        str | None,
+        Parameter(
+            completer=options.recipe_names,
+            help="A recipe file, or the name of a shipped recipe; by default fmrgen.yaml in this folder, for two "
+            "classifiers without --images.",
+            show_default=False,
+        ),
+    ] = None,
     /,
     *overrides: options.Overrides,
     old: Answers,
@@ -51,7 +59,7 @@ def diff(
 ) -> int:
     """Find what a new classifier broke: its negative flips.
 
-    Without a recipe: on real images, by two files of predictions, or by two classifiers and --images. With one also on
+    By two files of predictions, or by two classifiers and --images: on real images. With a recipe also on
     originals that are moved and changed, and on images that are made against the two, as far as the oracle sees their
     class. One verdict over all. Exits with 1 if NEW broke more than is allowed on any kind of images, 2 if one of the
     two does not work, else with 0.
@@ -73,6 +81,12 @@ def diff(
     if until not in (None, "decided"):  # `--until decided` is how the flag was spelt before
         raise UserError("--until: use --until-decided, which takes no value, or leave it out to test all rows")
     _check_files(junit, summary, review)
+    from fmrgen.apps.release.predictions import is_file_of_predictions
+
+    changes = list(overrides)
+    is_asked = images is None and not any(map(is_file_of_predictions, [*_several(old), new]))
+    if is_asked and (recipe is not None or Path(options.OWN_RECIPE).is_file()):
+        recipe, changes = options.own_recipe(recipe, overrides)
     if recipe is None:
         of_made = {
             "--until-decided": until_decided or until is not None,
@@ -89,7 +103,7 @@ def diff(
         for option, is_set in of_real.items():
             if is_set:
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
-        loaded = options.load_recipe(recipe, overrides, limit)
+        loaded = options.load_recipe(recipe, changes, limit)
         decided = until_decided or until is not None
         outcome, report = _on_recipe(
             recipe, loaded, old, new, margin, output, decided, seed, network, explained=explained, quiet=quiet

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fmrgen.apps.training.recipe import AugmentConfig, ScheduleConfig, TrainRecipe
+from fmrgen.apps.training.recipe import TrainRecipe
 from fmrgen.config import later_defaults_of
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
@@ -19,11 +19,12 @@ from fmrgen.storage.shared_bucket import shared_folder
 _STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
 
 
-def _fingerprint(tree: dict[str, Any]) -> str:
+def _fingerprint(recipe: TrainRecipe) -> str:
     """Return a fingerprint of a recipe by all that decides the weights."""
+    tree = recipe.model_dump(mode="json")
     identity = {name: value for name, value in tree.items() if name != "description"}
-    for name, config in (("schedule", ScheduleConfig), ("augment", AugmentConfig)):
-        later = later_defaults_of(config)
+    for name in ("schedule", "augment", "model"):
+        later = later_defaults_of(type(getattr(recipe, name)))
         identity[name] = {key: value for key, value in tree[name].items() if key not in later or later[key] != value}
     for name in ("source", "test"):
         if tree[name].get("copies") is None:  # earlier versions had no such field
@@ -47,7 +48,7 @@ class TrainingFolder:
         self.output, self.tree = output, recipe.model_dump(mode="json")
         self._shared, self.folder = shared_folder(output)
         self._is_taken = False
-        self.fingerprint = _fingerprint(self.tree)
+        self.fingerprint = _fingerprint(recipe)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

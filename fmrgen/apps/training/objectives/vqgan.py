@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig, psnr
+from fmrgen.config import SINCE_0_2
 from fmrgen.labels import Labels
+from fmrgen.weights.pretrained import pretrained_model
 
 if TYPE_CHECKING:
     import torch
@@ -17,20 +19,28 @@ _DISCRIMINATOR_START = 0.5  # share of the run before it
 
 
 class Config(ObjectiveConfig):
-    """The architecture; the downsampling factor is 2 to the number of widths less one."""
+    """The architecture, or a VQGAN to start from; the downsampling factor is 2 to the number of widths less one."""
 
     kind: str = "vqgan"
     image_size: int = Field(ge=8)
-    widths: list[int] = Field(min_length=1)
+    widths: list[int] = Field([16, 32], min_length=1)
     blocks_per_width: int = Field(1, ge=1)
     latent_channels: int = Field(4, ge=1)
     codebook_size: int = Field(256, ge=2)
     norm_groups: int = Field(8, ge=1)
     adversarial_weight: float = Field(0.02, ge=0)
+    start: str | None = Field(
+        None,
+        description="a diffusers folder or asset of a VQModel to go on from, whose architecture is taken too",
+        json_schema_extra=SINCE_0_2,
+    )
 
     def objective(self, device: "torch.device", labels: Labels) -> "VqganObjective":
         from diffusers import VQModel
 
+        if self.start is not None:
+            started = pretrained_model(VQModel, self.start, "model.start").train()
+            return VqganObjective(started.to(device), self)
         model = VQModel(
             block_out_channels=tuple(self.widths),
             down_block_types=("DownEncoderBlock2D",) * len(self.widths),
@@ -59,7 +69,7 @@ class VqganObjective(Objective):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.discriminator = nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1)).to(model.device)
         self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), 1e-3, betas=(0.5, 0.9))
-        self.codebook_laid = False
+        self.codebook_laid = config.start is not None
 
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         import torch

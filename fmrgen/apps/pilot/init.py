@@ -1,0 +1,505 @@
+"""From a user's labelled images to a recipe: what to perturb them with, what judges them, and how far to trust it.
+
+Each stage leaves its files in a folder beside the recipe, so that a run that was killed goes on where it ended.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fmrgen.apps.pilot import panel
+from fmrgen.apps.pilot.candidates import SHIPPED, TRANSFORM, Candidate, best, candidates, is_right, tried
+from fmrgen.apps.pilot.inspect import Inspection, Trial, inspect
+from fmrgen.apps.pilot.outcome import Init, SizeTried
+from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_part
+from fmrgen.apps.pilot.trust import trust_in
+from fmrgen.apps.pilot.written import recipe_text
+from fmrgen.config import ComponentConfig, validate
+from fmrgen.distributed.launch import start_process
+from fmrgen.errors import UserError, option
+from fmrgen.files import fingerprint, json_text, no_such_folder, read_json, to_yaml, write_atomically
+from fmrgen.jobs.generate import make_split
+from fmrgen.labels import Labels
+from fmrgen.metrics.intervals import proportion
+from fmrgen.progress.job import Progress
+from fmrgen.recipe.build import build_classifier, build_oracle, build_source
+from fmrgen.recipe.job import Recipe, parse_oracle, source_config_of
+from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.recipe.sections import oracle_config_of
+from fmrgen.records import Example
+from fmrgen.sources.base import LoadedExample, SourceConfig
+from fmrgen.sources.in_memory import Config as SourceInMemory
+
+_SIZES = (32, 64, 128, 224, 256)
+_LARGEST_ON_CPU = 128
+_LOST_BY_SIZE = 2.0  # points of accuracy that a smaller size may cost
+_ASKED = 200  # images by which sizes and generators are compared
+_JUDGED = 300  # images by which an oracle is
+_PILOT = 200  # images that are perturbed on trial
+_OF_TRAINING, _OF_STEP, _OF_DIFF = 0.45, 0.15, 0.3  # of the time
+_FEWEST_TO_TEACH = 200  # photos, below which a network learns nothing of them
+_PARTS_OF_STAGE = 100
+_STEP = 0.03
+_INSPECTED = 24  # images
+_TAUGHT = 8000  # images, of the reader
+_FEW_KEPT = 75.0  # percent
+_ROWS_OF_DIFF = 3.5  # in the time of one: two are made, and the oracle sees what is moved and changed too
+_FEWEST_STEPS = 5  # on average, of images that stop as soon as they fool
+_VALID_LOST = 0.05  # share of valid rows that a longer step may cost
+_FEWEST_TESTED = 100
+
+
+def init(
+    images: Any,
+    model: AnyClassifier | None = None,
+    *,
+    output: str | Path = "fmrgen.yaml",
+    generators: Sequence[Mapping[str, Any]] = (),
+    oracles: Sequence[str] = (),
+    minutes: float = 10.0,
+    quick: bool = False,
+    offline: bool = False,
+    on_stage: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Init:
+    """Choose a recipe for labelled images: its size, generator, oracle, threshold and step, each by a measurement.
+
+    The images are dealt into three parts: some are tested later, some teach a panel of networks to judge them, and by
+    some all choices are made. The same call goes on where an earlier one was interrupted.
+
+    Args:
+        images: a folder with a folder for each class; a `datasets.Dataset` with a column of images and one of labels;
+            any dataset with `len()` and items (image, label), as in torchvision; or the section of a source.
+        model: the network to be tested: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], or what
+            `fmrgen.load_classifier` takes; by default one that is trained on the images stands in for it.
+        output: the recipe's file, which must not be there yet. What it rests on lies beside it, in `NAME.init`.
+        generators: sections of generators to try first.
+        oracles: short forms of oracles to try beside the panel.
+        minutes: about how long it takes until a first diff has been made, too.
+        quick: train nothing: take `transform`, and the oracle that is named.
+        offline: take nothing from the Hub.
+        on_stage: called with (stage, done, total) as the work goes on.
+        on_note: called with a line on what was found.
+
+    Returns:
+        What was chosen and why. The recipe is at `path`.
+
+    Raises:
+        UserError: the images can't be used, the network fails on them, or the folder is another run's.
+    """
+    path = Path(output)
+    if path.exists():
+        raise UserError(f"{path}: is there already; edit it, or name another with {option('output', 'output')}")
+    work = _Work(path, images, model, generators, oracles, minutes, quick, offline, on_stage, on_note)
+    work.check_asked()
+    outcome = Init(str(path), model=None if model is None else _model_name(work.section))
+    looked = work.look(outcome)
+    work.choose_size(outcome, looked)
+    work.train(outcome, looked)
+    work.choose_generator(outcome)
+    work.choose_oracle(outcome)
+    work.choose_step(outcome)
+    work.ask_readers(outcome)
+    work.write(outcome)
+    return outcome
+
+
+def _model_name(model: ComponentConfig) -> str:
+    for key in ("checkpoint", "model", "target"):
+        name = getattr(model, key, None)
+        if name:
+            return Path(str(name)).name
+    return model.kind
+
+
+class _Work:
+    """The stages, in the folder beside the recipe."""
+
+    def __init__(
+        self,
+        path: Path,
+        images: Any,
+        model: AnyClassifier | None,
+        generators: Sequence[Mapping[str, Any]],
+        oracles: Sequence[str],
+        minutes: float,
+        quick: bool,
+        offline: bool,
+        on_stage: Callable[[str, int, int], None],
+        on_note: Callable[[str], None],
+    ) -> None:
+        self.path, self.folder = path, path.with_suffix(".init")
+        self.generators, self.oracles = [dict(section) for section in generators], list(oracles)
+        self.is_stand_in = model is None
+        self.section: ComponentConfig
+        self.written: Any  # the classifier, as the recipe says it
+        if model is not None:
+            self._test(model)
+        self.minutes, self.quick, self.offline = minutes, quick, offline
+        self.on_stage, self.on_note = on_stage, on_note
+        self.source_config = _source_of(images)
+        self.device = start_process()
+        self.labels: Labels
+        self.examples: list[Example] = []
+        self.chosen_generator: Candidate
+        self.chosen_oracle: panel.Judged
+
+    def _test(self, model: AnyClassifier) -> None:
+        """Take a network for the one that is tested."""
+        self.section = classifier_section(model)
+        self.written = model
+        if not isinstance(model, str) or "{" in model:
+            tree = self.section.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+            self.written = {"kind": self.section.kind, **tree}
+
+    def check_asked(self) -> None:
+        """Raise UserError if the folder is that of another call."""
+        arguments = {
+            "source": self.source_config.model_dump(mode="json"),
+            "model": None if self.is_stand_in else self.section.model_dump(mode="json"),
+            "generators": self.generators,
+            "oracles": self.oracles,
+            "minutes": self.minutes,
+            "quick": self.quick,
+            "offline": self.offline,
+        }
+        key = fingerprint(arguments)
+        file = self.folder / "asked.json"
+        if file.is_file() and read_json(file)["key"] != key:
+            raise UserError(
+                f"{self.folder}: is of an init with other arguments; name another recipe with "
+                f"{option('output', 'output')}, or delete that folder"
+            )
+        write_atomically(file, json_text({"key": key, **arguments}).encode())
+
+    @contextmanager
+    def stage(self, outcome: Init, name: str) -> Iterator[Callable[[float], None]]:
+        """Time a stage; yields a function of the share of it that is done."""
+        started = time.perf_counter()
+        self.on_stage(name, 0, _PARTS_OF_STAGE)
+        yield lambda share: self.on_stage(name, int(min(share, 0.99) * _PARTS_OF_STAGE), _PARTS_OF_STAGE)
+        outcome.seconds[name] = round(time.perf_counter() - started, 1)
+        self.on_stage(name, _PARTS_OF_STAGE, _PARTS_OF_STAGE)
+
+    def look(self, outcome: Init) -> Look:
+        """Look at the images, and deal them into parts."""
+        with self.stage(outcome, "images") as done:
+            source = build_source(self.source_config)
+            if source.accepts_several:
+                raise UserError(
+                    "init: these images have several labels each, and init chooses for images of one; write a recipe "
+                    "yourself, as `fmrgen recipes imagenet-resnet50` shows, with source.accepted"
+                )
+            looked = look(source, lambda count, total: done(count / (total or 1)))
+            self.labels = looked.labels
+            outcome.images = looked.lines()
+            dealt = deal(looked)
+            for part, photos in dealt.items():
+                outcome.counts[part] = len(photos)
+                if not (self.folder / part / "metadata.csv").is_file():
+                    write_part(self.folder / part, photos, source)
+            write_atomically(self.folder / "classes.txt", "\n".join(self.labels.names).encode())
+        for line in outcome.images:
+            self.on_note(line)
+        missing = set(range(len(self.labels))) - {photo.label for photo in dealt["tested"]}
+        if missing:
+            first = self.labels.names[min(missing)]
+            outcome.warnings.append(
+                f"{len(missing)} of {len(self.labels)} classes have too few images to be tested, such as {first}"
+            )
+        return looked
+
+    def part(self, part: Part) -> dict[str, Any]:
+        """Return the source of a part."""
+        folder, classes = str(self.folder / part), str(self.folder / "classes.txt")
+        return {"kind": "imagefolder", "path": folder, "classes": classes, "fit": self.source_config.fit}
+
+    def load(self, part: Part, size: int, most: int) -> list[Example]:
+        """Return the first examples of a part at a size; a part's order is that of a digest."""
+        source = build_source(source_config_of(self.part(part), "init"))
+        examples = []
+        for loaded in source.load(0, min(most, len(source)), size):
+            if isinstance(loaded, LoadedExample):
+                examples.append(loaded.for_engine())
+        return examples
+
+    def choose_size(self, outcome: Init, looked: Look) -> None:
+        """Take the smallest size on which the tested network is about as good as on any."""
+        most = max(_SIZES[0], 2 * looked.side)
+        with self.stage(outcome, "size") as done:
+            if self.is_stand_in:
+                sizes = [size for size in _SIZES if size <= max(_SIZES[0], looked.side * 4 // 3)]
+                outcome.size = sizes[-1] if torch.cuda.is_available() else min(sizes[-1], 64)
+                return
+            error: UserError | None = None
+            for number, size in enumerate(_SIZES):
+                done(number / len(_SIZES))
+                if size > most and any(entry.accuracy is not None for entry in outcome.sizes):
+                    break
+                examples = self.load("choose", size, _ASKED)
+                try:
+                    network = build_classifier(self.section, self.labels, size, self.device)
+                    right = _is_right(network, examples, self.device)
+                    outcome.sizes.append(SizeTried(size, proportion(right)))
+                except UserError as failure:
+                    error = failure
+                    outcome.sizes.append(SizeTried(size, None))
+            taken = {entry.size: entry.accuracy.value for entry in outcome.sizes if entry.accuracy is not None}
+            if not taken:
+                raise error or UserError("init: the network could not be asked")
+            outcome.size = min(size for size, value in taken.items() if value >= max(taken.values()) - _LOST_BY_SIZE)
+        if max(taken.values()) < 200 / len(self.labels) and len(self.labels) > 2:
+            outcome.warnings.append(
+                f"the network is right on {max(taken.values()):.0f} % of the images: are its classes in the order of "
+                "the folders' names?"
+            )
+        if outcome.size > _LARGEST_ON_CPU and self.device.type == "cpu":
+            outcome.warnings.append(
+                f"the network needs images of {outcome.size} px, and this machine has no GPU: everything will be slow"
+            )
+
+    def train(self, outcome: Init, looked: Look) -> None:
+        """Train the members of the panel, a VQGAN, and a stand-in for a network that was not named."""
+        if self.quick or outcome.counts["panel"] < _FEWEST_TO_TEACH:
+            return
+        recipes = self._training_recipes(outcome, looked)
+        workers = 1
+        if self.device.type == "cpu":
+            workers = min(len(recipes), os.cpu_count() or 1)
+        seconds = _OF_TRAINING * 60 * self.minutes
+        whole = sum(panel.SHARES[name] for name in recipes)
+        for name, recipe in recipes.items():
+            file = self.folder / f"{name}.yaml"
+            if not file.is_file():
+                own_seconds = seconds * workers * panel.SHARES[name] / whole
+                recipe["schedule"]["steps"] = panel.steps_within(recipe, self.labels, own_seconds, self.device)
+                write_atomically(file, to_yaml(recipe).encode())
+        with self.stage(outcome, "training") as done:
+            self._train_all([name for name in recipes if not self._is_trained(name)], workers, seconds, done)
+
+    def _training_recipes(self, outcome: Init, looked: Look) -> dict[str, dict[str, Any]]:
+        parts = {"source": self.part("panel"), "test": self.part("choose")}
+        images = torch.stack([example.image for example in self.load("panel", outcome.size, 500)])
+        mean, std = images.mean((0, 2, 3)).tolist(), images.std((0, 2, 3)).clamp(min=0.05).tolist()
+        names = list(panel.MEMBERS)
+        if self.is_stand_in:
+            names.append(panel.STAND_IN)
+        recipes = {}
+        for name in names:
+            recipes[name] = panel.network_recipe(name, outcome.size, len(looked.labels), mean, std, parts)
+        recipes["vqgan"] = panel.vqgan_recipe(outcome.size, SHIPPED, parts)
+        return recipes
+
+    def _train_all(self, names: Sequence[str], workers: int, seconds: float, done: Callable[[float], None]) -> None:
+        """Run trainings, so many at once; each goes on from its last checkpoint."""
+        started = time.monotonic()
+        waiting = deque(names)
+        running: dict[str, subprocess.Popen[str]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    name = waiting.popleft()
+                    running[name] = self._start_training(name)
+                time.sleep(0.5)
+                done((time.monotonic() - started) / seconds)
+                for name, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[name]
+                        if process.returncode:
+                            _, problem = process.communicate()
+                            raise UserError(f"init: the training of {name} failed: {problem.strip().splitlines()[-1]}")
+        finally:
+            for process in running.values():
+                process.terminate()
+
+    def _start_training(self, name: str) -> "subprocess.Popen[str]":
+        arguments = [str(self.folder / f"{name}.yaml"), "-o", str(self.folder / name), "-q"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "fmrgen", "train", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"} if self.device.type == "cpu" else None,
+        )
+
+    def _is_trained(self, name: str) -> bool:
+        return (self.folder / name / "training.json").is_file()
+
+    def choose_generator(self, outcome: Init) -> None:
+        """Try the generators that can be had, and take one."""
+        if self.is_stand_in:
+            if not self._is_trained(panel.STAND_IN):
+                raise UserError(
+                    f"init: {outcome.counts['panel']} images are too few to train a network in place of yours; name "
+                    f"the one to test with {option('model', 'model=')}"
+                )
+            self._test(str(self.folder / panel.STAND_IN))
+        self.examples = self.load("choose", outcome.size, _ASKED)
+        classifier = build_classifier(self.section, self.labels, outcome.size, self.device)
+        before = _is_right(classifier, self.examples, self.device)
+        own = self.folder / "vqgan" if self._is_trained("vqgan") else None
+        all_candidates = candidates(outcome.size, own, self.generators, hub=not self.offline)
+        if self.quick and not self.generators:
+            all_candidates = [candidate for candidate in all_candidates if candidate.name == TRANSFORM]
+        with self.stage(outcome, "generators") as done:
+            for number, candidate in enumerate(all_candidates):
+                size = int(candidate.section["image_size"])
+                network = build_classifier(self.section, self.labels, size, self.device)
+                examples = self.load("choose", size, _ASKED)
+                outcome.generators.append(tried(candidate, network, examples, before, self.device))
+                done((number + 1) / len(all_candidates))
+        chosen = best(outcome.generators)
+        outcome.generator, self.chosen_generator = chosen.name, chosen
+        if not chosen.keeps_accuracy and chosen.lost is not None:
+            outcome.warnings.append(
+                f"reconstructions cost the network {chosen.lost.value:.1f} points of accuracy, which FMR will count as "
+                "failures; name a better generator for such images"
+            )
+
+    def choose_oracle(self, outcome: Init) -> None:
+        """Ask the oracles that can be had about images that none of them has seen, and take one."""
+        sections: dict[str, Any] = {}
+        for text in self.oracles:
+            name, config = parse_oracle(text)
+            tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+            sections[name] = {"kind": config.kind, **tree}
+        folders = {}
+        for name in panel.MEMBERS:
+            if self._is_trained(name):
+                folders[name] = self.folder / name
+        if folders:
+            sections["panel of three networks"] = panel.oracle_section(folders)
+        if not sections:
+            raise UserError(
+                f"init: nothing can judge these images: {outcome.counts['panel']} are too few to teach networks, or "
+                f"nothing may be trained; name a better network or a CLIP with {option('oracle', 'oracles=')}"
+            )
+        with self.stage(outcome, "oracle") as done:
+            for number, (name, section) in enumerate(sections.items(), start=1):
+                outcome.oracles.append(self._judged(name, section, outcome.size))
+                done(number / len(sections))
+        usable = [entry for entry in outcome.oracles if not entry.why_not]
+        if not usable:
+            raise UserError(f"init: {outcome.oracles[0].why_not}")
+        chosen = max(usable, key=lambda entry: entry.share_kept)
+        outcome.oracle, self.chosen_oracle = chosen.name, chosen
+        if chosen.share_kept < _FEW_KEPT or chosen.accuracy is None or chosen.accuracy.value < _FEW_KEPT:
+            outcome.warnings.append(
+                f"the oracle sees the label in {chosen.share_kept:.0f} % of the originals; figures are of such images "
+                f"alone. Name a better one with {option('oracle', 'oracles=')}, or give it more images to learn from"
+            )
+        if chosen.doubted:
+            outcome.warnings.append(
+                f"the oracle is sure of another class in {len(chosen.doubted)} of the images that it was asked about; "
+                "look at their labels (fmrgen diff --review)"
+            )
+
+    def _judged(self, name: str, section: dict[str, Any], size: int) -> panel.Judged:
+        try:
+            oracle = build_oracle(oracle_config_of(section, name), self.labels, size, self.device)
+            return panel.judged(name, section, oracle, self.load("choose", size, _JUDGED), self.device)
+        except UserError as error:
+            return panel.Judged(name, section, why_not=str(error))
+
+    def recipe(self, outcome: Init, part: Part) -> dict[str, Any]:
+        """Return the recipe, of what was chosen so far, for the images of a part."""
+        return {
+            "source": self.part(part),
+            "classifier": self.written,
+            "generator": self.chosen_generator.section,
+            "oracle": self.chosen_oracle.section,
+            "perturb": {
+                "step_size": outcome.step_size or _STEP,
+                "keep": "first",
+                "min_probability": self.chosen_oracle.threshold,
+            },
+            "output": {"config": "photos", "split": "model", "shard_size": 50},
+        }
+
+    def choose_step(self, outcome: Init) -> None:
+        """Take the step that a pilot proposes, and its warnings."""
+        seconds = _OF_STEP * 60 * self.minutes
+        with self.stage(outcome, "step size") as done:
+            recipe = validate(Recipe, self.recipe(outcome, "choose") | {"classifier": self.section}, "init")
+            started = time.monotonic()
+            inspection = inspect(
+                recipe,
+                images=_INSPECTED,
+                seconds=max(30.0, seconds),
+                on_passes=lambda passes, most: done((time.monotonic() - started) / seconds),
+            )
+            outcome.inspection = inspection
+        chosen = _step_of(inspection)
+        outcome.step_size, outcome.at_step = chosen.step_size, str(chosen)
+        passes = inspection.seconds_per_pass * (2 + chosen.mean_iterations)
+        affordable = int(_OF_DIFF * 60 * self.minutes / (_ROWS_OF_DIFF * max(passes, 1e-6)))
+        outcome.limit = min(outcome.counts["tested"], max(_FEWEST_TESTED, affordable // 50 * 50))
+        for warning in inspection.warnings:
+            if not warning.startswith("with perturb.step_size"):
+                outcome.warnings.append(warning)
+
+    def ask_readers(self, outcome: Init) -> None:
+        """Perturb some images, and let a reader who has no part in it name them."""
+        with self.stage(outcome, "trial") as done:
+            tree = self.recipe(outcome, "choose")
+            tree["source"]["limit"] = min(_PILOT, outcome.counts["choose"])
+            recipe = validate(Recipe, tree | {"classifier": self.section}, "init")
+
+            def report(progress: Progress) -> None:
+                done(progress.done / progress.total)
+
+            outcome.summary = make_split(recipe, self.folder / "trial", on_progress=report)
+            outcome.trust, outcome.pairs = trust_in(
+                f"{self.folder / 'trial'}:photos/model", self.load("panel", outcome.size, _TAUGHT), self.labels
+            )
+
+    def write(self, outcome: Init) -> None:
+        """Write the recipe, each choice with its reason beside it."""
+        tree = self.recipe(outcome, "tested")
+        tree["source"]["limit"] = outcome.limit
+        outcome.recipe = validate(Recipe, tree | {"classifier": self.section}, "init")
+        write_atomically(self.path, recipe_text(outcome, tree).encode())
+
+
+def _source_of(images: Any) -> SourceConfig:
+    """Return the source of a folder or a dataset. Raises UserError for a folder without labelled images."""
+    if isinstance(images, SourceConfig):
+        return images
+    if not isinstance(images, str | Path):
+        return SourceInMemory.of(images)
+    folder = Path(images)
+    if not folder.is_dir():
+        raise UserError(no_such_folder(str(folder)))
+    check_folder(folder)
+    return source_config_of({"kind": "imagefolder", "path": str(folder), "on_error": "skip"}, "init")
+
+
+def _step_of(inspection: Inspection) -> Trial:
+    """Return the longest step that was tried of those that take 5 or more on average and keep rows valid.
+
+    The pilot's proposal takes 10 or more, for images that go on after they fool.
+    """
+    most_valid = max(trial.valid for trial in inspection.trials)
+    fitting = []
+    for trial in inspection.trials:
+        if trial.mean_iterations >= _FEWEST_STEPS and trial.valid >= most_valid - _VALID_LOST:
+            fitting.append(trial)
+    if not fitting:
+        return inspection.proposed or inspection.own
+    return max(fitting, key=lambda trial: trial.step_size)
+
+
+def _is_right(classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> np.ndarray:
+    """Return whether a classifier names each example as labelled, bool [N]."""
+    images = torch.stack([example.image for example in examples]).to(device)
+    return is_right(classifier, images, torch.tensor([example.label for example in examples], device=device))

@@ -1,0 +1,217 @@
+"""An oracle for a user's images: unlike networks, taught on some of them, that judge the others together."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmrgen.apps.training.augment import augment
+from fmrgen.apps.training.recipe import TrainRecipe
+from fmrgen.config import validate
+from fmrgen.engine.images import on_byte_grid
+from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.labels import Labels
+from fmrgen.metrics.intervals import Estimate, proportion
+from fmrgen.records import Example
+
+_BATCH = 64
+_SMALLEST_SIDE = 64  # px, to which members enlarge images: they are made for more than 32
+_COMMON: dict[str, Any] = {"kind": "timm", "pretrained": False}
+_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "densenet": ("densenet121", {"growth_rate": 16, "block_config": [4, 4, 4]}),
+    "efficientnet": ("test_efficientnet", {}),
+    "resnet": ("test_resnet", {"stem_type": "deep", "replace_stem_pool": True}),
+    "convnext": ("test_convnext", {}),
+}
+MEMBERS = ("densenet", "efficientnet", "resnet")
+STAND_IN = "convnext"  # for a network that the user has not named
+_AUGMENT = {"warp": 0.7, "colour": 0.5, "blur": 1.0, "noise": 0.1, "cutout": 0.25}
+_FEWEST_STEPS = 100
+SHARES = {"densenet": 1.5, "efficientnet": 0.8, "resnet": 0.8, "convnext": 0.8, "vqgan": 0.4}  # of the training time
+_TIMED_STEPS = 3
+_OVERHEAD = 1.3  # of a step beside others: reading, and caches that are shared
+
+LEAST, MOST = 0.5, 0.99  # thresholds
+_ORIGINALS_KEPT = 80.0  # percent, as many as by the thresholds that readings chose for the demos
+_SURE = 0.9
+
+
+def network_recipe(
+    name: str, size: int, classes: int, mean: Sequence[float], std: Sequence[float], parts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the training recipe of a network, for one step.
+
+    Args:
+        name: one of `MEMBERS`, or `STAND_IN`.
+        size: side of the images in pixels.
+        classes: their number.
+        mean: of the images, by channel.
+        std: likewise.
+        parts: sources of the images, `source` and `test`.
+    """
+    model, arguments = _NETWORKS[name]
+    side = max(size, _SMALLEST_SIDE)
+    statistics = {"mean": [round(value, 3) for value in mean], "std": [round(value, 3) for value in std]}
+    classifier = {
+        **_COMMON,
+        "model": model,
+        "model_args": {"num_classes": classes, **arguments},
+        "data_config": {"input_size": [3, side, side], "crop_pct": 1.0, **statistics},
+    }
+    return {
+        "description": f"A {name} for fmrgen init",
+        **parts,
+        "model": {"kind": "classifier", "classifier": classifier, "image_size": size},
+        "schedule": {"steps": 1, "batch_size": _BATCH, "learning_rate": 0.004, "threads": 1, "checkpoint_every": 100},
+        "augment": _AUGMENT,
+    }
+
+
+def vqgan_recipe(size: int, start: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the training recipe, for one step, of a VQGAN that begins with the weights of another.
+
+    Args:
+        size: side of the images in pixels.
+        start: the other one.
+        parts: sources of the images, `source` and `test`.
+    """
+    return {
+        "description": "A VQGAN of these images, for the generator",
+        **parts,
+        "model": {"kind": "vqgan", "image_size": size, "start": start},
+        "schedule": {
+            "steps": 1,
+            "batch_size": 32,
+            "learning_rate": 0.0005,
+            "weight_decay": 0.0,
+            "threads": 1,
+            "checkpoint_every": 50,
+        },
+    }
+
+
+def steps_within(recipe: Mapping[str, Any], labels: Labels, seconds: float, device: torch.device) -> int:
+    """Return how many steps of a training recipe fit into a time on one thread, at least 100."""
+    loaded = validate(TrainRecipe, recipe, "init")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        objective = loaded.model.objective(device, labels)
+        size, batch = loaded.model.model_dump()["image_size"], loaded.schedule.batch_size
+        images = torch.rand(batch, 3, size, size, device=device)
+        targets = torch.zeros(batch, dtype=torch.int64, device=device)
+        for step in range(_TIMED_STEPS):
+            if step == 1:  # the first is slower
+                started = time.perf_counter()
+            changed, changed_targets = augment(images, targets, loaded.augment, None, len(labels))
+            objective.loss(changed, changed_targets, 0.0).backward()
+        per_step = (time.perf_counter() - started) / (_TIMED_STEPS - 1)
+    finally:
+        torch.set_num_threads(threads)
+    return max(_FEWEST_STEPS, int(seconds / (per_step * _OVERHEAD)))
+
+
+def oracle_section(folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the oracle of trained members, by the folders of their weights."""
+    members = [{"kind": "classifier", "classifier": str(folder)} for folder in folders.values()]
+    return {"kind": "ensemble", "names": list(folders), "oracles": members}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an oracle is like, by images that it was not taught on.
+
+    Attributes:
+        name: for tables.
+        section: of a recipe.
+        accuracy: on originals, in percent.
+        kept: share of the originals that it sees as labelled with at least the threshold, in percent.
+        mixes: the same of images that are half another class: a control.
+        threshold: the least probability to accept an image.
+        members: accuracy of each member, in percent.
+        doubted: places of examples in which it is sure of another class than the label.
+        why_not: the reason why it could not be asked; empty if it was.
+    """
+
+    name: str
+    section: dict[str, Any]
+    accuracy: Estimate | None = None
+    kept: Estimate | None = None
+    mixes: Estimate | None = None
+    threshold: float = 0.0
+    members: Mapping[str, float] | None = None
+    doubted: Sequence[int] = ()
+    why_not: str = ""
+
+    @property
+    def share_kept(self) -> float:
+        """The share of the originals that it accepts, in percent."""
+        return 0.0 if self.kept is None else self.kept.value
+
+
+def judged(
+    name: str, section: dict[str, Any], oracle: Oracle, examples: Sequence[Example], device: torch.device
+) -> Judged:
+    """Return what an oracle says of examples, and the threshold that follows.
+
+    The rule: the highest hundredth at which it accepts 80 % of the originals, which it has not seen either, but at
+    least 0.5. So an accepted image is as clear to it as most photos are.
+
+    Args:
+        name: of the oracle.
+        section: of a recipe.
+        oracle: that knows the labels.
+        examples: originals of at least two classes.
+        device: of the oracle.
+    """
+    originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
+    labels = torch.tensor([example.label for example in examples], device=device)
+    probabilities, members = _probabilities(oracle, originals, labels)
+    right = (probabilities.argmax(1) == labels).cpu().numpy()
+    of_label = probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy()
+    others = _of_other_classes(labels)
+    mixed, _ = _probabilities(oracle, on_byte_grid((originals + originals[others]) / 2), labels)
+    mixed_right = (mixed.argmax(1) == labels).cpu().numpy()
+    of_mixed = mixed.gather(1, labels[:, None])[:, 0].cpu().numpy()
+    clearest = np.quantile(np.where(right, of_label, 0), 1 - _ORIGINALS_KEPT / 100)
+    threshold = round(float(np.clip(np.floor(100 * clearest) / 100, LEAST, MOST)), 2)
+    sure_of_another = ~right & (probabilities.max(1).values.cpu().numpy() >= _SURE)
+    return Judged(
+        name=name,
+        section=section,
+        accuracy=proportion(right),
+        kept=proportion(right & (of_label >= threshold)),
+        mixes=proportion(mixed_right & (of_mixed >= threshold)),
+        threshold=threshold,
+        members=members,
+        doubted=np.flatnonzero(sure_of_another).tolist(),
+    )
+
+
+@torch.no_grad()
+def _probabilities(oracle: Oracle, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return probabilities [N, K], and the accuracy of each member in percent."""
+    parts, right = [], dict.fromkeys(oracle.member_names, 0)
+    for batch, targets in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+        judgement = oracle.judge(batch, Originals(batch, targets))
+        parts.append(judgement.probabilities)
+        for name, of_member in judgement.members.items():
+            right[name] += int((of_member.decided == targets).sum())
+    return torch.cat(parts), {name: 100 * count / len(images) for name, count in right.items()}
+
+
+def _of_other_classes(labels: Tensor) -> Tensor:
+    """Return for each row the next row, from the middle on, that is of another class."""
+    count = len(labels)
+    others = []
+    for row in range(count):
+        place = (row + count // 2) % count
+        while labels[place] == labels[row]:
+            place = (place + 1) % count
+        others.append(place)
+    return torch.tensor(others, device=labels.device)

@@ -1,0 +1,379 @@
+"""What a user's labelled images are like, and their deal into parts that do different work."""
+
+import hashlib
+import io
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fmrgen.errors import UserError
+from fmrgen.files import write_atomically
+from fmrgen.image_files import open_rgb
+from fmrgen.labels import Labels
+from fmrgen.sources.base import RawExample, Source
+
+Part = Literal["panel", "choose", "tested"]
+PARTS: tuple[Part, ...] = ("panel", "choose", "tested")
+
+MOST_PHOTOS = 20_000  # that are looked at
+_SHARES: dict[Part, float] = {"tested": 0.3, "choose": 0.15}  # of the photos; the rest teach the panel
+_MOST: dict[Part, int] = {"tested": 1000, "choose": 300}
+_HASH_SIDE = 8  # of a difference hash, 64 bits
+_ALIKE_BITS = 3  # by which the hashes of two photos of one scene differ, at most
+_LARGEST_GROUP = 0.2  # of a class: what is more alike is a class of like images, and no scene
+_FEWEST_OF_TRACK, _MOST_OF_TRACK = 2, 200
+_TRACK = re.compile(r"(.+?)[_\-. ]?(?:frame|img|image)?[_\-. ]?\d+")
+_MASKS = {"mask", "masks", "annotation", "annotations", "segmentation", "labels"}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+
+class Photo(NamedTuple):
+    """A labelled image of the user.
+
+    Attributes:
+        place: its position in the source.
+        label: its class.
+        size: width and height in pixels.
+        mode: of its file, as Pillow has it: RGB, L, RGBA, P, …
+        digest: of its pixels, reduced: equal for copies of one image.
+        looks: a difference hash of 64 bits: nearly equal for photos of one scene.
+        track: what its file name has in common with others of a series; None if it says nothing.
+    """
+
+    place: int
+    label: int
+    size: tuple[int, int]
+    mode: str
+    digest: str
+    looks: int
+    track: str | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at labelled images found.
+
+    Attributes:
+        labels: of the source.
+        photos: that can be read.
+        unreadable: place and reason of those that can't.
+        left: how many were not looked at.
+        groups: the group of each photo [N]: copies, photos of one scene and frames of one series share a number.
+        copies: how many photos are copies of others.
+        contradictions: pairs of places of copies that are in two classes.
+    """
+
+    labels: Labels
+    photos: list[Photo]
+    unreadable: list[tuple[int, str]]
+    left: int
+    groups: np.ndarray
+    copies: int
+    contradictions: list[tuple[int, int]]
+
+    @property
+    def side(self) -> int:
+        """The median of the shorter sides, in pixels."""
+        return int(np.median([min(photo.size) for photo in self.photos]))
+
+    @property
+    def counts(self) -> list[int]:
+        """How many photos each class has, [K]."""
+        of_labels = Counter(photo.label for photo in self.photos)
+        return [of_labels[label] for label in range(len(self.labels))]
+
+    def lines(self) -> list[str]:
+        """Return what a user should know of the images, in a few lines."""
+        sides = sorted(min(photo.size) for photo in self.photos)
+        modes = Counter(photo.mode for photo in self.photos).most_common()
+        counts = self.counts
+        lines = [
+            f"{len(self.photos):,} images of {len(self.labels)} classes ({min(counts):,} to {max(counts):,} each), "
+            f"shorter side {sides[0]} to {sides[-1]} px, {', '.join(f'{mode} {count:,}' for mode, count in modes)}"
+        ]
+        if self.left:
+            lines.append(f"{self.left:,} more were not looked at")
+        if self.unreadable:
+            place, reason = self.unreadable[0]
+            lines.append(f"{len(self.unreadable):,} can't be read and are left out, the first at {place} ({reason})")
+        if self.copies:
+            lines.append(f"{self.copies:,} are copies of others; copies stay in one part")
+        if self.contradictions:
+            first, second = self.contradictions[0]
+            lines.append(
+                f"{len(self.contradictions):,} pairs of copies are in two classes, first {first} and {second}: "
+                "one label of each is wrong"
+            )
+        series = len(self.photos) - len(set(self.groups.tolist())) - self.copies
+        if series > 0:
+            lines.append(
+                f"{series:,} more look like others of their class, or are named as frames of a series; each scene and "
+                "series stays in one part"
+            )
+        return lines
+
+
+def look(source: Source, on_photos: Callable[[int, int | None], None] = lambda done, total: None) -> Look:
+    """Look at the images of a source, at most 20,000, evenly from all of it.
+
+    Raises UserError if there are too few, or of one class alone.
+    """
+    count = min(len(source), MOST_PHOTOS)
+    places = np.unique(np.linspace(0, len(source) - 1, count).astype(int)) if count else np.zeros(0, int)
+    photos: list[Photo] = []
+    unreadable: list[tuple[int, str]] = []
+    for done, (place, example) in enumerate(_examples(source, places), start=1):
+        try:
+            photos.append(_photo(place, example))
+        except UserError as error:
+            unreadable.append((place, str(error)))
+        on_photos(done, len(places))
+    check_photos(source.labels, photos, unreadable)
+    copies, contradictions = _copies(photos)
+    return Look(
+        labels=source.labels,
+        photos=photos,
+        unreadable=unreadable,
+        left=len(source) - len(places),
+        groups=_groups(photos),
+        copies=copies,
+        contradictions=contradictions,
+    )
+
+
+def _examples(source: Source, places: np.ndarray) -> Iterator[tuple[int, RawExample]]:
+    """Yield the examples at some places, read in runs."""
+    ends = np.flatnonzero(np.diff(places) != 1) + 1
+    for run in np.split(places, ends):
+        if len(run):
+            start = int(run[0])
+            for number, example in enumerate(source.read(start, int(run[-1]) + 1)):
+                yield start + number, example
+
+
+def check_photos(labels: Labels, photos: Sequence[Photo], unreadable: Sequence[tuple[int, str]]) -> None:
+    """Raise UserError if images are too few to choose a recipe by."""
+    if not photos:
+        reason = f"; the first: {unreadable[0][1]}" if unreadable else ""
+        raise UserError(f"init: none of the {len(unreadable)} images can be read{reason}")
+    of_classes = Counter(photo.label for photo in photos)
+    if len(of_classes) < 2:
+        raise UserError(
+            f"init: all images are of one class, {labels.names[photos[0].label]}; put those of each class into a "
+            "folder of its name"
+        )
+    if len(photos) < 30:
+        raise UserError(f"init: {len(photos)} images can be read; at least 30 are needed")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError for a folder that holds something else than a folder of images for each class."""
+    names = {entry.name.lower() for entry in folder.iterdir() if entry.is_dir()}
+    if not names and not (folder / "metadata.csv").is_file():
+        raise UserError(f"{folder}: has no folder for each class, and no metadata.csv with file_name and label")
+    if names and names <= _SPLITS:
+        first = sorted(entry for entry in folder.iterdir() if entry.is_dir())[0]
+        raise UserError(f"{folder}: holds {', '.join(sorted(names))}; name one of them, as {first}")
+    if names & _MASKS and len(names) <= 3:
+        raise UserError(
+            f"{folder}: looks like a dataset for segmentation ({', '.join(sorted(names))}); fmrgen tests classifiers, "
+            "whose images lie in a folder for each class"
+        )
+
+
+def _photo(place: int, example: RawExample) -> Photo:
+    """Return what one image is like. Raises UserError if it can't be read."""
+    image = open_rgb(example.image)
+    if min(image.size) < _HASH_SIDE // 2:
+        raise UserError(f"it has {image.width}×{image.height} pixels")
+    grey = image.convert("L")
+    reduced = np.asarray(grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX), dtype=np.int16)
+    bits = np.packbits(reduced[:, 1:] > reduced[:, :-1])
+    small = image.resize((32, 32), Image.Resampling.BOX)
+    return Photo(
+        place=place,
+        label=example.label,
+        size=image.size,
+        mode=_mode(example.image),
+        digest=hashlib.sha256(np.asarray(small).tobytes()).hexdigest()[:16],
+        looks=int.from_bytes(bits.tobytes()),
+        track=_track(example.image),
+    )
+
+
+def _mode(image: "bytes | str | Image.Image") -> str:
+    if isinstance(image, Image.Image):
+        return image.mode
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        return opened.mode
+
+
+def _track(image: "bytes | str | Image.Image") -> str | None:
+    """Return the part of a file's name before its last number, with its folder; None without a file or a number."""
+    if not isinstance(image, str):
+        return None
+    path = Path(image)
+    match = _TRACK.fullmatch(path.stem)
+    return None if match is None else str(path.parent / match[1])
+
+
+def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many photos are copies of others, and pairs of places of copies that are in two classes."""
+    first: dict[str, Photo] = {}
+    copies = 0
+    contradictions = []
+    for photo in photos:
+        other = first.setdefault(photo.digest, photo)
+        if other is photo:
+            continue
+        copies += 1
+        if other.label != photo.label:
+            contradictions.append((other.place, photo.place))
+    return copies, contradictions
+
+
+def _groups(photos: Sequence[Photo]) -> np.ndarray:
+    """Return the group of each photo [N]: what is a copy, of one scene, or of one series."""
+    groups = np.arange(len(photos))
+
+    def join(members: Sequence[int]) -> None:
+        numbers = groups[list(members)]
+        groups[np.isin(groups, numbers)] = numbers.min()
+
+    for members in _alike(photos, lambda photo: photo.digest):
+        join(members)
+    for members in _series(photos):
+        join(members)
+    for members in _scenes(photos):
+        join(members)
+    return groups
+
+
+def _alike(photos: Sequence[Photo], key: Callable[[Photo], object]) -> list[list[int]]:
+    """Return the photos that have the same key, by their numbers, where several have it."""
+    of_keys: dict[object, list[int]] = defaultdict(list)
+    for number, photo in enumerate(photos):
+        if key(photo) is not None:
+            of_keys[key(photo)].append(number)
+    return [members for members in of_keys.values() if len(members) > 1]
+
+
+def _series(photos: Sequence[Photo]) -> list[list[int]]:
+    """Return the frames of each series, where the names of a class's files part it into several."""
+    all_series = _alike(photos, lambda photo: photo.track)
+    of_class = Counter(photo.label for photo in photos)
+    series = []
+    for members in all_series:
+        whole = of_class[photos[members[0]].label]
+        if _FEWEST_OF_TRACK <= len(members) <= min(_MOST_OF_TRACK, _LARGEST_GROUP * whole):
+            series.append(members)
+    return series
+
+
+def _scenes(photos: Sequence[Photo]) -> list[list[int]]:
+    """Return photos of one class that look nearly the same, unless most of the class does."""
+    scenes = []
+    of_labels: dict[int, list[int]] = defaultdict(list)
+    for number, photo in enumerate(photos):
+        of_labels[photo.label].append(number)
+    for members in of_labels.values():
+        hashes = np.array([photos[number].looks for number in members], dtype=np.uint64)
+        for scene in _connected(hashes):
+            if 1 < len(scene) <= _LARGEST_GROUP * len(members):
+                scenes.append([members[place] for place in scene])
+    return scenes
+
+
+def _connected(hashes: np.ndarray) -> list[list[int]]:
+    """Return sets of places [N] whose hashes are linked by differences of few bits."""
+    parents = np.arange(len(hashes))
+    for place, value in enumerate(hashes[:-1], start=1):
+        differing = np.bitwise_count(hashes[place:] ^ value)
+        for other in np.flatnonzero(differing <= _ALIKE_BITS) + place:
+            roots = _root(parents, place - 1), _root(parents, int(other))
+            parents[max(roots)] = min(roots)
+    sets: dict[int, list[int]] = defaultdict(list)
+    for place in range(len(hashes)):
+        sets[_root(parents, place)].append(place)
+    return list(sets.values())
+
+
+def _root(parents: np.ndarray, place: int) -> int:
+    while parents[place] != place:
+        parents[place] = parents[parents[place]]
+        place = int(parents[place])
+    return place
+
+
+def deal(looked: Look) -> dict[Part, list[Photo]]:
+    """Deal photos into the images that are tested, those by which choices are made, and those that teach a panel.
+
+    No group is in two parts, each class is dealt by itself, and the order is that of a digest. Of photos that are in
+    two classes none is dealt.
+    """
+    doubted: set[int] = set()
+    for pair in looked.contradictions:
+        doubted.update(pair)
+    of_groups: dict[int, list[Photo]] = defaultdict(list)
+    for photo, group in zip(looked.photos, looked.groups.tolist(), strict=True):
+        if photo.place not in doubted:
+            of_groups[group].append(photo)
+    total = sum(map(len, of_groups.values()))
+    of_classes: dict[int, list[list[Photo]]] = defaultdict(list)
+    for members in of_groups.values():
+        of_classes[members[0].label].append(members)
+    dealt: dict[Part, list[Photo]] = {part: [] for part in PARTS}
+    for groups in of_classes.values():
+        groups.sort(key=lambda members: _digest(members[0].place))
+        share = sum(map(len, groups)) / total
+        quotas: dict[Part, float] = {}
+        for part, part_share in _SHARES.items():
+            quotas[part] = max(1.0, share * min(_MOST[part], part_share * total))
+        for members in groups:
+            open_parts = [part for part, quota in quotas.items() if quota >= len(members)]
+            if open_parts:
+                quotas[open_parts[0]] -= len(members)
+            dealt[[*open_parts, "panel"][0]] += members
+    for photos in dealt.values():
+        photos.sort(key=lambda photo: _digest(photo.place))
+    return dealt
+
+
+def _digest(place: int) -> str:
+    return hashlib.sha256(str(place).encode()).hexdigest()
+
+
+def write_part(folder: Path, photos: Sequence[Photo], source: Source) -> None:
+    """Write a part as a folder that the source `imagefolder` reads: names of files and numbers of classes.
+
+    Files of the user are named where they lie; images that are no files of their own are written beside.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file_name,label"]
+    wanted = {photo.place: photo for photo in photos}
+    files: dict[int, str] = {}
+    for place, example in _examples(source, np.array(sorted(wanted))):
+        files[place] = _file_of(folder, place, example)
+    for photo in photos:
+        name = files[photo.place].replace('"', '""')
+        lines.append(f'"{name}",{photo.label}')
+    write_atomically(folder / "metadata.csv", "\n".join([*lines, ""]).encode())
+
+
+def _file_of(folder: Path, place: int, example: RawExample) -> str:
+    """Return the file of an image, relative to `folder`; one that is no file is written there."""
+    image = example.image
+    if isinstance(image, str) and Path(image).is_file():
+        return os.path.relpath(image, folder)
+    name = f"{place:06}.png"
+    if not (folder / name).is_file():
+        picture = image if isinstance(image, Image.Image) else open_rgb(image)
+        picture.convert("RGB").save(folder / name)
+    return name

@@ -1,0 +1,190 @@
+"""The recipe that `init` writes, with its reasons, and the report on them."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fmrgen.apps.pilot.outcome import Init
+from fmrgen.files import to_yaml
+from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.report.report import Picture, Report, Section, Table
+
+if TYPE_CHECKING:
+    from fmrgen.report.plot import Plot
+
+_WIDTH = 110
+
+
+def recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:
+    """Return a recipe as YAML, each section below the reason for it."""
+    reasons = {
+        "source": _of_source(outcome),
+        "classifier": _of_classifier(outcome),
+        "generator": _of_generator(outcome),
+        "oracle": _of_oracle(outcome),
+        "perturb": _of_perturb(outcome),
+        "output": ["Names in the dataset folder: of images, generator and oracle, and of the network."],
+    }
+    lines = [
+        "# Written by fmrgen init: what it measured stands above each choice. Change what you like.",
+        "# Commands in this folder take this recipe by themselves: fmrgen generate, inspect, compare, diff, explain.",
+    ]
+    for name, section in tree.items():
+        lines.append("")
+        for reason in reasons[name]:
+            lines += _comment(reason)
+        lines += to_yaml({name: section}, _WIDTH).rstrip().splitlines()
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    """Return a text as lines of a comment."""
+    lines, line = [], "#"
+    for word in text.split():
+        if len(line) + len(word) + 1 > _WIDTH:
+            lines.append(line)
+            line = "#  "
+        line += f" {word}"
+    return [*lines, line]
+
+
+def _of_source(outcome: Init) -> list[str]:
+    counts = outcome.counts
+    return [
+        f"{counts['tested']:,} of your images, which nothing here has seen; {counts['choose']:,} others decided the "
+        f"choices below, and {counts['panel']:,} taught the oracle. The parts share no copy, scene or series.",
+        f"limit: as many as two networks take in a few minutes here. Without it all {counts['tested']:,} are used.",
+    ]
+
+
+def _of_classifier(outcome: Init) -> list[str]:
+    if outcome.model is None:
+        return ["A small network of these images, in place of yours; a diff takes the two that it is given."]
+    tried = []
+    for entry in outcome.sizes:
+        tried.append(f"{entry.size} px {'not taken' if entry.accuracy is None else format_estimate(entry.accuracy)}")
+    return [f"Accuracy in percent by size: {', '.join(tried)}. Images have {outcome.size} px."]
+
+
+def _of_generator(outcome: Init) -> list[str]:
+    reasons = []
+    for candidate in outcome.generators:
+        mark = "Taken" if candidate.name == outcome.generator else "Tried"
+        if candidate.why_not:
+            reasons.append(f"{mark}: {candidate.name}: {candidate.why_not}")
+            continue
+        reasons.append(
+            f"{mark}: {candidate.name}: reconstructions of {candidate.psnr:.1f} dB cost the network "
+            f"{format_estimate(candidate.lost)} points of accuracy; {1000 * candidate.seconds:.0f} ms a step."
+        )
+    return reasons
+
+
+def _of_oracle(outcome: Init) -> list[str]:
+    reasons = []
+    for entry in outcome.oracles:
+        mark = "Taken" if entry.name == outcome.oracle else "Tried"
+        if entry.why_not:
+            reasons.append(f"{mark}: {entry.name}: {entry.why_not}")
+            continue
+        reasons.append(
+            f"{mark}: {entry.name}: right on {format_estimate(entry.accuracy)} % of images that it has not seen"
+            f"{_of_members(entry.members)}."
+        )
+    reasons.append("It knows only your images. Another: zero_shot:REPO, clip:REPO, or any better network.")
+    return reasons
+
+
+def _of_members(members: Mapping[str, float] | None) -> str:
+    if not members:
+        return ""
+    return f" ({', '.join(f'{name} {share:.0f}' for name, share in members.items())})"
+
+
+def _of_perturb(outcome: Init) -> list[str]:
+    chosen = next(entry for entry in outcome.oracles if entry.name == outcome.oracle)
+    reasons = [
+        f"min_probability: the highest at which the oracle accepts 80 % of the originals "
+        f"({format_estimate(chosen.kept)} %). Of images that are half another class it accepts "
+        f"{format_estimate(chosen.mixes)} %.",
+    ]
+    if outcome.inspection is not None:
+        reasons.append(
+            f"step_size: the longest tried of 5 steps or more on average; on {outcome.inspection.images} images "
+            f"{outcome.at_step}."
+        )
+    reasons.append("keep: the first image that fools the network, not the last that the oracle accepts.")
+    return reasons
+
+
+def init_report(outcome: Init, split: str) -> Report:
+    """Return the report of an `init`: what was chosen, by which figures, and how far to trust it."""
+    sections = []
+    conclusions = []
+    if outcome.trust is not None:
+        conclusions = outcome.trust.lines(split)
+        rows = [
+            ["originals", str(outcome.trust.originals.images), _share(outcome.trust.originals.named)],
+            ["accepted, not fooling", str(outcome.trust.accepted.images), _share(outcome.trust.accepted.named)],
+            ["accepted and fooling", str(outcome.trust.fooling.images), _share(outcome.trust.fooling.named)],
+        ]
+        about = f"What {outcome.trust.reader} names as labelled."
+        table = Table(["images", "n", "named as labelled, %"], rows)
+        pictures = []
+        if outcome.pairs:
+            pictures.append(Picture("Images that fool the network", partial(_sheet, outcome), of_photos=True))
+        sections.append(Section("trust", "Trust", about, [table], pictures=pictures))
+    sections.append(Section("images", "Images", lines=list(outcome.images)))
+    if outcome.sizes:
+        rows = [[f"{entry.size} px", _share(entry.accuracy)] for entry in outcome.sizes]
+        sections.append(Section("size", "Size", tables=[Table(["images of", "accuracy, %"], rows)]))
+    sections += [_generators(outcome), _oracles(outcome)]
+    rows = [[name, f"{seconds:.0f}"] for name, seconds in outcome.seconds.items()]
+    sections.append(Section("time", "Time", tables=[Table(["stage", "seconds"], rows)]))
+    data = {name: value for name, value in vars(outcome).items() if name not in ("recipe", "pairs")}
+    return Report(
+        "init",
+        "A recipe for your images",
+        sections,
+        data,
+        conclusions=conclusions,
+        warnings=list(outcome.warnings),
+        allow_nan=True,
+    )
+
+
+def _sheet(outcome: Init) -> "Plot":
+    """Return pairs of an original and what became of it."""
+    from fmrgen.report.sheet import pair_sheet
+
+    return pair_sheet(outcome.pairs)
+
+
+def _share(estimate: Estimate | None) -> str:
+    return "n/a" if estimate is None else format_estimate(estimate)
+
+
+def _generators(outcome: Init) -> Section:
+    rows = []
+    for candidate in outcome.generators:
+        name = f"{candidate.name} (taken)" if candidate.name == outcome.generator else candidate.name
+        figures = [f"{candidate.psnr:.1f}", _share(candidate.accuracy), _share(candidate.lost)]
+        if candidate.why_not:
+            rows.append([name, candidate.why_not, "", "", ""])
+        else:
+            rows.append([name, *figures, f"{1000 * candidate.seconds:.0f}"])
+    header = ["generator", "reconstructions, dB", "the network's accuracy on them, %", "points lost", "ms a step"]
+    return Section("generators", "Generators", tables=[Table(header, rows)])
+
+
+def _oracles(outcome: Init) -> Section:
+    rows = []
+    for entry in outcome.oracles:
+        name = f"{entry.name} (taken)" if entry.name == outcome.oracle else entry.name
+        if entry.why_not:
+            rows.append([name, entry.why_not, "", "", ""])
+        else:
+            rows.append([name, _share(entry.accuracy), f"{entry.threshold:g}", _share(entry.kept), _share(entry.mixes)])
+    header = ["oracle", "accuracy, %", "threshold", "originals accepted, %", "mixtures accepted, %"]
+    about = "A mixture is half an image of another class: a careful oracle accepts few."
+    return Section("oracles", "Oracles", about, [Table(header, rows)])

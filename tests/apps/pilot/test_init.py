@@ -1,0 +1,242 @@
+"""`fmrgen init`: what it says of a folder, how it deals its images, and the recipe that it writes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from commands import run
+from datasets import load_dataset
+from PIL import Image, ImageDraw
+
+from fmrgen import UserError, generate, init, load_classifier, load_recipe
+from fmrgen.apps.pilot import panel
+from fmrgen.apps.pilot.gradients import GradientReader
+from fmrgen.apps.pilot.photos import deal, look
+from fmrgen.recipe.build import build_source
+from fmrgen.recipe.job import source_config_of
+
+LENET = "asset:mnist/lenet"
+
+
+def scene(seed, shape):
+    """A photo of a shape, somewhere."""
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(0, 90, (40, 48, 3), dtype=np.uint8)).resize((48, 40), Image.BILINEAR)
+    x, y = random.integers(4, 20, 2).tolist()
+    draw = ImageDraw.Draw(image)
+    colour = tuple(random.integers(150, 255, 3).tolist())
+    (draw.ellipse if shape == "disc" else draw.rectangle)((x, y, x + 16, y + 14), fill=colour)
+    return image
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of 30 photos with names that say nothing."""
+    for shape in ("disc", "square"):
+        (tmp_path / "photos" / shape).mkdir(parents=True)
+        for number in range(30):
+            name = f"{chr(97 + number % 26)}{'x' * (number // 26)}.png"
+            scene(number + 100 * (shape == "disc"), shape).save(tmp_path / "photos" / shape / name)
+    return tmp_path / "photos"
+
+
+def looked_at(folder):
+    return look(build_source(source_config_of({"kind": "imagefolder", "path": str(folder)}, "test")))
+
+
+def test_a_folder_in_words(photos):
+    scene(1, "square").save(photos / "square/copy.png")
+    scene(2, "square").save(photos / "disc/wrong.png")
+    (photos / "disc/broken.png").write_bytes(b"no image")
+    scene(3, "disc").convert("L").save(photos / "disc/grey.png")
+    found = looked_at(photos)
+    lines = found.lines()
+    assert lines[0] == "63 images of 2 classes (31 to 32 each), shorter side 40 to 40 px, RGB 62, L 1"
+    assert lines[1].startswith("1 can't be read and are left out, the first at ")
+    assert lines[2] == "2 are copies of others; copies stay in one part"
+    assert lines[3].startswith("1 pairs of copies are in two classes, first ")
+    dealt = deal(found)
+    digests = [{photo.digest for photo in part} for part in dealt.values()]
+    assert not (digests[0] & digests[1] | digests[0] & digests[2] | digests[1] & digests[2])
+    assert sum(map(len, dealt.values())) == 63 - 2  # the two of which one label is wrong
+
+
+def test_frames_of_a_series_stay_in_one_part(tmp_path):
+    for shape in ("disc", "square"):
+        (tmp_path / shape).mkdir()
+        for series in range(12):
+            for frame in range(5):
+                scene(1000 * series + frame + 7 * (shape == "disc"), shape).save(
+                    tmp_path / shape / f"{series:03}_{frame:03}.png"
+                )
+    dealt = deal(looked_at(tmp_path))
+    assert {name: len(part) for name, part in dealt.items()} == {"panel": 80, "choose": 10, "tested": 30}
+    for part in dealt.values():
+        frames = Counter(photo.track for photo in part)
+        assert set(frames.values()) == {5}
+
+
+def test_scenes_that_look_alike_stay_in_one_part(photos):
+    original = scene(5, "disc")
+    for number in range(3):
+        original.point(lambda value, more=number: value + 2 * more).save(photos / "disc" / f"again-{'abc'[number]}.png")
+    found = looked_at(photos)
+    sizes = Counter(found.groups.tolist()).most_common(1)
+    assert sizes[0][1] >= 3
+
+
+def _empty(folder):
+    (folder / "a").mkdir(parents=True)
+    (folder / "b").mkdir()
+
+
+def _one_class(folder):
+    (folder / "a").mkdir(parents=True)
+    for number in range(40):
+        scene(number, "disc").save(folder / "a" / f"{number}.png")
+
+
+def _few(folder):
+    for shape in ("disc", "square"):
+        (folder / shape).mkdir(parents=True)
+        scene(1, shape).save(folder / shape / "1.png")
+
+
+def _flat(folder):
+    folder.mkdir()
+    scene(1, "disc").save(folder / "1.png")
+
+
+def _parts(folder):
+    for part in ("train", "val"):
+        (folder / part / "disc").mkdir(parents=True)
+
+
+def _masks(folder):
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+
+
+def _broken(folder):
+    for shape in ("disc", "square"):
+        (folder / shape).mkdir(parents=True)
+        for number in range(20):
+            (folder / shape / f"{number}.png").write_bytes(b"no image")
+
+
+def _file(folder):
+    folder.write_text("no folder")
+
+
+def _tiny(folder):
+    for shape in ("disc", "square"):
+        (folder / shape).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (2, 2)).save(folder / shape / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_empty, "source: contains no examples|none of the 0 images"),
+        (_one_class, "all images are of one class, a; put those of each class into a folder of its name"),
+        (_few, "2 images can be read; at least 30 are needed"),
+        (_flat, "has no folder for each class, and no metadata.csv"),
+        (_parts, "holds train, val; name one of them, as .*/photos/train"),
+        (_masks, "looks like a dataset for segmentation"),
+        (_broken, "none of the 40 images can be read; the first: "),
+        (_file, "photos"),
+        (lambda folder: None, "no such folder"),
+        (_tiny, "none of the 40 images can be read; the first: it has 2×2 pixels"),
+    ],
+)
+def test_folders_that_no_recipe_can_be_made_of(tmp_path, make, words):
+    make(tmp_path / "photos")
+    with pytest.raises(UserError, match=words):
+        init(tmp_path / "photos", LENET, output=tmp_path / "fmrgen.yaml", offline=True)
+    assert not (tmp_path / "fmrgen.yaml").exists()
+
+
+def digits_in(folder, each):
+    """Write digits of each class into folders."""
+    source = build_source(load_recipe("mnist-lenet").source.model_copy(update={"limit": 10 * each}))
+    for example in source.load_all(32):
+        (folder / f"{example.label}").mkdir(parents=True, exist_ok=True)
+        pixels = (example.image.permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(folder / f"{example.label}" / f"{chr(97 + example.id % 26)}{example.id}q.png")
+    return folder
+
+
+def test_a_recipe_without_training(tmp_path, monkeypatch, capsys):
+    folder = digits_in(tmp_path / "digits", 20)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["init", "digits", "--model", LENET, "--oracle", "asset:mnist/clip", "--quick", "--offline"]
+    assert run(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "fmrgen audit out --quick 40" in printed
+    assert printed.splitlines()[-1] == "fmrgen.yaml"
+    text = (tmp_path / "fmrgen.yaml").read_text()
+    assert "# Taken: transform: reconstructions of " in text
+    assert (tmp_path / "fmrgen.init/init.html").is_file()
+    recipe = load_recipe("fmrgen.yaml")
+    assert recipe.generator.kind == "transform"
+    assert panel.LEAST <= recipe.perturb.min_probability <= panel.MOST
+    assert len(build_source(recipe.source)) <= 60
+    assert run("generate", "source.limit=4", "-q") == 0
+    assert (tmp_path / "out/photos").is_dir()
+    assert run(*arguments) == 2
+    assert "fmrgen.yaml: is there already" in capsys.readouterr().err
+    (tmp_path / "fmrgen.yaml").unlink()
+    assert run(*arguments, "--minutes", "5") == 2
+    assert "is of an init with other arguments" in capsys.readouterr().err
+    assert folder.is_dir()
+
+
+def test_a_command_without_a_recipe_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in (["generate"], ["inspect", "source.limit=3"], ["compare", "-c", LENET, "-c", "b=" + LENET]):
+        assert run(*command) == 2
+        assert "`fmrgen init PHOTOS` writes for your own images" in capsys.readouterr().err
+
+
+def test_a_reader_that_is_no_network():
+    shapes = ["disc", "square"] * 40
+    images = [scene(number, shape) for number, shape in enumerate(shapes)]
+    reader = GradientReader(images[:60], [shapes.index(shape) for shape in shapes[:60]])
+    named = reader.read(images[60:])
+    assert (named == np.array([shapes.index(shape) for shape in shapes[60:]])).mean() > 0.8
+
+
+def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits_in(tmp_path / "digits", 12)
+    rows = load_dataset("imagefolder", data_dir=str(tmp_path / "digits"), split="train")
+    outcome = init(rows, load_classifier(LENET), oracles=["asset:mnist/clip"], quick=True, offline=True)
+    assert outcome.generator == "transform"
+    made = generate(outcome.recipe, output=tmp_path / "out", progress=False, budget=2)
+    assert made.summary.rows == outcome.limit
+
+
+@pytest.mark.slow
+def test_a_killed_init_goes_on(tmp_path):
+    """It trains the same networks, ends, and its recipe makes a split."""
+    digits_in(tmp_path / "digits", 40)
+    command = [sys.executable, "-m", "fmrgen", "init", "digits", "--model", LENET, "--offline", "--minutes", "1", "-q"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "fmrgen.init/densenet").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    steps = (tmp_path / "fmrgen.init/densenet.yaml").read_text()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "fmrgen.init/densenet.yaml").read_text() == steps
+    recipe = load_recipe(tmp_path / "fmrgen.yaml")
+    assert recipe.oracle.kind == "ensemble"
+    assert recipe.generator.kind == "vqgan"
