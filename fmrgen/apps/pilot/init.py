@@ -150,7 +150,6 @@ class _Work:
         self.source_config = _source_of(images)
         self.device = start_process()
         self.labels: Labels
-        self.examples: list[Example] = []
         self.chosen_generator: Candidate
         self.chosen_oracle: panel.Judged
 
@@ -202,6 +201,7 @@ class _Work:
                 )
             looked = look(source, lambda count, total: done(count / (total or 1)))
             self.labels = looked.labels
+            self._check_unchanged(looked)
             outcome.images = looked.lines()
             dealt = deal(looked)
             for part, photos in dealt.items():
@@ -218,6 +218,17 @@ class _Work:
                 f"{len(missing)} of {len(self.labels)} classes have too few images to be tested, such as {first}"
             )
         return looked
+
+    def _check_unchanged(self, looked: Look) -> None:
+        """Raise UserError if the images are not those of an earlier run, which has dealt them."""
+        key = fingerprint([[photo.digest, photo.label] for photo in looked.photos])
+        file = self.folder / "photos.json"
+        if file.is_file() and read_json(file)["key"] != key:
+            raise UserError(
+                f"{self.folder}: the images have changed since it was begun, and networks have learnt from some of "
+                "them; delete that folder"
+            )
+        write_atomically(file, json_text({"key": key}).encode())
 
     def part(self, part: Part) -> dict[str, Any]:
         """Return the source of a part."""
@@ -317,7 +328,8 @@ class _Work:
                         del running[name]
                         if process.returncode:
                             _, problem = process.communicate()
-                            raise UserError(f"init: the training of {name} failed: {problem.strip().splitlines()[-1]}")
+                            last_line = (problem.strip() or f"status {process.returncode}").splitlines()[-1]
+                            raise UserError(f"init: the training of {name} failed: {last_line}")
         finally:
             for process in running.values():
                 process.terminate()
@@ -344,9 +356,8 @@ class _Work:
                     f"the one to test with {option('model', 'model=')}"
                 )
             self._test(str(self.folder / panel.STAND_IN))
-        self.examples = self.load("choose", outcome.size, _ASKED)
         classifier = build_classifier(self.section, self.labels, outcome.size, self.device)
-        before = _is_right(classifier, self.examples, self.device)
+        before = _is_right(classifier, self.load("choose", outcome.size, _ASKED), self.device)
         own = self.folder / "vqgan" if self._is_trained("vqgan") else None
         all_candidates = candidates(outcome.size, own, self.generators, hub=not self.offline)
         if self.quick and not self.generators:
@@ -395,8 +406,9 @@ class _Work:
         outcome.oracle, self.chosen_oracle = chosen.name, chosen
         if chosen.share_kept < _FEW_KEPT or chosen.accuracy is None or chosen.accuracy.value < _FEW_KEPT:
             outcome.warnings.append(
-                f"the oracle sees the label in {chosen.share_kept:.0f} % of the originals; figures are of such images "
-                f"alone. Name a better one with {option('oracle', 'oracles=')}, or give it more images to learn from"
+                f"the oracle is right on {0 if chosen.accuracy is None else chosen.accuracy.value:.0f} % of the "
+                f"originals and accepts {chosen.share_kept:.0f} %; figures are of such images alone. Name a better one "
+                f"with {option('oracle', 'oracles=')}, or give it more images to learn from"
             )
         if chosen.doubted:
             outcome.warnings.append(

@@ -31,7 +31,7 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 MEMBERS = ("densenet", "efficientnet", "resnet")
 STAND_IN = "convnext"  # for a network that the user has not named
 _AUGMENT = {"warp": 0.7, "colour": 0.5, "blur": 1.0, "noise": 0.1, "cutout": 0.25}
-_FEWEST_STEPS = 100
+_FEWEST_STEPS = 30
 SHARES = {"densenet": 1.5, "efficientnet": 0.8, "resnet": 0.8, "convnext": 0.8, "vqgan": 0.4}  # of the training time
 _TIMED_STEPS = 3
 _OVERHEAD = 1.3  # of a step beside others: reading, and caches that are shared
@@ -96,7 +96,7 @@ def vqgan_recipe(size: int, start: str, parts: Mapping[str, Any]) -> dict[str, A
 
 
 def steps_within(recipe: Mapping[str, Any], labels: Labels, seconds: float, device: torch.device) -> int:
-    """Return how many steps of a training recipe fit into a time on one thread, at least 100."""
+    """Return how many steps of a training recipe fit into a time on one thread, at least 30."""
     loaded = validate(TrainRecipe, recipe, "init")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

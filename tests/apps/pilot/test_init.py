@@ -194,6 +194,9 @@ def test_a_recipe_without_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "fmrgen.yaml").unlink()
     assert run(*arguments, "--minutes", "5") == 2
     assert "is of an init with other arguments" in capsys.readouterr().err
+    next((tmp_path / "digits/3").iterdir()).unlink()
+    assert run(*arguments) == 2
+    assert "fmrgen.init: the images have changed since it was begun" in capsys.readouterr().err
     assert folder.is_dir()
 
 
@@ -222,21 +225,35 @@ def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
     assert made.summary.rows == outcome.limit
 
 
+# Trainings of some steps, which learn next to nothing.
+DRIVER = """
+from fmrgen.apps.pilot import panel
+panel.steps_within = lambda *arguments: 12
+from fmrgen.cli.app import main
+main()
+"""
+
+
 @pytest.mark.slow
-def test_a_killed_init_goes_on(tmp_path):
-    """It trains the same networks, ends, and its recipe makes a split."""
+def test_a_killed_init_goes_on(tmp_path, monkeypatch):
+    """It trains the networks that are left, and its recipe loads."""
+    monkeypatch.chdir(tmp_path)
     digits_in(tmp_path / "digits", 40)
-    command = [sys.executable, "-m", "fmrgen", "init", "digits", "--model", LENET, "--offline", "--minutes", "1", "-q"]
-    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    command = [sys.executable, "-c", DRIVER, "init", "digits", "--model", LENET, "--oracle", "asset:mnist/clip"]
+    command += ["--offline", "--minutes", "1", "-q"]
+    process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 240
     while not (tmp_path / "fmrgen.init/densenet").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.2)
+        assert process.poll() is None
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    steps = (tmp_path / "fmrgen.init/densenet.yaml").read_text()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    dealt = (tmp_path / "fmrgen.init/panel/metadata.csv").read_bytes()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "fmrgen.init/densenet.yaml").read_text() == steps
-    recipe = load_recipe(tmp_path / "fmrgen.yaml")
-    assert recipe.oracle.kind == "ensemble"
+    assert (tmp_path / "fmrgen.init/panel/metadata.csv").read_bytes() == dealt
+    for name in (*panel.MEMBERS, "vqgan"):
+        assert (tmp_path / "fmrgen.init" / name / "training.json").is_file()
+    recipe = load_recipe("fmrgen.yaml")
+    assert recipe.oracle.kind == "clip"  # better than networks of 12 steps
     assert recipe.generator.kind == "vqgan"

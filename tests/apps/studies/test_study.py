@@ -64,7 +64,7 @@ small:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # each part of a study is killed in tests of its own
 def test_killed_again_and_again(tmp_path, capsys, pytestconfig):
     """A study of your own; and SIGKILL at random places of it: weights, mask, splits and tables are the same."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))

@@ -75,11 +75,10 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
 
 @pytest.mark.slow
 def test_a_key_that_earlier_versions_lack_changes_no_fingerprint():
-    tree = load_train_recipe("train/mnist-lenet").model_dump(mode="json")
-    now = checkpoint._fingerprint(tree)
-    for section in ("source", "test"):
-        del tree[section]["copies"]
-    assert checkpoint._fingerprint(tree) == now
+    """It is that of a version without `copies`, `colour`, `cutout`, `threads` and `start`."""
+    assert checkpoint._fingerprint(load_train_recipe("train/cifar10-resnet18")) == "3b220e568fe6b5b4"
+    changed = load_train_recipe("train/cifar10-resnet18", ["augment.cutout=0.3"])
+    assert checkpoint._fingerprint(changed) != "3b220e568fe6b5b4"
 
 
 def test_one_seed_gives_one_network_whatever_the_threads(tmp_path):
