@@ -27,7 +27,7 @@ def recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:
     }
     lines = [
         "# Written by fmrgen init: what it measured stands above each choice. Change what you like.",
-        "# Commands in this folder take this recipe by themselves: fmrgen generate, inspect, compare, diff, explain.",
+        "# Commands in this folder take this recipe by themselves: fmrgen generate, inspect, compare, diff.",
     ]
     for name, section in tree.items():
         lines.append("")
