@@ -287,7 +287,7 @@ def test_the_board_gives_it_no_rank(folder, tmp_path):
     assert "† With a masked gradient, and not ranked: masked." in page
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_rough_network_is_ranked_and_reported_as_rough(folder, tmp_path):
     """LeNet with logits that jump: 100 digits, all of them controls."""
     rough = "{kind: module, target: 'masked_networks:Rough'}"

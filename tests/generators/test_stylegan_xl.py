@@ -114,7 +114,7 @@ def test_rows_are_independent_and_the_gradient_is_that_of_differences(tmp_path, 
     check_rows_and_gradient(generator, pictures().double(), LABELS, at=0.9)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_engine_equals_the_literal_algorithm(tmp_path, double):
     generator = build(tmp_path, inversion_steps=2, candidates=0)
     generator.network.double()

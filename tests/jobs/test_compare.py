@@ -95,7 +95,7 @@ def test_what_makes_no_comparison_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
     (tmp_path / "tones.yaml").write_text(
         "extends: mnist-lenet\ngenerator: {kind: transform, image_size: 32}\nperturb: {step_size: 0.3}\n"

@@ -50,7 +50,7 @@ def made(folder, *overrides, generator=GENERATOR, notes=None):
     return rows(folder, recipe.output.split)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_second_classifiers_split_encodes_nothing(tmp_path, encodes):
     notes = []
     first = made(tmp_path / "one", notes=notes)
@@ -67,7 +67,7 @@ def test_a_second_classifiers_split_encodes_nothing(tmp_path, encodes):
     assert_same_rows(first, again)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_of_the_same_weights_under_another_configuration_nothing_is_taken(tmp_path, encodes):
     folder = tmp_path / "ddpm"
     torch.manual_seed(0)

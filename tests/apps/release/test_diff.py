@@ -100,7 +100,7 @@ def rows_of_side(output, name):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_swapped_they_change_places(made, planted, tmp_path):
     _, found = made
     other = diff(planted, LENET, recipe=load_recipe("mnist-lenet", JOB), output=tmp_path / "out")
