@@ -106,11 +106,10 @@ def read_by_gradients(key: Path, train: Path, output: Path) -> None:
     """Writes what a support vector machine on histograms of gradients says of each image on the sheets."""
     about = json.loads(key.read_text())
     table = pq.read_table(train, columns=["image", "label"]).to_pylist()
-    taught = [open_rgb(row["image"]["bytes"]) for row in table]
-    reader = GradientReader(taught, [row["label"] for row in table])
+    reader = GradientReader((open_rgb(row["image"]["bytes"]), row["label"]) for row in table)
     shown = [open_rgb(str(key.parent / "images" / f"{entry['number']}.png")) for entry in about["images"]]
-    answers = dict(enumerate(reader.read(shown).tolist()))
-    output.write_text(json.dumps({str(number): about["classes"][answer] for number, answer in answers.items()}))
+    answers = reader.read(shown)
+    output.write_text(json.dumps({str(number): about["classes"][answer] for number, answer in enumerate(answers)}))
 
 
 def score(key: Path, readings: Sequence[Path]) -> None:

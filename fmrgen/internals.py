@@ -255,7 +255,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "results.rankings": ("difference",),
     "results.steps": ("figures_of_run",),
     "results.trainings": ("Trainings",),
-    "sources.base": ("StreamedSource",),
+    "sources.base": (
+        "StreamedSource",
+        "large_enough",
+    ),
     "sources.in_memory": ("Config",),
     "split.classify": (
         "Answers",

@@ -177,7 +177,7 @@ class Source(ABC):
         """
         for example in self.read(start, stop):
             try:
-                image = resize(_large_enough(open_rgb(example.image)), size, self.fit)
+                image = resize(large_enough(open_rgb(example.image)), size, self.fit)
             except UserError as error:
                 if self.on_error == "fail":
                     file = f" ({example.image})" if isinstance(example.image, str) else ""
@@ -196,7 +196,7 @@ class Source(ABC):
                 yield loaded.for_engine()
 
 
-def _large_enough(image: "Image.Image") -> "Image.Image":
+def large_enough(image: "Image.Image") -> "Image.Image":
     """Return the image. Raises UserError if it is too small to show anything."""
     if min(image.size) < _MIN_SIDE:
         raise UserError(f"it has {image.width}×{image.height} pixels; each side needs {_MIN_SIDE} or more")

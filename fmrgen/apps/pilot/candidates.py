@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmrgen.apps.pilot.quality import mean_psnr, reconstructed
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
@@ -102,26 +103,15 @@ def tried(
         return replace(candidate, why_not=str(error))
     originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
     labels = torch.tensor([example.label for example in examples], device=device)
-    plain = _reconstructions(generator, originals, labels, examples)
-    squares = (originals - plain).flatten(1).square().mean(1).clamp(min=1e-10)
+    _, _, plain = reconstructed(generator, originals, labels, examples, seed=0)
     after = is_right(classifier, plain, labels)
     return replace(
         candidate,
-        psnr=float((-10 * squares.log10()).mean()),
+        psnr=mean_psnr(originals, plain),
         accuracy=proportion(after),
         lost=paired_difference(before, after),
         seconds=_seconds_of_step(generator, classifier, originals[:_TIMED], labels[:_TIMED]),
     )
-
-
-@torch.no_grad()
-def _reconstructions(generator: Generator, originals: Tensor, labels: Tensor, examples: Sequence[Example]) -> Tensor:
-    plain = []
-    for batch in torch.arange(len(originals)).split(_BATCH):
-        generator.row_seeds = [row_seed(0, examples[place].id) for place in batch.tolist()]
-        latents = generator.encode(originals[batch], labels[batch])
-        plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
-    return torch.cat(plain)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """A reader of images that is no network: a support vector machine on histograms of oriented gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,23 @@ class GradientReader:
     """Names the classes of images. What fools a network by its gradient hardly fools it.
 
     Args:
-        images: RGB, of any size.
-        labels: of the images.
+        examples: RGB images of any size, of which one is in memory at a time, with their labels.
+
+    Attributes:
+        taught: how many images there were.
     """
 
-    def __init__(self, images: Sequence[Image.Image], labels: Sequence[int]) -> None:
+    def __init__(self, examples: Iterable[tuple[Image.Image, int]]) -> None:
         from sklearn.decomposition import PCA
         from sklearn.pipeline import make_pipeline
         from sklearn.svm import SVC
 
-        seen = np.stack([histograms(image) for image in images])
+        rows, labels = [], []
+        for image, label in examples:
+            rows.append(histograms(image))
+            labels.append(label)
+        self.taught = len(rows)
+        seen = np.stack(rows)
         components = min(_COMPONENTS, *seen.shape)
         self._machine: Any = make_pipeline(PCA(components, random_state=0), SVC(C=3)).fit(seen, labels)
 

@@ -20,7 +20,7 @@ from torch import nn
 from fmrgen.apps.pilot import panel
 from fmrgen.apps.pilot.candidates import SHIPPED, TRANSFORM, Candidate, best, candidates, is_right, tried
 from fmrgen.apps.pilot.inspect import Inspection, Trial, inspect
-from fmrgen.apps.pilot.outcome import Init, SizeTried
+from fmrgen.apps.pilot.outcome import PANEL, Init, SizeTried
 from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_part
 from fmrgen.apps.pilot.trust import trust_in
 from fmrgen.apps.pilot.written import recipe_text
@@ -150,6 +150,7 @@ class _Work:
         self.source_config = _source_of(images)
         self.device = start_process()
         self.labels: Labels
+        self._networks: dict[int, tuple[nn.Module, list[Example]]] = {}  # by size
         self.chosen_generator: Candidate
         self.chosen_oracle: panel.Judged
 
@@ -235,14 +236,23 @@ class _Work:
         folder, classes = str(self.folder / part), str(self.folder / "classes.txt")
         return {"kind": "imagefolder", "path": folder, "classes": classes, "fit": self.source_config.fit}
 
-    def load(self, part: Part, size: int, most: int) -> list[Example]:
-        """Return the first examples of a part at a size; a part's order is that of a digest."""
+    def loaded(self, part: Part, size: int, most: int) -> Iterator[LoadedExample]:
+        """Yield the first examples of a part at a size; a part's order is that of a digest."""
         source = build_source(source_config_of(self.part(part), "init"))
-        examples = []
-        for loaded in source.load(0, min(most, len(source)), size):
-            if isinstance(loaded, LoadedExample):
-                examples.append(loaded.for_engine())
-        return examples
+        for example in source.load(0, min(most, len(source)), size):
+            if isinstance(example, LoadedExample):
+                yield example
+
+    def load(self, part: Part, size: int, most: int) -> list[Example]:
+        """Return the same, in the engine's form."""
+        return [example.for_engine() for example in self.loaded(part, size, most)]
+
+    def network(self, size: int) -> tuple[nn.Module, list[Example]]:
+        """Return the tested network for images of a size, and those that it is tried on. Raises UserError."""
+        if size not in self._networks:
+            network = build_classifier(self.section, self.labels, size, self.device)
+            self._networks[size] = network, self.load("choose", size, _ASKED)
+        return self._networks[size]
 
     def choose_size(self, outcome: Init, looked: Look) -> None:
         """Take the smallest size on which the tested network is about as good as on any."""
@@ -250,17 +260,15 @@ class _Work:
         with self.stage(outcome, "size") as done:
             if self.is_stand_in:
                 sizes = [size for size in _SIZES if size <= max(_SIZES[0], looked.side * 4 // 3)]
-                outcome.size = sizes[-1] if torch.cuda.is_available() else min(sizes[-1], 64)
+                outcome.size = min(sizes[-1], 64) if self.device.type == "cpu" else sizes[-1]
                 return
             error: UserError | None = None
             for number, size in enumerate(_SIZES):
                 done(number / len(_SIZES))
                 if size > most and any(entry.accuracy is not None for entry in outcome.sizes):
                     break
-                examples = self.load("choose", size, _ASKED)
                 try:
-                    network = build_classifier(self.section, self.labels, size, self.device)
-                    right = _is_right(network, examples, self.device)
+                    right = _is_right(*self.network(size), self.device)
                     outcome.sizes.append(SizeTried(size, proportion(right)))
                 except UserError as failure:
                     error = failure
@@ -356,17 +364,14 @@ class _Work:
                     f"the one to test with {option('model', 'model=')}"
                 )
             self._test(str(self.folder / panel.STAND_IN))
-        classifier = build_classifier(self.section, self.labels, outcome.size, self.device)
-        before = _is_right(classifier, self.load("choose", outcome.size, _ASKED), self.device)
+        before = _is_right(*self.network(outcome.size), self.device)
         own = self.folder / "vqgan" if self._is_trained("vqgan") else None
         all_candidates = candidates(outcome.size, own, self.generators, hub=not self.offline)
         if self.quick and not self.generators:
             all_candidates = [candidate for candidate in all_candidates if candidate.name == TRANSFORM]
         with self.stage(outcome, "generators") as done:
             for number, candidate in enumerate(all_candidates):
-                size = int(candidate.section["image_size"])
-                network = build_classifier(self.section, self.labels, size, self.device)
-                examples = self.load("choose", size, _ASKED)
+                network, examples = self.network(int(candidate.section["image_size"]))
                 outcome.generators.append(tried(candidate, network, examples, before, self.device))
                 done((number + 1) / len(all_candidates))
         chosen = best(outcome.generators)
@@ -389,7 +394,7 @@ class _Work:
             if self._is_trained(name):
                 folders[name] = self.folder / name
         if folders:
-            sections["panel of three networks"] = panel.oracle_section(folders)
+            sections[PANEL] = panel.oracle_section(folders)
         if not sections:
             raise UserError(
                 f"init: nothing can judge these images: {outcome.counts['panel']} are too few to teach networks, or "
@@ -472,7 +477,7 @@ class _Work:
 
             outcome.summary = make_split(recipe, self.folder / "trial", on_progress=report)
             outcome.trust, outcome.pairs = trust_in(
-                f"{self.folder / 'trial'}:photos/model", self.load("panel", outcome.size, _TAUGHT), self.labels
+                f"{self.folder / 'trial'}:photos/model", self.loaded("panel", outcome.size, _TAUGHT), self.labels
             )
 
     def write(self, outcome: Init) -> None:

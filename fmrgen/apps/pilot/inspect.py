@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fmrgen.apps.pilot.masking import Search, Slopes, check_follows_a_gradient, gradient_warnings, search, slopes
+from fmrgen.apps.pilot.photos import spaced
 from fmrgen.apps.pilot.quality import Cost, Distance, Plain, Spectrum, lpips, rfid
 from fmrgen.distributed.launch import start_process
 from fmrgen.engine.images import to_batch
@@ -219,7 +220,7 @@ def _evenly(components: Components, images: int) -> tuple[list[RawExample], list
     source, size = components.source, components.generator.image_size
     raw: list[RawExample] = []
     examples: list[Example] = []
-    for place in np.unique(_spaced(len(source), min(images, len(source)))).tolist():
+    for place in np.unique(spaced(len(source), min(images, len(source)))).tolist():
         for loaded in source.load(place, place + 1, size):
             if isinstance(loaded, LoadedExample):
                 examples.append(loaded.for_engine())
@@ -227,12 +228,6 @@ def _evenly(components: Components, images: int) -> tuple[list[RawExample], list
     if not examples:
         raise UserError("source: none of the images that were tried can be read; see source.on_error")
     return raw, examples
-
-
-def _spaced(length: int, count: int) -> np.ndarray:
-    """Return `count` places of a list, from the first to the last, equally spaced."""
-    places: np.ndarray = np.linspace(0, length - 1, count).round().astype(int)
-    return places
 
 
 @dataclass
@@ -283,7 +278,7 @@ class _Pilot:
             self.is_controlled = False
             affordable = affordable * most_of_image // self._passes_of_image(False)
         if affordable < len(self.examples) and len(self.examples) > _PROBED:
-            places = _spaced(len(self.examples), max(_PROBED, affordable)).tolist()
+            places = spaced(len(self.examples), max(_PROBED, affordable)).tolist()
             self.left_out.append(f"{len(self.examples) - len(places)} of {len(self.examples)} images")
             self.raw = [self.raw[place] for place in places]
             self.examples = [self.examples[place] for place in places]

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fmrgen.report.sheet import ImagePair
 
 
+PANEL = "panel of three networks"  # an oracle's name
+
+
 @dataclass(frozen=True)
 class SizeTried:
     """The tested network's accuracy on images of a size, in percent; None if it does not take that size."""

@@ -17,7 +17,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.labels import Labels
-from fmrgen.sources.base import RawExample, Source
+from fmrgen.sources.base import RawExample, Source, large_enough
 
 Part = Literal["panel", "choose", "tested"]
 PARTS: tuple[Part, ...] = ("panel", "choose", "tested")
@@ -126,7 +126,7 @@ def look(source: Source, on_photos: Callable[[int, int | None], None] = lambda d
     Raises UserError if there are too few, or of one class alone.
     """
     count = min(len(source), MOST_PHOTOS)
-    places = np.unique(np.linspace(0, len(source) - 1, count).astype(int)) if count else np.zeros(0, int)
+    places = spaced(len(source), count)
     photos: list[Photo] = []
     unreadable: list[tuple[int, str]] = []
     for done, (place, example) in enumerate(_examples(source, places), start=1):
@@ -146,6 +146,12 @@ def look(source: Source, on_photos: Callable[[int, int | None], None] = lambda d
         copies=copies,
         contradictions=contradictions,
     )
+
+
+def spaced(length: int, count: int) -> np.ndarray:
+    """Return `count` places of a list, from the first to the last, equally spaced."""
+    places: np.ndarray = np.linspace(0, length - 1, count).round().astype(int)
+    return places
 
 
 def _examples(source: Source, places: np.ndarray) -> Iterator[tuple[int, RawExample]]:
@@ -190,9 +196,7 @@ def check_folder(folder: Path) -> None:
 
 def _photo(place: int, example: RawExample) -> Photo:
     """Return what one image is like. Raises UserError if it can't be read."""
-    image = open_rgb(example.image)
-    if min(image.size) < _HASH_SIDE // 2:
-        raise UserError(f"it has {image.width}×{image.height} pixels")
+    image = large_enough(open_rgb(example.image))
     grey = image.convert("L")
     reduced = np.asarray(grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX), dtype=np.int16)
     bits = np.packbits(reduced[:, 1:] > reduced[:, :-1])
@@ -241,19 +245,21 @@ def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[int, int]]]:
 
 def _groups(photos: Sequence[Photo]) -> np.ndarray:
     """Return the group of each photo [N]: what is a copy, of one scene, or of one series."""
-    groups = np.arange(len(photos))
+    links = []
+    for members in [*_alike(photos, lambda photo: photo.digest), *_series(photos), *_scenes(photos)]:
+        links += [(members[0], other) for other in members[1:]]
+    return _components(len(photos), links)
 
-    def join(members: Sequence[int]) -> None:
-        numbers = groups[list(members)]
-        groups[np.isin(groups, numbers)] = numbers.min()
 
-    for members in _alike(photos, lambda photo: photo.digest):
-        join(members)
-    for members in _series(photos):
-        join(members)
-    for members in _scenes(photos):
-        join(members)
-    return groups
+def _components(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return for each of `count` things the number of the set that links join it to, [N]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = np.array(links, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(count, count))
+    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    return numbers
 
 
 def _alike(photos: Sequence[Photo], key: Callable[[Photo], object]) -> list[list[int]]:
@@ -293,23 +299,14 @@ def _scenes(photos: Sequence[Photo]) -> list[list[int]]:
 
 def _connected(hashes: np.ndarray) -> list[list[int]]:
     """Return sets of places [N] whose hashes are linked by differences of few bits."""
-    parents = np.arange(len(hashes))
-    for place, value in enumerate(hashes[:-1], start=1):
-        differing = np.bitwise_count(hashes[place:] ^ value)
-        for other in np.flatnonzero(differing <= _ALIKE_BITS) + place:
-            roots = _root(parents, place - 1), _root(parents, int(other))
-            parents[max(roots)] = min(roots)
+    links = []
+    for place, value in enumerate(hashes[:-1]):
+        differing = np.bitwise_count(hashes[place + 1 :] ^ value)
+        links += [(place, int(other)) for other in np.flatnonzero(differing <= _ALIKE_BITS) + place + 1]
     sets: dict[int, list[int]] = defaultdict(list)
-    for place in range(len(hashes)):
-        sets[_root(parents, place)].append(place)
+    for place, number in enumerate(_components(len(hashes), links).tolist()):
+        sets[number].append(place)
     return list(sets.values())
-
-
-def _root(parents: np.ndarray, place: int) -> int:
-    while parents[place] != place:
-        parents[place] = parents[parents[place]]
-        place = int(parents[place])
-    return place
 
 
 def deal(looked: Look) -> dict[Part, list[Photo]]:
@@ -318,12 +315,10 @@ def deal(looked: Look) -> dict[Part, list[Photo]]:
     No group is in two parts, each class is dealt by itself, and the order is that of a digest. Of photos that are in
     two classes none is dealt.
     """
-    doubted: set[int] = set()
-    for pair in looked.contradictions:
-        doubted.update(pair)
+    doubted = _digests_of_several_classes(looked.photos)
     of_groups: dict[int, list[Photo]] = defaultdict(list)
     for photo, group in zip(looked.photos, looked.groups.tolist(), strict=True):
-        if photo.place not in doubted:
+        if photo.digest not in doubted:
             of_groups[group].append(photo)
     total = sum(map(len, of_groups.values()))
     of_classes: dict[int, list[list[Photo]]] = defaultdict(list)
@@ -344,6 +339,13 @@ def deal(looked: Look) -> dict[Part, list[Photo]]:
     for photos in dealt.values():
         photos.sort(key=lambda photo: _digest(photo.place))
     return dealt
+
+
+def _digests_of_several_classes(photos: Sequence[Photo]) -> set[str]:
+    labels: dict[str, set[int]] = defaultdict(set)
+    for photo in photos:
+        labels[photo.digest].add(photo.label)
+    return {digest for digest, of_digest in labels.items() if len(of_digest) > 1}
 
 
 def _digest(place: int) -> str:

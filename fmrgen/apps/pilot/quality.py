@@ -1,7 +1,7 @@
 """The quality of a generator beyond PSNR: perceptual distances, the spectrum of its changes, and the cost of a pass."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fmrgen.engine.images import on_byte_grid
-from fmrgen.engine.interfaces import Latents, Originals
+from fmrgen.engine.interfaces import Generator, Latents, Originals
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import option
 from fmrgen.recipe.build import Components, judgement_of
@@ -179,6 +179,35 @@ def cost_of_a_pass(components: Components, latents: Latents) -> Cost:
     return Cost(generator_flops.get_total_flops() / 1e9, whole_flops.get_total_flops() / 1e9)
 
 
+@torch.no_grad()
+def reconstructed(
+    generator: Generator, originals: Tensor, labels: Tensor, examples: Sequence[Example], seed: int
+) -> tuple[Tensor, Latents, Tensor]:
+    """Return what may move of the latents [N, …], the latents of one row, and plain reconstructions [N, 3, H, W].
+
+    Args:
+        generator: that encodes and decodes.
+        originals: [N, 3, H, W] in [0, 1].
+        labels: [N].
+        examples: the same, for their ids.
+        seed: of what is random.
+    """
+    free, plain = [], []
+    for batch in torch.arange(len(originals)).split(_BATCH_SIZE):
+        generator.row_seeds = [row_seed(seed, examples[row].id) for row in batch.tolist()]
+        latents = generator.encode(originals[batch], labels[batch])
+        free.append(latents.free.float())
+        plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
+    one_row = Latents(latents.free[:1], None if latents.fixed is None else latents.fixed[:1])
+    return torch.cat(free), one_row, torch.cat(plain)
+
+
+def mean_psnr(originals: Tensor, images: Tensor) -> float:
+    """Return the mean peak signal to noise ratio, in dB, of images [N, 3, H, W] in [0, 1]; of equal ones it is 100."""
+    error = (originals - images).flatten(1).square().mean(1).clamp(min=_LEAST_ERROR)
+    return float((-10 * error.log10()).mean())
+
+
 @dataclass(frozen=True)
 class Plain:
     """Figures of originals and of their plain reconstructions.
@@ -220,19 +249,13 @@ class Plain:
         _, _, generator, oracle = components
         labels = torch.tensor([example.label for example in examples], device=device)
         originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
-        free, plain, probabilities = [], [], []
+        moving, one_row, images = reconstructed(generator, originals, labels, examples, seed)
+        probabilities = []
         for batch in torch.arange(len(examples)).split(_BATCH_SIZE):
-            generator.row_seeds = [row_seed(seed, examples[row].id) for row in batch.tolist()]
-            latents = generator.encode(originals[batch], labels[batch])
-            free.append(latents.free.float())
-            plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
             _, judgement = judgement_of(oracle, originals[batch], Originals(originals[batch], labels[batch]))
             probabilities.append(judgement.probabilities)
-        moving, images = torch.cat(free), torch.cat(plain)
-        one_row = Latents(latents.free[:1], None if latents.fixed is None else latents.fixed[:1])
-        error = (originals - images).flatten(1).square().mean(1).clamp(min=_LEAST_ERROR)
         return cls(
-            psnr=float((-10 * error.log10()).mean()),
+            psnr=mean_psnr(originals, images),
             classifier=(_accuracy(rows, "original_prediction"), _accuracy(rows, "reconstruction_prediction")),
             oracle=(_accuracy(rows, "original_oracle_label"), _accuracy(rows, "reconstruction_oracle_label")),
             oracle_probability=float(torch.cat(probabilities).gather(1, labels.unsqueeze(1)).mean()),

@@ -1,6 +1,6 @@
 """How far to trust perturbed images: what a reader says of them that had no part in their making."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,9 @@ import numpy as np
 from PIL import Image
 
 from fmrgen.apps.pilot.gradients import GradientReader
-from fmrgen.engine.images import to_bytes
 from fmrgen.labels import Labels
 from fmrgen.metrics.intervals import Estimate, format_estimate, proportion
-from fmrgen.records import Example
+from fmrgen.sources.base import LoadedExample
 from fmrgen.split.open import open_split
 
 if TYPE_CHECKING:
@@ -60,8 +59,13 @@ class Trust:
         shares = [100 * share / originals.value for share in (fooling.value, fooling.ends[0])]
         return min(100.0, shares[0]), min(100.0, shares[1])
 
-    def lines(self, split_of_recipe: str) -> list[str]:
-        """Return three lines: what was seen, what was not, and what to do next."""
+    def lines(self, split_of_recipe: str, *, by_panel: bool) -> list[str]:
+        """Return three lines: what was seen, what was not, and what to do next.
+
+        Args:
+            split_of_recipe: the split that the recipe will make.
+            by_panel: whether the oracle is the panel, which knows the user's images alone.
+        """
         seen = (
             f"{self.reader} names {self.originals} originals as labelled, {self.accepted} accepted images that do not "
             f"fool the network, and {self.fooling} that do"
@@ -73,8 +77,10 @@ class Trust:
             seen += f"; with fewer than {_ENOUGH} of these it says little"
         not_seen = (
             "no person and no foundation model has looked; what misleads this reader as it does the oracle goes "
-            "unnoticed; both know these images alone"
+            "unnoticed"
         )
+        if by_panel:
+            not_seen += "; both know these images alone"
         next_step = (
             f"name 40 images yourself, in three minutes: fmrgen generate && fmrgen audit {split_of_recipe} --quick 40 "
             "--raters NAME"
@@ -82,7 +88,7 @@ class Trust:
         return [seen, not_seen, next_step]
 
 
-def trust_in(split: str, taught: Sequence[Example], labels: Labels) -> "tuple[Trust, list[ImagePair]]":
+def trust_in(split: str, taught: Iterable[LoadedExample], labels: Labels) -> "tuple[Trust, list[ImagePair]]":
     """Let a reader name the images of a split; return its verdict, and the first images that fool the network.
 
     Args:
@@ -92,8 +98,7 @@ def trust_in(split: str, taught: Sequence[Example], labels: Labels) -> "tuple[Tr
     """
     from fmrgen.report.sheet import ImagePair  # brings matplotlib
 
-    pictures = [Image.fromarray(to_bytes(example.image[None])[0].permute(1, 2, 0).numpy()) for example in taught]
-    reader = GradientReader(pictures, [example.label for example in taught])
+    reader = GradientReader((Image.fromarray(example.image), example.label) for example in taught)
     opened = open_split(split)
     kinds: dict[str, list[bool]] = {"original": [], "fooling": [], "accepted": []}
     pairs: list[ImagePair] = []
@@ -113,7 +118,7 @@ def trust_in(split: str, taught: Sequence[Example], labels: Labels) -> "tuple[Tr
     for kind, right in kinds.items():
         readings[kind] = Reading(len(right), proportion(np.array(right, dtype=bool)))
     trust = Trust(
-        f"a support vector machine on gradients, taught on {len(taught):,} other images,",
+        f"a support vector machine on gradients, taught on {reader.taught:,} other images,",
         readings["original"],
         readings["fooling"],
         readings["accepted"],

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from functools import partial
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.apps.pilot.outcome import Init
+from fmrgen.apps.pilot.candidates import Candidate
+from fmrgen.apps.pilot.outcome import PANEL, Init
+from fmrgen.apps.pilot.panel import Judged
 from fmrgen.files import to_yaml
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.report.report import Picture, Report, Section, Table
@@ -29,23 +32,15 @@ def recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:
         "# Written by fmrgen init: what it measured stands above each choice. Change what you like.",
         "# Commands in this folder take this recipe by themselves: fmrgen generate, inspect, compare, diff.",
     ]
+    comment = TextWrapper(
+        _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False
+    )
     for name, section in tree.items():
         lines.append("")
         for reason in reasons[name]:
-            lines += _comment(reason)
+            lines += comment.wrap(reason)
         lines += to_yaml({name: section}, _WIDTH).rstrip().splitlines()
     return "\n".join(lines) + "\n"
-
-
-def _comment(text: str) -> list[str]:
-    """Return a text as lines of a comment."""
-    lines, line = [], "#"
-    for word in text.split():
-        if len(line) + len(word) + 1 > _WIDTH:
-            lines.append(line)
-            line = "#  "
-        line += f" {word}"
-    return [*lines, line]
 
 
 def _of_source(outcome: Init) -> list[str]:
@@ -69,30 +64,29 @@ def _of_classifier(outcome: Init) -> list[str]:
 def _of_generator(outcome: Init) -> list[str]:
     reasons = []
     for candidate in outcome.generators:
-        mark = "Taken" if candidate.name == outcome.generator else "Tried"
-        if candidate.why_not:
-            reasons.append(f"{mark}: {candidate.name}: {candidate.why_not}")
-            continue
-        reasons.append(
-            f"{mark}: {candidate.name}: reconstructions of {candidate.psnr:.1f} dB cost the network "
-            f"{format_estimate(candidate.lost)} points of accuracy; {1000 * candidate.seconds:.0f} ms a step."
+        figures = (
+            f"reconstructions of {candidate.psnr:.1f} dB cost the network {format_estimate(candidate.lost)} points of "
+            f"accuracy; {1000 * candidate.seconds:.0f} ms a step."
         )
+        reasons.append(_reason(candidate, outcome.generator, figures))
     return reasons
 
 
 def _of_oracle(outcome: Init) -> list[str]:
     reasons = []
     for entry in outcome.oracles:
-        mark = "Taken" if entry.name == outcome.oracle else "Tried"
-        if entry.why_not:
-            reasons.append(f"{mark}: {entry.name}: {entry.why_not}")
-            continue
-        reasons.append(
-            f"{mark}: {entry.name}: right on {format_estimate(entry.accuracy)} % of images that it has not seen"
-            f"{_of_members(entry.members)}."
-        )
-    reasons.append("It knows only your images. Another: zero_shot:REPO, clip:REPO, or any better network.")
+        share = format_estimate(entry.accuracy)
+        figures = f"right on {share} % of images that it has not seen{_of_members(entry.members)}."
+        reasons.append(_reason(entry, outcome.oracle, figures))
+    if outcome.oracle == PANEL:
+        reasons.append("It knows only your images. Another: zero_shot:REPO, clip:REPO, or any better network.")
     return reasons
+
+
+def _reason(entry: Candidate | Judged, chosen: str, figures: str) -> str:
+    """Return what a generator or an oracle showed, or why it could not be tried."""
+    mark = "Taken" if entry.name == chosen else "Tried"
+    return f"{mark}: {entry.name}: {entry.why_not or figures}"
 
 
 def _of_members(members: Mapping[str, float] | None) -> str:
@@ -122,7 +116,7 @@ def init_report(outcome: Init, split: str) -> Report:
     sections = []
     conclusions = []
     if outcome.trust is not None:
-        conclusions = outcome.trust.lines(split)
+        conclusions = outcome.trust.lines(split, by_panel=outcome.oracle == PANEL)
         rows = [
             ["originals", str(outcome.trust.originals.images), _share(outcome.trust.originals.named)],
             ["accepted, not fooling", str(outcome.trust.accepted.images), _share(outcome.trust.accepted.named)],
@@ -167,12 +161,8 @@ def _share(estimate: Estimate | None) -> str:
 def _generators(outcome: Init) -> Section:
     rows = []
     for candidate in outcome.generators:
-        name = f"{candidate.name} (taken)" if candidate.name == outcome.generator else candidate.name
         figures = [f"{candidate.psnr:.1f}", _share(candidate.accuracy), _share(candidate.lost)]
-        if candidate.why_not:
-            rows.append([name, candidate.why_not, "", "", ""])
-        else:
-            rows.append([name, *figures, f"{1000 * candidate.seconds:.0f}"])
+        rows.append(_row(candidate, outcome.generator, [*figures, f"{1000 * candidate.seconds:.0f}"]))
     header = ["generator", "reconstructions, dB", "the network's accuracy on them, %", "points lost", "ms a step"]
     return Section("generators", "Generators", tables=[Table(header, rows)])
 
@@ -180,11 +170,16 @@ def _generators(outcome: Init) -> Section:
 def _oracles(outcome: Init) -> Section:
     rows = []
     for entry in outcome.oracles:
-        name = f"{entry.name} (taken)" if entry.name == outcome.oracle else entry.name
-        if entry.why_not:
-            rows.append([name, entry.why_not, "", "", ""])
-        else:
-            rows.append([name, _share(entry.accuracy), f"{entry.threshold:g}", _share(entry.kept), _share(entry.mixes)])
+        figures = [_share(entry.accuracy), f"{entry.threshold:g}", _share(entry.kept), _share(entry.mixes)]
+        rows.append(_row(entry, outcome.oracle, figures))
     header = ["oracle", "accuracy, %", "threshold", "originals accepted, %", "mixtures accepted, %"]
     about = "A mixture is half an image of another class: a careful oracle accepts few."
     return Section("oracles", "Oracles", about, [Table(header, rows)])
+
+
+def _row(entry: Candidate | Judged, chosen: str, figures: list[str]) -> list[str]:
+    """Return the row of a generator or an oracle: its figures, or why there are none."""
+    name = f"{entry.name} (taken)" if entry.name == chosen else entry.name
+    if entry.why_not:
+        figures = [entry.why_not, *[""] * (len(figures) - 1)]
+    return [name, *figures]
