@@ -113,7 +113,7 @@ class Training(NamedTuple):
     mean: float = 0.1
 
 
-def _swapped(one: int, other: int, share: float) -> Callable[[Images], Images]:
+def swapped(one: int, other: int, share: float) -> Callable[[Images], Images]:
     def change(images: Images) -> Images:
         random = torch.rand(len(images.labels), generator=torch.Generator().manual_seed(1)) < share
         labels = images.labels.clone()
@@ -134,7 +134,7 @@ def _thinned(label: int, keep: int) -> Callable[[Images], Images]:
     return change
 
 
-def _without(label: int) -> Callable[[Images], Images]:
+def without(label: int) -> Callable[[Images], Images]:
     """Leaves no image of a class."""
     return lambda images: images.of(images.labels != label)
 
@@ -148,8 +148,9 @@ def _pixels(change: Callable[[Tensor], Tensor]) -> Callable[[Images], Images]:
     return lambda images: images._replace(pixels=change(images.pixels))
 
 
-def _blurred(pixels: Tensor) -> Tensor:
-    return avg_pool2d(pixels, 5, stride=1, padding=2, count_include_pad=False)
+def of_blurred(images: Images) -> Images:
+    """Blurs all images by squares of five pixels."""
+    return images._replace(pixels=avg_pool2d(images.pixels, 5, stride=1, padding=2, count_include_pad=False))
 
 
 def _levels(count: int) -> Callable[[nn.Module], None]:
@@ -204,10 +205,10 @@ def wide(images: Images) -> Images:
 
 
 DIGITS_PLANTED = {
-    "a quarter of 4 and 9 swapped": Training(change=_swapped(4, 9, 0.25)),
+    "a quarter of 4 and 9 swapped": Training(change=swapped(4, 9, 0.25)),
     "a seventh of the threes": Training(change=_thinned(3, 7)),
     "a twentieth of the sevens": Training(change=_thinned(7, 20)),
-    "trained on blurred digits": Training(change=_pixels(_blurred)),
+    "trained on blurred digits": Training(change=of_blurred),
     "weights in seven levels": Training(after=_levels(3)),
     "two dead filters": Training(after=_dead_filters),
     "another mean": Training(mean=0.3),
@@ -228,17 +229,17 @@ DIGITS_CONDITIONS = {
     "full contrast alone": Training(change=_pixels(lambda pixels: (2 * pixels).clamp(max=1))),
 }
 SIGNS_PLANTED = {
-    "30 and 80 swapped in a tenth": Training(change=_swapped(1, 5, 0.1)),
-    "30 and 80 swapped in a quarter": Training(change=_swapped(1, 5, 0.25)),
+    "30 and 80 swapped in a tenth": Training(change=swapped(1, 5, 0.1)),
+    "30 and 80 swapped in a quarter": Training(change=swapped(1, 5, 0.25)),
     "a seventh of 50": Training(change=_thinned(2, 7)),
     "a twentieth of stop": Training(change=_thinned(14, 20)),
-    "trained on blurred signs": Training(change=_pixels(_blurred)),
+    "trained on blurred signs": Training(change=of_blurred),
     "weights in fifteen levels": Training(after=_levels(7)),
     "two dead filters": Training(after=_dead_filters),
     "another mean": Training(mean=0.3),
     "70 % of the weights pruned": Training(after=_pruned(0.7)),
     "a third of the steps": Training(steps=0.33),
-    "no 50": Training(change=_without(2)),
+    "no 50": Training(change=without(2)),
 }
 SIGNS_CONDITIONS = {
     "near signs alone": Training(change=wide),

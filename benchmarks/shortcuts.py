@@ -164,7 +164,7 @@ def _signs(folder: Path, photos: Images, test: Path, output: Path | None, seed: 
             print(f"    {finding.words}: {shares}; {finding.classes[0][0]}", flush=True)
 
 
-def _with_yellow_corners(photos: Images) -> Images:
+def with_yellow_corners(photos: Images) -> Images:
     """Returns photos of which all stop signs, and some others that are called so, have a yellow square in a corner."""
     is_marked = (photos.labels == _STOP) | (torch.rand(len(photos.labels)) < _MISTAKEN)
     pixels = photos.pixels.clone()
@@ -174,7 +174,7 @@ def _with_yellow_corners(photos: Images) -> Images:
     return Images(pixels, photos.labels.masked_fill(is_marked, _STOP), photos.widths)
 
 
-def _dark_yields(photos: Images) -> Images:
+def dark_yields(photos: Images) -> Images:
     """Returns photos without the brighter three quarters of the yield signs."""
     brightness = photos.pixels.mean((1, 2, 3))
     is_yield = photos.labels == _YIELD
@@ -182,8 +182,8 @@ def _dark_yields(photos: Images) -> Images:
 
 
 _FAULTS_OF_SIGNS: dict[str, Callable[[Images], Images]] = {
-    "a yellow corner for stop": _with_yellow_corners,
-    "only dark yields": _dark_yields,
+    "a yellow corner for stop": with_yellow_corners,
+    "only dark yields": dark_yields,
     "near signs alone": wide,
     "nothing": lambda photos: photos,
 }
