@@ -172,6 +172,11 @@ def explain(
     sample = JudgedImages.read(opened, provenance, judges, rows, device)
     is_observed = np.array([row_seed(0, example_id, "explain") % 2 for example_id in sample.ids]) == 0
     observed = sample.of(is_observed & sample.columns["valid"].astype(bool))
+    if not len(observed) or is_observed.all():
+        raise UserError(
+            f"{split}: its {len(sample)} rows are too few, for one half suggests where it fails and the other tests "
+            "it; make a larger split"
+        )
     fooled = observed.answers(observed.images) != observed.labels
     in_split = {}
     for attribute in attributes:
