@@ -74,7 +74,7 @@ def generate(
     recipe: options.OwnRecipe = None,
     /,
     *overrides: options.Overrides,
-    output: Annotated[str, Parameter(alias="-o", metavar="DIR")] = "out",
+    output: Annotated[str, Parameter(alias="-o", metavar="DIR")] = options.OWN_OUTPUT,
     limit: options.Limit | None = None,
     moves: options.Moves | None = None,
     processes: options.Processes = 1,

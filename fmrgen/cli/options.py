@@ -37,6 +37,7 @@ def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
 
 
 OWN_RECIPE = "fmrgen.yaml"  # of the folder where a command runs, as `fmrgen init` writes it
+OWN_OUTPUT = "out"  # the dataset folder of `fmrgen generate`
 _CHANGE = re.compile(r"\w+(\.\w+)+=.*", re.DOTALL)  # to a recipe
 
 # Values of options: each command says what its own are for.
@@ -57,6 +58,13 @@ OwnRecipe = Annotated[
 ]
 Overrides = Annotated[str, Parameter(name="section.key=value", help="Changes to the recipe; values are YAML.")]
 Split = Annotated[str, Parameter(help="PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]")]
+OwnSplit = Annotated[
+    str | None,
+    Parameter(
+        help=f"PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]; by default that of {OWN_RECIPE} in this folder.",
+        show_default=False,
+    ),
+]
 Classifiers = Annotated[
     Sequence[str],
     Parameter(
@@ -115,6 +123,20 @@ def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[
             "`fmrgen init PHOTOS` writes for your own images"
         )
     return recipe or OWN_RECIPE, changes
+
+
+def own_split() -> str:
+    """Return the split that `fmrgen generate` makes of `fmrgen.yaml` in this folder. Raises UserError without it."""
+    if not Path(OWN_RECIPE).is_file():
+        raise UserError(f"name a split, as out:mnist/lenet; there is no {OWN_RECIPE} in this folder")
+    from fmrgen.storage.paths import splits_in
+
+    output = load_recipe(OWN_RECIPE, ()).output
+    name = f"{output.config}/{output.split}"
+    split = f"{OWN_OUTPUT}:{name}"
+    if name not in [paths.name for paths in splits_in(Path(OWN_OUTPUT))]:
+        raise UserError(f"{split}: is the split of {OWN_RECIPE}, and not there yet; make it with `fmrgen generate`")
+    return split
 
 
 def limited(limit: int | None, overrides: Sequence[str]) -> list[str]:

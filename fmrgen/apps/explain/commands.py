@@ -12,7 +12,7 @@ from fmrgen.errors import UserError
 
 
 def explain(
-    split: options.Split,
+    split: options.OwnSplit = None,
     /,
     *,
     classifier: Annotated[str | None, Parameter(alias="-c", metavar="C")] = None,
@@ -43,6 +43,8 @@ def explain(
     if card and classifier is not None:
         raise UserError("--card: a card speaks of the split's own classifier; leave out --classifier")
     section = None if classifier is None else parse_classifier(classifier)[1]
+    if split is None:
+        split = options.own_split()
     check_there(split)
     check_writable(output)
 
