@@ -27,6 +27,8 @@ def init(
     network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
     generators: Annotated[Sequence[str], Parameter(name="--generator", metavar="{kind: …}")] = (),
     oracles: Annotated[Sequence[str], Parameter(name="--oracle", metavar="[NAME=]O")] = (),
+    backbone: Annotated[str | None, Parameter(metavar="timm:NAME")] = None,
+    names: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     output: Annotated[Path, Parameter(alias="-o", metavar="FILE")] = Path(options.OWN_RECIPE),
     minutes: Annotated[float, Parameter(metavar="M", validator=Number(gte=1))] = 10,
     quick: bool = False,
@@ -46,6 +48,8 @@ def init(
         network: Network of a file of weights that --model names, as last.pt.
         generators: A generator to try first. Repeat for more.
         oracles: An oracle to try beside the panel. Repeat for more.
+        backbone: Train a linear probe on the features of this network as a further oracle.
+        names: What classes are called, for oracles that read: a CSV file of lines class,name.
         output: The recipe's file; what it rests on lies beside it, in NAME.init.
         minutes: About how long it may take, with a first diff.
         quick: Train nothing: turn, shift and tone images, under the oracle that --oracle names.
@@ -67,6 +71,7 @@ def init(
         repo, _, part = images.partition(":")
         photos = source_config_of({"kind": "datasets", "path": repo, "split": part or "test"}, images)
 
+    from fmrgen.apps.pilot.class_names import read_glossary
     from fmrgen.apps.pilot.init import init as run
     from fmrgen.apps.pilot.written import init_report
     from fmrgen.cli import display
@@ -81,6 +86,8 @@ def init(
             output=output,
             generators=[parse_yaml(text, text) for text in generators],
             oracles=oracles,
+            backbone=backbone,
+            names=None if names is None else read_glossary(names),
             minutes=minutes,
             quick=quick,
             offline=offline,

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmrgen.apps.pilot import panel
+from fmrgen.apps.pilot import panel, probe
 from fmrgen.apps.pilot.candidates import SHIPPED, TRANSFORM, Candidate, best, candidates, is_right, tried
+from fmrgen.apps.pilot.class_names import nameless, names_for_prompts
 from fmrgen.apps.pilot.inspect import Inspection, Trial, inspect
-from fmrgen.apps.pilot.outcome import PANEL, Init, SizeTried
+from fmrgen.apps.pilot.outcome import PANEL, PANEL_AND_PROBE, PROBE, Init, SizeTried
 from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_part
 from fmrgen.apps.pilot.trust import trust_in
 from fmrgen.apps.pilot.written import recipe_text
@@ -33,7 +34,7 @@ from fmrgen.labels import Labels
 from fmrgen.metrics.intervals import proportion
 from fmrgen.progress.job import Progress
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
-from fmrgen.recipe.job import Recipe, parse_oracle, source_config_of
+from fmrgen.recipe.job import Recipe, load_recipe, parse_classifier, parse_oracle, source_config_of
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.recipe.sections import oracle_config_of
 from fmrgen.records import Example
@@ -46,10 +47,11 @@ _LOST_BY_SIZE = 2.0  # points of accuracy that a smaller size may cost
 _ASKED = 200  # images by which sizes and generators are compared
 _JUDGED = 300  # images by which an oracle is
 _PILOT = 200  # images that are perturbed on trial
-_OF_TRAINING, _OF_STEP, _OF_DIFF = 0.45, 0.15, 0.3  # of the time
+_OF_TRAINING, _OF_PROBE, _OF_STEP, _OF_DIFF = 0.4, 0.1, 0.15, 0.3  # of the time
 _FEWEST_TO_TEACH = 200  # photos, below which a network learns nothing of them
 _PARTS_OF_STAGE = 100
 _STEP = 0.03
+_ZERO_SHOT = "zero_shot:google/siglip2-base-patch16-224"  # on a GPU
 _INSPECTED = 24  # images
 _TAUGHT = 8000  # images, of the reader
 _FEW_KEPT = 75.0  # percent
@@ -66,6 +68,8 @@ def init(
     output: str | Path = "fmrgen.yaml",
     generators: Sequence[Mapping[str, Any]] = (),
     oracles: Sequence[str] = (),
+    backbone: str | None = None,
+    names: Mapping[str, str] | None = None,
     minutes: float = 10.0,
     quick: bool = False,
     offline: bool = False,
@@ -85,6 +89,9 @@ def init(
         output: the recipe's file, which must not be there yet. What it rests on lies beside it, in `NAME.init`.
         generators: sections of generators to try first.
         oracles: short forms of oracles to try beside the panel.
+        backbone: a network of timm on whose features a linear probe is trained, which is tried as oracle by itself and
+            in the panel: `timm:NAME`. By default a small one of the Hub.
+        names: what classes are called, for oracles that read; `n01440764` and `03 - cats` are understood without.
         minutes: about how long it takes until a first diff has been made, too.
         quick: train nothing: take `transform`, and the oracle that is named.
         offline: take nothing from the Hub.
@@ -100,7 +107,7 @@ def init(
     path = Path(output)
     if path.exists():
         raise UserError(f"{path}: is there already; edit it, or name another with {option('output', 'output')}")
-    work = _Work(path, images, model, generators, oracles, minutes, quick, offline, on_stage, on_note)
+    work = _Work(path, images, model, generators, oracles, backbone, names, minutes, quick, offline, on_stage, on_note)
     work.check_asked()
     outcome = Init(str(path), model=None if model is None else _model_name(work.section))
     looked = work.look(outcome)
@@ -112,6 +119,33 @@ def init(
     work.ask_readers(outcome)
     work.write(outcome)
     return outcome
+
+
+def recipe_of_images(images: Any, model: AnyClassifier, path: Path, on_note: Callable[[str], None]) -> Recipe:
+    """Return the recipe in a file, or choose it for labelled images as `init` does.
+
+    Args:
+        images: as for `init`.
+        model: the network to be tested.
+        path: of the recipe.
+        on_note: called with a line on what was found.
+
+    Raises:
+        UserError: the file is the recipe of other images, or `init` fails.
+    """
+    if not path.exists():
+        outcome = init(images, model, output=path, on_note=on_note)
+        for line in outcome.warnings:
+            on_note(line)
+    elif _asked_source(path) != _source_of(images).model_dump(mode="json"):
+        raise UserError(f"{path}: is the recipe of other images; name another {option('output', 'output')}")
+    return load_recipe(path)
+
+
+def _asked_source(path: Path) -> Any:
+    """Return the source that a recipe was chosen for; None if `init` did not write it."""
+    asked = path.with_suffix(".init") / "asked.json"
+    return read_json(asked)["source"] if asked.is_file() else None
 
 
 def _model_name(model: ComponentConfig) -> str:
@@ -132,6 +166,8 @@ class _Work:
         model: AnyClassifier | None,
         generators: Sequence[Mapping[str, Any]],
         oracles: Sequence[str],
+        backbone: str | None,
+        names: Mapping[str, str] | None,
         minutes: float,
         quick: bool,
         offline: bool,
@@ -140,6 +176,7 @@ class _Work:
     ) -> None:
         self.path, self.folder = path, path.with_suffix(".init")
         self.generators, self.oracles = [dict(section) for section in generators], list(oracles)
+        self.backbone, self.names = backbone, dict(names or {})
         self.is_stand_in = model is None
         self.section: ComponentConfig
         self.written: Any  # the classifier, as the recipe says it
@@ -169,6 +206,8 @@ class _Work:
             "model": None if self.is_stand_in else self.section.model_dump(mode="json"),
             "generators": self.generators,
             "oracles": self.oracles,
+            "backbone": self.backbone,
+            "names": self.names,
             "minutes": self.minutes,
             "quick": self.quick,
             "offline": self.offline,
@@ -384,30 +423,31 @@ class _Work:
 
     def choose_oracle(self, outcome: Init) -> None:
         """Ask the oracles that can be had about images that none of them has seen, and take one."""
-        sections: dict[str, Any] = {}
-        for text in self.oracles:
-            name, config = parse_oracle(text)
-            tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
-            sections[name] = {"kind": config.kind, **tree}
+        sections = self._oracles_of_user()
         folders = {}
         for name in panel.MEMBERS:
             if self._is_trained(name):
                 folders[name] = self.folder / name
         if folders:
             sections[PANEL] = panel.oracle_section(folders)
-        if not sections:
-            raise UserError(
-                f"init: nothing can judge these images: {outcome.counts['panel']} are too few to teach networks, or "
-                f"nothing may be trained; name a better network or a CLIP with {option('oracle', 'oracles=')}"
-            )
         with self.stage(outcome, "oracle") as done:
+            of_probe = self._probe(outcome)
+            if of_probe is not None:
+                if folders:
+                    sections[PANEL_AND_PROBE] = panel.oracle_section({**folders, "probe": of_probe})
+                sections[PROBE] = panel.oracle_section({"probe": of_probe})
+            if not sections:
+                raise UserError(
+                    f"init: nothing can judge these images: {outcome.counts['panel']} are too few to teach networks, "
+                    f"or nothing may be trained; name a better network or a CLIP with {option('oracle', 'oracles=')}"
+                )
             for number, (name, section) in enumerate(sections.items(), start=1):
                 outcome.oracles.append(self._judged(name, section, outcome.size))
                 done(number / len(sections))
         usable = [entry for entry in outcome.oracles if not entry.why_not]
         if not usable:
             raise UserError(f"init: {outcome.oracles[0].why_not}")
-        chosen = max(usable, key=lambda entry: entry.share_kept)
+        chosen = panel.most_accurate(usable)
         outcome.oracle, self.chosen_oracle = chosen.name, chosen
         if chosen.share_kept < _FEW_KEPT or chosen.accuracy is None or chosen.accuracy.value < _FEW_KEPT:
             outcome.warnings.append(
@@ -420,6 +460,48 @@ class _Work:
                 f"the oracle is sure of another class in {len(chosen.doubted)} of the images that it was asked about; "
                 "look at their labels (fmrgen diff --review)"
             )
+
+    def _oracles_of_user(self) -> dict[str, Any]:
+        """Return the sections of the oracles that the user names, and on a GPU that of one that reads class names."""
+        called = names_for_prompts(self.labels.names, self.names)
+        silent = nameless(self.labels.names, called)
+        texts = list(self.oracles)
+        if self.device.type != "cpu" and not self.offline and not silent:
+            texts.append(_ZERO_SHOT)
+        sections = {}
+        for text in texts:
+            name, config = parse_oracle(text)
+            tree = config.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+            if getattr(config, "is_image_text", False):
+                if silent:
+                    self.on_note(
+                        f"the name of the class {silent[0]} says nothing to {name}; give names by "
+                        f"{option('names', 'names=')}"
+                    )
+                if called and not tree.get("class_prompts"):
+                    tree["class_prompts"] = called
+            sections[name] = {"kind": config.kind, **tree}
+        return sections
+
+    def _probe(self, outcome: Init) -> Path | None:
+        """Train a linear probe, if there is a backbone and there are images to learn from; return its folder."""
+        if self.quick or (self.backbone is None and self.offline) or outcome.counts["panel"] < probe.FEWEST:
+            return None
+        folder = self.folder / "probe"
+        if probe.is_trained(folder):
+            return folder
+        backbone = self.backbone or (probe.ON_CPU if self.device.type == "cpu" else probe.ON_GPU)
+        examples = (example.for_engine() for example in self.loaded("panel", outcome.size, _TAUGHT))
+        seconds = _OF_PROBE * 60 * self.minutes
+        try:
+            config = parse_classifier(backbone)[1]
+            probe.train_probe(folder, config, self.labels, examples, outcome.size, self.device, seconds)
+        except UserError as error:
+            if self.backbone is not None:
+                raise
+            outcome.oracles.append(panel.Judged(PROBE, {}, why_not=str(error)))
+            return None
+        return folder
 
     def _judged(self, name: str, section: dict[str, Any], size: int) -> panel.Judged:
         try:

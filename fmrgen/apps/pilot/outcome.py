@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from fmrgen.report.sheet import ImagePair
 
 
-PANEL = "panel of three networks"  # an oracle's name
+# Names of oracles.
+PANEL = "panel of three networks"
+PANEL_AND_PROBE = "panel and a linear probe"
+PROBE = "linear probe"
+TRAINED_HERE = (PANEL, PANEL_AND_PROBE, PROBE)
 
 
 @dataclass(frozen=True)

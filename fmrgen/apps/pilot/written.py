@@ -6,7 +6,7 @@ from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.pilot.candidates import Candidate
-from fmrgen.apps.pilot.outcome import PANEL, Init
+from fmrgen.apps.pilot.outcome import PANEL, TRAINED_HERE, Init
 from fmrgen.apps.pilot.panel import Judged
 from fmrgen.files import to_yaml
 from fmrgen.metrics.intervals import Estimate, format_estimate
@@ -78,8 +78,11 @@ def _of_oracle(outcome: Init) -> list[str]:
         share = format_estimate(entry.accuracy)
         figures = f"right on {share} % of images that it has not seen{_of_members(entry.members)}."
         reasons.append(_reason(entry, outcome.oracle, figures))
-    if outcome.oracle == PANEL:
-        reasons.append("It knows only your images. Another: zero_shot:REPO, clip:REPO, or any better network.")
+    if outcome.oracle in TRAINED_HERE:
+        knows = "only your images"
+        if outcome.oracle != PANEL:
+            knows = "your images, and the features of a network that was trained on others"
+        reasons.append(f"It knows {knows}. Another: zero_shot:REPO, clip:REPO, or any better network.")
     return reasons
 
 
@@ -98,9 +101,10 @@ def _of_members(members: Mapping[str, float] | None) -> str:
 def _of_perturb(outcome: Init) -> list[str]:
     chosen = next(entry for entry in outcome.oracles if entry.name == outcome.oracle)
     reasons = [
-        f"min_probability: the highest at which the oracle accepts 80 % of the originals "
-        f"({format_estimate(chosen.kept)} %). Of images that are half another class it accepts "
-        f"{format_estimate(chosen.mixes)} %.",
+        f"min_probability: the highest at which the oracle accepts 80 % of the originals, or what it takes that it "
+        f"accepts at most 2 % as another class; it accepts {format_estimate(chosen.kept)} %, and "
+        f"{format_estimate(chosen.wrong)} % as another. Of images that are half another class it accepts "
+        f"{format_estimate(chosen.mixes)} %, of shuffled pixels {format_estimate(chosen.shuffled)} %.",
     ]
     if outcome.inspection is not None:
         reasons.append(
@@ -116,7 +120,7 @@ def init_report(outcome: Init, split: str) -> Report:
     sections = []
     conclusions = []
     if outcome.trust is not None:
-        conclusions = outcome.trust.lines(split, by_panel=outcome.oracle == PANEL)
+        conclusions = outcome.trust.lines(split, by_panel=outcome.oracle in TRAINED_HERE)
         rows = [
             ["originals", str(outcome.trust.originals.images), _share(outcome.trust.originals.named)],
             ["accepted, not fooling", str(outcome.trust.accepted.images), _share(outcome.trust.accepted.named)],
@@ -170,10 +174,12 @@ def _generators(outcome: Init) -> Section:
 def _oracles(outcome: Init) -> Section:
     rows = []
     for entry in outcome.oracles:
-        figures = [_share(entry.accuracy), f"{entry.threshold:g}", _share(entry.kept), _share(entry.mixes)]
+        shares = [entry.kept, entry.wrong, entry.mixes, entry.shuffled]
+        figures = [_share(entry.accuracy), f"{entry.threshold:g}", *map(_share, shares)]
         rows.append(_row(entry, outcome.oracle, figures))
-    header = ["oracle", "accuracy, %", "threshold", "originals accepted, %", "mixtures accepted, %"]
-    about = "A mixture is half an image of another class: a careful oracle accepts few."
+    accepted = ["originals", "as another class", "mixtures", "shuffled pixels"]
+    header = ["oracle", "accuracy, %", "threshold", *[f"{images} accepted, %" for images in accepted]]
+    about = "A mixture is half an image of another class: a careful oracle accepts few, and no shuffled pixels."
     return Section("oracles", "Oracles", about, [Table(header, rows)])
 
 

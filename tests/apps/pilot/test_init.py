@@ -6,19 +6,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from commands import run
 from datasets import load_dataset
 from PIL import Image, ImageDraw
 
-from fmrgen import UserError, generate, init, load_classifier, load_recipe
+from fmrgen import Example, Judgement, Labels, UserError, generate, init, load_classifier, load_recipe
 from fmrgen.apps.pilot import panel
+from fmrgen.apps.pilot.class_names import nameless, names_for_prompts, read_glossary
 from fmrgen.apps.pilot.gradients import GradientReader
 from fmrgen.apps.pilot.photos import deal, look
+from fmrgen.apps.pilot.probe import train_probe
 from fmrgen.recipe.build import build_source
-from fmrgen.recipe.job import source_config_of
+from fmrgen.recipe.job import parse_classifier, source_config_of
 
 LENET = "asset:mnist/lenet"
 
@@ -195,8 +199,12 @@ def test_a_recipe_without_training(tmp_path, monkeypatch, capsys):
     assert recipe.generator.kind == "transform"
     assert panel.LEAST <= recipe.perturb.min_probability <= panel.MOST
     assert len(build_source(recipe.source)) <= 60
+    assert run("explain") == 2
+    assert "out:photos/model: is the split of fmrgen.yaml, and not there yet" in capsys.readouterr().err
     assert run("generate", "source.limit=4", "-q") == 0
     assert (tmp_path / "out/photos").is_dir()
+    assert run("explain") == 2
+    assert "out:photos/model: its 4 rows are too few" in capsys.readouterr().err
     assert run(*arguments) == 2
     assert "fmrgen.yaml: is there already" in capsys.readouterr().err
     (tmp_path / "fmrgen.yaml").unlink()
@@ -223,6 +231,84 @@ def test_a_reader_that_is_no_network():
     assert (named == np.array([shapes.index(shape) for shape in shapes[60:]])).mean() > 0.8
 
 
+class Sure(torch.nn.Module):
+    """An oracle that reads label and probability out of the first two pixels."""
+
+    member_names = ()
+
+    def judge(self, images, originals=None):
+        labels = (images[:, 0, 0, 0] * 255).round().long() // 20
+        highest = images[:, 0, 0, 1]
+        probabilities = (1 - highest)[:, None].expand(-1, 4) / 3
+        return Judgement(probabilities.scatter(1, labels[:, None], highest[:, None]), probabilities)
+
+
+def _seen_as(label, probability, true):
+    image = torch.zeros(3, 4, 4)
+    image[:, 0, 0], image[:, 0, 1] = 20 * label / 255, probability
+    return Example(0, image, true)
+
+
+def test_the_threshold_follows_from_originals_that_the_oracle_has_not_seen():
+    """It accepts 80 % of these, and more than 2 % of them as another class never."""
+    clear = [_seen_as(number % 4, (200 + number % 50) / 255, number % 4) for number in range(100)]
+    device = torch.device("cpu")
+    plain = panel.judged("sure", {}, Sure(), clear, device)
+    assert plain.threshold == pytest.approx(0.82, abs=0.01)
+    assert plain.kept.value == pytest.approx(80, abs=3)
+    confused = [*clear[:90], *[_seen_as(0, 0.95, 1) for _ in range(10)]]
+    strict = panel.judged("sure", {}, Sure(), confused, device)
+    assert strict.threshold == 0.95  # 242 of 255 is less
+    assert strict.accuracy.value == 90
+    assert strict.wrong.value == 0
+    better = panel.Judged("better", {}, accuracy=plain.accuracy)
+    worse = panel.Judged("worse", {}, accuracy=strict.accuracy)
+    assert panel.most_accurate([worse, better]).name == "better"
+    assert panel.most_accurate([plain, better]).name == "sure"
+
+
+def test_names_of_classes_for_oracles_that_read(tmp_path):
+    (tmp_path / "names.csv").write_text("7,seven of hearts\n")
+    names = ["n01440764", "03 - cats", "speed_limit_30", "12_dogs", "7", "class_3", "30"]
+    glossary = read_glossary(tmp_path / "names.csv")
+    called = names_for_prompts(names, glossary)
+    assert called == {
+        "n01440764": "tench, Tinca tinca",
+        "03 - cats": "cats",
+        "speed_limit_30": "speed limit 30",
+        "12_dogs": "dogs",
+        "7": "seven of hearts",
+        "class_3": "class 3",
+    }
+    assert nameless(names, called) == ["class_3", "30"]
+    assert names_for_prompts(["1 cats", "2 cats"], {}) == {}  # they would be called the same
+    with pytest.raises(UserError, match="names: there is no class dog, but 1, cat"):
+        names_for_prompts(["cat", "1"], {"dog": "hound"})
+    (tmp_path / "names.csv").write_text("7,seven,hearts\n")
+    with pytest.raises(UserError, match="line 1 has 3 columns; write class,name"):
+        read_glossary(tmp_path / "names.csv")
+
+
+def test_a_linear_probe_learns_from_few_images(tmp_path):
+    """Of random features, and of a class without an image."""
+    shapes = ["disc", "square"] * 30
+    labels = Labels(("disc", "square", "star"))
+    examples = []
+    for number, shape in enumerate(shapes):
+        pixels = np.asarray(scene(number, shape).resize((32, 32)), dtype=np.float32) / 255
+        examples.append(Example(number, torch.from_numpy(pixels).permute(2, 0, 1), labels.names.index(shape)))
+    backbone = parse_classifier("{kind: timm, model: test_resnet, pretrained: false}")[1]
+    device = torch.device("cpu")
+    assert train_probe(tmp_path / "probe", backbone, labels, examples, 32, device, 60) == 60
+    network = load_classifier(str(tmp_path / "probe"))
+    answers = network(torch.stack([example.image for example in examples])).argmax(1)
+    assert (answers == torch.tensor([example.label for example in examples])).float().mean() > 0.9
+    assert network.class_names == list(labels.names)
+    lenet = parse_classifier(LENET)[1]
+    with pytest.raises(UserError, match="backbone: must be a network of timm"):
+        train_probe(tmp_path / "other", lenet, labels, examples, 32, device, 60)
+
+
 def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits_in(tmp_path / "digits", 12)
@@ -231,6 +317,22 @@ def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
     assert outcome.generator == "transform"
     made = generate(outcome.recipe, output=tmp_path / "out", progress=False, budget=2)
     assert made.summary.rows == outcome.limit
+
+
+def test_generate_chooses_a_recipe_for_a_dataset_and_a_network(tmp_path, monkeypatch):
+    digits_in(tmp_path / "digits", 12)
+    rows = load_dataset("imagefolder", data_dir=str(tmp_path / "digits"), split="train")
+    quick = partial(init, oracles=["asset:mnist/clip"], quick=True, offline=True)
+    monkeypatch.setattr("fmrgen.apps.pilot.init.init", quick)
+    arguments = {"output": tmp_path / "out", "progress": False, "budget": 2, "split": "lenet"}
+    made = generate(rows, load_classifier(LENET), **arguments)
+    assert made == f"{tmp_path / 'out'}:photos/lenet"
+    recipe = (tmp_path / "out.yaml").read_text()
+    again = generate(rows, load_classifier(LENET), **arguments)
+    assert again.summary == made.summary
+    assert (tmp_path / "out.yaml").read_text() == recipe
+    with pytest.raises(UserError, match=r"out.yaml: is the recipe of other images"):
+        generate(rows.select(range(60)), load_classifier(LENET), **arguments)
 
 
 # Trainings of some steps, which learn next to nothing.
