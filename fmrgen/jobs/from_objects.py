@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmrgen.config import ComponentConfig, validate
+from fmrgen.config import ComponentConfig, import_object, validate
+from fmrgen.distributed.rank import launched_processes
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
+from fmrgen.internals import apps
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress.tqdm_bars import job_bar
 from fmrgen.recipe.build import blank_image, names_of_outputs
@@ -58,6 +60,9 @@ def generate(
 ) -> GeneratedSplit:
     """Make or resume a perturbed split of a dataset against a classifier (paper §3).
 
+    Of a dataset and a classifier alone, the recipe is chosen as by `fmrgen.init`, which takes minutes, and lies beside
+    the dataset folder, `OUTPUT.yaml`; a later call takes it as it is, for another classifier too.
+
     The split is stored in `output` as by the command `fmrgen generate`. After an interruption the same call resumes it.
     Under `accelerate launch` all processes share the work.
 
@@ -90,6 +95,10 @@ def generate(
     """
     if not split and classifier is not None and not _is_recipe(source):
         split = _split_name(classifier)
+    notify = on_note or _print
+    if classifier is not None and generator is None and oracle is None and not _is_recipe(source):
+        images = _images_of(source, class_names, classifier, image_size)
+        source, class_names = _recipe_of_images(images, classifier, Path(f"{output}.yaml"), notify), None
     recipe = recipe_of(
         source,
         classifier,
@@ -102,8 +111,21 @@ def generate(
         options=options,
     )
     with job_bar(progress, recipe) as on_progress:
-        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=on_note or _print)
+        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=notify)
     return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
+
+
+def _recipe_of_images(
+    images: SourceConfig, classifier: AnyClassifier, path: Path, on_note: Callable[[str], None]
+) -> Recipe:
+    """Return the recipe that an app chooses for labelled images. Raise UserError if there is none."""
+    choosers = [app.RECIPE_OF_IMAGES for app in apps() if hasattr(app, "RECIPE_OF_IMAGES")]
+    if not choosers:
+        raise UserError("generate: name a generator and an oracle")
+    if launched_processes() > 1 and not path.exists():
+        raise UserError(f"{path}: choose the recipe first, in one process: fmrgen.init(…, output={str(path)!r})")
+    recipe: Recipe = import_object(choosers[0])(images, classifier, path, on_note)
+    return recipe
 
 
 def recipe_of(
@@ -139,9 +161,9 @@ def _with_parts(
     image_size: int | None,
 ) -> Recipe:
     """Return a recipe of these parts; if `source` is a recipe, it supplies the parts that are None."""
-    names = None if class_names is None else [str(name) for name in class_names]
     if not _is_recipe(source):
-        return _recipe_of_dataset(source, names, classifier, generator, oracle, image_size)
+        return _recipe_of_dataset(source, class_names, classifier, generator, oracle, image_size)
+    names = _texts(class_names)
     base = source if isinstance(source, Recipe) else load_recipe(source)
     if generator is None and image_size is not None:
         raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
@@ -157,15 +179,14 @@ def _with_parts(
 
 def _recipe_of_dataset(
     dataset: Any,
-    class_names: list[str] | None,
+    class_names: Sequence[str] | None,
     classifier: AnyClassifier | None,
     generator: AnyGenerator | None,
     oracle: AnyOracle | None,
     image_size: int | None,
 ) -> Recipe:
     """Return a recipe of a dataset and models. Raise UserError if a model is missing."""
-    class_names_of_classifier = partial(_names_of_outputs, dataset, classifier, image_size)
-    source = SourceInMemory.of(dataset, class_names, class_names_of_classifier)
+    source = _images_of(dataset, class_names, classifier, image_size)
     parts = {"source": source, **_sections(source, classifier, generator, oracle, image_size)}
     for name, cure in _CURES.items():
         if name not in parts:
@@ -196,6 +217,18 @@ def _sections(
 def _is_recipe(source: Any) -> bool:
     """Return whether a source is a recipe, its file or its name, and no dataset."""
     return isinstance(source, str | Path | Recipe)
+
+
+def _images_of(
+    dataset: Any, class_names: Sequence[str] | None, classifier: AnyClassifier | None, image_size: int | None
+) -> SourceConfig:
+    """Return the section of a dataset; its classes are called as named here, in the dataset, or in the classifier."""
+    names_of_classifier = partial(_names_of_outputs, dataset, classifier, image_size)
+    return SourceInMemory.of(dataset, _texts(class_names), names_of_classifier)
+
+
+def _texts(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else [str(name) for name in names]
 
 
 def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:

@@ -6,3 +6,4 @@ NAMES: dict[str, str] = {
     "inspect": "fmrgen.apps.pilot.inspect",
     "sparsify": "fmrgen.apps.pilot.sparsify",
 }
+RECIPE_OF_IMAGES = "fmrgen.apps.pilot.init:recipe_of_images"
