@@ -144,8 +144,8 @@ def recipe_of_images(images: Any, model: AnyClassifier, path: Path, on_note: Cal
 
 def _asked_source(path: Path) -> Any:
     """Return the source that a recipe was chosen for; None if `init` did not write it."""
-    asked = path.with_suffix(".init") / "asked.json"
-    return read_json(asked)["source"] if asked.is_file() else None
+    arguments = path.with_suffix(".init") / "asked.json"
+    return read_json(arguments)["source"] if arguments.is_file() else None
 
 
 def _model_name(model: ComponentConfig) -> str:

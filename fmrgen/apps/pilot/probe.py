@@ -52,7 +52,7 @@ def train_probe(
         How many examples it learned from.
 
     Raises:
-        UserError: the backbone is none of timm, can't be loaded, or has no linear head.
+        UserError: the backbone is not one of timm's, can't be loaded, or has no linear head.
     """
     if backbone.kind != "timm":
         raise UserError(f"backbone: must be a network of timm (timm:NAME), not of kind {backbone.kind}")
