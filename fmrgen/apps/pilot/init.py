@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -410,8 +411,14 @@ class _Work:
             all_candidates = [candidate for candidate in all_candidates if candidate.name == TRANSFORM]
         with self.stage(outcome, "generators") as done:
             for number, candidate in enumerate(all_candidates):
-                network, examples = self.network(int(candidate.section["image_size"]))
-                outcome.generators.append(tried(candidate, network, examples, before, self.device))
+                size = int(candidate.section["image_size"])
+                try:
+                    network, examples = self.network(size)
+                except UserError:
+                    why_not = f"the network does not take images of {size} px"
+                    outcome.generators.append(replace(candidate, why_not=why_not))
+                else:
+                    outcome.generators.append(tried(candidate, network, examples, before, self.device))
                 done((number + 1) / len(all_candidates))
         chosen = best(outcome.generators)
         outcome.generator, self.chosen_generator = chosen.name, chosen

@@ -319,6 +319,19 @@ def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
     assert made.summary.rows == outcome.limit
 
 
+def test_a_network_of_one_size_is_asked_about_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits_in(tmp_path / "digits", 12)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+    generators = [{"kind": "transform", "image_size": 64}]
+    oracles = ["asset:mnist/clip"]
+    outcome = init("digits", network, generators=generators, oracles=oracles, quick=True, offline=True)
+    assert [entry.accuracy is not None for entry in outcome.sizes] == [True, False]
+    assert outcome.generators[0].why_not == "the network does not take images of 64 px"
+    assert outcome.generator != outcome.generators[0].name
+
+
 def test_generate_chooses_a_recipe_for_a_dataset_and_a_network(tmp_path, monkeypatch):
     digits_in(tmp_path / "digits", 12)
     rows = load_dataset("imagefolder", data_dir=str(tmp_path / "digits"), split="train")
