@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,6 +32,7 @@ from fmrgen.classifiers.lenet import lenet
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
 
+Network = TypeVar("Network", bound=nn.Module)
 TWINS = 21  # trainings of one recipe, whose neighbours are twenty pairs
 _TESTED = 1000  # images
 _SIZE = 32
@@ -124,7 +125,7 @@ def swapped(one: int, other: int, share: float) -> Callable[[Images], Images]:
     return change
 
 
-def _thinned(label: int, keep: int) -> Callable[[Images], Images]:
+def thinned(label: int, keep: int) -> Callable[[Images], Images]:
     """Leaves one of `keep` images of a class."""
 
     def change(images: Images) -> Images:
@@ -153,7 +154,7 @@ def of_blurred(images: Images) -> Images:
     return images._replace(pixels=avg_pool2d(images.pixels, 5, stride=1, padding=2, count_include_pad=False))
 
 
-def _levels(count: int) -> Callable[[nn.Module], None]:
+def levels(count: int) -> Callable[[nn.Module], None]:
     """Rounds weights to so many levels either side of zero."""
 
     def after(network: nn.Module) -> None:
@@ -174,7 +175,7 @@ def _dead_filters(network: nn.Module) -> None:
         layers[0].bias[:2] = 0
 
 
-def _pruned(share: float) -> Callable[[nn.Module], None]:
+def pruned(share: float) -> Callable[[nn.Module], None]:
     """Sets the smallest weights of each layer to zero."""
 
     def after(network: nn.Module) -> None:
@@ -192,7 +193,7 @@ def _still(label: int) -> Callable[[Images], Images]:
     return lambda images: images._replace(widths=torch.where(images.labels == label, -1, 0))
 
 
-def _bright(images: Images) -> Images:
+def bright(images: Images) -> Images:
     """Leaves the brighter half of the photos."""
     light = images.pixels.mean((1, 2, 3))
     return images.of(light >= light.median())
@@ -206,13 +207,13 @@ def wide(images: Images) -> Images:
 
 DIGITS_PLANTED = {
     "a quarter of 4 and 9 swapped": Training(change=swapped(4, 9, 0.25)),
-    "a seventh of the threes": Training(change=_thinned(3, 7)),
-    "a twentieth of the sevens": Training(change=_thinned(7, 20)),
+    "a seventh of the threes": Training(change=thinned(3, 7)),
+    "a twentieth of the sevens": Training(change=thinned(7, 20)),
     "trained on blurred digits": Training(change=of_blurred),
-    "weights in seven levels": Training(after=_levels(3)),
+    "weights in seven levels": Training(after=levels(3)),
     "two dead filters": Training(after=_dead_filters),
     "another mean": Training(mean=0.3),
-    "70 % of the weights pruned": Training(after=_pruned(0.7)),
+    "70 % of the weights pruned": Training(after=pruned(0.7)),
     "a seventh of the steps": Training(steps=0.14),
     "a tenth of the digits": Training(change=_tenth),
 }
@@ -231,23 +232,23 @@ DIGITS_CONDITIONS = {
 SIGNS_PLANTED = {
     "30 and 80 swapped in a tenth": Training(change=swapped(1, 5, 0.1)),
     "30 and 80 swapped in a quarter": Training(change=swapped(1, 5, 0.25)),
-    "a seventh of 50": Training(change=_thinned(2, 7)),
-    "a twentieth of stop": Training(change=_thinned(14, 20)),
+    "a seventh of 50": Training(change=thinned(2, 7)),
+    "a twentieth of stop": Training(change=thinned(14, 20)),
     "trained on blurred signs": Training(change=of_blurred),
-    "weights in fifteen levels": Training(after=_levels(7)),
+    "weights in fifteen levels": Training(after=levels(7)),
     "two dead filters": Training(after=_dead_filters),
     "another mean": Training(mean=0.3),
-    "70 % of the weights pruned": Training(after=_pruned(0.7)),
+    "70 % of the weights pruned": Training(after=pruned(0.7)),
     "a third of the steps": Training(steps=0.33),
     "no 50": Training(change=without(2)),
 }
 SIGNS_CONDITIONS = {
     "near signs alone": Training(change=wide),
-    "bright photos alone": Training(change=_bright),
+    "bright photos alone": Training(change=bright),
     "never moved": Training(warp=0),
     "never moved, other seed": Training(seed=50, warp=0),
     "near signs alone, other seed": Training(seed=51, change=wide),
-    "bright photos alone, other seed": Training(seed=52, change=_bright),
+    "bright photos alone, other seed": Training(seed=52, change=bright),
     "stop never moved": Training(change=_still(14)),
     "hardly moved": Training(warp=0.25),
     "full contrast alone": Training(change=_pixels(lambda pixels: (2 * pixels).clamp(max=1))),
@@ -274,24 +275,43 @@ def network_of(data: str, mean: float = 0.1) -> Normalised:
 
 def trained(data: str, images: Images, training: Training) -> nn.Module:
     """Returns a network after its training."""
+    steps = int((1500 if data == "digits" else 500) * training.steps)
     torch.manual_seed(training.seed)
     images = training.change(images)
+    network = fitted(network_of(data, training.mean), images, training.warp, steps)
+    training.after(network.network)
+    return network
+
+
+def fitted(
+    network: Network, images: Images, warp: float, steps: int, rate: float = 0.004, teacher: nn.Module | None = None
+) -> Network:
+    """Returns the network itself, trained by torch's random numbers and in evaluation mode.
+
+    Args:
+        network: to train.
+        images: to learn from.
+        warp: of their random moves, a share of the usual ones.
+        steps: of the optimiser.
+        rate: of learning, the largest.
+        teacher: a network whose probabilities are the targets, instead of the labels.
+    """
     still = images.widths == -1 if images.widths is not None else torch.zeros(len(images.labels), dtype=torch.bool)
-    network = network_of(data, training.mean)
-    steps = int((1500 if data == "digits" else 500) * training.steps)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.003)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.004, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=steps)
     for _ in range(steps):
         rows = torch.randint(len(images.labels), (_BATCH,))
-        pixels = _moved(images.pixels[rows], training.warp * (~still[rows]).float())
-        loss = cross_entropy(network(pixels), images.labels[rows])
+        pixels = _moved(images.pixels[rows], warp * (~still[rows]).float())
+        targets = images.labels[rows]
+        if teacher is not None:
+            with torch.no_grad():
+                targets = teacher(pixels).softmax(1)
+        loss = cross_entropy(network(pixels), targets)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
-    network.eval()
-    training.after(network.network)
-    return network
+    return network.eval()
 
 
 def _moved(pixels: Tensor, strength: Tensor) -> Tensor:

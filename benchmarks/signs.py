@@ -31,7 +31,7 @@ def write_parts(train: Path, test: Path, output: Path) -> None:
     """Writes each part as a parquet file with the columns of the whole."""
     output.mkdir(parents=True, exist_ok=True)
     seen, unseen = pq.read_table(train), pq.read_table(test)
-    held = _first_of_tracks(seen)
+    held = first_of_tracks(seen)
     is_near = unseen["width"].to_numpy() >= NEAR
     near, rest = unseen.filter(is_near), unseen.filter(~is_near)
     parts = {
@@ -51,7 +51,7 @@ def write_parts(train: Path, test: Path, output: Path) -> None:
         print(f"{name}: {len(table):,} signs of {len(set(table['label'].to_pylist()))} classes")
 
 
-def _first_of_tracks(table: pa.Table) -> np.ndarray:
+def first_of_tracks(table: pa.Table) -> np.ndarray:
     """Returns which signs are of every fifth track of their class, bool [N]."""
     places: dict[int, dict[str, int]] = {}
     chosen = []
