@@ -1,13 +1,12 @@
 """Does what `fmrgen diff` finds on 500 photos flip later, on photos that it has not seen?
 
     python -m benchmarks.reality train -o reality --train gtsrb-train.parquet
-    python -m benchmarks.reality compare -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet
-    python -m benchmarks.reality answer -o reality
+    python -m benchmarks.reality compare -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
+    python -m benchmarks.reality_answers -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
 
-`train` makes three networks OLD and a NEW for each of forty pairs, from all training tracks but every fifth. `compare`
-runs a diff of each pair on 500 photos of these, and asks all networks about the test photos. `answer` says how the two
-agree; its figures are of the files that `compare` left. Each goes on where it was stopped. The plan is
-docs/results/reality.md.
+`train` makes six networks OLD and a NEW for each of 52 pairs, from all training tracks but every fifth. `compare` runs
+a diff of each pair of a part on 500 photos of the others, and asks its networks about the test photos. Each goes on
+where it was stopped. The plan is docs/results/reality.md.
 """
 
 import argparse
@@ -30,18 +29,19 @@ import fmrgen
 from benchmarks import regressions
 from benchmarks.corruptions import CORRUPTIONS
 from benchmarks.regressions import Images, Normalised
-from benchmarks.signs import FAR, first_of_tracks
-from fmrgen.apps.studies.partial_correlation import partial_correlation, resampled, spearman
+from benchmarks.signs import first_of_tracks
 from fmrgen.classifiers.networks.cifar import vgg7
 from fmrgen.generators.moves import Moves
 from fmrgen.recipe.build import build_source
 
 OLD = "OLD"
 SEEN = 500  # photos
-_FRAMES = (1, 4)  # of the five of a track
-_STEPS, _BATCH = 1000, 128
+_OF_EACH_CLASS = 6  # of the 500, at least
+_TURNS_OF_FRAMES = (0, 3, 2, 4, 1)  # in which the five frames of a track are taken
+_STEPS, _BATCH = 800, 128
 _TUNED_STEPS, _TUNED_RATE = 200, 0.0005
-_TWINS = 4  # of each family
+PARTS = ("choose", "confirm")
+_TWINS = 2  # of each family, in each part
 _CLASSES = 43
 _SIDE_OF_RESNET = 64
 _DARK_SHARE = 0.5
@@ -51,14 +51,7 @@ _SIDE = 32  # of the photos, pixels
 _SEVERITIES = (1, 2, 3)
 _COPIES = 5  # of a photo, moved, in each family
 _NEAREST, _FEWEST_KEPT = 5, 20
-_THIRD = "asset:gtsrb/oracle/densenet"
-_BROKE_SPLIT = "gtsrb-broke/new"
-_FEWEST_SEEN, _FEWEST_TESTED = 4, 20  # photos of a class
-_FIRST = 3  # classes
-_DARKEST = 0.2  # share of the test photos
-_FEWEST_PAIRS = 3
-_PHOTOS = (500, 750, 1000, 1500, 2000, 3000)
-_DRAWS = 20
+_THIRD = "asset:gtsrb/cnn"
 
 
 class Enlarged(nn.Module):
@@ -140,53 +133,61 @@ def _contrasting(images: Images) -> Images:
 
 _KEPT = New(is_tuned=True, steps=0)
 FAULTS = {
-    "a seventh of 50": New(regressions.thinned(2, 7)),
-    "a seventh of stop": New(regressions.thinned(14, 7)),
+    "no 50": New(regressions.without(2)),
+    "no stop": New(regressions.without(14)),
     "a seventh of priority road": New(regressions.thinned(12, 7)),
-    "30 and 80 swapped in a tenth": New(regressions.swapped(1, 5, 0.1)),
-    "60 and 80 swapped in a tenth": New(regressions.swapped(3, 5, 0.1)),
-    "priority and right swapped in a tenth": New(regressions.swapped(12, 38, 0.1)),
+    "a seventh of yield": New(regressions.thinned(13, 7)),
+    "30 and 80 swapped in a third": New(regressions.swapped(1, 5, 0.33)),
+    "priority and right swapped in a third": New(regressions.swapped(12, 38, 0.33)),
     "near signs alone": New(regressions.wide),
     "dark photos alone": New(_dark),
-    "bright photos alone": New(regressions.bright),
     "never moved": New(warp=0),
-    "hardly moved": New(warp=0.25),
     "moved twice as far": New(warp=2),
-    "30 % pruned": _KEPT._replace(after=regressions.pruned(0.3)),
     "50 % pruned": _KEPT._replace(after=regressions.pruned(0.5)),
     "70 % pruned": _KEPT._replace(after=regressions.pruned(0.7)),
-    "8 bits": _KEPT._replace(after=regressions.levels(127)),
     "4 bits": _KEPT._replace(after=regressions.levels(7)),
     "3 bits": _KEPT._replace(after=regressions.levels(3)),
     "distilled": New(is_distilled=True),
     "a third of the steps": New(steps=0.33),
-    "a tenth of the steps": New(steps=0.1),
-    "used with another mean": _KEPT._replace(mean=_OTHER_MEAN),
     "a tenth of the labels wrong": New(_wrong_labels(0.1)),
-    "three tenths of the labels wrong": New(_wrong_labels(0.3)),
     "tuned on speed limits": New(_of_classes(9), is_tuned=True),
-    "tuned on near signs": New(regressions.wide, is_tuned=True),
     "trained on blurred signs": New(regressions.of_blurred),
-    "trained on doubled contrast": New(_contrasting),
+    "used with another mean": _KEPT._replace(mean=_OTHER_MEAN),
 }
 
 
 class Pair(NamedTuple):
-    """OLD of a family, and a NEW of it, by the name of its file."""
+    """OLD of a family and a part, and a NEW to compare it with."""
 
+    part: str
     family: str
     name: str
     new: New
     seed: int
 
+    @property
+    def title(self) -> str:
+        """Its name, and that of its files."""
+        return f"{self.part}, {self.family}, {self.name}"
+
+    @property
+    def old(self) -> "Pair":
+        """OLD, as if it were a NEW."""
+        return self._replace(name=OLD, new=New(), seed=1000 * PARTS.index(self.part))
+
 
 def pairs() -> list[Pair]:
-    """Returns all pairs. Every second one chooses, and the others confirm."""
-    by_seed = [Pair(family, f"twin {seed}", New(), seed) for seed in range(1, _TWINS + 1) for family in FAMILIES]
-    families = list(FAMILIES)
-    for number, (name, new) in enumerate(FAULTS.items()):
-        by_seed.append(Pair(families[number % len(families)], name, new, 100 + number))
-    return by_seed
+    """Returns all pairs: of each part two twins of each family, and each fault, in a family that is drawn."""
+    random = np.random.default_rng(0)
+    every = []
+    for number, part in enumerate(PARTS):
+        for family in FAMILIES:
+            for twin in range(1, _TWINS + 1):
+                every.append(Pair(part, family, f"twin {twin}", New(), 1000 * number + twin))
+        families = random.permutation(np.resize(list(FAMILIES), len(FAULTS))).tolist()
+        for place, (name, new) in enumerate(FAULTS.items()):
+            every.append(Pair(part, families[place], name, new, 1000 * number + 100 + place))
+    return every
 
 
 def dealt(table: Path) -> tuple[Images, Images]:
@@ -197,16 +198,25 @@ def dealt(table: Path) -> tuple[Images, Images]:
 
 
 def seen_places(table: Path) -> Tensor:
-    """Returns the rows of 500 photos of every fifth track of each class, of two frames of a track at most."""
+    """Returns the rows of 500 photos of every fifth track of each class: six of each class, if it has as many."""
     columns = pq.read_table(table, columns=["label", "track"])
+    is_held = torch.from_numpy(first_of_tracks(columns))
+    labels = torch.tensor(columns["label"].to_pylist())
     frames: Counter[str] = Counter()
-    is_chosen = []
+    ranks = []  # among the frames of a track
     for track in columns["track"].to_pylist():
         frames[track] += 1
-        is_chosen.append(frames[track] in _FRAMES)
-    held = (torch.from_numpy(first_of_tracks(columns)) & torch.tensor(is_chosen)).nonzero()[:, 0]
-    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
-    return held[order[:SEEN]].sort().values
+        ranks.append(_TURNS_OF_FRAMES[(frames[track] - 1) % len(_TURNS_OF_FRAMES)])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    order = order[torch.tensor(ranks)[order].sort(stable=True).indices]  # frames that are far apart come first
+    chosen: list[int] = []
+    others: list[int] = []
+    of_classes: Counter[int] = Counter()
+    for place in order[is_held[order]].tolist():
+        label = int(labels[place])
+        of_classes[label] += 1
+        (chosen if of_classes[label] <= _OF_EACH_CLASS else others).append(place)
+    return torch.tensor([*chosen, *others][:SEEN]).sort().values
 
 
 def network_of(family: str, mean: float = _MEAN) -> Normalised:
@@ -219,15 +229,14 @@ def train(output: Path, table: Path) -> None:
     torch.set_num_threads(1)
     photos, _ = dealt(table)
     (output / "networks").mkdir(parents=True, exist_ok=True)
-    for family in FAMILIES:
-        _train(output, Pair(family, OLD, New(), 0), photos)
     for pair in pairs():
-        _train(output, pair, photos)
+        for network in (pair.old, pair):
+            _train(output, network, photos)
 
 
 def weights_of(output: Path, pair: Pair) -> Path:
     """Returns the file of a network's weights."""
-    return output / "networks" / f"{pair.family}, {pair.name}.safetensors"
+    return output / "networks" / f"{pair.title}.safetensors"
 
 
 def _train(output: Path, pair: Pair, photos: Images) -> None:
@@ -238,7 +247,7 @@ def _train(output: Path, pair: Pair, photos: Images) -> None:
     new = pair.new
     network, old = network_of(pair.family, new.mean), network_of(pair.family)
     if pair.name != OLD:
-        old.load_state_dict(load_file(weights_of(output, pair._replace(name=OLD))))
+        old.load_state_dict(load_file(weights_of(output, pair.old)))
         old.eval()
     steps, rate = int(_STEPS * new.steps), 0.004
     if new.is_tuned:
@@ -250,7 +259,7 @@ def _train(output: Path, pair: Pair, photos: Images) -> None:
     network.eval()
     new.after(network.network)
     save_file(network.state_dict(), file)
-    print(f"{pair.family}: {pair.name}", flush=True)
+    print(pair.title, flush=True)
 
 
 class Answers(NamedTuple):
@@ -272,36 +281,47 @@ class Answers(NamedTuple):
     distance: np.ndarray
 
 
-def compare(output: Path, table: Path, test: Path) -> None:
-    """Asks every network, and runs a diff of each pair, as far as this has not been done."""
+def compare(output: Path, table: Path, test: Path, part: str) -> None:
+    """Asks the networks of a part, and runs a diff of each pair, as far as this has not been done."""
     photos, seen = dealt(table)
     test_photos = regressions.signs(test)
     seen_file = output / "seen.parquet"
     if not seen_file.exists():
         pq.write_table(pq.read_table(table).take(seen_places(table).tolist()), seen_file)
-    every = [Pair(family, OLD, New(), 0) for family in FAMILIES] + pairs()
-    for pair in every:
-        file = output / "answers" / f"{pair.family}, {pair.name}.npz"
-        if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            network = _loaded(output, pair)
-            answers = Answers(
-                _probabilities(network, seen.pixels),
-                np.stack([_labels(network, pixels) for pixels in _corrupted(seen.pixels)]),
-                np.stack([_labels(network, pixels) for pixels in _moved(seen)]),
-                _labels(network, test_photos.pixels),
-                _distance(seen, photos if pair.new.is_tuned else pair.new.change(photos)),
-            )
-            np.savez(file, **answers._asdict())
     for pair in pairs():
-        file = output / "diffs" / f"{pair.family}, {pair.name}.json"
-        if not file.exists():
-            started = time.monotonic()
-            figures = _figures_of_diff(output, pair, seen_file)
-            figures["near"] = _near(output, pair, test_photos)
-            figures["seconds"] = round(time.monotonic() - started)
-            file.write_text(json.dumps(figures, indent=1))
-            print(f"{pair.family}: {pair.name}: {figures['verdict']}, {figures['seconds']} s", flush=True)
+        if pair.part == part:
+            for network in (pair.old, pair):
+                _ask(output, network, photos, seen, test_photos)
+            _compare(output, pair, seen_file, seen, test_photos)
+
+
+def _ask(output: Path, pair: Pair, photos: Images, seen: Images, test: Images) -> None:
+    file = output / "answers" / f"{pair.title}.npz"
+    if file.exists():
+        return
+    file.parent.mkdir(exist_ok=True)
+    network = _loaded(output, pair)
+    answers = Answers(
+        _probabilities(network, seen.pixels),
+        np.stack([_labels(network, pixels) for pixels in _corrupted(seen.pixels)]),
+        np.stack([_labels(network, pixels) for pixels in _moved(seen)]),
+        _labels(network, test.pixels),
+        _distance(seen, photos if pair.new.is_tuned else pair.new.change(photos)),
+    )
+    np.savez(file, **answers._asdict())
+
+
+def _compare(output: Path, pair: Pair, seen_file: Path, seen: Images, test: Images) -> None:
+    file = output / "diffs" / f"{pair.title}.json"
+    if file.exists():
+        return
+    file.parent.mkdir(exist_ok=True)
+    started = time.monotonic()
+    figures = _figures_of_diff(output, pair, seen_file)
+    figures["near"] = _near(output, pair, seen, test)
+    figures["seconds"] = round(time.monotonic() - started)
+    file.write_text(json.dumps(figures, indent=1))
+    print(f"{pair.title}: {figures['verdict']}, {figures['seconds']} s", flush=True)
 
 
 def _loaded(output: Path, pair: Pair) -> Normalised:
@@ -350,36 +370,33 @@ def _distance(seen: Images, taught: Images) -> np.ndarray:
 
 
 def _figures_of_diff(output: Path, pair: Pair, seen_file: Path) -> dict[str, Any]:
-    """Returns what a diff says of a pair: its verdict, its evidence, and for each class what broke and was fixed."""
+    """Returns what a diff says of a pair, and which photos have an image that broke or was fixed."""
     recipe = fmrgen.load_recipe("gtsrb-cnn", [f"source.path={seen_file}", f"source.limit={SEEN}"])
     names = list(build_source(recipe.source).labels.names)
-    old = pair._replace(name=OLD, new=New())
-    sections = [_section(output, network, names) for network in (old, pair)]
+    sections = [_section(output, network, names) for network in (pair.old, pair)]
     outcome = fmrgen.diff(*sections, recipe=recipe, output=_folder_of_diff(output, pair))
-    made = {} if outcome.made is None else {kind.name: kind for kind in outcome.made.classes}
-    classes = []
-    for name in names:
-        of_class = made.get(name)
-        classes.append(None if of_class is None else of_class.broke.value - of_class.fixed.value)
     lines = []
     for line in outcome.evidence:
         lines.append([line.kind, line.images, line.broke.value, line.fixed.value, line.is_worse, line.is_better])
-    controls = {}
-    if outcome.made is not None:
-        for name, control in outcome.made.controls.items():
-            if control.broke is not None and control.fixed is not None:
-                controls[name] = control.broke.value - control.fixed.value
     return {
         "verdict": outcome.verdict,
         "evidence": lines,
-        "made": classes,
-        "controls": controls,
-        "band": None if outcome.band is None else outcome.band.width,
+        "classes": [kind.name for kind in outcome.flips.classes if kind.is_worse],
+        "broke": [row["id"] for row in _made_rows(output, pair, "broke/new")],
+        "fixed": [row["id"] for row in _made_rows(output, pair, "fixed/old")],
     }
 
 
+def _made_rows(output: Path, pair: Pair, side: str) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a split of which the image was found: the other network and the oracle have it right."""
+    opened = fmrgen.open_split(f"{_folder_of_diff(output, pair)}:gtsrb-{side}")
+    for row in opened.stored_rows(("image",)):
+        if row["valid"] and row["prediction"] != row["label"]:
+            yield row | {"image": np.asarray(opened.decode(row["image"], "an image"))}
+
+
 def _folder_of_diff(output: Path, pair: Pair) -> Path:
-    return output / "splits" / f"{pair.family} {pair.name}".replace(" ", "-").replace("%", "percent")
+    return output / "splits" / pair.title.replace(", ", "-").replace(" ", "-").replace("%", "percent")
 
 
 def _section(output: Path, pair: Pair, names: Sequence[str]) -> str:
@@ -393,292 +410,70 @@ def _section(output: Path, pair: Pair, names: Sequence[str]) -> str:
     return json.dumps(section)
 
 
-def _near(output: Path, pair: Pair, test: Images) -> dict[str, float] | None:
+def _near(output: Path, pair: Pair, seen: Images, test: Images) -> dict[str, float] | None:
     """Returns how many in a hundred of the test photos nearest to what NEW broke broke too, less those fixed.
 
-    Nearest are five of the class, in the features of a third network: to each image that was kept, and as a control to
-    its original; `class` is the figure of all photos of these classes.
+    Nearest are five of the class, in the features of a third network: to each image that was kept of a photo that both
+    have right, and as a control to that photo itself; `class` is the figure of all test photos of the class. Each class
+    counts the same.
     """
-    split = f"{_folder_of_diff(output, pair)}:{_BROKE_SPLIT}"
-    images, originals, labels = [], [], []
-    opened = fmrgen.open_split(split)
-    for row in opened.stored_rows(("image", "original")):
-        if row["valid"] and row["prediction"] != row["label"]:
-            images.append(np.asarray(opened.decode(row["image"], "an image")))
-            originals.append(np.asarray(opened.decode(row["original"], "an original")))
-            labels.append(row["label"])
-    if len(images) < _FEWEST_KEPT:
+    old, new = (answers_of(output, network) for network in (pair.old, pair))
+    labels = seen.labels.numpy()
+    both_right = (old.seen.argmax(1) == labels) & (new.seen.argmax(1) == labels)
+    rows = [row for row in _made_rows(output, pair, "broke/new") if both_right[row["id"]]]
+    if len(rows) < _FEWEST_KEPT:
         return None
-    old, new = (_answers(output, pair.family, name).test for name in (OLD, pair.name))
     truth = test.labels.numpy()
-    net = (old == truth).astype(float) - (new == truth)
+    net = net_flips(old.test, new.test, truth)
     features = _features(test.pixels)
-    of_kept = _features(fmrgen.to_batch(np.stack(images), "cpu"))
-    of_originals = _features(fmrgen.to_batch(np.stack(originals), "cpu"))
-    shares: dict[str, list[float]] = {"kept": [], "originals": [], "class": []}
-    for place, label in enumerate(labels):
-        members = np.flatnonzero(truth == label)
-        shares["class"].append(float(net[members].mean()))
-        for name, vectors in (("kept", of_kept), ("originals", of_originals)):
-            distances = np.linalg.norm(features[members] - vectors[place], axis=1)
-            shares[name].append(float(net[members[np.argsort(distances)[:_NEAREST]]].mean()))
-    return {name: 100 * float(np.mean(values)) for name, values in shares.items()} | {"images": len(labels)}
+    of_kept = _features(fmrgen.to_batch(np.stack([row["image"] for row in rows]), "cpu"))
+    of_originals = _features(seen.pixels[[row["id"] for row in rows]])
+    by_class: dict[int, list[list[float]]] = {}
+    for place, row in enumerate(rows):
+        members = np.flatnonzero(truth == row["label"])
+        figures = [float(net[members].mean())]
+        for vector in (of_originals[place], of_kept[place]):
+            distances = np.linalg.norm(features[members] - vector, axis=1)
+            figures.append(float(net[members[np.argsort(distances)[:_NEAREST]]].mean()))
+        by_class.setdefault(row["label"], []).append(figures)
+    means = 100 * np.mean([np.mean(figures, axis=0) for figures in by_class.values()], axis=0)
+    return {"class": means[0], "originals": means[1], "kept": means[2], "images": len(rows)}
 
 
 @torch.no_grad()
 def _features(pixels: Tensor) -> np.ndarray:
-    """Returns unit vectors [N, D], what the head of a member of the panel gets."""
+    """Returns unit vectors [N, D] that a network which is neither compared nor in the panel sees in images."""
     classifier: Any = fmrgen.load_classifier(_THIRD)
-    parts = []
-    for part in torch.split(pixels, _BATCH):
-        before = classifier.network.forward_features(classifier.preprocess(part))
-        parts.append(classifier.network.forward_head(before, pre_logits=True))
+    below_head = classifier.network[:-1]
+    parts = [below_head(classifier.preprocess(part)) for part in torch.split(pixels, _BATCH)]
     features: np.ndarray = nn.functional.normalize(torch.cat(parts), dim=1).numpy()
     return features
 
 
-def _answers(output: Path, family: str, name: str) -> Answers:
-    with np.load(output / "answers" / f"{family}, {name}.npz") as arrays:
+def answers_of(output: Path, pair: Pair) -> Answers:
+    """Returns what a network says, once it has been asked."""
+    with np.load(output / "answers" / f"{pair.title}.npz") as arrays:
         return Answers(**{field: arrays[field] for field in Answers._fields})
 
 
-class Figures(NamedTuple):
-    """Of a pair: what really broke less what was fixed, in points, and what predicts it, each by class [K].
-
-    Classes of few photos are nan.
-    """
-
-    real: np.ndarray
-    predictors: dict[str, np.ndarray]
-
-
-def _by_class(values: np.ndarray, labels: np.ndarray, fewest: int) -> np.ndarray:
-    """Returns the mean of values [N] for each class, in points, nan for one of fewer photos."""
-    means = np.full(_CLASSES, np.nan)
-    for label in range(_CLASSES):
-        members = values[labels == label]
-        if len(members) >= fewest:
-            means[label] = 100 * members.mean()
-    return means
-
-
-def _net(old: np.ndarray, new: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def net_flips(old: np.ndarray, new: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns 1 for each answer [..., N] that broke, -1 for one that was fixed, else 0."""
     net: np.ndarray = (old == labels).astype(float) - (new == labels)
     return net
 
 
-def _figures(output: Path, pair: Pair, made: Sequence[float | None], seen: np.ndarray, test: np.ndarray) -> Figures:
-    """Returns the figures of a pair; `seen` and `test` are the labels."""
-    old, new = (_answers(output, pair.family, name) for name in (OLD, pair.name))
-    places = np.arange(len(seen))
-    half = len(old.moved) // 2
-    values = {
-        "originals": _net(old.seen.argmax(1), new.seen.argmax(1), seen),
-        "softmax": old.seen[places, seen] - new.seen[places, seen],
-        "corrupted": _net(old.corrupted, new.corrupted, seen).mean(0),
-        "moved, geometric": _net(old.moved[:half], new.moved[:half], seen).mean(0),
-        "moved, photometric": _net(old.moved[half:], new.moved[half:], seen).mean(0),
-        "distance": new.distance - old.distance,
-    }
-    predictors = {name: _by_class(of_photos, seen, _FEWEST_SEEN) for name, of_photos in values.items()}
-    of_made = np.array([np.nan if value is None else value for value in made])
-    predictors["made"] = np.where(np.isnan(predictors["originals"]), np.nan, of_made)
-    predictors["made and originals"] = predictors["made"] + predictors["originals"]
-    return Figures(_by_class(_net(old.test, new.test, test), test, _FEWEST_TESTED), predictors)
-
-
-def _partial(figures: Figures, name: str) -> float:
-    """Returns the rank correlation over classes of a predictor with what really broke, given the originals."""
-    predictor, given = figures.predictors[name], figures.predictors["originals"]
-    is_known = ~np.isnan(figures.real) & ~np.isnan(predictor) & ~np.isnan(given)
-    columns = [column[is_known] for column in (predictor, figures.real, given)]
-    if name == "originals":
-        return float(spearman(columns[0], columns[1]))
-    return float(partial_correlation(*columns))
-
-
-def _hit(figures: Figures, name: str) -> float:
-    """Returns the chance that the class that really broke most is among a predictor's first three; ties are drawn."""
-    predictor = np.nan_to_num(figures.predictors[name], nan=-np.inf)
-    worst = int(np.nanargmax(figures.real))
-    before = int((predictor > predictor[worst]).sum())
-    tied = int((predictor == predictor[worst]).sum())
-    return float(np.clip((_FIRST - before) / tied, 0, 1))
-
-
-def answer(output: Path, table: Path, test_file: Path) -> None:
-    """Writes answers.json, and prints it as tables."""
-    _, seen = dealt(table)
-    test = regressions.signs(test_file)
-    labels = test.labels.numpy()
-    answers: dict[str, Any] = {"pairs": [], "power": _power()}
-    of_pairs = []
-    for number, pair in enumerate(pairs()):
-        diff = json.loads((output / "diffs" / f"{pair.family}, {pair.name}.json").read_text())
-        figures = _figures(output, pair, diff["made"], seen.labels.numpy(), labels)
-        old, new = (_answers(output, pair.family, name).test for name in (OLD, pair.name))
-        real = fmrgen.diff(old, new, labels)
-        net = _net(old, new, labels)
-        entry = {
-            "family": pair.family,
-            "name": pair.name,
-            "part": "confirm" if number % 2 else "choose",
-            "is_twin": pair.name.startswith("twin"),
-            "real": real.verdict,
-            "diff": diff["verdict"],
-            "net": 100 * float(net.mean()),
-            "far": 100 * float(net[_far(test)].mean()),
-            "dark": 100 * float(net[_dark_places(test)].mean()),
-            "overall": _overall(diff),
-            "partial": {name: _partial(figures, name) for name in figures.predictors},
-            "hit": {name: _hit(figures, name) for name in figures.predictors},
-            "near": diff["near"],
-        }
-        answers["pairs"].append(entry)
-        of_pairs.append((entry, old, new))
-    for part in ("choose", "confirm"):
-        chosen = [entry for entry in answers["pairs"] if entry["part"] == part]
-        answers[part] = _answers_of(chosen) | {"photos": _photos_needed(of_pairs, part, labels)}
-    (output / "answers.json").write_text(json.dumps(answers, indent=1))
-    _print(answers)
-
-
-def _far(test: Images) -> np.ndarray:
-    assert test.widths is not None
-    is_far: np.ndarray = (test.widths < FAR).numpy()
-    return is_far
-
-
-def _dark_places(test: Images) -> np.ndarray:
-    light = test.pixels.mean((1, 2, 3))
-    is_dark: np.ndarray = (light <= light.quantile(_DARKEST)).numpy()
-    return is_dark
-
-
-def _overall(diff: dict[str, Any]) -> dict[str, float]:
-    """Returns broke less fixed in points for each kind of images, all classes together."""
-    overall: dict[str, float] = {line[1]: line[2] - line[3] for line in diff["evidence"] if line[0] != "class"}
-    controls: dict[str, float] = diff["controls"]
-    return overall | controls
-
-
-def _answers_of(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the answers to the questions, of some pairs."""
-    names = list(entries[0]["partial"])
-    worse = [entry for entry in entries if entry["real"] == "broke more"]
-    twins = [entry for entry in entries if entry["is_twin"]]
-    partial = {name: _mean([entry["partial"][name] for entry in entries]) for name in names}
-    hits = {name: _mean([entry["hit"][name] for entry in worse]) for name in names}
-    near = [entry["near"] for entry in worse if entry["near"] is not None]
-    return {
-        "pairs": len(entries),
-        "1 partial": partial,
-        "2 regressions": len(worse),
-        "2 first three": hits,
-        "2 more than originals": _mean(
-            [entry["hit"]["made and originals"] - entry["hit"]["originals"] for entry in worse]
-        ),
-        "3 called worse": _share([entry["diff"] == "broke more" for entry in worse]),
-        "3 called worse, no regression": _share(
-            [entry["diff"] == "broke more" for entry in entries if entry["real"] != "broke more"]
-        ),
-        "3 quiet twins": _share([entry["diff"] != "broke more" for entry in twins]),
-        "5 kept less originals": _mean([entry["kept"] - entry["originals"] for entry in near]),
-        "5 kept": _mean([entry["kept"] for entry in near]),
-        "5 class": _mean([entry["class"] for entry in near]),
-    }
-
-
-def _mean(values: Sequence[float]) -> list[float] | None:
-    """Returns the mean of values of pairs and its interval, from resampled pairs; None for fewer than three."""
-    if len(values) < _FEWEST_PAIRS:
-        return None
-    array = np.array(values)
-    estimate = resampled(lambda rows: array[rows].mean(-1), len(array))
-    return [estimate.value, *estimate.ends]
-
-
-def _share(hits: Sequence[bool]) -> list[float] | None:
-    """Returns the share of hits in percent with its interval, and their number."""
-    estimate = fmrgen.proportion(np.array(hits, dtype=bool))
-    return None if estimate is None else [estimate.value, *estimate.ends, len(hits)]
-
-
-def _photos_needed(
-    of_pairs: Sequence[tuple[dict[str, Any], np.ndarray, np.ndarray]], part: str, labels: np.ndarray
-) -> dict[str, float]:
-    """Returns the share of the real regressions that so many labelled photos alone show, in percent.
-
-    Whether a regression is real is said by one half of the test photos, and the photos are drawn from the other.
-    """
-    halves = np.random.default_rng(0).permutation(len(labels))
-    truth, pool = halves[: len(labels) // 2], halves[len(labels) // 2 :]
-    shown: dict[str, list[float]] = {str(count): [] for count in _PHOTOS}
-    shown["diff on 500"] = []
-    for entry, old, new in of_pairs:
-        is_real = fmrgen.diff(old[truth], new[truth], labels[truth]).verdict == "broke more"
-        if entry["part"] != part or not is_real:
-            continue
-        shown["diff on 500"].append(100.0 * (entry["diff"] == "broke more"))
-        for count in _PHOTOS:
-            verdicts = []
-            for draw in range(_DRAWS):
-                rows = np.random.default_rng(draw).choice(pool, count, replace=False)
-                verdicts.append(fmrgen.diff(old[rows], new[rows], labels[rows]).verdict == "broke more")
-            shown[str(count)].append(100 * float(np.mean(verdicts)))
-    return {name: float(np.mean(values)) if values else float("nan") for name, values in shown.items()}
-
-
-def _power(pairs_of_part: int = 20) -> dict[str, float]:
-    """Returns how often the mean partial correlation of so many pairs is seen above 0, by its true size.
-
-    A correlation over 40 classes has an error of 0.16, and pairs differ by as much again.
-    """
-    random = np.random.default_rng(0)
-    power = {}
-    for truth in (0.05, 0.1, 0.15, 0.2):
-        means = random.normal(truth, np.hypot(0.16, 0.16), (2000, pairs_of_part))
-        error = means.std(1, ddof=1) / np.sqrt(pairs_of_part)
-        power[str(truth)] = 100 * float((means.mean(1) > 1.96 * error).mean())
-    return power
-
-
-def _print(answers: dict[str, Any]) -> None:
-    for part in ("choose", "confirm"):
-        print(f"## {part}")
-        for name, figures in answers[part].items():
-            if isinstance(figures, dict):
-                for key, value in figures.items():
-                    print(f"{name}: {key}: {_rounded(value)}")
-            else:
-                print(f"{name}: {_rounded(figures)}")
-    print("| part | family | NEW | points lost | far | dark | real | diff |\n|---|---|---|--:|--:|--:|---|---|")
-    for entry in answers["pairs"]:
-        lost = " | ".join(f"{entry[name]:.1f}" for name in ("net", "far", "dark"))
-        print(f"| {entry['part']} | {entry['family']} | {entry['name']} | {lost} | {entry['real']} | {entry['diff']} |")
-
-
-def _rounded(figures: Any) -> Any:
-    if isinstance(figures, list):
-        return [round(value, 2) for value in figures]
-    return round(figures, 2) if isinstance(figures, float) else figures
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "compare", "answer"])
+    parser.add_argument("command", choices=["train", "compare"])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--train", type=Path, help="gtsrb-train.parquet")
+    parser.add_argument("--train", type=Path, required=True, help="gtsrb-train.parquet")
     parser.add_argument("--test", type=Path, help="gtsrb-test.parquet")
+    parser.add_argument("--part", choices=PARTS, default=PARTS[0])
     given = parser.parse_args(arguments)
-    match given.command:
-        case "train":
-            train(given.output, given.train)
-        case "compare":
-            compare(given.output, given.train, given.test)
-        case _:
-            answer(given.output, given.train, given.test)
+    if given.command == "train":
+        train(given.output, given.train)
+    else:
+        compare(given.output, given.train, given.test, given.part)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,349 @@
+"""The answers of the study of benchmarks/reality.py, from the files that its `compare` leaves.
+
+    python -m benchmarks.reality_answers -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
+
+Writes answers-PART.json, and prints tables. The questions stand in docs/results/reality.md.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import rankdata
+from torch.nn.functional import avg_pool2d
+
+import fmrgen
+from benchmarks import regressions
+from benchmarks.reality import PARTS, Pair, answers_of, dealt, net_flips, pairs
+from benchmarks.regressions import Images
+from fmrgen.apps.studies.partial_correlation import resampled
+
+_CLASSES = 43
+_FEWEST_TESTED, _FEWEST_TRACKS = 20, 5  # photos and tracks of a class
+_FIRST = 3  # classes
+_TIES = 50  # random orders of equal figures
+_PHOTOS = (500, 750, 1000, 1500, 2000, 3000)
+_DRAWS = 20
+_FALSE_LINKS = 0.05  # of photos of the training set, to another track
+_GRID = 8  # pixels, of the images by which tracks are told apart
+_CONTROLS = ("originals", "softmax")
+
+
+class Case(NamedTuple):
+    """A pair with its figures.
+
+    Attributes:
+        pair: the networks.
+        diff: what `compare` wrote.
+        old, new: answers to the test photos.
+        real: net flips of the test photos in points, by class.
+        predictors: figures by class that may foretell it.
+        on_seen: the verdict of a diff on the 500 photos alone.
+    """
+
+    pair: Pair
+    diff: Mapping[str, Any]
+    old: np.ndarray
+    new: np.ndarray
+    real: np.ndarray
+    predictors: dict[str, np.ndarray]
+    on_seen: str
+
+    @property
+    def is_twin(self) -> bool:
+        return self.pair.name.startswith("twin")
+
+
+def tracks_of(test: Images, train: Images, train_tracks: Sequence[str]) -> np.ndarray:
+    """Returns a number for each test photo, [N], that near copies share: the tracks of the test set are not published.
+
+    Photos of a class are linked if they are closer than all but a twentieth of the training photos are to another
+    track. Of the training set this links few frames of a track that are six frames apart.
+    """
+    of_train, of_test = _small(train), _small(test)
+    tracks = np.array(train_tracks)
+    nearest = []
+    for label in range(_CLASSES):
+        members = np.flatnonzero(train.labels.numpy() == label)
+        distances = _distances(of_train[members])
+        distances[tracks[members][:, None] == tracks[members]] = np.inf
+        nearest += distances.min(1).tolist()
+    limit = np.quantile(nearest, _FALSE_LINKS)
+    links = []
+    for label in range(_CLASSES):
+        members = np.flatnonzero(test.labels.numpy() == label)
+        one, other = np.nonzero(_distances(of_test[members]) < limit)
+        links.append(np.stack([members[one], members[other]]))
+    rows, columns = np.concatenate(links, axis=1)
+    count = len(test.labels)
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(count, count))
+    numbers: np.ndarray = connected_components(graph, directed=False)[1]
+    return numbers
+
+
+def _small(images: Images) -> np.ndarray:
+    """Returns unit vectors [N, D] of grey images of 8 pixels."""
+    side = images.pixels.shape[-1] // _GRID
+    grey = avg_pool2d(images.pixels.mean(1, keepdim=True), side).flatten(1).numpy()
+    grey = grey - grey.mean(1, keepdims=True)
+    vectors: np.ndarray = grey / np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
+    return vectors
+
+
+def _distances(vectors: np.ndarray) -> np.ndarray:
+    distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * vectors @ vectors.T, 0))
+    return distances
+
+
+def _by_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the mean of values [N] for each class, in points; nan for a class that does not occur."""
+    means = np.full(_CLASSES, np.nan)
+    for label in np.unique(labels):
+        means[label] = 100 * values[labels == label].mean()
+    return means
+
+
+def _case(output: Path, pair: Pair, seen: np.ndarray, test: np.ndarray) -> Case:
+    """Returns a pair with its figures; `seen` and `test` are the labels."""
+    diff = json.loads((output / "diffs" / f"{pair.title}.json").read_text())
+    old, new = (answers_of(output, network) for network in (pair.old, pair))
+    places = np.arange(len(seen))
+    half = len(old.moved) // 2
+    of_old, of_new = old.seen.argmax(1), new.seen.argmax(1)
+    both_right = (of_old == seen) & (of_new == seen)
+    made = np.isin(places, diff["broke"]).astype(float) - np.isin(places, diff["fixed"])
+    values = {
+        "originals": net_flips(of_old, of_new, seen),
+        "softmax": old.seen[places, seen] - new.seen[places, seen],
+        "corrupted": net_flips(old.corrupted, new.corrupted, seen).mean(0),
+        "moved, geometric": net_flips(old.moved[:half], new.moved[:half], seen).mean(0),
+        "moved, photometric": net_flips(old.moved[half:], new.moved[half:], seen).mean(0),
+        "distance": new.distance - old.distance,
+        "loss of OLD": 1 - old.seen[places, seen],
+        "made": np.where(both_right, made, 0.0),
+    }
+    predictors = {name: _by_class(of_photos, seen) for name, of_photos in values.items()}
+    predictors["made and originals"] = predictors["made"] + predictors["originals"]
+    real = _by_class(net_flips(old.test, new.test, test), test)
+    on_seen = fmrgen.diff(of_old, of_new, seen).verdict
+    return Case(pair, diff, old.test, new.test, real, predictors, on_seen)
+
+
+def _partial(case: Case, name: str, classes: np.ndarray) -> float:
+    """Returns the rank correlation over classes of a predictor with what really broke, given the free figures."""
+    controls = [case.predictors[control][classes] for control in _CONTROLS if control != name]
+    ranks = [rankdata(column) for column in controls]
+    design = np.column_stack([np.ones(len(classes)), *ranks])
+    residuals = []
+    for column in (case.predictors[name][classes], case.real[classes]):
+        rank = rankdata(column)
+        residuals.append(rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0])
+    norm = float(np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1]))
+    return float(residuals[0] @ residuals[1]) / norm if norm > 1e-6 else 0.0
+
+
+def _captured(case: Case, name: str, classes: np.ndarray) -> float:
+    """Returns the loss of the first three classes by a predictor, as a share of that of the worst three, in percent.
+
+    The order of equal figures is drawn.
+    """
+    real = np.maximum(case.real[classes], 0)
+    worst = np.sort(real)[::-1][:_FIRST].sum()
+    if not worst:
+        return 0.0
+    predictor = case.predictors[name][classes]
+    shares = []
+    for draw in range(_TIES):
+        order = np.lexsort([np.random.default_rng(draw).random(len(classes)), -predictor])
+        shares.append(real[order[:_FIRST]].sum() / worst)
+    return 100 * float(np.mean(shares))
+
+
+def answer(output: Path, table: Path, test_file: Path, part: str) -> dict[str, Any]:
+    """Returns all answers of a part, and writes them."""
+    _, seen = dealt(table)
+    train, test = regressions.signs(table), regressions.signs(test_file)
+    labels = test.labels.numpy()
+    tracks = tracks_of(test, train, pq.read_table(table, columns=["track"])["track"].to_pylist())
+    classes = _classes_to_look_at(labels, tracks)
+    cases = [_case(output, pair, seen.labels.numpy(), labels) for pair in pairs() if pair.part == part]
+    _add_mean_of_others(cases)
+    spreads = _spreads(cases, labels)
+    real = {case.pair.title: _is_real(case, labels, spreads) for case in cases}
+    worse = [case for case in cases if real[case.pair.title] and not case.is_twin]
+    faults = [case for case in cases if not case.is_twin]
+    twins = [case for case in cases if case.is_twin]
+    names = [name for name in cases[0].predictors if name != "distance"]
+    answers: dict[str, Any] = {
+        "tracks": int(tracks.max()) + 1,
+        "classes": len(classes),
+        "twins are apart, points": spreads,
+        "regressions": len(worse),
+        "1 partial correlation": _of_names(worse, names, lambda case, name: _partial(case, name, classes)),
+        "1 without a regression": _of_names(
+            [case for case in faults if case not in worse], names, lambda case, name: _partial(case, name, classes)
+        ),
+        "2 captured": _of_names(worse, names, lambda case, name: _captured(case, name, classes)),
+        "2 captured, less the originals": _of_names(
+            worse,
+            names,
+            lambda case, name: _captured(case, name, classes) - _captured(case, "originals", classes),
+        ),
+        "3 regressions called worse": _share([case.diff["verdict"] == "broke more" for case in worse]),
+        "3 by the photos alone": _share([case.on_seen == "broke more" for case in worse]),
+        "3 twins called worse": _share([case.diff["verdict"] == "broke more" for case in twins]),
+        "3 twins by the photos alone": _share([case.on_seen == "broke more" for case in twins]),
+        "4 photos": _photos_needed(cases, labels, tracks, spreads),
+        "5 near": _near(worse),
+        "pairs": [_row(case, labels, test, real[case.pair.title]) for case in cases],
+    }
+    (output / f"answers-{part}.json").write_text(json.dumps(answers, indent=1))
+    return answers
+
+
+def _classes_to_look_at(labels: np.ndarray, tracks: np.ndarray) -> np.ndarray:
+    """Returns the classes with enough test photos of enough tracks."""
+    chosen = []
+    for label in range(_CLASSES):
+        members = labels == label
+        if members.sum() >= _FEWEST_TESTED and len(set(tracks[members].tolist())) >= _FEWEST_TRACKS:
+            chosen.append(label)
+    return np.array(chosen)
+
+
+def _add_mean_of_others(cases: Sequence[Case]) -> None:
+    """Adds a predictor that knows nothing of NEW: the mean of *made* over the other pairs of the family."""
+    for case in cases:
+        others = []
+        for other in cases:
+            if other is not case and other.pair.family == case.pair.family:
+                others.append(other.predictors["made"])
+        case.predictors["made of others"] = np.mean(others, axis=0)
+
+
+def _spreads(cases: Sequence[Case], labels: np.ndarray) -> dict[str, float]:
+    """Returns how far twins of each family are from OLD on the test photos, at most, in points."""
+    spreads: dict[str, float] = {}
+    for case in cases:
+        if case.is_twin:
+            apart = 100 * abs(float(net_flips(case.old, case.new, labels).mean()))
+            spreads[case.pair.family] = max(apart, spreads.get(case.pair.family, 0.0))
+    return spreads
+
+
+def _is_real(case: Case, labels: np.ndarray, spreads: Mapping[str, float], rows: np.ndarray | None = None) -> bool:
+    """Returns whether NEW loses more than a twin may on test photos, all or some."""
+    places = np.arange(len(labels)) if rows is None else rows
+    margin = spreads[case.pair.family]
+    outcome = fmrgen.diff(case.old[places], case.new[places], labels[places], margin=margin)
+    return outcome.verdict == "broke more"
+
+
+def _of_names(
+    cases: Sequence[Case], names: Sequence[str], figure: Callable[[Case, str], float]
+) -> dict[str, list[float] | None]:
+    return {name: _mean([figure(case, name) for case in cases]) for name in names}
+
+
+def _mean(values: Sequence[float]) -> list[float] | None:
+    """Returns the mean of values of pairs, with an interval from resampled pairs; None for fewer than three."""
+    if len(values) < 3:
+        return None
+    array = np.array(values)
+    estimate = resampled(lambda rows: array[rows].mean(-1), len(array))
+    return [estimate.value, *estimate.ends]
+
+
+def _share(hits: Sequence[bool]) -> list[float] | None:
+    """Returns the share of hits in percent with its interval (Wilson), and their number."""
+    estimate = fmrgen.proportion(np.array(hits, dtype=bool))
+    return None if estimate is None else [estimate.value, *estimate.ends, len(hits)]
+
+
+def _photos_needed(
+    cases: Sequence[Case], labels: np.ndarray, tracks: np.ndarray, spreads: Mapping[str, float]
+) -> dict[str, dict[str, list[float] | None]]:
+    """Returns how often so many labelled photos alone say *broke more*, of real regressions and of twins, in percent.
+
+    Whether a regression is real is said by half of the tracks, and the photos are drawn from the other.
+    """
+    is_truth = np.random.default_rng(0).random(int(tracks.max()) + 1) < 0.5
+    truth, pool = np.flatnonzero(is_truth[tracks]), np.flatnonzero(~is_truth[tracks])
+    shown: dict[str, dict[str, list[float]]] = {"regressions": {}, "twins": {}}
+    for case in cases:
+        if case.is_twin:
+            kind = "twins"
+        elif _is_real(case, labels, spreads, truth):
+            kind = "regressions"
+        else:
+            continue
+        shown[kind].setdefault("diff on 500", []).append(100.0 * (case.diff["verdict"] == "broke more"))
+        shown[kind].setdefault("the 500 alone", []).append(100.0 * (case.on_seen == "broke more"))
+        for count in _PHOTOS:
+            verdicts = []
+            for draw in range(_DRAWS):
+                rows = np.random.default_rng(draw).choice(pool, min(count, len(pool)), replace=False)
+                verdicts.append(fmrgen.diff(case.old[rows], case.new[rows], labels[rows]).verdict == "broke more")
+            shown[kind].setdefault(str(count), []).append(100 * float(np.mean(verdicts)))
+    return {kind: {name: _mean(values) for name, values in of_kind.items()} for kind, of_kind in shown.items()}
+
+
+def _near(cases: Sequence[Case]) -> dict[str, list[float] | None]:
+    near = [case.diff["near"] for case in cases if case.diff["near"] is not None]
+    return {
+        "kept": _mean([entry["kept"] for entry in near]),
+        "originals": _mean([entry["originals"] for entry in near]),
+        "class": _mean([entry["class"] for entry in near]),
+        "kept less originals": _mean([entry["kept"] - entry["originals"] for entry in near]),
+    }
+
+
+def _row(case: Case, labels: np.ndarray, test: Images, is_real: bool) -> dict[str, Any]:
+    net = net_flips(case.old, case.new, labels)
+    assert test.widths is not None
+    light = test.pixels.mean((1, 2, 3))
+    return {
+        "family": case.pair.family,
+        "name": case.pair.name,
+        "points lost": 100 * float(net.mean()),
+        "far": 100 * float(net[(test.widths < 30).numpy()].mean()),
+        "dark": 100 * float(net[(light <= light.quantile(0.2)).numpy()].mean()),
+        "is a regression": is_real,
+        "diff": case.diff["verdict"],
+        "the 500 alone": case.on_seen,
+    }
+
+
+def _shown(figures: Any) -> str:
+    if isinstance(figures, list):
+        return " | ".join(f"{value:.2f}" for value in figures)
+    return str(figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True, help="gtsrb-train.parquet")
+    parser.add_argument("--test", type=Path, required=True, help="gtsrb-test.parquet")
+    parser.add_argument("--part", choices=PARTS, default=PARTS[0])
+    given = parser.parse_args(arguments)
+    answers = answer(given.output, given.train, given.test, given.part)
+    for name, figures in answers.items():
+        if name == "pairs":
+            for row in figures:
+                print(" | ".join(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()))
+        elif isinstance(figures, dict):
+            for key, value in figures.items():
+                print(f"{name}: {key}: {_shown(value)}")
+        else:
+            print(f"{name}: {figures}")
+
+
+if __name__ == "__main__":
+    main()
