@@ -1,5 +1,6 @@
 """The labels of a job: their names and, if source classes are grouped, the source classes of each label."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fmrgen.errors import UserError
 ClassRange = int | str
 Classes = list[str] | dict[str, ClassRange | list[ClassRange]]
 _SHOWN = 3  # names in a message
+_NUMBER_BEFORE = re.compile(r"^\d+[\s._\-–)]+(?=.*[^\W\d_]{2})")  # of words
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def match_classes(class_names: Sequence[str], names: Sequence[str]) -> Match | N
     """Return the classes of a classifier that stand for the labels `names`; None if that is ambiguous.
 
     A name stands for a class of the same name, or for the only class of the same name but for spelling or a first
-    synonym (`tench` is `tench, Tinca tinca`); a name that could be several classes is no evidence. Lists of the same
+    synonym (`tench` is `tench, Tinca tinca`), or else but for a number before it (`03 - cats` is `cats`); a name that
+    could be several classes is no evidence. Lists of the same
     length are in the same order if at least half of the names agree and none of these is at another place. Otherwise
     every name must be found.
     """
@@ -85,11 +88,14 @@ def _classes_by_name(class_names: Sequence[str], names: Sequence[str]) -> dict[i
     by_name = _positions(class_names)
     by_spelling = _positions([plain(name) for name in class_names])
     by_synonym = _positions([_first_synonym(name) for name in class_names])
+    by_word = _positions([plain(without_number(name)) for name in class_names])
     classes: dict[int, int] = {}
     for place, name in enumerate(names):
         candidates = set(by_name.get(name, []))
         if len(candidates) != 1:
             candidates = {*by_spelling.get(plain(name), []), *by_synonym.get(_first_synonym(name), [])}
+        if not candidates:
+            candidates = set(by_word.get(plain(without_number(name)), []))
         if len(candidates) == 1:
             classes[place] = candidates.pop()
     counts = Counter(classes.values())
@@ -99,6 +105,11 @@ def _classes_by_name(class_names: Sequence[str], names: Sequence[str]) -> dict[i
 def plain(name: str) -> str:
     """Return a class name in plain spelling: without case, underscores, hyphens and doubled spaces."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def without_number(name: str) -> str:
+    """Return a class name without a number before its words, as folders have one: `cats` for `03 - cats`."""
+    return _NUMBER_BEFORE.sub("", name.strip())
 
 
 def _first_synonym(name: str) -> str:

@@ -255,15 +255,27 @@ def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes:
         prediction: [N], -1 for none.
         classes: number of classes.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    is_class = (prediction >= 0) & (prediction < classes)
     # Not every other row: if classes take turns, one half would lack half of the classes.
     trial = np.random.default_rng(0).random(len(label)) < 0.5
-    fit = is_class & ~trial
-    confusion = np.zeros((classes, classes))
-    np.add.at(confusion, (prediction[fit], label[fit]), 1)
-    _, order = linear_sum_assignment(confusion, maximize=True)
+    order = best_order(label[~trial], prediction[~trial], classes)
+    is_class = (prediction >= 0) & (prediction < classes)
     reordered = np.append(order, -1)[np.where(is_class, prediction, -1)]
     hits, reordered_hits = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
     return bool(reordered_hits >= _FEWEST_REORDERED and reordered_hits > trial.sum() / 2 and reordered_hits > 2 * hits)
+
+
+def best_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Return the class that each output would have to stand for, [K], to be right as often as possible.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+        classes: number of classes.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    is_class = (prediction >= 0) & (prediction < classes)
+    confusion = np.zeros((classes, classes))
+    np.add.at(confusion, (prediction[is_class], label[is_class]), 1)
+    order: np.ndarray = linear_sum_assignment(confusion, maximize=True)[1]
+    return order

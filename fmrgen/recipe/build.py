@@ -346,7 +346,15 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
             ) from error
         raise UserError(
             f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}"
+            f"{_cure_of_size(error)}"
         ) from error
+
+
+def _cure_of_size(error: BaseException) -> str:
+    """Return what to do about an error that an image of another size than the network's may have caused."""
+    if "shape" not in str(error) and "size" not in str(error):
+        return ""
+    return "; if it takes images of another size, say which in its section, as {kind: module, …, size: 32}"
 
 
 @torch.no_grad()

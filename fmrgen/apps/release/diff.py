@@ -455,9 +455,10 @@ def _saturation_notes(answers: Sequence[Predictions]) -> list[str]:
 def _faults(answers: Sequence[Predictions]) -> list[str]:
     """Return a line for each network that does not work.
 
-    Either its outputs are not finite, which would count as wrong answers, or it is at chance.
+    Its outputs are not finite, which would count as wrong answers, or are in another order than the classes, or it is
+    at chance.
     """
-    from fmrgen.metrics.cautions import is_at_chance
+    from fmrgen.metrics.cautions import best_order, is_at_chance, outputs_in_another_order
 
     faults = []
     for predictions in answers:
@@ -468,6 +469,15 @@ def _faults(answers: Sequence[Predictions]) -> list[str]:
             faults.append(
                 f"{predictions.name} gives outputs that are not finite on {not_finite:,} of {len(predictions):,} "
                 "images: check its weights and its preprocessing"
+            )
+        elif outputs_in_another_order(labels, answered, len(texts.dictionary)):
+            names = texts.dictionary.to_pylist()
+            order = best_order(labels, answered, len(names))
+            place = next(place for place, label in enumerate(order.tolist()) if label != place)
+            faults.append(
+                f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, and "
+                f"on {(order[answered] == labels).mean():.1%} if its answers are put in another order: {names[place]} "
+                f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names"
             )
         elif is_at_chance(labels, answered, len(texts.dictionary)):
             faults.append(

@@ -291,8 +291,9 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
         lines += [
             "an image, or an original, broke if OLD is right and NEW wrong on it or on one of its images, and was "
             "fixed if it is the other way round",
-            "p is the chance of such a loss of a NEW that loses as much as is allowed: by McNemar's exact test, or by "
-            "Tango's where a loss is allowed; of the worst of several classes or changes times their number",
+            "p: how often a loss this large would appear by chance if NEW lost just what is allowed, so a small one "
+            "means worse; by McNemar's exact test, or Tango's where a loss is allowed; of the worst of several classes "
+            "or changes times their number",
             "the verdict takes in all lines: equal networks are called different in 5 % of cases at most (Holm)",
         ]
     if any(entry.margin > outcome.margin for entry in outcome.evidence):
