@@ -131,9 +131,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "weights_in_common",
     ),
     "jobs.verify": ("load_judges",),
+    "labels": ("without_number",),
     "metrics.cautions": (
+        "best_order",
         "has_accuracy_of_chance",
         "is_at_chance",
+        "outputs_in_another_order",
     ),
     "metrics.gradients": (
         "has_masked_gradient",

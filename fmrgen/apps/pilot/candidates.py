@@ -104,7 +104,7 @@ def tried(
     originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
     labels = torch.tensor([example.label for example in examples], device=device)
     _, _, plain = reconstructed(generator, originals, labels, examples, seed=0)
-    after = is_right(classifier, plain, labels)
+    after = (answers_to(classifier, plain) == labels).cpu().numpy()
     return replace(
         candidate,
         psnr=mean_psnr(originals, plain),
@@ -115,11 +115,9 @@ def tried(
 
 
 @torch.no_grad()
-def is_right(classifier: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Return whether a classifier names each of the images [N, 3, H, W] as labelled [N], bool [N]."""
-    answers = torch.cat([logits_of(classifier, batch).argmax(1) for batch in images.split(_BATCH)])
-    right: np.ndarray = (answers == labels).cpu().numpy()
-    return right
+def answers_to(classifier: nn.Module, images: Tensor) -> Tensor:
+    """Return the label that a classifier gives each of the images [N, 3, H, W], [N]."""
+    return torch.cat([logits_of(classifier, batch).argmax(1) for batch in images.split(_BATCH)])
 
 
 @torch.enable_grad()

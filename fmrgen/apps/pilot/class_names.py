@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.labels import without_number
 
 _WORDNET = re.compile(r"n\d{8}")
-_NUMBER_BEFORE = re.compile(r"^\d+[\s._\-–)]+(?=.*[^\W\d_]{2})")  # 03 - cats, 12_dogs
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # TrafficLight
 _WORD = re.compile(r"[^\W\d_]{3}")
 _COUNTED = re.compile(r"(class|label|category|type|id|cls)\W*\w?\d*", re.IGNORECASE)
@@ -57,7 +57,7 @@ def nameless(names: Sequence[str], called: Mapping[str, str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    name = _CAMEL.sub(" ", _NUMBER_BEFORE.sub("", name.strip()))
+    name = _CAMEL.sub(" ", without_number(name))
     return " ".join(name.replace("_", " ").split())
 
 

@@ -55,7 +55,7 @@ def init(
         quick: Train nothing: turn, shift and tone images, under the oracle that --oracle names.
         offline: Take nothing from the Hub.
     """
-    from fmrgen.files import parse_yaml
+    from fmrgen.files import no_such_folder, parse_yaml
     from fmrgen.recipe.job import source_config_of
     from fmrgen.recipe.many_classifiers import expanded
 
@@ -70,6 +70,8 @@ def init(
     elif _REPO.fullmatch(images) and not Path(images).exists():
         repo, _, part = images.partition(":")
         photos = source_config_of({"kind": "datasets", "path": repo, "split": part or "test"}, images)
+    elif not Path(images).is_dir():
+        raise UserError(no_such_folder(images))
 
     from fmrgen.apps.pilot.class_names import read_glossary
     from fmrgen.apps.pilot.init import init as run

@@ -3,13 +3,15 @@
 Each stage leaves its files in a folder beside the recipe, so that a run that was killed goes on where it ended.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import torch
 from torch import nn
 
 from fmrgen.apps.pilot import panel, probe
-from fmrgen.apps.pilot.candidates import SHIPPED, TRANSFORM, Candidate, best, candidates, is_right, tried
+from fmrgen.apps.pilot.candidates import SHIPPED, TRANSFORM, Candidate, answers_to, best, candidates, tried
 from fmrgen.apps.pilot.class_names import nameless, names_for_prompts
 from fmrgen.apps.pilot.inspect import Inspection, Trial, inspect
 from fmrgen.apps.pilot.outcome import PANEL, PANEL_AND_PROBE, PROBE, Init, SizeTried
@@ -29,9 +31,10 @@ from fmrgen.apps.pilot.written import recipe_text
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.distributed.launch import start_process
 from fmrgen.errors import UserError, option
-from fmrgen.files import fingerprint, json_text, no_such_folder, read_json, to_yaml, write_atomically
+from fmrgen.files import fingerprint, json_text, no_such_folder, parse_yaml, read_json, to_yaml, write_atomically
 from fmrgen.jobs.generate import make_split
 from fmrgen.labels import Labels
+from fmrgen.metrics.cautions import best_order, outputs_in_another_order
 from fmrgen.metrics.intervals import proportion
 from fmrgen.progress.job import Progress
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
@@ -60,6 +63,7 @@ _ROWS_OF_DIFF = 3.5  # in the time of one: two are made, and the oracle sees wha
 _FEWEST_STEPS = 5  # on average, of images that stop as soon as they fool
 _VALID_LOST = 0.05  # share of valid rows that a longer step may cost
 _FEWEST_TESTED = 100
+_MOST_NAMED = 20  # classes, in a message
 
 
 def init(
@@ -201,7 +205,10 @@ class _Work:
             self.written = {"kind": self.section.kind, **tree}
 
     def check_asked(self) -> None:
-        """Raise UserError if the folder is that of another call."""
+        """Raise UserError if the folder is that of other images.
+
+        With other arguments for the same images what was trained stays, and what was made on trial goes.
+        """
         arguments = {
             "source": self.source_config.model_dump(mode="json"),
             "model": None if self.is_stand_in else self.section.model_dump(mode="json"),
@@ -213,14 +220,19 @@ class _Work:
             "quick": self.quick,
             "offline": self.offline,
         }
-        key = fingerprint(arguments)
         file = self.folder / "asked.json"
-        if file.is_file() and read_json(file)["key"] != key:
-            raise UserError(
-                f"{self.folder}: is of an init with other arguments; name another recipe with "
-                f"{option('output', 'output')}, or delete that folder"
-            )
-        write_atomically(file, json_text({"key": key, **arguments}).encode())
+        if file.is_file():
+            earlier = read_json(file)
+            if earlier["source"] != arguments["source"]:
+                raise UserError(
+                    f"{self.folder}: is of an init of other images; name another recipe with "
+                    f"{option('output', 'output')}, or delete that folder"
+                )
+            if earlier != arguments:
+                shutil.rmtree(self.folder / "trial", ignore_errors=True)
+            if earlier["backbone"] != self.backbone:
+                shutil.rmtree(self.folder / "probe", ignore_errors=True)
+        write_atomically(file, json_text(arguments).encode())
 
     @contextmanager
     def stage(self, outcome: Init, name: str) -> Iterator[Callable[[float], None]]:
@@ -317,6 +329,7 @@ class _Work:
             if not taken:
                 raise error or UserError("init: the network could not be asked")
             outcome.size = min(size for size, value in taken.items() if value >= max(taken.values()) - _LOST_BY_SIZE)
+            self._check_order(*self.network(outcome.size))
         if max(taken.values()) < 200 / len(self.labels) and len(self.labels) > 2:
             outcome.warnings.append(
                 f"the network is right on {max(taken.values()):.0f} % of the images: are its classes in the order of "
@@ -325,6 +338,21 @@ class _Work:
         if outcome.size > _LARGEST_ON_CPU and self.device.type == "cpu":
             outcome.warnings.append(
                 f"the network needs images of {outcome.size} px, and this machine has no GPU: everything will be slow"
+            )
+
+    def _check_order(self, network: nn.Module, examples: Sequence[Example]) -> None:
+        """Raise UserError if the outputs of the tested network are in another order than the classes."""
+        names = self.labels.names
+        labels = np.array([example.label for example in examples])
+        answers = _answers(network, examples, self.device)
+        if outputs_in_another_order(labels, answers, len(names)):
+            order = best_order(labels, answers, len(names))
+            listed = ", ".join(names[label] for label in order.tolist()[:_MOST_NAMED])
+            raise UserError(
+                f"init: the network is right on {(answers == labels).mean():.0%} of the images, and on "
+                f"{(order[answers] == labels).mean():.0%} if its outputs stand for {listed}"
+                f"{', …' if len(names) > _MOST_NAMED else ''}; list its classes, in the order of its outputs, as "
+                "class_names of its section"
             )
 
     def train(self, outcome: Init, looked: Look) -> None:
@@ -339,12 +367,19 @@ class _Work:
         whole = sum(panel.SHARES[name] for name in recipes)
         for name, recipe in recipes.items():
             file = self.folder / f"{name}.yaml"
-            if not file.is_file():
+            if file.is_file():
+                trained_size = parse_yaml(file.read_text(encoding="utf-8"), str(file))["model"]["image_size"]
+                if trained_size != outcome.size:
+                    raise UserError(
+                        f"{self.folder}: its networks were trained for images of {trained_size} px, and this network "
+                        f"takes {outcome.size}; name another recipe with {option('output', 'output')}"
+                    )
+            else:
                 own_seconds = seconds * workers * panel.SHARES[name] / whole
                 recipe["schedule"]["steps"] = panel.steps_within(recipe, self.labels, own_seconds, self.device)
                 write_atomically(file, to_yaml(recipe).encode())
         with self.stage(outcome, "training") as done:
-            self._train_all([name for name in recipes if not self._is_trained(name)], workers, seconds, done)
+            self._train_all(list(recipes), workers, done)
 
     def _training_recipes(self, outcome: Init, looked: Look) -> dict[str, dict[str, Any]]:
         parts = {"source": self.part("panel"), "test": self.part("choose")}
@@ -359,10 +394,9 @@ class _Work:
         recipes["vqgan"] = panel.vqgan_recipe(outcome.size, SHIPPED, parts)
         return recipes
 
-    def _train_all(self, names: Sequence[str], workers: int, seconds: float, done: Callable[[float], None]) -> None:
-        """Run trainings, so many at once; each goes on from its last checkpoint."""
-        started = time.monotonic()
-        waiting = deque(names)
+    def _train_all(self, all_names: Sequence[str], workers: int, done: Callable[[float], None]) -> None:
+        """Run the trainings that are left, so many at once; each goes on from its last checkpoint."""
+        waiting = deque(name for name in all_names if not self._is_trained(name))
         running: dict[str, subprocess.Popen[str]] = {}
         try:
             while waiting or running:
@@ -370,7 +404,7 @@ class _Work:
                     name = waiting.popleft()
                     running[name] = self._start_training(name)
                 time.sleep(0.5)
-                done((time.monotonic() - started) / seconds)
+                done(sum(map(self._share_trained, all_names)) / len(all_names))
                 for name, process in list(running.items()):
                     if process.poll() is not None:
                         del running[name]
@@ -384,6 +418,7 @@ class _Work:
 
     def _start_training(self, name: str) -> "subprocess.Popen[str]":
         arguments = [str(self.folder / f"{name}.yaml"), "-o", str(self.folder / name), "-q"]
+        arguments += ["--log-file", str(self._log_of(name))]
         return subprocess.Popen(
             [sys.executable, "-m", "fmrgen", "train", *arguments],
             stdout=subprocess.DEVNULL,
@@ -391,6 +426,23 @@ class _Work:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"} if self.device.type == "cpu" else None,
         )
+
+    def _log_of(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def _share_trained(self, name: str) -> float:
+        """Return the share of a training's steps that are done, by the last line of its log."""
+        if self._is_trained(name):
+            return 1.0
+        if not self._log_of(name).is_file():
+            return 0.0
+        share = 0.0
+        for line in self._log_of(name).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # the last may not be whole yet
+                event = json.loads(line)
+                if event["event"] == "progress":
+                    share = event["step"] / event["steps"]
+        return share
 
     def _is_trained(self, name: str) -> bool:
         return (self.folder / name / "training.json").is_file()
@@ -595,10 +647,11 @@ def _step_of(inspection: Inspection) -> Trial:
 
     The pilot's proposal takes 10 or more, for images that go on after they fool.
     """
-    most_valid = max(trial.valid for trial in inspection.trials)
+    lost = max(_VALID_LOST, 1.5 / inspection.images)  # of few images one may be lost
+    least_valid = max(trial.valid for trial in inspection.trials) - lost
     fitting = []
     for trial in inspection.trials:
-        if trial.mean_iterations >= _FEWEST_STEPS and trial.valid >= most_valid - _VALID_LOST:
+        if trial.mean_iterations >= _FEWEST_STEPS and trial.valid >= least_valid:
             fitting.append(trial)
     if not fitting:
         return inspection.proposed or inspection.own
@@ -607,5 +660,10 @@ def _step_of(inspection: Inspection) -> Trial:
 
 def _is_right(classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> np.ndarray:
     """Return whether a classifier names each example as labelled, bool [N]."""
-    images = torch.stack([example.image for example in examples]).to(device)
-    return is_right(classifier, images, torch.tensor([example.label for example in examples], device=device))
+    right: np.ndarray = _answers(classifier, examples, device) == [example.label for example in examples]
+    return right
+
+
+def _answers(classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> np.ndarray:
+    """Return the label that a classifier gives each example, [N]."""
+    return answers_to(classifier, torch.stack([example.image for example in examples]).to(device)).cpu().numpy()

@@ -72,7 +72,10 @@ class Trust:
         )
         if self.legible is not None:
             about, low = self.legible
-            seen += f": about {about:.0f} % of these ({low:.0f} or more) still show their class, by this reader alone"
+            seen += (
+                f": compared with originals, about {about:.0f} % of these still show their class (at least {low:.0f}), "
+                "as far as this reader can tell"
+            )
         elif self.fooling.images < _ENOUGH:
             seen += f"; with fewer than {_ENOUGH} of these it says little"
         not_seen = (

@@ -208,8 +208,13 @@ def test_a_recipe_without_training(tmp_path, monkeypatch, capsys):
     assert run(*arguments) == 2
     assert "fmrgen.yaml: is there already" in capsys.readouterr().err
     (tmp_path / "fmrgen.yaml").unlink()
-    assert run(*arguments, "--minutes", "5") == 2
-    assert "is of an init with other arguments" in capsys.readouterr().err
+    assert run(*arguments, "--minutes", "5", "-q") == 0  # with other arguments for the same images
+    (tmp_path / "fmrgen.yaml").unlink()
+    assert run("init", "other", *arguments[2:]) == 2
+    assert "other: no such folder" in capsys.readouterr().err
+    digits_in(tmp_path / "other", 4)
+    assert run("init", "other", *arguments[2:]) == 2
+    assert "fmrgen.init: is of an init of other images" in capsys.readouterr().err
     next((tmp_path / "digits/3").iterdir()).unlink()
     assert run(*arguments) == 2
     assert "fmrgen.init: the images have changed since it was begun" in capsys.readouterr().err
@@ -330,6 +335,22 @@ def test_a_network_of_one_size_is_asked_about_no_other(tmp_path, monkeypatch):
     assert [entry.accuracy is not None for entry in outcome.sizes] == [True, False]
     assert outcome.generators[0].why_not == "the network does not take images of 64 px"
     assert outcome.generator != outcome.generators[0].name
+
+
+def test_outputs_in_another_order_are_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits_in(tmp_path / "digits", 20)
+    lenet = load_classifier(LENET)
+    network = torch.nn.Sequential(lenet, Reversed())
+    with pytest.raises(UserError, match=r"and on \d+% if its outputs stand for 9, 8, 7, 6, 5, 4, 3, 2, 1, 0; list its"):
+        init("digits", network, oracles=["asset:mnist/clip"], quick=True, offline=True)
+
+
+class Reversed(torch.nn.Module):
+    """Puts outputs in the opposite order."""
+
+    def forward(self, logits):
+        return logits.flip(1)
 
 
 def test_generate_chooses_a_recipe_for_a_dataset_and_a_network(tmp_path, monkeypatch):
