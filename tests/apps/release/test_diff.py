@@ -195,7 +195,7 @@ def test_a_change_of_the_originals_shows_although_the_splits_are_not_whole(tmp_p
     assert run(*job, "--new", "outside_components:BlindInTheDark", "--explain", "--until-decided") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_until_decided_needs_a_random_order_and_stops_when_it_is_clear(made, planted, tmp_path, capsys):
     """Rows are looked at in shares of the shards; without it the same folder is made whole, and says what it always
     says."""

@@ -183,6 +183,7 @@ def test_the_action_runs(split, tmp_path):
     assert outcomes == {"broke more": 1, "undecided": 0, "invalid": 2}
 
 
+@pytest.mark.nightly
 def test_images_that_hardly_fool_either_are_told(finished_split):
     """LeNet and one whose gradient is another's, on a split of LeNet's originals and on its images."""
     networks = LENET, "outside_components:LenetWithOracle"
