@@ -152,7 +152,7 @@ def _of_fashion(folder: Path) -> Iterator[tuple[Image.Image, str]]:
     with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)
     for image, label in zip(pixels[:_FASHION_IMAGES], labels.tolist(), strict=False):
-        yield Image.fromarray(image), _FASHION[label]
+        yield Image.fromarray(image), f"{label} {_FASHION[label]}"
 
 
 def train(output: Path, photos: Path) -> None:
