@@ -14,18 +14,19 @@ import numpy as np
 import pyarrow as pa
 
 from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged, one_of
+from fmrgen.apps.release.evidence import BROKE, FIXED, Evidence, Verdict, evidence_of, judged, one_of
 from fmrgen.apps.release.flips import Flips, compare_predictions, evidence_of_classes
 from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, relabelled
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fmrgen.apps.explain.rows import JudgedImages
     from fmrgen.apps.release.band import Band
     from fmrgen.apps.release.made import Made
     from fmrgen.apps.release.on_images import Asked
+    from fmrgen.apps.release.traits import Trait
     from fmrgen.config import ComponentConfig
     from fmrgen.engine.interfaces import Generator
     from fmrgen.jobs.compare import JobProgress
@@ -52,6 +53,8 @@ class Diff:
         flips: on the real images, or on the originals of a split.
         made: what images made against the two show; None without a recipe.
         changed: originals changed in each way, the strongest evidence first; only the first is in `evidence`.
+        traits: with a recipe, what the originals that broke look like beside those that were fixed; no part of the
+            verdict.
         band: how far apart the boundaries of the two lie, with a recipe, where they differ on at most 2 % of the
             originals or NEW has no gradient; no part of the verdict.
         notes: cautions; the faults if the verdict is `invalid`.
@@ -64,6 +67,7 @@ class Diff:
     made: "Made | None" = None
     changed: list[Evidence] = field(default_factory=list)
     band: "Band | None" = None
+    traits: "list[Trait]" = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -285,9 +289,9 @@ def _diff_on_recipe(
         )
         for name in made.masked:
             notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
-    of_old, of_new = pair.answers()
+    (of_old, of_new), flipped = pair.answers()
     flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
-    outcome = Diff("undecided", margin, evidence, flips, made)
+    outcome = Diff("undecided", margin, evidence, flips, made, traits=_traits(flipped, flips))
     faults = _faults([of_old, of_new])
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
@@ -349,8 +353,11 @@ class _Pair:
         without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
         return cls(rows, networks["OLD"], source, generator, without)
 
-    def answers(self) -> list[Predictions]:
-        """Return what OLD and NEW say of all originals, at the size of the generator's images."""
+    def answers(self) -> "tuple[list[Predictions], dict[str, list[tuple[str, Tensor]]]]":
+        """Return what OLD and NEW say of all originals, at the size of the generator's images.
+
+        Also the class and the image [3, H, W] of each original that broke, or was fixed.
+        """
         import torch
 
         from fmrgen.apps.explain.rows import object_array
@@ -365,6 +372,7 @@ class _Pair:
         labels: list[int] = []
         answers: dict[str, list[int]] = {name: [] for name in networks}
         sure: dict[str, list[float]] = {name: [] for name in networks}
+        flipped: dict[str, list[tuple[str, torch.Tensor]]] = {BROKE: [], FIXED: []}
         for start in range(0, len(self.source), _BATCH):
             stop = min(start + _BATCH, len(self.source))
             loaded = []
@@ -380,18 +388,23 @@ class _Pair:
                 accepted = object_array([example.accepted for example in loaded])
             ids += [str(example.id) for example in loaded]
             labels += truth.tolist()
+            of_batch: dict[str, np.ndarray] = {}
             for name, network in networks.items():
                 logits = logits_of(network, batch)
                 highest = logits.softmax(1).max(1)
                 is_finite = torch.isfinite(logits).all(1)
                 predicted = torch.where(is_finite, highest.indices, -1).cpu().numpy()
-                answers[name] += as_label(predicted, truth, accepted).tolist()
+                of_batch[name] = as_label(predicted, truth, accepted)
+                answers[name] += of_batch[name].tolist()
                 sure[name] += highest.values.cpu().tolist()
+            old_right, new_right = (of_batch[name] == truth for name in networks)
+            for side, is_flipped in ((BROKE, old_right & ~new_right), (FIXED, new_right & ~old_right)):
+                flipped[side] += [(names[truth[place]], batch[place].cpu()) for place in np.flatnonzero(is_flipped)]
         predictions = []
         for name in networks:
             of_name = names[np.array(answers[name])]
             predictions.append(Predictions(name, np.array(ids), names[np.array(labels)], of_name, np.array(sure[name])))
-        return predictions
+        return predictions, flipped
 
     def band(self, recipe: "Recipe") -> "Band":
         """Return how far apart the boundaries of the two lie."""
@@ -399,6 +412,16 @@ class _Pair:
 
         work = partial(band_between, self.rows, self.old, self.generator, recipe.perturb.runs[0])
         return _by_the_first_process(work)
+
+
+def _traits(flipped: "Mapping[str, Sequence[tuple[str, Tensor]]]", flips: Flips) -> "list[Trait]":
+    """Return what broke looks like beside what was fixed, without the classes that are worse, which have a name."""
+    from fmrgen.apps.release.traits import traits_of
+
+    worse = {kind.name for kind in flips.classes if kind.is_worse}
+    broke = [image for name, image in flipped[BROKE] if name not in worse]
+    fixed = [image for name, image in flipped[FIXED] if name not in worse]
+    return traits_of(broke, fixed)
 
 
 def _on_changed_originals(

@@ -52,6 +52,7 @@ def diff_report(
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
     worse = _worse_lines(outcome)
+    worse += [trait.line for trait in outcome.traits]
     if worse or new_failures:
         links = {} if explanation is None else {"All that was tried, with images": explanation}
         title_of_worse = "Where NEW is significantly worse"
@@ -102,6 +103,8 @@ def _line_of_worse(outcome: Diff) -> str:
         line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most)}"
     if others:
         line += f"; so also on {_listed([entry.images for entry in others])}"
+    if outcome.traits:
+        line += f"; beside what was fixed, what broke are {outcome.traits[0].words}"
     return line
 
 
