@@ -131,7 +131,7 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     page = (output / "diff/diff.html").read_text()
     assert "old → new on mnist-lenet" in page
     assert "What broke" in page
-    assert "exact test, or by" in page
+    assert "exact test, or Tango" in page
     assert (output / "diff/broke.png").read_bytes().startswith(b"\x89PNG")
     comment = (output / "diff/diff.md").read_text()
     assert comment.splitlines()[0] == "# old → new on mnist-lenet"
@@ -145,7 +145,7 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert "old and new are one network" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_broke_is_explained_where_both_the_oracle_and_old_see_the_class(made, planted, tmp_path, monkeypatch):
     output, _ = made
     job = ["diff", "mnist-lenet", *JOB, "--old", f"old={LENET}", "--new", f"new={json.dumps(planted)}", "--explain"]
