@@ -8,8 +8,9 @@
 
 `planted` runs `fmrgen diff` by the recipe that `init` wrote, between OLD and ten networks with a fault each. A fault is
 *named* if NEW broke more, and the first name is that of the fault: of a class the one that broke most among the
-originals, if it is significant; of a condition the change of the originals with the strongest evidence. What counts as
-its name was written down before the first run, in `FAULTS`. `OTHER SEED` has no fault, and nothing should be named.
+originals, if it is significant; of a condition the change of the originals with the strongest evidence, or else what
+broke beside what was fixed. (The last was added after a first run.) What counts as its name was written down before
+that, in `FAULTS`. `OTHER SEED` has no fault, and nothing should be named.
 """
 
 import argparse
@@ -210,9 +211,10 @@ def _first_class(outcome: Diff) -> str | None:
 
 
 def _first_condition(outcome: Diff) -> str | None:
-    """Returns the change of the originals with the strongest evidence, if it is significant."""
-    is_worse = any(line.is_worse for line in outcome.evidence if line.kind == "changed")
-    return outcome.changed[0].images.removeprefix("originals with ") if is_worse else None
+    """Returns the change of the originals with the strongest evidence, if that is significant, else the first trait."""
+    if any(line.is_worse for line in outcome.evidence if line.kind == "changed"):
+        return outcome.changed[0].images.removeprefix("originals with ")
+    return outcome.traits[0].words if outcome.traits else None
 
 
 def _is_named(fault: Fault, outcome: Diff, first_class: str | None, first_condition: str | None) -> bool:
