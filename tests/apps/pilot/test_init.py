@@ -1,6 +1,7 @@
 """`fmrgen init`: what it says of a folder, how it deals its images, and the recipe that it writes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -401,3 +402,31 @@ def test_a_killed_init_goes_on(tmp_path, monkeypatch):
     recipe = load_recipe("fmrgen.yaml")
     assert recipe.oracle.kind == "clip"  # better than networks of 12 steps
     assert recipe.generator.kind == "vqgan"
+
+
+# Kills itself when a stage begins.
+KILLED_AT = """
+import os, signal, sys
+from fmrgen import init
+stage = sys.argv[1]
+def on_stage(name, done, total):
+    if name == stage and done == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+init("digits", "asset:mnist/lenet", oracles=["asset:mnist/clip"], quick=True, offline=True, on_stage=on_stage)
+"""
+
+
+@pytest.mark.nightly
+def test_an_init_that_is_killed_at_any_stage_ends_as_one_that_is_not(tmp_path):
+    def recipe_after(folder, *stages):
+        digits_in(folder / "digits", 20)
+        for stage in stages:
+            killed = subprocess.run([sys.executable, "-c", KILLED_AT, stage], cwd=folder, timeout=300)
+            assert killed.returncode == -signal.SIGKILL, stage
+            assert not (folder / "fmrgen.yaml").exists()
+        subprocess.run([sys.executable, "-c", KILLED_AT, "none"], cwd=folder, timeout=300, check=True)
+        lines = (folder / "fmrgen.yaml").read_text().splitlines()
+        return [re.sub(r"\d+ ms a", "", line) for line in lines if "limit" not in line]  # both are times
+
+    stages = ("images", "size", "generators", "oracle", "step size", "trial")
+    assert recipe_after(tmp_path / "killed", *stages) == recipe_after(tmp_path / "whole")
