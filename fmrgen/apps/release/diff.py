@@ -20,7 +20,7 @@ from fmrgen.apps.release.predictions import Predictions, predictions_of_columns,
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fmrgen.apps.explain.rows import JudgedImages
     from fmrgen.apps.release.band import Band
@@ -291,7 +291,7 @@ def _diff_on_recipe(
             notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
     (of_old, of_new), flipped = pair.answers()
     flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
-    outcome = Diff("undecided", margin, evidence, flips, made, traits=_traits(flipped, flips))
+    outcome = Diff("undecided", margin, evidence, flips, made)
     faults = _faults([of_old, of_new])
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
@@ -304,7 +304,8 @@ def _diff_on_recipe(
     are_alike = (of_old.answers != of_new.answers).mean() <= _ALIKE
     if "OLD" not in pair.without_gradient and (are_alike or pair.without_gradient):
         band = pair.band(recipe)
-    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, band=band, notes=notes)
+    traits = _traits(flipped, flips)
+    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, band=band, traits=traits, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -353,14 +354,15 @@ class _Pair:
         without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
         return cls(rows, networks["OLD"], source, generator, without)
 
-    def answers(self) -> "tuple[list[Predictions], dict[str, list[tuple[str, Tensor]]]]":
+    def answers(self) -> tuple[list[Predictions], dict[str, list[tuple[str, np.ndarray]]]]:
         """Return what OLD and NEW say of all originals, at the size of the generator's images.
 
-        Also the class and the image [3, H, W] of each original that broke, or was fixed.
+        Also the class, and the amount of each attribute [A], of each original that broke, or was fixed.
         """
         import torch
 
         from fmrgen.apps.explain.rows import object_array
+        from fmrgen.apps.release.traits import measures_of
         from fmrgen.engine.images import to_batch
         from fmrgen.metrics.rows import as_label
         from fmrgen.recipe.build import logits_of
@@ -372,7 +374,7 @@ class _Pair:
         labels: list[int] = []
         answers: dict[str, list[int]] = {name: [] for name in networks}
         sure: dict[str, list[float]] = {name: [] for name in networks}
-        flipped: dict[str, list[tuple[str, torch.Tensor]]] = {BROKE: [], FIXED: []}
+        flipped: dict[str, list[tuple[str, np.ndarray]]] = {BROKE: [], FIXED: []}
         for start in range(0, len(self.source), _BATCH):
             stop = min(start + _BATCH, len(self.source))
             loaded = []
@@ -399,7 +401,9 @@ class _Pair:
                 sure[name] += highest.values.cpu().tolist()
             old_right, new_right = (of_batch[name] == truth for name in networks)
             for side, is_flipped in ((BROKE, old_right & ~new_right), (FIXED, new_right & ~old_right)):
-                flipped[side] += [(names[truth[place]], batch[place].cpu()) for place in np.flatnonzero(is_flipped)]
+                if is_flipped.any():
+                    measures = measures_of(batch[torch.from_numpy(is_flipped)])
+                    flipped[side] += zip(names[truth[is_flipped]], measures, strict=True)
         predictions = []
         for name in networks:
             of_name = names[np.array(answers[name])]
@@ -414,13 +418,13 @@ class _Pair:
         return _by_the_first_process(work)
 
 
-def _traits(flipped: "Mapping[str, Sequence[tuple[str, Tensor]]]", flips: Flips) -> "list[Trait]":
+def _traits(flipped: Mapping[str, Sequence[tuple[str, np.ndarray]]], flips: Flips) -> "list[Trait]":
     """Return what broke looks like beside what was fixed, without the classes that are worse, which have a name."""
     from fmrgen.apps.release.traits import traits_of
 
     worse = {kind.name for kind in flips.classes if kind.is_worse}
-    broke = [image for name, image in flipped[BROKE] if name not in worse]
-    fixed = [image for name, image in flipped[FIXED] if name not in worse]
+    broke = np.array([measures for name, measures in flipped[BROKE] if name not in worse])
+    fixed = np.array([measures for name, measures in flipped[FIXED] if name not in worse])
     return traits_of(broke, fixed)
 
 

@@ -4,15 +4,13 @@ Two trainings of one recipe break and fix the same kinds of images: those that a
 the control: if what broke is darker, NEW fails on dark images, and not only because dark images are hard.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
-from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
+from fmrgen.apps.explain.attributes import ATTRIBUTES, measured
 from fmrgen.apps.explain.betting import ERROR
 
 _FEWEST = 8  # images of each kind
@@ -44,26 +42,26 @@ class Trait:
         )
 
 
-def traits_of(
-    broke: Sequence[Tensor], fixed: Sequence[Tensor], attributes: Sequence[Attribute] = ATTRIBUTES
-) -> list[Trait]:
+def measures_of(images: Tensor) -> np.ndarray:
+    """Return the amount of each attribute in images [N, 3, H, W] in [0, 1], [N, A]."""
+    return np.stack([measured(attribute, images) for attribute in ATTRIBUTES], axis=1)
+
+
+def traits_of(broke: np.ndarray, fixed: np.ndarray) -> list[Trait]:
     """Return in which attributes what broke differs from what was fixed, the surest first; none for few images.
 
     Args:
-        broke: images [3, H, W] in [0, 1], of one size, that OLD has right and NEW wrong.
-        fixed: images of which it is the other way round.
-        attributes: to measure.
+        broke: measures [B, A] of images that OLD has right and NEW wrong.
+        fixed: measures [F, A] of images of which it is the other way round.
     """
     if min(len(broke), len(fixed)) < _FEWEST:
         return []
-    images_of_broke, images_of_fixed = torch.stack(list(broke)), torch.stack(list(fixed))
     traits = []
-    for attribute in attributes:
-        of_broke, of_fixed = measured(attribute, images_of_broke), measured(attribute, images_of_fixed)
+    for attribute, of_broke, of_fixed in zip(ATTRIBUTES, broke.T, fixed.T, strict=True):
         test = mannwhitneyu(of_broke, of_fixed)
         share = 100 * float(test.statistic) / (len(of_broke) * len(of_fixed))
         words = attribute.more if share > 50 else attribute.less
-        p_value = min(1.0, len(attributes) * float(test.pvalue))
+        p_value = min(1.0, len(ATTRIBUTES) * float(test.pvalue))
         if np.isfinite(p_value) and p_value <= ERROR:
             traits.append(Trait(words, max(share, 100 - share), p_value, len(of_broke), len(of_fixed)))
     return sorted(traits, key=lambda trait: trait.p_value)

@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from fmrgen.apps.release.diff import _traits
-from fmrgen.apps.release.traits import traits_of
+from fmrgen.apps.release.traits import measures_of, traits_of
 
 
 def images(count, seed):
@@ -20,7 +21,7 @@ def images(count, seed):
 
 
 def test_what_broke_is_named_beside_what_was_fixed():
-    traits = traits_of(images(40, 1) * 0.5, images(12, 2))
+    traits = traits_of(measures_of(images(40, 1) * 0.5), measures_of(images(12, 2)))
     assert {"darker images", "lower contrast"} <= {trait.words for trait in traits}
     first = traits[0]
     assert first.share > 85
@@ -31,19 +32,22 @@ def test_what_broke_is_named_beside_what_was_fixed():
 
 def test_images_of_one_kind_have_no_trait():
     """Over forty pairs of sets at most a few are named: 5 % by chance, for all attributes together."""
-    named = [bool(traits_of(images(25, 1000 + number), images(10, 2000 + number))) for number in range(40)]
+    named = [
+        bool(traits_of(measures_of(images(25, 1000 + number)), measures_of(images(10, 2000 + number))))
+        for number in range(40)
+    ]
     assert sum(named) <= 6
 
 
 def test_of_few_images_nothing_is_said():
-    assert traits_of(images(40, 1) * 0.3, images(7, 2)) == []
-    assert traits_of(images(0, 1), images(12, 2)) == []
+    assert traits_of(measures_of(images(40, 1) * 0.3), measures_of(images(7, 2))) == []
+    assert traits_of(np.array([]), measures_of(images(12, 2))) == []
 
 
 def test_a_class_that_is_worse_has_a_name_and_is_left_out():
-    dark, others, fixed = images(30, 1) * 0.5, images(30, 2), images(12, 3)
-    broke = [*[("night", image) for image in dark], *[("day", image) for image in others]]
-    flipped = {"broke": broke, "fixed": [("day", image) for image in fixed]}
+    dark, others, fixed = measures_of(images(30, 1) * 0.5), measures_of(images(30, 2)), measures_of(images(12, 3))
+    broke = [*[("night", measures) for measures in dark], *[("day", measures) for measures in others]]
+    flipped = {"broke": broke, "fixed": [("day", measures) for measures in fixed]}
     worse = SimpleNamespace(name="night", is_worse=True)
     assert _traits(flipped, SimpleNamespace(classes=[worse])) == []
     assert _traits(flipped, SimpleNamespace(classes=[])) != []
