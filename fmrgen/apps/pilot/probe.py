@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fmrgen.apps.training.objectives.classifier import save_classifier
 from fmrgen.classifiers.base import Classifier
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
-from fmrgen.files import to_yaml, write_atomically
 from fmrgen.labels import Labels
 from fmrgen.recipe.sections import TRAINED_CLASSIFIER
 from fmrgen.records import Example
@@ -79,7 +79,7 @@ def train_probe(
     tree.pop("checkpoint", None)
     arguments = {**tree.get("model_args", {}), "num_classes": len(labels)}
     section = {"kind": backbone.kind, **tree, "pretrained": False, "model_args": arguments}
-    _save(folder, network.to("cpu"), {**section, "class_names": list(labels.names)})
+    save_classifier(folder, network.to("cpu"), {**section, "class_names": list(labels.names)})
     return len(targets)
 
 
@@ -130,12 +130,3 @@ def _head(features: np.ndarray, targets: np.ndarray, classes: int) -> tuple[np.n
     weight[present] = coefficients / scale
     bias[present] = intercepts - weight[present] @ mean
     return weight, bias
-
-
-def _save(folder: Path, network: nn.Module, section: dict[str, Any]) -> None:
-    """Write weights, and then the section that builds the network for them."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
-    write_atomically(folder / TRAINED_CLASSIFIER, to_yaml(section).encode())

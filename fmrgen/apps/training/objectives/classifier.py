@@ -7,12 +7,13 @@ import yaml
 from pydantic import Field
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig
+from fmrgen.files import write_atomically
 from fmrgen.labels import Labels
 from fmrgen.recipe.sections import TRAINED_CLASSIFIER, ClassifierField
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fmrgen.classifiers.base import Classifier
 
@@ -59,8 +60,14 @@ class ClassifierObjective(Objective):
         return {"accuracy": self.network(images).argmax(1) == labels}
 
     def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
+        save_classifier(folder, self.network.network, self.section)
 
-        save_file(self.network.network.state_dict(), folder / "model.safetensors")
-        text = yaml.safe_dump(self.section, sort_keys=False, allow_unicode=True)
-        (folder / TRAINED_CLASSIFIER).write_text(text, encoding="utf-8")
+
+def save_classifier(folder: Path, network: "nn.Module", section: dict[str, Any]) -> None:
+    """Write a trained folder: the weights of a network, and then the section that builds the network for them."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    text = yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
+    write_atomically(folder / TRAINED_CLASSIFIER, text.encode())
