@@ -96,16 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     planted = commands.add_parser("planted", help="compare OLD with each of them")
     planted.add_argument("-o", "--output", type=Path, required=True, help="the folder of the networks")
     planted.add_argument("--recipe", required=True)
-    given = parser.parse_args(arguments)
-    match given.command:
+    options = parser.parse_args(arguments)
+    match options.command:
         case "folders":
-            write_folders(given.output, given.signs, given.cifar, given.fashion)
+            write_folders(options.output, options.signs, options.cifar, options.fashion)
         case "train":
-            train(given.output, given.train)
+            train(options.output, options.train)
         case "network":
-            print(json.dumps(_section(given.folder, given.name)))
+            print(json.dumps(_section(options.folder, options.name)))
         case _:
-            compare_planted(given.output, given.recipe)
+            compare_planted(options.output, options.recipe)
 
 
 def write_folders(output: Path, signs: Path | None, cifar: Path | None, fashion: Path | None) -> None:

@@ -469,11 +469,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=Path, required=True, help="gtsrb-train.parquet")
     parser.add_argument("--test", type=Path, help="gtsrb-test.parquet")
     parser.add_argument("--part", choices=PARTS, default=PARTS[0])
-    given = parser.parse_args(arguments)
-    if given.command == "train":
-        train(given.output, given.train)
+    options = parser.parse_args(arguments)
+    if options.command == "train":
+        train(options.output, options.train)
     else:
-        compare(given.output, given.train, given.test, given.part)
+        compare(options.output, options.train, options.test, options.part)
 
 
 if __name__ == "__main__":

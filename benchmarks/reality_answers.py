@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 from torch.nn.functional import avg_pool2d
 
@@ -22,6 +20,7 @@ import fmrgen
 from benchmarks import regressions
 from benchmarks.reality import PARTS, Pair, answers_of, dealt, net_flips, pairs
 from benchmarks.regressions import Images
+from fmrgen.apps.pilot.photos import components
 from fmrgen.apps.studies.partial_correlation import resampled
 
 _CLASSES = 43
@@ -75,16 +74,12 @@ def tracks_of(test: Images, train: Images, train_tracks: Sequence[str]) -> np.nd
         distances[tracks[members][:, None] == tracks[members]] = np.inf
         nearest += distances.min(1).tolist()
     limit = np.quantile(nearest, _FALSE_LINKS)
-    links = []
+    links: list[tuple[int, int]] = []
     for label in range(_CLASSES):
         members = np.flatnonzero(test.labels.numpy() == label)
-        one, other = np.nonzero(_distances(of_test[members]) < limit)
-        links.append(np.stack([members[one], members[other]]))
-    rows, columns = np.concatenate(links, axis=1)
-    count = len(test.labels)
-    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(count, count))
-    numbers: np.ndarray = connected_components(graph, directed=False)[1]
-    return numbers
+        near = np.argwhere(_distances(of_test[members]) < limit)
+        links += [(int(members[first]), int(members[second])) for first, second in near]
+    return components(len(test.labels), links)
 
 
 def _small(images: Images) -> np.ndarray:
@@ -332,8 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=Path, required=True, help="gtsrb-train.parquet")
     parser.add_argument("--test", type=Path, required=True, help="gtsrb-test.parquet")
     parser.add_argument("--part", choices=PARTS, default=PARTS[0])
-    given = parser.parse_args(arguments)
-    answers = answer(given.output, given.train, given.test, given.part)
+    options = parser.parse_args(arguments)
+    answers = answer(options.output, options.train, options.test, options.part)
     for name, figures in answers.items():
         if name == "pairs":
             for row in figures:

@@ -248,10 +248,10 @@ def _groups(photos: Sequence[Photo]) -> np.ndarray:
     links = []
     for members in [*_alike(photos, lambda photo: photo.digest), *_series(photos), *_scenes(photos)]:
         links += [(members[0], other) for other in members[1:]]
-    return _components(len(photos), links)
+    return components(len(photos), links)
 
 
-def _components(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
+def components(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return for each of `count` things the number of the set that links join it to, [N]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -304,7 +304,7 @@ def _connected(hashes: np.ndarray) -> list[list[int]]:
         differing = np.bitwise_count(hashes[place + 1 :] ^ value)
         links += [(place, int(other)) for other in np.flatnonzero(differing <= _ALIKE_BITS) + place + 1]
     sets: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(_components(len(hashes), links).tolist()):
+    for place, number in enumerate(components(len(hashes), links).tolist()):
         sets[number].append(place)
     return list(sets.values())
 
