@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -161,6 +161,28 @@ def _model_name(model: ComponentConfig) -> str:
     return model.kind
 
 
+class _Tested(NamedTuple):
+    """The tested network for images of one size.
+
+    Attributes:
+        network: answers in the labels of the images.
+        examples: on which it is tried.
+        labels: of these, [N].
+        answers: of the network, [N].
+    """
+
+    network: nn.Module
+    examples: list[Example]
+    labels: np.ndarray
+    answers: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether it names each example as labelled, bool [N]."""
+        is_right: np.ndarray = self.answers == self.labels
+        return is_right
+
+
 class _Work:
     """The stages, in the folder beside the recipe."""
 
@@ -192,7 +214,7 @@ class _Work:
         self.source_config = _source_of(images)
         self.device = start_process()
         self.labels: Labels
-        self._networks: dict[int, tuple[nn.Module, list[Example]]] = {}  # by size
+        self._tested: dict[int, _Tested] = {}  # by size
         self.chosen_generator: Candidate
         self.chosen_oracle: panel.Judged
 
@@ -299,12 +321,15 @@ class _Work:
         """Return the same, in the engine's form."""
         return [example.for_engine() for example in self.loaded(part, size, most)]
 
-    def network(self, size: int) -> tuple[nn.Module, list[Example]]:
-        """Return the tested network for images of a size, and those that it is tried on. Raises UserError."""
-        if size not in self._networks:
+    def tested(self, size: int) -> "_Tested":
+        """Return the tested network for images of a size, with what it says of some. Raises UserError."""
+        if size not in self._tested:
             network = build_classifier(self.section, self.labels, size, self.device)
-            self._networks[size] = network, self.load("choose", size, _ASKED)
-        return self._networks[size]
+            examples = self.load("choose", size, _ASKED)
+            answers = answers_to(network, torch.stack([example.image for example in examples]).to(self.device))
+            labels = np.array([example.label for example in examples])
+            self._tested[size] = _Tested(network, examples, labels, answers.cpu().numpy())
+        return self._tested[size]
 
     def choose_size(self, outcome: Init, looked: Look) -> None:
         """Take the smallest size on which the tested network is about as good as on any."""
@@ -320,8 +345,7 @@ class _Work:
                 if size > most and any(entry.accuracy is not None for entry in outcome.sizes):
                     break
                 try:
-                    right = _is_right(*self.network(size), self.device)
-                    outcome.sizes.append(SizeTried(size, proportion(right)))
+                    outcome.sizes.append(SizeTried(size, proportion(self.tested(size).right)))
                 except UserError as failure:
                     error = failure
                     outcome.sizes.append(SizeTried(size, None))
@@ -329,7 +353,7 @@ class _Work:
             if not taken:
                 raise error or UserError("init: the network could not be asked")
             outcome.size = min(size for size, value in taken.items() if value >= max(taken.values()) - _LOST_BY_SIZE)
-            self._check_order(*self.network(outcome.size))
+            self._check_order(self.tested(outcome.size))
         if max(taken.values()) < 200 / len(self.labels) and len(self.labels) > 2:
             outcome.warnings.append(
                 f"the network is right on {max(taken.values()):.0f} % of the images: are its classes in the order of "
@@ -340,16 +364,14 @@ class _Work:
                 f"the network needs images of {outcome.size} px, and this machine has no GPU: everything will be slow"
             )
 
-    def _check_order(self, network: nn.Module, examples: Sequence[Example]) -> None:
+    def _check_order(self, tested: "_Tested") -> None:
         """Raise UserError if the outputs of the tested network are in another order than the classes."""
-        names = self.labels.names
-        labels = np.array([example.label for example in examples])
-        answers = _answers(network, examples, self.device)
+        names, labels, answers = self.labels.names, tested.labels, tested.answers
         if outputs_in_another_order(labels, answers, len(names)):
             order = best_order(labels, answers, len(names))
             listed = ", ".join(names[label] for label in order.tolist()[:_MOST_NAMED])
             raise UserError(
-                f"init: the network is right on {(answers == labels).mean():.0%} of the images, and on "
+                f"init: the network is right on {tested.right.mean():.0%} of the images, and on "
                 f"{(order[answers] == labels).mean():.0%} if its outputs stand for {listed}"
                 f"{', …' if len(names) > _MOST_NAMED else ''}; list its classes, in the order of its outputs, as "
                 "class_names of its section"
@@ -456,7 +478,7 @@ class _Work:
                     f"the one to test with {option('model', 'model=')}"
                 )
             self._test(str(self.folder / panel.STAND_IN))
-        before = _is_right(*self.network(outcome.size), self.device)
+        before = self.tested(outcome.size).right
         own = self.folder / "vqgan" if self._is_trained("vqgan") else None
         all_candidates = candidates(outcome.size, own, self.generators, hub=not self.offline)
         if self.quick and not self.generators:
@@ -465,12 +487,12 @@ class _Work:
             for number, candidate in enumerate(all_candidates):
                 size = int(candidate.section["image_size"])
                 try:
-                    network, examples = self.network(size)
+                    tested = self.tested(size)
                 except UserError:
                     why_not = f"the network does not take images of {size} px"
                     outcome.generators.append(replace(candidate, why_not=why_not))
                 else:
-                    outcome.generators.append(tried(candidate, network, examples, before, self.device))
+                    outcome.generators.append(tried(candidate, tested.network, tested.examples, before, self.device))
                 done((number + 1) / len(all_candidates))
         chosen = best(outcome.generators)
         outcome.generator, self.chosen_generator = chosen.name, chosen
@@ -656,14 +678,3 @@ def _step_of(inspection: Inspection) -> Trial:
     if not fitting:
         return inspection.proposed or inspection.own
     return max(fitting, key=lambda trial: trial.step_size)
-
-
-def _is_right(classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> np.ndarray:
-    """Return whether a classifier names each example as labelled, bool [N]."""
-    right: np.ndarray = _answers(classifier, examples, device) == [example.label for example in examples]
-    return right
-
-
-def _answers(classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> np.ndarray:
-    """Return the label that a classifier gives each example, [N]."""
-    return answers_to(classifier, torch.stack([example.image for example in examples]).to(device)).cpu().numpy()
