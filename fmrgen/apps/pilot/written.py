@@ -30,7 +30,7 @@ def recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:
     }
     lines = [
         "# Written by fmrgen init: what it measured stands above each choice. Change what you like.",
-        "# Commands in this folder take this recipe by themselves: fmrgen generate, inspect, compare, diff.",
+        "# Commands in this folder take this recipe by themselves: fmrgen generate, inspect, compare, diff, explain.",
     ]
     comment = TextWrapper(
         _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False
@@ -101,8 +101,8 @@ def _of_members(members: Mapping[str, float] | None) -> str:
 def _of_perturb(outcome: Init) -> list[str]:
     chosen = next(entry for entry in outcome.oracles if entry.name == outcome.oracle)
     reasons = [
-        f"min_probability: the highest at which the oracle accepts 80 % of the originals, or what it takes that it "
-        f"accepts at most 2 % as another class; it accepts {format_estimate(chosen.kept)} %, and "
+        f"min_probability: the highest at which the oracle accepts 80 % of the originals, raised until it accepts "
+        f"at most 2 % as another class. It accepts {format_estimate(chosen.kept)} %, and "
         f"{format_estimate(chosen.wrong)} % as another. Of images that are half another class it accepts "
         f"{format_estimate(chosen.mixes)} %, of shuffled pixels {format_estimate(chosen.shuffled)} %.",
     ]
