@@ -1,479 +1,346 @@
 """Does what `fmrgen diff` finds on 500 photos flip later, on photos that it has not seen?
 
-    python -m benchmarks.reality train -o reality --train gtsrb-train.parquet
-    python -m benchmarks.reality compare -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
-    python -m benchmarks.reality_answers -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
+    python -m benchmarks.reality -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
 
-`train` makes six networks OLD and a NEW for each of 52 pairs, from all training tracks but every fifth. `compare` runs
-a diff of each pair of a part on 500 photos of the others, and asks its networks about the test photos. Each goes on
-where it was stopped. The plan is docs/results/reality.md.
+Makes the pairs of networks (benchmarks/reality_pairs.py), goes on where it was stopped, writes answers-PART.json, and
+prints tables. The plan is docs/results/reality.md.
 """
 
 import argparse
 import json
-import time
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-import timm
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from scipy.stats import rankdata
+from torch.nn.functional import avg_pool2d
 
 import fmrgen
 from benchmarks import regressions
-from benchmarks.corruptions import CORRUPTIONS
-from benchmarks.regressions import Images, Normalised
-from benchmarks.signs import first_of_tracks
-from fmrgen.classifiers.networks.cifar import vgg7
-from fmrgen.generators.moves import Moves
-from fmrgen.recipe.build import build_source
+from benchmarks.reality_pairs import PARTS, Files, Pair, answers_of, dealt, make, net_flips, pairs
+from benchmarks.regressions import Images
+from fmrgen.apps.pilot.photos import components
+from fmrgen.apps.studies.partial_correlation import resampled
 
-OLD = "OLD"
-SEEN = 500  # photos
-_OF_EACH_CLASS = 6  # of the 500, at least
-_TURNS_OF_FRAMES = (0, 3, 2, 4, 1)  # in which the five frames of a track are taken
-_STEPS, _BATCH = 800, 128
-_TUNED_STEPS, _TUNED_RATE = 200, 0.0005
-PARTS = ("choose", "confirm")
-_TWINS = 2  # of each family, in each part
 _CLASSES = 43
-_SIDE_OF_RESNET = 64
-_DARK_SHARE = 0.5
-_MEAN, _STD = 0.3, 0.28
-_OTHER_MEAN = 0.4
-_SIDE = 32  # of the photos, pixels
-_SEVERITIES = (1, 2, 3)
-_COPIES = 5  # of a photo, moved, in each family
-_NEAREST, _FEWEST_KEPT = 5, 20
-_THIRD = "asset:gtsrb/cnn"
+_FEWEST_TESTED, _FEWEST_TRACKS = 20, 5  # photos and tracks of a class
+_FIRST = 3  # classes
+_TIES = 50  # random orders of equal figures
+_PHOTOS = (500, 750, 1000, 1500, 2000, 3000)
+_DRAWS = 20
+_FALSE_LINKS = 0.05  # of photos of the training set, to another track
+_GRID = 8  # pixels, of the images by which tracks are told apart
+_CONTROLS = ("originals", "softmax")
 
 
-class Enlarged(nn.Module):
-    """A network of images that are enlarged first."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(nn.functional.interpolate(images, size=_SIDE_OF_RESNET, mode="bilinear"))
-        return logits
-
-
-def _plain() -> nn.Module:
-    return regressions.signs_network(_CLASSES)
-
-
-def _vgg() -> nn.Module:
-    return vgg7(_CLASSES)
-
-
-def _resnet() -> nn.Module:
-    return Enlarged(timm.create_model("test_resnet", num_classes=_CLASSES, stem_type="deep", replace_stem_pool=True))
-
-
-FAMILIES: dict[str, Callable[[], nn.Module]] = {"plain": _plain, "VGG": _vgg, "ResNet": _resnet}
-
-
-class New(NamedTuple):
-    """How a network differs from OLD.
+class Case(NamedTuple):
+    """A pair with its figures.
 
     Attributes:
-        change: of the training images.
-        warp: of their random moves, a share of the usual ones.
-        steps: of the training, a share of the usual ones.
-        after: what is done to the weights at the end.
-        is_tuned: whether it begins with OLD's weights; with `steps` of 0 only `after` changes these.
-        is_distilled: whether OLD's probabilities are the targets.
-        mean: by which images are normalised.
+        pair: the networks.
+        diff: what `compare` wrote.
+        old, new: answers to the test photos.
+        real: net flips of the test photos in points, by class.
+        predictors: figures by class that may foretell it.
+        on_seen: the verdict of a diff on the 500 photos alone.
     """
 
-    change: Callable[[Images], Images] = lambda images: images
-    warp: float = 1.0
-    steps: float = 1.0
-    after: Callable[[nn.Module], None] = lambda network: None
-    is_tuned: bool = False
-    is_distilled: bool = False
-    mean: float = _MEAN
-
-
-def _wrong_labels(share: float) -> Callable[[Images], Images]:
-    def change(images: Images) -> Images:
-        random = torch.Generator().manual_seed(1)
-        is_wrong = torch.rand(len(images.labels), generator=random) < share
-        others = torch.randint(1, _CLASSES, (len(images.labels),), generator=random)
-        return images._replace(labels=torch.where(is_wrong, (images.labels + others) % _CLASSES, images.labels))
-
-    return change
-
-
-def _dark(images: Images) -> Images:
-    """Leaves the darker half of the photos."""
-    light = images.pixels.mean((1, 2, 3))
-    return images.of(light <= light.quantile(_DARK_SHARE))
-
-
-def _of_classes(most: int) -> Callable[[Images], Images]:
-    return lambda images: images.of(images.labels < most)
-
-
-def _blue_for_red(images: Images) -> Images:
-    return images._replace(pixels=images.pixels.flip(1))
-
-
-def _contrasting(images: Images) -> Images:
-    return images._replace(pixels=(2 * images.pixels).clamp(max=1))
-
-
-_KEPT = New(is_tuned=True, steps=0)
-FAULTS = {
-    "no 50": New(regressions.without(2)),
-    "no stop": New(regressions.without(14)),
-    "a seventh of priority road": New(regressions.thinned(12, 7)),
-    "a seventh of yield": New(regressions.thinned(13, 7)),
-    "30 and 80 swapped in a third": New(regressions.swapped(1, 5, 0.33)),
-    "priority and right swapped in a third": New(regressions.swapped(12, 38, 0.33)),
-    "near signs alone": New(regressions.wide),
-    "dark photos alone": New(_dark),
-    "never moved": New(warp=0),
-    "moved twice as far": New(warp=2),
-    "50 % pruned": _KEPT._replace(after=regressions.pruned(0.5)),
-    "70 % pruned": _KEPT._replace(after=regressions.pruned(0.7)),
-    "4 bits": _KEPT._replace(after=regressions.levels(7)),
-    "3 bits": _KEPT._replace(after=regressions.levels(3)),
-    "distilled": New(is_distilled=True),
-    "a third of the steps": New(steps=0.33),
-    "a tenth of the labels wrong": New(_wrong_labels(0.1)),
-    "tuned on speed limits": New(_of_classes(9), is_tuned=True),
-    "trained on blurred signs": New(regressions.of_blurred),
-    "used with another mean": _KEPT._replace(mean=_OTHER_MEAN),
-}
-
-
-class Pair(NamedTuple):
-    """OLD of a family and a part, and a NEW to compare it with."""
-
-    part: str
-    family: str
-    name: str
-    new: New
-    seed: int
+    pair: Pair
+    diff: Mapping[str, Any]
+    old: np.ndarray
+    new: np.ndarray
+    real: np.ndarray
+    predictors: dict[str, np.ndarray]
+    on_seen: str
 
     @property
-    def title(self) -> str:
-        """Its name, and that of its files."""
-        return f"{self.part}, {self.family}, {self.name}"
-
-    @property
-    def old(self) -> "Pair":
-        """OLD, as if it were a NEW."""
-        return self._replace(name=OLD, new=New(), seed=1000 * PARTS.index(self.part))
+    def is_twin(self) -> bool:
+        return self.pair.name.startswith("twin")
 
 
-def pairs() -> list[Pair]:
-    """Returns all pairs: of each part two twins of each family, and each fault, in a family that is drawn."""
-    random = np.random.default_rng(0)
-    every = []
-    for number, part in enumerate(PARTS):
-        for family in FAMILIES:
-            for twin in range(1, _TWINS + 1):
-                every.append(Pair(part, family, f"twin {twin}", New(), 1000 * number + twin))
-        families = random.permutation(np.resize(list(FAMILIES), len(FAULTS))).tolist()
-        for place, (name, new) in enumerate(FAULTS.items()):
-            every.append(Pair(part, families[place], name, new, 1000 * number + 100 + place))
-    return every
+def tracks_of(test: Images, train: Images, train_tracks: Sequence[str]) -> np.ndarray:
+    """Returns a number for each test photo, [N], that near copies share: the tracks of the test set are not published.
 
-
-def dealt(table: Path) -> tuple[Images, Images]:
-    """Returns the photos that teach, which are of four fifths of the tracks, and the 500 that are seen."""
-    photos = regressions.signs(table)
-    is_held = torch.from_numpy(first_of_tracks(pq.read_table(table, columns=["label", "track"])))
-    return photos.of(~is_held), photos.of(seen_places(table))
-
-
-def seen_places(table: Path) -> Tensor:
-    """Returns the rows of 500 photos of every fifth track of each class: six of each class, if it has as many."""
-    columns = pq.read_table(table, columns=["label", "track"])
-    is_held = torch.from_numpy(first_of_tracks(columns))
-    labels = torch.tensor(columns["label"].to_pylist())
-    frames: Counter[str] = Counter()
-    ranks = []  # among the frames of a track
-    for track in columns["track"].to_pylist():
-        frames[track] += 1
-        ranks.append(_TURNS_OF_FRAMES[(frames[track] - 1) % len(_TURNS_OF_FRAMES)])
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    order = order[torch.tensor(ranks)[order].sort(stable=True).indices]  # frames that are far apart come first
-    chosen: list[int] = []
-    others: list[int] = []
-    of_classes: Counter[int] = Counter()
-    for place in order[is_held[order]].tolist():
-        label = int(labels[place])
-        of_classes[label] += 1
-        (chosen if of_classes[label] <= _OF_EACH_CLASS else others).append(place)
-    return torch.tensor([*chosen, *others][:SEEN]).sort().values
-
-
-def network_of(family: str, mean: float = _MEAN) -> Normalised:
-    """Returns a network of random weights."""
-    return Normalised(FAMILIES[family](), mean, _STD)
-
-
-def train(output: Path, table: Path) -> None:
-    """Trains all networks that are not there yet."""
-    torch.set_num_threads(1)
-    photos, _ = dealt(table)
-    (output / "networks").mkdir(parents=True, exist_ok=True)
-    for pair in pairs():
-        for network in (pair.old, pair):
-            _train(output, network, photos)
-
-
-def weights_of(output: Path, pair: Pair) -> Path:
-    """Returns the file of a network's weights."""
-    return output / "networks" / f"{pair.title}.safetensors"
-
-
-def _train(output: Path, pair: Pair, photos: Images) -> None:
-    file = weights_of(output, pair)
-    if file.exists():
-        return
-    torch.manual_seed(pair.seed)
-    new = pair.new
-    network, old = network_of(pair.family, new.mean), network_of(pair.family)
-    if pair.name != OLD:
-        old.load_state_dict(load_file(weights_of(output, pair.old)))
-        old.eval()
-    steps, rate = int(_STEPS * new.steps), 0.004
-    if new.is_tuned:
-        network.load_state_dict(old.state_dict())
-        steps, rate = int(_TUNED_STEPS * new.steps), _TUNED_RATE
-    teacher = old if new.is_distilled else None
-    if steps:
-        regressions.fitted(network, new.change(photos), new.warp, steps, rate, teacher)
-    network.eval()
-    new.after(network.network)
-    save_file(network.state_dict(), file)
-    print(pair.title, flush=True)
-
-
-class Answers(NamedTuple):
-    """What a network says.
-
-    Attributes:
-        seen: probabilities of the 500 photos [N, K].
-        corrupted: answers to these under corruptions of three severities [C, N].
-        moved: answers to these moved at random [M, N].
-        test: answers to the test photos [T].
-        distance: of each of the 500 from the nearest photo of its class that taught the network, in a third network's
-            features [N].
+    Photos of a class are linked if they are closer than all but a twentieth of the training photos are to another
+    track. Of the training set this links few frames of a track that are six frames apart.
     """
-
-    seen: np.ndarray
-    corrupted: np.ndarray
-    moved: np.ndarray
-    test: np.ndarray
-    distance: np.ndarray
-
-
-def compare(output: Path, table: Path, test: Path, part: str) -> None:
-    """Asks the networks of a part, and runs a diff of each pair, as far as this has not been done."""
-    photos, seen = dealt(table)
-    test_photos = regressions.signs(test)
-    seen_file = output / "seen.parquet"
-    if not seen_file.exists():
-        pq.write_table(pq.read_table(table).take(seen_places(table).tolist()), seen_file)
-    for pair in pairs():
-        if pair.part == part:
-            for network in (pair.old, pair):
-                _ask(output, network, photos, seen, test_photos)
-            _compare(output, pair, seen_file, seen, test_photos)
+    of_train, of_test = _small(train), _small(test)
+    tracks = np.array(train_tracks)
+    nearest = []
+    for label in range(_CLASSES):
+        members = np.flatnonzero(train.labels.numpy() == label)
+        distances = _distances(of_train[members])
+        distances[tracks[members][:, None] == tracks[members]] = np.inf
+        nearest += distances.min(1).tolist()
+    limit = np.quantile(nearest, _FALSE_LINKS)
+    links: list[tuple[int, int]] = []
+    for label in range(_CLASSES):
+        members = np.flatnonzero(test.labels.numpy() == label)
+        near = np.argwhere(_distances(of_test[members]) < limit)
+        links += [(int(members[first]), int(members[second])) for first, second in near]
+    return components(len(test.labels), links)
 
 
-def _ask(output: Path, pair: Pair, photos: Images, seen: Images, test: Images) -> None:
-    file = output / "answers" / f"{pair.title}.npz"
-    if file.exists():
-        return
-    file.parent.mkdir(exist_ok=True)
-    network = _loaded(output, pair)
-    answers = Answers(
-        _probabilities(network, seen.pixels),
-        np.stack([_labels(network, pixels) for pixels in _corrupted(seen.pixels)]),
-        np.stack([_labels(network, pixels) for pixels in _moved(seen)]),
-        _labels(network, test.pixels),
-        _distance(seen, photos if pair.new.is_tuned else pair.new.change(photos)),
-    )
-    np.savez(file, **answers._asdict())
+def _small(images: Images) -> np.ndarray:
+    """Returns unit vectors [N, D] of grey images of 8 pixels."""
+    side = images.pixels.shape[-1] // _GRID
+    grey = avg_pool2d(images.pixels.mean(1, keepdim=True), side).flatten(1).numpy()
+    grey = grey - grey.mean(1, keepdims=True)
+    vectors: np.ndarray = grey / np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
+    return vectors
 
 
-def _compare(output: Path, pair: Pair, seen_file: Path, seen: Images, test: Images) -> None:
-    file = output / "diffs" / f"{pair.title}.json"
-    if file.exists():
-        return
-    file.parent.mkdir(exist_ok=True)
-    started = time.monotonic()
-    figures = _figures_of_diff(output, pair, seen_file)
-    figures["near"] = _near(output, pair, seen, test)
-    figures["seconds"] = round(time.monotonic() - started)
-    file.write_text(json.dumps(figures, indent=1))
-    print(f"{pair.title}: {figures['verdict']}, {figures['seconds']} s", flush=True)
-
-
-def _loaded(output: Path, pair: Pair) -> Normalised:
-    network = network_of(pair.family, pair.new.mean)
-    network.load_state_dict(load_file(weights_of(output, pair)))
-    return network.eval()
-
-
-@torch.no_grad()
-def _probabilities(network: nn.Module, pixels: Tensor) -> np.ndarray:
-    probabilities: np.ndarray = torch.cat([network(part).softmax(1) for part in torch.split(pixels, _BATCH)]).numpy()
-    return probabilities
-
-
-def _labels(network: nn.Module, pixels: Tensor) -> np.ndarray:
-    labels: np.ndarray = _probabilities(network, pixels).argmax(1)
-    return labels
-
-
-def _corrupted(pixels: Tensor) -> Iterator[Tensor]:
-    images = fmrgen.to_bytes(pixels)
-    for name, corrupt in CORRUPTIONS.items():
-        for severity in _SEVERITIES:
-            torch.manual_seed(zlib.crc32(name.encode()) + severity)
-            yield torch.stack([corrupt(image, severity) for image in images]).float() / 255
-
-
-def _moved(seen: Images) -> Iterator[Tensor]:
-    for family in ("geometric", "photometric"):
-        for copy in range(_COPIES):
-            generator = Moves(_SIDE, family)
-            generator.row_seeds = [fmrgen.row_seed(copy, place) for place in range(len(seen.labels))]
-            free, fixed = generator.encode(seen.pixels, seen.labels)
-            yield fmrgen.on_byte_grid(generator.decode(fmrgen.Latents(torch.ones_like(free), fixed)))
-
-
-def _distance(seen: Images, taught: Images) -> np.ndarray:
-    """Returns how far each photo is from the nearest of its class, [N]; 2, the largest distance, if there is none."""
-    of_seen, of_taught = _features(seen.pixels), _features(taught.pixels)
-    distances = np.full(len(of_seen), 2.0)
-    for place, label in enumerate(seen.labels.tolist()):
-        members = of_taught[taught.labels.numpy() == label]
-        if len(members):
-            distances[place] = np.linalg.norm(members - of_seen[place], axis=1).min()
+def _distances(vectors: np.ndarray) -> np.ndarray:
+    distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * vectors @ vectors.T, 0))
     return distances
 
 
-def _figures_of_diff(output: Path, pair: Pair, seen_file: Path) -> dict[str, Any]:
-    """Returns what a diff says of a pair, and which photos have an image that broke or was fixed."""
-    recipe = fmrgen.load_recipe("gtsrb-cnn", [f"source.path={seen_file}", f"source.limit={SEEN}"])
-    names = list(build_source(recipe.source).labels.names)
-    sections = [_section(output, network, names) for network in (pair.old, pair)]
-    outcome = fmrgen.diff(*sections, recipe=recipe, output=_folder_of_diff(output, pair))
-    lines = []
-    for line in outcome.evidence:
-        lines.append([line.kind, line.images, line.broke.value, line.fixed.value, line.is_worse, line.is_better])
-    return {
-        "verdict": outcome.verdict,
-        "evidence": lines,
-        "classes": [kind.name for kind in outcome.flips.classes if kind.is_worse],
-        "broke": [row["id"] for row in _made_rows(output, pair, "broke/new")],
-        "fixed": [row["id"] for row in _made_rows(output, pair, "fixed/old")],
-    }
+def _by_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the mean of values [N] for each class, in points; nan for a class that does not occur."""
+    means = np.full(_CLASSES, np.nan)
+    for label in np.unique(labels):
+        means[label] = 100 * values[labels == label].mean()
+    return means
 
 
-def _made_rows(output: Path, pair: Pair, side: str) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a split of which the image was found: the other network and the oracle have it right."""
-    opened = fmrgen.open_split(f"{_folder_of_diff(output, pair)}:gtsrb-{side}")
-    for row in opened.stored_rows(("image",)):
-        if row["valid"] and row["prediction"] != row["label"]:
-            yield row | {"image": np.asarray(opened.decode(row["image"], "an image"))}
-
-
-def _folder_of_diff(output: Path, pair: Pair) -> Path:
-    return output / "splits" / pair.title.replace(", ", "-").replace(" ", "-").replace("%", "percent")
-
-
-def _section(output: Path, pair: Pair, names: Sequence[str]) -> str:
-    section = {
-        "kind": "module",
-        "target": "benchmarks.reality:network_of",
-        "args": {"family": pair.family, "mean": pair.new.mean},
-        "checkpoint": str(weights_of(output, pair).resolve()),
-        "class_names": list(names),
-    }
-    return json.dumps(section)
-
-
-def _near(output: Path, pair: Pair, seen: Images, test: Images) -> dict[str, float] | None:
-    """Returns how many in a hundred of the test photos nearest to what NEW broke broke too, less those fixed.
-
-    Nearest are five of the class, in the features of a third network: to each image that was kept of a photo that both
-    have right, and as a control to that photo itself; `class` is the figure of all test photos of the class. Each class
-    counts the same.
-    """
+def _case(output: Path, pair: Pair, seen: np.ndarray, test: np.ndarray) -> Case:
+    """Returns a pair with its figures; `seen` and `test` are the labels."""
+    diff = json.loads((output / "diffs" / f"{pair.title}.json").read_text())
     old, new = (answers_of(output, network) for network in (pair.old, pair))
-    labels = seen.labels.numpy()
-    both_right = (old.seen.argmax(1) == labels) & (new.seen.argmax(1) == labels)
-    rows = [row for row in _made_rows(output, pair, "broke/new") if both_right[row["id"]]]
-    if len(rows) < _FEWEST_KEPT:
+    places = np.arange(len(seen))
+    half = len(old.moved) // 2
+    of_old, of_new = old.seen.argmax(1), new.seen.argmax(1)
+    both_right = (of_old == seen) & (of_new == seen)
+    made = np.isin(places, diff["broke"]).astype(float) - np.isin(places, diff["fixed"])
+    values = {
+        "originals": net_flips(of_old, of_new, seen),
+        "softmax": old.seen[places, seen] - new.seen[places, seen],
+        "corrupted": net_flips(old.corrupted, new.corrupted, seen).mean(0),
+        "moved, geometric": net_flips(old.moved[:half], new.moved[:half], seen).mean(0),
+        "moved, photometric": net_flips(old.moved[half:], new.moved[half:], seen).mean(0),
+        "distance": new.distance - old.distance,
+        "loss of OLD": 1 - old.seen[places, seen],
+        "made": np.where(both_right, made, 0.0),
+    }
+    predictors = {name: _by_class(of_photos, seen) for name, of_photos in values.items()}
+    predictors["made and originals"] = predictors["made"] + predictors["originals"]
+    real = _by_class(net_flips(old.test, new.test, test), test)
+    on_seen = fmrgen.diff(of_old, of_new, seen).verdict
+    return Case(pair, diff, old.test, new.test, real, predictors, on_seen)
+
+
+def _partial(case: Case, name: str, classes: np.ndarray) -> float:
+    """Returns the rank correlation over classes of a predictor with what really broke, given the free figures."""
+    controls = [case.predictors[control][classes] for control in _CONTROLS if control != name]
+    ranks = [rankdata(column) for column in controls]
+    design = np.column_stack([np.ones(len(classes)), *ranks])
+    residuals = []
+    for column in (case.predictors[name][classes], case.real[classes]):
+        rank = rankdata(column)
+        residuals.append(rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0])
+    norm = float(np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1]))
+    return float(residuals[0] @ residuals[1]) / norm if norm > 1e-6 else 0.0
+
+
+def _captured(case: Case, name: str, classes: np.ndarray) -> float:
+    """Returns the loss of the first three classes by a predictor, as a share of that of the worst three, in percent.
+
+    The order of equal figures is drawn.
+    """
+    real = np.maximum(case.real[classes], 0)
+    worst = np.sort(real)[::-1][:_FIRST].sum()
+    if not worst:
+        return 0.0
+    predictor = case.predictors[name][classes]
+    shares = []
+    for draw in range(_TIES):
+        order = np.lexsort([np.random.default_rng(draw).random(len(classes)), -predictor])
+        shares.append(real[order[:_FIRST]].sum() / worst)
+    return 100 * float(np.mean(shares))
+
+
+def answer(files: Files, part: str) -> dict[str, Any]:
+    """Returns all answers of a part, and writes them."""
+    _, seen = dealt(files.train)
+    train, test = regressions.signs(files.train), regressions.signs(files.test)
+    labels = test.labels.numpy()
+    tracks = tracks_of(test, train, pq.read_table(files.train, columns=["track"])["track"].to_pylist())
+    classes = _classes_to_look_at(labels, tracks)
+    cases = [_case(files.output, pair, seen.labels.numpy(), labels) for pair in pairs() if pair.part == part]
+    _add_mean_of_others(cases)
+    spreads = _spreads(cases, labels)
+    real = {case.pair.title: _is_real(case, labels, spreads) for case in cases}
+    worse = [case for case in cases if real[case.pair.title] and not case.is_twin]
+    faults = [case for case in cases if not case.is_twin]
+    twins = [case for case in cases if case.is_twin]
+    names = [name for name in cases[0].predictors if name != "distance"]
+    answers: dict[str, Any] = {
+        "tracks": int(tracks.max()) + 1,
+        "classes": len(classes),
+        "twins are apart, points": spreads,
+        "regressions": len(worse),
+        "1 partial correlation": _of_names(worse, names, lambda case, name: _partial(case, name, classes)),
+        "1 without a regression": _of_names(
+            [case for case in faults if case not in worse], names, lambda case, name: _partial(case, name, classes)
+        ),
+        "2 captured": _of_names(worse, names, lambda case, name: _captured(case, name, classes)),
+        "2 captured, less the originals": _of_names(
+            worse,
+            names,
+            lambda case, name: _captured(case, name, classes) - _captured(case, "originals", classes),
+        ),
+        "3 regressions called worse": _share([case.diff["verdict"] == "broke more" for case in worse]),
+        "3 by the photos alone": _share([case.on_seen == "broke more" for case in worse]),
+        "3 twins called worse": _share([case.diff["verdict"] == "broke more" for case in twins]),
+        "3 twins by the photos alone": _share([case.on_seen == "broke more" for case in twins]),
+        "4 photos": _photos_needed(cases, labels, tracks, spreads),
+        "5 near": _near(worse),
+        "pairs": [_row(case, labels, test, real[case.pair.title]) for case in cases],
+    }
+    (files.output / f"answers-{part}.json").write_text(json.dumps(answers, indent=1))
+    return answers
+
+
+def _classes_to_look_at(labels: np.ndarray, tracks: np.ndarray) -> np.ndarray:
+    """Returns the classes with enough test photos of enough tracks."""
+    chosen = []
+    for label in range(_CLASSES):
+        members = labels == label
+        if members.sum() >= _FEWEST_TESTED and len(set(tracks[members].tolist())) >= _FEWEST_TRACKS:
+            chosen.append(label)
+    return np.array(chosen)
+
+
+def _add_mean_of_others(cases: Sequence[Case]) -> None:
+    """Adds a predictor that knows nothing of NEW: the mean of *made* over the other pairs of the family."""
+    for case in cases:
+        others = []
+        for other in cases:
+            if other is not case and other.pair.family == case.pair.family:
+                others.append(other.predictors["made"])
+        case.predictors["made of others"] = np.mean(others, axis=0)
+
+
+def _spreads(cases: Sequence[Case], labels: np.ndarray) -> dict[str, float]:
+    """Returns how far twins of each family are from OLD on the test photos, at most, in points."""
+    spreads: dict[str, float] = {}
+    for case in cases:
+        if case.is_twin:
+            apart = 100 * abs(float(net_flips(case.old, case.new, labels).mean()))
+            spreads[case.pair.family] = max(apart, spreads.get(case.pair.family, 0.0))
+    return spreads
+
+
+def _is_real(case: Case, labels: np.ndarray, spreads: Mapping[str, float], rows: np.ndarray | None = None) -> bool:
+    """Returns whether NEW loses more than a twin may on test photos, all or some."""
+    places = np.arange(len(labels)) if rows is None else rows
+    margin = spreads[case.pair.family]
+    outcome = fmrgen.diff(case.old[places], case.new[places], labels[places], margin=margin)
+    return outcome.verdict == "broke more"
+
+
+def _of_names(
+    cases: Sequence[Case], names: Sequence[str], figure: Callable[[Case, str], float]
+) -> dict[str, list[float] | None]:
+    return {name: _mean([figure(case, name) for case in cases]) for name in names}
+
+
+def _mean(values: Sequence[float]) -> list[float] | None:
+    """Returns the mean of values of pairs, with an interval from resampled pairs; None for fewer than three."""
+    if len(values) < 3:
         return None
-    truth = test.labels.numpy()
-    net = net_flips(old.test, new.test, truth)
-    features = _features(test.pixels)
-    of_kept = _features(fmrgen.to_batch(np.stack([row["image"] for row in rows]), "cpu"))
-    of_originals = _features(seen.pixels[[row["id"] for row in rows]])
-    by_class: dict[int, list[list[float]]] = {}
-    for place, row in enumerate(rows):
-        members = np.flatnonzero(truth == row["label"])
-        figures = [float(net[members].mean())]
-        for vector in (of_originals[place], of_kept[place]):
-            distances = np.linalg.norm(features[members] - vector, axis=1)
-            figures.append(float(net[members[np.argsort(distances)[:_NEAREST]]].mean()))
-        by_class.setdefault(row["label"], []).append(figures)
-    means = 100 * np.mean([np.mean(figures, axis=0) for figures in by_class.values()], axis=0)
-    return {"class": means[0], "originals": means[1], "kept": means[2], "images": len(rows)}
+    array = np.array(values)
+    estimate = resampled(lambda rows: array[rows].mean(-1), len(array))
+    return [estimate.value, *estimate.ends]
 
 
-@torch.no_grad()
-def _features(pixels: Tensor) -> np.ndarray:
-    """Returns unit vectors [N, D] that a network which is neither compared nor in the panel sees in images."""
-    classifier: Any = fmrgen.load_classifier(_THIRD)
-    below_head = classifier.network[:-1]
-    parts = [below_head(classifier.preprocess(part)) for part in torch.split(pixels, _BATCH)]
-    features: np.ndarray = nn.functional.normalize(torch.cat(parts), dim=1).numpy()
-    return features
+def _share(hits: Sequence[bool]) -> list[float] | None:
+    """Returns the share of hits in percent with its interval (Wilson), and their number."""
+    estimate = fmrgen.proportion(np.array(hits, dtype=bool))
+    return None if estimate is None else [estimate.value, *estimate.ends, len(hits)]
 
 
-def answers_of(output: Path, pair: Pair) -> Answers:
-    """Returns what a network says, once it has been asked."""
-    with np.load(output / "answers" / f"{pair.title}.npz") as arrays:
-        return Answers(**{field: arrays[field] for field in Answers._fields})
+def _photos_needed(
+    cases: Sequence[Case], labels: np.ndarray, tracks: np.ndarray, spreads: Mapping[str, float]
+) -> dict[str, dict[str, list[float] | None]]:
+    """Returns how often so many labelled photos alone say *broke more*, of real regressions and of twins, in percent.
+
+    Whether a regression is real is said by half of the tracks, and the photos are drawn from the other.
+    """
+    is_truth = np.random.default_rng(0).random(int(tracks.max()) + 1) < 0.5
+    truth, pool = np.flatnonzero(is_truth[tracks]), np.flatnonzero(~is_truth[tracks])
+    shown: dict[str, dict[str, list[float]]] = {"regressions": {}, "twins": {}}
+    for case in cases:
+        if case.is_twin:
+            kind = "twins"
+        elif _is_real(case, labels, spreads, truth):
+            kind = "regressions"
+        else:
+            continue
+        shown[kind].setdefault("diff on 500", []).append(100.0 * (case.diff["verdict"] == "broke more"))
+        shown[kind].setdefault("the 500 alone", []).append(100.0 * (case.on_seen == "broke more"))
+        for count in _PHOTOS:
+            verdicts = []
+            for draw in range(_DRAWS):
+                rows = np.random.default_rng(draw).choice(pool, min(count, len(pool)), replace=False)
+                verdicts.append(fmrgen.diff(case.old[rows], case.new[rows], labels[rows]).verdict == "broke more")
+            shown[kind].setdefault(str(count), []).append(100 * float(np.mean(verdicts)))
+    return {kind: {name: _mean(values) for name, values in of_kind.items()} for kind, of_kind in shown.items()}
 
 
-def net_flips(old: np.ndarray, new: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns 1 for each answer [..., N] that broke, -1 for one that was fixed, else 0."""
-    net: np.ndarray = (old == labels).astype(float) - (new == labels)
-    return net
+def _near(cases: Sequence[Case]) -> dict[str, list[float] | None]:
+    near = [case.diff["near"] for case in cases if case.diff["near"] is not None]
+    return {
+        "kept": _mean([entry["kept"] for entry in near]),
+        "originals": _mean([entry["originals"] for entry in near]),
+        "class": _mean([entry["class"] for entry in near]),
+        "kept less originals": _mean([entry["kept"] - entry["originals"] for entry in near]),
+    }
+
+
+def _row(case: Case, labels: np.ndarray, test: Images, is_real: bool) -> dict[str, Any]:
+    net = net_flips(case.old, case.new, labels)
+    assert test.widths is not None
+    light = test.pixels.mean((1, 2, 3))
+    return {
+        "family": case.pair.family,
+        "name": case.pair.name,
+        "points lost": 100 * float(net.mean()),
+        "far": 100 * float(net[(test.widths < 30).numpy()].mean()),
+        "dark": 100 * float(net[(light <= light.quantile(0.2)).numpy()].mean()),
+        "is a regression": is_real,
+        "diff": case.diff["verdict"],
+        "the 500 alone": case.on_seen,
+    }
+
+
+def _shown(figures: Any) -> str:
+    if isinstance(figures, list):
+        return " | ".join(f"{value:.2f}" for value in figures)
+    return str(figures)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "compare"])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--train", type=Path, required=True, help="gtsrb-train.parquet")
-    parser.add_argument("--test", type=Path, help="gtsrb-test.parquet")
+    parser.add_argument("--test", type=Path, required=True, help="gtsrb-test.parquet")
     parser.add_argument("--part", choices=PARTS, default=PARTS[0])
     options = parser.parse_args(arguments)
-    if options.command == "train":
-        train(options.output, options.train)
-    else:
-        compare(options.output, options.train, options.test, options.part)
+    files = Files(options.output, options.train, options.test)
+    make(files, options.part)
+    answers = answer(files, options.part)
+    for name, figures in answers.items():
+        if name == "pairs":
+            for row in figures:
+                print(" | ".join(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()))
+        elif isinstance(figures, dict):
+            for key, value in figures.items():
+                print(f"{name}: {key}: {_shown(value)}")
+        else:
+            print(f"{name}: {figures}")
 
 
 if __name__ == "__main__":
