@@ -26,6 +26,7 @@ _SOON = 0.02  # seconds after which what dropped a signal's exception has return
 
 _prepared = threading.Event()  # the process is the command's own
 _received: list[type[BaseException]] = []  # what the signals raised that this process received
+_ways_on: list[str] = []  # of the command that runs
 
 
 def exit_status_of(run: Callable[[], int | None], again: str) -> int:
@@ -33,6 +34,7 @@ def exit_status_of(run: Callable[[], int | None], again: str) -> int:
 
     What only a traceback can tell is raised.
     """
+    _ways_on.append(again)
     try:
         status = run()
         sys.stdout.flush()
@@ -124,13 +126,28 @@ def install_signal_handlers() -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers send several; the end is near in any case
     _received.append(Terminated)
+    if _torch_is_being_imported():
+        _end_at_once("terminated", _TERMINATED)
     raise Terminated
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _received.append(KeyboardInterrupt)
+    if _torch_is_being_imported():
+        _end_at_once("interrupted", _INTERRUPTED)
     raise KeyboardInterrupt
+
+
+def _torch_is_being_imported() -> bool:
+    """Return whether an exception may come up in torch's C++, which aborts the process. No work has begun then."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    return getattr(spec, "_initializing", False)
+
+
+def _end_at_once(word: str, status: int) -> None:
+    print_error(f"{word}{''.join(_ways_on[-1:])}")
+    os._exit(status)
 
 
 def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:

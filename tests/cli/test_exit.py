@@ -103,6 +103,25 @@ def test_a_signal_ends_a_command_although_a_library_makes_another_error_of_it(na
     assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
 
 
+IMPORTING = LOST.replace("def run():", "def run():\n    import torch\n\ndef never():")
+TORCH = """
+import os, signal, sys
+try:
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    sum(range(100_000))
+except BaseException:
+    os.abort()  # as C++ does with an exception that it can't hand on
+"""
+
+
+@pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
+def test_a_signal_while_torch_is_imported_raises_nothing(tmp_path, name, status, told):
+    (tmp_path / "torch.py").write_text(TORCH)
+    code = f"import sys\nsys.modules.pop('torch', None)\nsys.path.insert(0, {str(tmp_path)!r})\n{IMPORTING}"
+    done = fmrgen(name, launcher=("-c", code))
+    assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
+
+
 def test_what_is_printable():
     assert printable("plain, ärger, 数字, हिन्दी, 👩\u200d🔬") == "plain, ärger, 数字, हिन्दी, 👩\u200d🔬"
     assert "\x1b" not in _stacked("\x1b[2J name without an interval").plain
