@@ -394,7 +394,7 @@ class Scored(torch.nn.Module):
         return torch.tensor([[math.log(max(score, 1e-38)) for score in row] for row in scores.tolist()])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_split_of_its_own(server, tmp_path, capsys):
     """A job that stops twice, against a server that fails: the rows of the same network at hand, no question twice."""
     server.faults = 0.05

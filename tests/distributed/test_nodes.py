@@ -98,7 +98,7 @@ def test_two_machines_with_a_folder_each_and_their_parts_merged(tmp_path, capsys
     assert_same_rows(rows(tmp_path / "short"), rows(tmp_path / "alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_machines_with_one_folder_of_which_one_comes_late_and_is_lost_for_good(machines, tmp_path):
     out = tmp_path / "out"
     first = start(0, LONG_JOB, out, 29612)

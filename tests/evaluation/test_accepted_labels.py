@@ -109,7 +109,7 @@ def test_what_is_accepted_counts_as_the_label():
     assert holding == {*ANSWERS, "accepted_labels"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_imagenet_has_its_real_labels_by_the_names_of_its_files(tmp_path):
     picture = Image.new("RGB", (8, 8))
     names = ["ILSVRC2012_val_00000002.JPEG", "ILSVRC2012_val_00000001_n01440764.JPEG", "ILSVRC2012_val_00000003.JPEG"]

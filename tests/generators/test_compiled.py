@@ -19,7 +19,6 @@ from fmrgen.weights.checkpoint import freeze
 
 COUNT = 5
 QUICK = ("transform", "resnet")
-SEVERAL_STEPS = ("ddpm", "adm", "iddpm", "consistency", "one step")  # large ones
 PAIRS = [
     *[(family, "resnet") for family in FAMILIES],  # whether one part is followed does not depend on the other
     *[("transform", name) for name in CLASSIFIERS if name != "resnet"],
@@ -60,13 +59,7 @@ def compiled(monkeypatch):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [
-        pytest.param(
-            *pair,
-            marks=[] if pair == QUICK else pytest.mark.nightly if pair[0] in SEVERAL_STEPS else pytest.mark.slow,
-        )
-        for pair in PAIRS
-    ],
+    [pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.nightly) for pair in PAIRS],
 )
 def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path):
     torch.manual_seed(0)

@@ -122,7 +122,7 @@ def test_another_recipe_is_refused(bucket):
 DEAD = b'{"holder": "dead", "beats": 0, "host": "far-away", "pid": 7}'
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_that_was_killed_as_it_began_blocks_nobody(bucket):
     bucket.put("c/.s-00000.lock", DEAD)
     notes = []

@@ -63,7 +63,7 @@ def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
     assert [result.conditioned for result in found.results] == [True, False]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=20", "perturb.budget=2", "perturb.start_noise=0.1"])
     classifiers = {

@@ -104,7 +104,7 @@ def undisturbed(tmp_path_factory, pytestconfig):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lock", "lease", "bucket"])
+@pytest.mark.parametrize("kind", ["lock", "lease", pytest.param("bucket", marks=pytest.mark.nightly)])
 def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store):
     """SIGKILL at random moments, to all processes or to one that the others do without; then any other number goes on."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))

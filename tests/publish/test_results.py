@@ -131,7 +131,7 @@ def test_what_has_no_leaderboard(split):
     assert "no split of fmrgen's, so it has no leaderboard" in recorded.line
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
     first = upload(hub, split, "someone/splits")
     assert fmrgen("evaluate", split, "-c", LENET, "-q", "-o", tmp_path / "local").returncode == 0

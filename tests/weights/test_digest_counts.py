@@ -32,6 +32,7 @@ def test_a_job_hashes_each_component_at_its_start_and_at_its_end(hashed, tmp_pat
     assert hashed == {"Classifier": 2, "Vqgan": 2, "ZeroShotOracle": 2}
 
 
+@pytest.mark.nightly
 def test_an_evaluation_hashes_a_classifier_when_it_is_loaded_and_at_its_end(hashed, finished_split, tmp_path):
     split = f"{finished_split}:mnist/lenet"
     fmrgen.evaluate({"a": split, "b": split}, {"own": "asset:mnist/lenet"}, store=tmp_path, progress=False)

@@ -86,7 +86,7 @@ def test_what_it_errs_on_most_comes_first(finished_split):
         assert one.area == pytest.approx(100 * (curves.pop("along") - max(curves.values())))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     """The shipped LeNet was trained with warped digits, and stands all of this."""
     assert run("explain", finished_split, "-o", tmp_path / "out", "--json") == 0

@@ -27,6 +27,7 @@ READ = (
 )
 
 
+@pytest.mark.nightly
 def test_pushed_loaded_and_evaluated_from_the_repo(split, hub, tmp_path):
     chat = {"kind": "vlm", "model": str(save_llava(tmp_path / "llava")), "candidates": PANEL["oracles"][0], "top": 3}
     named = {"panel": PANEL, "like": PANEL["oracles"][2], "chat": chat, "clip": PANEL["oracles"][0]}

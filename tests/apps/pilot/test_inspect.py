@@ -16,8 +16,10 @@ TRANSFORM = "generator={kind: transform, image_size: 32}"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "towards"),
-    [(["perturb.step_size=.002"], 1), ([TRANSFORM, "perturb.step_size=3"], -1)],
-    ids=["too short", "too long"],
+    [
+        pytest.param(["perturb.step_size=.002"], 1, id="too short", marks=pytest.mark.nightly),
+        pytest.param([TRANSFORM, "perturb.step_size=3"], -1, id="too long"),
+    ],
 )
 def test_a_step_that_does_not_suit_the_generator_is_replaced(changes, towards):
     tried = []
@@ -48,7 +50,7 @@ def test_the_demo_is_found_to_be_in_order(capsys):
     assert "the whole job" in told
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_ends_in_time_and_says_what_it_left_out(capsys):
     passes = []
     recipe = load_recipe("mnist-lenet", ["perturb.step_size=.001", "perturb.budget=40"])
@@ -85,7 +87,7 @@ def test_a_generator_size_that_costs_accuracy_is_told():
     assert all("at the generator's size: SA is too low by that" in warning for warning in told)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_pilot_of_a_sure_classifier_finds_a_way_too():
     """Logits times 100 are the same predictions, but the cross-entropy's gradient would be zero and nothing move."""
     plain = load_recipe("mnist-lenet", ["perturb.budget=8", "perturb.step_size=.1"])
@@ -114,9 +116,9 @@ def hot_lenet():
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        pytest.param("masked_networks:decoy", "another", marks=pytest.mark.slow),
-        pytest.param("masked_networks:reversed_gradient", "another", marks=pytest.mark.slow),
-        pytest.param("masked_networks:SureThenMasked", "another", marks=pytest.mark.slow),
+        ("masked_networks:decoy", "another"),
+        pytest.param("masked_networks:reversed_gradient", "another", marks=pytest.mark.nightly),
+        pytest.param("masked_networks:SureThenMasked", "another", marks=pytest.mark.nightly),
         (None, None),
     ],
 )

@@ -33,6 +33,7 @@ def report_of(found):
     return diff_report(found, "a\x1b<b>|c", {"OLD": "a", "NEW": "b"}, needs_proof=True)
 
 
+@pytest.mark.nightly
 def test_a_network_that_learnt_half_is_worse_on_every_kind_of_images(split):
     found = diff(LENET, OTHER, images=str(split), margin=2)
     assert found.verdict == "broke more"
@@ -142,7 +143,7 @@ def test_the_action_installs_what_it_stands_in(tmp_path, asked, installed):
     assert done.stdout == f"-m pip install --quiet {installed}\n"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_action_runs(split, tmp_path):
     """The script of the action, as a runner would run it."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -192,7 +193,7 @@ def test_images_that_hardly_fool_either_are_told(finished_split):
     assert any("made against OLD alone" in note for note in told.notes)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_only_a_change_of_the_originals_shows_is_the_verdict(split, capsys, tmp_path):
     """On the split's own images it is LeNet, and on darker originals it is wrong throughout."""
     assert run("gate", split, "--candidate", DARK, "--baseline", OTHER, "--max-drop", "2", "-o", tmp_path) == 1
@@ -213,7 +214,7 @@ def test_rows_of_anyone_are_real_images(split):
     assert verdict_line(found).startswith("NEW fixed more than it broke: of ")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_kind_of_images_must_show_it_for_a_pass(split, capsys, tmp_path):
     """The margin of a pass holds on every kind, so few images do not show it."""
     assert run("gate", split, "--candidate", LENET, "--baseline", OTHER, "--max-drop", "2", "-o", tmp_path) == 0

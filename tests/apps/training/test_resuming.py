@@ -81,6 +81,7 @@ def test_a_key_that_earlier_versions_lack_changes_no_fingerprint():
     assert checkpoint._fingerprint(changed) != "3b220e568fe6b5b4"
 
 
+@pytest.mark.nightly
 def test_one_seed_gives_one_network_whatever_the_threads(tmp_path):
     """By the bytes of its file, in processes of their own; another number of threads, where it is asked for, may not."""
     job = ["train", "train/mnist-lenet", "schedule.steps=6", "schedule.batch_size=64", "test.limit=10", "-q"]
@@ -113,7 +114,7 @@ def test_two_processes_go_on_after_a_real_kill_and_take_the_steps_of_one(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.nightly), "bucket"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("bucket", marks=pytest.mark.nightly)])
 def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, kind):
     """In a bucket by a machine that has nothing of it but the address."""
     arguments = ["train", "train/mnist-lenet", *FEW, "schedule.steps=200"]
