@@ -7,10 +7,11 @@
     python -m benchmarks.own_images planted -o ../networks --recipe fmrgen.yaml
 
 `planted` runs `fmrgen diff` by the recipe that `init` wrote, between OLD and ten networks with a fault each. A fault is
-*named* if NEW broke more, and the first name is that of the fault: of a class the one that broke most among the
-originals, if it is significant; of a condition the change of the originals with the strongest evidence, or else what
-broke beside what was fixed. (The last was added after a first run.) What counts as its name was written down before
-that, in `FAULTS`. `OTHER SEED` has no fault, and nothing should be named.
+*named* if the first name is that of the fault: of a class the one that broke most among the originals, if it is
+significant, or else the first two that NEW mixes up; of a condition the change that mends most, or else the change of
+the originals with the strongest evidence, or else what broke beside what was fixed. What counts as its name was written
+down before a first run, which had no remedies, confusions and traits, in `FAULTS`. `OTHER SEED` has no fault, and
+nothing should be named.
 """
 
 import argparse
@@ -42,10 +43,14 @@ _MEAN, _WRONG_MEAN = 0.1, 0.3
 
 
 class Fault(NamedTuple):
-    """A planted fault: how the network was trained, the mean that it is used with, and what counts as its name."""
+    """A planted fault: how the network was trained, the mean that it is used with, and what counts as its name.
+
+    That is one of the classes that broke, or are mixed up; a change that mends; or a condition on which NEW fails.
+    """
 
     training: Training
     classes: Sequence[int] = ()
+    remedies: Sequence[str] = ()
     conditions: Sequence[str] = ()
     mean: float = _MEAN
 
@@ -67,10 +72,19 @@ FAULTS = {
     "no stop": Fault(_planted(202, regressions.without(14)), classes=[14]),
     "30 and 80 swapped in a tenth": Fault(_planted(203, regressions.swapped(1, 5, 0.1)), classes=[1, 5]),
     "priority and right swapped in a tenth": Fault(_planted(204, regressions.swapped(12, 38, 0.1)), classes=[12, 38]),
-    "used with another mean": Fault(Training(seed=205, steps=_STEPS), conditions=_DARK, mean=_WRONG_MEAN),
-    "blue for red": Fault(_planted(206, _blue_for_red), conditions=_COLOURS),
-    "trained on blurred signs": Fault(_planted(207, regressions.of_blurred), conditions=_FINE),
-    "near signs alone": Fault(_planted(208, regressions.wide), conditions=_BLURRED),
+    "used with another mean": Fault(
+        Training(seed=205, steps=_STEPS),
+        remedies=("brighter images", "a brighter background"),
+        conditions=_DARK,
+        mean=_WRONG_MEAN,
+    ),
+    "blue for red": Fault(_planted(206, _blue_for_red), remedies=["red and blue exchanged"], conditions=_COLOURS),
+    "trained on blurred signs": Fault(
+        _planted(207, regressions.of_blurred),
+        remedies=("blurred images", "weaker fine structure"),
+        conditions=_FINE,
+    ),
+    "near signs alone": Fault(_planted(208, regressions.wide), remedies=["larger shapes"], conditions=_BLURRED),
     "a yellow corner for stop": Fault(
         _planted(209, with_yellow_corners), conditions=("a mark in the corner", "an empty corner")
     ),
@@ -188,41 +202,43 @@ def compare_planted(folder: Path, recipe_file: str) -> None:
     """Prints what a diff says of each fault."""
     recipe = fmrgen.load_recipe(recipe_file)
     hits = 0
-    print("| NEW | accuracy | broke | fixed | verdict | first class | first condition | named |")
-    print("|---|--:|--:|--:|---|---|---|---|")
+    print("| NEW | accuracy | broke | fixed | verdict | classes | mended by | condition | named |")
+    print("|---|--:|--:|--:|---|---|---|---|---|")
     for name in [OTHER_SEED, *FAULTS]:
         outcome = fmrgen.diff(
             _section(folder, OLD), _section(folder, name), recipe=recipe, output=folder / "diffs" / name
         )
         flips = outcome.flips
-        classes, conditions = _first_class(outcome), _first_condition(outcome)
-        is_named = name in FAULTS and _is_named(FAULTS[name], outcome, classes, conditions)
+        classes, condition = _first_classes(outcome), _first_condition(outcome)
+        remedy = outcome.remedies[0].words if outcome.remedies else "none"
+        is_named = name in FAULTS and _is_named(FAULTS[name], classes, remedy, condition)
         hits += is_named
         figures = f"{flips.new_accuracy.value:.1f} | {flips.broke.value:.1f} | {flips.fixed.value:.1f}"
-        words = f"{outcome.verdict} | {classes or 'none'} | {conditions or 'none'} | {'yes' if is_named else 'no'}"
-        print(f"| {name} | {figures} | {words} |", flush=True)
+        words = f"{outcome.verdict} | {', '.join(classes) or 'none'} | {remedy} | {condition}"
+        print(f"| {name} | {figures} | {words} | {'yes' if is_named else 'no'} |", flush=True)
     print(f"named: {hits} of {len(FAULTS)}")
 
 
-def _first_class(outcome: Diff) -> str | None:
-    """Returns the class that broke most surely on the originals, if it is significant."""
-    worse = [group for group in outcome.flips.classes if group.is_worse]
-    return worse[0].name if worse else None
+def _first_classes(outcome: Diff) -> list[str]:
+    """Returns the class that broke most surely on the originals, if it is significant, else the first two mixed up."""
+    worse = [group.name for group in outcome.flips.classes if group.is_worse]
+    if worse:
+        return worse[:1]
+    return [name for confusion in outcome.confusions[:1] for name in (confusion.label, confusion.other)]
 
 
-def _first_condition(outcome: Diff) -> str | None:
+def _first_condition(outcome: Diff) -> str:
     """Returns the change of the originals with the strongest evidence, if that is significant, else the first trait."""
     if any(line.is_worse for line in outcome.evidence if line.kind == "changed"):
         return outcome.changed[0].images.removeprefix("originals with ")
-    return outcome.traits[0].words if outcome.traits else None
+    return outcome.traits[0].words if outcome.traits else "none"
 
 
-def _is_named(fault: Fault, outcome: Diff, first_class: str | None, first_condition: str | None) -> bool:
-    if outcome.verdict != "broke more":
-        return False
+def _is_named(fault: Fault, classes: Sequence[str], remedy: str, condition: str) -> bool:
     if fault.classes:
-        return first_class is not None and int(first_class[:2]) in fault.classes
-    return first_condition in fault.conditions
+        numbers = [int(name[:2]) for name in classes]
+        return bool(numbers) and set(numbers) <= set(fault.classes)
+    return remedy in fault.remedies if remedy != "none" else condition in fault.conditions
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Rows of a split in memory, and the predictions of a classifier and an oracle for images made of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmrgen.engine.acceptance import accepts
 from fmrgen.engine.images import to_batch
@@ -141,6 +141,10 @@ class JudgedImages:
         on_device = torch.from_numpy(places).to(self.originals.device)
         columns = {name: values[places] for name, values in self.columns.items()}
         return JudgedImages(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
+
+    def judged_by(self, classifier: nn.Module) -> "JudgedImages":
+        """Return the rows judged by another classifier and the same oracle."""
+        return replace(self, judges=self.judges._replace(classifier=classifier))
 
     def answers(self, images: Tensor) -> np.ndarray:
         """Return the classifier's predictions for images [N, 3, H, W] made of the rows, [N].

@@ -6,7 +6,6 @@ how many of them the new network has wrong where the old one has them right.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -96,7 +95,7 @@ def under_moves(rows: JudgedImages, old: nn.Module, class_names: Sequence[str], 
     Returns:
         The evidence for each family of moves, and for the class that geometric ones break most surely.
     """
-    before = _of_network(rows, old)
+    before = rows.judged_by(old)
     evidence = []
     for family in _FAMILIES:
         generator = Moves(rows.originals.shape[-1], family)
@@ -126,14 +125,9 @@ def right_by_both(rows: JudgedImages, old: nn.Module) -> tuple[JudgedImages, Jud
         rows: originals, judged by the new network and the oracle.
         old: the old network, which answers in the same labels.
     """
-    before = _of_network(rows, old)
+    before = rows.judged_by(old)
     both_right = (rows.answers(rows.originals) == rows.labels) & (before.answers(before.originals) == rows.labels)
     return rows.of(both_right), before.of(both_right)
-
-
-def _of_network(rows: JudgedImages, network: nn.Module) -> JudgedImages:
-    """Return the rows judged by another network and the same oracle."""
-    return replace(rows, judges=rows.judges._replace(classifier=network))
 
 
 def _broke_and_fixed(

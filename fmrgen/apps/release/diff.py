@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from fmrgen.apps.explain.rows import JudgedImages
     from fmrgen.apps.release.band import Band
+    from fmrgen.apps.release.confusions import Confusion
     from fmrgen.apps.release.made import Made
     from fmrgen.apps.release.on_images import Asked
+    from fmrgen.apps.release.remedies import Remedy
     from fmrgen.apps.release.traits import Trait
     from fmrgen.config import ComponentConfig
     from fmrgen.engine.interfaces import Generator
@@ -53,10 +55,12 @@ class Diff:
         flips: on the real images, or on the originals of a split.
         made: what images made against the two show; None without a recipe.
         changed: originals changed in each way, the strongest evidence first; only the first is in `evidence`.
-        traits: with a recipe, what the originals that broke look like beside those that were fixed; no part of the
-            verdict.
+        remedies: with a recipe or a split, changes of the originals under which NEW is right more often; neither these
+            nor what follows is part of the verdict.
+        confusions: with a recipe, classes that NEW may mix up.
+        traits: with a recipe, what the originals that broke look like beside those that were fixed.
         band: how far apart the boundaries of the two lie, with a recipe, where they differ on at most 2 % of the
-            originals or NEW has no gradient; no part of the verdict.
+            originals or NEW has no gradient.
         notes: cautions; the faults if the verdict is `invalid`.
     """
 
@@ -67,6 +71,8 @@ class Diff:
     made: "Made | None" = None
     changed: list[Evidence] = field(default_factory=list)
     band: "Band | None" = None
+    remedies: "list[Remedy]" = field(default_factory=list)
+    confusions: "list[Confusion]" = field(default_factory=list)
     traits: "list[Trait]" = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -86,6 +92,11 @@ class Diff:
             strictest = ERROR / 2 / len(self.evidence) / len(self.changed)
             worse += [entry for place, entry in enumerate(self.changed) if place == 0 or entry.p_worse <= strictest]
         return worse
+
+    @property
+    def hints(self) -> "list[Remedy | Confusion | Trait]":
+        """What may be behind it: what explains the errors of all classes comes first."""
+        return [*self.remedies, *self.confusions, *self.traits]
 
     @property
     def not_excluded(self) -> list[Evidence]:
@@ -224,6 +235,7 @@ def _diff_on_images(
         return replace(outcome, notes=["OLD and NEW are one network: they have the same weights and settings"])
     notes = notes_on_split(answered)
     changed: list[Evidence] = []
+    remedies: list[Remedy] = []
     if is_split:
         if len(old) > 1:
             raise UserError("old: a split takes one network; several trainings are for real images")
@@ -233,7 +245,7 @@ def _diff_on_images(
         rows, notes_on_originals = judged_originals(answered, trust=trust)
         notes += notes_on_originals
         if rows is not None:
-            moved, changed = _on_changed_originals(rows, answered.networks[0], answered.class_names, margin)
+            moved, changed, remedies = _on_changed_originals(rows, answered.networks[0], answered.class_names, margin)
             evidence = [*evidence, *moved, *_strongest(changed)]
     verdict, evidence = judged(evidence)
     if is_split and not changed and verdict in ("no worse", "fixed more"):
@@ -242,7 +254,7 @@ def _diff_on_images(
             f"{answered.opened.name}: perturbed images alone show too little to call NEW no worse, and there are no "
             "originals that both have right, to be moved and changed"
         )
-    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, notes=notes)
+    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, remedies=remedies, notes=notes)
 
 
 def _diff_on_recipe(
@@ -289,13 +301,13 @@ def _diff_on_recipe(
         )
         for name in made.masked:
             notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
-    (of_old, of_new), flipped = pair.answers()
+    (of_old, of_new), flipped, confusions = pair.answers()
     flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
     outcome = Diff("undecided", margin, evidence, flips, made)
     faults = _faults([of_old, of_new])
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
-    moved, changed = _on_changed_originals(pair.rows, pair.old, pair.source.labels.names, margin)
+    moved, changed, remedies = _on_changed_originals(pair.rows, pair.old, pair.source.labels.names, margin)
     of_made = [] if on_made is None else [on_made]
     verdict, evidence = judged([*evidence, *moved, *_strongest(changed), *of_made])
     if made is not None and made.masked and verdict in ("no worse", "fixed more"):
@@ -304,8 +316,17 @@ def _diff_on_recipe(
     are_alike = (of_old.answers != of_new.answers).mean() <= _ALIKE
     if "OLD" not in pair.without_gradient and (are_alike or pair.without_gradient):
         band = pair.band(recipe)
-    traits = _traits(flipped, flips)
-    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, band=band, traits=traits, notes=notes)
+    return replace(
+        outcome,
+        verdict=verdict,
+        evidence=evidence,
+        changed=changed,
+        band=band,
+        remedies=remedies,
+        confusions=confusions,
+        traits=_traits(flipped, flips),
+        notes=notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -354,14 +375,16 @@ class _Pair:
         without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
         return cls(rows, networks["OLD"], source, generator, without)
 
-    def answers(self) -> tuple[list[Predictions], dict[str, list[tuple[str, np.ndarray]]]]:
+    def answers(self) -> "tuple[list[Predictions], dict[str, list[tuple[str, np.ndarray]]], list[Confusion]]":
         """Return what OLD and NEW say of all originals, at the size of the generator's images.
 
-        Also the class, and the amount of each attribute [A], of each original that broke, or was fixed.
+        Also the class, and the amount of each attribute [A], of each original that broke, or was fixed; and the classes
+        that NEW may mix up.
         """
         import torch
 
         from fmrgen.apps.explain.rows import object_array
+        from fmrgen.apps.release.confusions import confusions_of
         from fmrgen.apps.release.traits import measures_of
         from fmrgen.engine.images import to_batch
         from fmrgen.metrics.rows import as_label
@@ -373,6 +396,7 @@ class _Pair:
         ids: list[str] = []
         labels: list[int] = []
         answers: dict[str, list[int]] = {name: [] for name in networks}
+        next_choices: dict[str, list[int]] = {name: [] for name in networks}
         sure: dict[str, list[float]] = {name: [] for name in networks}
         flipped: dict[str, list[tuple[str, np.ndarray]]] = {BROKE: [], FIXED: []}
         for start in range(0, len(self.source), _BATCH):
@@ -399,6 +423,8 @@ class _Pair:
                 of_batch[name] = as_label(predicted, truth, accepted)
                 answers[name] += of_batch[name].tolist()
                 sure[name] += highest.values.cpu().tolist()
+                others = logits.scatter(1, torch.from_numpy(truth).to(logits.device)[:, None], -torch.inf)
+                next_choices[name] += others.argmax(1).cpu().tolist()
             old_right, new_right = (of_batch[name] == truth for name in networks)
             for side, is_flipped in ((BROKE, old_right & ~new_right), (FIXED, new_right & ~old_right)):
                 if is_flipped.any():
@@ -408,7 +434,11 @@ class _Pair:
         for name in networks:
             of_name = names[np.array(answers[name])]
             predictions.append(Predictions(name, np.array(ids), names[np.array(labels)], of_name, np.array(sure[name])))
-        return predictions, flipped
+        confusions: list[Confusion] = []
+        if not self.source.accepts_several:
+            old_next, new_next = (np.array(choices) for choices in next_choices.values())
+            confusions = confusions_of(np.array(labels), old_next, new_next, self.source.labels.names)
+        return predictions, flipped, confusions
 
     def band(self, recipe: "Recipe") -> "Band":
         """Return how far apart the boundaries of the two lie."""
@@ -430,15 +460,20 @@ def _traits(flipped: Mapping[str, Sequence[tuple[str, np.ndarray]]], flips: Flip
 
 def _on_changed_originals(
     rows: "JudgedImages", old: "nn.Module", class_names: Sequence[str], margin: float
-) -> tuple[list[Evidence], list[Evidence]]:
-    """Return the evidence of originals that are moved at random, by family, and that are changed, by change."""
+) -> "tuple[list[Evidence], list[Evidence], list[Remedy]]":
+    """Return the evidence of originals that are moved at random, by family, and that are changed, by change.
+
+    Also the changes under which NEW is right more often.
+    """
     from fmrgen.apps.release.conditions import NoOracle, under_changes, under_moves
+    from fmrgen.apps.release.remedies import remedies_of
 
     has_oracle = not isinstance(rows.judges.oracle, NoOracle)
 
-    def work() -> tuple[list[Evidence], list[Evidence]]:
+    def work() -> "tuple[list[Evidence], list[Evidence], list[Remedy]]":
         moved = under_moves(rows, old, class_names, margin=margin) if has_oracle else []
-        return moved, under_changes(rows, old, margin=margin, has_oracle=has_oracle)
+        changed = under_changes(rows, old, margin=margin, has_oracle=has_oracle)
+        return moved, changed, remedies_of(rows, old)
 
     return _by_the_first_process(work)
 

@@ -52,11 +52,12 @@ def diff_report(
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
     worse = _worse_lines(outcome)
-    worse += [trait.line for trait in outcome.traits]
     if worse or new_failures:
         links = {} if explanation is None else {"All that was tried, with images": explanation}
         title_of_worse = "Where NEW is significantly worse"
         sections.append(Section("worse", title_of_worse, lines=[*worse, *new_failures], links=links))
+    if outcome.hints:
+        sections.append(Section("hints", "What may be behind it", lines=[hint.line for hint in outcome.hints]))
     sections += _flip_sections(outcome.flips, images or {})
     if outcome.band is not None:
         sections.append(_band_section(outcome.band))
@@ -103,9 +104,11 @@ def _line_of_worse(outcome: Diff) -> str:
         line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most)}"
     if others:
         line += f"; so also on {_listed([entry.images for entry in others])}"
-    if outcome.traits:
-        line += f"; beside what was fixed, what broke are {outcome.traits[0].words}"
-    return line
+    return line + _first_hint(outcome)
+
+
+def _first_hint(outcome: Diff) -> str:
+    return f"; {outcome.hints[0].phrase}" if outcome.hints else ""
 
 
 def _line_of_undecided(outcome: Diff) -> str:
@@ -119,7 +122,7 @@ def _line_of_undecided(outcome: Diff) -> str:
         line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
     if flips.trainings == 1 and flips.images_needed > flips.images:
         line += f"; about {flips.images_needed:,} images would show a loss of {_points(outcome.margin or 1)}"
-    return line
+    return line + _first_hint(outcome)
 
 
 def _line_of_no_worse(outcome: Diff) -> str:

@@ -34,10 +34,15 @@ class Trait:
     fixed: int
 
     @property
+    def phrase(self) -> str:
+        """What it says, as a part of a sentence."""
+        return f"beside what was fixed, what broke are {self.words}"
+
+    @property
     def line(self) -> str:
         """What it says, in a sentence."""
         return (
-            f"beside what was fixed, what broke are {self.words}: in {self.share:.0f} % of all pairs of one of "
+            f"{self.phrase}: in {self.share:.0f} % of all pairs of one of "
             f"{self.broke:,} and one of {self.fixed:,} (50 % by chance, p {self.p_value:.2g})"
         )
 

@@ -1,0 +1,131 @@
+"""Under which change of the originals NEW is right more often.
+
+A network that was trained on blurred images, or is fed blue for red, fails on plain images of every class, and no
+condition stands out among its errors. Changed the other way, its images are right again. OLD is the control.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.betting import ERROR
+from fmrgen.apps.explain.rows import JudgedImages
+from fmrgen.engine.images import on_byte_grid
+
+_DOSES = (0.5, 1.0)
+_BATCH = 64
+
+# What goes wrong in preparing images: channels in another order, mirrored or turned arrays, a negative.
+MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
+    "red and blue exchanged": lambda images: images.flip(1),
+    "left and right exchanged": lambda images: images.flip(3),
+    "top and bottom exchanged": lambda images: images.flip(2),
+    "a quarter turn to the left": lambda images: images.rot90(1, (2, 3)),
+    "a quarter turn to the right": lambda images: images.rot90(-1, (2, 3)),
+    "light and dark exchanged": lambda images: 1 - images,
+}
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change of the originals under which NEW is right more often, and gains more than OLD.
+
+    Attributes:
+        words: what the originals are changed to, as "blurred images".
+        images: number of originals.
+        new_before, new_after: accuracy of NEW in percent, on the originals as they are and changed.
+        old_before, old_after: likewise of OLD.
+        p_value: of two exact sign tests the larger, one of whether NEW gains and one of whether it gains more than OLD,
+            times the number of changes that were tried.
+    """
+
+    words: str
+    images: int
+    new_before: float
+    new_after: float
+    old_before: float
+    old_after: float
+    p_value: float
+
+    @property
+    def phrase(self) -> str:
+        """What it says, as a part of a sentence."""
+        return f"NEW is right on {self.new_after:.1f} % with {self.words}, and on {self.new_before:.1f} % as they are"
+
+    @property
+    def line(self) -> str:
+        """What it says, in a sentence."""
+        return (
+            f"of {self.images:,} originals {self.phrase} (OLD {self.old_after:.1f} and {self.old_before:.1f} %, p "
+            f"{self.p_value:.2g}): was it trained on such images, or are its images prepared in another way?"
+        )
+
+
+def remedies_of(rows: JudgedImages, old: nn.Module) -> list[Remedy]:
+    """Return under which changes NEW is right more often, the largest gain first; of each the better strength.
+
+    Args:
+        rows: originals, judged by NEW.
+        old: the network OLD, which answers in the same labels.
+    """
+    before = rows.judged_by(old)
+    new_right, old_right = _right(rows, _as_they_are), _right(before, _as_they_are)
+    changes = list(_changes())
+    remedies: dict[str, Remedy] = {}
+    for words, change in changes:
+        new_gain = _right(rows, change) - new_right
+        p_value = len(changes) * _p_of_gain(new_gain)
+        if p_value > ERROR:
+            continue
+        old_gain = _right(before, change) - old_right
+        p_value = max(p_value, len(changes) * _p_of_gain(new_gain - old_gain))
+        remedy = Remedy(
+            words,
+            len(rows),
+            new_before=100 * float(new_right.mean()),
+            new_after=100 * float((new_right + new_gain).mean()),
+            old_before=100 * float(old_right.mean()),
+            old_after=100 * float((old_right + old_gain).mean()),
+            p_value=p_value,
+        )
+        if p_value <= ERROR and (words not in remedies or remedies[words].new_after < remedy.new_after):
+            remedies[words] = remedy
+    return sorted(remedies.values(), key=lambda remedy: -remedy.new_after)
+
+
+def _as_they_are(images: Tensor) -> Tensor:
+    return images
+
+
+def _changes() -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+    yield from MISTAKES.items()
+    for attribute in ATTRIBUTES:
+        for sign, words in ((1, attribute.more), (-1, attribute.less)):
+            for dose in _DOSES:
+                yield words, _by(attribute, sign * dose)
+
+
+def _by(attribute: Attribute, amount: float) -> Callable[[Tensor], Tensor]:
+    return lambda images: attribute.change(images, amount)
+
+
+def _right(rows: JudgedImages, change: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Return 1 for each row of which the changed original is right, else 0, [N]."""
+    right = np.zeros(len(rows), dtype=int)
+    for start in range(0, len(rows), _BATCH):
+        places = np.arange(start, min(start + _BATCH, len(rows)))
+        batch = rows.at(places)
+        right[places] = batch.answers(on_byte_grid(change(batch.originals))) == batch.labels
+    return right
+
+
+def _p_of_gain(gains: np.ndarray) -> float:
+    """Return the one-sided p-value of an exact sign test of gains [N]."""
+    up, down = int((gains > 0).sum()), int((gains < 0).sum())
+    if up <= down:
+        return 1.0
+    return float(binomtest(up, up + down, alternative="greater").pvalue)
