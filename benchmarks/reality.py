@@ -1,6 +1,9 @@
 """Does what `fmrgen diff` finds on 500 photos flip later, on photos that it has not seen?
 
     python -m benchmarks.reality -o reality --train gtsrb-train.parquet --test gtsrb-test.parquet --part choose
+    python -m benchmarks.reality -o reality --test usps-test.parquet --part digits
+    python -m benchmarks.reality -o reality --test cifar10-test-1000.parquet --weights cifar10-resnet20.th \\
+        --recipe fmrgen.yaml --part cifar
 
 Makes the pairs of networks (benchmarks/reality_pairs.py), goes on where it was stopped, writes answers-PART.json, and
 prints tables. The plan is docs/results/reality.md.
@@ -19,12 +22,12 @@ from torch.nn.functional import avg_pool2d
 
 import fmrgen
 from benchmarks import regressions
-from benchmarks.reality_pairs import PARTS, Files, Pair, answers_of, dealt, make, net_flips, pairs
+from benchmarks.reality_domains import DOMAINS, Files
+from benchmarks.reality_pairs import PARTS, Pair, answers_of, make, net_flips, pairs
 from benchmarks.regressions import Images
 from fmrgen.apps.pilot.photos import components
 from fmrgen.apps.studies.partial_correlation import resampled
 
-_CLASSES = 43
 _FEWEST_TESTED, _FEWEST_TRACKS = 20, 5  # photos and tracks of a class
 _FIRST = 3  # classes
 _TIES = 50  # random orders of equal figures
@@ -67,17 +70,18 @@ def tracks_of(test: Images, train: Images, train_tracks: Sequence[str]) -> np.nd
     track. Of the training set this links few frames of a track that are six frames apart.
     """
     of_train, of_test = _small(train), _small(test)
+    train_labels, test_labels = train.labels.numpy(), test.labels.numpy()
     tracks = np.array(train_tracks)
     nearest = []
-    for label in range(_CLASSES):
-        members = np.flatnonzero(train.labels.numpy() == label)
+    for label in np.unique(train_labels):
+        members = np.flatnonzero(train_labels == label)
         distances = _distances(of_train[members])
         distances[tracks[members][:, None] == tracks[members]] = np.inf
         nearest += distances.min(1).tolist()
     limit = np.quantile(nearest, _FALSE_LINKS)
     links: list[tuple[int, int]] = []
-    for label in range(_CLASSES):
-        members = np.flatnonzero(test.labels.numpy() == label)
+    for label in np.unique(test_labels):
+        members = np.flatnonzero(test_labels == label)
         near = np.argwhere(_distances(of_test[members]) < limit)
         links += [(int(members[first]), int(members[second])) for first, second in near]
     return components(len(test.labels), links)
@@ -97,9 +101,9 @@ def _distances(vectors: np.ndarray) -> np.ndarray:
     return distances
 
 
-def _by_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _by_class(values: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Returns the mean of values [N] for each class, in points; nan for a class that does not occur."""
-    means = np.full(_CLASSES, np.nan)
+    means = np.full(classes, np.nan)
     for label in np.unique(labels):
         means[label] = 100 * values[labels == label].mean()
     return means
@@ -124,9 +128,9 @@ def _case(output: Path, pair: Pair, seen: np.ndarray, test: np.ndarray) -> Case:
         "loss of OLD": 1 - old.seen[places, seen],
         "made": np.where(both_right, made, 0.0),
     }
-    predictors = {name: _by_class(of_photos, seen) for name, of_photos in values.items()}
+    predictors = {name: _by_class(of_photos, seen, pair.domain.classes) for name, of_photos in values.items()}
     predictors["made and originals"] = predictors["made"] + predictors["originals"]
-    real = _by_class(net_flips(old.test, new.test, test), test)
+    real = _by_class(net_flips(old.test, new.test, test), test, pair.domain.classes)
     on_seen = fmrgen.diff(of_old, of_new, seen).verdict
     return Case(pair, diff, old.test, new.test, real, predictors, on_seen)
 
@@ -163,10 +167,12 @@ def _captured(case: Case, name: str, classes: np.ndarray) -> float:
 
 def answer(files: Files, part: str) -> dict[str, Any]:
     """Returns all answers of a part, and writes them."""
-    _, seen = dealt(files.train)
-    train, test = regressions.signs(files.train), regressions.signs(files.test)
+    _, seen, test = DOMAINS[part].photos(files)
     labels = test.labels.numpy()
-    tracks = tracks_of(test, train, pq.read_table(files.train, columns=["track"])["track"].to_pylist())
+    tracks = np.arange(len(labels))
+    if files.train is not None:
+        train = regressions.signs(files.train)
+        tracks = tracks_of(test, train, pq.read_table(files.train, columns=["track"])["track"].to_pylist())
     classes = _classes_to_look_at(labels, tracks)
     cases = [_case(files.output, pair, seen.labels.numpy(), labels) for pair in pairs() if pair.part == part]
     _add_mean_of_others(cases)
@@ -197,7 +203,7 @@ def answer(files: Files, part: str) -> dict[str, Any]:
         "3 twins by the photos alone": _share([case.on_seen == "broke more" for case in twins]),
         "4 photos": _photos_needed(cases, labels, tracks, spreads),
         "5 near": _near(worse),
-        "pairs": [_row(case, labels, test, real[case.pair.title]) for case in cases],
+        "pairs": [_row(case, test, classes, real[case.pair.title]) for case in cases],
     }
     (files.output / f"answers-{part}.json").write_text(json.dumps(answers, indent=1))
     return answers
@@ -206,7 +212,7 @@ def answer(files: Files, part: str) -> dict[str, Any]:
 def _classes_to_look_at(labels: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     """Returns the classes with enough test photos of enough tracks."""
     chosen = []
-    for label in range(_CLASSES):
+    for label in range(labels.max() + 1):
         members = labels == label
         if members.sum() >= _FEWEST_TESTED and len(set(tracks[members].tolist())) >= _FEWEST_TRACKS:
             chosen.append(label)
@@ -300,19 +306,26 @@ def _near(cases: Sequence[Case]) -> dict[str, list[float] | None]:
     }
 
 
-def _row(case: Case, labels: np.ndarray, test: Images, is_real: bool) -> dict[str, Any]:
-    net = net_flips(case.old, case.new, labels)
-    assert test.widths is not None
+def _row(case: Case, test: Images, classes: np.ndarray, is_real: bool) -> dict[str, Any]:
+    net = net_flips(case.old, case.new, test.labels.numpy())
     light = test.pixels.mean((1, 2, 3))
+    is_dark = (light <= light.quantile(0.2)).numpy()
+    is_far = (test.widths < 30).numpy() if test.widths is not None else None
     return {
         "family": case.pair.family,
         "name": case.pair.name,
         "points lost": 100 * float(net.mean()),
-        "far": 100 * float(net[(test.widths < 30).numpy()].mean()),
-        "dark": 100 * float(net[(light <= light.quantile(0.2)).numpy()].mean()),
+        "far": None if is_far is None else 100 * float(net[is_far].mean()),
+        "dark": 100 * float(net[is_dark].mean()),
         "is a regression": is_real,
         "diff": case.diff["verdict"],
         "the 500 alone": case.on_seen,
+        "partial correlation": _partial(case, "made", classes),
+        "captured": _captured(case, "made and originals", classes),
+        "captured by the originals": _captured(case, "originals", classes),
+        "remedies": case.diff["remedies"],
+        "confusions": case.diff["confusions"],
+        "traits": case.diff["traits"],
     }
 
 
@@ -325,11 +338,13 @@ def _shown(figures: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--train", type=Path, required=True, help="gtsrb-train.parquet")
-    parser.add_argument("--test", type=Path, required=True, help="gtsrb-test.parquet")
+    parser.add_argument("--train", type=Path, help="gtsrb-train.parquet")
+    parser.add_argument("--test", type=Path, required=True, help="gtsrb-test.parquet, usps-test.parquet, or photos")
+    parser.add_argument("--weights", type=Path, help="cifar10-resnet20.th")
+    parser.add_argument("--recipe", help="by which images are made")
     parser.add_argument("--part", choices=PARTS, default=PARTS[0])
     options = parser.parse_args(arguments)
-    files = Files(options.output, options.train, options.test)
+    files = Files(options.output, options.train, options.test, options.weights, options.recipe)
     make(files, options.part)
     answers = answer(files, options.part)
     for name, figures in answers.items():

@@ -30,7 +30,7 @@ import fmrgen
 from fmrgen.apps.explain.betting import ERROR, log_capital
 from fmrgen.classifiers.lenet import lenet
 from fmrgen.recipe.build import build_source
-from fmrgen.recipe.job import load_recipe
+from fmrgen.recipe.job import Recipe, load_recipe
 
 Network = TypeVar("Network", bound=nn.Module)
 TWINS = 21  # trainings of one recipe, whose neighbours are twenty pairs
@@ -52,7 +52,12 @@ class Images(NamedTuple):
 
 def digits(split: str) -> Images:
     """Returns the MNIST digits that fmrgen ships."""
-    source = build_source(load_recipe("_mnist", [f"source.split={split}"]).source)
+    return images_of(load_recipe("_mnist", [f"source.split={split}"]))
+
+
+def images_of(recipe: Recipe) -> Images:
+    """Returns the images of a recipe's source."""
+    source = build_source(recipe.source)
     examples = list(source.load(0, len(source), _SIZE))
     pixels = np.stack([example.image for example in examples if isinstance(example, fmrgen.LoadedExample)])
     labels = [example.label for example in examples if isinstance(example, fmrgen.LoadedExample)]
@@ -60,7 +65,7 @@ def digits(split: str) -> Images:
 
 
 def signs(path: Path) -> Images:
-    """Returns traffic signs of a parquet file with columns image, label and width."""
+    """Returns traffic signs, or other photos, of a parquet file with columns image, label and perhaps width."""
     table = pq.read_table(path)
     pixels = []
     for image in table["image"].to_pylist():
@@ -68,7 +73,7 @@ def signs(path: Path) -> Images:
     return Images(
         fmrgen.to_batch(np.stack(pixels), "cpu"),
         torch.tensor(table["label"].to_pylist()),
-        torch.tensor(table["width"].to_pylist()),
+        torch.tensor(table["width"].to_pylist()) if "width" in table.column_names else None,
     )
 
 
@@ -85,7 +90,7 @@ def signs_network(classes: int = 43, widths: Sequence[int] = (16, 32, 64)) -> nn
 class Normalised(nn.Module):
     """A network of images that are normalised first."""
 
-    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+    def __init__(self, network: nn.Module, mean: float | Tensor, std: float | Tensor) -> None:
         super().__init__()
         self.network, self.mean, self.std = network, mean, std
 
