@@ -23,6 +23,7 @@ from torch.nn.functional import avg_pool2d
 import fmrgen
 from benchmarks import regressions
 from benchmarks.reality_domains import DOMAINS, Files
+from benchmarks.reality_figures import draw_answers
 from benchmarks.reality_pairs import PARTS, Pair, answers_of, make, net_flips, pairs
 from benchmarks.regressions import Images
 from fmrgen.apps.pilot.photos import components
@@ -342,11 +343,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=Path, required=True, help="gtsrb-test.parquet, usps-test.parquet, or photos")
     parser.add_argument("--weights", type=Path, help="cifar10-resnet20.th")
     parser.add_argument("--recipe", help="by which images are made")
+    parser.add_argument("--figure", type=Path, help="a PNG to draw")
     parser.add_argument("--part", choices=PARTS, default=PARTS[0])
     options = parser.parse_args(arguments)
     files = Files(options.output, options.train, options.test, options.weights, options.recipe)
     make(files, options.part)
     answers = answer(files, options.part)
+    if options.figure is not None:
+        draw_answers(answers, options.figure)
     for name, figures in answers.items():
         if name == "pairs":
             for row in figures:
