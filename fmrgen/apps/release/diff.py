@@ -384,7 +384,7 @@ class _Pair:
         import torch
 
         from fmrgen.apps.explain.rows import object_array
-        from fmrgen.apps.release.confusions import confusions_of
+        from fmrgen.apps.release.confusions import NextChoices, confusions_of
         from fmrgen.apps.release.traits import measures_of
         from fmrgen.engine.images import to_batch
         from fmrgen.metrics.rows import as_label
@@ -397,6 +397,7 @@ class _Pair:
         labels: list[int] = []
         answers: dict[str, list[int]] = {name: [] for name in networks}
         next_choices: dict[str, list[int]] = {name: [] for name in networks}
+        margins: dict[str, list[float]] = {name: [] for name in networks}
         sure: dict[str, list[float]] = {name: [] for name in networks}
         flipped: dict[str, list[tuple[str, np.ndarray]]] = {BROKE: [], FIXED: []}
         for start in range(0, len(self.source), _BATCH):
@@ -423,8 +424,10 @@ class _Pair:
                 of_batch[name] = as_label(predicted, truth, accepted)
                 answers[name] += of_batch[name].tolist()
                 sure[name] += highest.values.cpu().tolist()
-                others = logits.scatter(1, torch.from_numpy(truth).to(logits.device)[:, None], -torch.inf)
-                next_choices[name] += others.argmax(1).cpu().tolist()
+                column = torch.from_numpy(truth).to(logits.device)[:, None]
+                likeliest = logits.scatter(1, column, -torch.inf).max(1)
+                next_choices[name] += likeliest.indices.cpu().tolist()
+                margins[name] += (logits.gather(1, column)[:, 0] - likeliest.values).cpu().tolist()
             old_right, new_right = (of_batch[name] == truth for name in networks)
             for side, is_flipped in ((BROKE, old_right & ~new_right), (FIXED, new_right & ~old_right)):
                 if is_flipped.any():
@@ -436,8 +439,8 @@ class _Pair:
             predictions.append(Predictions(name, np.array(ids), names[np.array(labels)], of_name, np.array(sure[name])))
         confusions: list[Confusion] = []
         if not self.source.accepts_several:
-            old_next, new_next = (np.array(choices) for choices in next_choices.values())
-            confusions = confusions_of(np.array(labels), old_next, new_next, self.source.labels.names)
+            of_old, of_new = (NextChoices(np.array(next_choices[name]), np.array(margins[name])) for name in networks)
+            confusions = confusions_of(np.array(labels), of_old, of_new, self.source.labels.names)
         return predictions, flipped, confusions
 
     def band(self, recipe: "Recipe") -> "Band":
