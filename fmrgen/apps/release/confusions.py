@@ -55,15 +55,15 @@ class Confusion:
     @property
     def phrase(self) -> str:
         """What it says, as a part of a sentence."""
-        return f"on {self.new} of {self.images} images of {self.label} its next choice is {self.other}"
+        return f"NEW may mix up {self.label} and {self.other}"
 
     @property
     def line(self) -> str:
         """What it says, in a sentence."""
         return (
-            f"NEW may mix up {self.label} and {self.other}: {self.phrase}, after the label (OLD's on {self.old}, p "
-            f"{self.p_value:.2g}), at {self.margin:.0f} % of the usual margin: are training images of the two labelled "
-            "wrong?"
+            f"{self.phrase}: on {self.new} of {self.images} images of {self.label} the likeliest class after the label "
+            f"is {self.other} (on {self.old} for OLD, p {self.p_value:.2g}), at {self.margin:.0f} % of the usual "
+            "margin; are training images of the two labelled wrong?"
         )
 
 
