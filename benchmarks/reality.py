@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 from scipy.stats import rankdata
+from scipy.stats import t as student
 from torch.nn.functional import avg_pool2d
 
 import fmrgen
@@ -27,7 +28,6 @@ from benchmarks.reality_figures import draw_answers
 from benchmarks.reality_pairs import PARTS, Pair, answers_of, make, net_flips, pairs
 from benchmarks.regressions import Images
 from fmrgen.apps.pilot.photos import components
-from fmrgen.apps.studies.partial_correlation import resampled
 
 _FEWEST_TESTED, _FEWEST_TRACKS = 20, 5  # photos and tracks of a class
 _FIRST = 3  # classes
@@ -182,7 +182,7 @@ def answer(files: Files, part: str) -> dict[str, Any]:
     worse = [case for case in cases if real[case.pair.title] and not case.is_twin]
     faults = [case for case in cases if not case.is_twin]
     twins = [case for case in cases if case.is_twin]
-    names = [name for name in cases[0].predictors if name != "distance"]
+    names = list(cases[0].predictors)
     answers: dict[str, Any] = {
         "tracks": int(tracks.max()) + 1,
         "classes": len(classes),
@@ -227,7 +227,8 @@ def _add_mean_of_others(cases: Sequence[Case]) -> None:
         for other in cases:
             if other is not case and other.pair.family == case.pair.family:
                 others.append(other.predictors["made"])
-        case.predictors["made of others"] = np.mean(others, axis=0)
+        if others:
+            case.predictors["made of others"] = np.mean(others, axis=0)
 
 
 def _spreads(cases: Sequence[Case], labels: np.ndarray) -> dict[str, float]:
@@ -243,7 +244,7 @@ def _spreads(cases: Sequence[Case], labels: np.ndarray) -> dict[str, float]:
 def _is_real(case: Case, labels: np.ndarray, spreads: Mapping[str, float], rows: np.ndarray | None = None) -> bool:
     """Returns whether NEW loses more than a twin may on test photos, all or some."""
     places = np.arange(len(labels)) if rows is None else rows
-    margin = spreads[case.pair.family]
+    margin = spreads.get(case.pair.family, 0.0)
     outcome = fmrgen.diff(case.old[places], case.new[places], labels[places], margin=margin)
     return outcome.verdict == "broke more"
 
@@ -255,12 +256,13 @@ def _of_names(
 
 
 def _mean(values: Sequence[float]) -> list[float] | None:
-    """Returns the mean of values of pairs, with an interval from resampled pairs; None for fewer than three."""
+    """Returns the mean of values of pairs, with Student's interval of 95 %; None for fewer than three."""
     if len(values) < 3:
         return None
     array = np.array(values)
-    estimate = resampled(lambda rows: array[rows].mean(-1), len(array))
-    return [estimate.value, *estimate.ends]
+    width = float(student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    mean = float(array.mean())
+    return [mean, mean - width, mean + width]
 
 
 def _share(hits: Sequence[bool]) -> list[float] | None:
@@ -278,23 +280,27 @@ def _photos_needed(
     """
     is_truth = np.random.default_rng(0).random(int(tracks.max()) + 1) < 0.5
     truth, pool = np.flatnonzero(is_truth[tracks]), np.flatnonzero(~is_truth[tracks])
-    shown: dict[str, dict[str, list[float]]] = {"regressions": {}, "twins": {}}
-    for case in cases:
-        if case.is_twin:
-            kind = "twins"
-        elif _is_real(case, labels, spreads, truth):
-            kind = "regressions"
-        else:
-            continue
-        shown[kind].setdefault("diff on 500", []).append(100.0 * (case.diff["verdict"] == "broke more"))
-        shown[kind].setdefault("the 500 alone", []).append(100.0 * (case.on_seen == "broke more"))
+    regressions_of_half = [case for case in cases if not case.is_twin and _is_real(case, labels, spreads, truth)]
+    kinds = {"regressions": regressions_of_half, "twins": [case for case in cases if case.is_twin]}
+    shown: dict[str, dict[str, list[float] | None]] = {}
+    for kind, of_kind in kinds.items():
+        shown[kind] = {
+            "diff on 500": _share([case.diff["verdict"] == "broke more" for case in of_kind]),
+            "the 500 alone": _share([case.on_seen == "broke more" for case in of_kind]),
+        }
         for count in _PHOTOS:
-            verdicts = []
-            for draw in range(_DRAWS):
-                rows = np.random.default_rng(draw).choice(pool, min(count, len(pool)), replace=False)
-                verdicts.append(fmrgen.diff(case.old[rows], case.new[rows], labels[rows]).verdict == "broke more")
-            shown[kind].setdefault(str(count), []).append(100 * float(np.mean(verdicts)))
-    return {kind: {name: _mean(values) for name, values in of_kind.items()} for kind, of_kind in shown.items()}
+            if count < len(pool):
+                shown[kind][str(count)] = _mean([_share_of_draws(case, labels, pool, count) for case in of_kind])
+    return shown
+
+
+def _share_of_draws(case: Case, labels: np.ndarray, pool: np.ndarray, count: int) -> float:
+    """Returns how many in a hundred draws of so many photos of a pool say *broke more*."""
+    verdicts = []
+    for draw in range(_DRAWS):
+        rows = np.random.default_rng(draw).choice(pool, count, replace=False)
+        verdicts.append(fmrgen.diff(case.old[rows], case.new[rows], labels[rows]).verdict == "broke more")
+    return 100 * float(np.mean(verdicts))
 
 
 def _near(cases: Sequence[Case]) -> dict[str, list[float] | None]:
@@ -346,6 +352,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--figure", type=Path, help="a PNG to draw")
     parser.add_argument("--part", choices=PARTS, default=PARTS[0])
     options = parser.parse_args(arguments)
+    if options.part == "cifar" and (options.weights is None or options.recipe is None):
+        parser.error("cifar takes --weights and --recipe")
     files = Files(options.output, options.train, options.test, options.weights, options.recipe)
     make(files, options.part)
     answers = answer(files, options.part)

@@ -1,10 +1,12 @@
 """What the networks of benchmarks/reality.py see, and how they are spoilt: signs, digits, photos of CIFAR-10."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import timm
 import torch
@@ -241,8 +243,14 @@ def _seen_signs(files: Files) -> list[str]:
     assert files.train is not None
     file = files.output / "seen.parquet"
     if not file.exists():
-        pq.write_table(pq.read_table(files.train).take(_seen_places(files.train).tolist()), file)
+        _write(pq.read_table(files.train).take(_seen_places(files.train).tolist()), file)
     return [f"source.path={file}", f"source.limit={SEEN}"]
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    unfinished = file.with_suffix(".unfinished")
+    pq.write_table(table, unfinished)
+    os.replace(unfinished, file)
 
 
 def _digits(files: Files) -> Photos:
@@ -268,9 +276,9 @@ def _cifar(files: Files) -> Photos:
 
 def _seen_photos(files: Files) -> list[str]:
     folder = files.output / "seen"
-    if not folder.exists():
-        folder.mkdir()
-        pq.write_table(pq.read_table(files.test)[:SEEN], folder / "train.parquet")
+    if not (folder / "train.parquet").exists():
+        folder.mkdir(exist_ok=True)
+        _write(pq.read_table(files.test)[:SEEN], folder / "train.parquet")
     return [f"source={{kind: datasets, path: {folder}, split: train}}"]
 
 

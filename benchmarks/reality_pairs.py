@@ -188,7 +188,9 @@ def _compare(files: Files, pair: Pair) -> str:
     figures = _figures_of_diff(files, pair)
     figures["near"] = _near(files.output, pair, seen, test) if pair.domain.third else None
     figures["seconds"] = round(time.monotonic() - started)
-    file.write_text(json.dumps(figures, indent=1))
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(figures, indent=1))
+    os.replace(unfinished, file)
     return f"{pair.title}: {figures['verdict']}, {figures['seconds']} s"
 
 

@@ -90,9 +90,14 @@ def signs_network(classes: int = 43, widths: Sequence[int] = (16, 32, 64)) -> nn
 class Normalised(nn.Module):
     """A network of images that are normalised first."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: float | Tensor, std: float | Tensor) -> None:
         super().__init__()
-        self.network, self.mean, self.std = network, mean, std
+        self.network = network
+        self.register_buffer("mean", torch.as_tensor(mean), persistent=False)
+        self.register_buffer("std", torch.as_tensor(std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network((images - self.mean) / self.std)

@@ -140,14 +140,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _torch_is_being_imported() -> bool:
-    """Return whether an exception may come up in torch's C++, which aborts the process. No work has begun then."""
+    """Return whether an exception may come up in torch's C++, which aborts the process."""
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     return getattr(spec, "_initializing", False)
 
 
 def _end_at_once(word: str, status: int) -> None:
-    print_error(f"{word}{''.join(_ways_on[-1:])}")
-    os._exit(status)
+    """End the process; what is half done is as after a kill, from which the same command goes on."""
+    try:
+        print_error(f"{word}{''.join(_ways_on[-1:])}")
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
 
 
 def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:

@@ -95,7 +95,7 @@ class Diff:
 
     @property
     def hints(self) -> "list[Remedy | Confusion | Trait]":
-        """What may be behind it: what explains the errors of all classes comes first."""
+        """What else stands out: what may explain the errors of all classes comes first."""
         return [*self.remedies, *self.confusions, *self.traits]
 
     @property
@@ -439,8 +439,12 @@ class _Pair:
             predictions.append(Predictions(name, np.array(ids), names[np.array(labels)], of_name, np.array(sure[name])))
         confusions: list[Confusion] = []
         if not self.source.accepts_several:
-            of_old, of_new = (NextChoices(np.array(next_choices[name]), np.array(margins[name])) for name in networks)
-            confusions = confusions_of(np.array(labels), of_old, of_new, self.source.labels.names)
+            is_right = (np.array(margins["OLD"]) > 0) & (np.array(margins["NEW"]) > 0)
+            choices = {}
+            for name in networks:
+                choices[name] = NextChoices(np.array(next_choices[name])[is_right], np.array(margins[name])[is_right])
+            of_right = np.array(labels)[is_right]
+            confusions = confusions_of(of_right, choices["OLD"], choices["NEW"], self.source.labels.names)
         return predictions, flipped, confusions
 
     def band(self, recipe: "Recipe") -> "Band":

@@ -57,7 +57,7 @@ def diff_report(
         title_of_worse = "Where NEW is significantly worse"
         sections.append(Section("worse", title_of_worse, lines=[*worse, *new_failures], links=links))
     if outcome.hints:
-        sections.append(Section("hints", "What may be behind it", lines=[hint.line for hint in outcome.hints]))
+        sections.append(Section("hints", "What else stands out", lines=[hint.line for hint in outcome.hints]))
     sections += _flip_sections(outcome.flips, images or {})
     if outcome.band is not None:
         sections.append(_band_section(outcome.band))

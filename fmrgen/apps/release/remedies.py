@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
 from fmrgen.apps.explain.betting import ERROR
 from fmrgen.apps.explain.rows import JudgedImages
+from fmrgen.apps.release.evidence import p_of_loss
 from fmrgen.engine.images import on_byte_grid
 
 _DOSES = (0.5, 1.0)
@@ -54,14 +54,17 @@ class Remedy:
     @property
     def phrase(self) -> str:
         """What it says, as a part of a sentence."""
-        return f"NEW is right on {self.new_after:.1f} % with {self.words}, and on {self.new_before:.1f} % as they are"
+        return (
+            f"of {self.images:,} originals NEW has {self.new_after:.1f} % right with {self.words}, and "
+            f"{self.new_before:.1f} % as they are"
+        )
 
     @property
     def line(self) -> str:
         """What it says, in a sentence."""
         return (
-            f"of {self.images:,} originals {self.phrase} (OLD {self.old_after:.1f} and {self.old_before:.1f} %, p "
-            f"{self.p_value:.2g}): was it trained on such images, or are its images prepared in another way?"
+            f"{self.phrase} (OLD {self.old_after:.1f} and {self.old_before:.1f} %, p {self.p_value:.2g}); perhaps it "
+            "was trained on such images, or its images are prepared in another way"
         )
 
 
@@ -73,32 +76,34 @@ def remedies_of(rows: JudgedImages, old: nn.Module) -> list[Remedy]:
         old: the network OLD, which answers in the same labels.
     """
     before = rows.judged_by(old)
-    new_right, old_right = _right(rows, _as_they_are), _right(before, _as_they_are)
+    new_right = rows.answers(rows.originals) == rows.labels
+    old_right = before.answers(before.originals) == before.labels
     changes = list(_changes())
     remedies: dict[str, Remedy] = {}
     for words, change in changes:
-        new_gain = _right(rows, change) - new_right
-        p_value = len(changes) * _p_of_gain(new_gain)
+        new_changed = new_right.copy()
+        new_changed[~new_right] = _right(rows.of(~new_right), change)
+        if len(changes) * _p_of_gain(new_right, new_changed) > ERROR:  # even if it lost nothing
+            continue
+        new_changed[new_right] = _right(rows.of(new_right), change)
+        p_value = len(changes) * _p_of_gain(new_right, new_changed)
         if p_value > ERROR:
             continue
-        old_gain = _right(before, change) - old_right
-        p_value = max(p_value, len(changes) * _p_of_gain(new_gain - old_gain))
+        old_changed = _right(before, change)
+        gains = (new_changed.astype(int) - new_right) - (old_changed.astype(int) - old_right)
+        p_value = max(p_value, len(changes) * p_of_loss(int((gains > 0).sum()), int((gains < 0).sum()), len(rows), 0))
         remedy = Remedy(
             words,
             len(rows),
             new_before=100 * float(new_right.mean()),
-            new_after=100 * float((new_right + new_gain).mean()),
+            new_after=100 * float(new_changed.mean()),
             old_before=100 * float(old_right.mean()),
-            old_after=100 * float((old_right + old_gain).mean()),
+            old_after=100 * float(old_changed.mean()),
             p_value=p_value,
         )
         if p_value <= ERROR and (words not in remedies or remedies[words].new_after < remedy.new_after):
             remedies[words] = remedy
     return sorted(remedies.values(), key=lambda remedy: -remedy.new_after)
-
-
-def _as_they_are(images: Tensor) -> Tensor:
-    return images
 
 
 def _changes() -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
@@ -114,8 +119,8 @@ def _by(attribute: Attribute, amount: float) -> Callable[[Tensor], Tensor]:
 
 
 def _right(rows: JudgedImages, change: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Return 1 for each row of which the changed original is right, else 0, [N]."""
-    right = np.zeros(len(rows), dtype=int)
+    """Return which changed originals the network has right, bool [N]."""
+    right = np.zeros(len(rows), dtype=bool)
     for start in range(0, len(rows), _BATCH):
         places = np.arange(start, min(start + _BATCH, len(rows)))
         batch = rows.at(places)
@@ -123,9 +128,6 @@ def _right(rows: JudgedImages, change: Callable[[Tensor], Tensor]) -> np.ndarray
     return right
 
 
-def _p_of_gain(gains: np.ndarray) -> float:
-    """Return the one-sided p-value of an exact sign test of gains [N]."""
-    up, down = int((gains > 0).sum()), int((gains < 0).sum())
-    if up <= down:
-        return 1.0
-    return float(binomtest(up, up + down, alternative="greater").pvalue)
+def _p_of_gain(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the one-sided p-value of a gain from `before` to `after`, bool [N], by an exact sign test."""
+    return p_of_loss(int((after & ~before).sum()), int((before & ~after).sum()), len(before), 0)

@@ -52,10 +52,26 @@ def test_another_draw_is_not_named_however_sure():
         assert confusions_of(LABELS, choices(number), choices(1000 + number, temperature=4), NAMES) == []
 
 
-def test_of_few_images_or_two_classes_nothing_is_said():
+def test_of_few_images_nothing_is_said():
     few = np.repeat(np.arange(10), 7)
     ones = np.ones(len(few))
     assert confusions_of(few, NextChoices((few + 1) % 10, ones), NextChoices((few + 2) % 10, ones / 2), NAMES) == []
-    two = np.repeat([0, 1], 50)
-    of_two = NextChoices(1 - two, np.ones(100))
-    assert confusions_of(two, of_two, of_two, ["cat", "dog"]) == []
+
+
+def test_of_three_classes_the_third_says_what_is_usual():
+    labels = np.repeat([0, 1, 2], 30)
+    old = NextChoices(np.repeat([2, 2, 0], 30), np.full(90, 10.0))
+    new = NextChoices(np.repeat([1, 0, 0], 30), np.repeat([2.0, 2.0, 10.0], 30))
+    found = confusions_of(labels, old, new, ["cat", "dog", "fox"])
+    assert [(confusion.label, confusion.other, confusion.margin) for confusion in found] == [
+        ("cat", "dog", 20),
+        ("dog", "cat", 20),
+    ]
+
+
+def test_where_no_margin_is_usual_nothing_is_said():
+    labels = np.repeat([0, 1, 2], 30)
+    old = NextChoices(np.repeat([2, 2, 0], 30), np.full(90, 10.0))
+    for usual in (0.0, -1.0):
+        new = NextChoices(np.repeat([1, 0, 0], 30), np.repeat([-5.0, -5.0, usual], 30))
+        assert confusions_of(labels, old, new, ["cat", "dog", "fox"]) == []

@@ -65,7 +65,7 @@ def test_what_makes_all_right_again_comes_first(new, old, words):
     assert first.words == words
     assert (first.new_before, first.new_after, first.old_before, first.old_after) == (0, 100, 100, 0)
     assert first.p_value < 1e-6
-    assert first.line.startswith(f"of 40 originals NEW is right on 100.0 % with {words}, and on 0.0 % as they are (OLD")
+    assert first.line.startswith(f"of 40 originals NEW has 100.0 % right with {words}, and 0.0 % as they are (OLD 0.0")
 
 
 def test_equal_networks_have_no_remedy():
