@@ -37,6 +37,7 @@ _DRAWS = 20
 _FALSE_LINKS = 0.05  # of photos of the training set, to another track
 _GRID = 8  # pixels, of the images by which tracks are told apart
 _CONTROLS = ("originals", "softmax")
+_WITHOUT_MAKING = ("softmax", "corrupted", "moved, geometric", "moved, photometric")  # chosen on *choose*
 
 
 class Case(NamedTuple):
@@ -127,10 +128,11 @@ def _case(output: Path, pair: Pair, seen: np.ndarray, test: np.ndarray) -> Case:
         "moved, photometric": net_flips(old.moved[half:], new.moved[half:], seen).mean(0),
         "distance": new.distance - old.distance,
         "loss of OLD": 1 - old.seen[places, seen],
-        "made": np.where(both_right, made, 0.0),
     }
     predictors = {name: _by_class(of_photos, seen, pair.domain.classes) for name, of_photos in values.items()}
+    predictors["made"] = np.nan_to_num(_by_class(made[both_right], seen[both_right], pair.domain.classes))
     predictors["made and originals"] = predictors["made"] + predictors["originals"]
+    predictors["softmax, corrupted and moved"] = np.mean([predictors[name] for name in _WITHOUT_MAKING], axis=0)
     real = _by_class(net_flips(old.test, new.test, test), test, pair.domain.classes)
     on_seen = fmrgen.diff(of_old, of_new, seen).verdict
     return Case(pair, diff, old.test, new.test, real, predictors, on_seen)
@@ -198,6 +200,9 @@ def answer(files: Files, part: str) -> dict[str, Any]:
             names,
             lambda case, name: _captured(case, name, classes) - _captured(case, "originals", classes),
         ),
+        "images made, of 500": [
+            float(np.mean([len(case.diff["broke"]) for case in of_kind])) for of_kind in (worse, twins)
+        ],
         "3 regressions called worse": _share([case.diff["verdict"] == "broke more" for case in worse]),
         "3 by the photos alone": _share([case.on_seen == "broke more" for case in worse]),
         "3 twins called worse": _share([case.diff["verdict"] == "broke more" for case in twins]),
