@@ -116,7 +116,8 @@ def test_every_launcher_makes_the_same_rows_once(whole, tmp_path, launcher, proc
         assert rows(out) == rows(whole)
     assert_same_rows(rows(out), rows(whole))
     runs = provenance(out)["runs"]
-    assert [run["processes"] for run in runs] == [processes] * processes
+    assert {run["processes"] for run in runs} == {processes}
+    assert 1 <= len(runs) <= processes  # beside a busy neighbour one may begin when nothing is left
     assert sum(run["images"] for run in runs) == 30
     assert result.stdout.count("FMR = PA / SA") == 1
 

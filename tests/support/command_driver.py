@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from huggingface_hub.utils import disable_progress_bars
 from fmrgen.cli import app, display  # noqa: F401
 
 disable_progress_bars()
+_forking = threading.Lock()  # filelock refuses a fork while another thread forks
 
 
 def call(job, first):
     """One call of the command in a forked process; returns its exit status, negative for a signal, and its output."""
     with tempfile.TemporaryFile() as stderr, tempfile.TemporaryFile() as stdout:
-        child = os.fork()
+        with _forking:
+            child = os.fork()
         if child == 0:
             os.dup2(stderr.fileno(), 2)
             os.dup2(stdout.fileno(), 1)
