@@ -1,6 +1,5 @@
 """What the networks of benchmarks/reality.py see, and how they are spoilt: signs, digits, photos of CIFAR-10."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from benchmarks.regressions import Images
 from benchmarks.signs import first_of_tracks
 from fmrgen.classifiers.lenet import lenet
 from fmrgen.classifiers.networks.cifar import vgg7
+from fmrgen.files import write_atomically
 from fmrgen.recipe.job import load_recipe
 
 SEEN = 500  # photos
@@ -248,9 +248,9 @@ def _seen_signs(files: Files) -> list[str]:
 
 
 def _write(table: pa.Table, file: Path) -> None:
-    unfinished = file.with_suffix(".unfinished")
-    pq.write_table(table, unfinished)
-    os.replace(unfinished, file)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    write_atomically(file, buffer.getvalue().to_pybytes())
 
 
 def _digits(files: Files) -> Photos:

@@ -4,8 +4,8 @@ Each part has a network OLD of each family, and a NEW for each pair. They learn 
 diff of each pair is run on the 500 that are seen.
 """
 
+import io
 import json
-import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import fmrgen
@@ -25,6 +25,7 @@ from benchmarks import regressions
 from benchmarks.corruptions import CORRUPTIONS
 from benchmarks.reality_domains import DOMAINS, FAMILIES, Domain, Files, New
 from benchmarks.regressions import Images, Normalised
+from fmrgen.files import write_atomically
 from fmrgen.generators.moves import Moves
 from fmrgen.recipe.build import build_source
 
@@ -129,9 +130,7 @@ def _train(files: Files, pair: Pair) -> str:
         regressions.fitted(network, new.change(photos), new.warp, steps, rate, teacher)
     network.eval()
     new.after(network.network)
-    unfinished = file.with_suffix(".unfinished")
-    save_file(network.state_dict(), unfinished)
-    os.replace(unfinished, file)
+    write_atomically(file, save(network.state_dict()))
     return f"{pair.title}: trained"
 
 
@@ -173,9 +172,9 @@ def _ask(files: Files, pair: Pair) -> str:
         _labels(network, test.pixels),
         _distance(pair.domain, seen, taught if pair.new.is_tuned else pair.new.change(taught)),
     )
-    unfinished = file.with_suffix(".unfinished.npz")
-    np.savez(unfinished, **answers._asdict())
-    os.replace(unfinished, file)
+    buffer = io.BytesIO()
+    np.savez(buffer, **answers._asdict())
+    write_atomically(file, buffer.getvalue())
     return f"{pair.title}: asked"
 
 
@@ -188,9 +187,7 @@ def _compare(files: Files, pair: Pair) -> str:
     figures = _figures_of_diff(files, pair)
     figures["near"] = _near(files.output, pair, seen, test) if pair.domain.third else None
     figures["seconds"] = round(time.monotonic() - started)
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(figures, indent=1))
-    os.replace(unfinished, file)
+    write_atomically(file, json.dumps(figures, indent=1).encode())
     return f"{pair.title}: {figures['verdict']}, {figures['seconds']} s"
 
 

@@ -4,11 +4,11 @@ verdict over all.
 Importing this brings no torch: predictions are compared without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from fmrgen.apps.release.predictions import Predictions, predictions_of_columns,
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fmrgen.apps.explain.rows import JudgedImages
     from fmrgen.apps.release.band import Band
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.recipe.job import Recipe
     from fmrgen.recipe.objects import AnyClassifier
-    from fmrgen.sources.base import Source
+    from fmrgen.sources.base import LoadedExample, Source
 
 Result = TypeVar("Result")
 _BATCH = 64
@@ -301,7 +301,8 @@ def _diff_on_recipe(
         )
         for name in made.masked:
             notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
-    (of_old, of_new), flipped, confusions = pair.answers()
+    answered = pair.answers()
+    of_old, of_new = answered.old, answered.new
     flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
     outcome = Diff("undecided", margin, evidence, flips, made)
     faults = _faults([of_old, of_new])
@@ -323,8 +324,8 @@ def _diff_on_recipe(
         changed=changed,
         band=band,
         remedies=remedies,
-        confusions=confusions,
-        traits=_traits(flipped, flips),
+        confusions=answered.confusions,
+        traits=_traits(answered.flipped, flips),
         notes=notes,
     )
 
@@ -375,77 +376,56 @@ class _Pair:
         without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
         return cls(rows, networks["OLD"], source, generator, without)
 
-    def answers(self) -> "tuple[list[Predictions], dict[str, list[tuple[str, np.ndarray]]], list[Confusion]]":
-        """Return what OLD and NEW say of all originals, at the size of the generator's images.
-
-        Also the class, and the amount of each attribute [A], of each original that broke, or was fixed; and the classes
-        that NEW may mix up.
-        """
+    def answers(self) -> "_Answered":
+        """Return what OLD and NEW say of all originals, at the size of the generator's images."""
         import torch
 
         from fmrgen.apps.explain.rows import object_array
-        from fmrgen.apps.release.confusions import NextChoices, confusions_of
         from fmrgen.apps.release.traits import measures_of
         from fmrgen.engine.images import to_batch
-        from fmrgen.metrics.rows import as_label
-        from fmrgen.recipe.build import logits_of
-        from fmrgen.sources.base import LoadedExample
 
         names = np.array([*self.source.labels.names, ""])  # -1, an output that is not finite, has the empty name
         networks = {"OLD": self.old, "NEW": self.rows.judges.classifier}
         ids: list[str] = []
-        labels: list[int] = []
-        answers: dict[str, list[int]] = {name: [] for name in networks}
-        next_choices: dict[str, list[int]] = {name: [] for name in networks}
-        margins: dict[str, list[float]] = {name: [] for name in networks}
-        sure: dict[str, list[float]] = {name: [] for name in networks}
+        labels: list[np.ndarray] = []
+        outputs: dict[str, list[_Outputs]] = {name: [] for name in networks}
         flipped: dict[str, list[tuple[str, np.ndarray]]] = {BROKE: [], FIXED: []}
-        for start in range(0, len(self.source), _BATCH):
-            stop = min(start + _BATCH, len(self.source))
-            loaded = []
-            for example in self.source.load(start, stop, self.generator.image_size):
-                if isinstance(example, LoadedExample):  # skipped examples can't be read
-                    loaded.append(example)
-            if not loaded:
-                continue
+        for loaded in self._batches():
             batch = to_batch(np.stack([example.image for example in loaded]), self.rows.originals.device)
             truth = np.array([example.label for example in loaded])
             accepted = None
             if self.source.accepts_several:
                 accepted = object_array([example.accepted for example in loaded])
             ids += [str(example.id) for example in loaded]
-            labels += truth.tolist()
-            of_batch: dict[str, np.ndarray] = {}
+            labels.append(truth)
             for name, network in networks.items():
-                logits = logits_of(network, batch)
-                highest = logits.softmax(1).max(1)
-                is_finite = torch.isfinite(logits).all(1)
-                predicted = torch.where(is_finite, highest.indices, -1).cpu().numpy()
-                of_batch[name] = as_label(predicted, truth, accepted)
-                answers[name] += of_batch[name].tolist()
-                sure[name] += highest.values.cpu().tolist()
-                column = torch.from_numpy(truth).to(logits.device)[:, None]
-                likeliest = logits.scatter(1, column, -torch.inf).max(1)
-                next_choices[name] += likeliest.indices.cpu().tolist()
-                margins[name] += (logits.gather(1, column)[:, 0] - likeliest.values).cpu().tolist()
-            old_right, new_right = (of_batch[name] == truth for name in networks)
+                outputs[name].append(_outputs_of(network, batch, truth, accepted))
+            old_right, new_right = (outputs[name][-1].answers == truth for name in networks)
             for side, is_flipped in ((BROKE, old_right & ~new_right), (FIXED, new_right & ~old_right)):
                 if is_flipped.any():
                     measures = measures_of(batch[torch.from_numpy(is_flipped)])
                     flipped[side] += zip(names[truth[is_flipped]], measures, strict=True)
+        all_labels = np.concatenate(labels)
+        of_all = {name: _joined(parts) for name, parts in outputs.items()}
         predictions = []
-        for name in networks:
-            of_name = names[np.array(answers[name])]
-            predictions.append(Predictions(name, np.array(ids), names[np.array(labels)], of_name, np.array(sure[name])))
-        confusions: list[Confusion] = []
+        for name, of_network in of_all.items():
+            of_names = names[of_network.answers]
+            predictions.append(Predictions(name, np.array(ids), names[all_labels], of_names, of_network.sure))
+        confusions = []
         if not self.source.accepts_several:
-            is_right = (np.array(margins["OLD"]) > 0) & (np.array(margins["NEW"]) > 0)
-            choices = {}
-            for name in networks:
-                choices[name] = NextChoices(np.array(next_choices[name])[is_right], np.array(margins[name])[is_right])
-            of_right = np.array(labels)[is_right]
-            confusions = confusions_of(of_right, choices["OLD"], choices["NEW"], self.source.labels.names)
-        return predictions, flipped, confusions
+            confusions = _confusions(all_labels, of_all["OLD"], of_all["NEW"], self.source.labels.names)
+        return _Answered(predictions[0], predictions[1], flipped, confusions)
+
+    def _batches(self) -> "Iterator[list[LoadedExample]]":
+        """Yield the originals that can be read."""
+        from fmrgen.sources.base import LoadedExample
+
+        for start in range(0, len(self.source), _BATCH):
+            stop = min(start + _BATCH, len(self.source))
+            examples = self.source.load(start, stop, self.generator.image_size)
+            loaded = [example for example in examples if isinstance(example, LoadedExample)]
+            if loaded:
+                yield loaded
 
     def band(self, recipe: "Recipe") -> "Band":
         """Return how far apart the boundaries of the two lie."""
@@ -453,6 +433,73 @@ class _Pair:
 
         work = partial(band_between, self.rows, self.old, self.generator, recipe.perturb.runs[0])
         return _by_the_first_process(work)
+
+
+class _Answered(NamedTuple):
+    """What two networks say of all originals.
+
+    Attributes:
+        old: predictions of OLD.
+        new: predictions of NEW.
+        flipped: of each original that broke, or was fixed, the class and the amount of each attribute [A].
+        confusions: classes that NEW may mix up.
+    """
+
+    old: Predictions
+    new: Predictions
+    flipped: dict[str, list[tuple[str, np.ndarray]]]
+    confusions: "list[Confusion]"
+
+
+class _Outputs(NamedTuple):
+    """What a network says of N originals.
+
+    Attributes:
+        answers: its labels, -1 for outputs that are not finite.
+        sure: its probabilities for these.
+        next_choices: what it finds likeliest besides the true label.
+        margins: by how much the logit of the true label is larger.
+    """
+
+    answers: np.ndarray
+    sure: np.ndarray
+    next_choices: np.ndarray
+    margins: np.ndarray
+
+
+def _outputs_of(network: "nn.Module", batch: "Tensor", truth: np.ndarray, accepted: np.ndarray | None) -> _Outputs:
+    """Return what a network says of a batch, given the true labels and others that are accepted."""
+    import torch
+
+    from fmrgen.metrics.rows import as_label
+    from fmrgen.recipe.build import logits_of
+
+    logits = logits_of(network, batch)
+    highest = logits.softmax(1).max(1)
+    predicted = torch.where(torch.isfinite(logits).all(1), highest.indices, -1).cpu().numpy()
+    column = torch.from_numpy(truth).to(logits.device)[:, None]
+    others = logits.scatter(1, column, -torch.inf).max(1)
+    margins = logits.gather(1, column)[:, 0] - others.values
+    return _Outputs(
+        as_label(predicted, truth, accepted),
+        highest.values.double().cpu().numpy(),
+        others.indices.cpu().numpy(),
+        margins.double().cpu().numpy(),
+    )
+
+
+def _joined(parts: Sequence[_Outputs]) -> _Outputs:
+    """Return what a network said of all batches."""
+    return _Outputs(*[np.concatenate(columns) for columns in zip(*parts, strict=True)])
+
+
+def _confusions(labels: np.ndarray, old: _Outputs, new: _Outputs, names: Sequence[str]) -> "list[Confusion]":
+    """Return the classes that NEW may mix up, from the originals that both have right."""
+    from fmrgen.apps.release.confusions import NextChoices, confusions_of
+
+    is_right = (old.margins > 0) & (new.margins > 0)
+    choices = [NextChoices(outputs.next_choices[is_right], outputs.margins[is_right]) for outputs in (old, new)]
+    return confusions_of(labels[is_right], choices[0], choices[1], names)
 
 
 def _traits(flipped: Mapping[str, Sequence[tuple[str, np.ndarray]]], flips: Flips) -> "list[Trait]":

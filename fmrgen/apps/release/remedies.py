@@ -6,11 +6,12 @@ condition stands out among its errors. Changed the other way, its images are rig
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
 
-from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.attributes import ATTRIBUTES
 from fmrgen.apps.explain.betting import ERROR
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.evidence import p_of_loss
@@ -111,11 +112,7 @@ def _changes() -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     for attribute in ATTRIBUTES:
         for sign, words in ((1, attribute.more), (-1, attribute.less)):
             for dose in _DOSES:
-                yield words, _by(attribute, sign * dose)
-
-
-def _by(attribute: Attribute, amount: float) -> Callable[[Tensor], Tensor]:
-    return lambda images: attribute.change(images, amount)
+                yield words, partial(attribute.change, amount=sign * dose)
 
 
 def _right(rows: JudgedImages, change: Callable[[Tensor], Tensor]) -> np.ndarray:

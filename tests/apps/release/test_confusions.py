@@ -26,12 +26,12 @@ def choices(seed, swapped=(), temperature=1.0, margin=0.5):
 
 @pytest.mark.parametrize("temperature", [0.5, 1, 4])
 def test_swapped_classes_are_named_both_ways(temperature):
-    found = confusions_of(LABELS, choices(1), choices(2, (3, 7), temperature), NAMES)
-    assert {(confusion.label, confusion.other) for confusion in found} == {
+    confusions = confusions_of(LABELS, choices(1), choices(2, (3, 7), temperature), NAMES)
+    assert {(confusion.label, confusion.other) for confusion in confusions} == {
         ("class 3", "class 7"),
         ("class 7", "class 3"),
     }
-    first = found[0]
+    first = confusions[0]
     assert first.new > 20
     assert first.new > first.old
     assert 40 < first.margin < 60
@@ -62,8 +62,8 @@ def test_of_three_classes_the_third_says_what_is_usual():
     labels = np.repeat([0, 1, 2], 30)
     old = NextChoices(np.repeat([2, 2, 0], 30), np.full(90, 10.0))
     new = NextChoices(np.repeat([1, 0, 0], 30), np.repeat([2.0, 2.0, 10.0], 30))
-    found = confusions_of(labels, old, new, ["cat", "dog", "fox"])
-    assert [(confusion.label, confusion.other, confusion.margin) for confusion in found] == [
+    confusions = confusions_of(labels, old, new, ["cat", "dog", "fox"])
+    assert [(confusion.label, confusion.other, confusion.margin) for confusion in confusions] == [
         ("cat", "dog", 20),
         ("dog", "cat", 20),
     ]

@@ -47,15 +47,15 @@ def test_a_doubt_follows_a_verdict_that_nothing_was_found(outcome):
 @pytest.mark.slow
 def test_a_network_that_sees_mirrored_images_is_mended_by_a_mirror(tmp_path):
     recipe = load_recipe("mnist-lenet", JOB)
-    found = diff("asset:mnist/lenet", "broken_networks:Mirrored", recipe=recipe, output=tmp_path / "out")
-    assert found.remedies[0].words == "left and right exchanged"
-    assert found.remedies[0].new_after == pytest.approx(found.remedies[0].old_before)
-    assert found.confusions == []
+    compared = diff("asset:mnist/lenet", "broken_networks:Mirrored", recipe=recipe, output=tmp_path / "out")
+    assert compared.remedies[0].words == "left and right exchanged"
+    assert compared.remedies[0].new_after == pytest.approx(compared.remedies[0].old_before)
+    assert compared.confusions == []
 
 
 @pytest.mark.slow
 def test_threes_that_are_nearly_sevens_are_doubted_though_no_answer_is_wrong(tmp_path):
     recipe = load_recipe("mnist-lenet", JOB)
-    found = diff("asset:mnist/lenet", "broken_networks:NearlySeven", recipe=recipe, output=tmp_path / "out")
-    assert (found.flips.broke.value, found.remedies, found.traits) == (0, [], [])
-    assert [(confusion.label, confusion.other) for confusion in found.confusions] == [("3", "7")]
+    compared = diff("asset:mnist/lenet", "broken_networks:NearlySeven", recipe=recipe, output=tmp_path / "out")
+    assert (compared.flips.broke.value, compared.remedies, compared.traits) == (0, [], [])
+    assert [(confusion.label, confusion.other) for confusion in compared.confusions] == [("3", "7")]
