@@ -81,7 +81,9 @@ if TYPE_CHECKING:
     from fmrgen.records import StopReason as StopReason
     from fmrgen.report.plot import Plot as Plot
     from fmrgen.report.plots import figure as figure
+    from fmrgen.report.report import Badge as Badge
     from fmrgen.report.report import Check as Check
+    from fmrgen.report.report import KeyFigure as KeyFigure
     from fmrgen.report.report import Picture as Picture
     from fmrgen.report.report import Report as Report
     from fmrgen.report.report import Section as Section
@@ -120,6 +122,7 @@ _MODULES = {
     "AnySplit": "fmrgen.jobs.evaluate",
     "AttackOptions": "fmrgen.engine.options",
     "AttackRecord": "fmrgen.records",
+    "Badge": "fmrgen.report.report",
     "Check": "fmrgen.report.report",
     "Classifier": "fmrgen.classifiers.base",
     "ClassifierConfig": "fmrgen.config",
@@ -134,6 +137,7 @@ _MODULES = {
     "GeneratorConfig": "fmrgen.generators.base",
     "JobProgress": "fmrgen.jobs.compare",
     "Judgement": "fmrgen.engine.interfaces",
+    "KeyFigure": "fmrgen.report.report",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
     "LoadedExample": "fmrgen.sources.base",

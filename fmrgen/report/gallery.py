@@ -1,45 +1,143 @@
-"""Rows of a split as a gallery shows them: small images as text, and the answers of each classifier."""
+"""Rows of splits as a gallery shows them: what the networks and the oracle say of each, and thumbnails on sheets."""
 
-import base64
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
 from fmrgen.image_files import open_rgb
+from fmrgen.report.thumbnails import make_sheets, most_side
 from fmrgen.results.evaluation import Evaluation
 from fmrgen.results.samples import Sample
 
-_THUMBNAIL = 224  # pixels; larger images are shown smaller
-_AS_STORED = 96  # pixels; images up to this side are shown as they are, every pixel of them
-_QUALITY = 82  # of WebP, in percent
-_PNG = b"\x89PNG\r\n\x1a\n"
+AMPLIFIED = 4  # differences of two images on a page, by this factor
+_MOST_WITH_STEPS = 1000  # rows that keep a figure for each step, and a picture of their difference
+_SHARES = {"image": 1.0, "original": 1.0, "difference": 0.6, "steps": 1.0}  # of the letters of each kind of thumbnail
+# Values of a row that the page shows as they are, and those that are measured for it.
+_COLUMNS = ["id", "label", "said", "reason", "iterations", "probability", "loss", "valid", "judges"]
+_COLUMNS += ["is_missed", "also_true", "tags", "notes"]
+_MEASURED = ("failed_at", "distance", "original_place", "difference_place", "steps")
+# Letters of the thumbnails of a page with so many rows or fewer, and with so many or more; between them in proportion.
+_FEW_ROWS, _FEW_LETTERS = 300, 1.7e6
+_MANY_ROWS, _MANY_LETTERS = 10_000, 3.5e6
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The path of a row, from the plain reconstruction to the stored image.
+
+    Attributes:
+        predictions: of the split's own classifier, at each step.
+        sureness: the probability that it gives the label, from 0 to 1.
+        oracle: that which the oracle gives it.
+        images: of some of the steps; empty if they were not decoded again.
+        shown: which steps these are.
+    """
+
+    predictions: list[int]
+    sureness: list[float]
+    oracle: list[float]
+    images: list[bytes] = field(default_factory=list)
+    shown: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """A row.
+
+    Attributes:
+        id: of the example, or the name of the image.
+        label: its class.
+        image: a file's bytes, or its path.
+        original: the same; None if there is none.
+        said: the answers of each classifier of the gallery to the original and to the image, None if unknown.
+        reason: why its steps ended.
+        iterations: steps in the image.
+        probability: that which the oracle gives the label.
+        loss: of the split's own classifier on the image.
+        valid: whether the oracle accepted it.
+        judges: the class that each further judge sees, below 0 for none.
+        is_missed: whether no classifier names the original right.
+        also_true: further classes that are right.
+        tags: values by which the page can filter, by their names.
+        notes: lines below the image.
+        steps: its path; None if the split does not keep it.
+    """
+
+    id: int | str
+    label: int
+    image: bytes | str
+    original: bytes | str | None
+    said: list[list[int | None]]
+    reason: str | None = None
+    iterations: int | None = None
+    probability: float | None = None
+    loss: float | None = None
+    valid: bool | None = None
+    judges: Mapping[str, int] = field(default_factory=dict)
+    is_missed: bool = False
+    also_true: Sequence[int] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    steps: Steps | None = None
+
+    @property
+    def failed_at(self) -> int | None:
+        """Return the first step at which the split's own classifier is wrong; None if it is never."""
+        if self.steps is None:
+            return None
+        for step, answer in enumerate(self.steps.predictions):
+            if answer != self.label and answer not in self.also_true:
+                return step
+        return None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The shown rows of a split, as the page's script reads them.
+    """The shown rows of a split, or of a set of images.
 
     Attributes:
         split: its name.
         class_names: by label.
         classifiers: whose answers the rows have.
-        rows: each has `id`, `label`, `image` and `original` (data addresses), `said` (for each classifier its answers
-            to the original and to the perturbed image, None if unknown), and if the split has them `reason`,
-            `iterations`, `probability`, `score`, `valid`, and `judges` (judge → the class that it sees, below 0 for
-            none).
-        missed: ids of originals that no classifier names right.
+        rows: of the gallery.
+        own: the classifier whose steps the rows have; empty if they have none.
+        judge: what accepts the steps.
     """
 
     split: str
     class_names: list[str]
     classifiers: list[str]
-    rows: list[dict[str, Any]]
-    missed: list[int] = field(default_factory=list)
+    rows: list[GalleryRow]
+    own: str = ""
+    judge: str = "the oracle"
+
+
+def gallery_filter(
+    *,
+    split: str | None = None,
+    network: str | None = None,
+    label: int | None = None,
+    answer: int | None = None,
+    outcome: str | None = None,
+    step: str | None = None,
+) -> str:
+    """Return the part of a page's address, after #, that makes its gallery show some rows.
+
+    Args:
+        split: the gallery's.
+        network: whose answers count.
+        label: the class.
+        answer: what the network takes it for.
+        outcome: as the page's script names it: `fooled`, `kept`, `wrong`, `missed`.
+        step: at which the network is first wrong: `3` or `0-5`.
+    """
+    values = {"split": split, "network": network, "class": label, "answer": answer, "outcome": outcome, "step": step}
+    return urlencode({name: value for name, value in values.items() if value is not None})
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
@@ -47,17 +145,22 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     names = [classifier.name for classifier in evaluation.classifiers]
     predictions = evaluation.checked_predictions()
     split_galleries = []
-    for split in evaluation.splits:
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         of_split = predictions.filter(pc.equal(predictions["split"].cast("string"), split.name))
         answers = []
         for name in names:
             table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))
             answers.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
+        missed = set(split.missed_by_all or ())
         rows = []
         for sample in evaluation.samples[split.name]:
             sample_answers = [[before[sample.row], after[sample.row]] for before, after in answers]
-            rows.append(_row(sample, sample_answers))
-        split_galleries.append(Gallery(split.name, split.class_names, names, rows, split.missed_by_all or []))
+            rows.append(_row(sample, sample_answers, missed))
+        own = "its own classifier"
+        for result in results:
+            if result.conditioned:
+                own = result.classifier
+        split_galleries.append(Gallery(split.name, split.class_names, names, rows, own))
     return split_galleries
 
 
@@ -78,32 +181,41 @@ def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samp
             answers.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
             has_answers = True
         rows.append(_row(sample, answers))
-    return Gallery(split, list(class_names), [classifier] if has_answers else [], rows)
+    return Gallery(split, list(class_names), [classifier] if has_answers else [], rows, classifier)
 
 
-def _row(sample: Sample, answers: list[list[int | None]]) -> dict[str, Any]:
+def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int] = ()) -> GalleryRow:
     columns = sample.columns
     valid = columns.get("valid")
-    score = None
-    from fmrgen.storage.schema import SCORE_COLUMNS  # brings `datasets`, which a page without a gallery does not need
+    example_id = columns.get("id", sample.row)
+    return GalleryRow(
+        id=example_id,
+        label=columns["label"],
+        image=sample.image,
+        original=sample.original,
+        said=answers,
+        reason=columns.get("stop_reason"),
+        iterations=columns.get("iterations"),
+        probability=_rounded(columns.get("oracle_probability")),
+        loss=_rounded(columns.get("loss")),
+        valid=None if valid is None else bool(valid),
+        judges=columns.get("judges", {}),
+        is_missed=example_id in missed,
+        also_true=[label for label in columns.get("accepted_labels") or () if label != columns["label"]],
+        steps=steps_of(columns),
+    )
 
-    for name in SCORE_COLUMNS:
-        if name in columns:
-            score = columns[name]
-            break
-    return {
-        "id": columns.get("id", sample.row),
-        "label": columns["label"],
-        "image": data_address(sample.image),
-        "original": None if sample.original is None else data_address(sample.original),
-        "said": answers,
-        "reason": columns.get("stop_reason"),
-        "iterations": columns.get("iterations"),
-        "probability": _rounded(columns.get("oracle_probability")),
-        "score": _rounded(score),
-        "valid": None if valid is None else bool(valid),
-        "judges": columns.get("judges", {}),
-    }
+
+def steps_of(columns: Mapping[str, Any]) -> Steps | None:
+    """Return the path that a row stores; None if it stores none, or one with a value that is no number."""
+    predictions = columns.get("step_predictions")
+    losses, oracle = columns.get("step_losses"), columns.get("step_oracle_probabilities")
+    if not predictions or not losses or not oracle:
+        return None
+    if None in predictions or None in losses or None in oracle or not np.isfinite([*losses, *oracle]).all():
+        return None
+    sureness = np.exp(-np.array(losses, dtype=np.float64))  # the loss is the cross-entropy
+    return Steps(list(predictions), sureness.round(3).tolist(), np.round(oracle, 3).tolist())
 
 
 def _rounded(value: float | None) -> float | None:
@@ -112,17 +224,86 @@ def _rounded(value: float | None) -> float | None:
     return round(value, 4)
 
 
-def data_address(image: bytes | str) -> str:
-    """Return an image as a `data:` address: a small PNG as it is stored, a larger one as a WebP thumbnail."""
-    picture = open_rgb(image)
-    if max(picture.size) <= _AS_STORED:
-        content = image if isinstance(image, bytes) and image.startswith(_PNG) else _encoded(picture, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    return f"data:image/webp;base64,{base64.b64encode(_encoded(picture, 'WEBP')).decode()}"
+def page_data(shown: Sequence[Gallery], short: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return galleries as the script of a page reads them: a list for each column of the rows, and sheets of
+    thumbnails.
+
+    Args:
+        shown: the galleries of one page.
+        short: their short names, by their names.
+    """
+    count = sum(len(gallery.rows) for gallery in shown)
+    letters = float(np.interp(count, (_FEW_ROWS, _MANY_ROWS), (_FEW_LETTERS, _MANY_LETTERS)))
+    galleries_data = []
+    for gallery in shown:
+        share = letters * len(gallery.rows) / max(count, 1)
+        galleries_data.append(_gallery_data(gallery, short[gallery.split], share, is_short=count <= _MOST_WITH_STEPS))
+    return galleries_data
 
 
-def _encoded(image: Image.Image, file_format: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, quality=_QUALITY)
-    return buffer.getvalue()
+def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short: bool) -> dict[str, Any]:
+    """Return one gallery; unless it is short, its rows lack the figures of each step, and differences."""
+    images: dict[str, list[Image.Image]] = {name: [] for name in _SHARES}
+    columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *_MEASURED)}
+    side = most_side(len(gallery.rows))
+    for row in gallery.rows:
+        for name in _COLUMNS:
+            columns[name].append(getattr(row, name))
+        measured = dict.fromkeys(_MEASURED)
+        measured["failed_at"] = row.failed_at
+        image = open_rgb(row.image)
+        images["image"].append(_within(image, side))
+        if row.original is not None:
+            original = open_rgb(row.original)
+            measured["original_place"] = len(images["original"])
+            images["original"].append(_within(original, side))
+            if original.size == image.size:
+                measured["distance"], difference = _difference(original, image)
+                if is_short:
+                    measured["difference_place"] = len(images["difference"])
+                    images["difference"].append(_within(difference, side // 2))
+        if is_short and row.steps is not None:
+            steps = asdict(row.steps) | {"first": len(images["steps"])}
+            for step_image in steps.pop("images"):
+                images["steps"].append(_within(open_rgb(step_image), side))
+            measured["steps"] = steps
+        for name, value in measured.items():
+            columns[name].append(value)
+    letters = {name: share * len(images[name]) for name, share in _SHARES.items()}
+    sheets = {}
+    for name, of_name in images.items():
+        sheets[name] = asdict(make_sheets(of_name, most_letters * letters[name] / max(1, sum(letters.values()))))
+    return {
+        "split": gallery.split,
+        "short": short,
+        "class_names": gallery.class_names,
+        "classifiers": gallery.classifiers,
+        "own": gallery.own,
+        "judge": gallery.judge,
+        "amplified": AMPLIFIED,
+        "columns": {name: values for name, values in columns.items() if _says_something(values)},
+        "sheets": sheets,
+    }
+
+
+def _within(image: Image.Image, side: int) -> Image.Image:
+    """Return an image of at most `side` pixels down and across."""
+    if max(image.size) <= side:
+        return image
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return small
+
+
+def _says_something(values: list[Any]) -> bool:
+    """Return whether a column has any value: one that has none is left out."""
+    return any(value or value == 0 for value in values if value is not False)
+
+
+def _difference(original: Image.Image, image: Image.Image) -> tuple[float, Image.Image]:
+    """Return how far two images are apart, as the root mean square in grey levels, and their difference, amplified,
+    on grey."""
+    change = np.asarray(image, dtype=np.int16) - np.asarray(original, dtype=np.int16)  # [H, W, 3]
+    distance = round(float(np.sqrt(np.square(change, dtype=np.float64).mean())), 2)
+    amplified = np.clip(128 + AMPLIFIED * change, 0, 255).astype(np.uint8)
+    return distance, Image.fromarray(amplified)

@@ -8,6 +8,7 @@ from functools import partial
 
 from fmrgen.metrics.cautions import tightness
 from fmrgen.report.gallery import galleries
+from fmrgen.report.headline import headline
 from fmrgen.report.plots import all_plots
 from fmrgen.report.report import Picture, Report, Section, sentence
 from fmrgen.report.tables import (
@@ -77,12 +78,17 @@ def evaluation_report(evaluation: Evaluation) -> Report:
     sections: list[Section] = []
     for make_sections in _SECTIONS:
         sections += make_sections(evaluation)
+    first = headline(evaluation)
     return Report(
         "evaluation",
         "Robustness report",
         sections,
         evaluation.to_tree(),
+        conclusions=first.conclusions,
         about=_about(evaluation),
+        badge=first.badge,
+        figures=first.figures,
+        next_steps=first.next_steps,
         warnings=warning_lines(evaluation),
         meanings=EXPLAINED,
         galleries=partial(galleries, evaluation),

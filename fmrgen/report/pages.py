@@ -1,10 +1,10 @@
-"""Self-contained pages: no network, all images inside."""
+"""Self-contained pages: no network, all images inside, no script but ours."""
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +12,41 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fmrgen.errors import printable
-from fmrgen.report.gallery import Gallery
-from fmrgen.report.report import Picture, Report, sentence
+from fmrgen.report.gallery import Gallery, page_data
+from fmrgen.report.page_cards import PageCard
+from fmrgen.report.report import KeyFigure, Picture, Report, sentence
 from fmrgen.report.tables import short_names
 
 _APPS = Path(__file__).parents[1] / "apps"
-_PNG_DOTS_PER_INCH = 160  # savefig.dpi in plot.py
-_PAGE_DOTS_PER_INCH = 100  # at which the pictures' letters are as large as the page's
 
 
-def report_page(report: Report, pngs: Mapping[Picture, bytes], plot_formats: Sequence[str]) -> str:
+def report_page(report: Report, drawings: Mapping[Picture, str], plot_formats: Sequence[str]) -> str:
     """Return a report as one page of HTML.
 
     Args:
         report: to be shown.
-        pngs: of its pictures.
+        drawings: its pictures as elements of a page, as `drawn` in `linked_svg.py` makes them.
         plot_formats: in each of which the pictures that have a name lie beside the page.
     """
     gallery = None
     if report.galleries is not None:
         galleries = report.galleries()
-        short = short_names([shown.split for shown in galleries])
-        gallery = _script_data(galleries, short)
-    addresses = {picture: png_address(png) for picture, png in pngs.items()}
-    widths = {picture: _width(png) for picture, png in pngs.items()}
+        if galleries:
+            gallery = _gallery_json(galleries, short_names([shown.split for shown in galleries]))
+    badge = report.badge
+    card = PageCard(
+        kind=report.name,
+        title=report.title,
+        words="" if badge is None else badge.words,
+        tone="plain" if badge is None else badge.tone,
+        line=sentence(report.conclusions[0]) if report.conclusions else report.about,
+    )
     return render_page(
         "report.html",
         title=report.title,
+        card=card.to_json(),
         report=report,
-        addresses=addresses,
-        widths=widths,
+        drawings={picture: Markup(drawing) for picture, drawing in drawings.items()},  # ours, all texts escaped
         formats=plot_formats,
         gallery=gallery,
     )
@@ -49,8 +54,9 @@ def report_page(report: Report, pngs: Mapping[Picture, bytes], plot_formats: Seq
 
 def gallery_page(gallery: Gallery) -> str:
     """Return one split's rows as a page of HTML."""
-    data = _script_data([gallery], {gallery.split: gallery.split})
-    return render_page("gallery.html", title=gallery.split, gallery=data)
+    data = _gallery_json([gallery], {gallery.split: gallery.split})
+    card = PageCard(kind="gallery", title=gallery.split, line=f"{len(gallery.rows)} rows.")
+    return render_page("gallery.html", title=gallery.split, card=card.to_json(), gallery=data)
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -61,22 +67,35 @@ def render_page(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
+    loader = FileSystemLoader([Path(__file__).parent / "templates", *_APPS.glob("*/templates")])
     environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent / "templates", *_APPS.glob("*/templates")]),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    scripts = {}
+    for name in loader.list_templates():
+        if name.endswith(".js"):
+            scripts[name] = loader.get_source(environment, name)[0]
+    environment.globals["script_hashes"] = Markup(" ".join(map(_script_hash, scripts.values())))
+    environment.globals["script"] = lambda name: Markup(f"<script>{scripts[name]}</script>")
     environment.filters["sentence"] = sentence
     environment.filters["json"] = _json_in_page
+    environment.filters["bar"] = _bar
     return environment
 
 
-def _script_data(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
+def _script_hash(script: str) -> str:
+    """Return what a page's policy names a script by: a browser runs no other."""
+    return f"'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}'"
+
+
+def _gallery_json(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
     """Return the galleries as JSON in a page."""
-    return _json_in_page([asdict(gallery) | {"short": short[gallery.split]} for gallery in galleries])
+    return _json_in_page(page_data(galleries, short))
 
 
 def _json_in_page(content: Any) -> Markup:
@@ -92,16 +111,28 @@ def _shown(content: Any) -> Any:
     if isinstance(content, str):
         return "\n".join(map(printable, content.split("\n")))
     if isinstance(content, dict):
-        return {key: _shown(value) for key, value in content.items()}
+        return {_shown(key): _shown(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_shown(value) for value in content]
     return content
 
 
-def _width(png: bytes) -> int:
-    """Return the width in CSS pixels at which a picture's letters are as large as the text around it."""
-    width = int.from_bytes(png[16:20])  # in the PNG's header
-    return width * _PAGE_DOTS_PER_INCH // _PNG_DOTS_PER_INCH
+def _bar(figure: KeyFigure) -> Markup:
+    """Return a figure and its interval on a line from end to end of its scale, with a mark at zero inside it."""
+
+    def place(value: float) -> float:
+        share = (value - figure.low) / (figure.high - figure.low)
+        return round(100 * min(1.0, max(0.0, share)), 1)
+
+    left, right = map(place, figure.estimate.ends)
+    parts = [
+        f'<i class="span" style="left:{left}%;width:{max(0.5, round(right - left, 1))}%"></i>',
+        f'<i class="dot" style="left:{place(figure.estimate.value)}%"></i>',
+    ]
+    if figure.low < 0 < figure.high:
+        parts.append(f'<i class="zero" style="left:{place(0)}%"></i>')
+    ends = f"<span>{figure.low:g}</span><span>{figure.high:g}</span>"
+    return Markup(f'<div class="bar" aria-hidden="true">{"".join(parts)}</div><div class="ends">{ends}</div>')
 
 
 def png_address(png: bytes) -> str:

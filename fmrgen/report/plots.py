@@ -13,10 +13,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fmrgen.errors import UserError, unknown_message
-from fmrgen.metrics.intervals import Estimate
+from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.summary import COMPARED, Summary
-from fmrgen.report.dots import MOST_ROWS, Panel, Series, dot_plot
-from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
+from fmrgen.report.dots import MOST_ROWS, Panel, Row, Series, dot_plot
+from fmrgen.report.gallery import gallery_filter
+from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Place, Plot, drawing, extremes, shortened
 from fmrgen.report.side_by_side import common_rows, side_by_side
 from fmrgen.report.step_plots import step_plots
 from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names, short_split_names
@@ -246,7 +247,10 @@ def _by_split(
         most = max(_LEAST_OF_A_SPLIT, MOST_ROWS // len(evaluation.splits))
         for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
             results = ranked(row, comparison)[:most]
-            rows = [(f"{result.classifier}{_mark(result)}", figures(result)) for result in results]
+            rows = []
+            for result in results:
+                name = f"{result.classifier}{_mark(result)}"
+                rows.append(Row(name, figures(result), _filter(result)))
             title = short[split.name]
             if len(results) < len(row):
                 title += f", the first {len(results)} of {len(row)} classifiers"
@@ -264,11 +268,16 @@ def _panel_of_own(
         result = _own(row)
         if not result.conditioned:
             addition = ", or the first one"
-        rows.append((f"{short[result.split]}{_mark(result)}", figures(result)))
+        rows.append(Row(f"{short[result.split]}{_mark(result)}", figures(result), _filter(result)))
     title = f"{len(evaluation.splits)} splits"
     if len(rows) < len(evaluation.splits):
         title = f"{len(rows)} of {title}"
     return Panel(f"{title}, each with its own classifier{addition}", rows)
+
+
+def _filter(result: Result, label: int | None = None) -> str:
+    """Return the filter of a page's gallery for a classifier on a split, or for one class of it."""
+    return gallery_filter(split=result.split, network=result.classifier, label=label)
 
 
 def _mark(result: Result) -> str:
@@ -305,7 +314,10 @@ def _transfer(evaluation: Evaluation) -> Plot:
     picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
     notes = []
     for (i, j), result in np.ndenumerate(results):
-        _write_cell(axes, i, j, _cell(result, measure), wide, high)
+        cell = _cell(result, measure)
+        _write_cell(axes, i, j, cell, wide, high)
+        title = f"{result.classifier} on {short[result.split]}: {COMPARED[measure].name} {format_estimate(cell)}"
+        figure.places.append(Place(axes, j - 0.5, i - 0.5, 1, 1, title, f"{_filter(result)}&outcome=fooled"))
         if result.conditioned:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
             notes = ["framed: the classifier that the split was made for"]
@@ -379,6 +391,8 @@ def _iterations(all_splits: list[EvaluatedSplit]) -> Plot:
     for axes, split in zip(panels, splits, strict=True):
         counts = {int(steps): rows for steps, rows in (split.iterations or {}).items()}
         axes.bar(list(counts), list(counts.values()), width=0.9, color=_PA)
+        for steps, rows in counts.items():
+            figure.places.append(Place(axes, steps - 0.5, 0, 1, rows, f"{steps} steps: {rows} rows"))
         mean = sum(steps * rows for steps, rows in counts.items()) / sum(counts.values())
         axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_title(f"{short[split.name]}: {mean:.1f} steps on average")
@@ -401,7 +415,7 @@ def _classes(evaluation: Evaluation) -> Plot:
         for label in _lowest(result.classes, most):
             summary = result.classes[label]
             accuracies = [summary.oracle_accuracy, summary.standard_accuracy, summary.perturbed_accuracy]
-            rows.append((split.class_names[label], accuracies))
+            rows.append(Row(split.class_names[label], accuracies, _filter(result, label)))
         title = f"{result.classifier} on {short[split.name]}"
         if len(rows) < len(result.classes):
             title += f", the {len(rows)} classes of lowest PA"

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fmrgen.metrics.intervals import Estimate
+
 if TYPE_CHECKING:
     from fmrgen.report.gallery import Gallery
     from fmrgen.report.plot import Plot
 
 Shown = Literal["everywhere", "in files", "on the page"]
 Outcome = Literal["passed", "failure", "skipped", "error"]
+Tone = Literal["good", "bad", "unclear", "plain"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,17 @@ class Table:
         header: of the columns.
         rows: the first cell names the row.
         of_text: whether cells are read as text, from the left, and not as figures.
+        first_columns: names of those that a page shows before the reader asks for all, besides the first column; all
+            if empty.
+        filters: for each row the part of the page's address, after #, that makes its gallery show the row's images;
+            empty if the page has none.
     """
 
     header: list[str]
     rows: list[list[str]]
     of_text: bool = False
+    first_columns: Sequence[str] = ()
+    filters: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,50 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Badge:
+    """The answer of a report, on a badge at the top of its page.
+
+    Attributes:
+        words: two or three of them.
+        tone: the badge's colour; plain for a report that decides nothing.
+    """
+
+    words: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One of the two or three figures at the top of a page, with a bar of its interval.
+
+    Attributes:
+        name: what it is.
+        estimate: in `unit`.
+        unit: after the figure.
+        low: the left end of the bar.
+        high: its right end.
+    """
+
+    name: str
+    estimate: Estimate
+    unit: str = "%"
+    low: float = 0.0
+    high: float = 100.0
+
+    @property
+    def text(self) -> str:
+        """The figure with its unit."""
+        return f"{self.estimate.value:z.1f} {self.unit}"
+
+    @property
+    def interval(self) -> str:
+        """The ends of the interval; empty if there are none."""
+        if self.estimate.low is None or self.estimate.high is None:
+            return ""
+        return f"[{self.estimate.low:z.1f}, {self.estimate.high:z.1f}]"
+
+
+@dataclass(frozen=True)
 class Check:
     """A test that a report stands for, in a file of JUnit.
 
@@ -111,6 +164,9 @@ class Report:
         check: the test of a file of JUnit; None if the report decides nothing.
         meanings: of the headers of columns, shown where one points at them on the page.
         galleries: returns those of splits, which stand below the sections of the page.
+        badge: the answer in a word or two; None if the report answers no question.
+        figures: the two or three that a reader should take away.
+        next_steps: sentences that say what to do now.
         page_name: of the page, if it differs from `name`.
         allow_nan: whether figures in `data` may be NaN, which is null in the file; else that is an error.
     """
@@ -125,6 +181,9 @@ class Report:
     check: Check | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)
     galleries: "Callable[[], Sequence[Gallery]] | None" = None
+    badge: Badge | None = None
+    figures: Sequence[KeyFigure] = ()
+    next_steps: Sequence[str] = ()
     page_name: str = ""
     allow_nan: bool = False
 
@@ -139,4 +198,5 @@ class Report:
 
 def sentence(text: str) -> str:
     """Return a line as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}."
+    stop = "" if text.endswith("?") else "."
+    return f"{text[:1].upper()}{text[1:]}{stop}"

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.dots import MOST_ROWS
-from fmrgen.report.plot import LINES, Plot, draw_band, extremes, grid_of_figures
+from fmrgen.report.gallery import gallery_filter
+from fmrgen.report.plot import LINES, Place, Plot, draw_band, extremes, grid_of_figures
 from fmrgen.report.tables import short_names
 from fmrgen.results.evaluation import EvaluatedSplit
 from fmrgen.results.steps import SHIFTS, StepFigures
@@ -17,6 +19,7 @@ from fmrgen.results.steps import SHIFTS, StepFigures
 _LEAST_CLASSES, _MOST_CLASSES = 10, 30  # shown of a split, the fewer the more splits there are
 _MOST_BUDGETS = 9  # that have a tick
 _LONGEST_NAME = 28  # letters of a class
+_MOST_PLACES = 1000  # of a plot, that a page links
 
 _Splits = Sequence[tuple[EvaluatedSplit, StepFigures]]
 
@@ -59,8 +62,23 @@ def _budgets(splits: _Splits, note: str) -> Plot:
         draw_band(axes, [at.budget for at in steps.budgets], [at.fmr for at in steps.budgets], colour, label)
     axes.set_xlabel(f"budget, guided steps{note}")
     _percent(axes, "FMR, %", "FMR by budget, of each split's own classifier")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
+    _link_budgets(figure, axes, splits)
     return figure
+
+
+def _link_budgets(figure: Plot, axes: Axes, splits: _Splits) -> None:
+    """Make a place of each budget: it shows the rows of the first split on which so many steps were enough."""
+    first, _ = splits[0]
+    titles: dict[int, list[str]] = {}
+    for (name, steps), _ in _coloured(splits):
+        for at in steps.budgets:
+            titles.setdefault(at.budget, []).append(f"{name}: {format_estimate(at.fmr)}")
+    low, high = axes.get_ylim()
+    for budget, lines in titles.items():
+        wanted = gallery_filter(split=first.name, step=f"0-{budget}")
+        title = "\n".join([f"FMR at budget {budget}", *lines])
+        figure.places.append(Place(axes, budget - 0.5, low, 1, high - low, title, wanted))
 
 
 def _distances(splits: _Splits, note: str) -> Plot:
@@ -99,9 +117,13 @@ def _failures(splits: _Splits, note: str) -> Plot:
     """Draw at which step the classifier is wrong for the first time."""
     figure = Plot(figsize=(6.4, 0.6 + 1.6 * len(splits)))
     panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, ((name, steps), colour) in zip(panels, _coloured(splits), strict=True):
+    for axes, ((name, steps), colour), (split, _) in zip(panels, _coloured(splits), splits, strict=True):
         counts = {int(step): rows for step, rows in steps.first_failures.items()}
         axes.bar(list(counts), list(counts.values()), width=0.9, color=colour)
+        for step, rows in counts.items():
+            wanted = gallery_filter(split=split.name, step=str(step))
+            title = f"first wrong at step {step}: {rows} rows"
+            figure.places.append(Place(axes, step - 0.5, 0, 1, rows, title, wanted))
         axes.set_title(f"{name}: never wrong on {steps.never_failed} valid rows")
         axes.set_ylabel("rows")
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -132,6 +154,7 @@ def _classes(splits: _Splits, note: str) -> Plot:
                 name = f"{name[: _LONGEST_NAME - 1]}…"
             names.append(name)
         axes.set_yticks(range(len(classes)), names)
+        _link_classes(figure, axes, split, classes, budgets, values)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         title = short[split.name]
@@ -144,6 +167,20 @@ def _classes(splits: _Splits, note: str) -> Plot:
     panels[-1].set_xlabel(f"budget, guided steps{note}")
     figure.tight_layout()
     return figure
+
+
+def _link_classes(
+    figure: Plot, axes: Axes, split: EvaluatedSplit, classes: Sequence[int], budgets: Sequence[int], values: np.ndarray
+) -> None:
+    """Make a place of each class and budget, unless they are too many for a page."""
+    if values.size > _MOST_PLACES:
+        return
+    for (row, column), fmr in np.ndenumerate(values):
+        label, budget = classes[row], budgets[column]
+        wanted = gallery_filter(split=split.name, label=label, step=f"0-{budget}")
+        figure_text = "n/a" if np.isnan(fmr) else f"{fmr:.1f}"
+        title = f"{split.class_names[label]}, budget {budget}: FMR {figure_text}"
+        figure.places.append(Place(axes, column - 0.5, row - 0.5, 1, 1, title, wanted))
 
 
 def _lowest(steps: StepFigures, most: int) -> list[int]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
 from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
+from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 from fmrgen.results.judges import JudgeFigures, chance_line
@@ -24,6 +25,7 @@ _OWN_SPLIT_METRICS = (
     "reconstruction_accuracy",
     "oracle_right_fmr",
 )
+_FIRST = tuple(metric.name for metric in METRICS if metric.compared)  # columns of a page: SA, PA, FMR
 _NAMED = 4  # splits or classifiers that a line names; of more it says how many
 _MOST_ACROSS = 8  # classifiers, each with an interval
 _MOST_LINES = 6  # on neighbours in a ranking
@@ -64,7 +66,7 @@ def split_table(results: Sequence[Result], group: Group = "main") -> Table:
         if metric.of == "classifier" and metric.group == group and any(result.total[metric] for result in results):
             metrics.append(metric)
     rows = [[_marked(result), *_cells(result.total, metrics)] for result in results]
-    return Table(["classifier", *_names(metrics)], rows)
+    return Table(["classifier", *_names(metrics)], rows, first_columns=_FIRST if group == "main" else ())
 
 
 def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
@@ -83,10 +85,13 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
 def class_table(result: Result, split: EvaluatedSplit) -> Table:
     """Return a classifier's figures by class (paper Tables 13 and 14), the totals last."""
     metrics = [metric for metric in METRICS if result.total[metric] and metric.group == "main"]
-    rows = []
-    for name, summary in zip([*split.class_names, "all"], [*result.classes, result.total], strict=True):
+    rows, filters = [], []
+    for label, (name, summary) in enumerate(zip(split.class_names, result.classes, strict=True)):
         rows.append([name, str(summary.rows), *_cells(summary, metrics)])
-    return Table(["class", "rows", *_names(metrics)], rows)
+        filters.append(gallery_filter(split=split.name, network=result.classifier, label=label))
+    rows.append(["all", str(result.total.rows), *_cells(result.total, metrics)])
+    filters.append(gallery_filter(split=split.name, network=result.classifier))
+    return Table(["class", "rows", *_names(metrics)], rows, filters=filters)
 
 
 def group_table(results: Sequence[Result], column: str) -> Table:

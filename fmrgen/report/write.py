@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmrgen.files import json_text, write_atomically
+from fmrgen.report.index import write_page
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
 from fmrgen.report.report import Report
@@ -31,26 +32,21 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     """
     formats: Sequence[PlotFormat] = ()
     if plot_formats or any(report.pictures()):
-        from fmrgen.report.plot import all_formats  # brings matplotlib
+        from fmrgen.report.linked_svg import drawn  # brings matplotlib
+        from fmrgen.report.plot import all_formats
 
         formats = all_formats(plot_formats)
-    paths, pngs = [], {}
+    paths, drawings = [], {}
     for picture in report.pictures():
         plot = picture.draw()
         if picture.name:
-            files = plot.save_all(folder, picture.name, plot_formats)
-            pngs[picture] = files[0].read_bytes()
-            paths += files
-        else:
-            pngs[picture] = plot.to_bytes()
-    texts = {
-        folder / f"{report.name}.json": json_text(report.data, strict=not report.allow_nan),
-        folder / f"{report.name}.md": to_markdown(report, with_pictures=True),
-        folder / f"{report.page_name or report.name}.html": report_page(report, pngs, formats),
-    }
-    for path, text in texts.items():
-        write_atomically(path, text.encode())
-    json_path, markdown_path, page_path = texts
+            paths += plot.save_all(folder, picture.name, plot_formats)
+        drawings[picture] = drawn(picture, plot, has_gallery=report.galleries is not None)
+    json_path, markdown_path = folder / f"{report.name}.json", folder / f"{report.name}.md"
+    page_path = folder / f"{report.page_name or report.name}.html"
+    write_atomically(json_path, json_text(report.data, strict=not report.allow_nan).encode())
+    write_atomically(markdown_path, to_markdown(report, with_pictures=True).encode())
+    write_page(page_path, report_page(report, drawings, formats))
     return [json_path, markdown_path, *paths, page_path]
 
 

@@ -46,9 +46,14 @@ class Part(NamedTuple):
     others: dict[str, pa.ChunkedArray]
 
     def as_table(self) -> pa.Table:
-        """Return the rows without lists."""
-        columns = {name: pa.array(values) for name, values in self.columns.items() if name not in (*_LISTS, *_RECORDS)}
-        return pa.table(self.images | columns)
+        """Return the rows without the records of attacks."""
+        columns: dict[str, Any] = dict(self.images)
+        for name, values in self.columns.items():
+            if name in _LISTS:
+                columns[name] = pa.array([row_values.tolist() for row_values in values])
+            elif name not in _RECORDS:
+                columns[name] = pa.array(values)
+        return pa.table(columns)
 
 
 @dataclass(frozen=True, repr=False)

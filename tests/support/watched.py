@@ -42,8 +42,9 @@ def no_trespass(place, reads=True):
 
 
 @contextmanager
-def browser(width=1200, height=900):
-    """A page of a real headless Chromium; leaving it fails where the page complained or asked the network."""
+def browser(width=1200, height=900, *, scripts=True, may_complain=False):
+    """A page of a real headless Chromium, without `scripts` one that runs none; leaving it fails where the page
+    complained, unless it may, or asked the network."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -51,11 +52,11 @@ def browser(width=1200, height=900):
     complaints, asked = [], []
     with playwright.sync_playwright() as running:
         opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = opened.new_page(viewport={"width": width, "height": height})
+        page = opened.new_page(viewport={"width": width, "height": height}, java_script_enabled=scripts)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         yield page
         opened.close()
-    assert complaints == []
+    assert may_complain or complaints == []
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []

@@ -7,7 +7,7 @@ from typing import Any
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
-from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.report.report import Badge, KeyFigure, Picture, Report, Section, Table
 from fmrgen.report.sheet import ImagePair, pair_sheet
 
 SCHEMA = "fmrgen-explain/2"
@@ -16,6 +16,12 @@ _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an 
 _BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW broke
 _PAIRS_ACROSS = 4
 _MOST_UNCONFIRMED = 5  # hypotheses in a terminal
+_MOST_FIGURES = 3
+_NEXT_STEPS = (
+    "look at the changed images below: does a person still see the class?",
+    "find real images of this kind, label them, and see whether the errors are there too",
+    "train again with this change among the augmentations, and compare: fmrgen diff --old OLD --new NEW",
+)
 _MEANINGS = {
     "area": "How far its curve, errors by dose, lies above that of the control that errs more, in points: the mean "
     "over all doses. What is confirmed is ranked by it.",
@@ -59,7 +65,20 @@ def explanation_report(explanation: Explanation) -> Report:
         tree,
         conclusions=summary_lines(explanation),
         meanings=_MEANINGS,
+        badge=_badge(explanation),
+        figures=[
+            KeyFigure(f"misread when changed to {finding.words}", finding.errors["along"])
+            for finding in explanation.reported[:_MOST_FIGURES]
+        ],
+        next_steps=_NEXT_STEPS if explanation.reported else (),
     )
+
+
+def _badge(explanation: Explanation) -> Badge:
+    count = len(explanation.reported)
+    if not count:
+        return Badge("Nothing confirmed", "unclear")
+    return Badge(f"{count} change{'s' if count > 1 else ''} it fails under", "bad")
 
 
 def sentence(finding: Finding, name: str = "the classifier") -> str:

@@ -1,134 +1,462 @@
 "use strict";
-const galleries = JSON.parse(document.getElementById("galleries").textContent);
-const field = (id) => document.getElementById(id);
-const meanings = {
-  budget: "every step was accepted",
-  oracle: "the oracle rejected the next step",
-  rejected: "the oracle rejected the first step",
-  stuck: "the classifier's gradient was zero",
-  nonfinite: "no finite step was left",
-};
+(() => {
+  const galleries = JSON.parse(document.getElementById("galleries").textContent).map(withRows);
+  const byId = (id) => document.getElementById(id);
+  const SHOWN_AT_ONCE = 60;
+  const REASONS = {
+    budget: "every step was accepted",
+    oracle: "the oracle rejected the next step",
+    rejected: "the oracle rejected the first step",
+    reached: "the network was fooled",
+    stuck: "the network's gradient was zero",
+    nonfinite: "no finite step was left",
+  };
+  const OUTCOMES = {
+    fooled: "fooled: right before, wrong after",
+    kept: "not fooled: right after",
+    right: "right",
+    mistaken: "wrong",
+    wrong: "wrong before and after",
+    missed: "original: no network is right",
+    unknown: "no answer",
+  };
+  const JUDGED = { doubt: "a judge does not see the class", agree: "all judges see the class", unasked: "not judged" };
 
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
+  // The address holds what is chosen: #class=3&outcome=fooled&sort=step&id=17.
+  let chosen = new URLSearchParams(location.hash.slice(1));
+  let listed = []; // the rows that pass all filters, in order
+  let opened = null; // the row in the dialog
 
-function fill(select, options) {
-  const before = select.value;
-  select.replaceChildren(...options.map(([value, text]) => {
-    const option = element("option", "", text);
-    option.value = value;
-    return option;
-  }));
-  if (options.some(([value]) => value === before)) select.value = before;
-  select.parentElement.hidden = options.length < 2;
-}
+  function withRows(gallery) {
+    const columns = Object.entries(gallery.columns);
+    const rows = gallery.columns.id.map((_, place) => {
+      const row = { place };
+      for (const [name, values] of columns) row[name] = values[place];
+      return row;
+    });
+    return { ...gallery, rows };
+  }
 
-const shownSplit = () => galleries[Number(field("split").value)];
+  const gallery = () => galleries.find((other) => other.split === chosen.get("split")) || galleries[0];
+  const network = () => Math.max(0, gallery().classifiers.indexOf(chosen.get("network")));
+  const answers = (row) => row.said?.[network()] || [null, null];
+  const className = (label) => (label < 0 ? "no answer" : gallery().class_names[label]);
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-function answers(row) {
-  return row.said[field("classifier").selectedIndex] || [null, null];
-}
+  const isRight = (row, label) => label === row.label || Boolean(row.also_true?.includes(label));
 
-function outcome(row) {
-  const [before, after] = answers(row);
-  if (after === null) return "unknown";
-  if (after === row.label) return "kept";
-  return before === row.label ? "fooled" : before === null ? "fooled" : "wrong";
-}
+  function outcome(row) {
+    const [before, after] = answers(row);
+    if (after === null) return "unknown";
+    if (!has(row, "original_place")) return isRight(row, after) ? "right" : "mistaken";
+    if (isRight(row, after)) return "kept";
+    return before === null || isRight(row, before) ? "fooled" : "wrong";
+  }
 
-function missedByAll(row) {
-  return shownSplit().missed.includes(row.id);
-}
+  function judged(row) {
+    const seen = Object.values(row.judges || {});
+    if (!seen.length) return "unasked";
+    return seen.every((label) => label === row.label) ? "agree" : "doubt";
+  }
 
-function judged(row) {
-  const seen = Object.values(row.judges);
-  return !seen.length ? "unasked" : seen.every((label) => label === row.label) ? "agree" : "doubt";
-}
+  const numerically = (a, b) => a - b;
+  // Each filter: its name in the address, its title, the values of a row, a value in words, and how values are sorted.
+  const FILTERS = [
+    { name: "class", title: "class", of: (row) => [row.label], text: className, order: numerically },
+    { name: "answer", title: "network's answer", of: (row) => [answers(row)[1]], text: className, order: numerically },
+    {
+      name: "outcome",
+      title: "outcome",
+      of: (row) => [outcome(row), ...(row.is_missed ? ["missed"] : [])],
+      text: (value) => OUTCOMES[value],
+    },
+    { name: "step", title: "first wrong at step", of: (row) => [row.failed_at], text: (value) => `${value}`, order: numerically },
+    { name: "reason", title: "stopped", of: (row) => [row.reason], text: (value) => REASONS[value] || value },
+    { name: "judges", title: "judges", of: (row) => [judged(row)], text: (value) => JUDGED[value] },
+  ];
+  const tags = new Set(galleries.flatMap((shown) => shown.rows.flatMap((row) => Object.keys(row.tags || {}))));
+  for (const tag of tags) {
+    FILTERS.push({ name: tag, title: tag, of: (row) => [row.tags?.[tag]], text: (value) => value });
+  }
+  const SORTS = {
+    "": { title: "as in the split" },
+    step: { title: "first wrong, soonest first", of: (row) => row.failed_at },
+    steps: { title: "most steps first", of: (row) => -row.iterations, needs: "iterations" },
+    oracle: { title: "oracle least sure first", of: (row) => row.probability, needs: "probability" },
+    loss: { title: "network's loss, highest first", of: (row) => -row.loss, needs: "loss" },
+    change: { title: "largest change first", of: (row) => -row.distance, needs: "distance" },
+  };
 
-function image(address, alternative) {
-  const made = element("img");
-  made.alt = alternative;
-  made.loading = "lazy";
-  made.decoding = "async";
-  made.onload = () => { if (made.naturalWidth <= 96) made.className = "small"; };
-  made.src = address;
-  const button = element("button", "enlarge");
-  button.type = "button";
-  button.title = "enlarge";
-  button.append(made);
-  button.onclick = () => enlarge(made);
-  return button;
-}
+  function element(tag, className, text) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
 
-function enlarge(shown) {
-  const large = field("large");
-  const copy = shown.cloneNode();
-  copy.loading = "eager";
-  large.replaceChildren(copy, element("p", "soft", shown.alt));
-  large.showModal();
-}
+  function values(filter, row) {
+    return filter.of(row).filter((value) => value !== null && value !== undefined);
+  }
 
-field("large").onclick = () => field("large").close();
+  // A step may be a range: step=0-5.
+  function passes(filter, row) {
+    const wanted = chosen.get(filter.name);
+    if (!wanted) return true;
+    const range = filter.name === "step" ? /^(\d+)-(\d+)$/.exec(wanted) : null;
+    if (range) return values(filter, row).some((step) => step >= Number(range[1]) && step <= Number(range[2]));
+    return values(filter, row).some((value) => String(value) === wanted);
+  }
 
-function answer(gallery, row, said) {
-  if (said === null || said === undefined) return element("span", "soft", "");
-  const name = said < 0 ? "no answer" : gallery.class_names[said];
-  return element("span", said === row.label ? "right" : "wrong", name);
-}
+  function choose(name, value) {
+    if (value) chosen.set(name, value);
+    else chosen.delete(name);
+    show();
+  }
 
-function card(gallery, row) {
-  const made = element("figure", "card");
-  const label = gallery.class_names[row.label];
-  const pair = element("div", "pair");
-  if (row.original) pair.append(image(row.original, `original of ${row.id}, ${label}`));
-  pair.append(image(row.image, `perturbed image of ${row.id}, ${label}`));
-  const said = element("div", "said");
-  const [before, after] = answers(row);
-  if (row.original) said.append(answer(gallery, row, before));
-  said.append(answer(gallery, row, after));
-  const facts = [`id ${row.id}`];
-  if (row.iterations !== null) facts.push(row.iterations === 1 ? "1 step" : `${row.iterations} steps`);
-  if (row.probability !== null) facts.push(`oracle ${(100 * row.probability).toFixed(1)} %`);
-  if (row.valid === false) facts.push("invalid");
-  const seen = Object.entries(row.judges).map(([judge, label]) => `${judge}: ${label < 0 ? "none" : gallery.class_names[label]}`);
-  const caption = element("figcaption", "", [...facts, ...seen].join(" · "));
-  if (row.reason) caption.title = meanings[row.reason] || row.reason;
-  made.append(element("div", "true", label), pair, said, caption);
-  return made;
-}
+  function field(name, title, options, value) {
+    const label = element("label", "", `${title} `);
+    const select = element("select");
+    select.name = name;
+    for (const [key, text] of options) {
+      const option = element("option", "", text);
+      option.value = key;
+      select.append(option);
+    }
+    select.value = value;
+    select.onchange = () => choose(name, select.value);
+    label.append(select);
+    return label;
+  }
 
-function chooseSplit() {
-  const gallery = shownSplit();
-  fill(field("classifier"), gallery.classifiers.map((name) => [name, name]));
-  const classes = [...new Set(gallery.rows.map((row) => row.label))].sort((a, b) => a - b);
-  fill(field("class"), [["", "all"], ...classes.map((label) => [String(label), gallery.class_names[label]])]);
-  const reasons = [...new Set(gallery.rows.map((row) => row.reason).filter(Boolean))].sort();
-  fill(field("reason"), [["", "all"], ...reasons.map((reason) => [reason, meanings[reason] || reason])]);
-  fill(field("judges"), gallery.rows.some((row) => Object.keys(row.judges).length) ? [["", "all"], ["doubt", "a judge does not see the class"], ["agree", "all judges see the class"]] : []);
-  field("answer").parentElement.hidden = gallery.classifiers.length === 0;
-  const missed = [...field("answer").options].find((option) => option.value === "missed");
-  missed.hidden = missed.disabled = !gallery.rows.some(missedByAll);
-  if (missed.disabled && missed.selected) field("answer").value = "";
-  show();
-}
+  function filterField(filter) {
+    const others = FILTERS.filter((other) => other !== filter);
+    const counts = new Map();
+    let total = 0;
+    const all = new Set();
+    for (const row of gallery().rows) {
+      const isCounted = others.every((other) => passes(other, row));
+      total += isCounted;
+      for (const value of values(filter, row)) {
+        all.add(value);
+        if (isCounted) counts.set(value, (counts.get(value) || 0) + 1);
+      }
+    }
+    const wanted = chosen.get(filter.name) || "";
+    if (all.size < 2 && !wanted) return null;
+    const options = [["", `all (${total})`]];
+    for (const value of [...all].sort(filter.order)) {
+      options.push([String(value), `${filter.text(value)} (${counts.get(value) || 0})`]);
+    }
+    if (wanted && !options.some(([value]) => value === wanted)) options.push([wanted, wanted]);
+    return field(filter.name, filter.title, options, wanted);
+  }
 
-function show() {
-  const gallery = shownSplit();
-  const chosen = (id) => field(id).value;
-  const rows = gallery.rows.filter((row) =>
-    (!chosen("class") || row.label === Number(chosen("class"))) &&
-    (!chosen("reason") || row.reason === chosen("reason")) &&
-    (!chosen("judges") || judged(row) === chosen("judges")) &&
-    (!chosen("answer") || (chosen("answer") === "missed" ? missedByAll(row) : outcome(row) === chosen("answer"))));
-  field("cards").replaceChildren(...rows.map((row) => card(gallery, row)));
-  field("count").textContent = `Showing ${rows.length} of ${gallery.rows.length} rows`;
-}
+  function fields() {
+    const shown = gallery();
+    const made = [];
+    if (galleries.length > 1) {
+      const splits = galleries.map((other) => [other.split, other.short]);
+      made.push(field("split", "split", splits, shown.split));
+    }
+    if (shown.classifiers.length > 1) {
+      const names = shown.classifiers.map((name) => [name, name]);
+      made.push(field("network", "network", names, shown.classifiers[network()]));
+    }
+    made.push(...FILTERS.map(filterField).filter(Boolean));
+    const sorts = Object.entries(SORTS).filter(([name, sort]) => {
+      if (name === "step") return "failed_at" in shown.columns;
+      return !sort.needs || sort.needs in shown.columns;
+    });
+    if (sorts.length > 1) {
+      made.push(field("sort", "order", sorts.map(([name, sort]) => [name, sort.title]), chosen.get("sort") || ""));
+    }
+    return made;
+  }
 
-fill(field("split"), galleries.map((gallery, number) => [String(number), gallery.short]));
-field("split").onchange = chooseSplit;
-for (const id of ["classifier", "class", "answer", "reason", "judges"]) field(id).onchange = show;
-chooseSplit();
+  const sheets = new Map(); // by address: images that load
+  function sheet(address) {
+    if (!sheets.has(address)) {
+      const image = new Image();
+      image.src = address;
+      sheets.set(address, image.decode().then(() => image));
+    }
+    return sheets.get(address);
+  }
+
+  function draw(canvas, kind, place) {
+    const { side, across, addresses } = gallery().sheets[kind];
+    const each = across * across;
+    canvas.width = canvas.height = side;
+    canvas.classList.toggle("small", side <= 96);
+    const [row, column] = [Math.floor((place % each) / across), place % across];
+    sheet(addresses[Math.floor(place / each)]).then((image) => {
+      const context = canvas.getContext("2d");
+      context.clearRect(0, 0, side, side);
+      context.drawImage(image, column * side, row * side, side, side, 0, 0, side, side);
+      canvas.dataset.drawn = `${kind} ${place}`;
+    });
+  }
+
+  function picture(kind, place, alternative) {
+    const canvas = element("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", alternative);
+    draw(canvas, kind, place);
+    return canvas;
+  }
+
+  function has(row, name) {
+    return row[name] !== null && row[name] !== undefined;
+  }
+
+  function answer(row, said) {
+    if (said === null || said === undefined) return element("span", "soft", "");
+    const [kind, mark] = isRight(row, said) ? ["right", "✓"] : ["wrong", "✗"];
+    return element("span", kind, `${mark} ${className(said)}`);
+  }
+
+  function facts(row) {
+    const lines = [`id ${row.id}`];
+    if (has(row, "iterations")) lines.push(row.iterations === 1 ? "1 step" : `${row.iterations} steps`);
+    if (has(row, "probability")) lines.push(`oracle ${percent(row.probability)}`);
+    if (row.valid === false) lines.push("invalid");
+    for (const [judge, label] of Object.entries(row.judges || {})) {
+      lines.push(`${judge}: ${label < 0 ? "none" : className(label)}`);
+    }
+    return lines;
+  }
+
+  function card(row) {
+    const label = className(row.label);
+    const made = element("figure", "card");
+    const button = element("button", "open");
+    button.type = "button";
+    button.setAttribute("aria-label", `${label}, id ${row.id}: enlarge`);
+    const pair = element("div", has(row, "original_place") ? "pair" : "single");
+    if (has(row, "original_place")) pair.append(picture("original", row.original_place, `original of ${row.id}, ${label}`));
+    pair.append(picture("image", row.place, `image of ${row.id}, ${label}`));
+    button.append(pair);
+    button.onclick = () => open(row);
+    const said = element("div", pair.className === "pair" ? "said" : "said alone");
+    const [before, after] = answers(row);
+    if (has(row, "original_place")) said.append(answer(row, before));
+    said.append(answer(row, after));
+    const caption = element("figcaption", "", [...facts(row), ...(row.notes || [])].join(" · "));
+    if (row.reason) caption.title = REASONS[row.reason] || row.reason;
+    made.append(element("div", "true", label), button, said, caption);
+    return made;
+  }
+
+  // Cards are made as the end of the list comes into view.
+  const end = byId("more");
+  new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) more();
+  }, { rootMargin: "600px" }).observe(end);
+
+  function more() {
+    const made = byId("cards").childElementCount;
+    byId("cards").append(...listed.slice(made, made + SHOWN_AT_ONCE).map(card));
+    end.hidden = byId("cards").childElementCount >= listed.length;
+  }
+
+  function show() {
+    const shown = gallery();
+    const focused = document.activeElement?.name;
+    byId("filters").replaceChildren(...fields());
+    if (focused) document.querySelector(`#filters [name="${CSS.escape(focused)}"]`)?.focus();
+    listed = shown.rows.filter((row) => FILTERS.every((filter) => passes(filter, row)));
+    const sort = SORTS[chosen.get("sort") || ""];
+    if (sort?.of) {
+      const key = (row) => (Number.isFinite(sort.of(row)) ? sort.of(row) : Infinity);
+      listed.sort((a, b) => key(a) - key(b) || a.place - b.place);
+    }
+    byId("cards").replaceChildren();
+    more();
+    byId("count").textContent = `${listed.length} of ${shown.rows.length} rows`;
+    remember();
+  }
+
+  function remember() {
+    const text = chosen.toString();
+    if (location.hash.slice(1) !== text) history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+  }
+
+  // The enlarged row: its images, its path with a slider, and what each network says.
+  const dialog = byId("large");
+  dialog.addEventListener("close", () => {
+    opened = null;
+    chosen.delete("id");
+    remember();
+  });
+  dialog.onclick = (event) => {
+    if (event.target === dialog) dialog.close();
+  };
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "PageDown") go(1);
+    else if (event.key === "PageUp") go(-1);
+    else return;
+    event.preventDefault();
+  });
+
+  function go(by) {
+    const next = listed[listed.indexOf(opened) + by];
+    if (next) open(next);
+  }
+
+  function button(text, title, action) {
+    const made = element("button", "plain", text);
+    made.type = "button";
+    made.setAttribute("aria-label", title);
+    made.title = title;
+    made.onclick = action;
+    return made;
+  }
+
+  function open(row) {
+    opened = row;
+    chosen.set("id", row.id);
+    remember();
+    const bar = element("div", "head");
+    const place = listed.indexOf(row);
+    bar.append(
+      element("strong", "", `${className(row.label)}, id ${row.id}`),
+      element("span", "soft", place < 0 ? "" : `${place + 1} of ${listed.length}`),
+      button("←", "previous image (Page Up)", () => go(-1)),
+      button("→", "next image (Page Down)", () => go(1)),
+      button("✕", "close (Escape)", () => dialog.close()),
+    );
+    const images = element("div", "images");
+    const add = (kind, index, text) => {
+      const figure = element("figure");
+      const canvas = picture(kind, index, `${text}, id ${row.id}`);
+      figure.append(canvas, element("figcaption", "soft", text));
+      images.append(figure);
+      return canvas;
+    };
+    if (has(row, "original_place")) add("original", row.original_place, "original");
+    const image = add("image", row.place, has(row, "original_place") ? "perturbed" : "image");
+    if (has(row, "difference_place")) {
+      add("difference", row.difference_place, `difference, × ${gallery().amplified}; ${row.distance.toFixed(1)} grey levels (RMS)`);
+    }
+    const parts = [bar, images];
+    if (row.steps) parts.push(path(row, image));
+    parts.push(said(row));
+    const lines = [...facts(row), ...(row.notes || [])];
+    if (row.reason) lines.push(REASONS[row.reason] || row.reason);
+    parts.push(element("p", "soft", lines.join(" · ")));
+    dialog.replaceChildren(...parts);
+    if (!dialog.open) dialog.showModal();
+    (dialog.querySelector("input") || dialog.querySelector("button.plain")).focus();
+  }
+
+  function said(row) {
+    const table = element("table");
+    const hasOriginal = has(row, "original_place");
+    const head = table.createTHead().insertRow();
+    for (const text of hasOriginal ? ["network", "original", "perturbed"] : ["network", "image"]) {
+      const cell = element("th", "", text);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const body = table.createTBody();
+    gallery().classifiers.forEach((name, number) => {
+      const line = body.insertRow();
+      const cell = element("th", "", name);
+      cell.scope = "row";
+      line.append(cell);
+      const [before, after] = row.said[number];
+      for (const label of hasOriginal ? [before, after] : [after]) {
+        const made = element("td");
+        made.append(answer(row, label));
+        line.append(made);
+      }
+    });
+    const scroll = element("div", "scroll");
+    scroll.tabIndex = 0;
+    scroll.append(table);
+    return scroll;
+  }
+
+  // The path: a slider over the steps, what both say at each, and the image if it was decoded again.
+  function path(row, image) {
+    const { predictions, sureness, oracle, shown, first } = row.steps;
+    const last = predictions.length - 1;
+    const made = element("div", "path");
+    const label = element("label", "", "step ");
+    const slider = element("input");
+    Object.assign(slider, { type: "range", min: 0, max: last, value: last, id: "step" });
+    label.append(slider);
+    const line = element("p");
+    line.setAttribute("role", "status");
+    const [chart, mark] = curves(row);
+    slider.oninput = () => {
+      const step = Number(slider.value);
+      const name = className(row.label);
+      line.replaceChildren(
+        `${step === 0 ? "reconstruction" : `step ${step}`} of ${last}: ${gallery().own} says `,
+        answer(row, predictions[step]),
+        `, ${percent(sureness[step])} for ${name}; ${gallery().judge} gives ${name} ${percent(oracle[step])}`,
+      );
+      mark(step);
+      if (!shown.length) return;
+      const frame = shown.findLastIndex((other) => other <= step);
+      if (step === last || frame < 0) draw(image, "image", row.place);
+      else draw(image, "steps", first + frame);
+    };
+    slider.oninput();
+    made.append(label, line, chart);
+    if (!shown.length) made.append(element("p", "soft", "Only the figures of the steps are stored; fmrgen show --steps decodes the images between."));
+    return made;
+  }
+
+  function svg(tag, attributes, text) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function curves(row) {
+    const { predictions, sureness, oracle } = row.steps;
+    const [width, height, left, top] = [520, 130, 40, 8];
+    const x = (step) => left + (step * (width - left - 10)) / Math.max(1, predictions.length - 1);
+    const y = (share) => top + (1 - share) * (height - top - 22);
+    const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "curves", role: "img" });
+    chart.append(svg("title", {}, `probability of ${className(row.label)} by step: by ${gallery().own}, and by ${gallery().judge}`));
+    for (const share of [0, 0.5, 1]) {
+      chart.append(svg("line", { x1: left, x2: width - 10, y1: y(share), y2: y(share), class: "grid" }));
+      chart.append(svg("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`));
+    }
+    for (const [shares, kind, name] of [[oracle, "oracle", gallery().judge], [sureness, "network", gallery().own]]) {
+      const points = shares.map((share, step) => `${x(step)},${y(share)}`).join(" ");
+      chart.append(svg("polyline", { points, class: kind }));
+      const end = shares.length - 1;
+      chart.append(svg("text", { x: x(end) - 4, y: y(shares[end]) + (shares[end] > 0.5 ? 14 : -6), "text-anchor": "end", class: kind }, name));
+    }
+    if (has(row, "failed_at")) {
+      chart.append(svg("line", { x1: x(row.failed_at), x2: x(row.failed_at), y1: top, y2: height - 22, class: "crossing" }));
+      const side = row.failed_at > predictions.length / 2 ? "end" : "start";
+      chart.append(svg("text", { x: x(row.failed_at), y: height - 6, "text-anchor": side }, `first wrong at step ${row.failed_at}`));
+    }
+    const here = svg("line", { y1: top, y2: height - 22, class: "here" });
+    chart.append(here);
+    return [chart, (step) => { here.setAttribute("x1", x(step)); here.setAttribute("x2", x(step)); }];
+  }
+
+  function restore() {
+    chosen = new URLSearchParams(location.hash.slice(1));
+    const id = chosen.get("id");
+    show();
+    const row = id === null ? undefined : gallery().rows.find((other) => String(other.id) === id);
+    if (row) open(row);
+    return [...chosen.keys()].length > 0;
+  }
+
+  window.addEventListener("hashchange", () => {
+    if (restore() && !dialog.open) byId("gallery").scrollIntoView();
+  });
+  window.addEventListener("beforeprint", () => {
+    while (!end.hidden && byId("cards").childElementCount < 600) more();
+  });
+  if (restore() && !dialog.open) byId("gallery").scrollIntoView();
+})();

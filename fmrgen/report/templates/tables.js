@@ -8,10 +8,11 @@
   }
   for (const table of document.querySelectorAll("table.sortable")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const text = head.querySelector("span") || head;
       const button = document.createElement("button");
       button.className = "sort";
-      button.textContent = head.textContent;
-      head.replaceChildren(button);
+      button.textContent = text.textContent;
+      text.replaceChildren(button);
       button.addEventListener("click", () => {
         const rising = head.getAttribute("aria-sort") === "descending";
         for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");

@@ -61,7 +61,8 @@ def test_it_names_what_was_planted(explained, tmp_path):
     paths = write(explanation_report(explained), tmp_path)
     assert [path.name for path in paths] == ["explain.json", "explain.md", "explain.html"]
     page = (tmp_path / "explain.html").read_text()
-    assert page.count("data:image/png") >= 2
+    assert page.count("data:image/webp") >= 1
+    assert page.count("<svg") >= 1
     assert "<h2>Originals changed to shapes moved up or down" in page
 
 

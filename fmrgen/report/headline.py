@@ -1,0 +1,135 @@
+"""The first screen of an evaluation's page: the answer in a sentence, two or three figures, and what to do next."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fmrgen.metrics.intervals import Estimate, as_percent
+from fmrgen.metrics.summary import COMPARED
+from fmrgen.report.report import Badge, KeyFigure
+from fmrgen.results.evaluation import Evaluation, Result
+
+_MOST_FIGURES = 3
+_WHOLE = 100.0  # percent, the end of a bar unless a figure is higher
+
+
+class Headline(NamedTuple):
+    """What stands at the top.
+
+    Attributes:
+        conclusions: a sentence, or none if there are fixed sets alone.
+        badge: the answer in a few words.
+        figures: the two or three that a reader should take away.
+        next_steps: what to do now.
+    """
+
+    conclusions: list[str]
+    badge: Badge | None
+    figures: list[KeyFigure]
+    next_steps: list[str]
+
+
+def headline(evaluation: Evaluation) -> Headline:
+    """Return the first screen of an evaluation."""
+    own = _own_results(evaluation)
+    shared = _shared_results(evaluation)
+    if len(own) > 1 and evaluation.own is not None:
+        first = evaluation.own.ranking[0]
+        where = "images made against it"
+        headline = _of_several(own, where, is_clear=(first.best, first.worst) == (1, 1))
+    elif own:
+        headline = _of_one(own[0], "images made against it")
+    elif len(shared) > 1:
+        ranking = evaluation.comparisons[0].ranking
+        where = "the same moved images" if shared[0].is_moved else "the same perturbed images"
+        headline = _of_several(shared, where, is_clear=ranking[0].tied_with_next is False)
+    elif evaluation.results:
+        result = evaluation.results[0]
+        where = "moved images" if result.is_moved else "images made against another network"
+        headline = _of_one(result, where)
+    else:
+        return Headline([], None, [], [])
+    related = {split.name for split in evaluation.splits if split.related is not None}
+    for result in (own or shared or evaluation.results)[:_MOST_FIGURES]:
+        is_masked = result.masked and not result.rough
+        if result.at_chance or is_masked or (result.conditioned and result.split in related):
+            return headline._replace(badge=Badge("Read the doubts first", "unclear"))
+    return headline
+
+
+def _own_results(evaluation: Evaluation) -> list[Result]:
+    """Return the classifiers on their own splits, in the order of their ranking."""
+    if evaluation.own is not None:
+        return [evaluation.result(place.split, place.classifier) for place in evaluation.own.ranking]
+    return [result for result in evaluation.results if result.conditioned][:1]
+
+
+def _shared_results(evaluation: Evaluation) -> list[Result]:
+    """Return the classifiers that are ranked on the first split."""
+    if not evaluation.comparisons:
+        return []
+    comparison = evaluation.comparisons[0]
+    return [evaluation.result(comparison.split, place.classifier) for place in comparison.ranking]
+
+
+def _of_one(result: Result, where: str) -> Headline:
+    """Return the first screen of one classifier on images that `where` names."""
+    total = result.total
+    share = _kept_share(result)
+    figures = []
+    for metric in COMPARED.values():
+        estimate: Estimate | None = total[metric]
+        if estimate is not None:
+            figures.append(_figure(metric.name, estimate))
+    if share is None:
+        accuracy = total.moved_accuracy if result.is_moved else total.perturbed_accuracy
+        line = f"of {where} {result.classifier} has {as_percent(accuracy)} right"
+        return Headline([line], None, figures[:_MOST_FIGURES], _next_steps([result]))
+    line = f"on {where} {result.classifier} keeps {as_percent(share)} of its accuracy"
+    return Headline([line], Badge(f"{share.value:.0f} % kept"), figures[:_MOST_FIGURES], _next_steps([result]))
+
+
+def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Headline:
+    """Return the first screen of several classifiers, the best first."""
+    figures = []
+    for result in results[:_MOST_FIGURES]:
+        share = _kept_share(result)
+        if share is not None:
+            figures.append(_figure(f"{result.classifier} keeps", share))
+    first, second = results[:2]
+    shares = as_percent(_kept_share(first)), as_percent(_kept_share(second))
+    if is_clear:
+        line = (
+            f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; {second.classifier} "
+            f"follows with {shares[1]}"
+        )
+        badge = Badge(f"{first.classifier} is the most robust", "good")
+    else:
+        line = (
+            f"on {where} {first.classifier} keeps {shares[0]} of its accuracy and {second.classifier} {shares[1]}: "
+            "these images do not tell which of them is more robust"
+        )
+        badge = Badge("No clear first", "unclear")
+    return Headline([line], badge, figures, _next_steps(results))
+
+
+def _kept_share(result: Result) -> Estimate | None:
+    """Return the share of its accuracy that a classifier keeps."""
+    share: Estimate | None = result.total.relative_moved_accuracy if result.is_moved else result.total.fmr
+    return share
+
+
+def _figure(name: str, estimate: Estimate) -> KeyFigure:
+    return KeyFigure(name, estimate, high=max(_WHOLE, estimate.value))
+
+
+def _next_steps(results: Sequence[Result]) -> list[str]:
+    """Return what to do with the figures."""
+    first = results[0]
+    steps = ["look at the images that fool it, in the gallery below: is the class still there?"]
+    if first.is_moved:
+        return steps
+    if not first.judged:
+        steps.append(f"ask a second judge: fmrgen judge {first.split}")
+    if first.conditioned:
+        steps.append(f"find out where it fails: fmrgen explain {first.split}")
+    return steps

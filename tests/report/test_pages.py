@@ -1,0 +1,365 @@
+"""Pages in a real browser: what each click shows, names that would run, anyone's eyes, and no script."""
+
+import json
+import re
+from dataclasses import replace
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from commands import run
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from PIL import Image as PILImage
+from watched import browser
+
+from fmrgen import evaluate, show
+from fmrgen.report.gallery import Gallery, GalleryRow, galleries, page_data
+from fmrgen.report.index import write_page
+from fmrgen.report.page_cards import read_card
+from fmrgen.report.pages import gallery_page, render_page
+from fmrgen.report.write import write_report
+
+LENET = "asset:mnist/lenet"
+HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+
+
+@pytest.fixture(scope="module")
+def evaluation(finished_split):
+    return evaluate(
+        {"first": str(finished_split), "again": str(finished_split)}, {"lenet": LENET, "none": "{kind: lenet}"}
+    )
+
+
+@pytest.fixture(scope="module")
+def report(evaluation, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report(evaluation, folder)
+    return folder
+
+
+def address(path, **filters):
+    return f"file://{path}#{'&'.join(f'{name}={quote(str(value))}' for name, value in filters.items())}"
+
+
+def listed(page):
+    """How many rows pass the filters; so many have cards once one has scrolled to the end."""
+    count = int(page.locator("#count").inner_text().split(" of ")[0])
+    while page.locator(".card").count() < count:
+        page.locator("#more").scroll_into_view_if_needed()
+        page.wait_for_timeout(50)
+    assert page.locator(".card").count() == count
+    return count
+
+
+def choose(page, name, value):
+    page.select_option(f"#filters [name={name}]", value)
+    return listed(page)
+
+
+def drawn(page, canvas):
+    """The pixels of a canvas, once its sheet is there."""
+    element = canvas.element_handle()
+    page.wait_for_function("canvas => canvas.dataset.drawn", arg=element)
+    script = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    return np.array(element.evaluate(script)).reshape(canvas.evaluate("canvas => canvas.height"), -1, 4)[..., :3]
+
+
+@pytest.mark.browser
+def test_filters_show_the_rows_they_name_and_the_address_keeps_them(report, evaluation):
+    rows = galleries(evaluation)[0].rows
+    lenet, none = map(galleries(evaluation)[0].classifiers.index, ("lenet", "none"))
+    with browser() as page:
+        page.goto(f"file://{report / 'report.html'}")
+        assert page.title() == "Robustness report"
+        assert listed(page) == len(rows) > 100
+        threes = [row for row in rows if row.label == 3]
+        assert f"3 ({len(threes)})" in page.locator("#filters [name=class]").inner_text()
+        assert choose(page, "class", "3") == len(threes)
+        assert set(page.locator(".card .true").all_inner_texts()) == {"3"}
+        assert page.url.endswith("#class=3")
+        choose(page, "class", "")
+
+        fooled = [row for row in rows if row.said[lenet][0] == row.label != row.said[lenet][1]]
+        assert choose(page, "outcome", "fooled") == len(fooled) > 0
+        assert choose(page, "outcome", "kept") == sum(row.said[lenet][1] == row.label for row in rows) > 0
+        assert choose(page, "network", "none") == sum(row.said[none][1] == row.label for row in rows)
+        choose(page, "outcome", "")
+        for answer in {row.said[none][1] for row in rows}:
+            assert choose(page, "answer", str(answer)) == sum(row.said[none][1] == answer for row in rows)
+        choose(page, "answer", "")
+        for reason in {row.reason for row in rows}:
+            assert choose(page, "reason", reason) == sum(row.reason == reason for row in rows)
+        choose(page, "reason", "")
+        assert choose(page, "split", "again") == len(galleries(evaluation)[1].rows)
+
+        page.goto("about:blank")
+        page.goto(address(report / "report.html", split="first", network="lenet", outcome="fooled", step="0-8"))
+        assert listed(page) == sum(row.failed_at <= 8 for row in fooled if row.failed_at is not None)
+
+
+@pytest.mark.browser
+def test_rows_are_sorted_by_what_one_asks_for(report, evaluation):
+    rows = galleries(evaluation)[0].rows
+    with browser() as page:
+        for order, key in {
+            "steps": lambda row: -row.iterations,
+            "oracle": lambda row: row.probability,
+            "loss": lambda row: -row.loss,
+            "step": lambda row: row.failed_at if row.failed_at is not None else 99,
+        }.items():
+            page.goto("about:blank")
+            page.goto(address(report / "report.html", sort=order))
+            first = page.locator(".card figcaption").first.inner_text()
+            assert f"id {min(rows, key=key).id} " in first, order
+
+
+@pytest.mark.browser
+def test_a_figure_leads_to_its_images(report, evaluation):
+    """A bar, a cell, a class: hover shows the figure with its interval, a click filters."""
+    result = evaluation.result("first", "lenet")
+    with browser() as page:
+        page.goto(f"file://{report / 'report.html'}")
+        page.locator("summary", has_text="lenet by class").first.click()
+        page.locator("details[open] th a", has_text="7").first.click()
+        assert set(page.locator(".card .true").all_inner_texts()) == {"7"}
+        assert page.locator("#filters [name=network]").input_value() == "lenet"
+
+        cell = page.locator("svg a[href*='outcome=fooled']", has=page.locator("title", has_text="lenet on first"))
+        assert str(result.total.fmr) in cell.locator("title").text_content()
+        cell.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function("location.hash.includes('outcome=fooled')")
+        assert page.locator("#filters [name=split]").input_value() == "first"
+        assert listed(page) > 0
+
+        bar = page.locator(
+            "svg a", has=page.locator("title", has_text=re.compile(r"first wrong at step \d+: \d+ rows"))
+        ).first
+        step = re.search(r"step (\d+)", bar.locator("title").text_content())[1]
+        bar.locator("path").click(force=True)
+        assert f"step={step}" in page.url
+
+
+@pytest.mark.browser
+def test_the_path_of_an_image_by_mouse_and_keyboard(report, evaluation):
+    row = next(row for row in galleries(evaluation)[0].rows if row.failed_at)
+    last = len(row.steps.predictions) - 1
+    with browser() as page:
+        page.goto(f"file://{report / 'report.html'}")
+        listed(page)
+        page.locator("button.open").nth(1).click()
+        assert page.locator("dialog[open] strong").inner_text().endswith(f"id {galleries(evaluation)[0].rows[1].id}")
+        page.keyboard.press("Escape")
+        assert page.locator("dialog[open]").count() == 0
+        assert "id=" not in page.url
+
+        page.goto("about:blank")
+        page.goto(address(report / "report.html", split="first", id=row.id))
+        line = page.locator("dialog .path p").first
+        assert f"step {last} of {last}" in line.inner_text()
+        slider = page.locator("dialog input[type=range]")
+        assert slider.evaluate("slider => slider === document.activeElement")
+        page.keyboard.press("Home")
+        assert "reconstruction" in line.inner_text()
+        assert f"{100 * row.steps.sureness[0]:.1f} %" in line.inner_text()
+        for _ in range(row.failed_at):
+            page.keyboard.press("ArrowRight")
+        assert line.locator(".wrong").count() == 1
+        assert page.locator("svg.curves text", has_text=f"first wrong at step {row.failed_at}").count() == 1
+
+        page.keyboard.press("PageDown")
+        assert f"id={row.id}" not in page.url
+        page.keyboard.press("PageUp")
+        assert page.url.endswith(f"id={row.id}")
+
+
+@pytest.mark.browser
+def test_images_are_those_of_the_split_and_the_difference_is_theirs(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(60, 190, (70, 2, 24, 24, 3)).astype(np.uint8)
+    rows = []
+    for number, (original, image) in enumerate(pairs):
+        rows.append(GalleryRow(number, 0, png(image), png(original), [[0, 1]]))
+    (tmp_path / "page.html").write_text(gallery_page(Gallery("noise", ["a", "b"], ["net"], rows)))
+    with browser() as page:
+        page.goto(address(tmp_path / "page.html", id=66))
+        original, image, difference = [drawn(page, page.locator("dialog canvas").nth(place)) for place in range(3)]
+    assert np.abs(image.astype(int) - pairs[66][1]).max() <= 1
+    assert np.abs(original.astype(int) - pairs[66][0]).max() <= 1
+    change = np.clip(128 + 4 * (pairs[66][1].astype(int) - pairs[66][0]), 0, 255)
+    assert np.abs(difference.astype(int) - change).max() <= 1
+
+
+def png(pixels):
+    from fmrgen.image_files import png_bytes
+
+    return png_bytes(pixels)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_anyone_can_read_it(report, evaluation, width, scheme):
+    """WCAG AA by axe; nothing is wider than the screen."""
+    with browser(width=width, height=900) as page:
+        page.emulate_media(color_scheme=scheme)
+        for file, filters in (("report.html", {}), ("report.html", {"id": 7}), ("index.html", {})):
+            page.goto("about:blank")
+            page.goto(address(report / file, **filters))
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            violations = Axe().run(page, options=RULES).response["violations"]
+            nodes = [(violation["id"], violation["nodes"][0]["html"][:200]) for violation in violations]
+            assert nodes == [], (file, filters)
+
+
+@pytest.mark.browser
+def test_a_page_without_javascript_tells_all_figures(report, evaluation):
+    with browser(scripts=False) as page:
+        page.goto(f"file://{report / 'report.html'}")
+        text = page.locator("main").text_content()
+        for result in evaluation.results:
+            for figure in (result.total.fmr, result.total.standard_accuracy, result.total.perturbed_accuracy):
+                assert str(figure) in text
+        hidden = page.locator("th.more").first
+        assert not hidden.is_visible()
+        page.locator("label.all").first.click()  # by CSS
+        assert hidden.is_visible()
+        page.locator("button.what").first.click()
+        assert page.locator("[popover]:popover-open").count() == 1
+
+
+@pytest.mark.browser
+def test_names_are_shown_and_not_run(finished_split, tmp_path):
+    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    names = [f"{HOSTILE}{digit}" for digit in range(10)]
+    hostile = rows.cast_column("label", ClassLabel(names=names))
+    evaluation = evaluate({HOSTILE: hostile}, {HOSTILE: f"{{kind: lenet, class_names: {json.dumps(names)}}}"})
+    write_report(evaluation, tmp_path)
+    with browser() as page:
+        page.goto(f"file://{tmp_path / 'report.html'}#split={quote(HOSTILE)}&class=</script>&id={quote(HOSTILE)}")
+        page.goto(f"file://{tmp_path / 'report.html'}")
+        page.reload()
+        assert page.title() == "Robustness report"
+        assert page.locator("main > h2").first.inner_text() == HOSTILE
+        assert page.locator(".card .true").first.inner_text() == names[0]
+        page.locator("button.open").first.click()
+        assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
+        page.goto(f"file://{tmp_path / 'index.html'}")
+        assert page.title().startswith("Pages of")
+    text = (tmp_path / "evaluation.md").read_text()
+    assert "<img" not in text.replace("\\<img", "")
+    assert "![]" not in text
+    row = next(line for line in text.splitlines() if "onerror" in line and line.startswith("|"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(
+        re.findall(r"(?<!\\)\|", text.splitlines()[text.splitlines().index(row) - 1])
+    )
+
+
+@pytest.mark.browser
+def test_no_script_but_ours_runs(tmp_path):
+    """Were an element of theirs ever to get into a page, the page's policy would stop it."""
+    page_text = render_page("index.html", title="x", pages=[], folders="[]", up="")
+    planted = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title='ran'\">"
+    (tmp_path / "page.html").write_text(page_text.replace("</main>", f"{planted}</main>"))
+    with browser(may_complain=True) as page:
+        page.goto(f"file://{tmp_path / 'page.html'}")
+        assert page.title() == "x"
+
+
+@pytest.mark.browser
+def test_an_index_lists_the_pages_with_their_verdicts(report, evaluation, finished_split, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fmrgen.yaml").write_text("source: {}\n")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/index.html").write_text("<p>somebody's own")
+    (tmp_path / "b/other.html").write_text("<p>not ours")
+    write_report(evaluation, tmp_path / "a <b>")
+    show(str(finished_split), tmp_path / "b", gallery=10)
+    assert (tmp_path / "b/index.html").read_text() == "<p>somebody's own"
+    card = read_card(tmp_path / "a <b>/report.html")
+    assert card.kind == "evaluation"
+    assert card.words.endswith("% kept")
+    with browser() as page:
+        page.goto(f"file://{tmp_path / 'index.html'}")
+        titles = page.locator("ul.pages a").all_inner_texts()
+        assert titles == ["Robustness report", f"{finished_split}:mnist/lenet"]
+        assert page.locator(".badge").all_inner_texts() == [card.words]
+        page.locator("ul.pages a").first.click()
+        assert page.title() == "Robustness report"
+        page.locator("nav a").click()
+        page.locator("nav a").click()
+        assert page.url == f"file://{tmp_path / 'index.html'}"
+    (tmp_path / "a <b>/report.html").unlink()
+    show(str(finished_split), tmp_path / "c", gallery=10)
+    assert (tmp_path / "index.html").read_text().count("<li ") == 2  # what is gone is not listed
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", '{"kind": 3, "title": "x"}', '{"kind": "x", "title": "x", "tone": "<b>"}', "[" * 100_000, "\ud83d"],
+)
+def test_a_page_that_says_nonsense_of_itself_is_not_listed(tmp_path, content):
+    text = f'<meta name="fmrgen-page" content="{content.replace(chr(34), "&quot;")}">'
+    (tmp_path / "odd.html").write_text(text, errors="replace")
+    assert read_card(tmp_path / "odd.html") is None
+    index = '<meta name="fmrgen-index" content="[&quot;../..&quot;, 3, &quot;&quot;]">'
+    (tmp_path / "index.html").write_text(index)
+    page = gallery_page(Gallery("x", ["a"], [], [GalleryRow(0, 0, png(np.zeros((4, 4, 3), np.uint8)), None, [])]))
+    write_page(tmp_path / "page.html", page)
+    assert (tmp_path / "index.html").read_text().count("<li ") == 1
+
+
+@pytest.mark.browser
+def test_the_gallery_of_a_split(finished_split, tmp_path):
+    assert show(str(finished_split), tmp_path, gallery=50)
+    with browser() as page:
+        page.goto(f"file://{tmp_path / 'gallery.html'}")
+        assert listed(page) >= 50
+        assert 0 < choose(page, "outcome", "fooled") < 50
+    sheet = PILImage.open(tmp_path / "sheet.png")
+    assert sheet.width > 1000
+    assert len(sheet.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def rows_of(page):
+    return json.loads(re.search(r'id="galleries">(.*?)</script>', page.read_text())[1])[0]["columns"]
+
+
+def test_the_command_show(finished_split, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("show", finished_split) == 0
+    assert capsys.readouterr().out == "gallery/gallery.html\ngallery/sheet.png\n"
+    chosen = ["--ids", "7,3,5", "--columns", "2", "--caption", "Three digits", "--format", "svg"]
+    assert run("show", finished_split, *chosen) == 0
+    assert capsys.readouterr().out == "gallery/gallery.html\ngallery/sheet.svg\n"
+    assert (tmp_path / "gallery/sheet.svg").read_text().count("<image") == 6
+    assert rows_of(tmp_path / "gallery/gallery.html")["id"] == [7, 3, 5]
+
+
+def test_a_gallery_of_rows_that_say_little(tmp_path):
+    pixels = [PILImage.fromarray(np.full((300, 200, 3), 20 * i, np.uint8)) for i in range(8)]
+    for labels, feature in (([3, 1] * 4, Value("int64")), (["cat", "dog"] * 4, Value("string"))):
+        features = Features({"image": Image(), "label": feature})
+        Dataset.from_dict({"image": pixels, "label": labels}, features=features).to_parquet(tmp_path / "few.parquet")
+        show(str(tmp_path / "few.parquet"), tmp_path / "out")
+        assert len(rows_of(tmp_path / "out/gallery.html")["id"]) == 8
+        assert (tmp_path / "out/sheet.png").stat().st_size > 5000
+
+
+def test_many_rows_take_no_more_room_than_a_page_may(tmp_path):
+    """Photos of 300 rows take 2 MB at most, digits of 10,000 take 5."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
+    photos = []
+    for angle in range(30):
+        photo = PILImage.fromarray(small).resize((300, 200), PILImage.Resampling.BICUBIC).rotate(7 * angle)
+        photos.append(png(np.asarray(photo)))
+    rows = [GalleryRow(i, 0, photos[i % 30], photos[(i + 1) % 30], [[0, 1]]) for i in range(300)]
+    gallery = Gallery("photos", ["a", "b"], ["net"], rows)
+    sheets = page_data([gallery], {"photos": "photos"})[0]["sheets"]
+    assert len(gallery_page(gallery)) < 2e6
+    assert sheets["image"]["side"] >= 96
+    few = page_data([replace(gallery, rows=rows[:20])], {"photos": "photos"})[0]["sheets"]
+    assert few["image"]["side"] == 300
