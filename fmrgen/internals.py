@@ -216,6 +216,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "oracle_config_of",
     ),
     "records": ("MoveFamily",),
+    "report.gallery": (
+        "Gallery",
+        "GalleryRow",
+        "gallery_filter",
+        "steps_of",
+    ),
     "report.markdown": ("to_markdown",),
     "report.orders": ("agreement_report",),
     "report.outline": ("evaluation_report",),

@@ -250,6 +250,7 @@ def _on_recipe(
     new_name, new_section = _classifier(new, network)
 
     from fmrgen.apps.release.diff import diff as run
+    from fmrgen.apps.release.diff_gallery import flipped_ids
     from fmrgen.apps.release.diff_report import diff_report
     from fmrgen.apps.release.evidence import BROKE
     from fmrgen.apps.release.made import split_folders
@@ -283,24 +284,29 @@ def _on_recipe(
             )
         elif explained:
             new_failures, page = _explain_broken(sides[BROKE].paths, output / "diff", show)
+    shown: dict[str, bytes | str] = {}
+    if is_first_process():
+        from fmrgen.apps.release.on_images import images_of_source
+
+        shown = images_of_source(loaded.source, flipped_ids(outcome))
     title = f"{old_name} → {new_name} on {recipe}"
     networks = {"OLD": old, "NEW": new}
-    return outcome, diff_report(outcome, title, networks, sides, new_failures, page, needs_proof=needs_proof)
+    report = diff_report(outcome, title, networks, sides, new_failures, page, images=shown, needs_proof=needs_proof)
+    return outcome, report
 
 
 def _report_on_real_images(
     outcome: "Diff", old: str, new: str, images: str | None, title: str, *, needs_proof: bool = False
 ) -> "Report":
     """Return the report of a diff on real images, which shows flipped ones unless there are predictions alone."""
-    from fmrgen.apps.release.diff_report import MOST_SHOWN, diff_report
+    from fmrgen.apps.release.diff_gallery import flipped_ids
+    from fmrgen.apps.release.diff_report import diff_report
 
     shown: dict[str, bytes | str] = {}
     if images is not None and is_first_process():
         from fmrgen.apps.release.on_images import stored_images
 
-        flips = outcome.flips
-        wanted = {flip.id for flip in flips.broken[:MOST_SHOWN] + flips.mended[:MOST_SHOWN]}
-        shown = stored_images(images, wanted)
+        shown = stored_images(images, flipped_ids(outcome))
     return diff_report(outcome, title, {"OLD": old, "NEW": new}, images=shown, needs_proof=needs_proof)
 
 

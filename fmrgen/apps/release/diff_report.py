@@ -1,15 +1,18 @@
 """The report of a diff: the verdict, what it rests on, then real images, and those that were made."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
+from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of
 from fmrgen.apps.release.evidence import BROKE, FIXED
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
+from fmrgen.errors import option
 from fmrgen.metrics.intervals import Estimate, format_estimate
-from fmrgen.report.report import Check, Outcome, Picture, Report, Section, Table
+from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.band import Band
@@ -25,6 +28,15 @@ MOST_SHOWN = 24  # images of each side, in a picture
 _MOST_PAIRS = 8  # of classes of made images, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
 _OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
+_BADGES = {
+    "broke more": Badge("NEW broke more", "bad"),
+    "no worse": Badge("NEW is no worse", "good"),
+    "fixed more": Badge("NEW fixed more", "good"),
+    "undecided": Badge("Undecided", "unclear"),
+    "invalid": Badge("Invalid", "bad"),
+}
+_LEAST_SCALE = 5.0  # points, at both ends of the bar of a loss
+_STEP_OF_SCALE = 10.0  # percent, at which the bar of an accuracy begins
 
 
 def diff_report(
@@ -58,7 +70,9 @@ def diff_report(
         sections.append(Section("worse", title_of_worse, lines=[*worse, *new_failures], links=links))
     if outcome.hints:
         sections.append(Section("hints", "What else stands out", lines=[hint.line for hint in outcome.hints]))
-    sections += _flip_sections(outcome.flips, images or {})
+    files = images or {}
+    names = class_names_of(outcome) if files else []
+    sections += _flip_sections(outcome.flips, files, names)
     if outcome.band is not None:
         sections.append(_band_section(outcome.band))
     if outcome.made is not None:
@@ -70,6 +84,7 @@ def diff_report(
         result = "skipped"
     check = Check("fmrgen diff", f"NEW loses at most {_points(outcome.margin)}", result)
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
+    has_images = bool(files) or outcome.made is not None
     return Report(
         "diff",
         title,
@@ -78,8 +93,46 @@ def diff_report(
         conclusions=[verdict_line(outcome)],
         warnings=list(outcome.notes),
         check=check,
+        galleries=partial(diff_galleries, outcome, files, sides or {}) if has_images else None,
+        badge=_BADGES[outcome.verdict],
+        figures=_key_figures(outcome),
+        next_steps=_next_steps(outcome),
         allow_nan=True,
     )
+
+
+def _key_figures(outcome: Diff) -> list[KeyFigure]:
+    """Return the loss on the real images, with both accuracies."""
+    flips = outcome.flips
+    limit = max(_LEAST_SCALE, *(math.ceil(abs(end)) for end in flips.drop.ends))
+    accuracies = {"accuracy of OLD": flips.old_accuracy, "accuracy of NEW": flips.new_accuracy}
+    lowest = min(accuracy.ends[0] for accuracy in accuracies.values())
+    low = _STEP_OF_SCALE * (lowest // _STEP_OF_SCALE)
+    figures = [KeyFigure(f"loss on {outcome.evidence[0].images}", flips.drop, "points", -limit, limit)]
+    for name, accuracy in accuracies.items():
+        figures.append(KeyFigure(name, accuracy, low=low))
+    return figures
+
+
+def _next_steps(outcome: Diff) -> list[str]:
+    """Return what to do after the verdict."""
+    flips = outcome.flips
+    match outcome.verdict:
+        case "invalid":
+            return ["check the weights, the preprocessing and the order of the classes, and run the same again"]
+        case "broke more":
+            return [
+                f"keep OLD, or accept the loss with {option('margin', 'margin')}",
+                "look at the images that broke, below: is each label right, and what do they have in common?",
+            ]
+        case "undecided":
+            steps = []
+            if flips.trainings == 1 and flips.images_needed > flips.images:
+                steps.append(f"label about {flips.images_needed - flips.images:,} more images")
+            if not outcome.margin:
+                steps.append(f"say how many points NEW may lose, with {option('margin', 'margin')}")
+            return [*steps, "look at the images that broke, below"]
+    return ["NEW can take the place of OLD; the images that it broke are below"]
 
 
 def verdict_line(outcome: Diff) -> str:
@@ -193,13 +246,19 @@ def _worse_lines(outcome: Diff) -> list[str]:
     return lines
 
 
-def _flip_sections(flips: Flips, files: Mapping[str, bytes | str]) -> list[Section]:
-    """Return sections on real images, or originals: figures, kinds of images, and the flipped ones."""
+def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequence[str]) -> list[Section]:
+    """Return sections on real images, or originals: figures, kinds of images, and the flipped ones.
+
+    Args:
+        flips: of the images.
+        files: flipped images by their ids.
+        names: classes of the gallery, to which rows of classes and pairs are links; none without a gallery.
+    """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
     kinds = {"class": flips.classes, "pair, true → answer": flips.pairs, **flips.groups}
     for kind, groups in kinds.items():
         if groups:
-            table = _group_table(kind, groups[:_MOST_ON_PAGE])
+            table = _group_table(kind, groups[:_MOST_ON_PAGE], names)
             sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
     for name, file, images in (
         ("Negative flips", "negative", flips.broken),
@@ -214,7 +273,9 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str]) -> list[Secti
                 )
                 pictures.append(Picture(caption, partial(_flip_sheet, shown, files), file, of_photos=True))
             table = _image_table(images[:_MOST_ON_PAGE])
-            sections.append(Section("images", name, tables=[table], pictures=pictures, most_rows=_MOST_FLIPS))
+            sections.append(
+                Section("images", name, tables=[table], pictures=pictures, folded=bool(shown), most_rows=_MOST_FLIPS)
+            )
     if flips.doubted:
         about = "Neither is right. They do not count as flips. Is the label right?"
         table = _image_table(flips.doubted[:_MOST_ON_PAGE])
@@ -250,12 +311,14 @@ def _flip_table(flips: Flips) -> Table:
     return Table(["", f"of {flips.images:,} images"], rows)
 
 
-def _group_table(kind: str, groups: Sequence[FlippedGroup]) -> Table:
-    rows = []
+def _group_table(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> Table:
+    rows, filters = [], []
     for group in groups:
+        label, arrow, answer = group.name.partition(" → ")
+        filters.append(filter_of(names, label, answer if arrow else None))
         mark = "worse" if group.is_worse else ""
         rows.append([group.name, str(group.images), str(group.broke), str(group.fixed), f"{group.p_value:.2g}", mark])
-    return Table([kind, "images", "broke", "fixed", "p", ""], rows)
+    return Table([kind, "images", "broke", "fixed", "p", ""], rows, filters=filters)
 
 
 def _image_table(images: Sequence[Flip]) -> Table:
@@ -389,7 +452,7 @@ def _side_section(made: "Made", side: str, split: "SplitFolder") -> Section:
     images = _representative(made, side)[:MOST_SHOWN]
     picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
     title = "What broke" if side == BROKE else "What was fixed"
-    return Section(side, title, pictures=[picture], shown="in files")
+    return Section(side, title, pictures=[picture], shown="in files", folded=True)
 
 
 def _right_and_wrong(side: str) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from fmrgen.split.open import open_split
 from fmrgen.split.rows import Split, reading
 
 _BATCH = 64
+_SHOWN_SIDE = 320  # pixels, of the longer side of an image on a page
 _SECTIONS = ("{", "sets/")  # what names of sources begin with
 _RECIPES = (".yaml", ".yml")
 
@@ -193,6 +194,18 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
         for name, row in zip(names.tolist(), opened.stored_rows([column], [column]), strict=True):
             if name in wanted:
                 files[name] = opened.image_of(row[column])
+    return files
+
+
+def images_of_source(config: SourceConfig, wanted: Collection[str]) -> dict[str, bytes | str]:
+    """Return some images of a source by their ids, as PNG files small enough for a page."""
+    source = build_source(config)
+    files: dict[str, bytes | str] = {}
+    for example in source.read(0, len(source)):
+        if str(example.id) in wanted:
+            image = open_rgb(example.image)
+            image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            files[str(example.id)] = png_bytes(np.asarray(image))
     return files
 
 

@@ -1,0 +1,131 @@
+"""The galleries of a diff: real images that flipped, and images that were made against the two networks."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fmrgen.apps.release.evidence import BROKE, FIXED
+from fmrgen.report.gallery import Gallery, GalleryRow, gallery_filter, steps_of
+
+if TYPE_CHECKING:
+    from fmrgen.apps.release.diff import Diff
+    from fmrgen.apps.release.flips import Flip
+    from fmrgen.apps.release.made import Changed, Made
+    from fmrgen.storage.shards import SplitFolder
+
+MOST_SHOWN = 300  # images of each side
+_TAG = "flip"  # by which the page filters
+_NETWORKS = ["NEW", "OLD"]
+_REAL = "images as they are"
+_MADE = {BROKE: "images made so that NEW is wrong", FIXED: "images made so that OLD is wrong"}
+_COLUMNS = ["id", "image", "original", "iterations", "step_predictions", "step_losses", "step_oracle_probabilities"]
+
+
+def flipped_ids(outcome: "Diff") -> set[str]:
+    """Return the ids of the real images that a gallery shows."""
+    flips = outcome.flips
+    shown = [*flips.broken[:MOST_SHOWN], *flips.mended[:MOST_SHOWN], *flips.doubted[:MOST_SHOWN]]
+    return {flip.id for flip in shown}
+
+
+def class_names_of(outcome: "Diff") -> list[str]:
+    """Return the names of all classes that a gallery shows."""
+    flips = outcome.flips
+    names: set[str] = set()
+    for flip in [*flips.broken, *flips.mended, *flips.doubted]:
+        names |= {flip.label, flip.old, flip.new}
+    if outcome.made is not None:
+        for images in outcome.made.images.values():
+            for image in images:
+                names |= {image.label, image.answer}
+    return sorted(names - {""})
+
+
+def filter_of(names: Sequence[str], label: str, answer: str | None = None) -> str:
+    """Return the part of a page's address that shows the flipped real images of a class, or of a confusion by NEW;
+    empty if there are none.
+
+    Args:
+        names: as returned by `class_names_of`.
+        label: the class.
+        answer: what NEW takes it for.
+    """
+    if label not in names or (answer is not None and answer not in names):
+        return ""
+    number = None if answer is None else names.index(answer)
+    return gallery_filter(label=names.index(label), answer=number)
+
+
+def diff_galleries(
+    outcome: "Diff",
+    images: Mapping[str, bytes | str],
+    sides: "Mapping[str, SplitFolder]",
+) -> list[Gallery]:
+    """Return the galleries of a diff that have images.
+
+    Args:
+        outcome: of the diff.
+        images: flipped real images by their ids.
+        sides: the folders of the splits `broke` and `fixed`.
+    """
+    names = class_names_of(outcome)
+    galleries = []
+    rows = _real_rows(outcome, images, names)
+    if rows:
+        galleries.append(Gallery(_REAL, names, _NETWORKS, rows))
+    for side, folder in sides.items():
+        if outcome.made is not None and outcome.made.images[side]:
+            galleries.append(_made_gallery(outcome.made, side, folder, names))
+    return galleries
+
+
+def _real_rows(outcome: "Diff", images: Mapping[str, bytes | str], names: Sequence[str]) -> list[GalleryRow]:
+    """Return the flipped real images, those that broke first."""
+    flips = outcome.flips
+    rows = []
+    for kind, of_kind in (("broke", flips.broken), ("fixed", flips.mended), ("neither is right", flips.doubted)):
+        for flip in of_kind[:MOST_SHOWN]:
+            if flip.id in images:
+                rows.append(_real_row(flip, kind, images[flip.id], names))
+    return rows
+
+
+def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str]) -> GalleryRow:
+    answers: list[list[int | None]] = []
+    notes = []
+    for network, answer, confidence in (
+        ("NEW", flip.new, flip.new_confidence),
+        ("OLD", flip.old, flip.old_confidence),
+    ):
+        answers.append([None, names.index(answer) if answer else -1])
+        share = "" if confidence is None else f" {confidence:.0%}"
+        notes.append(f"{network}{share}: {answer or 'none'}")
+    return GalleryRow(flip.id, names.index(flip.label), image, None, answers, tags={_TAG: kind}, notes=notes)
+
+
+def _made_gallery(made: "Made", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
+    """Return the images of a side, the clearest first."""
+    right, wrong = ("OLD", "NEW") if side == BROKE else ("NEW", "OLD")
+    shown = made.images[side][:MOST_SHOWN]
+    stored = {}
+    for row in folder.rows_of([image.id for image in shown], _COLUMNS):
+        stored[row["id"]] = row
+    rows = []
+    for image in shown:
+        rows.append(_made_row(image, stored[image.id], right, wrong, names))
+    return Gallery(_MADE[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
+
+
+def _made_row(image: "Changed", stored: Mapping[str, Any], right: str, wrong: str, names: Sequence[str]) -> GalleryRow:
+    label, answer = names.index(image.label), names.index(image.answer)
+    answers: dict[str, list[int | None]] = {right: [None, label], wrong: [None, answer]}
+    original = stored.get("original")
+    return GalleryRow(
+        image.id,
+        label,
+        stored["image"]["bytes"],
+        None if original is None else original["bytes"],
+        [answers[network] for network in _NETWORKS],
+        iterations=stored.get("iterations"),
+        notes=[f"{right} {image.before:.0%}", f"{wrong} {image.after:.0%} for the label"],
+        steps=steps_of(stored),
+    )
