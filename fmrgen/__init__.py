@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.evaluate import evaluate as evaluate
     from fmrgen.jobs.from_objects import generate as generate
     from fmrgen.jobs.merge import merge as merge
+    from fmrgen.jobs.show import show as show
     from fmrgen.jobs.verify import Verification as Verification
     from fmrgen.jobs.verify import verify as verify
     from fmrgen.jobs.verify_files import FilesVerification as FilesVerification
@@ -88,7 +89,6 @@ if TYPE_CHECKING:
     from fmrgen.report.report import Report as Report
     from fmrgen.report.report import Section as Section
     from fmrgen.report.report import Table as Table
-    from fmrgen.report.show import show as show
     from fmrgen.report.write import write_report as write_report
     from fmrgen.results.evaluation import Evaluation as Evaluation
     from fmrgen.results.evaluation import Result as Result
@@ -187,7 +187,7 @@ _MODULES = {
     "push": "fmrgen.publish.push",
     "read_figures": "fmrgen.results.evaluation",
     "row_seed": "fmrgen.engine.models",
-    "show": "fmrgen.report.show",
+    "show": "fmrgen.jobs.show",
     "summarise": "fmrgen.metrics.summary",
     "to_batch": "fmrgen.engine.images",
     "to_bytes": "fmrgen.engine.images",

@@ -202,7 +202,8 @@ def show(
     /,
     *,
     output: options.Output = Path("gallery"),
-    gallery: options.Count = 240,
+    gallery: options.Count | None = None,
+    steps: bool = False,
     ids: Annotated[str | None, Parameter(metavar="ID,ID")] = None,
     pairs: bool = False,
     classes: Annotated[str | None, Parameter(metavar="NAME,NAME")] = None,
@@ -210,12 +211,16 @@ def show(
     columns: Annotated[int, options.whole_number(1, 24)] = 6,
     caption: Annotated[str | None, Parameter(metavar="TEXT")] = None,
     file_format: Annotated[Literal["png", "pdf", "svg"], Parameter(name=("--format", "-f"))] = "png",
+    trust: options.Trust = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Show a split: a gallery page and a contact sheet.
 
     Args:
         output: The folder to write to.
-        gallery: Show about N rows on the page.
+        gallery: Show about N rows on the page. Default: 240, with --steps 60.
+        steps: Take the steps of these rows again, and show the images between original and failure. This takes as long
+            as making the rows did.
         ids: Show these rows, in this order.
         pairs: Show what it takes for another class, a row of the sheet for each pair.
         classes: Show rows of these classes only.
@@ -238,21 +243,26 @@ def show(
     check_writable(output)
 
     from fmrgen.cli import display
-    from fmrgen.report.show import show as run
+    from fmrgen.jobs.show import show as run
+    from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
-    files = run(
-        split,
-        output,
-        gallery=gallery,
-        ids=chosen_ids,
-        pairs=pairs,
-        classes=chosen_classes,
-        rows=rows,
-        columns=columns,
-        caption=caption,
-        file_format=file_format,
-    )
+    with progress.row_progress("steps", steps and not quiet) as on_rows:
+        files = run(
+            split,
+            output,
+            gallery=gallery or (60 if steps else 240),
+            ids=chosen_ids,
+            pairs=pairs,
+            classes=chosen_classes,
+            rows=rows,
+            columns=columns,
+            caption=caption,
+            file_format=file_format,
+            steps=steps,
+            trust=trust,
+            on_rows=on_rows,
+        )
     for path in files:
         display.print_line(path)
 

@@ -24,6 +24,7 @@ from fmrgen.records import Example, Perturbed
 
 # Returns latents, given images [B, 3, H, W], labels [B], a seed for each row, and a function that encodes them.
 Encodings = Callable[[Tensor, Tensor, Sequence[int], Callable[[], Latents]], Latents]
+OnStep = Callable[[int, int, int, Tensor], None]
 
 _MOST_SLOTS_TRIED = 1024  # by `slots: auto`
 _GAIN = 1.05  # more slots must be faster by this factor to be worth their memory
@@ -43,6 +44,7 @@ def perturb(
     encodings: Encodings | None = None,
     on_pass: Callable[[int], None] = lambda active: None,
     on_slots: Callable[[int], None] = lambda slots: None,
+    on_step: OnStep | None = None,
 ) -> Iterator[Perturbed]:
     """Perturb every example as far as the oracle allows (paper §3.1, Algorithm 1); yield each one as it ends.
 
@@ -65,6 +67,8 @@ def perturb(
         encodings: returns the latents of originals, from a cache or by calling the function passed to it.
         on_pass: called after each pass with the number of slots that held an image.
         on_slots: called with the number of slots at the start, and again when memory has run out.
+        on_step: called with each guided step that the oracle accepted, the plain reconstruction first: id of the
+            example, number of the attack, step, and image [3, H, W], uint8.
 
     Yields:
         A row for each example, in the order in which they end.
@@ -98,6 +102,9 @@ def perturb(
             on_slots(slots.size)
             continue
         ends, moving = slots.accept(output, options)
+        if on_step is not None:
+            for step in slots.recorded_steps(output.images):
+                on_step(*step)
         ask = partial(models.ask, slots)
         direction = ensemble.direction(output.gradient, moving, slots.rows, ask)
         slots.move(direction, moving, generator.project)

@@ -142,6 +142,7 @@ class Slots:
         self.rows: dict[str, Tensor] = {}
         self.waiting: list[Rows] = []  # encoded, or in flight when memory ran out
         self.results: dict[int, list[Perturbed]] = {}  # by id: of the attacks that are over, of rows in flight
+        self.recorded = torch.zeros(size, dtype=torch.bool)  # whether the last pass recorded a step, [S]
 
     def __getitem__(self, name: str) -> Tensor:
         return self.rows[name]
@@ -224,7 +225,8 @@ class Slots:
         accepted = ~gradient_only & output.accepted & output.finite
         rows["accepted"] = rows["accepted"] + accepted
         self._store(self._worth_storing(accepted, measures), output)
-        self._record(rows["first_pass"] | accepted, {**measures, "target_probability": output.target_probability})
+        self.recorded = rows["first_pass"] | accepted
+        self._record(self.recorded, {**measures, "target_probability": output.target_probability})
 
         steps_now = gradient_only if options.reencode else torch.ones_like(gradient_only)
         codes = self._reason_codes(output, accepted, steps_now, options)
@@ -235,6 +237,18 @@ class Slots:
         for code, occupied in zip(codes.tolist(), self.occupied, strict=True):
             ends.append(_REASONS[code] if occupied and code != _UNFINISHED else None)
         return ends, moving
+
+    def recorded_steps(self, images: Tensor) -> Iterator[tuple[int, int, int, Tensor]]:
+        """Yield the guided steps that the last pass recorded: id of the example, attack, step, and image, uint8.
+
+        Args:
+            images: of the pass, [S, 3, H, W] in [0, 1].
+        """
+        rows = self.rows
+        wanted = self.recorded & ~rows["by_chance"] & self._occupied_mask(self.recorded.device)
+        slots = wanted.nonzero().flatten()
+        columns = [rows[name][slots].tolist() for name in ("id", "attack", "accepted")]
+        yield from zip(*columns, to_bytes(images[slots]), strict=True)
 
     def _worth_storing(self, accepted: Tensor, measures: dict[str, Tensor]) -> Tensor:
         """Return which of the accepted images [S] are stored: all, or of several attacks those worse than the stored.

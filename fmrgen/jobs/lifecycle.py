@@ -12,6 +12,7 @@ import numpy as np
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, sha256_of
+from fmrgen.jobs.show import write_picture
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.oracles.base import OracleConfig
@@ -19,7 +20,6 @@ from fmrgen.publish.card import check_card, renew_card
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import StopReason
-from fmrgen.report.show import write_picture
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import (
     SCHEMA,

@@ -96,12 +96,8 @@ def build_components(
         raise UserError(f"source: {len(source.labels)} class is not enough; a job needs at least 2")
     if len(source) == 0:
         raise UserError("source: contains no examples; check source.split and source.classes")
-    generator = build_component(generator_config, "generator", Generator, device)
+    generator = build_generator(generator_config, device)
     blank = blank_image(generator.image_size, device)
-    mask = mask_of(generator_config)
-    if mask is not None:
-        with component_errors("generator", blank):
-            generator = masked(generator, mask, blank)
     labels, size = source.labels, generator.image_size
     classifier = build_classifier(classifier_config, labels, size, device)
     oracle = build_oracle(oracle_config, labels, size, device)
@@ -125,6 +121,17 @@ class ClassifierAndOracle(NamedTuple):
 
     classifier: nn.Module
     oracle: Oracle
+
+
+def build_generator(config: ComponentConfig, device: torch.device | str) -> Generator:
+    """Return the generator of a config, with the mask that it names if it names one. Raises UserError."""
+    generator = build_component(config, "generator", Generator, device)
+    mask = mask_of(config)
+    if mask is None:
+        return generator
+    blank = blank_image(generator.image_size, device)
+    with component_errors("generator", blank):
+        return masked(generator, mask, blank)
 
 
 def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | str) -> Generator:

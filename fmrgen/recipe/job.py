@@ -123,6 +123,9 @@ def _with_attacks(data: Any) -> Any:
     return {**data, "attacks": attacks}
 
 
+PerturbField = Annotated[PerturbOptions, known_keys(PerturbOptions), BeforeValidator(_with_attacks)]
+
+
 class Recipe(StrictConfig):
     """A whole job: which images, perturbed by which generator against which classifier, under which oracle."""
 
@@ -131,7 +134,7 @@ class Recipe(StrictConfig):
     classifier: ClassifierField
     generator: GeneratorField
     oracle: OracleField
-    perturb: Annotated[PerturbOptions, known_keys(PerturbOptions), BeforeValidator(_with_attacks)] = PerturbOptions()
+    perturb: PerturbField = PerturbOptions()
     output: OutputConfig
 
     @model_validator(mode="after")

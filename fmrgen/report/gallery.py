@@ -1,7 +1,7 @@
 """Rows of splits as a gallery shows them: what the networks and the oracle say of each, and thumbnails on sheets."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -164,7 +164,13 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     return split_galleries
 
 
-def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samples: Sequence[Sample]) -> Gallery:
+def stored_gallery(
+    split: str,
+    class_names: Sequence[str],
+    classifier: str,
+    samples: Sequence[Sample],
+    step_images: Mapping[int, Mapping[int, bytes]],
+) -> Gallery:
     """Return a gallery with the answers that the split itself stores of its classifier.
 
     Args:
@@ -172,6 +178,7 @@ def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samp
         class_names: by label.
         classifier: the name of the split's classifier.
         samples: the rows to show.
+        step_images: of some rows, by their ids: images of steps, by their numbers.
     """
     rows = []
     has_answers = False
@@ -180,7 +187,11 @@ def stored_gallery(split: str, class_names: Sequence[str], classifier: str, samp
         if "prediction" in sample.columns:
             answers.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
             has_answers = True
-        rows.append(_row(sample, answers))
+        row = _row(sample, answers)
+        images = step_images.get(row.id) if isinstance(row.id, int) else None
+        if row.steps is not None and images:
+            row = replace(row, steps=replace(row.steps, images=list(images.values()), shown=list(images)))
+        rows.append(row)
     return Gallery(split, list(class_names), [classifier] if has_answers else [], rows, classifier)
 
 

@@ -176,6 +176,26 @@ def test_the_path_of_an_image_by_mouse_and_keyboard(report, evaluation):
 
 
 @pytest.mark.browser
+def test_the_slider_shows_the_image_of_each_step(finished_split, tmp_path):
+    show(str(finished_split), tmp_path, ids=[0, 1, 2], steps=True)
+    with browser() as page:
+        page.goto(address(tmp_path / "gallery.html", id=1))
+        canvas = page.locator("dialog canvas").nth(1)
+
+        def shown(kind):
+            page.wait_for_function("([canvas, kind]) => canvas.dataset.drawn?.startsWith(kind)", arg=[element, kind])
+            return canvas.screenshot()
+
+        element = canvas.element_handle()
+        last = shown("image")
+        page.keyboard.press("Home")
+        assert shown("steps") != last
+        assert page.locator("dialog figcaption").nth(1).inner_text() == "step 0"
+        page.keyboard.press("End")
+        assert shown("image") == last
+
+
+@pytest.mark.browser
 def test_images_are_those_of_the_split_and_the_difference_is_theirs(tmp_path):
     rng = np.random.default_rng(0)
     pairs = rng.integers(60, 190, (70, 2, 24, 24, 3)).astype(np.uint8)

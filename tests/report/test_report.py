@@ -97,7 +97,7 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
     """The most frequent class and answer first, and of each the images with the largest loss; rows of a sheet do not mix
     two pairs."""
     drawn = []
-    monkeypatch.setattr("fmrgen.report.show.contact_sheet", lambda *given: drawn.append(given) or contact_sheet(*given))
+    monkeypatch.setattr("fmrgen.jobs.show.contact_sheet", lambda *given: drawn.append(given) or contact_sheet(*given))
     files = show(str(finished_split), tmp_path, pairs=True, rows=3, columns=4)
     columns = json.loads(re.search(r'id="galleries">(.*?)</script>', files[0].read_text())[1])[0]["columns"]
     shown = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -22,7 +22,7 @@ from fmrgen.files import read_json
 from fmrgen.jobs.generate import make_split
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.job import load_recipe
-from fmrgen.report.show import show
+from fmrgen.jobs.show import show
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.shards import SplitFolder, summary_of

@@ -399,6 +399,7 @@
       );
       mark(step);
       if (!shown.length) return;
+      image.nextSibling.textContent = step === last ? "perturbed" : `step ${step}`;
       const frame = shown.findLastIndex((other) => other <= step);
       if (step === last || frame < 0) draw(image, "image", row.place);
       else draw(image, "steps", first + frame);
@@ -418,21 +419,25 @@
 
   function curves(row) {
     const { predictions, sureness, oracle } = row.steps;
-    const [width, height, left, top] = [520, 130, 40, 8];
-    const x = (step) => left + (step * (width - left - 10)) / Math.max(1, predictions.length - 1);
+    const [width, height, left, right, top] = [560, 130, 40, 450, 8];
+    const x = (step) => left + (step * (right - left)) / Math.max(1, predictions.length - 1);
     const y = (share) => top + (1 - share) * (height - top - 22);
     const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "curves", role: "img" });
     chart.append(svg("title", {}, `probability of ${className(row.label)} by step: by ${gallery().own}, and by ${gallery().judge}`));
     for (const share of [0, 0.5, 1]) {
-      chart.append(svg("line", { x1: left, x2: width - 10, y1: y(share), y2: y(share), class: "grid" }));
+      chart.append(svg("line", { x1: left, x2: right, y1: y(share), y2: y(share), class: "grid" }));
       chart.append(svg("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`));
     }
+    const ends = [];
     for (const [shares, kind, name] of [[oracle, "oracle", gallery().judge], [sureness, "network", gallery().own]]) {
       const points = shares.map((share, step) => `${x(step)},${y(share)}`).join(" ");
       chart.append(svg("polyline", { points, class: kind }));
-      const end = shares.length - 1;
-      chart.append(svg("text", { x: x(end) - 4, y: y(shares[end]) + (shares[end] > 0.5 ? 14 : -6), "text-anchor": "end", class: kind }, name));
+      ends.push({ kind, name, at: y(shares[shares.length - 1]) + 4 });
     }
+    // Names right of the ends of their lines, not on top of each other.
+    const [above, below] = ends.sort((a, b) => a.at - b.at);
+    below.at = Math.max(below.at, above.at + 13);
+    for (const { kind, name, at } of ends) chart.append(svg("text", { x: right + 6, y: at, class: kind }, name));
     if (has(row, "failed_at")) {
       chart.append(svg("line", { x1: x(row.failed_at), x2: x(row.failed_at), y1: top, y2: height - 22, class: "crossing" }));
       const side = row.failed_at > predictions.length / 2 ? "end" : "start";

@@ -1,13 +1,14 @@
 """Show a split: its gallery, a contact sheet, and the picture of its card."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from fmrgen.errors import UserError, option, unknown_message
+from fmrgen.jobs.steps import decode_steps
 from fmrgen.labels import Labels
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.index import write_page
@@ -37,9 +38,13 @@ def show(
     columns: int = COLUMNS,
     caption: str | None = None,
     file_format: PlotFormat = "png",
+    steps: bool = False,
+    trust: bool = False,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Write `gallery.html` and a contact sheet, `sheet.png`, of a split, with the answers that the split stores; no
-    model is run.
+    """Write `gallery.html` and a contact sheet, `sheet.png`, of a split, with the answers that the split stores.
+
+    Without `steps` no model is run.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
@@ -53,12 +58,17 @@ def show(
         columns: and across.
         caption: above the sheet; by default the split's name, an empty one leaves it out.
         file_format: of the sheet; PDF and SVG have their fonts inside.
+        steps: take the steps of the shown rows again, and show up to 12 images of each between its original and its
+            stored image. This costs what making the rows cost.
+        trust: with `steps`, let the split's recipe, which may be a stranger's, run the code and read the places that it
+            names.
+        on_rows: with `steps`, called with (rows done, rows in all).
 
     Returns:
         The files.
 
     Raises:
-        UserError: there is no such split, id or class, or an image of it can't be read.
+        UserError: there is no such split, id or class, an image of it can't be read, or its steps can't be taken again.
     """
     opened = open_split(split)
     ids_by_pair: list[list[int]] = []
@@ -82,8 +92,11 @@ def show(
             on_sheet += of_pair + [None] * (columns - len(of_pair))
     if caption is None:
         caption = opened.name
+    step_images = decode_steps(opened, samples, trust=trust, on_rows=on_rows) if steps else {}
     try:
-        page = gallery_page(stored_gallery(opened.name, labels.names, opened.split or "its classifier", samples))
+        page = gallery_page(
+            stored_gallery(opened.name, labels.names, opened.split or "its classifier", samples, step_images)
+        )
         sheet = contact_sheet(caption or None, labels.names, on_sheet[: rows * columns], columns)
     except UserError as error:
         raise UserError(f"{split}: one of its images is unreadable ({error})") from None
