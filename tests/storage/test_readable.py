@@ -20,9 +20,9 @@ from fmrgen import evaluate, merge, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.files import read_json
 from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.show import show
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.job import load_recipe
-from fmrgen.jobs.show import show
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 from fmrgen.storage.shards import SplitFolder, summary_of

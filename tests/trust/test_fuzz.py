@@ -35,9 +35,9 @@ from fmrgen.errors import UserError
 from fmrgen.files import is_inside
 from fmrgen.generators.networks.taming import _read_weights
 from fmrgen.image_files import MOST_PIXELS, open_rgb, path_inside
+from fmrgen.jobs.show import show
 from fmrgen.publish.card import data_named, write_card
 from fmrgen.recipe.job import source_config_of
-from fmrgen.jobs.show import show
 from fmrgen.sources.base import LoadedExample, SkippedExample
 from fmrgen.trust.cards import places_named
 from fmrgen.weights.checkpoint import load_checkpoint
