@@ -1,5 +1,6 @@
 """The results of an evaluation as data: the schema of `evaluation.json`, tables for a notebook and pandas."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from fmrgen.results.corrected import Corrected
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
 from fmrgen.results.own_splits import OwnComparison
+from fmrgen.results.paper_tables import Block, latex_table, markdown_table
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sample
 from fmrgen.results.steps import StepFigures
@@ -337,6 +339,44 @@ class Evaluation:
                 rows.append({"split": split.name, "budget": at.budget, **figures})
         columns = ["split", "budget", *_ends({"perturbed_accuracy": None, "fmr": None})]
         return DataFrame(rows, columns=columns)
+
+    def to_latex(self, figures: Sequence[str] = ()) -> str:
+        """Return a table for a paper, in LaTeX with the rules of booktabs.
+
+        Args:
+            figures: its columns, by their names in `to_frame`; by default SA, PA and FMR, or of moved images SA, MA and
+                MA / SA.
+
+        Returns:
+            A `tabular` with a row for each classifier on its own split, the most robust first, if there are two or more
+            such; else for each classifier on each split. Percent, with 95 % intervals.
+
+        Raises:
+            UserError: there is no figure of a name.
+        """
+        return latex_table(self._blocks(), figures or self._main_figures())
+
+    def to_markdown(self, figures: Sequence[str] = ()) -> str:
+        """Return the same table as `to_latex`, in Markdown."""
+        return markdown_table(self._blocks(), figures or self._main_figures())
+
+    def _blocks(self) -> list[Block]:
+        """Return the rows of a paper's table: each classifier on its own split, or all on each split."""
+        if self.own is not None:
+            places = self.own.ranking
+            rows = [(place.classifier, self.result(place.split, place.classifier).total) for place in places]
+            return [Block("", rows)]
+        blocks = []
+        for split, results in zip(self.splits, self.matrix, strict=True):
+            title = split.name if len(self.splits) > 1 else ""
+            blocks.append(Block(title, [(result.classifier, result.total) for result in results]))
+        return blocks
+
+    def _main_figures(self) -> Sequence[str]:
+        """Return the columns of a paper's table: moved images have no FMR."""
+        if all(result.is_moved for result in self.results):
+            return ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy")
+        return ("standard_accuracy", "perturbed_accuracy", "fmr")
 
     def figure(self, name: str) -> "Plot":
         """Return one of the report's plots, as a figure of matplotlib to work on.
