@@ -386,6 +386,14 @@ class Summary:
 
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
+_MAIN = ("standard_accuracy", "perturbed_accuracy", "fmr")
+_MAIN_OF_MOVED = ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy")
+
+
+def main_metrics(*, of_moved: bool) -> list[Metric]:
+    """Return the three metrics that a reader needs first: SA, PA and FMR, or of moved images SA, MA and MA / SA."""
+    by_field = {metric.field: metric for metric in METRICS}
+    return [by_field[name] for name in (_MAIN_OF_MOVED if of_moved else _MAIN)]
 
 
 def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) -> Summary:

@@ -26,7 +26,7 @@ from fmrgen.files import (
 from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.metrics.summary import COMPARED, METRICS, Metric
+from fmrgen.metrics.summary import COMPARED, METRICS, Metric, main_metrics
 from fmrgen.publish.croissant import write_croissant
 from fmrgen.publish.entries import Entry
 from fmrgen.publish.published import Published
@@ -482,6 +482,7 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         "cautions": cautions,
         "tightness": tightness,
         "metrics": METRICS,
+        "main_metrics": main_metrics,
         "compared_in": _compared_in,
         "escape": escape,
         "digest": _digest,

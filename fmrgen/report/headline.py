@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fmrgen.metrics.intervals import Estimate, as_percent
-from fmrgen.metrics.summary import COMPARED
+from fmrgen.metrics.summary import main_metrics
 from fmrgen.report.report import Badge, KeyFigure
 from fmrgen.results.evaluation import Evaluation, Result
 
@@ -76,16 +76,16 @@ def _of_one(result: Result, where: str) -> Headline:
     total = result.total
     share = _kept_share(result)
     figures = []
-    for metric in COMPARED.values():
+    for metric in reversed(main_metrics(of_moved=result.is_moved)):
         estimate: Estimate | None = total[metric]
         if estimate is not None:
             figures.append(_figure(metric.name, estimate))
     if share is None:
         accuracy = total.moved_accuracy if result.is_moved else total.perturbed_accuracy
         line = f"of {where} {result.classifier} has {as_percent(accuracy)} right"
-        return Headline([line], None, figures[:_MOST_FIGURES], _next_steps([result]))
+        return Headline([line], None, figures, _next_steps([result]))
     line = f"on {where} {result.classifier} keeps {as_percent(share)} of its accuracy"
-    return Headline([line], Badge(f"{share.value:.0f} % kept"), figures[:_MOST_FIGURES], _next_steps([result]))
+    return Headline([line], Badge(f"{share.value:.0f} % kept"), figures, _next_steps([result]))
 
 
 def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Headline:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
-from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary
+from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary, main_metrics
 from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
@@ -25,7 +25,6 @@ _OWN_SPLIT_METRICS = (
     "reconstruction_accuracy",
     "oracle_right_fmr",
 )
-_FIRST = tuple(metric.name for metric in METRICS if metric.compared)  # columns of a page: SA, PA, FMR
 _NAMED = 4  # splits or classifiers that a line names; of more it says how many
 _MOST_ACROSS = 8  # classifiers, each with an interval
 _MOST_LINES = 6  # on neighbours in a ranking
@@ -66,7 +65,8 @@ def split_table(results: Sequence[Result], group: Group = "main") -> Table:
         if metric.of == "classifier" and metric.group == group and any(result.total[metric] for result in results):
             metrics.append(metric)
     rows = [[_marked(result), *_cells(result.total, metrics)] for result in results]
-    return Table(["classifier", *_names(metrics)], rows, first_columns=_FIRST if group == "main" else ())
+    first = _names(main_metrics(of_moved=results[0].is_moved)) if group == "main" else ()
+    return Table(["classifier", *_names(metrics)], rows, first_columns=first)
 
 
 def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:

@@ -15,7 +15,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import json_text, of_schema, read_json
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.rows import AfterMove
-from fmrgen.metrics.summary import METRICS, Summary
+from fmrgen.metrics.summary import METRICS, Summary, main_metrics
 from fmrgen.results.corrected import Corrected
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
@@ -372,11 +372,10 @@ class Evaluation:
             blocks.append(Block(title, [(result.classifier, result.total) for result in results]))
         return blocks
 
-    def _main_figures(self) -> Sequence[str]:
-        """Return the columns of a paper's table: moved images have no FMR."""
-        if all(result.is_moved for result in self.results):
-            return ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy")
-        return ("standard_accuracy", "perturbed_accuracy", "fmr")
+    def _main_figures(self) -> list[str]:
+        """Return the columns of a paper's table."""
+        are_moved = all(result.is_moved for result in self.results)
+        return [metric.field for metric in main_metrics(of_moved=are_moved)]
 
     def figure(self, name: str) -> "Plot":
         """Return one of the report's plots, as a figure of matplotlib to work on.
