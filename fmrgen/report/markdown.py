@@ -1,6 +1,7 @@
 """A report as Markdown, to be pasted."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fmrgen.errors import printable
@@ -23,14 +24,27 @@ def to_markdown(report: Report, *, level: int = 1, with_pictures: bool = False) 
     blocks = [f"{'#' * level} {escape(report.title)}"]
     blocks += [escape(sentence(line)) for line in report.conclusions]
     blocks += [f"**Warning:** {escape(line)}" for line in report.warnings]
-    for section in report.sections:
-        blocks += _blocks(section, level + 1, with_pictures)
+    blocks.append(sections_to_markdown(report.sections, level + 1, with_pictures=with_pictures))
     return "\n\n".join(blocks) + "\n"
+
+
+def sections_to_markdown(sections: Sequence[Section], level: int, *, with_pictures: bool = False) -> str:
+    """Return sections in Markdown, without those that only a page shows.
+
+    Args:
+        sections: to be shown.
+        level: of their titles, in hashes.
+        with_pictures: refer to the files of their pictures, which lie in the same folder.
+    """
+    blocks: list[str] = []
+    for section in sections:
+        blocks += _blocks(section, level, with_pictures)
+    return "\n\n".join(blocks)
 
 
 def _blocks(section: Section, level: int, with_pictures: bool) -> list[str]:
     """Return the paragraphs and tables of a section, its title first, with `level` hashes."""
-    if section.shown == "on the page":
+    if section.shown in ("on the page", "in a comment"):
         return []
     blocks = [f"{'#' * level} {escape(section.title)}"]
     if section.about:

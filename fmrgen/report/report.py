@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fmrgen.report.gallery import Gallery
     from fmrgen.report.plot import Plot
 
-Shown = Literal["everywhere", "in files", "on the page"]
+Shown = Literal["everywhere", "in files", "on the page", "in a comment"]
 Outcome = Literal["passed", "failure", "skipped", "error"]
 Tone = Literal["good", "bad", "unclear", "plain"]
 
@@ -71,7 +71,7 @@ class Section:
         pictures: on the page and, if they have files, in Markdown.
         links: on the page, addresses by their texts.
         parts: sections below it.
-        shown: everywhere, in files (Markdown and the page), or on the page alone.
+        shown: everywhere, in files (Markdown and the page), on the page alone, or in the comment on a pull request.
         folded: on a page the section opens when its title is clicked.
         most_rows: of each table that a terminal and Markdown show; the page shows all.
     """

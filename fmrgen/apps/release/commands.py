@@ -314,6 +314,7 @@ def _deliver(
     report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool
 ) -> None:
     """Print a report and write its files, on the first process of a launch."""
+    from fmrgen.apps.release.comment import to_comment
     from fmrgen.apps.release.junit import to_junit
     from fmrgen.cli import display
     from fmrgen.files import write_atomically
@@ -326,6 +327,7 @@ def _deliver(
             with summary.open("a", encoding="utf-8") as file:
                 file.write(to_markdown(report, level=3))
         display.deliver(report, folder, as_json=as_json, quiet=quiet)
+        write_atomically(folder / "comment.md", to_comment(report).encode())
     if launched_processes() > 1:  # a launcher ends all processes as soon as one exits with 1
         from fmrgen.distributed.launch import Processes
 

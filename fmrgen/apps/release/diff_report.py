@@ -25,6 +25,7 @@ _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 MOST_SHOWN = 24  # images of each side, in a picture
+_SIX = 6  # pictures of a comment
 _MOST_PAIRS = 8  # of classes of made images, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
 _OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
@@ -77,6 +78,7 @@ def diff_report(
         sections.append(_band_section(outcome.band))
     if outcome.made is not None:
         sections += _made_sections(outcome.made, sides or {})
+    sections += _six_pictures(outcome, files, sides or {})
     about = _about_lines(outcome, networks)
     sections.append(Section("about", "How to read this", lines=about, shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
@@ -333,6 +335,20 @@ def _image_table(images: Sequence[Flip]) -> Table:
     return Table(["id", "label", "OLD", "NEW"], rows, of_text=True)
 
 
+def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mapping[str, SplitFolder]") -> list[Section]:
+    """Return a section with six images that broke, for a comment: real ones, or if none can be shown those made."""
+    shown = [flip for flip in outcome.flips.broken if flip.id in files][:_SIX]
+    made = outcome.made
+    if shown:
+        draw = partial(_flip_sheet, shown, files)
+    elif made is not None and made.images[BROKE] and BROKE in sides:
+        draw = partial(_sheet, _representative(made, BROKE)[:_SIX], sides[BROKE], BROKE)
+    else:
+        return []
+    picture = Picture("Images that broke, with their labels and what the networks say", draw, "six", of_photos=True)
+    return [Section("six", "Images that broke", pictures=[picture], shown="in a comment")]
+
+
 def _flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":
     """Return a picture of flipped images with their labels and, below, the answer that is wrong."""
     from fmrgen.report.sheet import CaptionedImage, image_sheet
@@ -373,6 +389,10 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     if made is not None:
         lines.append(
             "moved, changed and made images count as far as the recipe's oracle sees their class; look at them"
+        )
+        lines.append(
+            "in a study, images made against the two said nothing of real classes that the originals do not say; they "
+            "show how NEW fails"
         )
         if made.test == "sequential":
             lines.append(

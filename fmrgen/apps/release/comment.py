@@ -1,0 +1,30 @@
+"""The comment on a pull request: the verdict once, why, six pictures, and the figures in a fold."""
+
+from fmrgen.report.markdown import escape, sections_to_markdown
+from fmrgen.report.report import Report, sentence
+
+_MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
+_WHY = ("worse", "hints")  # sections of the report that say why
+_MOST_LINES = 3  # of each
+
+
+def to_comment(report: Report) -> str:
+    """Return the report of a diff in Markdown, as short as a comment should be; its picture lies in the same folder."""
+    badge = report.badge
+    mark = "" if badge is None else f"{_MARKS[badge.tone]} {escape(badge.words)}: "
+    blocks = [f"### {mark}{escape(report.title)}"]
+    blocks += [escape(sentence(line)) for line in report.conclusions]
+    blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
+    reasons = []
+    pictures = []
+    for section in report.sections:
+        if section.kind in _WHY:
+            reasons += [f"* {escape(line)}" for line in section.lines[:_MOST_LINES]]
+        if section.shown == "in a comment":
+            pictures += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
+    if reasons:
+        blocks.append("\n".join(["**Why**", "", *reasons]))
+    blocks += pictures
+    figures = sections_to_markdown(report.sections, level=4)
+    blocks.append(f"<details><summary>All figures</summary>\n\n{figures}\n\n</details>")
+    return "\n\n".join(blocks) + "\n"
