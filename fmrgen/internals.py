@@ -222,9 +222,15 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "gallery_filter",
         "steps_of",
     ),
-    "report.markdown": ("to_markdown",),
+    "report.index": ("enter_page",),
+    "report.markdown": (
+        "escape",
+        "sections_to_markdown",
+        "to_markdown",
+    ),
     "report.orders": ("agreement_report",),
     "report.outline": ("evaluation_report",),
+    "report.page_cards": ("PageCard",),
     "report.pages": (
         "png_address",
         "render_page",
@@ -241,6 +247,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "report.report": (
         "Outcome",
         "Shown",
+        "sentence",
     ),
     "report.sheet": (
         "CaptionedImage",

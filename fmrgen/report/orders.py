@@ -4,7 +4,7 @@ from dataclasses import asdict
 from functools import partial
 
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures, shortened
-from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.report.report import Badge, Picture, Report, Section, Table
 from fmrgen.results.orders import Agreement, OrderOfTwo
 
 _IN_A_COLUMN = 20  # of the legend
@@ -22,7 +22,9 @@ def agreement_report(agreement: Agreement) -> Report:
         pictures=[plot],
     )
     title = f"Do {len(agreement.generators)} rankings of {len(agreement.classifiers)} classifiers agree?"
-    return Report("agreement", title, [section], asdict(agreement))
+    stable, orders = len(agreement.kept), len(agreement.orders)
+    badge = Badge(f"{stable} of {orders} orders hold under all", "good" if stable == orders else "unclear")
+    return Report("agreement", title, [section], asdict(agreement), badge=badge)
 
 
 def _agreement_table(agreement: Agreement) -> Table:

@@ -28,6 +28,7 @@ _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "
 _FAMILIES = ("#c8472f", "#2b6690", "#3f7d58", "#b08a2e", "#7a4f8f", "#4aa3a3", "#8c5a3c")
 _LONGEST_LINE = 14  # letters of a name over a column
 _LEAST_OF_A_SPLIT = 5  # classifiers that a chart shows of each split, if there are so many
+_LONGEST_TITLE = 24  # letters of a classifier in one
 _MOST_SPLITS = 8  # of which a chart shows several classifiers each; of more it shows their own ones
 _MOST_WIDE = 8  # cells across a matrix that have room for an interval
 _MOST_CELLS = 40  # across or down
@@ -251,11 +252,23 @@ def _by_split(
             for result in results:
                 name = f"{result.classifier}{_mark(result)}"
                 rows.append(Row(name, figures(result), _filter(result)))
-            title = short[split.name]
+            title = _panel_title(split, row, short[split.name])
             if len(results) < len(row):
                 title += f", the first {len(results)} of {len(row)} classifiers"
             panels.append(Panel(title, rows))
     return dot_plot(panels, series, label, limit)
+
+
+def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> str:
+    """Return what images a panel is about; those of a split that fmrgen did not make have its name alone."""
+    if split.made_with is None:
+        return short
+    for result in row:
+        if result.conditioned:
+            return f"images made against {shortened(result.classifier, _LONGEST_TITLE)} ({short})"
+    if row[0].is_moved:
+        return f"images moved at random ({short})"
+    return f"images made against another network ({short})"
 
 
 def _panel_of_own(
@@ -416,7 +429,7 @@ def _classes(evaluation: Evaluation) -> Plot:
             summary = result.classes[label]
             accuracies = [summary.oracle_accuracy, summary.standard_accuracy, summary.perturbed_accuracy]
             rows.append(Row(split.class_names[label], accuracies, _filter(result, label)))
-        title = f"{result.classifier} on {short[split.name]}"
+        title = f"{result.classifier}: {_panel_title(split, [result], short[split.name])}"
         if len(rows) < len(result.classes):
             title += f", the {len(rows)} classes of lowest PA"
         panels.append(Panel(title, rows))

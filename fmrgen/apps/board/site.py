@@ -17,6 +17,8 @@ from fmrgen.errors import UserError
 from fmrgen.files import check_inside, json_text, write_atomically
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.publish.entries import Entry
+from fmrgen.report.index import enter_page
+from fmrgen.report.page_cards import PageCard
 from fmrgen.report.pages import png_address, render_page
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
 
@@ -72,6 +74,7 @@ def write_site(
         check_inside(path, folder)
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content, durable=False)
+    enter_page(paths[0])
     return paths
 
 
@@ -127,9 +130,11 @@ def _index(
         name = f"Protocol {number}" if len(families) > 1 else "Each model on the split made for it"
         sections.append(_family_section(family, pages, name))
     results = sum(len(split.entries) for split in pages.splits)
+    card = PageCard(kind="leaderboard", title=title, line=f"{len(pages.splits)} splits, {len(pages.models)} models.")
     return render_page(
         "leaderboard.html",
         title=title,
+        card=card.to_json(),
         sections=sections,
         columns=_OWN_TITLES,
         counts={"splits": len(pages.splits), "results": results},

@@ -10,12 +10,13 @@ from fmrgen.apps.pilot.outcome import PANEL, TRAINED_HERE, Init
 from fmrgen.apps.pilot.panel import Judged
 from fmrgen.files import to_yaml
 from fmrgen.metrics.intervals import Estimate, format_estimate
-from fmrgen.report.report import Picture, Report, Section, Table
+from fmrgen.report.report import Badge, KeyFigure, Picture, Report, Section, Table
 
 if TYPE_CHECKING:
     from fmrgen.report.plot import Plot
 
 _WIDTH = 110
+_LEGIBLE = 80.0  # percent of the fooling images, that should show their class whatever the sample
 
 
 def recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:
@@ -147,8 +148,31 @@ def init_report(outcome: Init, split: str) -> Report:
         data,
         conclusions=conclusions,
         warnings=list(outcome.warnings),
+        badge=_badge(outcome),
+        figures=_key_figures(outcome),
         allow_nan=True,
     )
+
+
+def _badge(outcome: Init) -> Badge:
+    """Return whether the images that the recipe makes still show their class, as far as the reader can tell."""
+    legible = None if outcome.trust is None else outcome.trust.legible
+    if legible is None:
+        return Badge("Look at the images", "unclear")
+    about, low = legible
+    words = f"About {about:.0f} % still show their class"
+    return Badge(words, "good" if low >= _LEGIBLE else "unclear")
+
+
+def _key_figures(outcome: Init) -> list[KeyFigure]:
+    if outcome.trust is None:
+        return []
+    figures = []
+    readings = {"originals": outcome.trust.originals, "accepted and fooling": outcome.trust.fooling}
+    for name, reading in readings.items():
+        if reading.named is not None:
+            figures.append(KeyFigure(f"{name}, named as labelled", reading.named))
+    return figures
 
 
 def _sheet(outcome: Init) -> "Plot":

@@ -10,8 +10,7 @@ _MOST_LINES = 3  # of each
 
 def to_comment(report: Report) -> str:
     """Return the report of a diff in Markdown, as short as a comment should be; its picture lies in the same folder."""
-    badge = report.badge
-    mark = "" if badge is None else f"{_MARKS[badge.tone]} {escape(badge.words)}: "
+    mark = "" if report.badge is None else f"{_MARKS[report.badge.tone]} "
     blocks = [f"### {mark}{escape(report.title)}"]
     blocks += [escape(sentence(line)) for line in report.conclusions]
     blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
@@ -19,7 +18,8 @@ def to_comment(report: Report) -> str:
     pictures = []
     for section in report.sections:
         if section.kind in _WHY:
-            reasons += [f"* {escape(line)}" for line in section.lines[:_MOST_LINES]]
+            news = [line for line in section.lines if not any(line in conclusion for conclusion in report.conclusions)]
+            reasons += [f"* {escape(line)}" for line in news[:_MOST_LINES]]
         if section.shown == "in a comment":
             pictures += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
     if reasons:

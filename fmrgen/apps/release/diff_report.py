@@ -234,7 +234,8 @@ def _evidence_table(outcome: Diff) -> Table:
                 mark,
             ]
         )
-    return Table(["images", "number", "broke, %", "fixed, %", "loss, points", "allowed", "p", ""], rows)
+    header = ["images", "number", "broke, %", "fixed, %", "loss, points", "allowed", "p", ""]
+    return Table(header, rows, first_columns=("broke, %", "fixed, %", "loss, points", ""))
 
 
 def _worse_lines(outcome: Diff) -> list[str]:
@@ -391,8 +392,8 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
             "moved, changed and made images count as far as the recipe's oracle sees their class; look at them"
         )
         lines.append(
-            "in a study, images made against the two said nothing of real classes that the originals do not say; they "
-            "show how NEW fails"
+            "in a study of traffic signs, images made against the two said nothing of real classes that the originals "
+            "do not say; they show how NEW fails"
         )
         if made.test == "sequential":
             lines.append(

@@ -14,7 +14,7 @@ from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import METRICS
 from fmrgen.report.orders import agreement_report
 from fmrgen.report.outline import evaluation_report
-from fmrgen.report.report import Report, Section, Shown, Table
+from fmrgen.report.report import Badge, Report, Section, Shown, Table
 from fmrgen.report.tables import class_table
 from fmrgen.results.evaluation import Evaluation
 
@@ -51,7 +51,7 @@ def study_report(results: StudyFound, *, print_all: bool = False) -> Report:
     tables = {}
     for section in part_sections:
         for table in section.tables:
-            tables[section.title] = asdict(table)
+            tables[section.title] = {"header": table.header, "rows": table.rows, "of_text": table.of_text}
     content = {
         "title": study.title,
         "how": results.how,
@@ -61,7 +61,13 @@ def study_report(results: StudyFound, *, print_all: bool = False) -> Report:
     }
     about = f"Run at {results.how}."
     conclusions = _conclusions(results.claims)
-    return Report("study", study.title, sections, content, conclusions=conclusions, about=about, allow_nan=True)
+    badge = None
+    if results.claims:
+        holding = sum(claim.verdict == "holds" for claim in results.claims)
+        badge = Badge(f"{holding} of {len(results.claims)} claims hold")
+    return Report(
+        "study", study.title, sections, content, conclusions=conclusions, about=about, badge=badge, allow_nan=True
+    )
 
 
 def _conclusions(claims: Sequence[ClaimFound]) -> list[str]:

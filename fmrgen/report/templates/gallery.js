@@ -449,12 +449,14 @@
   }
 
   function restore() {
+    const hash = location.hash;
     chosen = new URLSearchParams(location.hash.slice(1));
+    chosen.delete("gallery"); // #gallery is the place itself
     const id = chosen.get("id");
     show();
     const row = id === null ? undefined : gallery().rows.find((other) => String(other.id) === id);
     if (row) open(row);
-    return [...chosen.keys()].length > 0;
+    return [...chosen.keys()].length > 0 || hash === "#gallery";
   }
 
   window.addEventListener("hashchange", () => {
