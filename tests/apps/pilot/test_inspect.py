@@ -141,7 +141,7 @@ def test_a_gradient_that_is_not_its_own_is_told(target, told):
 @pytest.mark.parametrize(("target", "is_masked"), [(None, False), ("masked_networks:random_gradient", True)])
 def test_a_search_without_gradients_beats_only_one_that_lies(target, is_masked, capsys):
     changes = [] if target is None else [f"classifier={{kind: module, target: '{target}'}}"]
-    recipe = load_recipe("mnist-lenet", [*changes, "perturb.queries=20", "perturb.budget=25"])
+    recipe = load_recipe("_mnist", [*changes, "perturb.queries=20", "perturb.budget=25"])
     found = inspect(recipe, images=32, masking=True, seconds=WHOLE)
     about_search = [line for line in found.warnings if "a search without gradients fools" in line]
     assert len(about_search) == is_masked, found
