@@ -218,7 +218,7 @@ def show(
 
     Args:
         output: The folder to write to.
-        gallery: Show about N rows on the page. Default: 240, with --steps 60.
+        gallery: Show about N rows on the page. Default: 1,000, with --steps 60.
         steps: Take the steps of these rows again, and show the images between original and failure. This takes as long
             as making the rows did.
         ids: Show these rows, in this order.
@@ -251,7 +251,7 @@ def show(
         files = run(
             split,
             output,
-            gallery=gallery or (60 if steps else 240),
+            gallery=gallery or (60 if steps else 1000),
             ids=chosen_ids,
             pairs=pairs,
             classes=chosen_classes,

@@ -63,7 +63,7 @@ def evaluate(
     by: Sequence[str] = (),
     trust: bool = False,
     batch_size: int = 64,
-    shown: int = 240,
+    shown: int = 300,
     progress: bool = True,
     on_rows: OnRows | None = None,
 ) -> Evaluation:

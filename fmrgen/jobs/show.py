@@ -30,7 +30,7 @@ def show(
     split: str,
     folder: str | Path,
     *,
-    gallery: int = 240,
+    gallery: int = 1000,
     ids: Sequence[int] = (),
     pairs: bool = False,
     classes: Sequence[str] = (),
@@ -94,9 +94,8 @@ def show(
         caption = opened.name
     step_images = decode_steps(opened, samples, trust=trust, on_rows=on_rows) if steps else {}
     try:
-        page = gallery_page(
-            stored_gallery(opened.name, labels.names, opened.split or "its classifier", samples, step_images)
-        )
+        own, total = opened.split or "its classifier", opened.rows or 0
+        page = gallery_page(stored_gallery(opened.name, labels.names, own, samples, step_images, total))
         sheet = contact_sheet(caption or None, labels.names, on_sheet[: rows * columns], columns)
     except UserError as error:
         raise UserError(f"{split}: one of its images is unreadable ({error})") from None

@@ -87,8 +87,9 @@ class GalleryRow:
 
     @property
     def failed_at(self) -> int | None:
-        """Return the first step at which the split's own classifier is wrong; None if it is never."""
-        if self.steps is None:
+        """Return the first step at which the split's own classifier is wrong; None if it is never, or if no step was
+        accepted."""
+        if self.steps is None or self.valid is False:
             return None
         for step, answer in enumerate(self.steps.predictions):
             if answer != self.label and answer not in self.also_true:
@@ -107,6 +108,7 @@ class Gallery:
         rows: of the gallery.
         own: the classifier whose steps the rows have; empty if they have none.
         judge: what accepts the steps.
+        total: rows of which these are some; 0 if they are all.
     """
 
     split: str
@@ -115,6 +117,7 @@ class Gallery:
     rows: list[GalleryRow]
     own: str = ""
     judge: str = "the oracle"
+    total: int = 0
 
 
 def gallery_filter(
@@ -125,6 +128,7 @@ def gallery_filter(
     answer: int | None = None,
     outcome: str | None = None,
     step: str | None = None,
+    steps: int | None = None,
 ) -> str:
     """Return the part of a page's address, after #, that makes its gallery show some rows.
 
@@ -134,9 +138,11 @@ def gallery_filter(
         label: the class.
         answer: what the network takes it for.
         outcome: as the page's script names it: `fooled`, `kept`, `wrong`, `missed`.
-        step: at which the network is first wrong: `3` or `0-5`.
+        step: by which the network is wrong, `5`, or between which it first is, `3-5`.
+        steps: in the stored image.
     """
-    values = {"split": split, "network": network, "class": label, "answer": answer, "outcome": outcome, "step": step}
+    values = {"split": split, "network": network, "class": label, "answer": answer, "outcome": outcome}
+    values |= {"step": step, "steps": steps}
     return urlencode({name: value for name, value in values.items() if value is not None})
 
 
@@ -160,7 +166,8 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
         for result in results:
             if result.conditioned:
                 own = result.classifier
-        split_galleries.append(Gallery(split.name, split.class_names, names, rows, own))
+        total = results[0].total.rows
+        split_galleries.append(Gallery(split.name, split.class_names, names, rows, own, total=total))
     return split_galleries
 
 
@@ -170,6 +177,7 @@ def stored_gallery(
     classifier: str,
     samples: Sequence[Sample],
     step_images: Mapping[int, Mapping[int, bytes]],
+    total: int,
 ) -> Gallery:
     """Return a gallery with the answers that the split itself stores of its classifier.
 
@@ -179,6 +187,7 @@ def stored_gallery(
         classifier: the name of the split's classifier.
         samples: the rows to show.
         step_images: of some rows, by their ids: images of steps, by their numbers.
+        total: rows of the split; 0 if that is not known.
     """
     rows = []
     has_answers = False
@@ -192,7 +201,8 @@ def stored_gallery(
         if row.steps is not None and images:
             row = replace(row, steps=replace(row.steps, images=list(images.values()), shown=list(images)))
         rows.append(row)
-    return Gallery(split, list(class_names), [classifier] if has_answers else [], rows, classifier)
+    classifiers = [classifier] if has_answers else []
+    return Gallery(split, list(class_names), classifiers, rows, classifier, total=total)
 
 
 def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int] = ()) -> GalleryRow:
@@ -291,6 +301,7 @@ def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short
         "classifiers": gallery.classifiers,
         "own": gallery.own,
         "judge": gallery.judge,
+        "total": gallery.total,
         "amplified": AMPLIFIED,
         "columns": {name: values for name, values in columns.items() if _says_something(values)},
         "sheets": sheets,

@@ -27,6 +27,7 @@ from fmrgen.report.tables import (
     neighbours,
     own_lines,
     own_table,
+    pairs_table,
     ranked,
     split_facts,
     split_table,
@@ -64,6 +65,7 @@ _CAPTIONS = {
 }
 _PHOTOS = "models"  # the plot that consists of images
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
+_MOST_PAIRS = 24  # of a class and an answer
 _MOST_BY_CLASS = 24  # classifiers of a split
 
 
@@ -159,6 +161,7 @@ def _splits(evaluation: Evaluation) -> list[Section]:
             *_confidence(results),
             *_agreement(comparison),
             *_made(split, common_facts),
+            *_mistakes(evaluation, split, results),
             *_classes(split, results),
         ]
         about = sentence(split_facts(split, row))
@@ -233,6 +236,20 @@ def _agreement(comparison: Comparison | None) -> list[Section]:
         "often as by chance."
     )
     return [Section("agreement", "Whether they fail together", about, [table], shown="in files", folded=True)]
+
+
+def _mistakes(evaluation: Evaluation, split: EvaluatedSplit, results: list[Result]) -> list[Section]:
+    """Return the most frequent mistakes of the split's own classifier, or of the only one."""
+    if evaluation.predictions is None:
+        return []
+    sections = []
+    for result in results:
+        if result.conditioned or len(results) == 1:
+            table = pairs_table(evaluation, result, split, _MOST_PAIRS)
+            if table is not None:
+                title = f"What {result.classifier} takes the images for"
+                sections.append(Section("pairs", title, tables=[table], shown="on the page", folded=True))
+    return sections
 
 
 def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:

@@ -405,7 +405,8 @@ def _iterations(all_splits: list[EvaluatedSplit]) -> Plot:
         counts = {int(steps): rows for steps, rows in (split.iterations or {}).items()}
         axes.bar(list(counts), list(counts.values()), width=0.9, color=_PA)
         for steps, rows in counts.items():
-            figure.places.append(Place(axes, steps - 0.5, 0, 1, rows, f"{steps} steps: {rows} rows"))
+            wanted = gallery_filter(split=split.name, steps=steps)
+            figure.places.append(Place(axes, steps - 0.5, 0, 1, rows, f"{steps} steps: {rows} rows", wanted))
         mean = sum(steps * rows for steps, rows in counts.items()) / sum(counts.values())
         axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_title(f"{short[split.name]}: {mean:.1f} steps on average")

@@ -76,7 +76,7 @@ def _link_budgets(figure: Plot, axes: Axes, splits: _Splits) -> None:
             titles.setdefault(at.budget, []).append(f"{name}: {format_estimate(at.fmr)}")
     low, high = axes.get_ylim()
     for budget, lines in titles.items():
-        wanted = gallery_filter(split=first.name, step=f"0-{budget}")
+        wanted = gallery_filter(split=first.name, step=str(budget))
         title = "\n".join([f"FMR at budget {budget}", *lines])
         figure.places.append(Place(axes, budget - 0.5, low, 1, high - low, title, wanted))
 
@@ -121,7 +121,7 @@ def _failures(splits: _Splits, note: str) -> Plot:
         counts = {int(step): rows for step, rows in steps.first_failures.items()}
         axes.bar(list(counts), list(counts.values()), width=0.9, color=colour)
         for step, rows in counts.items():
-            wanted = gallery_filter(split=split.name, step=str(step))
+            wanted = gallery_filter(split=split.name, step=f"{step}-{step}")
             title = f"first wrong at step {step}: {rows} rows"
             figure.places.append(Place(axes, step - 0.5, 0, 1, rows, title, wanted))
         axes.set_title(f"{name}: never wrong on {steps.never_failed} valid rows")
@@ -177,7 +177,7 @@ def _link_classes(
         return
     for (row, column), fmr in np.ndenumerate(values):
         label, budget = classes[row], budgets[column]
-        wanted = gallery_filter(split=split.name, label=label, step=f"0-{budget}")
+        wanted = gallery_filter(split=split.name, label=label, step=str(budget))
         figure_text = "n/a" if np.isnan(fmr) else f"{fmr:.1f}"
         title = f"{split.class_names[label]}, budget {budget}: FMR {figure_text}"
         figure.places.append(Place(axes, column - 0.5, row - 0.5, 1, 1, title, wanted))

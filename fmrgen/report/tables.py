@@ -1,6 +1,6 @@
 """The figures of an evaluation as tables and lines of text, for a terminal, Markdown or a page."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -92,6 +92,21 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
     rows.append(["all", str(result.total.rows), *_cells(result.total, metrics)])
     filters.append(gallery_filter(split=split.name, network=result.classifier))
     return Table(["class", "rows", *_names(metrics)], rows, filters=filters)
+
+
+def pairs_table(evaluation: Evaluation, result: Result, split: EvaluatedSplit, most: int) -> Table | None:
+    """Return the most frequent mistakes on valid rows, true class → answer; None if there are none."""
+    predictions = evaluation.predictions_of(result.split, result.classifier)
+    is_wrong = predictions["valid"].astype(bool) & (predictions["prediction"] != predictions["label"])
+    pairs: Counter[tuple[int, int]] = Counter()
+    for label, answer in zip(predictions["label"][is_wrong], predictions["prediction"][is_wrong], strict=True):
+        pairs[int(label), int(answer)] += 1
+    rows, filters = [], []
+    for (label, answer), count in pairs.most_common(most):
+        name = split.class_names[answer] if answer >= 0 else "no answer"
+        rows.append([f"{split.class_names[label]} → {name}", str(count)])
+        filters.append(gallery_filter(split=split.name, network=result.classifier, label=label, answer=answer))
+    return Table(["true → answer", "rows"], rows, filters=filters) if rows else None
 
 
 def group_table(results: Sequence[Result], column: str) -> Table:

@@ -95,7 +95,7 @@ def test_filters_show_the_rows_they_name_and_the_address_keeps_them(report, eval
         assert choose(page, "split", "again") == len(galleries(evaluation)[1].rows)
 
         page.goto("about:blank")
-        page.goto(address(report / "report.html", split="first", network="lenet", outcome="fooled", step="0-8"))
+        page.goto(address(report / "report.html", split="first", network="lenet", outcome="fooled", step=8))
         assert listed(page) == sum(row.failed_at <= 8 for row in fooled if row.failed_at is not None)
 
 
@@ -107,7 +107,7 @@ def test_rows_are_sorted_by_what_one_asks_for(report, evaluation):
             "steps": lambda row: -row.iterations,
             "oracle": lambda row: row.probability,
             "loss": lambda row: -row.loss,
-            "step": lambda row: row.failed_at if row.failed_at is not None else 99,
+            "step": lambda row: 99 if row.failed_at is None else row.failed_at,
         }.items():
             page.goto("about:blank")
             page.goto(address(report / "report.html", sort=order))
@@ -139,7 +139,9 @@ def test_a_figure_leads_to_its_images(report, evaluation):
         ).first
         step = re.search(r"step (\d+)", bar.locator("title").text_content())[1]
         bar.locator("path").click(force=True)
-        assert f"step={step}" in page.url
+        assert f"step={step}-{step}" in page.url
+        page.locator("#reset").click()
+        assert "step" not in page.url
 
 
 @pytest.mark.browser

@@ -36,6 +36,13 @@ _BADGES = {
     "undecided": Badge("Undecided", "unclear"),
     "invalid": Badge("Invalid", "bad"),
 }
+_MEANINGS = {
+    "loss, points": "Share of the images that broke less the share that was fixed, with its 95 % interval.",
+    "allowed": "Points that NEW may lose here: the margin, and on single classes and on moved, changed and made images "
+    "what trainings of one recipe differ by.",
+    "p": "How often a loss this large would appear by chance if NEW lost just what is allowed. Small means worse; all "
+    "lines together are wrong in 5 % of cases at most (Holm).",
+}
 _LEAST_SCALE = 5.0  # points, at both ends of the bar of a loss
 _STEP_OF_SCALE = 10.0  # percent, at which the bar of an accuracy begins
 
@@ -96,6 +103,7 @@ def diff_report(
         warnings=list(outcome.notes),
         check=check,
         galleries=partial(diff_galleries, outcome, files, sides or {}) if has_images else None,
+        meanings=_MEANINGS,
         badge=_BADGES[outcome.verdict],
         figures=_key_figures(outcome),
         next_steps=_next_steps(outcome),
@@ -235,7 +243,7 @@ def _evidence_table(outcome: Diff) -> Table:
             ]
         )
     header = ["images", "number", "broke, %", "fixed, %", "loss, points", "allowed", "p", ""]
-    return Table(header, rows, first_columns=("broke, %", "fixed, %", "loss, points", ""))
+    return Table(header, rows, first_columns=("loss, points", "allowed", "p", ""))
 
 
 def _worse_lines(outcome: Diff) -> list[str]:

@@ -70,8 +70,10 @@
       of: (row) => [outcome(row), ...(row.is_missed ? ["missed"] : [])],
       text: (value) => OUTCOMES[value],
     },
-    { name: "step", title: "first wrong at step", of: (row) => [row.failed_at], text: (value) => `${value}`, order: numerically },
+    // A range, 0-5, is of rows that the network first has wrong at one of these steps; a single step stands for all up to it.
+    { name: "step", title: "wrong by step", of: (row) => [row.failed_at], text: (value) => `${value}`, order: numerically, adds: true },
     { name: "reason", title: "stopped", of: (row) => [row.reason], text: (value) => REASONS[value] || value },
+    { name: "steps", title: "steps", of: (row) => [row.iterations], text: (value) => `${value}`, order: numerically, isLinked: true },
     { name: "judges", title: "judges", of: (row) => [judged(row)], text: (value) => JUDGED[value] },
   ];
   const tags = new Set(galleries.flatMap((shown) => shown.rows.flatMap((row) => Object.keys(row.tags || {}))));
@@ -98,12 +100,13 @@
     return filter.of(row).filter((value) => value !== null && value !== undefined);
   }
 
-  // A step may be a range: step=0-5.
   function passes(filter, row) {
     const wanted = chosen.get(filter.name);
     if (!wanted) return true;
-    const range = filter.name === "step" ? /^(\d+)-(\d+)$/.exec(wanted) : null;
-    if (range) return values(filter, row).some((step) => step >= Number(range[1]) && step <= Number(range[2]));
+    if (filter.adds) {
+      const [first, last] = /^\d+-\d+$/.test(wanted) ? wanted.split("-") : ["0", wanted];
+      return values(filter, row).some((step) => step >= Number(first) && step <= Number(last));
+    }
     return values(filter, row).some((value) => String(value) === wanted);
   }
 
@@ -142,10 +145,13 @@
       }
     }
     const wanted = chosen.get(filter.name) || "";
-    if (all.size < 2 && !wanted) return null;
+    if ((all.size < 2 || filter.isLinked) && !wanted) return null;
     const options = [["", `all (${total})`]];
+    let sum = 0;
     for (const value of [...all].sort(filter.order)) {
-      options.push([String(value), `${filter.text(value)} (${counts.get(value) || 0})`]);
+      const count = counts.get(value) || 0;
+      sum += count;
+      options.push([String(value), `${filter.text(value)} (${filter.adds ? sum : count})`]);
     }
     if (wanted && !options.some(([value]) => value === wanted)) options.push([wanted, wanted]);
     return field(filter.name, filter.title, options, wanted);
@@ -247,6 +253,11 @@
     return made;
   }
 
+  byId("reset").onclick = () => {
+    for (const filter of FILTERS) chosen.delete(filter.name);
+    show();
+  };
+
   // Cards are made as the end of the list comes into view.
   const end = byId("more");
   new IntersectionObserver((entries) => {
@@ -272,7 +283,9 @@
     }
     byId("cards").replaceChildren();
     more();
-    byId("count").textContent = `${listed.length} of ${shown.rows.length} rows`;
+    const part = shown.total > shown.rows.length ? `, a sample of ${shown.total}` : "";
+    byId("count").textContent = `${listed.length} of ${shown.rows.length} rows${part}`;
+    byId("reset").hidden = !FILTERS.some((filter) => chosen.get(filter.name));
     remember();
   }
 
@@ -292,8 +305,9 @@
     if (event.target === dialog) dialog.close();
   };
   dialog.addEventListener("keydown", (event) => {
-    if (event.key === "PageDown") go(1);
-    else if (event.key === "PageUp") go(-1);
+    const isFree = event.target.type !== "range"; // which the arrows move
+    if (event.key === "PageDown" || (isFree && event.key === "ArrowRight")) go(1);
+    else if (event.key === "PageUp" || (isFree && event.key === "ArrowLeft")) go(-1);
     else return;
     event.preventDefault();
   });
@@ -336,7 +350,7 @@
     if (has(row, "original_place")) add("original", row.original_place, "original");
     const image = add("image", row.place, has(row, "original_place") ? "perturbed" : "image");
     if (has(row, "difference_place")) {
-      add("difference", row.difference_place, `difference, × ${gallery().amplified}; ${row.distance.toFixed(1)} grey levels (RMS)`);
+      add("difference", row.difference_place, `difference of these two, × ${gallery().amplified}: ${row.distance.toFixed(1)} of 255 grey levels (RMS)`);
     }
     const parts = [bar, images];
     if (row.steps) parts.push(path(row, image));
@@ -400,13 +414,16 @@
       mark(step);
       if (!shown.length) return;
       image.nextSibling.textContent = step === last ? "perturbed" : `step ${step}`;
+      const difference = image.parentElement.nextElementSibling;
+      if (difference) difference.classList.toggle("stale", step !== last); // it is that of the stored image
       const frame = shown.findLastIndex((other) => other <= step);
       if (step === last || frame < 0) draw(image, "image", row.place);
       else draw(image, "steps", first + frame);
     };
     slider.oninput();
-    made.append(label, line, chart);
-    if (!shown.length) made.append(element("p", "soft", "Only the figures of the steps are stored; fmrgen show --steps decodes the images between."));
+    made.append(label, line);
+    if (!shown.length) made.append(element("p", "soft", "The images of the steps between are not stored: fmrgen show --steps decodes them."));
+    made.append(chart);
     return made;
   }
 

@@ -38,7 +38,7 @@
     table.parentElement.before(label);
     search.addEventListener("input", () => {
       const wanted = search.value.trim().toLowerCase();
-      for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
       count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
     });
   }
