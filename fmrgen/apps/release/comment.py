@@ -14,11 +14,12 @@ def to_comment(report: Report) -> str:
     blocks = [f"### {mark}{escape(report.title)}"]
     blocks += [escape(sentence(line)) for line in report.conclusions]
     blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
+    conclusions = "; ".join(report.conclusions)
     reasons = []
     pictures = []
     for section in report.sections:
         if section.kind in _WHY:
-            news = [line for line in section.lines if not any(line in conclusion for conclusion in report.conclusions)]
+            news = [line for line in section.lines if line not in conclusions]
             reasons += [f"* {escape(line)}" for line in news[:_MOST_LINES]]
         if section.shown == "in a comment":
             pictures += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]

@@ -218,7 +218,8 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
     """Return the first few names as the end of a sentence."""
     listed = list(names[:most])
     if len(names) > most:
-        listed.append(f"{len(names) - most} more kinds of images")
+        more = len(names) - most
+        listed.append(f"{more} more kind{'s' if more > 1 else ''} of images")
     if len(listed) == 1:
         return listed[0]
     return f"{', '.join(listed[:-1])} and {listed[-1]}"
