@@ -128,7 +128,8 @@ def _findings_table(explanation: Explanation) -> Table:
         in_split = "n/a" if finding.in_split is None else f"{finding.in_split:z.2f}"
         rows.append([finding.words, confirmed, f"{finding.area:z.1f}", *errors, f"{finding.e_value:.3g}", in_split])
     titles = [f"{title}, %" for title in _WAY_TITLES.values()]
-    return Table(["originals changed to", "", "area", *titles, "evidence", "in the split"], rows)
+    header = ["originals changed to", "", "area", *titles, "evidence", "in the split"]
+    return Table(header, rows, first_columns=("", *titles))
 
 
 def _curve(finding: Finding) -> Plot:

@@ -479,6 +479,8 @@
   window.addEventListener("hashchange", () => {
     if (restore() && !dialog.open) byId("gallery").scrollIntoView();
   });
+  if (restore() && !dialog.open) byId("gallery").scrollIntoView();
+  });
   window.addEventListener("beforeprint", () => {
     while (!end.hidden && byId("cards").childElementCount < 600) more();
   });
