@@ -9,7 +9,7 @@ from typing import Any, get_args
 from fmrgen.report.report import Tone
 
 META = "fmrgen-page"  # the name of the element
-_MOST_BYTES = 16_000  # of a page, among which its head begins
+_MOST_BYTES = 64_000  # of a page, among which its head begins
 
 
 @dataclass(frozen=True)

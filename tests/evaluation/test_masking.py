@@ -270,9 +270,8 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     (line,) = warning_lines(found)
     assert line.startswith("the gradient of masked may be masked on ")
     assert "mnist/masked, so it is not ranked there: the first step raises its loss hardly more often" in line
-    assert to_markdown(evaluation_report(found)).startswith(
-        "# Robustness report\n\n**Warning:** the gradient of masked may be masked"
-    )
+    text = to_markdown(evaluation_report(found))
+    assert text.index("**Warning:** the gradient of masked may be masked") < text.index("## ")
     assert any("gradient may be masked" in note for note in found.splits[1].notes)
     twins = [note for result in found.results for note in result.notes if "it gives the same answers as lenet" in note]
     assert len(twins) == 3  # masked, on each split

@@ -480,9 +480,4 @@
     if (restore() && !dialog.open) byId("gallery").scrollIntoView();
   });
   if (restore() && !dialog.open) byId("gallery").scrollIntoView();
-  });
-  window.addEventListener("beforeprint", () => {
-    while (!end.hidden && byId("cards").childElementCount < 600) more();
-  });
-  if (restore() && !dialog.open) byId("gallery").scrollIntoView();
 })();

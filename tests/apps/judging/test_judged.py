@@ -245,6 +245,9 @@ def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
         page = opened.new_page()
         page.goto(f"file://{tmp_path / 'report.html'}")
         page.get_by_label("judges").select_option("doubt")
+        while page.locator(".card").count() < len(doubted):
+            page.locator("#more").scroll_into_view_if_needed()
+            page.wait_for_timeout(50)
         captions = page.locator(".card figcaption").all_inner_texts()
         opened.close()
     assert {int(caption.split()[1]) for caption in captions} == doubted

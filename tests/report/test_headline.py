@@ -1,0 +1,70 @@
+"""The first screen of an evaluation."""
+
+from dataclasses import replace
+
+import pytest
+
+from fmrgen import evaluate
+from fmrgen.metrics.intervals import Estimate
+from fmrgen.report.headline import headline
+from fmrgen.report.outline import evaluation_report
+from fmrgen.results.rankings import RankedClassifier
+
+LENET = "asset:mnist/lenet"
+
+
+@pytest.fixture(scope="module")
+def evaluation(finished_split):
+    return evaluate({"split": str(finished_split)}, {"lenet": LENET, "none": "{kind: lenet}"})
+
+
+def with_result(evaluation, name, **changes):
+    """The evaluation with one classifier's result changed."""
+    results = []
+    for result in evaluation.results:
+        results.append(replace(result, **changes) if result.classifier == name else result)
+    return replace(evaluation, results=results)
+
+
+def test_one_network_on_its_own_split(evaluation):
+    first = headline(evaluation)
+    fmr = evaluation.result("split", "lenet").total.fmr
+    assert first.conclusions == [f"on images made against it lenet keeps {fmr.value:.1f} % of its accuracy"]
+    assert first.badge.words == f"{fmr.value:.0f} % kept"
+    assert [figure.name for figure in first.figures] == ["FMR", "PA", "SA"]
+    assert first.next_steps[-1] == "find out where it fails: fmrgen explain split"
+
+
+def test_a_network_at_chance_is_to_be_doubted_and_another_is_not_doubted_for_it(evaluation):
+    assert headline(with_result(evaluation, "none", at_chance=True)).badge.tone == "plain"
+    assert headline(with_result(evaluation, "lenet", at_chance=True)).badge.words == "Read the doubts first"
+    masked = with_result(evaluation, "lenet", masked=True)
+    assert headline(masked).badge.tone == "unclear"
+    assert headline(with_result(masked, "lenet", rough=True)).badge.tone == "plain"
+
+
+@pytest.mark.parametrize(("tied", "words"), [(False, "a is the most robust"), (True, "No clear first")])
+def test_two_networks_on_one_split_are_told_apart_or_not(evaluation, tied, words):
+    (comparison,) = evaluation.comparisons
+    ranking = [RankedClassifier(1, "a", None, tied), RankedClassifier(2, "b", None, None)]
+    base = replace(evaluation.results[0], conditioned=False, at_chance=False)
+    results = []
+    for name, value in (("a", 90.0), ("b", 70.0)):
+        total = replace(base.total, fmr=Estimate(value, value - 2, value + 2))
+        results.append(replace(base, classifier=name, total=total))
+    both = replace(
+        evaluation,
+        classifiers=[replace(evaluation.classifiers[0], name=name) for name in "ab"],
+        results=results,
+        comparisons=[replace(comparison, ranking=ranking)],
+    )
+    first = headline(both)
+    assert first.badge.words == words
+    assert "90.0 %" in first.conclusions[0]
+    assert [figure.text for figure in first.figures] == ["90.0 %", "70.0 %"]
+
+
+def test_it_stands_in_the_report(evaluation):
+    report, first = evaluation_report(evaluation), headline(evaluation)
+    assert (report.badge, report.conclusions) == (first.badge, first.conclusions)
+    assert list(report.figures) == first.figures
