@@ -78,7 +78,8 @@ def compare(
     }
     if not is_first_process():
         return
-    report = agreement_report(agreement(evaluations))
+    links = {name: f"{name}/comparison/report.html" for name in evaluations}
+    report = agreement_report(agreement(evaluations), links)
     display.deliver(report, output, as_json=as_json, quiet=quiet, plot_formats=formats)
 
 

@@ -34,7 +34,7 @@ def headline(evaluation: Evaluation) -> Headline:
     shared = _shared_results(evaluation)
     if len(own) > 1 and evaluation.own is not None:
         first = evaluation.own.ranking[0]
-        where = "images made against it"
+        where = "images made against each of them"
         headline = _of_several(own, where, is_clear=(first.best, first.worst) == (1, 1))
     elif own:
         headline = _of_one(own[0], "images made against it")

@@ -1,5 +1,6 @@
 """The report of the agreement of generators."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 
@@ -11,8 +12,13 @@ _IN_A_COLUMN = 20  # of the legend
 _GROUP_WIDTH = 0.5  # the classifiers of a generator lie side by side over half the distance to the next one
 
 
-def agreement_report(agreement: Agreement) -> Report:
-    """Return the report of how far rankings of the same classifiers agree."""
+def agreement_report(agreement: Agreement, links: Mapping[str, str] | None = None) -> Report:
+    """Return the report of how far rankings of the same classifiers agree.
+
+    Args:
+        agreement: of the rankings.
+        links: the addresses of their own pages, by the rankings' names.
+    """
     plot = Picture("FMR of each classifier under each generator", partial(_plot, agreement), "agreement")
     section = Section(
         "agreement",
@@ -20,11 +26,13 @@ def agreement_report(agreement: Agreement) -> Report:
         tables=[_agreement_table(agreement)],
         lines=_agreement_lines(agreement),
         pictures=[plot],
+        links=links or {},
     )
     title = f"Do {len(agreement.generators)} rankings of {len(agreement.classifiers)} classifiers agree?"
     stable, orders = len(agreement.kept), len(agreement.orders)
-    badge = Badge(f"{stable} of {orders} orders hold under all", "good" if stable == orders else "unclear")
-    return Report("agreement", title, [section], asdict(agreement), badge=badge)
+    badge = Badge(f"{stable} of {orders} pairs keep their order", "good" if stable == orders else "unclear")
+    conclusions = [_orders_line(agreement)]
+    return Report("agreement", title, [section], asdict(agreement), conclusions=conclusions, badge=badge)
 
 
 def _agreement_table(agreement: Agreement) -> Table:
@@ -52,7 +60,6 @@ def _agreement_lines(agreement: Agreement) -> list[str]:
         f"1 means the same order; p is the chance of a tau at least as far from 0 if the {len(agreement.classifiers)} "
         "classifiers were ordered by lot",
         f"all have one order: {agreement.verdict}",
-        _orders_line(agreement),
     ]
 
 

@@ -362,7 +362,8 @@ def own_table(evaluation: Evaluation) -> Table | None:
             attacks = [_attacks_cell(result.total, split), format_estimate(result.total.first_attack_fmr)]
         rows.append([name, _ranks(place.best, place.worst), *attacks, *_cells(result.total, metrics), area])
     of_attacks = ["attacks", "FMR one attack"] if has_attacks else []
-    return Table(["classifier", "rank", *of_attacks, *_names(metrics), "FMR by budget"], rows)
+    header = ["classifier", "rank", *of_attacks, *_names(metrics), "FMR by budget"]
+    return Table(header, rows, first_columns=("rank", *_names(main_metrics(of_moved=False))))
 
 
 def _attacks_cell(summary: Summary, split: EvaluatedSplit) -> str:

@@ -100,7 +100,7 @@ def test_who_keeps_its_order_and_who_changes_places_is_told():
     assert told["a", "b"] == (["one"], ["two"])
     assert told["b", "c"] == ([], [])
     assert {(order.first, order.second) for order in found.kept} == {("b", "d"), ("c", "d")}
-    assert agreement_report(found).sections[0].lines[-1] == (
+    assert agreement_report(found).conclusions[0] == (
         "of 6 pairs of classifiers 2 keep their order under all 2 (b over d, c over d), 3 change places "
         "(a is above b under one and below under two; a is above c under one and below under two; a is above d under "
         "one and below under two); not told apart under all by these 400 images: 1"

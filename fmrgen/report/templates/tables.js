@@ -9,6 +9,7 @@
   for (const table of document.querySelectorAll("table.sortable")) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const text = head.querySelector("span") || head;
+      if (!text.textContent.trim()) return; // a column without a name
       const button = document.createElement("button");
       button.className = "sort";
       button.textContent = text.textContent;
