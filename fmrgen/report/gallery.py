@@ -18,7 +18,7 @@ AMPLIFIED = 4  # differences of two images on a page, by this factor
 _MOST_WITH_STEPS = 1000  # rows that keep a figure for each step, and a picture of their difference
 _SHARES = {"image": 1.0, "original": 1.0, "difference": 0.6, "steps": 1.0}  # of the letters of each kind of thumbnail
 # Values of a row that the page shows as they are, and those that are measured for it.
-_COLUMNS = ["id", "label", "said", "reason", "iterations", "probability", "loss", "valid", "judges"]
+_COLUMNS = ["id", "label", "answers", "reason", "iterations", "probability", "loss", "valid", "judges"]
 _COLUMNS += ["is_missed", "also_true", "tags", "notes"]
 _MEASURED = ("failed_at", "distance", "original_place", "difference_place", "steps")
 # Letters of the thumbnails of a page with so many rows or fewer, and with so many or more; between them in proportion.
@@ -54,7 +54,7 @@ class GalleryRow:
         label: its class.
         image: a file's bytes, or its path.
         original: the same; None if there is none.
-        said: the answers of each classifier of the gallery to the original and to the image, None if unknown.
+        answers: of each classifier of the gallery to the original and to the image, None if unknown.
         reason: why its steps ended.
         iterations: steps in the image.
         probability: that which the oracle gives the label.
@@ -72,7 +72,7 @@ class GalleryRow:
     label: int
     image: bytes | str
     original: bytes | str | None
-    said: list[list[int | None]]
+    answers: list[list[int | None]]
     reason: str | None = None
     iterations: int | None = None
     probability: float | None = None
@@ -214,7 +214,7 @@ def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int
         label=columns["label"],
         image=sample.image,
         original=sample.original,
-        said=answers,
+        answers=answers,
         reason=columns.get("stop_reason"),
         iterations=columns.get("iterations"),
         probability=_rounded(columns.get("oracle_probability")),

@@ -87,14 +87,14 @@ def test_filters_show_the_rows_they_name_and_the_address_keeps_them(report, eval
         assert filters_of(page) == "#class=3"
         choose(page, "class", "")
 
-        fooled = [row for row in rows if row.said[lenet][0] == row.label != row.said[lenet][1]]
+        fooled = [row for row in rows if row.answers[lenet][0] == row.label != row.answers[lenet][1]]
         assert choose(page, "outcome", "fooled") == len(fooled) > 0
-        assert choose(page, "outcome", "kept") == sum(row.said[lenet][1] == row.label for row in rows) > 0
-        assert choose(page, "network", "none") == sum(row.said[none][1] == row.label for row in rows)
+        assert choose(page, "outcome", "kept") == sum(row.answers[lenet][1] == row.label for row in rows) > 0
+        assert choose(page, "network", "none") == sum(row.answers[none][1] == row.label for row in rows)
         choose(page, "outcome", "")
         choose(page, "network", "lenet")
-        for answer in {row.said[lenet][1] for row in rows}:
-            assert choose(page, "answer", str(answer)) == sum(row.said[lenet][1] == answer for row in rows)
+        for answer in {row.answers[lenet][1] for row in rows}:
+            assert choose(page, "answer", str(answer)) == sum(row.answers[lenet][1] == answer for row in rows)
         choose(page, "answer", "")
         for reason in {row.reason for row in rows}:
             assert choose(page, "reason", reason) == sum(row.reason == reason for row in rows)

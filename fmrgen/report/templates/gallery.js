@@ -39,7 +39,7 @@
 
   const gallery = () => galleries.find((other) => other.split === chosen.get("split")) || galleries[0];
   const network = () => Math.max(0, gallery().classifiers.indexOf(chosen.get("network")));
-  const answers = (row) => row.said?.[network()] || [null, null];
+  const answers = (row) => row.answers?.[network()] || [null, null];
   const className = (label) => (label < 0 ? "no answer" : gallery().class_names[label]);
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
@@ -215,10 +215,10 @@
     return row[name] !== null && row[name] !== undefined;
   }
 
-  function answer(row, said) {
-    if (said === null || said === undefined) return element("span", "soft", "");
-    const [kind, mark] = isRight(row, said) ? ["right", "✓"] : ["wrong", "✗"];
-    return element("span", kind, `${mark} ${className(said)}`);
+  function answer(row, label) {
+    if (label === null || label === undefined) return element("span", "soft", "");
+    const [kind, mark] = isRight(row, label) ? ["right", "✓"] : ["wrong", "✗"];
+    return element("span", kind, `${mark} ${className(label)}`);
   }
 
   function facts(row) {
@@ -243,13 +243,13 @@
     pair.append(picture("image", row.place, `image of ${row.id}, ${label}`));
     button.append(pair);
     button.onclick = () => open(row);
-    const said = element("div", pair.className === "pair" ? "said" : "said alone");
+    const below = element("div", pair.className === "pair" ? "answers" : "answers alone");
     const [before, after] = answers(row);
-    if (has(row, "original_place")) said.append(answer(row, before));
-    said.append(answer(row, after));
+    if (has(row, "original_place")) below.append(answer(row, before));
+    below.append(answer(row, after));
     const caption = element("figcaption", "", [...facts(row), ...(row.notes || [])].join(" · "));
     if (row.reason) caption.title = REASONS[row.reason] || row.reason;
-    made.append(element("div", "true", label), button, said, caption);
+    made.append(element("div", "true", label), button, below, caption);
     return made;
   }
 
@@ -354,7 +354,7 @@
     }
     const parts = [bar, images];
     if (row.steps) parts.push(path(row, image));
-    parts.push(said(row));
+    parts.push(answersOfAll(row));
     const lines = [...facts(row), ...(row.notes || [])];
     if (row.reason) lines.push(REASONS[row.reason] || row.reason);
     parts.push(element("p", "soft", lines.join(" · ")));
@@ -363,7 +363,7 @@
     (dialog.querySelector("input") || dialog.querySelector("button.plain")).focus();
   }
 
-  function said(row) {
+  function answersOfAll(row) {
     const table = element("table");
     const hasOriginal = has(row, "original_place");
     const head = table.createTHead().insertRow();
@@ -378,7 +378,7 @@
       const cell = element("th", "", name);
       cell.scope = "row";
       line.append(cell);
-      const [before, after] = row.said[number];
+      const [before, after] = row.answers[number];
       for (const label of hasOriginal ? [before, after] : [after]) {
         const made = element("td");
         made.append(answer(row, label));
