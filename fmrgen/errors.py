@@ -53,6 +53,7 @@ class Terminated(BaseException):
 
 _JOINERS = ("\u200c", "\u200d")  # of letters in several scripts, and of emoji
 _OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories of control characters, formats and line separators
+_NOT_OF_XML = ("\ufffe", "\uffff")  # characters with which a page or a picture can't be read
 
 
 def printable(text: str) -> str:
@@ -62,8 +63,14 @@ def printable(text: str) -> str:
     return "".join(map(_printable_character, text))
 
 
+def printable_lines(text: str) -> str:
+    """Return text of one or more lines, each as `printable` returns it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _printable_character(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character) not in _OBEYED:
+    is_obeyed = unicodedata.category(character) in _OBEYED and character not in _JOINERS
+    if not is_obeyed and character not in _NOT_OF_XML:
         return character
     return character.encode("unicode_escape").decode()
 

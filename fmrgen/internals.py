@@ -224,7 +224,6 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "report.index": ("enter_page",),
     "report.markdown": (
-        "escape",
         "sections_to_markdown",
         "to_markdown",
     ),
@@ -261,6 +260,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     ),
     "report.write": ("write",),
     "results.judges": ("chance_line",),
+    "results.markdown_text": ("escape",),
     "results.own_splits": (
         "common_ids",
         "rows_of",

@@ -251,7 +251,7 @@ def show(
         files = run(
             split,
             output,
-            gallery=gallery or (60 if steps else 1000),
+            gallery=gallery,
             ids=chosen_ids,
             pairs=pairs,
             classes=chosen_classes,
@@ -262,6 +262,7 @@ def show(
             steps=steps,
             trust=trust,
             on_rows=on_rows,
+            on_note=display.print_note,
         )
     for path in files:
         display.print_line(path)

@@ -11,7 +11,7 @@ from fmrgen.delta.files import about_path, deltas_in, read_about
 from fmrgen.errors import UserError
 from fmrgen.files import read_plain, to_yaml, write_atomically
 from fmrgen.hub.client import HubClient, Operation, check_no_token
-from fmrgen.report.markdown import escape
+from fmrgen.results.markdown_text import escape
 from fmrgen.storage.made_with import made_with
 from fmrgen.storage.paths import CARD, DELTA_FILE, DELTA_SHARD, DELTAS
 from fmrgen.storage.provenance import Provenance

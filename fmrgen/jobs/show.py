@@ -21,6 +21,7 @@ from fmrgen.split.rows import Split
 from fmrgen.storage.paths import SplitPaths
 
 _ROWS = 6  # of the contact sheet
+_ROWS_ON_PAGE, _ROWS_WITH_STEPS = 1000, 60
 _ON_THE_PICTURE = 12  # pairs of images
 _BATCH = 256  # rows
 _ANSWER_COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss")
@@ -30,7 +31,7 @@ def show(
     split: str,
     folder: str | Path,
     *,
-    gallery: int = 1000,
+    gallery: int | None = None,
     ids: Sequence[int] = (),
     pairs: bool = False,
     classes: Sequence[str] = (),
@@ -41,6 +42,7 @@ def show(
     steps: bool = False,
     trust: bool = False,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Write `gallery.html` and a contact sheet, `sheet.png`, of a split, with the answers that the split stores.
 
@@ -49,7 +51,7 @@ def show(
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
         folder: to write into.
-        gallery: about how many rows the page shows.
+        gallery: about how many rows the page shows; by default 1,000, and with `steps` 60.
         ids: the rows to show, in the order of the sheet; by default some of each class.
         pairs: show the images that the classifier takes for another class: each row of the sheet is a pair of class
             and answer, the most frequent pair first, the images with the largest loss first.
@@ -63,6 +65,7 @@ def show(
         trust: with `steps`, let the split's recipe, which may be a stranger's, run the code and read the places that it
             names.
         on_rows: with `steps`, called with (rows done, rows in all).
+        on_note: called with a line if steps of some rows came out otherwise than the split says.
 
     Returns:
         The files.
@@ -70,6 +73,8 @@ def show(
     Raises:
         UserError: there is no such split, id or class, an image of it can't be read, or its steps can't be taken again.
     """
+    if gallery is None:
+        gallery = _ROWS_WITH_STEPS if steps else _ROWS_ON_PAGE
     opened = open_split(split)
     ids_by_pair: list[list[int]] = []
     if pairs:
@@ -92,7 +97,14 @@ def show(
             on_sheet += of_pair + [None] * (columns - len(of_pair))
     if caption is None:
         caption = opened.name
-    step_images = decode_steps(opened, samples, trust=trust, on_rows=on_rows) if steps else {}
+    step_images: dict[int, dict[int, bytes]] = {}
+    if steps:
+        step_images = decode_steps(opened, samples, trust=trust, on_rows=on_rows)
+        missing = len({sample.columns["id"] for sample in samples}) - len(step_images)
+        if missing:
+            on_note(
+                f"{missing} of {len(samples)} rows take other steps here than the split says, and are shown without"
+            )
     try:
         own, total = opened.split or "its classifier", opened.rows or 0
         page = gallery_page(stored_gallery(opened.name, labels.names, own, samples, step_images, total))

@@ -77,6 +77,7 @@ def decode_steps(
     options = replace(recipe.perturb, slots=min(_SLOTS, max(1, len(samples))), compile=False)
 
     by_id = {sample.columns["id"]: sample for sample in samples}
+    samples = list(by_id.values())  # each row once
     wanted = {example_id: _chosen(sample.columns, most) for example_id, sample in by_id.items()}
     images: dict[int, dict[int, bytes]] = {example_id: {} for example_id in by_id}
 
@@ -88,8 +89,12 @@ def decode_steps(
     examples = map(_example, samples)
     rows = perturb(examples, judges.classifier, generator, judges.oracle, options, device=device, on_step=keep)
     for done, row in enumerate(rows, 1):
-        stored = list(by_id[row.id].columns["step_predictions"])
-        if row.step_predictions != stored or sorted(images[row.id]) != wanted[row.id]:
+        columns = by_id[row.id].columns
+        accepted = _accepted(columns)
+        answers = [
+            row.label if answer in accepted else answer for answer in row.step_predictions
+        ]  # as a split has them
+        if answers != list(columns["step_predictions"]) or sorted(images[row.id]) != wanted[row.id]:
             del images[row.id]
         on_rows(done, len(samples))
     return images
@@ -103,13 +108,18 @@ def _example(sample: Sample) -> Example:
     return Example(columns["id"], image, columns["label"], False, None if accepted is None else tuple(accepted))
 
 
+def _accepted(columns: Mapping[str, Any]) -> list[int]:
+    """Return the labels that are right for a row."""
+    return columns.get("accepted_labels") or [columns["label"]]
+
+
 def _chosen(columns: Mapping[str, Any], most: int) -> list[int]:
     """Return which steps of a row are decoded: the ends, those around the first mistake, and some between."""
     predictions = columns["step_predictions"]
     last = len(predictions) - 1
     if last < most:
         return list(range(last + 1))
-    accepted = columns.get("accepted_labels") or [columns["label"]]
+    accepted = _accepted(columns)
     chosen = {0, last}
     wrong = [step for step, answer in enumerate(predictions) if answer not in accepted]
     if wrong:

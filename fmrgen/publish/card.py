@@ -31,7 +31,7 @@ from fmrgen.publish.croissant import write_croissant
 from fmrgen.publish.entries import Entry
 from fmrgen.publish.published import Published
 from fmrgen.recipe.sections import ComponentConfigs
-from fmrgen.report.markdown import escape
+from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import judgements_config
 from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock

@@ -61,7 +61,7 @@ class GalleryRow:
         loss: of the split's own classifier on the image.
         valid: whether the oracle accepted it.
         judges: the class that each further judge sees, below 0 for none.
-        is_missed: whether no classifier names the original right.
+        is_missed: True if no classifier names the original right, else None.
         also_true: further classes that are right.
         tags: values by which the page can filter, by their names.
         notes: lines below the image.
@@ -79,7 +79,7 @@ class GalleryRow:
     loss: float | None = None
     valid: bool | None = None
     judges: Mapping[str, int] = field(default_factory=dict)
-    is_missed: bool = False
+    is_missed: bool | None = None
     also_true: Sequence[int] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -221,7 +221,7 @@ def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int
         loss=_rounded(columns.get("loss")),
         valid=None if valid is None else bool(valid),
         judges=columns.get("judges", {}),
-        is_missed=example_id in missed,
+        is_missed=True if example_id in missed else None,
         also_true=[label for label in columns.get("accepted_labels") or () if label != columns["label"]],
         steps=steps_of(columns),
     )
@@ -266,7 +266,10 @@ def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short
     """Return one gallery; unless it is short, its rows lack the figures of each step, and differences."""
     images: dict[str, list[Image.Image]] = {name: [] for name in _SHARES}
     columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *_MEASURED)}
-    side = most_side(len(gallery.rows))
+    count = 0
+    for row in gallery.rows:
+        count += 2 if row.steps is None else 2 + len(row.steps.images)
+    side = most_side(count)
     for row in gallery.rows:
         for name in _COLUMNS:
             columns[name].append(getattr(row, name))
@@ -319,7 +322,7 @@ def _within(image: Image.Image, side: int) -> Image.Image:
 
 def _says_something(values: list[Any]) -> bool:
     """Return whether a column has any value: one that has none is left out."""
-    return any(value or value == 0 for value in values if value is not False)
+    return any(value is not None and value not in ([], {}, ()) for value in values)
 
 
 def _difference(original: Image.Image, image: Image.Image) -> tuple[float, Image.Image]:

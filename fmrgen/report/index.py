@@ -11,6 +11,7 @@ from fmrgen.report.page_cards import read_card, read_meta
 from fmrgen.report.pages import render_page
 
 _INDEX = "index.html"
+_LONGEST_NAME = 1000  # letters of a folder
 _META = "fmrgen-index"  # the name of the element that lists the folders of an index
 _PROJECT = "fmrgen.yaml"  # a folder with this file is a project, whose index has the pages of all folders in it
 
@@ -77,7 +78,13 @@ def _listed_folders(index: Path) -> list[str] | None:
     if not isinstance(listed, list):
         return None
     folders = []
-    for name in listed:
-        if isinstance(name, str) and (index.parent / name).resolve().is_relative_to(index.parent):
-            folders.append(name)
-    return folders
+    for name in filter(_is_name, listed):
+        folder = (index.parent / name).resolve()
+        if folder.is_relative_to(index.parent) and folder.is_dir():
+            folders.append(folder.relative_to(index.parent).as_posix())
+    return ["" if name == "." else name for name in folders]
+
+
+def _is_name(name: object) -> bool:
+    """Return whether it can be the name of a folder."""
+    return isinstance(name, str) and "\0" not in name and len(name) <= _LONGEST_NAME

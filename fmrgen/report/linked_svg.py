@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from fmrgen.errors import printable
+from fmrgen.errors import printable, printable_lines
 from fmrgen.report.plot import Plot
 from fmrgen.report.report import Picture
 
@@ -64,7 +64,7 @@ def _svg(picture: Picture, plot: Plot, *, has_gallery: bool) -> str:
         if has_gallery and place.filter:
             link.set("href", f"#{place.filter}")
         title = ElementTree.Element(f"{{{_SVG}}}title")
-        title.text = printable(place.title)
+        title.text = printable_lines(place.title)
         link.insert(0, title)
     width = float(root.attrib.pop("width").removesuffix("pt"))
     root.attrib.pop("height")

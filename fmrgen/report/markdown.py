@@ -1,16 +1,10 @@
 """A report as Markdown, to be pasted."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fmrgen.errors import printable
 from fmrgen.report.report import Report, Section, Table, sentence
-
-# GitHub turns these into links after Markdown is read, backslash or not: mentions, which notify people, mail addresses,
-# bare addresses and issues. An invisible space behind the mark prevents it.
-_LINKED = re.compile(r"@|:(?=//)|www(?=\.)|#(?=\d)|\bgh-(?=\d)", re.IGNORECASE)
-_INVISIBLE_SPACE = "&#8203;"
+from fmrgen.results.markdown_text import escape
 
 
 def to_markdown(report: Report, *, level: int = 1, with_pictures: bool = False) -> str:
@@ -72,11 +66,3 @@ def table_of(table: Table) -> str:
     for name, *cells in table.rows:
         lines.append([escape(name), *(map(escape, cells) if table.of_text else cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line, without links or mentions; names come from anyone."""
-    text = printable(" ".join(text.split()))
-    for character in "\\`*_<>|[]&#~":
-        text = text.replace(character, f"\\{character}")
-    return _LINKED.sub(rf"\g<0>{_INVISIBLE_SPACE}", text)

@@ -58,10 +58,10 @@ def read_meta(path: Path, name: str) -> Any:
     except OSError:
         return None
     head = _Head(name)
-    head.feed(text)
     try:
+        head.feed(text)
         return json.loads(head.content)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, AssertionError):  # the last one of invalid HTML
         return None
 
 

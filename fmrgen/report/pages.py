@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fmrgen.errors import printable
+from fmrgen.errors import printable_lines
 from fmrgen.report.gallery import Gallery, page_data
 from fmrgen.report.page_cards import PageCard
 from fmrgen.report.report import KeyFigure, Picture, Report, sentence
@@ -109,7 +109,7 @@ def _shown(content: Any) -> Any:
     if isinstance(content, Markup):
         return content
     if isinstance(content, str):
-        return "\n".join(map(printable, content.split("\n")))
+        return printable_lines(content)
     if isinstance(content, dict):
         return {_shown(key): _shown(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fmrgen.errors import UserError, printable
+from fmrgen.errors import UserError, printable_lines
 from fmrgen.files import write_atomically
 from fmrgen.metrics.intervals import Estimate
 
@@ -122,11 +122,11 @@ class Plot(Figure):
         for axes in self.axes:
             for axis in (axes.xaxis, axes.yaxis):
                 names = [label.get_text() for label in axis.get_ticklabels()]
-                printable_names = list(map(_printable_lines, names))
+                printable_names = list(map(printable_lines, names))
                 if printable_names != names:
                     axis.set_ticks(axis.get_ticklocs(), printable_names)
         for text in self.findobj(Text):
-            text.set_text(_printable_lines(text.get_text()))
+            text.set_text(printable_lines(text.get_text()))
 
     def save(self, path: str | Path) -> None:
         """Write the picture in the format that the end of the name says.
@@ -157,11 +157,6 @@ class Plot(Figure):
 
     def _repr_png_(self) -> bytes:
         return self.to_bytes()
-
-
-def _printable_lines(text: str) -> str:
-    """Return text of one or more lines, with every other control character written out."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def draw_band(

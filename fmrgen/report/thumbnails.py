@@ -11,6 +11,7 @@ _ACROSS = 8  # thumbnails across a sheet, and down
 _SIDES = (320, 224, 160, 128, 112, 96, 80, 64, 48, 32, 24)  # pixels; the largest that fits is taken
 _AS_STORED = 96  # pixels; images up to this side keep every pixel, without loss, if that fits
 _QUALITY = 80  # of WebP with loss, in percent
+_MOST_BYTES = 250_000_000  # of images that are not encoded yet
 _TRIED = 64  # thumbnails, of which the size of all is estimated
 
 
@@ -38,8 +39,9 @@ class _Form:
 
 
 def most_side(count: int) -> int:
-    """Return the side in pixels beyond which no thumbnail of so many is worth keeping in memory."""
-    return _SIDES[0] if count <= 1000 else _AS_STORED
+    """Return the side in pixels that so many images may have, to be kept in memory before they are encoded."""
+    side = int((_MOST_BYTES / 3 / max(1, count)) ** 0.5)
+    return min(_SIDES[0], max(_SIDES[-3], side))
 
 
 def make_sheets(images: Sequence[Image.Image], most_letters: float) -> Sheets:

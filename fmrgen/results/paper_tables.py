@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fmrgen.errors import UserError, printable, unknown_message
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import METRICS, Metric, Summary
+from fmrgen.results.markdown_text import escape
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -19,7 +20,6 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
-_MARKDOWN = "\\`*_<>|[]&#~"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def latex_table(blocks: Sequence[Block], names: Sequence[str]) -> str:
         if block.title:
             lines += [f"\\multicolumn{{{len(header)}}}{{l}}{{{_latex(block.title)}}} \\\\", "\\midrule"]
         for name, summary in block.rows:
-            cells = [_latex(name)]
+            # After a line break LaTeX reads a bracket or a star as a part of it.
+            cells = [f"{{}}{_latex(name)}" if name.startswith(("[", "*")) else _latex(name)]
             for metric in metrics:
                 value, interval = _texts(summary[metric])
                 cells.append(f"{value} {{\\footnotesize {interval}}}" if interval else value)
@@ -65,10 +66,10 @@ def markdown_table(blocks: Sequence[Block], names: Sequence[str]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for block in blocks:
         if block.title:
-            lines.append([f"*{_markdown(block.title)}*", *[""] * (len(header) - 1)])
+            lines.append([f"*{escape(block.title)}*", *[""] * (len(header) - 1)])
         for name, summary in block.rows:
             cells = [" ".join(_texts(summary[metric])).rstrip() for metric in metrics]
-            lines.append([_markdown(name), *cells])
+            lines.append([escape(name), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -96,9 +97,3 @@ def _texts(estimate: Estimate | None) -> tuple[str, str]:
 def _latex(text: str) -> str:
     """Return text as LaTeX prints it; names come from anyone."""
     return "".join(_LATEX.get(character, character) for character in printable(" ".join(text.split())))
-
-
-def _markdown(text: str) -> str:
-    """Return text as Markdown shows it."""
-    text = printable(" ".join(text.split()))
-    return "".join(f"\\{character}" if character in _MARKDOWN else character for character in text)

@@ -21,7 +21,7 @@ from fmrgen.report.pages import gallery_page, render_page
 from fmrgen.report.write import write_report
 
 LENET = "asset:mnist/lenet"
-HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"
+HOSTILE = "\uffff</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
 
@@ -298,8 +298,8 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
         page.goto(f"file://{tmp_path / 'report.html'}")
         page.reload()
         assert page.title() == "Robustness report"
-        assert page.locator("main > h2").first.inner_text() == HOSTILE
-        assert page.locator(".card .true").first.inner_text() == names[0]
+        assert page.locator("main > h2").first.inner_text() == HOSTILE.replace("\uffff", r"\uffff")
+        assert page.locator(".card .true").first.inner_text() == names[0].replace("\uffff", r"\uffff")
         page.locator("button.open").first.click()
         assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
         page.goto(f"file://{tmp_path / 'index.html'}")
@@ -356,13 +356,22 @@ def test_an_index_lists_the_pages_with_their_verdicts(report, evaluation, finish
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", "{}", '{"kind": 3, "title": "x"}', '{"kind": "x", "title": "x", "tone": "<b>"}', "[" * 100_000, "\ud83d"],
+    [
+        "[]",
+        "{}",
+        "<![foo[",
+        '{"kind": 3, "title": "x"}',
+        '{"kind": "x", "title": "x", "tone": "<b>"}',
+        "[" * 100_000,
+        "\ud83d",
+    ],
 )
 def test_a_page_that_says_nonsense_of_itself_is_not_listed(tmp_path, content):
     text = f'<meta name="fmrgen-page" content="{content.replace(chr(34), "&quot;")}">'
     (tmp_path / "odd.html").write_text(text, errors="replace")
     assert read_card(tmp_path / "odd.html") is None
-    index = '<meta name="fmrgen-index" content="[&quot;../..&quot;, 3, &quot;&quot;]">'
+    names = '"../..", 3, "", ".", "./.", "a\\u0000b", "' + "x" * 5000 + '"'
+    index = f'<meta name="fmrgen-index" content="[{names.replace(chr(34), "&quot;")}]">'
     (tmp_path / "index.html").write_text(index)
     page = gallery_page(Gallery("x", ["a"], [], [GalleryRow(0, 0, png(np.zeros((4, 4, 3), np.uint8)), None, [])]))
     write_page(tmp_path / "page.html", page)
@@ -404,6 +413,14 @@ def test_a_gallery_of_rows_that_say_little(tmp_path):
         show(str(tmp_path / "few.parquet"), tmp_path / "out")
         assert len(rows_of(tmp_path / "out/gallery.html")["id"]) == 8
         assert (tmp_path / "out/sheet.png").stat().st_size > 5000
+
+
+def test_a_row_that_is_invalid_says_so(tmp_path):
+    image = png(np.zeros((4, 4, 3), np.uint8))
+    gallery = Gallery("x", ["a"], ["net"], [GalleryRow(0, 0, image, image, [[0, 0]], valid=False)])
+    columns = page_data([gallery], {"x": "x"})[0]["columns"]
+    assert columns["valid"] == [False]
+    assert not {"judges", "tags", "notes", "is_missed", "also_true"} & columns.keys()
 
 
 def test_many_rows_take_no_more_room_than_a_page_may(tmp_path):

@@ -20,7 +20,7 @@ from torch import nn
 from fmrgen import UserError, evaluate, show
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.console import print_report
-from fmrgen.report.markdown import escape, to_markdown
+from fmrgen.report.markdown import to_markdown
 from fmrgen.report.orders import agreement_report
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.pages import report_page
@@ -31,6 +31,7 @@ from fmrgen.report.tables import all_notes, neighbours, transfer_table
 from fmrgen.report.write import write, write_report
 from fmrgen.results.evaluation import Comparison
 from fmrgen.results.fixed_sets import FixedResult
+from fmrgen.results.markdown_text import escape
 from fmrgen.results.orders import Agreement
 from fmrgen.results.rank_correlation import RankCorrelation
 from fmrgen.results.rankings import Difference, RankedClassifier

@@ -38,6 +38,12 @@ def test_a_table_in_markdown_of_chosen_figures(evaluation):
         evaluation.to_latex(["fmrr"])
 
 
+def test_a_name_does_not_become_the_length_of_a_line_break_or_ping_anybody(finished_split):
+    named = evaluate({"split": str(finished_split)}, {"[ours] @you": "{kind: lenet}"})
+    assert "\n{}[ours] @you & " in named.to_latex()
+    assert r"\[ours\] @&#8203;you" in named.to_markdown()
+
+
 def test_two_splits_are_two_blocks(finished_split):
     both = evaluate({"first": str(finished_split), "again": str(finished_split)}, {"none": "{kind: lenet}"})
     text = both.to_latex()

@@ -1,7 +1,8 @@
 """The comment on a pull request: the verdict once, why, six pictures, and the figures in a fold."""
 
-from fmrgen.report.markdown import escape, sections_to_markdown
+from fmrgen.report.markdown import sections_to_markdown
 from fmrgen.report.report import Report, sentence
+from fmrgen.results.markdown_text import escape
 
 _MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
 _WHY = ("worse", "hints")  # sections of the report that say why

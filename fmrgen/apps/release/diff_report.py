@@ -25,6 +25,7 @@ _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 MOST_SHOWN = 24  # images of each side, in a picture
+_PAIR = "pair, true → answer"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
 _MOST_PAIRS = 8  # of classes of made images, in the table of each side
 _PER_PAIR = 4  # images of each pair of classes, before any pair has more
@@ -106,7 +107,7 @@ def diff_report(
         meanings=_MEANINGS,
         badge=_BADGES[outcome.verdict],
         figures=_key_figures(outcome),
-        next_steps=_next_steps(outcome),
+        next_steps=_next_steps(outcome, has_images=has_images),
         allow_nan=True,
     )
 
@@ -124,16 +125,19 @@ def _key_figures(outcome: Diff) -> list[KeyFigure]:
     return figures
 
 
-def _next_steps(outcome: Diff) -> list[str]:
-    """Return what to do after the verdict."""
+def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
+    """Return what to do after the verdict; the page may have images to look at."""
     flips = outcome.flips
+    look = []
+    if has_images and flips.broken:
+        look = ["look at the images that broke, below: is each label right, and what do they have in common?"]
     match outcome.verdict:
         case "invalid":
             return ["check the weights, the preprocessing and the order of the classes, and run the same again"]
         case "broke more":
             return [
                 f"keep OLD, or accept the loss with {option('margin', 'margin')}",
-                "look at the images that broke, below: is each label right, and what do they have in common?",
+                *look,
             ]
         case "undecided":
             steps = []
@@ -141,8 +145,8 @@ def _next_steps(outcome: Diff) -> list[str]:
                 steps.append(f"label about {flips.images_needed - flips.images:,} more images")
             if not outcome.margin:
                 steps.append(f"say how many points NEW may lose, with {option('margin', 'margin')}")
-            return [*steps, "look at the images that broke, below"]
-    return ["NEW can take the place of OLD; the images that it broke are below"]
+            return [*steps, *look]
+    return ["NEW can take the place of OLD", *look]
 
 
 def verdict_line(outcome: Diff) -> str:
@@ -267,10 +271,10 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequen
         names: classes of the gallery, to which rows of classes and pairs are links; none without a gallery.
     """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
-    kinds = {"class": flips.classes, "pair, true → answer": flips.pairs, **flips.groups}
+    kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}
     for kind, groups in kinds.items():
         if groups:
-            table = _group_table(kind, groups[:_MOST_ON_PAGE], names)
+            table = _group_table(kind, groups[:_MOST_ON_PAGE], _filters(kind, groups[:_MOST_ON_PAGE], names))
             sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
     for name, file, images in (
         ("Negative flips", "negative", flips.broken),
@@ -323,11 +327,22 @@ def _flip_table(flips: Flips) -> Table:
     return Table(["", f"of {flips.images:,} images"], rows)
 
 
-def _group_table(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> Table:
-    rows, filters = [], []
+def _filters(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> list[str]:
+    """Return the filters of the gallery for classes, or pairs of them; none for other groups."""
+    if kind == "class":
+        return [filter_of(names, group.name) for group in groups]
+    if kind != _PAIR:
+        return []
+    filters = []
     for group in groups:
-        label, arrow, answer = group.name.partition(" → ")
-        filters.append(filter_of(names, label, answer if arrow else None))
+        label, _, answer = group.name.partition(" → ")
+        filters.append(filter_of(names, label, answer))
+    return filters
+
+
+def _group_table(kind: str, groups: Sequence[FlippedGroup], filters: Sequence[str]) -> Table:
+    rows = []
+    for group in groups:
         mark = "worse" if group.is_worse else ""
         rows.append([group.name, str(group.images), str(group.broke), str(group.fixed), f"{group.p_value:.2g}", mark])
     return Table([kind, "images", "broke", "fixed", "p", ""], rows, filters=filters)

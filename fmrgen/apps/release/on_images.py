@@ -199,9 +199,13 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
 
 def images_of_source(config: SourceConfig, wanted: Collection[str]) -> dict[str, bytes | str]:
     """Return some images of a source by their ids, as PNG files small enough for a page."""
-    source = build_source(config)
     files: dict[str, bytes | str] = {}
+    if not wanted:
+        return files
+    source = build_source(config)
     for example in source.read(0, len(source)):
+        if len(files) == len(wanted):
+            break
         if str(example.id) in wanted:
             image = open_rgb(example.image)
             image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from fmrgen.apps.pilot.report import mask_table
 from fmrgen.apps.studies.attack_oracle_report import attacked_report
@@ -102,7 +102,9 @@ def _part_sections(results: StudyFound) -> list[Section]:
     for name, mask in results.masks.items():
         sections.append(Section("mask", f"{name}, a mask of the latent", tables=[mask_table(mask)]))
     if results.agreement is not None:
-        sections += agreement_report(results.agreement).sections
+        report = agreement_report(results.agreement)
+        (section,) = report.sections
+        sections.append(replace(section, lines=[*section.lines, *report.conclusions]))
     if results.validity is not None:
         sections += validity_report(results.validity).sections
     if results.prediction is not None:

@@ -192,14 +192,16 @@
   function draw(canvas, kind, place) {
     const { side, across, addresses } = gallery().sheets[kind];
     const each = across * across;
-    canvas.width = canvas.height = side;
+    const wanted = `${kind} ${place}`;
+    canvas.dataset.wanted = wanted;
     canvas.classList.toggle("small", side <= 96);
     const [row, column] = [Math.floor((place % each) / across), place % across];
     sheet(addresses[Math.floor(place / each)]).then((image) => {
+      if (canvas.dataset.wanted !== wanted) return; // another one has been asked for meanwhile
+      canvas.width = canvas.height = side;
       const context = canvas.getContext("2d");
-      context.clearRect(0, 0, side, side);
       context.drawImage(image, column * side, row * side, side, side, 0, 0, side, side);
-      canvas.dataset.drawn = `${kind} ${place}`;
+      canvas.dataset.drawn = wanted;
     });
   }
 
@@ -422,7 +424,11 @@
     };
     slider.oninput();
     made.append(label, line);
-    if (!shown.length) made.append(element("p", "soft", "The images of the steps between are not stored: fmrgen show --steps decodes them."));
+    if (!shown.length) {
+      const others = gallery().rows.some((other) => other.steps?.shown.length);
+      const cure = others ? "and came out otherwise here." : "fmrgen show --steps decodes them.";
+      made.append(element("p", "soft", `The images of the steps between are not stored: ${cure}`));
+    }
     made.append(chart);
     return made;
   }
@@ -476,6 +482,11 @@
     return [...chosen.keys()].length > 0 || hash === "#gallery";
   }
 
+  // A second click on the same figure changes no address.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[href^='#']");
+    if (link && link.getAttribute("href") === location.hash) byId("gallery").scrollIntoView();
+  });
   window.addEventListener("hashchange", () => {
     if (restore() && !dialog.open) byId("gallery").scrollIntoView();
   });

@@ -36,7 +36,8 @@
     count.setAttribute("role", "status");
     label.className = "find";
     label.append("Find ", search, " ", count);
-    table.parentElement.before(label);
+    const all = table.parentElement.previousElementSibling;
+    (all?.matches("label.all") ? all : table.parentElement).before(label);
     search.addEventListener("input", () => {
       const wanted = search.value.trim().toLowerCase();
       for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
