@@ -178,7 +178,7 @@ def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path
     rankings = {comparison.split: comparison.ranking for comparison in evaluation.comparisons}
     assert [place.classifier for place in rankings["lenet"]] == ["small"]  # its own classifier is not ranked
     text = to_markdown(evaluation_report(evaluation))
-    assert text.index("images made against it") < text.index("## Each classifier on its own split")
+    assert text.index("images made against each of them") < text.index("## Each classifier on its own split")
     assert text.index("| lenet ◆ |") > text.index("paired over the 40 rows")
     assert read_figures_of(evaluation, tmp_path).own == own
 
