@@ -14,6 +14,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, png_bytes
 from fmrgen.jobs.verify import load_judges
+from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import build_generator
 from fmrgen.recipe.job import PerturbField
 from fmrgen.recipe.sections import GeneratorField
@@ -90,11 +91,9 @@ def decode_steps(
     rows = perturb(examples, judges.classifier, generator, judges.oracle, options, device=device, on_step=keep)
     for done, row in enumerate(rows, 1):
         columns = by_id[row.id].columns
-        accepted = _accepted(columns)
-        answers = [
-            row.label if answer in accepted else answer for answer in row.step_predictions
-        ]  # as a split has them
-        if answers != list(columns["step_predictions"]) or sorted(images[row.id]) != wanted[row.id]:
+        accepted = columns.get("accepted_labels") or [row.label]
+        (answers,) = as_label(np.array([row.step_predictions]), np.array([row.label]), np.array([accepted]))
+        if answers.tolist() != list(columns["step_predictions"]) or sorted(images[row.id]) != wanted[row.id]:
             del images[row.id]
         on_rows(done, len(samples))
     return images
@@ -108,20 +107,14 @@ def _example(sample: Sample) -> Example:
     return Example(columns["id"], image, columns["label"], False, None if accepted is None else tuple(accepted))
 
 
-def _accepted(columns: Mapping[str, Any]) -> list[int]:
-    """Return the labels that are right for a row."""
-    return columns.get("accepted_labels") or [columns["label"]]
-
-
 def _chosen(columns: Mapping[str, Any], most: int) -> list[int]:
     """Return which steps of a row are decoded: the ends, those around the first mistake, and some between."""
     predictions = columns["step_predictions"]
     last = len(predictions) - 1
     if last < most:
         return list(range(last + 1))
-    accepted = _accepted(columns)
     chosen = {0, last}
-    wrong = [step for step, answer in enumerate(predictions) if answer not in accepted]
+    wrong = [step for step, answer in enumerate(predictions) if answer != columns["label"]]
     if wrong:
         chosen |= {max(0, wrong[0] - 1), wrong[0]}
     chosen.update(np.linspace(0, last, most - len(chosen) + 2).round().astype(int).tolist())

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from fmrgen.image_files import open_rgb
+from fmrgen.metrics.rows import as_label
 from fmrgen.report.thumbnails import make_sheets, most_side
 from fmrgen.results.evaluation import Evaluation
 from fmrgen.results.samples import Sample
@@ -19,7 +20,7 @@ _MOST_WITH_STEPS = 1000  # rows that keep a figure for each step, and a picture 
 _SHARES = {"image": 1.0, "original": 1.0, "difference": 0.6, "steps": 1.0}  # of the letters of each kind of thumbnail
 # Values of a row that the page shows as they are, and those that are measured for it.
 _COLUMNS = ["id", "label", "answers", "reason", "iterations", "probability", "loss", "valid", "judges"]
-_COLUMNS += ["is_missed", "also_true", "tags", "notes"]
+_COLUMNS += ["is_missed", "tags", "notes"]
 _MEASURED = ("failed_at", "distance", "original_place", "difference_place", "steps")
 # Letters of the thumbnails of a page with so many rows or fewer, and with so many or more; between them in proportion.
 _FEW_ROWS, _FEW_LETTERS = 300, 1.7e6
@@ -34,15 +35,13 @@ class Steps:
         predictions: of the split's own classifier, at each step.
         sureness: the probability that it gives the label, from 0 to 1.
         oracle: that which the oracle gives it.
-        images: of some of the steps; empty if they were not decoded again.
-        shown: which steps these are.
+        images: of some of the steps, by their numbers; empty if they were not decoded again.
     """
 
     predictions: list[int]
     sureness: list[float]
     oracle: list[float]
-    images: list[bytes] = field(default_factory=list)
-    shown: list[int] = field(default_factory=list)
+    images: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class GalleryRow:
         label: its class.
         image: a file's bytes, or its path.
         original: the same; None if there is none.
-        answers: of each classifier of the gallery to the original and to the image, None if unknown.
+        answers: of each classifier of the gallery to the original and to the image, None if unknown; the label in
+            place of any answer that is right.
         reason: why its steps ended.
         iterations: steps in the image.
         probability: that which the oracle gives the label.
@@ -62,7 +62,6 @@ class GalleryRow:
         valid: whether the oracle accepted it.
         judges: the class that each further judge sees, below 0 for none.
         is_missed: True if no classifier names the original right, else None.
-        also_true: further classes that are right.
         tags: values by which the page can filter, by their names.
         notes: lines below the image.
         steps: its path; None if the split does not keep it.
@@ -80,7 +79,6 @@ class GalleryRow:
     valid: bool | None = None
     judges: Mapping[str, int] = field(default_factory=dict)
     is_missed: bool | None = None
-    also_true: Sequence[int] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     steps: Steps | None = None
@@ -92,7 +90,7 @@ class GalleryRow:
         if self.steps is None or self.valid is False:
             return None
         for step, answer in enumerate(self.steps.predictions):
-            if answer != self.label and answer not in self.also_true:
+            if answer != self.label:
                 return step
         return None
 
@@ -199,7 +197,7 @@ def stored_gallery(
         row = _row(sample, answers)
         images = step_images.get(row.id) if isinstance(row.id, int) else None
         if row.steps is not None and images:
-            row = replace(row, steps=replace(row.steps, images=list(images.values()), shown=list(images)))
+            row = replace(row, steps=replace(row.steps, images=images))
         rows.append(row)
     classifiers = [classifier] if has_answers else []
     return Gallery(split, list(class_names), classifiers, rows, classifier, total=total)
@@ -222,13 +220,16 @@ def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int
         valid=None if valid is None else bool(valid),
         judges=columns.get("judges", {}),
         is_missed=True if example_id in missed else None,
-        also_true=[label for label in columns.get("accepted_labels") or () if label != columns["label"]],
         steps=steps_of(columns),
     )
 
 
 def steps_of(columns: Mapping[str, Any]) -> Steps | None:
-    """Return the path that a row stores; None if it stores none, or one with a value that is no number."""
+    """Return the path that a row stores; None if it stores none, or one with a value that is no number.
+
+    Args:
+        columns: of the row; any answer that is right becomes the label.
+    """
     predictions = columns.get("step_predictions")
     losses, oracle = columns.get("step_losses"), columns.get("step_oracle_probabilities")
     if not predictions or not losses or not oracle:
@@ -236,7 +237,9 @@ def steps_of(columns: Mapping[str, Any]) -> Steps | None:
     if None in predictions or None in losses or None in oracle or not np.isfinite([*losses, *oracle]).all():
         return None
     sureness = np.exp(-np.array(losses, dtype=np.float64))  # the loss is the cross-entropy
-    return Steps(list(predictions), sureness.round(3).tolist(), np.round(oracle, 3).tolist())
+    accepted = columns.get("accepted_labels") or [columns["label"]]
+    (answers,) = as_label(np.array([predictions]), np.array([columns["label"]]), np.array([accepted]))
+    return Steps(answers.tolist(), sureness.round(3).tolist(), np.round(oracle, 3).tolist())
 
 
 def _rounded(value: float | None) -> float | None:
@@ -287,10 +290,16 @@ def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short
                     measured["difference_place"] = len(images["difference"])
                     images["difference"].append(_within(difference, side // 2))
         if is_short and row.steps is not None:
-            steps = asdict(row.steps) | {"first": len(images["steps"])}
-            for step_image in steps.pop("images"):
+            steps = row.steps
+            measured["steps"] = {
+                "predictions": steps.predictions,
+                "sureness": steps.sureness,
+                "oracle": steps.oracle,
+                "shown": list(steps.images),
+                "first": len(images["steps"]),
+            }
+            for step_image in steps.images.values():
                 images["steps"].append(_within(open_rgb(step_image), side))
-            measured["steps"] = steps
         for name, value in measured.items():
             columns[name].append(value)
     letters = {name: share * len(images[name]) for name, share in _SHARES.items()}

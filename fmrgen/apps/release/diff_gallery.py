@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.evidence import BROKE, FIXED
 from fmrgen.report.gallery import Gallery, GalleryRow, gallery_filter, steps_of
+from fmrgen.storage.provenance import read_provenance
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.diff import Diff
@@ -17,7 +18,8 @@ _TAG = "flip"  # by which the page filters
 _NETWORKS = ["NEW", "OLD"]
 _REAL = "images as they are"
 _MADE = {BROKE: "images made so that NEW is wrong", FIXED: "images made so that OLD is wrong"}
-_COLUMNS = ["id", "image", "original", "iterations", "step_predictions", "step_losses", "step_oracle_probabilities"]
+_COLUMNS = ["id", "label", "accepted_labels", "image", "original", "iterations"]
+_COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 
 
 def flipped_ids(outcome: "Diff") -> set[str]:
@@ -27,17 +29,23 @@ def flipped_ids(outcome: "Diff") -> set[str]:
     return {flip.id for flip in shown}
 
 
-def class_names_of(outcome: "Diff") -> list[str]:
-    """Return the names of all classes that a gallery shows."""
+def class_names_of(outcome: "Diff", sides: "Mapping[str, SplitFolder]") -> list[str]:
+    """Return the names of the classes by the numbers that galleries have for them.
+
+    Images that were made store the network's answers by the numbers of their split.
+    """
+    for folder in sides.values():
+        return list(read_provenance(folder.paths).labels)
     flips = outcome.flips
     names: set[str] = set()
     for flip in [*flips.broken, *flips.mended, *flips.doubted]:
         names |= {flip.label, flip.old, flip.new}
-    if outcome.made is not None:
-        for images in outcome.made.images.values():
-            for image in images:
-                names |= {image.label, image.answer}
     return sorted(names - {""})
+
+
+def right_and_wrong(side: str) -> tuple[str, str]:
+    """Return the network that is right on the images of a side, and the one that is wrong."""
+    return ("OLD", "NEW") if side == BROKE else ("NEW", "OLD")
 
 
 def filter_of(names: Sequence[str], label: str, answer: str | None = None) -> str:
@@ -59,6 +67,7 @@ def diff_galleries(
     outcome: "Diff",
     images: Mapping[str, bytes | str],
     sides: "Mapping[str, SplitFolder]",
+    names: Sequence[str],
 ) -> list[Gallery]:
     """Return the galleries of a diff that have images.
 
@@ -66,12 +75,12 @@ def diff_galleries(
         outcome: of the diff.
         images: flipped real images by their ids.
         sides: the folders of the splits `broke` and `fixed`.
+        names: as returned by `class_names_of`.
     """
-    names = class_names_of(outcome)
     galleries = []
     rows = _real_rows(outcome, images, names)
     if rows:
-        galleries.append(Gallery(_REAL, names, _NETWORKS, rows))
+        galleries.append(Gallery(_REAL, list(names), _NETWORKS, rows))
     for side, folder in sides.items():
         if outcome.made is not None and outcome.made.images[side]:
             galleries.append(_made_gallery(outcome.made, side, folder, names))
@@ -104,7 +113,7 @@ def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str])
 
 def _made_gallery(made: "Made", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
     """Return the images of a side, the clearest first."""
-    right, wrong = ("OLD", "NEW") if side == BROKE else ("NEW", "OLD")
+    right, wrong = right_and_wrong(side)
     shown = made.images[side][:MOST_SHOWN]
     stored = {}
     for row in folder.rows_of([image.id for image in shown], _COLUMNS):

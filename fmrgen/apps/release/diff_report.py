@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
-from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of
+from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
 from fmrgen.apps.release.evidence import BROKE, FIXED
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.errors import option
@@ -80,7 +80,8 @@ def diff_report(
     if outcome.hints:
         sections.append(Section("hints", "What else stands out", lines=[hint.line for hint in outcome.hints]))
     files = images or {}
-    names = class_names_of(outcome) if files else []
+    names = class_names_of(outcome, sides or {})
+    has_images = bool(files) or outcome.made is not None
     sections += _flip_sections(outcome.flips, files, names)
     if outcome.band is not None:
         sections.append(_band_section(outcome.band))
@@ -94,7 +95,6 @@ def diff_report(
         result = "skipped"
     check = Check("fmrgen diff", f"NEW loses at most {_points(outcome.margin)}", result)
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
-    has_images = bool(files) or outcome.made is not None
     return Report(
         "diff",
         title,
@@ -103,7 +103,7 @@ def diff_report(
         conclusions=[verdict_line(outcome)],
         warnings=list(outcome.notes),
         check=check,
-        galleries=partial(diff_galleries, outcome, files, sides or {}) if has_images else None,
+        galleries=partial(diff_galleries, outcome, files, sides or {}, names) if has_images else None,
         meanings=_MEANINGS,
         badge=_BADGES[outcome.verdict],
         figures=_key_figures(outcome),
@@ -268,7 +268,7 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequen
     Args:
         flips: of the images.
         files: flipped images by their ids.
-        names: classes of the gallery, to which rows of classes and pairs are links; none without a gallery.
+        names: classes of the gallery, to which rows of classes and pairs are links.
     """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
     kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}
@@ -488,7 +488,7 @@ def _pair_table(made: "Made") -> Table:
 
 def _side_section(made: "Made", side: str, split: "SplitFolder") -> Section:
     """Return a section with a picture of images of a side."""
-    right, wrong = _right_and_wrong(side)
+    right, wrong = right_and_wrong(side)
     caption = (
         f"{right} is right, {wrong} wrong on {len(made.images[side])} images; here the most frequent pairs of "
         "classes first, and of each those on which the two differ most surely. Left the original with its label, "
@@ -498,13 +498,6 @@ def _side_section(made: "Made", side: str, split: "SplitFolder") -> Section:
     picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
     title = "What broke" if side == BROKE else "What was fixed"
     return Section(side, title, pictures=[picture], shown="in files", folded=True)
-
-
-def _right_and_wrong(side: str) -> tuple[str, str]:
-    """Return the network that is right on the images of a side, and the one that is wrong."""
-    if side == BROKE:
-        return "OLD", "NEW"
-    return "NEW", "OLD"
 
 
 def _representative(made: "Made", side: str) -> "list[Changed]":
@@ -533,7 +526,7 @@ def _sheet(images: "Sequence[Changed]", split: "SplitFolder", side: str) -> "Plo
     """
     from fmrgen.report.sheet import ImagePair, pair_sheet
 
-    right, wrong = _right_and_wrong(side)
+    right, wrong = right_and_wrong(side)
     stored = {}
     for row in split.rows_of([image.id for image in images], ["id", "image", "original"]):
         stored[row["id"]] = row

@@ -43,14 +43,12 @@
   const className = (label) => (label < 0 ? "no answer" : gallery().class_names[label]);
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-  const isRight = (row, label) => label === row.label || Boolean(row.also_true?.includes(label));
-
   function outcome(row) {
     const [before, after] = answers(row);
     if (after === null) return "unknown";
-    if (!has(row, "original_place")) return isRight(row, after) ? "right" : "mistaken";
-    if (isRight(row, after)) return "kept";
-    return before === null || isRight(row, before) ? "fooled" : "wrong";
+    if (!has(row, "original_place")) return after === row.label ? "right" : "mistaken";
+    if (after === row.label) return "kept";
+    return before === null || before === row.label ? "fooled" : "wrong";
   }
 
   function judged(row) {
@@ -82,7 +80,7 @@
   }
   const SORTS = {
     "": { title: "as in the split" },
-    step: { title: "first wrong, soonest first", of: (row) => row.failed_at },
+    step: { title: "first wrong, soonest first", of: (row) => row.failed_at, needs: "failed_at" },
     steps: { title: "most steps first", of: (row) => -row.iterations, needs: "iterations" },
     oracle: { title: "oracle least sure first", of: (row) => row.probability, needs: "probability" },
     loss: { title: "network's loss, highest first", of: (row) => -row.loss, needs: "loss" },
@@ -169,10 +167,7 @@
       made.push(field("network", "network", names, shown.classifiers[network()]));
     }
     made.push(...FILTERS.map(filterField).filter(Boolean));
-    const sorts = Object.entries(SORTS).filter(([name, sort]) => {
-      if (name === "step") return "failed_at" in shown.columns;
-      return !sort.needs || sort.needs in shown.columns;
-    });
+    const sorts = Object.entries(SORTS).filter(([, sort]) => !sort.needs || sort.needs in shown.columns);
     if (sorts.length > 1) {
       made.push(field("sort", "order", sorts.map(([name, sort]) => [name, sort.title]), chosen.get("sort") || ""));
     }
@@ -219,7 +214,7 @@
 
   function answer(row, label) {
     if (label === null || label === undefined) return element("span", "soft", "");
-    const [kind, mark] = isRight(row, label) ? ["right", "✓"] : ["wrong", "✗"];
+    const [kind, mark] = label === row.label ? ["right", "✓"] : ["wrong", "✗"];
     return element("span", kind, `${mark} ${className(label)}`);
   }
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -19,7 +20,10 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from fmrgen import UserError, diff, evaluate, load_recipe, verify
+from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries
 from fmrgen.apps.release.diff_report import diff_report, verdict_line
+from fmrgen.apps.release.made import split_folders
+from fmrgen.recipe.objects import classifier_section
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
@@ -260,6 +264,23 @@ def test_both_splits_are_published_and_ask_the_next_checkpoint(made, hub, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
+def test_a_path_in_the_gallery_ends_in_the_answer_of_its_image(made, planted):
+    """Whatever classes the images have, the numbers of classes are those of the splits."""
+    output, found = made
+    sections = classifier_section(LENET), classifier_section(planted)
+    sides = split_folders(load_recipe("mnist-lenet", JOB), output, *sections)
+    few = {side: [image for image in images if image.answer != "0"][:3] for side, images in found.made.images.items()}
+    outcome = replace(found, made=replace(found.made, images=few))
+    galleries = diff_galleries(outcome, {}, sides, class_names_of(outcome, sides))
+    assert [len(gallery.rows) for gallery in galleries] == [len(images) for images in few.values() if images]
+    assert galleries
+    for gallery in galleries:
+        shown = gallery.classifiers.index(gallery.own)
+        for row in gallery.rows:
+            assert row.steps.predictions[-1] == row.answers[shown][1] != row.label
+            assert row.failed_at is not None
+
+
 def runner(tmp_path):
     """The environment of a runner of GitHub's; its command `gh` answers with `comments.json`, by jq, and may not ask
     who it is. `git` and `gh` write down how they are called."""
@@ -398,8 +419,8 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     shown = re.findall(r"!\[.*?\]\((.*?)\)", written)
     (picture,) = shown
     at = re.fullmatch(rf"file://{tmp_path}/you/repo/blob/(\w{{40}})/six.png\?raw=true", picture)[1]
-    kept = ["git", "--git-dir", str(tmp_path / "you/repo"), "show", f"{at}:six.png"]
-    assert subprocess.run(kept, capture_output=True, check=True).stdout == (output / "diff/six.png").read_bytes()
+    pushed = ["git", "--git-dir", str(tmp_path / "you/repo"), "show", f"{at}:six.png"]
+    assert subprocess.run(pushed, capture_output=True, check=True).stdout == (output / "diff/six.png").read_bytes()
     assert written.count("NEW broke more than it fixed") <= 1
     assert written.index("<details>") < written.index("What the verdict rests on")
     assert "(https://forge/artifact)" in written
