@@ -1,5 +1,6 @@
 """Image files of any kind, read as 8-bit RGB of a given size."""
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,18 @@ def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
         else:
             image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8)
+
+
+def data_address(content: bytes, file_format: str = "png") -> str:
+    """Return a picture's file as a `data:` address, for a page."""
+    return f"data:image/{file_format};base64,{base64.b64encode(content).decode()}"
+
+
+def webp_address(image: Image.Image, quality: int, *, lossless: bool = False) -> str:
+    """Return an image as the `data:` address of a WebP."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, lossless=lossless)
+    return data_address(buffer.getvalue(), "webp")
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

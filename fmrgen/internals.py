@@ -113,6 +113,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "fetched",
     ),
     "image_files": (
+        "data_address",
         "open_rgb",
         "png_bytes",
         "read_image",
@@ -230,10 +231,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "report.orders": ("agreement_report",),
     "report.outline": ("evaluation_report",),
     "report.page_cards": ("PageCard",),
-    "report.pages": (
-        "png_address",
-        "render_page",
-    ),
+    "report.pages": ("render_page",),
     "report.plot": (
         "colours",
         "draw_band",

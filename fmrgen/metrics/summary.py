@@ -385,6 +385,7 @@ class Summary:
 
 
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
+BY_FIELD = {metric.field: metric for metric in METRICS}
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
 _MAIN = ("standard_accuracy", "perturbed_accuracy", "fmr")
 _MAIN_OF_MOVED = ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy")
@@ -392,8 +393,7 @@ _MAIN_OF_MOVED = ("standard_accuracy", "moved_accuracy", "relative_moved_accurac
 
 def main_metrics(*, of_moved: bool) -> list[Metric]:
     """Return the three metrics that a reader needs first: SA, PA and FMR, or of moved images SA, MA and MA / SA."""
-    by_field = {metric.field: metric for metric in METRICS}
-    return [by_field[name] for name in (_MAIN_OF_MOVED if of_moved else _MAIN)]
+    return [BY_FIELD[name] for name in (_MAIN_OF_MOVED if of_moved else _MAIN)]
 
 
 def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) -> Summary:

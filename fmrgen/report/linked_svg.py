@@ -1,18 +1,18 @@
 """Plots as elements of a page: where one points, a figure with its interval is shown; a click filters the gallery."""
 
-import base64
 import html
-import io
 import xml.etree.ElementTree as ElementTree
 
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from fmrgen.errors import printable, printable_lines
+from fmrgen.image_files import open_rgb, webp_address
 from fmrgen.report.plot import Plot
 from fmrgen.report.report import Picture
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", _XLINK)
 _POINTS_AN_INCH = 72
 _PAGE_DOTS_PER_INCH = 100  # at which a plot's letters are as large as the page's
 _FILE_DOTS_PER_INCH = 160  # savefig.dpi in plot.py
@@ -20,22 +20,21 @@ _QUALITY = 85  # of WebP, in percent
 _LONGEST = 400_000  # letters of SVG; a plot that takes more is a bitmap
 
 
-def drawn(picture: Picture, plot: Plot, *, has_gallery: bool) -> str:
+def drawn(picture: Picture, plot: Plot, png: bytes | None, *, has_gallery: bool) -> str:
     """Return a picture as an element of HTML, all its texts escaped: SVG, or a bitmap of photos.
 
     Args:
         picture: says whether it consists of photos.
         plot: its content.
+        png: its file, if it has been drawn already.
         has_gallery: whether the page has a gallery, which the plot's places filter.
     """
     if not picture.of_photos:
         svg = _svg(picture, plot, has_gallery=has_gallery)
         if len(svg) <= _LONGEST:
             return svg
-    bitmap = Image.open(io.BytesIO(plot.to_bytes())).convert("RGB")
-    file = io.BytesIO()
-    bitmap.save(file, "WEBP", quality=_QUALITY)
-    address = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    bitmap = open_rgb(png or plot.to_bytes())
+    address = webp_address(bitmap, _QUALITY)
     width = bitmap.width * _PAGE_DOTS_PER_INCH // _FILE_DOTS_PER_INCH
     style = "" if picture.of_photos else ' class="drawn"'
     return f'<img src="{address}" width="{width}" alt="{_escaped(picture.caption)}"{style}>'
@@ -72,8 +71,6 @@ def _svg(picture: Picture, plot: Plot, *, has_gallery: bool) -> str:
     root.set("class", "drawn")
     root.set("role", "group")
     root.set("aria-label", printable(picture.caption))
-    ElementTree.register_namespace("", _SVG)
-    ElementTree.register_namespace("xlink", _XLINK)
     return ElementTree.tostring(root, encoding="unicode")
 
 

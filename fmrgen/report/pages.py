@@ -133,8 +133,3 @@ def _bar(figure: KeyFigure) -> Markup:
         parts.append(f'<i class="zero" style="left:{place(0)}%"></i>')
     ends = f"<span>{figure.low:g}</span><span>{figure.high:g}</span>"
     return Markup(f'<div class="bar" aria-hidden="true">{"".join(parts)}</div><div class="ends">{ends}</div>')
-
-
-def png_address(png: bytes) -> str:
-    """Return a picture as a `data:` address."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -2,11 +2,9 @@
 
 from fmrgen.metrics.cautions import tightness
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import METRICS, TOO_FEW, Metric, Summary
+from fmrgen.metrics.summary import BY_FIELD, METRICS, TOO_FEW, Metric, Summary
 from fmrgen.report.report import Table
 from fmrgen.report.tables import format_interval
-
-_BY_FIELD = {metric.field: metric for metric in METRICS}
 
 
 def summary_table(summary: Summary, *, every: bool = False) -> Table:
@@ -26,22 +24,22 @@ def _main_lines(summary: Summary) -> list[list[str]]:
     valid = f"{summary.valid_rows} of {summary.rows}"
     if summary.of_moved_images:
         of_moves = ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy", "worst_moved_accuracy")
-        lines = [_line(summary, _BY_FIELD[field]) for field in of_moves]
+        lines = [_line(summary, BY_FIELD[field]) for field in of_moves]
         return [["moved images that the oracle accepted (VR)", valid, _interval(summary.validation_rate)], *lines]
     of_attacks = [["FMR is", tightness(summary).partition(":")[0], ""]]
     for field in ("first_attack_fmr", "last_attacks_drop"):
-        if summary[_BY_FIELD[field]] is not None:
-            of_attacks.append(_line(summary, _BY_FIELD[field]))
+        if summary[BY_FIELD[field]] is not None:
+            of_attacks.append(_line(summary, BY_FIELD[field]))
     return [
         ["valid rows (VR)", valid, _interval(summary.validation_rate)],
-        _line(summary, _BY_FIELD["standard_accuracy"]),
-        _line(summary, _BY_FIELD["perturbed_accuracy"]),
-        _line(summary, _BY_FIELD["fmr"]),
+        _line(summary, BY_FIELD["standard_accuracy"]),
+        _line(summary, BY_FIELD["perturbed_accuracy"]),
+        _line(summary, BY_FIELD["fmr"]),
         *of_attacks,
         ["FMR if all invalid rows were wrong, or right", _ends(summary), ""],
-        _line(summary, _BY_FIELD["reconstruction_accuracy"]),
-        _line(summary, _BY_FIELD["guided_less_random"], "n/a, no row has a control"),
-        _line(summary, _BY_FIELD["first_steps_up"]),
+        _line(summary, BY_FIELD["reconstruction_accuracy"]),
+        _line(summary, BY_FIELD["guided_less_random"], "n/a, no row has a control"),
+        _line(summary, BY_FIELD["first_steps_up"]),
         ["steps of valid rows", _steps(summary), _interval(summary.mean_iterations)],
     ]
 

@@ -1,11 +1,11 @@
 """Small images side by side on sheets: a page decodes a sheet when the first of its images is seen."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
+
+from fmrgen.image_files import webp_address
 
 _ACROSS = 8  # thumbnails across a sheet, and down
 _SIDES = (320, 224, 160, 128, 112, 96, 80, 64, 48, 32, 24)  # pixels; the largest that fits is taken
@@ -95,6 +95,4 @@ def _address(images: Sequence[Image.Image], form: _Form) -> str:
         left = column * form.side + (form.side - size[0]) // 2
         top = row * form.side + (form.side - size[1]) // 2
         sheet.paste(thumbnail, (left, top))
-    file = io.BytesIO()
-    sheet.save(file, "WEBP", lossless=form.is_lossless, quality=100 if form.is_lossless else _QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return webp_address(sheet, 100 if form.is_lossless else _QUALITY, lossless=form.is_lossless)

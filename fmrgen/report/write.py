@@ -39,9 +39,12 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     paths, drawings = [], {}
     for picture in report.pictures():
         plot = picture.draw()
+        png = None
         if picture.name:
-            paths += plot.save_all(folder, picture.name, plot_formats)
-        drawings[picture] = drawn(picture, plot, has_gallery=report.galleries is not None)
+            files = plot.save_all(folder, picture.name, plot_formats)
+            png = files[0].read_bytes()
+            paths += files
+        drawings[picture] = drawn(picture, plot, png, has_gallery=report.galleries is not None)
     json_path, markdown_path = folder / f"{report.name}.json", folder / f"{report.name}.md"
     page_path = folder / f"{report.page_name or report.name}.html"
     write_atomically(json_path, json_text(report.data, strict=not report.allow_nan).encode())

@@ -15,7 +15,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import json_text, of_schema, read_json
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.rows import AfterMove
-from fmrgen.metrics.summary import METRICS, Summary, main_metrics
+from fmrgen.metrics.summary import BY_FIELD, METRICS, Summary, main_metrics
 from fmrgen.results.corrected import Corrected
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
@@ -409,13 +409,12 @@ class Evaluation:
     def _in_short(self) -> "DataFrame":
         from pandas import DataFrame
 
-        metrics = {metric.field: metric for metric in METRICS}
         rows: list[dict[str, str]] = []
         for result in self.results:
             mark = " ◆" if result.conditioned else ""
             rows.append({"split": result.split, "classifier": result.classifier + mark})
         for name in _IN_SHORT:
-            metric = metrics[name]
+            metric = BY_FIELD[name]
             if any(result.total[metric] for result in self.results):
                 for row, result in zip(rows, self.results, strict=True):
                     row[metric.name] = result.total.text_of(metric)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fmrgen.errors import UserError, printable, unknown_message
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import METRICS, Metric, Summary
+from fmrgen.metrics.summary import BY_FIELD, Metric, Summary
 from fmrgen.results.markdown_text import escape
 
 _LATEX = {
@@ -78,11 +78,10 @@ def _header(metrics: Sequence[Metric]) -> list[str]:
 
 
 def _metrics(names: Sequence[str]) -> list[Metric]:
-    by_field = {metric.field: metric for metric in METRICS}
     for name in names:
-        if name not in by_field:
-            raise UserError(unknown_message(f"figure {name}", name, by_field))
-    return [by_field[name] for name in names]
+        if name not in BY_FIELD:
+            raise UserError(unknown_message(f"figure {name}", name, BY_FIELD))
+    return [BY_FIELD[name] for name in names]
 
 
 def _texts(estimate: Estimate | None) -> tuple[str, str]:

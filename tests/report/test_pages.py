@@ -25,20 +25,6 @@ HOSTILE = "\uffff</script><img src=x onerror=document.title='ran'>|`_*![](http:/
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
 
-@pytest.fixture(scope="module")
-def evaluation(finished_split):
-    return evaluate(
-        {"first": str(finished_split), "again": str(finished_split)}, {"lenet": LENET, "none": "{kind: lenet}"}
-    )
-
-
-@pytest.fixture(scope="module")
-def report(evaluation, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    write_report(evaluation, folder)
-    return folder
-
-
 def address(path, **filters):
     return f"file://{path}#{'&'.join(f'{name}={quote(str(value))}' for name, value in filters.items())}"
 

@@ -41,20 +41,6 @@ LENET = "asset:mnist/lenet"
 HOSTILE = "</script><img src=x onerror=document.title='ran'>|`_*![](http://x/y.png)"
 
 
-@pytest.fixture(scope="module")
-def evaluation(finished_split):
-    return evaluate(
-        {"first": str(finished_split), "again": str(finished_split)}, {"lenet": LENET, "none": "{kind: lenet}"}
-    )
-
-
-@pytest.fixture(scope="module")
-def report(evaluation, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    write_report(evaluation, folder, ["pdf"])
-    return folder
-
-
 @pytest.mark.slow
 def test_plots_are_png_and_what_is_asked_for(report, evaluation, tmp_path):
     plots = {path.name for path in (report / "plots").iterdir()}
@@ -333,8 +319,10 @@ def test_a_terminal_markdown_and_a_page_tell_the_same_in_one_order(evaluation, c
     everywhere, files = ["everywhere"], ["everywhere", "in files"]
     headings = [line.lstrip("# ") for line in markdown.splitlines() if line.startswith("#")]
     assert headings == [report.title, *(title.replace("_", "\\_") for title in titles(sections, files))]
-    found = re.findall(r"<(?:h\d|summary)>(.*?)</", page.partition("<h2>Gallery")[0].partition("</section>")[2])
-    assert found == list(titles(sections, [*files, "on the page"]))
+    titles_on_page = re.findall(
+        r"<(?:h\d|summary)>(.*?)</", page.partition("<h2>Gallery")[0].partition("</section>")[2]
+    )
+    assert titles_on_page == list(titles(sections, [*files, "on the page"]))
     with_tables = [section.title for section in sections if section.tables and section.shown in everywhere]
     places = [lines.index(title) for title in with_tables]
     assert places == sorted(places)

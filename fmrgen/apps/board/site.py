@@ -15,11 +15,12 @@ from fmrgen.apps.board.collect import BoardEntry, Family
 from fmrgen.apps.board.submitted import SubmittedResult
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, json_text, write_atomically
+from fmrgen.image_files import data_address
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.publish.entries import Entry
 from fmrgen.report.index import enter_page
 from fmrgen.report.page_cards import PageCard
-from fmrgen.report.pages import png_address, render_page
+from fmrgen.report.pages import render_page
 from fmrgen.report.plot import Plot, draw_points, drawing, write_key
 
 SCHEMA = "fmrgen-leaderboard/1"
@@ -171,7 +172,7 @@ def _family_section(family: Family, pages: _Pages, name: str) -> dict[str, Any]:
         "tightness": _tightness(splits),
         "has_judges": any(row["judges"] for row in rows),
         "made": family.splits[0].made_with,
-        "plot": png_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
+        "plot": data_address(_plot(family).to_bytes()) if len(family.splits) > 1 else None,
         "transfer": _transfer(family, pages),
     }
 
@@ -253,7 +254,7 @@ def _split_page(split: BoardEntry, pages: _Pages) -> str:
         entries=entries,
         at_chance=", ".join(entry.classifier for entry in split.entries if entry.at_chance),
         columns=_COMPARED_TITLES,
-        picture=None if picture is None else png_address(picture),
+        picture=None if picture is None else data_address(picture),
         own_page=pages.of_model(split.classifier),
     )
 

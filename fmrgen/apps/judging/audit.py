@@ -15,10 +15,9 @@ from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable, fingerprint, open_plain, parse_json, write_atomically
-from fmrgen.image_files import png_bytes
+from fmrgen.image_files import data_address, png_bytes
 from fmrgen.publish.card import renew_card
 from fmrgen.recipe.build import build_recorded_generator
-from fmrgen.report.pages import png_address
 from fmrgen.results.judges import chance_line
 from fmrgen.split.judgements import JudgementsFolder
 from fmrgen.split.open import open_own_split
@@ -112,7 +111,7 @@ class Audit:
         """Write the page with all images in it, which saves a file of answers. Raises UserError."""
         images = {}
         for name, rater in self.raters.items():
-            images[name] = [png_address(self.audited.images[task.id, task.which]) for task in rater.tasks]
+            images[name] = [data_address(self.audited.images[task.id, task.which]) for task in rater.tasks]
         content = {
             "raters": list(self.raters),
             "names": self.names,
