@@ -17,7 +17,7 @@ from fmrgen.errors import Terminated, UserError, write_line
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
-_BROKEN_PIPE = 128 + signal.SIGPIPE
+_BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
 
@@ -116,6 +116,8 @@ def install_signal_handlers() -> None:
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _resend_lost_signal
     _prepared.set()
+    if sys.platform == "win32":
+        return  # signals wake no thread through a pipe there, and processes do not fork
     heard, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)

@@ -1,7 +1,5 @@
 """Plan a job: build everything, try it on a few images, and write nothing."""
 
-import resource
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +9,7 @@ import torch
 
 from fmrgen.classifiers.endpoint import Config as Endpoint
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.launch import device_name, launched_precision, start_process
+from fmrgen.distributed.launch import device_name, launched_precision, peak_memory_of_process, start_process
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable
@@ -30,7 +28,6 @@ from fmrgen.storage.shared_bucket import shared_folder
 _TRIED = {"cpu": 4, "cuda": 32}
 _TRIED_STEPS = 3
 _TRIED_QUERIES = 4  # at most, of each step: an endpoint may cost money
-_BYTES_OF_A_UNIT = 1 if sys.platform == "darwin" else 1024  # of the resident memory that getrusage reports
 
 
 @dataclass(frozen=True)
@@ -150,4 +147,4 @@ def _rate_of(classifier: ComponentConfig) -> float | None:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_OF_A_UNIT
+    return peak_memory_of_process()

@@ -1,7 +1,5 @@
 """The progress of a job over all of its processes, counted from the shards that are written."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fmrgen.distributed.launch import peak_memory_of_process
 from fmrgen.errors import UserError
 from fmrgen.records import Perturbed, StopReason
 from fmrgen.storage.shards import SplitFolder, Tally
@@ -73,8 +72,7 @@ def memory_in_use() -> int:
     """Return the peak memory so far, in bytes: that of torch on the GPU, or of this process if there is no GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_memory_of_process()
 
 
 class ProgressCounter:

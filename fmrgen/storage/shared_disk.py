@@ -106,7 +106,7 @@ class SharedDisk:
         """
         claim = self._watched.pop(path, None) or Claim(path, self._kind(path.parent))
         try:
-            if path.parent not in self._folders:
+            if os.name == "posix" and path.parent not in self._folders:  # Windows opens no folders
                 self._folders[path.parent] = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             holds = claim.take()
         except OSError as error:
