@@ -1,0 +1,225 @@
+"""What others may build on: names in Python, options of commands, keys of recipes, columns and JSON files.
+
+`docs/reference/stable/` has it as of the last release; `python scripts/public_surface.py` writes it for the next one.
+`breaks` lists what code written for one surface does not find in another.
+"""
+
+import ast
+import dataclasses
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import griffe
+from pydantic import TypeAdapter
+
+import fmrgen
+from fmrgen.apps.explain.explain import Explanation
+from fmrgen.apps.release import band, confusions, made, remedies, traits
+from fmrgen.apps.release.diff import Diff
+from fmrgen.cli.app import COMMANDS, app
+from fmrgen.config import built_in_kinds
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.publish.entries import Entry
+from fmrgen.recipe.job import OutputConfig
+from fmrgen.results.evaluation import Evaluation
+from fmrgen.storage.provenance import Provenance
+from fmrgen.storage.schema import SCORE_COLUMNS, Schema
+
+ROOT = Path(__file__).parent.parent
+STABLE = ROOT / "docs/reference/stable"
+_FILES = {  # JSON that fmrgen writes, and what it is
+    "evaluation": Evaluation,
+    "diff": Diff,
+    "explain": Explanation,
+    "provenance": Provenance,
+    "result": Entry,
+}
+# The modules that have what `Diff` names only for type checkers.
+_IMPORTED_FOR_TYPES = {
+    name: value for module in (band, confusions, made, remedies, traits) for name, value in vars(module).items()
+}
+
+
+def surface() -> dict[str, str]:
+    """Return the contents of the folder, by the names of its files."""
+    files = {"fmrgen.pyi": _stub(), "commands.json": _as_json(_commands()), "recipes.json": _as_json(_recipes())}
+    files["columns.json"] = _as_json(_columns())
+    for name, kind in _FILES.items():
+        adapter = TypeAdapter(kind)
+        adapter.rebuild(_types_namespace=_IMPORTED_FOR_TYPES)
+        files[f"{name}.schema.json"] = _as_json(adapter.json_schema())
+    return files
+
+
+def released() -> dict[str, str]:
+    """Return the contents of the folder as of the last release."""
+    return {path.name: path.read_text() for path in sorted(STABLE.iterdir())}
+
+
+def breaks(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return what is in `old` and not, or otherwise, in `new`: a line for each, which begins with its name."""
+    lines = list(_breaks_of_python(old["fmrgen.pyi"], new["fmrgen.pyi"]))
+    for name in sorted({*old} - {"fmrgen.pyi"}):
+        if name not in new:
+            lines.append(f"{name}: is gone")
+            continue
+        lines += _breaks_of_tree(json.loads(old[name]), json.loads(new[name]), name.removesuffix(".json"))
+    return lines
+
+
+def _as_json(tree: Any) -> str:
+    return json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+
+
+# Python
+
+
+def _stub() -> str:
+    """Return the public names with their signatures, as a stub file."""
+    package = griffe.load("fmrgen", search_paths=[str(Path(fmrgen.__file__).parent.parent)], resolve_external=False)
+    assert isinstance(package, griffe.Module)
+    lines: list[str] = []
+    for name in sorted({*fmrgen.__all__} - {"__version__"}):
+        member = package.members[name]
+        target = member.final_target if isinstance(member, griffe.Alias) else member
+        lines += _stub_of(name, target, "")
+    text = "\n".join(lines) + "\n"
+    ast.parse(text)
+    return text
+
+
+def _stub_of(name: str, target: griffe.Object | griffe.Alias, indent: str) -> list[str]:
+    if isinstance(target, griffe.Function):
+        return [f"{indent}def {name}{_signature(target)}: ..."]
+    if not isinstance(target, griffe.Class):
+        return [f"{indent}{name}: {getattr(target, 'annotation', None) or 'Any'}"]
+    lines = [f"{indent}class {name}:"]
+    for inner, member in sorted(target.all_members.items()):
+        if member.is_alias and not member.target_path.startswith("fmrgen."):
+            continue
+        final = member.final_target if isinstance(member, griffe.Alias) else member
+        if inner == "__init__" or (not inner.startswith("_") and inner != "model_config"):
+            lines += _stub_of(inner, final, indent + "    ")
+    return lines if len(lines) > 1 else [f"{lines[0]} ..."]
+
+
+def _signature(function: griffe.Function) -> str:
+    parts = []
+    before = ""
+    for parameter in function.parameters:
+        if parameter.kind is griffe.ParameterKind.keyword_only and before not in ("*", "keyword"):
+            parts.append("*")
+        stars = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(
+            parameter.kind, ""
+        )
+        before = "*" if stars == "*" else "keyword" if parameter.kind is griffe.ParameterKind.keyword_only else ""
+        text = f"{stars}{parameter.name}"
+        if parameter.annotation is not None:
+            text += f": {parameter.annotation}"
+        if parameter.default is not None and not stars:
+            text += f" = {_default(str(parameter.default))}"
+        parts.append(text)
+    returns = f" -> {function.returns}" if function.returns is not None else ""
+    return f"({', '.join(parts)}){returns}"
+
+
+def _default(text: str) -> str:
+    """Return a parameter's default, of a field `_option(default, help)` the first argument."""
+    value = ast.parse(text, mode="eval").body
+    if isinstance(value, ast.Call) and value.args and ast.unparse(value.func).startswith("_"):
+        return ast.unparse(value.args[0])
+    return text
+
+
+def _breaks_of_python(old: str, new: str) -> Iterator[str]:
+    modules = [griffe.visit("fmrgen", filepath=Path("fmrgen.pyi"), code=text) for text in (old, new)]
+    for breakage in griffe.find_breaking_changes(*modules):
+        yield f"{breakage.obj.path}: {breakage.kind.value}: {breakage.old_value} → {breakage.new_value}"
+
+
+# Commands and recipes
+
+
+def _commands() -> dict[str, Any]:
+    commands = {}
+    for name in COMMANDS:
+        options = {}
+        for argument in app[name].assemble_argument_collection():
+            names = [spelling for spelling in argument.names if not spelling.startswith("--no-")]
+            for spelling in names:
+                options[spelling] = {"place": argument.index, "needed": bool(argument.required)}
+                if argument.get_choices():
+                    options[spelling]["choices"] = sorted(argument.get_choices())
+        commands[name] = options
+    return commands
+
+
+def _recipes() -> dict[str, Any]:
+    keys: dict[str, Any] = {}
+    for section in ("source", "classifier", "generator", "oracle"):
+        for name in built_in_kinds(f"fmrgen.{section}s"):
+            kind = importlib.import_module(f"fmrgen.{section}s.{name}").Config
+            keys[f"{section}: {name}"] = _keys_of_model(kind)
+    keys["output"] = _keys_of_model(OutputConfig)
+    keys["perturb"] = {
+        field.name: {"needed": False, "default": str(field.default)} for field in dataclasses.fields(PerturbOptions)
+    }
+    return keys
+
+
+def _columns() -> dict[str, str]:
+    """Return every column that a split may have, and its type as `datasets` writes it."""
+    columns = {}
+    for score in SCORE_COLUMNS:
+        everything = Schema(("a",), judges=("b",), accepts_several=True, attacks=2, moved=True, score_column=score)
+        columns |= {name: str(feature) for name, feature in everything.features.items()}
+    return columns
+
+
+def _keys_of_model(model: Any) -> dict[str, Any]:
+    keys: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        keys[name] = {"needed": field.is_required()}
+        if not field.is_required():
+            keys[name]["default"] = str(field.get_default(call_default_factory=True))
+    return keys
+
+
+def _breaks_of_tree(old: Any, new: Any, where: str) -> Iterator[str]:
+    """Yields what is gone or another value. What was not needed and is now is another value; what came is no break."""
+    if isinstance(old, dict):
+        for key, value in old.items():
+            if key in ("description", "title"):
+                continue
+            if not isinstance(new, dict) or key not in new:
+                yield f"{where}.{key}: is gone"
+            else:
+                yield from _breaks_of_tree(value, new[key], f"{where}.{key}")
+        if where.startswith(("commands.", "recipes.")) and isinstance(new, dict):
+            needed = [key for key in {*new} - {*old} if isinstance(new[key], dict) and new[key].get("needed")]
+            yield from (f"{where}.{key}: is new, and needed" for key in sorted(needed))
+    elif isinstance(old, list):
+        here = new if isinstance(new, list) else []
+        for entry in old:
+            if not any(not list(_breaks_of_tree(entry, other, where)) for other in here):
+                yield f"{where}: no longer has {json.dumps(entry, ensure_ascii=False)}"
+    elif old != new:
+        yield f"{where}: was {old}, is {new}"
+
+
+def main() -> None:
+    """Write the folder anew."""
+    STABLE.mkdir(exist_ok=True)
+    files = surface()
+    for path in STABLE.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        (STABLE / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
