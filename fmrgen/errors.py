@@ -8,6 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+# Packages that only some recipes and commands need, and the extra that installs each.
+_EXTRAS = {
+    "diffusers": "models",
+    "timm": "models",
+    "transformers": "models",
+    "sklearn": "models",
+    "webdataset": "webdataset",
+    "braceexpand": "webdataset",
+}
 _callers = ["Python"]  # the last one is the present caller; no context variable, which threads do not inherit
 
 
@@ -42,6 +51,13 @@ class UserError(Exception):
     """
 
     from_one_process = False
+
+
+def missing_package(error: BaseException) -> str | None:
+    """Return which package an import missed and what installs it; None if it is not an optional one of fmrgen."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    extra = _EXTRAS.get(package) if isinstance(error, ModuleNotFoundError) else None
+    return None if extra is None else f"needs the package {package}; pip install 'fmrgen[{extra}]'"
 
 
 class Terminated(BaseException):

@@ -10,7 +10,9 @@ python3 - > "$work/lowest.txt" << 'END'
 import re, tomllib
 
 with open("pyproject.toml", "rb") as file:
-    for requirement in tomllib.load(file)["project"]["dependencies"]:
+    project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["models"], *extras["webdataset"]]:
         name, lowest = re.match(r"([\w-]+)>=([\d.]+)", requirement).groups()
         if not name.startswith("torch"):
             print(f"{name}=={lowest}.*")

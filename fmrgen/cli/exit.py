@@ -13,7 +13,7 @@ from types import FrameType
 from cyclopts import CycloptsError
 
 from fmrgen.cli.mistakes import in_one_line
-from fmrgen.errors import Terminated, UserError, write_line
+from fmrgen.errors import Terminated, UserError, missing_package, write_line
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
@@ -82,6 +82,8 @@ def _tell(error: BaseException, again: str) -> int | None:
         return print_error(f"{str(error.filename)[:80]}: {error.strerror}")
     if isinstance(error, CycloptsError):
         return print_error(in_one_line(error))
+    if missing := missing_package(error):
+        return print_error(f"this command {missing}")
     if _received:  # a library turned the signal's exception into one of its own, as pydantic's compiled code does
         return _tell(_received[-1](), again)
     return None

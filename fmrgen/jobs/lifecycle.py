@@ -12,7 +12,6 @@ import numpy as np
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, sha256_of
-from fmrgen.jobs.show import write_picture
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.oracles.base import OracleConfig
@@ -294,6 +293,8 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         for name in folder.paths.claims_among(folder.shared.names(shards)):  # of no use any more, no part of a dataset
             folder.shared.remove(shards / name)
     if checked is not None or not folder.paths.picture.exists():
+        from fmrgen.jobs.show import write_picture  # matplotlib, which what only moves files needs not
+
         write_picture(folder.paths)
     renew_card(folder.paths.root)
     return summary

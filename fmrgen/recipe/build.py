@@ -15,7 +15,7 @@ from fmrgen.engine.checks import check_decoded, checked_judgement
 from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.models import judged
-from fmrgen.errors import UserError, one_line, option
+from fmrgen.errors import UserError, missing_package, one_line, option
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
 from fmrgen.labels import Labels
@@ -329,6 +329,8 @@ def build_component(config: ComponentConfig, section: str, role: type[Role], *de
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # this may be any user's code
+        if missing := missing_package(error):
+            raise UserError(f"{section}: {config.kind} {missing}") from None
         raise UserError(
             f"{section}: {config.kind} can't be built: {type(error).__name__}: {one_line(error)}"
         ) from error

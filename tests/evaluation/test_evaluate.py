@@ -19,7 +19,7 @@ from commands import fmrgen, launched, run
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from installed import has_app
 from PIL import Image as PILImage
-from places import ROOT, SUPPORT
+from places import SUPPORT
 from torch import nn
 
 from fmrgen import UserError, evaluate, show, write_report

@@ -400,7 +400,7 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     inputs |= {"recipe": "mnist-lenet", "overrides": "\n".join(JOB), "until": "", "output": str(output)}
     inputs |= {"old": f"old={LENET}", "new": f"new={json.dumps(planted)}", "junit": str(tmp_path / "diff.xml")}
     inputs["explain"] = "true"
-    assert "${INSTALL:-$GITHUB_ACTION_PATH/../..}" in install["run"]
+    assert "${INSTALL:-$GITHUB_ACTION_PATH/../..${ASKED:+[models]}}" in install["run"]
     assert (ROOT / "actions/diff/../..").resolve() == ROOT
     environment = runner(tmp_path)
 

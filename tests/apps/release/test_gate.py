@@ -133,7 +133,7 @@ def test_bad_input(split, capsys):
         diff([LENET, OTHER], LENET, images=str(split))
 
 
-@pytest.mark.parametrize(("asked", "installed"), [("", "/actions/fmrgen"), ("fmrgen==9", "fmrgen==9")])
+@pytest.mark.parametrize(("asked", "installed"), [("", "/actions/fmrgen[models]"), ("fmrgen==9", "fmrgen==9")])
 def test_the_action_installs_what_it_stands_in(tmp_path, asked, installed):
     step = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][0]
     (tmp_path / "python").write_text('#!/bin/sh\necho "$@"')

@@ -1,12 +1,13 @@
 """Training recipes write what the components read; the shipped assets are as good as promised."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from drawn_signs import parquet_of_signs
-from places import ROOT
 
+import fmrgen
 from fmrgen.apps.training.images import TrainingImages
 from fmrgen.apps.training.loop import train
 from fmrgen.apps.training.perturbed import PerturbedImages
@@ -201,7 +202,7 @@ def test_the_shipped_assets_keep_their_promises():
 
 
 def test_assets_are_small_and_hold_no_pickle():
-    files = [path for path in (ROOT / "fmrgen/weights/assets").rglob("*") if path.is_file()]
+    files = [path for path in (Path(fmrgen.__file__).parent / "weights/assets").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files if "__pycache__" not in path.parts) <= 14_000_000
     assert {path.suffix for path in files if path.stat().st_size > 50_000} == {".safetensors"}
 
