@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -43,12 +44,29 @@ def _index(config: MkDocsConfig) -> str:
     """The README, with links within the site."""
     text = (Path(config.docs_dir).parent / "README.md").read_text()
     text = text.replace("https://raw.githubusercontent.com/fmrgen/fmrgen/main/docs/", "")
-    return re.sub(r"https://fmrgen\.github\.io/fmrgen/([\w/-]+)/", r"\1.md", text)
+    return re.sub(r"https://fmrgen\.github\.io/fmrgen/latest/([\w/-]+)/", r"\1.md", text)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts the map of modules where a page asks for it."""
-    return markdown.replace(MAP, "\n".join(_map())) if MAP in markdown else markdown
+    """Puts the map of modules where a page asks for it, and below figures what gave them."""
+    if MAP in markdown:
+        markdown = markdown.replace(MAP, "\n".join(_map()))
+    record = yaml.safe_load(Path(config.docs_dir, "results/measured.yaml").read_text())
+    name = "../../README.md" if page.file.src_uri == "index.md" else page.file.src_uri.removeprefix("results/")
+    if name in record:
+        markdown += "\n\n" + "\n".join(_origins(record[name]["measured"], config))
+    return markdown
+
+
+def _origins(measurements: list[dict[str, Any]], config: MkDocsConfig) -> Iterator[str]:
+    """Yields what gave the figures of a page, as a note that opens."""
+    yield '??? info "Where these figures come from"'
+    for measured in measurements:
+        commit = measured["commit"]
+        line = f"    * `{measured['command']}`, published with [{commit}]({config.repo_url}/commit/{commit})"
+        if "holds_at" in measured:
+            line += f"; the same at {measured['holds_at']}: {measured['because']}"
+        yield line
 
 
 def _map() -> Iterator[str]:
