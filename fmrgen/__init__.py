@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fmrgen.apps.explain.attributes import Attribute as Attribute
     from fmrgen.apps.explain.explain import Explanation as Explanation
     from fmrgen.apps.explain.explain import explain as explain
+    from fmrgen.apps.interchange.dossier import write_dossier as write_dossier
     from fmrgen.apps.interchange.export import export as export
     from fmrgen.apps.interchange.maite import MaiteDataset as MaiteDataset
     from fmrgen.apps.interchange.maite import MaiteModel as MaiteModel

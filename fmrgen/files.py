@@ -131,7 +131,9 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str) -> Parsed:
+def of_schema(
+    kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str, types: Mapping[str, Any] | None = None
+) -> Parsed:
     """Return a JSON mapping as a dataclass.
 
     Args:
@@ -139,6 +141,7 @@ def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: s
         schema: what the mapping must have as its `schema`.
         tree: the mapping, which anyone may have written.
         where: its place; errors start with it.
+        types: that its annotations name and its module does not have when it runs.
 
     Raises:
         UserError: it has another schema, or a value does not fit the dataclass.
@@ -148,7 +151,9 @@ def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: s
     if tree.get("schema") != schema:
         raise UserError(f"{where}: has schema {tree.get('schema')!r}, this fmrgen reads {schema}")
     try:
-        return TypeAdapter(kind).validate_python(tree)
+        adapter = TypeAdapter(kind)
+        adapter.rebuild(_types_namespace=types)
+        return adapter.validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {fault_in_words([first])}") from None

@@ -5,9 +5,11 @@ no name stands here that none imports. Names leave it whenever an app can do wit
 """
 
 import pkgutil
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _FOLDER = Path(__file__).parent / "apps"
 
@@ -17,9 +19,23 @@ def apps() -> list[ModuleType]:
 
     Each has `NAMES`, the public names that it adds to `fmrgen` and their modules; it may have `RECIPES`, what its
     recipes' names begin with and which of its names loads them, and `RECIPE_OF_IMAGES`, the import path of what
-    chooses a recipe for labelled images; its module `commands` has `COMMANDS`.
+    chooses a recipe for labelled images, and `REPORTS`, see `report_readers`; its module `commands` has `COMMANDS`.
     """
     return [import_module(f"fmrgen.apps.{app.name}") for app in pkgutil.iter_modules([str(_FOLDER)])]
+
+
+def report_readers() -> dict[str, tuple[str, Callable[[Path], Any]]]:
+    """Return what reads the reports of apps from their JSON files.
+
+    By the beginning of a file's `schema`: the part of a dossier that the report belongs to, `changes` or `failures`,
+    and a function from its path to the `Report`.
+    """
+    readers = {}
+    for app in apps():
+        for schema, (part, place) in getattr(app, "REPORTS", {}).items():
+            module, _, name = place.partition(":")
+            readers[schema] = (part, getattr(import_module(module), name))
+    return readers
 
 
 # By module, without `fmrgen.`. They may change with any version.
@@ -78,6 +94,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "fingerprint",
         "json_text",
         "no_such_folder",
+        "of_schema",
         "open_plain",
         "parse_json",
         "parse_yaml",
@@ -119,6 +136,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "read_image",
         "resize",
     ),
+    "internals": ("report_readers",),
     "jobs.batch": ("summarise_rows",),
     "jobs.compare": (
         "make_splits",
@@ -131,10 +149,12 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "likeness_caution",
         "weights_in_common",
     ),
+    "jobs.show": ("split_sheet",),
     "jobs.verify": ("load_judges",),
     "labels": ("without_number",),
     "metrics.cautions": (
         "best_order",
+        "cautions",
         "has_accuracy_of_chance",
         "is_at_chance",
         "outputs_in_another_order",
@@ -223,7 +243,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "gallery_filter",
         "steps_of",
     ),
-    "report.index": ("enter_page",),
+    "report.index": (
+        "INDEX",
+        "enter_page",
+    ),
     "report.markdown": (
         "sections_to_markdown",
         "to_markdown",
@@ -252,9 +275,15 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "image_sheet",
         "pair_sheet",
     ),
+    "report.summary": ("summary_table",),
     "report.tables": (
         "class_table",
+        "judged_table",
+        "judges_lines",
+        "judges_table",
         "related_line",
+        "split_table",
+        "warning_lines",
     ),
     "report.write": ("write",),
     "results.judges": ("chance_line",),
@@ -285,6 +314,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "JudgementsFolder",
         "TABLE",
         "UNSURE",
+        "judgements_of",
         "to_parquet",
     ),
     "split.models": ("LoadedClassifier",),
@@ -292,6 +322,10 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "split.reference": ("check_there",),
     "split.rows": ("reading",),
     "storage.explanations": ("write_explained_lines",),
+    "storage.made_with": (
+        "lines_on_models",
+        "made_with",
+    ),
     "storage.provenance": (
         "now",
         "read_provenance",

@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 import fmrgen
 from fmrgen.apps.explain.explain import Explanation
-from fmrgen.apps.release import band, confusions, made, remedies, traits
 from fmrgen.apps.release.diff import Diff
+from fmrgen.apps.release.diff_report import names_of_types
 from fmrgen.cli.app import COMMANDS, app
 from fmrgen.config import built_in_kinds
 from fmrgen.engine.options import PerturbOptions
@@ -37,10 +37,6 @@ _FILES = {  # JSON that fmrgen writes, and what it is
     "provenance": Provenance,
     "result": Entry,
 }
-# The modules that have what `Diff` names only for type checkers.
-_IMPORTED_FOR_TYPES = {
-    name: value for module in (band, confusions, made, remedies, traits) for name, value in vars(module).items()
-}
 
 
 def surface() -> dict[str, str]:
@@ -49,7 +45,7 @@ def surface() -> dict[str, str]:
     files["columns.json"] = _as_json(_columns())
     for name, kind in _FILES.items():
         adapter = TypeAdapter(kind)
-        adapter.rebuild(_types_namespace=_IMPORTED_FOR_TYPES)
+        adapter.rebuild(_types_namespace=names_of_types())
         files[f"{name}.schema.json"] = _as_json(adapter.json_schema())
     return files
 

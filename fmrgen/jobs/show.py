@@ -13,7 +13,7 @@ from fmrgen.labels import Labels
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.index import write_page
 from fmrgen.report.pages import gallery_page
-from fmrgen.report.plot import PlotFormat
+from fmrgen.report.plot import Plot, PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.results.samples import Sample, Sampler
 from fmrgen.split.open import open_split
@@ -119,8 +119,13 @@ def show(
 
 def write_picture(paths: SplitPaths) -> None:
     """Write the small contact sheet of a finished split that the card shows."""
-    labels, sampler = _sample(open_split(f"{paths.root}:{paths.name}"), _ON_THE_PICTURE)
-    contact_sheet(paths.name, labels.names, sampler.samples[:_ON_THE_PICTURE]).save(paths.picture)
+    split_sheet(open_split(f"{paths.root}:{paths.name}", name=paths.name)).save(paths.picture)
+
+
+def split_sheet(opened: Split) -> Plot:
+    """Return a small contact sheet of a split, with images of every class, as far as they fit."""
+    labels, sampler = _sample(opened, _ON_THE_PICTURE)
+    return contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_PICTURE])
 
 
 def _confused_ids(opened: Split, classes: Sequence[str]) -> list[list[int]]:

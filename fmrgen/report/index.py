@@ -10,7 +10,7 @@ from fmrgen.files import write_atomically
 from fmrgen.report.page_cards import read_card, read_meta
 from fmrgen.report.pages import render_page
 
-_INDEX = "index.html"
+INDEX = "index.html"
 _LONGEST_NAME = 1000  # letters of a folder
 _META = "fmrgen-index"  # the name of the element that lists the folders of an index
 _PROJECT = "fmrgen.yaml"  # a folder with this file is a project, whose index has the pages of all folders in it
@@ -38,8 +38,8 @@ def enter_page(path: Path) -> None:
     """
     folder, project = path.parent.resolve(), Path.cwd()
     is_below_project = (project / _PROJECT).is_file() and folder.is_relative_to(project)
-    if path.name != _INDEX:
-        up = os.path.relpath(project / _INDEX, folder) if is_below_project and folder != project else ""
+    if path.name != INDEX:
+        up = os.path.relpath(project / INDEX, folder) if is_below_project and folder != project else ""
         _write_index(folder, [], up)
     if is_below_project and folder != project:
         _write_index(project, [folder.relative_to(project).as_posix()], "")
@@ -53,7 +53,7 @@ def _write_index(folder: Path, more_folders: Sequence[str], up: str) -> None:
         more_folders: below it, besides those that the index has already.
         up: the address of the project's index; empty if there is none.
     """
-    index = folder / _INDEX
+    index = folder / INDEX
     folders = [""]
     if index.is_file():
         listed = _listed_folders(index)
@@ -68,7 +68,7 @@ def _write_index(folder: Path, more_folders: Sequence[str], up: str) -> None:
             if card is not None and path != index:
                 pages.append({"address": quote(path.relative_to(folder).as_posix()), "card": card})
     title = f"Pages of {folder.name}"
-    page = render_page(_INDEX, title=title, pages=pages, folders=json.dumps(folders), up=quote(up))
+    page = render_page(INDEX, title=title, pages=pages, folders=json.dumps(folders), up=quote(up))
     write_atomically(index, page.encode(), durable=False)
 
 

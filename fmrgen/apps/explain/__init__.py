@@ -5,3 +5,5 @@ NAMES: dict[str, str] = {
     "Explanation": "fmrgen.apps.explain.explain",
     "explain": "fmrgen.apps.explain.explain",
 }
+
+REPORTS = {"fmrgen-explain/": ("failures", "fmrgen.apps.explain.report:read_report")}

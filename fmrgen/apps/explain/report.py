@@ -2,9 +2,11 @@
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
+from fmrgen.files import of_schema, read_json
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
 from fmrgen.report.report import Badge, KeyFigure, Picture, Report, Section, Table
@@ -72,6 +74,15 @@ def explanation_report(explanation: Explanation) -> Report:
         ],
         next_steps=_NEXT_STEPS if explanation.reported else (),
     )
+
+
+def read_report(path: Path) -> Report:
+    """Return the report of an `explain.json`, without images. Raises UserError if it can't be read."""
+    tree = read_json(path)
+    for finding in tree.get("findings", []):
+        if isinstance(finding, dict):
+            finding["shown"] = []
+    return explanation_report(of_schema(Explanation, SCHEMA, tree, str(path)))
 
 
 def _badge(explanation: Explanation) -> Badge:

@@ -5,3 +5,5 @@ NAMES: dict[str, str] = {
     "Flips": "fmrgen.apps.release.flips",
     "diff": "fmrgen.apps.release.diff",
 }
+
+REPORTS = {"fmrgen-diff/": ("changes", "fmrgen.apps.release.diff_report:read_report")}
