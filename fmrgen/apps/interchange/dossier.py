@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,9 +103,9 @@ def write_dossier(splits: Sequence[str], folder: Path, results: Sequence[Path] =
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; choose another folder")
     own = [_own_split(split) for split in splits]
-    found = [result for place in results for result in _results_in(place)]
-    evidence = _evidence(own, found)
-    report = _report(own, found, {name: hashlib.sha256(content).hexdigest() for name, content in evidence.items()})
+    read = list(chain.from_iterable(map(_results_in, results)))
+    evidence = _evidence(own, read)
+    report = _report(own, read, {name: hashlib.sha256(content).hexdigest() for name, content in evidence.items()})
     for name, content in evidence.items():
         write_atomically(folder / name, content)
     write(report, folder)
@@ -136,7 +137,9 @@ def _results_in(place: Path) -> list[_Result]:
     if place.is_file():
         files = [place]
     else:
-        files = [path for depth in range(_DEEP + 1) for path in sorted(place.glob("*/" * depth + "*.json"))]
+        files = []
+        for depth in range(_DEEP + 1):
+            files += sorted(place.glob("*/" * depth + "*.json"))
     results = []
     for path in files:
         check_inside(path, place if place.is_dir() else place.parent)
@@ -190,7 +193,7 @@ def _report(splits: Sequence[_OwnSplit], results: Sequence[_Result], digests: Ma
     states = dict.fromkeys(sections, "done")
     if not evaluations:
         states["figures"] = "partly"
-    if not any(table for section in sections["judges"].parts for table in section.tables):
+    if not any(section.tables for section in sections["judges"].parts):
         states["judges"] = "not done"
     if not others["failures"]:
         states["failures"] = "partly"
@@ -198,8 +201,9 @@ def _report(splits: Sequence[_OwnSplit], results: Sequence[_Result], digests: Ma
         states["changes"] = "not done"
     numbered = [_numbered(section, number) for number, section in enumerate(sections.values(), 1)]
     places = {name: str(number) for number, name in enumerate(sections, 1)}
-    faults = [f"{split.name}: {fault}" for split in splits for fault in split.faults]
-    faults += _lines_on_other_splits(splits, results)
+    faults = _lines_on_other_splits(splits, results)
+    for split in splits:
+        faults += [f"{split.name}: {fault}" for fault in split.faults]
     images = sum(split.summary.rows for split in splits)
     missing = [sections[name].title.lower() for name, state in states.items() if state == "not done"]
     conclusion = f"{len(splits)} split{'s' if len(splits) > 1 else ''} with {images:,} images"
@@ -343,10 +347,10 @@ def _judges(splits: Sequence[_OwnSplit], evaluations: Sequence[Evaluation]) -> S
     parts = []
     for evaluation in evaluations:
         for evaluated, results in zip(evaluation.splits, evaluation.matrix, strict=True):
-            tables = [judges_table(evaluated), judged_table(evaluated, results)]
-            there = [table for table in tables if table is not None]
-            if there:
-                parts.append(Section("judges", evaluated.name, tables=there, lines=judges_lines(evaluated, results)))
+            candidates = [judges_table(evaluated), judged_table(evaluated, results)]
+            tables = [table for table in candidates if table is not None]
+            if tables:
+                parts.append(Section("judges", evaluated.name, tables=tables, lines=judges_lines(evaluated, results)))
     for split in splits if not parts else ():
         judgements, notes = judgements_of(split.opened)
         rows = [[judged.about.judge, judged.about.kind, str(judged.about.rows)] for judged in judgements]
@@ -426,8 +430,8 @@ def _answered(requirement: Requirement, states: Mapping[str, str], places: Mappi
     subject = f"{requirement.number}: {requirement.subject}" if requirement.number else requirement.subject
     if not requirement.sections:
         return [subject, "", "outside fmrgen"]
-    found = {states[name] for name in requirement.sections}
-    state = found.pop() if len(found) == 1 else "partly"
+    answered = {states[name] for name in requirement.sections}
+    state = answered.pop() if len(answered) == 1 else "partly"
     if requirement.rest:
         state = f"{'partly' if state == 'done' else state}; {requirement.rest}"
     return [subject, ", ".join(places[name] for name in requirement.sections), state]

@@ -124,10 +124,10 @@ def read_report(path: Path) -> Report:
 
 def names_of_types() -> dict[str, Any]:
     """Return what the annotations of `Diff` name and its module imports for type checkers alone."""
-    modules = [
-        import_module(f"fmrgen.apps.release.{name}") for name in ("band", "confusions", "made", "remedies", "traits")
-    ]
-    return {name: value for module in modules for name, value in vars(module).items()}
+    types: dict[str, Any] = {}
+    for name in ("band", "confusions", "made", "remedies", "traits"):
+        types |= vars(import_module(f"fmrgen.apps.release.{name}"))
+    return types
 
 
 def _key_figures(outcome: Diff) -> list[KeyFigure]:
