@@ -218,9 +218,13 @@ def main() -> None:
         if options.file is None:
             raise SystemExit("name the new record")
         new = json.loads(options.file.read_text())
-        earlier = [record for record in records_in(options.record) if record["date"] < new["date"]][-_COMPARED:]
+        earlier = []
+        for record in records_in(options.record):
+            if record["machine"] == new["machine"] and record["date"] < new["date"]:
+                earlier.append(record)
+        earlier = earlier[-_COMPARED:]
         lines = fallen(new["ratios"], [record["ratios"] for record in earlier])
-        print("\n".join(lines) or f"no ratio fell, against {len(earlier)} records")
+        print("\n".join(lines) or f"no ratio fell, against {len(earlier)} records of such a machine")
         raise SystemExit(bool(lines))
 
 
