@@ -1,6 +1,6 @@
 """Ratios of speed, a file for each commit, and whether they have fallen.
 
-    python -m benchmarks.record run --record FOLDER           # five minutes; writes FOLDER/DATE-COMMIT.json
+    python -m benchmarks.record run --record FOLDER           # eight minutes; writes FOLDER/DATE-COMMIT.json
     python -m benchmarks.record check FILE --record FOLDER    # exit status 1 where a ratio fell by more than its noise
     python -m benchmarks.record plot --record FOLDER --figure F.svg
 
@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -135,7 +134,7 @@ def run(record: Path, with_tests: bool) -> Path:
     commit = _git("rev-parse", "--short", "HEAD")
     tree: dict[str, Any] = {
         "commit": commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else ""),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M"),
+        "date": _git("log", "-1", "--format=%cd", "--date=format-local:%Y-%m-%dT%H:%M"),  # of the commit
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "ratios": {name: [round(value, 4) for value in rounds] for name, rounds in ratios.items()},
