@@ -26,6 +26,7 @@ from typing import Any
 RECORDS = Path(__file__).parent / "records"
 _COMPARED = 5  # records of earlier commits
 _ROUNDS = 3
+_LEAST_NOISE = 0.05  # share of a ratio: few records span less than many
 _IMAGES = 300
 _TORCH = ("-c", "import torch")
 Rounds = dict[str, list[float]]
@@ -158,15 +159,16 @@ def records_in(folder: Path) -> list[dict[str, Any]]:
 def fallen(new: Mapping[str, list[float]], earlier: Sequence[Mapping[str, list[float]]]) -> list[str]:
     """Return a line for each ratio that fell by more than its noise.
 
-    That is: its best round is below the worst of all rounds of the earlier records, by more than the half of what
-    these rounds span.
+    That is: its best round is below the worst of all rounds of the earlier records, by more than half of what these
+    rounds span, and by more than 5 % of their median.
     """
     lines = []
     for name, rounds in new.items():
         before = [value for ratios in earlier for value in ratios.get(name, [])]
         if not before:
             continue
-        least = min(before) - (max(before) - min(before)) / 2
+        noise = max((max(before) - min(before)) / 2, _LEAST_NOISE * median(before))
+        least = min(before) - noise
         if max(rounds) < least:
             lines.append(f"{name}: {median(rounds):.3f}, was {median(before):.3f} (its noise ends at {least:.3f})")
     return lines
