@@ -41,7 +41,7 @@ def unrecorded() -> Iterator[str]:
     recorded = entries()
     for path in [ROOT / "README.md", *sorted(RESULTS.glob("*.md"))]:
         name = "../../README.md" if path.name == "README.md" else path.name
-        cure = f"measure again, then python scripts/figures.py record {name}"
+        cure = f"measure again, then python scripts/figures.py record {name} (reword, if no measured one did)"
         if name not in recorded:
             yield f"{name}: no measurement in docs/results/measured.yaml: say what gave its figures"
         elif recorded[name].get("figures") != digest(path.read_text()):
@@ -59,7 +59,7 @@ def unsupported() -> Iterator[str]:
         for match in _FIGURE.finditer(text.replace(",", "")):
             is_measured = "." in match[1] or match[2]
             if is_measured and match[1] not in supported:
-                yield f"{path.relative_to(ROOT)}: {match[0]!r} is on no page of docs/results"
+                yield f"{path.relative_to(ROOT)}: {match[0]!r} is on no page of docs/results: put it there with what gave it"
 
 
 def newer_commits(measured: dict[str, Any]) -> list[str] | None:

@@ -133,7 +133,8 @@ def _default(text: str) -> str:
 def _breaks_of_python(old: str, new: str) -> Iterator[str]:
     modules = [griffe.visit("fmrgen", filepath=Path("fmrgen.pyi"), code=text) for text in (old, new)]
     for breakage in griffe.find_breaking_changes(*modules):
-        yield f"{breakage.obj.path}: {breakage.kind.value}: {breakage.old_value} → {breakage.new_value}"
+        old_value, new_value = (getattr(value, "name", value) for value in (breakage.old_value, breakage.new_value))
+        yield f"{breakage.obj.path}: {breakage.kind.value}: {old_value} → {new_value}"
 
 
 # Commands and recipes

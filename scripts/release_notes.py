@@ -1,4 +1,4 @@
-"""Prints the section of CHANGELOG.md of a release: `python scripts/release_notes.py v0.2.0`.
+"""Prints what CHANGELOG.md says of a release in short, and what breaks: `python scripts/release_notes.py v0.2.0`.
 
 Fails where the tag, pyproject.toml, CITATION.cff and CHANGELOG.md name different versions, or the section has no date.
 """
@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+_REPO = "https://github.com/fmrgen/fmrgen"
 
 
 def sections() -> list[str]:
@@ -27,7 +28,8 @@ def main(tag: str) -> None:
     for section in sections():
         heading, _, notes = section.partition("\n")
         if re.fullmatch(re.escape(version) + r" \(\d{4}-\d\d-\d\d\)", heading):
-            print(notes.strip())
+            short = notes.partition("\n### Added")[0].strip()
+            print(f"{short}\n\nAll changes: [CHANGELOG.md]({_REPO}/blob/{tag}/CHANGELOG.md)")
             return
     sys.exit(f"CHANGELOG.md has no section '## {version} (YEAR-MONTH-DAY)'")
 

@@ -34,7 +34,9 @@ def unlisted(breaks, changes):
 def test_breaks_are_listed():
     top = release_notes.sections()[0]
     listed = top.partition("### What breaks")[2].partition("\n### ")[0]
-    assert unlisted(public_surface.breaks(public_surface.released(), public_surface.surface()), listed) == []
+    missing = unlisted(public_surface.breaks(public_surface.released(), public_surface.surface()), listed)
+    cure = "name each of these in CHANGELOG.md, in the newest version, under 'What breaks', or undo it:"
+    assert not missing, "\n".join([cure, *missing])
 
 
 @pytest.fixture(scope="module")
