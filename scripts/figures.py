@@ -59,7 +59,8 @@ def unsupported() -> Iterator[str]:
         for match in _FIGURE.finditer(text.replace(",", "")):
             is_measured = "." in match[1] or match[2]
             if is_measured and match[1] not in supported:
-                yield f"{path.relative_to(ROOT)}: {match[0]!r} is on no page of docs/results: put it there with what gave it"
+                where = path.relative_to(ROOT)
+                yield f"{where}: {match[0]!r} is on no page of docs/results: put it there with what gave it"
 
 
 def newer_commits(measured: dict[str, Any]) -> list[str] | None:
