@@ -6,7 +6,7 @@ Nothing is measured here. A part that nobody has done says so, with the command 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -173,13 +173,7 @@ def _place(number: int, result: _Result) -> str:
 
 def _report(splits: Sequence[_OwnSplit], results: Sequence[_Result], digests: Mapping[str, str]) -> Report:
     evaluations = [read_figures(result.path) for result in results if result.schema.startswith(_EVALUATION)]
-    others: dict[str, list[_Read]] = {"changes": [], "failures": []}
-    for number, result in enumerate(results, 1):
-        for beginning, (part, read) in report_readers().items():
-            if result.schema.startswith(beginning):
-                report = read(result.path)
-                page = f"{_place(number, result)}/{report.page_name or report.name}.html"
-                others[part].append(_Read(report, page if page in digests else None))
+    others = _read_others(results, digests)
     sections = {
         "tested": _tested(splits, evaluations),
         "images": _images(splits),
@@ -199,18 +193,13 @@ def _report(splits: Sequence[_OwnSplit], results: Sequence[_Result], digests: Ma
         states["failures"] = "partly"
     if not others["changes"]:
         states["changes"] = "not done"
-    numbered = [_numbered(section, number) for number, section in enumerate(sections.values(), 1)]
     places = {name: str(number) for number, name in enumerate(sections, 1)}
+    numbered = []
+    for name, section in sections.items():
+        numbered.append(replace(section, title=f"{places[name]}. {section.title}"))
     faults = _lines_on_other_splits(splits, results)
     for split in splits:
         faults += [f"{split.name}: {fault}" for fault in split.faults]
-    images = sum(split.summary.rows for split in splits)
-    missing = [sections[name].title.lower() for name, state in states.items() if state == "not done"]
-    conclusion = f"{len(splits)} split{'s' if len(splits) > 1 else ''} with {images:,} images"
-    is_intact = not any(split.faults for split in splits)
-    conclusion += "; all files are those on record" if is_intact else "; files differ from those on record"
-    if missing:
-        conclusion += f"; not done: {', '.join(missing)}"
     return Report(
         "dossier",
         f"Robustness dossier: {', '.join(split.name for split in splits)}",
@@ -221,10 +210,32 @@ def _report(splits: Sequence[_OwnSplit], results: Sequence[_Result], digests: Ma
             "sections": states,
             "files": dict(digests),
         },
-        conclusions=[conclusion],
+        conclusions=[_conclusion(splits, [sections[name] for name in sections if states[name] == "not done"])],
         about="What was measured of an image classifier before its release, and how. Percent, with 95 % intervals.",
         warnings=faults,
     )
+
+
+def _read_others(results: Sequence[_Result], digests: Mapping[str, str]) -> dict[str, list[_Read]]:
+    """Return the reports of apps by the section that they belong to."""
+    others: dict[str, list[_Read]] = {"changes": [], "failures": []}
+    for number, result in enumerate(results, 1):
+        for beginning, (part, read) in report_readers().items():
+            if result.schema.startswith(beginning):
+                report = read(result.path)
+                page = f"{_place(number, result)}/{report.page_name or report.name}.html"
+                others[part].append(_Read(report, page if page in digests else None))
+    return others
+
+
+def _conclusion(splits: Sequence[_OwnSplit], not_done: Sequence[Section]) -> str:
+    images = sum(split.summary.rows for split in splits)
+    clauses = [f"{len(splits)} split{'s' if len(splits) > 1 else ''} with {images:,} images"]
+    is_intact = not any(split.faults for split in splits)
+    clauses.append("all files are those on record" if is_intact else "files differ from those on record")
+    if not_done:
+        clauses.append(f"not done: {', '.join(section.title.lower() for section in not_done)}")
+    return "; ".join(clauses)
 
 
 def _lines_on_other_splits(splits: Sequence[_OwnSplit], results: Sequence[_Result]) -> list[str]:
@@ -237,19 +248,6 @@ def _lines_on_other_splits(splits: Sequence[_OwnSplit], results: Sequence[_Resul
         if about - own:
             lines.append(f"{_place(number, result)} is about other files than the splits of this dossier")
     return lines
-
-
-def _numbered(section: Section, number: int) -> Section:
-    return Section(
-        section.kind,
-        f"{number}. {section.title}",
-        section.about,
-        section.tables,
-        section.lines,
-        section.facts,
-        section.pictures,
-        parts=section.parts,
-    )
 
 
 def _data_of(split: _OwnSplit) -> dict[str, Any]:
