@@ -52,9 +52,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if MAP in markdown:
         markdown = markdown.replace(MAP, "\n".join(_map()))
     record = yaml.safe_load(Path(config.docs_dir, "results/measured.yaml").read_text())
-    name = "../../README.md" if page.file.src_uri == "index.md" else page.file.src_uri.removeprefix("results/")
-    if name in record:
-        markdown += "\n\n" + "\n".join(_origins(record[name]["measured"], config))
+    name = "README.md" if page.file.src_uri == "index.md" else f"docs/{page.file.src_uri}"
+    measured = record.get(name, {}).get("measured")
+    if measured:
+        markdown += "\n\n" + "\n".join(_origins(measured, config))
     return markdown
 
 

@@ -1,10 +1,12 @@
-"""Whether the figures of the documentation are those that were measured, and of code that is still the same.
+"""Whether the figures of the documentation are those that were measured.
 
-python scripts/figures.py                  # lists figures without a measurement, and those of older code
-python scripts/figures.py record PAGE …    # after measuring again: takes the page's figures, and HEAD as the commit
-python scripts/figures.py reword PAGE …    # after changing words or options: takes the numbers, and no new commit
+python scripts/figures.py                  # names pages whose figures nobody recorded, and figures without a result
+python scripts/figures.py record PAGE …    # after measuring again: takes a page's figures, and HEAD as their commit
+python scripts/figures.py reword PAGE …    # after changing words, options or a guide: takes no new figure
+python scripts/figures.py age              # lists measurements that are older than the code behind them
 
-`docs/results/measured.yaml` names the command, the commit and the code behind each page; guides repeat these figures.
+PAGE is a path from the root of the repository. `docs/results/measured.yaml` has a digest of the figures of each page,
+and of pages of results the command, the commit and the code behind them.
 """
 
 import hashlib
@@ -18,49 +20,83 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs/results"
-RECORD = RESULTS / "measured.yaml"
 _NUMBER = r"\d+(?:\.\d+)?"
 _FIGURE = re.compile(rf"(?<![\w.§])({_NUMBER})( ?%| points)?(?![\w.]*\d)")
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_COMMON = ("5", "95", "100")  # of error rates and intervals, in words
+
+
+def record_path() -> Path:
+    """Return the path of what is recorded."""
+    return ROOT / "docs/results/measured.yaml"
 
 
 def entries() -> dict[str, Any]:
-    """Return what is recorded, by the path of a page relative to docs/results."""
-    tree: dict[str, Any] = yaml.safe_load(RECORD.read_text())
+    """Return what is recorded, by the path of a page."""
+    tree: dict[str, Any] = yaml.safe_load(record_path().read_text())
     return tree
 
 
-def digest(text: str) -> str:
-    """Return a digest of a page's numbers, in their order."""
-    numbers = re.findall(_NUMBER, text.replace(",", ""))
-    return hashlib.sha256(" ".join(numbers).encode()).hexdigest()[:12]
+def pages() -> list[str]:
+    """Return the paths of the pages whose figures are recorded."""
+    found = [ROOT / "README.md"]
+    for folder in ("results", "guides", "tutorials"):
+        found += sorted((ROOT / "docs" / folder).glob("*.md"))
+    return [path.relative_to(ROOT).as_posix() for path in found]
+
+
+def figures_of(page: str) -> list[str]:
+    """Return the figures of a page in their order: of results every number, of others decimals, percents, points."""
+    text = (ROOT / page).read_text().replace(",", "")
+    if page.startswith("docs/results/"):
+        return re.findall(_NUMBER, text)
+    for language, block in _BLOCK.findall(text):
+        if language or page != "README.md":  # whose output is what its command prints
+            text = text.replace(block, "")
+    prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)|Python [\d.]+", "", text)
+    return [match[1] for match in _FIGURE.finditer(prose) if "." in match[1] or match[2]]
+
+
+def digest(page: str) -> str:
+    """Return a digest of a page's figures."""
+    return hashlib.sha256(" ".join(figures_of(page)).encode()).hexdigest()[:12]
 
 
 def unrecorded() -> Iterator[str]:
     """Yield a line for each page whose figures are not those that were recorded."""
     recorded = entries()
-    for path in [ROOT / "README.md", *sorted(RESULTS.glob("*.md"))]:
-        name = "../../README.md" if path.name == "README.md" else path.name
-        cure = f"measure again, then python scripts/figures.py record {name} (reword, if no measured one did)"
-        if name not in recorded:
-            yield f"{name}: no measurement in docs/results/measured.yaml: say what gave its figures"
-        elif recorded[name].get("figures") != digest(path.read_text()):
-            yield f"{name}: its figures have changed: {cure}"
+    for page in pages():
+        is_result = page.startswith("docs/results/")
+        if is_result and "measured" not in recorded.get(page, {}):
+            yield f"{page}: no measurement in docs/results/measured.yaml: say there what gave its figures"
+        elif recorded.get(page, {}).get("figures") != digest(page):
+            how = "measure again, then" if is_result else "if the linked results have them,"
+            yield f"{page}: its figures have changed: {how} python scripts/figures.py {_verb(page)} {page}"
+
+
+def _verb(page: str) -> str:
+    return "record" if page.startswith("docs/results/") else "reword"
 
 
 def unsupported() -> Iterator[str]:
-    """Yield a line for each figure of a guide, a tutorial or README that no page of results has."""
-    supported: set[str] = set()
-    for path in RESULTS.glob("*.md"):
-        supported |= {*re.findall(_NUMBER, path.read_text().replace(",", ""))}
-    pages = [ROOT / "README.md", *(ROOT / "docs/guides").glob("*.md"), *(ROOT / "docs/tutorials").glob("*.md")]
-    for path in sorted(pages):
-        text = re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|Python [\d.]+", "", path.read_text(), flags=re.DOTALL)
-        for match in _FIGURE.finditer(text.replace(",", "")):
-            is_measured = "." in match[1] or match[2]
-            if is_measured and match[1] not in supported:
-                where = path.relative_to(ROOT)
-                yield f"{where}: {match[0]!r} is on no page of docs/results: put it there with what gave it"
+    """Yield a line for each figure of another page that is on no page of results of those that it links to."""
+    recorded = entries()
+    for page in pages():
+        if page.startswith("docs/results/"):
+            continue
+        text = (ROOT / page).read_text()
+        linked = re.findall(r"results/([\w-]+)(?:\.md|/)", text)
+        supported = {*_COMMON, *map(str, recorded.get(page, {}).get("defined", ()))}
+        if page == "README.md":  # shows what its command prints, which a test runs
+            printed = [block for language, block in _BLOCK.findall(text) if not language]
+            for number in re.findall(_NUMBER, "".join(printed)):
+                supported |= {number, f"{float(number):.1f}", f"{float(number):.0f}"}
+        for name in linked:
+            supported |= {*figures_of(f"docs/results/{name}.md")}
+        for figure in dict.fromkeys(figures_of(page)):
+            if figure not in supported:
+                places = ", ".join(dict.fromkeys(linked)) or "none"
+                yield f"{page}: {figure} is on no page of results that it links to ({places}): link the one that has it"
 
 
 def newer_commits(measured: dict[str, Any]) -> list[str] | None:
@@ -73,45 +109,60 @@ def newer_commits(measured: dict[str, Any]) -> list[str] | None:
 
 def outdated() -> Iterator[str]:
     """Yield a line for each measurement that is older than the code behind it."""
-    for name, entry in entries().items():
-        for measured in entry["measured"]:
+    for page, entry in entries().items():
+        for measured in entry.get("measured", ()):
             newer = newer_commits(measured)
             if newer is None:
-                sys.exit(f"{name}: commit {measured['commit']} is not at hand: git fetch --unshallow")
+                sys.exit(f"{page}: commit {measured['commit']} is not at hand: git fetch --unshallow")
             if newer:
                 since = measured.get("holds_at", measured["commit"])
-                yield f"{name}: {measured['command']}: {len(newer)} commits since {since}, the last: {newer[0]}"
+                yield f"{page}: {measured['command']}: {len(newer)} commits since {since}, the last: {newer[0]}"
+
+
+def new_figures(page: str) -> list[str]:
+    """Return the decimals and percents of a page that its last commit does not have."""
+    before = subprocess.run(["git", "show", f"HEAD:{page}"], cwd=ROOT, capture_output=True, text=True).stdout
+    old = {*re.findall(_NUMBER, before.replace(",", ""))}
+    text = (ROOT / page).read_text().replace(",", "")
+    figures = [match[1] for match in _FIGURE.finditer(text) if "." in match[1] or match[2]]
+    return [figure for figure in dict.fromkeys(figures) if figure not in old]
 
 
 def record(names: list[str], commit: str | None) -> None:
     """Take the figures of pages as they are; with a commit, as measured there."""
     tree = entries()
-    for name in names:
-        if name not in tree:
-            sys.exit(f"{name}: name what gave its figures in docs/results/measured.yaml first")
-        tree[name]["figures"] = digest((RESULTS / name).read_text())
-        for measured in tree[name]["measured"] if commit is not None else []:
+    for page in names:
+        if page not in pages():
+            sys.exit(f"{page}: is no page with figures; name it from the root, such as docs/guides/diff.md")
+        is_result = page.startswith("docs/results/")
+        if is_result and page not in tree:
+            sys.exit(f"{page}: say in docs/results/measured.yaml first what gave its figures")
+        if is_result and commit is None and (new := new_figures(page)):
+            sys.exit(f"{page}: {', '.join(new)}: new figures; measure, then python scripts/figures.py record {page}")
+        if commit is not None and not is_result:
+            sys.exit(f"{page}: measures nothing; record the page of results, then reword this one")
+        tree.setdefault(page, {})["figures"] = digest(page)
+        for measured in tree[page].get("measured", ()) if commit is not None else ():
             measured["commit"] = commit
             measured.pop("holds_at", None)
             measured.pop("because", None)
-    comments = [line for line in RECORD.read_text().splitlines() if line.startswith("#")]
-    body = yaml.safe_dump(tree, sort_keys=False, width=1000, allow_unicode=True)
-    RECORD.write_text("\n".join(comments) + "\n" + body)
+    comments = [line for line in record_path().read_text().splitlines() if line.startswith("#")]
+    body = yaml.safe_dump(tree, sort_keys=True, width=1000, allow_unicode=True)
+    record_path().write_text("\n".join(comments) + "\n" + body)
 
 
 def main(arguments: list[str]) -> int:
-    """Print what does not hold; the exit status is 1 if there is anything."""
-    if arguments[:1] == ["record"]:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-        )
-        record(arguments[1:], head.stdout.strip())
+    """Do what is asked, and return the exit status: 1 where something does not hold."""
+    what, *names = arguments or ["check"]
+    if what == "record":
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        record(names, subprocess.run(git, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
         return 0
-    if arguments[:1] == ["reword"]:
-        record(arguments[1:], None)
+    if what == "reword":
+        record(names, None)
         return 0
-    lines = [*unrecorded(), *unsupported(), *outdated()]
-    print("\n".join(lines) or "every figure is recorded, and newer than what it measures")
+    lines = [*outdated()] if what == "age" else [*unrecorded(), *unsupported()]
+    print("\n".join(lines) or "nothing to say against them")
     return min(len(lines), 1)
 
 

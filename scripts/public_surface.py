@@ -1,18 +1,21 @@
 """What others may build on: names in Python, options of commands, keys of recipes, columns and JSON files.
 
-`docs/reference/stable/` has it as of the last release; `python scripts/public_surface.py` writes it for the next one.
-`breaks` lists what code written for one surface does not find in another.
+`docs/reference/stable/` has it as of the last release, with the breaks that CHANGELOG.md listed then.
+`python scripts/public_surface.py` writes it for the next one. `breaks` lists what code written for one surface does not
+find in another.
 """
 
 import ast
 import dataclasses
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import griffe
+import release_notes
 from pydantic import TypeAdapter
 
 import fmrgen
@@ -30,6 +33,8 @@ from fmrgen.storage.schema import SCORE_COLUMNS, Schema
 
 ROOT = Path(__file__).parent.parent
 STABLE = ROOT / "docs/reference/stable"
+_LISTED = "breaks.md"
+_PROPERTIES = ("properties", "default", "needed", "place", "choices", "type", "required")  # of a name, and no name
 _FILES = {  # JSON that fmrgen writes, and what it is
     "evaluation": Evaluation,
     "diff": Diff,
@@ -43,11 +48,44 @@ def surface() -> dict[str, str]:
     """Return the contents of the folder, by the names of its files."""
     files = {"fmrgen.pyi": _stub(), "commands.json": _as_json(_commands()), "recipes.json": _as_json(_recipes())}
     files["columns.json"] = _as_json(_columns())
+    files[_LISTED] = listed_breaks()
     for name, kind in _FILES.items():
         adapter = TypeAdapter(kind)
         adapter.rebuild(_types_namespace=names_of_types())
         files[f"{name}.schema.json"] = _as_json(adapter.json_schema())
     return files
+
+
+def listed_breaks() -> str:
+    """Return what CHANGELOG.md says of breaks in its newest version."""
+    newest = release_notes.sections()[0]
+    return newest.partition("### What breaks")[2].partition("\n### ")[0].strip() + "\n"
+
+
+def unlisted(broken: Iterable[str], changes: str) -> list[str]:
+    """Return the breaks that a list of changes does not name.
+
+    An option is named with its command (`show --rows`), a key of a recipe with its section (`perturb.budget`), others
+    by their last name.
+
+    Args:
+        broken: lines of `breaks`.
+        changes: in Markdown; names stand between backticks.
+    """
+    quoted = " | ".join(re.findall(r"`([^`]*)`", changes))
+    missing = []
+    for line in broken:
+        parts = [part for part in line.partition(": ")[0].split(".") if part not in _PROPERTIES]
+        wanted = parts[-1]
+        if parts[0] == "commands":
+            wanted = " ".join(parts[1:])
+        elif parts[0] == "recipes" and len(parts) > 2:
+            wanted = f"{parts[1].rpartition('/')[2]}.{parts[2]}"
+        elif parts[0] == "fmrgen":
+            wanted = ".".join(parts[:2])
+        if not re.search(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])", quoted):
+            missing.append(f"{line} (`{wanted}`)")
+    return missing
 
 
 def released() -> dict[str, str]:
@@ -58,7 +96,7 @@ def released() -> dict[str, str]:
 def breaks(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return what is in `old` and not, or otherwise, in `new`: a line for each, which begins with its name."""
     lines = list(_breaks_of_python(old["fmrgen.pyi"], new["fmrgen.pyi"]))
-    for name in sorted({*old} - {"fmrgen.pyi"}):
+    for name in sorted({*old} - {"fmrgen.pyi", _LISTED}):
         if name not in new:
             lines.append(f"{name}: is gone")
             continue
@@ -159,7 +197,7 @@ def _recipes() -> dict[str, Any]:
     for section in ("source", "classifier", "generator", "oracle"):
         for name in built_in_kinds(f"fmrgen.{section}s"):
             kind = importlib.import_module(f"fmrgen.{section}s.{name}").Config
-            keys[f"{section}: {name}"] = _keys_of_model(kind)
+            keys[f"{section}/{name}"] = _keys_of_model(kind)
     keys["output"] = _keys_of_model(OutputConfig)
     keys["perturb"] = {
         field.name: {"needed": False, "default": str(field.default)} for field in dataclasses.fields(PerturbOptions)

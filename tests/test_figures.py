@@ -12,51 +12,80 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import figures
 
 
+def said():
+    return [*figures.unrecorded(), *figures.unsupported()]
+
+
 def test_every_figure_is_recorded():
-    lines = [*figures.unrecorded(), *figures.unsupported()]
-    assert not lines, "\n".join(["", *lines])
+    assert not said(), "\n".join(["", *said()])
 
 
-def copy(tmp_path, monkeypatch):
+@pytest.fixture
+def pages(tmp_path, monkeypatch):
     """Lets the script read a copy of the documentation."""
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), figures.RECORD]:
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), figures.record_path()]:
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "Begin"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
     monkeypatch.setattr(figures, "ROOT", tmp_path)
-    monkeypatch.setattr(figures, "RESULTS", tmp_path / "docs/results")
-    monkeypatch.setattr(figures, "RECORD", tmp_path / "docs/results/measured.yaml")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("page", "before", "after", "line"),
     [
-        ("README.md", "79.68 %", "89.68 %", "../../README.md: its figures have changed"),
-        ("docs/results/reality.md", "0.04", "0.40", "reality.md: its figures have changed"),
+        ("README.md", "79.68 %", "89.68 %", "README.md: its figures have changed: if the linked results have them,"),
+        (
+            "docs/results/reality.md",
+            "0.04",
+            "0.777",
+            "docs/results/reality.md: its figures have changed: measure again",
+        ),
         (
             "docs/guides/diff.md",
             "## ",
             "It finds 98.76 % of them.\n\n## ",
-            "docs/guides/diff.md: '98.76 %' is on no page",
+            "docs/guides/diff.md: 98.76 is on no page of",
         ),
     ],
 )
-def test_a_changed_figure_is_found(page, before, after, line, tmp_path, monkeypatch):
-    copy(tmp_path, monkeypatch)
-    path = tmp_path / page
+def test_a_changed_figure_is_found(page, before, after, line, pages):
+    path = pages / page
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after, 1))
-    assert [said for said in [*figures.unrecorded(), *figures.unsupported()] if said.startswith(line)]
-    figures.record(["reality.md", "../../README.md"], "abc1234")
-    assert list(figures.unrecorded()) == []
-    assert figures.entries()["reality.md"]["measured"][0]["commit"] == "abc1234"
+    assert [text for text in said() if text.startswith(line)]
+    assert all(text.startswith(page) for text in said())
 
 
-def test_a_page_without_a_measurement_is_found(tmp_path, monkeypatch):
-    copy(tmp_path, monkeypatch)
-    (tmp_path / "docs/results/new.md").write_text("FMR is 12.3 %.")
-    assert [*figures.unrecorded()] == [
-        "new.md: no measurement in docs/results/measured.yaml: say what gave its figures"
+def test_a_figure_that_was_measured_again_is_taken(pages):
+    page = "docs/results/reality.md"
+    (pages / page).write_text((pages / page).read_text().replace("0.04", "0.777", 1))
+    with pytest.raises(SystemExit, match="0.777: new figures; measure, then python scripts/figures.py record"):
+        figures.record([page], None)
+    figures.record([page], "abc1234")
+    assert said() == []
+    assert figures.entries()[page]["measured"][0]["commit"] == "abc1234"
+
+
+def test_a_guide_takes_no_figure_that_is_not_measured(pages):
+    page = "docs/guides/diff.md"
+    (pages / page).write_text((pages / page).read_text() + "\nIt finds 98.76 % of them.\n")
+    figures.record([page], None)
+    (line,) = said()
+    assert "98.76 is on no page of results that it links to (" in line
+    with pytest.raises(SystemExit, match="measures nothing; record the page of results"):
+        figures.record([page], "abc1234")
+    with pytest.raises(SystemExit, match="name it from the root, such as docs/guides/diff.md"):
+        figures.record(["diff.md"], None)
+
+
+def test_a_page_without_a_measurement_is_found(pages):
+    (pages / "docs/results/new.md").write_text("FMR is 12.3 %.")
+    assert said() == [
+        "docs/results/new.md: no measurement in docs/results/measured.yaml: say there what gave its figures"
     ]
 
 

@@ -102,7 +102,7 @@ def run(recipe, folders, processes, kill_after, separate):
     with ExitStack() as stack:
         for name, stand_in in {
             "fmrgen.storage.shared_disk.SharedDisk.poll": 0.005,
-            "fmrgen.jobs.lifecycle.write_picture": lambda *arguments: None,
+            "fmrgen.jobs.show.write_picture": lambda *arguments: None,
             "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
         }.items():
             stack.enter_context(patch(name, stand_in))
@@ -181,7 +181,7 @@ def test_the_finished_split_is_the_references(levels, budget, shard_size, killed
             whole = folders[0]
             if separate:
                 whole = Path(root) / "merged"
-                with patch("fmrgen.jobs.lifecycle.write_picture"), patch("fmrgen.jobs.lifecycle.renew_card"):
+                with patch("fmrgen.jobs.show.write_picture"), patch("fmrgen.jobs.lifecycle.renew_card"):
                     merge([folder for folder in folders if folder.exists()], whole)
         except UserError:
             if hopeless:  # nothing was readable, or nothing was a number: the job ends with a line
