@@ -1,7 +1,7 @@
 """Ratios of speed, a file for each commit, and whether they have fallen.
 
     python -m benchmarks.record run --record FOLDER           # eight minutes; writes FOLDER/DATE-COMMIT.json
-    python -m benchmarks.record check FILE --record FOLDER    # exit status 1 where a ratio fell by more than its noise
+    python -m benchmarks.record check [FILE] --record FOLDER  # exit status 1 where a ratio fell by more than its noise
     python -m benchmarks.record plot --record FOLDER --figure F.svg
 
 Each ratio compares two things that ran in turn on one machine, fmrgen's time below: more is faster. It has no seconds,
@@ -179,6 +179,7 @@ def plot(records: Sequence[Mapping[str, Any]], figure: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fmrgen"  # the same file for the same records
     import matplotlib.pyplot as plt
 
     names = sorted({name for record in records for name in record["ratios"]})
@@ -206,7 +207,7 @@ def plot(records: Sequence[Mapping[str, Any]], figure: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "check", "plot"])
-    parser.add_argument("file", nargs="?", type=Path, help="of `check`: the new record")
+    parser.add_argument("file", nargs="?", type=Path, help="of `check`: the new record, if not the last")
     parser.add_argument("--record", type=Path, default=RECORDS, help="the folder of the records")
     parser.add_argument("--tests", action="store_true", help="of `run`: README's tests too, five minutes more")
     parser.add_argument("--figure", type=Path, default=Path("speed.svg"), help="of `plot`: the picture")
@@ -216,9 +217,10 @@ def main() -> None:
     elif options.what == "plot":
         plot(records_in(options.record), options.figure)
     else:
-        if options.file is None:
-            raise SystemExit("name the new record")
-        new = json.loads(options.file.read_text())
+        file = options.file or max(options.record.glob("*.json"), default=None)
+        if file is None:
+            raise SystemExit(f"{options.record}: has no record")
+        new = json.loads(file.read_text())
         earlier = []
         for record in records_in(options.record):
             if record["machine"] == new["machine"] and record["date"] < new["date"]:

@@ -1,15 +1,19 @@
 """Prints what CHANGELOG.md says of a release in short, and what breaks: `python scripts/release_notes.py v0.2.0`.
 
-Fails where the tag, pyproject.toml, CITATION.cff and CHANGELOG.md name different versions, or the section has no date.
+Fails where tag, pyproject.toml, CITATION.cff and CHANGELOG.md do not name one version, the section has no date, or a
+name is still to be filled in.
 """
 
 import re
 import sys
 import tomllib
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 _REPO = "https://github.com/fmrgen/fmrgen"
+_BLANKS = {"MAINTAINERS.md": "*the owner's name*", "paper.md": "To be filled in"}
 
 
 def sections() -> list[str]:
@@ -17,22 +21,35 @@ def sections() -> list[str]:
     return re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
 
 
-def main(tag: str) -> None:
-    """Print the notes of the release `tag`."""
+def notes_of(version: str) -> str:
+    """Return the notes of a version; ends the program where CHANGELOG.md has none with a date."""
+    for section in sections():
+        heading, _, notes = section.partition("\n")
+        match = re.fullmatch(re.escape(version) + r" \((\d{4}-\d\d-\d\d)\)", heading)
+        if match:
+            with suppress(ValueError):
+                date.fromisoformat(match[1])
+                return notes.partition("\n### Added")[0].strip()
+    sys.exit(f"CHANGELOG.md has no section '## {version} (YEAR-MONTH-DAY)'")
+
+
+def main(arguments: list[str]) -> None:
+    """Print the notes of the release of a tag."""
+    if len(arguments) != 1:
+        sys.exit("name the tag, such as v0.2.0")
+    (tag,) = arguments
     with (ROOT / "pyproject.toml").open("rb") as file:
         version = tomllib.load(file)["project"]["version"]
     if tag != f"v{version}":
         sys.exit(f"the tag is {tag}, and pyproject.toml says {version}")
-    if f"\nversion: {version}\n" not in (ROOT / "CITATION.cff").read_text():
+    if not re.search(rf"^version: ([\"']?){re.escape(version)}\1$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE):
         sys.exit(f"CITATION.cff does not say 'version: {version}'")
-    for section in sections():
-        heading, _, notes = section.partition("\n")
-        if re.fullmatch(re.escape(version) + r" \(\d{4}-\d\d-\d\d\)", heading):
-            short = notes.partition("\n### Added")[0].strip()
-            print(f"{short}\n\nAll changes: [CHANGELOG.md]({_REPO}/blob/{tag}/CHANGELOG.md)")
-            return
-    sys.exit(f"CHANGELOG.md has no section '## {version} (YEAR-MONTH-DAY)'")
+    notes = notes_of(version)
+    for name, blank in _BLANKS.items():
+        if blank in (ROOT / name).read_text():
+            sys.exit(f"{name} still says {blank!r}")
+    print(f"{notes}\n\nAll changes: [CHANGELOG.md]({_REPO}/blob/{tag}/CHANGELOG.md)")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])
