@@ -22,7 +22,7 @@ else
 fi
 if [ "$version" = "$newest" ]; then
   mike deploy $push --update-aliases "$version" latest
-  mike set-default $push latest
+  mike set-default $push --allow-empty latest
 else
   mike deploy $push "$version"
 fi
