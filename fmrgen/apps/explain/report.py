@@ -79,9 +79,10 @@ def explanation_report(explanation: Explanation) -> Report:
 def read_report(path: Path) -> Report:
     """Return the report of an `explain.json`, without images. Raises UserError if it can't be read."""
     tree = read_json(path)
-    for finding in tree.get("findings", []):
+    findings = tree.get("findings")
+    for finding in findings if isinstance(findings, list) else ():
         if isinstance(finding, dict):
-            finding["shown"] = []
+            finding["shown"] = []  # the file has no images
     return explanation_report(of_schema(Explanation, SCHEMA, tree, str(path)))
 
 

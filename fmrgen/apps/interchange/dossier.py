@@ -86,7 +86,7 @@ class _Read(NamedTuple):
         return {} if self.page is None else {"The whole page": self.page}
 
 
-def write_dossier(splits: Sequence[str], folder: Path, results: Sequence[Path] = ()) -> Report:
+def write_dossier(splits: Sequence[str], folder: str | Path, results: Sequence[str | Path] = ()) -> Report:
     """Write a dossier: a page, `dossier.md`, `dossier.json`, the files behind them, and the digests of all of these.
 
     Args:
@@ -100,10 +100,11 @@ def write_dossier(splits: Sequence[str], folder: Path, results: Sequence[Path] =
     Raises:
         UserError: a split or a result can't be read, or the folder is not empty.
     """
+    folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; choose another folder")
     own = [_own_split(split) for split in splits]
-    read = list(chain.from_iterable(map(_results_in, results)))
+    read = list(chain.from_iterable(_results_in(Path(place)) for place in results))
     evidence = _evidence(own, read)
     report = _report(own, read, {name: hashlib.sha256(content).hexdigest() for name, content in evidence.items()})
     for name, content in evidence.items():
@@ -244,8 +245,7 @@ def _lines_on_other_splits(splits: Sequence[_OwnSplit], results: Sequence[_Resul
     lines = []
     for number, result in enumerate(results, 1):
         parts = result.tree["splits"] if result.schema.startswith(_EVALUATION) else [result.tree]
-        about = {part.get("files") for part in parts if isinstance(part, dict)} - {None}
-        if about - own:
+        if any(isinstance(part.get("files"), str) and part["files"] not in own for part in parts):
             lines.append(f"{_place(number, result)} is about other files than the splits of this dossier")
     return lines
 

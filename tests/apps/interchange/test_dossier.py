@@ -101,6 +101,7 @@ def test_a_result_of_other_files_is_named(finished_split, results, tmp_path):
 
 
 @needs_app("release")
+@needs_app("explain")
 def test_a_result_that_is_none_is_one_line(finished_split, results, tmp_path):
     split = f"{finished_split}:mnist/lenet"
     (tmp_path / "empty").mkdir()
@@ -110,6 +111,10 @@ def test_a_result_that_is_none_is_one_line(finished_split, results, tmp_path):
     with pytest.raises(UserError, match=r"diff\.json: "):
         write_dossier([split], tmp_path / "b", [tmp_path / "diff.json"])
     assert not (tmp_path / "b").exists()
+    for hostile in ('"findings": 3', '"findings": [3]', '"files": [1]'):
+        (tmp_path / "explain.json").write_text(f'{{"schema": "fmrgen-explain/2", {hostile}}}')
+        with pytest.raises(UserError, match=r"explain\.json: "):
+            write_dossier([split], str(tmp_path / "b"), [str(tmp_path / "explain.json")])
     (tmp_path / "diff.json").write_text('{"schema": "fmrgen-diff/99"}')
     with pytest.raises(UserError, match="has schema 'fmrgen-diff/99', this fmrgen reads fmrgen-diff/2"):
         write_dossier([split], tmp_path / "b", [tmp_path / "diff.json"])
