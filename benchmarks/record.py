@@ -14,11 +14,12 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -96,7 +97,8 @@ def command_ratios(folder: Path) -> Rounds:
     for _ in range(_ROUNDS):
         yardstick = _cpu_seconds(_TORCH, folder)
         for name, arguments in commands.items():
-            subprocess.run(["rm", "-rf", "made", "diff", "shown", "evaluation"], cwd=folder, check=True)
+            for output in ("made", "diff", "shown", "evaluation"):
+                shutil.rmtree(folder / output, ignore_errors=True)
             ratios[f"import torch to {name}"].append(yardstick / _cpu_seconds(arguments, folder))
     return ratios
 
@@ -111,7 +113,7 @@ def _cpu_seconds(arguments: Sequence[str], folder: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_ratio() -> Rounds:
+def ratio_of_tests() -> Rounds:
     """The CPU time of `import torch` against that of README's tests."""
     root = Path(__file__).parents[1]
     yardstick = _cpu_seconds(_TORCH, root)
@@ -126,12 +128,10 @@ def run(record: Path, with_tests: bool) -> Path:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_split(load_recipe("_mnist", [f"source.limit={_IMAGES}"]), folder / "out")
-        parts: list[Callable[[], Rounds]] = [engine_ratios, job_ratios]
         ratios = command_ratios(folder) | evaluation_ratios(f"{folder / 'out'}:mnist/lenet")
-        for part in parts:
-            ratios |= part()
+    ratios |= engine_ratios() | job_ratios()
     if with_tests:
-        ratios |= test_ratio()
+        ratios |= ratio_of_tests()
     commit = _git("rev-parse", "--short", "HEAD")
     tree: dict[str, Any] = {
         "commit": commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else ""),
@@ -188,11 +188,11 @@ def plot(records: Sequence[Mapping[str, Any]], figure: Path) -> None:
     places = range(len(records))
     for axis, name in zip(axes.flat, names, strict=False):
         spans = [record["ratios"].get(name) for record in records]
-        there = [place for place in places if spans[place]]
-        middles = [median(spans[place]) for place in there]
-        below = [middle - min(spans[place]) for place, middle in zip(there, middles, strict=True)]
-        above = [max(spans[place]) - middle for place, middle in zip(there, middles, strict=True)]
-        axis.errorbar(there, middles, [below, above], fmt="o-", color="#00695c", markersize=4, capsize=3)
+        recorded = [place for place in places if spans[place]]
+        middles = [median(spans[place]) for place in recorded]
+        below = [middle - min(spans[place]) for place, middle in zip(recorded, middles, strict=True)]
+        above = [max(spans[place]) - middle for place, middle in zip(recorded, middles, strict=True)]
+        axis.errorbar(recorded, middles, [below, above], fmt="o-", color="#00695c", markersize=4, capsize=3)
         axis.set_title(name, fontsize=9)
         axis.set_ylim(0, 1.25 * max(middle + more for middle, more in zip(middles, above, strict=True)))
         axis.set_xlim(-0.5, len(records) - 0.5)

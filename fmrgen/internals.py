@@ -281,6 +281,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "judged_table",
         "judges_lines",
         "judges_table",
+        "mistaken_pairs",
         "related_line",
         "split_table",
         "warning_lines",

@@ -39,10 +39,10 @@ def entries() -> dict[str, Any]:
 
 def pages() -> list[str]:
     """Return the paths of the pages whose figures are recorded."""
-    found = [ROOT / "README.md"]
+    paths = [ROOT / "README.md"]
     for folder in ("results", "guides", "tutorials"):
-        found += sorted((ROOT / "docs" / folder).glob("*.md"))
-    return [path.relative_to(ROOT).as_posix() for path in found]
+        paths += sorted((ROOT / "docs" / folder).glob("*.md"))
+    return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
 def figures_of(page: str) -> list[str]:
@@ -54,7 +54,12 @@ def figures_of(page: str) -> list[str]:
         if language or page != "README.md":  # whose output is what its command prints
             text = text.replace(block, "")
     prose = re.sub(r"`[^`\n]*`|\]\([^)]*\)|Python [\d.]+", "", text)
-    return [match[1] for match in _FIGURE.finditer(prose) if "." in match[1] or match[2]]
+    return _measured(prose)
+
+
+def _measured(text: str) -> list[str]:
+    """Return the decimals, percents and points in a text without commas."""
+    return [match[1] for match in _FIGURE.finditer(text) if "." in match[1] or match[2]]
 
 
 def digest(page: str) -> str:
@@ -70,12 +75,10 @@ def unrecorded() -> Iterator[str]:
         if is_result and "measured" not in recorded.get(page, {}):
             yield f"{page}: no measurement in docs/results/measured.yaml: say there what gave its figures"
         elif recorded.get(page, {}).get("figures") != digest(page):
-            how = "measure again, then" if is_result else "if the linked results have them,"
-            yield f"{page}: its figures have changed: {how} python scripts/figures.py {_verb(page)} {page}"
-
-
-def _verb(page: str) -> str:
-    return "record" if page.startswith("docs/results/") else "reword"
+            how, verb = (
+                ("measure again, then", "record") if is_result else ("if the linked results have them,", "reword")
+            )
+            yield f"{page}: its figures have changed: {how} python scripts/figures.py {verb} {page}"
 
 
 def unsupported() -> Iterator[str]:
@@ -123,8 +126,7 @@ def new_figures(page: str) -> list[str]:
     """Return the decimals and percents of a page that its last commit does not have."""
     before = subprocess.run(["git", "show", f"HEAD:{page}"], cwd=ROOT, capture_output=True, text=True).stdout
     old = {*re.findall(_NUMBER, before.replace(",", ""))}
-    text = (ROOT / page).read_text().replace(",", "")
-    figures = [match[1] for match in _FIGURE.finditer(text) if "." in match[1] or match[2]]
+    figures = _measured((ROOT / page).read_text().replace(",", ""))
     return [figure for figure in dict.fromkeys(figures) if figure not in old]
 
 

@@ -33,6 +33,7 @@ from fmrgen.storage.schema import SCORE_COLUMNS, Schema
 
 ROOT = Path(__file__).parent.parent
 STABLE = ROOT / "docs/reference/stable"
+_STARS = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
 _LISTED = "breaks.md"
 _PROPERTIES = ("properties", "default", "needed", "place", "choices", "type", "required")  # of a name, and no name
 _FILES = {  # JSON that fmrgen writes, and what it is
@@ -141,15 +142,11 @@ def _stub_of(name: str, target: griffe.Object | griffe.Alias, indent: str) -> li
 
 
 def _signature(function: griffe.Function) -> str:
-    parts = []
-    before = ""
+    parts: list[str] = []
     for parameter in function.parameters:
-        if parameter.kind is griffe.ParameterKind.keyword_only and before not in ("*", "keyword"):
+        if parameter.kind is griffe.ParameterKind.keyword_only and not any(part.startswith("*") for part in parts):
             parts.append("*")
-        stars = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(
-            parameter.kind, ""
-        )
-        before = "*" if stars == "*" else "keyword" if parameter.kind is griffe.ParameterKind.keyword_only else ""
+        stars = _STARS.get(parameter.kind, "")
         text = f"{stars}{parameter.name}"
         if parameter.annotation is not None:
             text += f": {parameter.annotation}"
@@ -237,9 +234,9 @@ def _breaks_of_tree(old: Any, new: Any, where: str) -> Iterator[str]:
             needed = [key for key in {*new} - {*old} if isinstance(new[key], dict) and new[key].get("needed")]
             yield from (f"{where}.{key}: is new, and needed" for key in sorted(needed))
     elif isinstance(old, list):
-        here = new if isinstance(new, list) else []
+        present = new if isinstance(new, list) else []
         for entry in old:
-            if not any(not list(_breaks_of_tree(entry, other, where)) for other in here):
+            if not any(not list(_breaks_of_tree(entry, other, where)) for other in present):
                 yield f"{where}: no longer has {json.dumps(entry, ensure_ascii=False)}"
     elif old != new:
         yield f"{where}: was {old}, is {new}"

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cyclopts.exceptions import CycloptsError
@@ -76,7 +77,7 @@ def test_benchmarks_have_the_options_that_pages_show():
             if match := re.search(r"python -m (benchmarks\.\w+)(.*)", line):
                 spec = importlib.util.find_spec(match[1])
                 assert spec is not None, line
-                source = open(spec.origin).read()  # noqa: SIM115
+                source = Path(spec.origin).read_text()
                 for option in re.findall(r"(--[a-z][a-z-]*)", match[2].replace("--help", "")):
                     assert f'"{option}"' in source, line
 

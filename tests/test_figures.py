@@ -121,7 +121,7 @@ def test_the_figures_of_readme_are_those_of_its_command(tmp_path):
     assert shown.keys() <= printed.keys()
     for name, value in shown.items():
         numbers = [re.findall(r"-?\d+\.?\d*", text) for text in (value, printed[name])]
-        for there, here in zip(*numbers, strict=True):
+        for shown_value, printed_value in zip(*numbers, strict=True):
             # On another CPU one or two rows of 1,000 differ; random steps are taken of 64.
-            allowed = 3 if "random" in name or "." not in there else 0.5
-            assert abs(float(there) - float(here)) <= allowed, name
+            allowed = 3 if "random" in name or "." not in shown_value else 0.5
+            assert abs(float(shown_value) - float(printed_value)) <= allowed, name

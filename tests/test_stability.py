@@ -46,12 +46,12 @@ def surface():
 )
 def test_a_break_is_found_until_it_is_listed(surface, file, before, after, name):
     assert before in surface[file]
-    found = public_surface.breaks(surface, {**surface, file: surface[file].replace(before, after)})
-    assert name in [line.partition(": ")[0] for line in found]
-    missing = public_surface.unlisted(found, "* Something else, `iteration`, `differ`, `evaluate --margin`.")
+    broken = public_surface.breaks(surface, {**surface, file: surface[file].replace(before, after)})
+    assert name in [line.partition(": ")[0] for line in broken]
+    missing = public_surface.unlisted(broken, "* Something else, `iteration`, `differ`, `evaluate --margin`.")
     assert missing != []
     quoted = " ".join(line.rpartition(" (")[2].rstrip(")") for line in missing)
-    assert public_surface.unlisted(found, quoted) == []
+    assert public_surface.unlisted(broken, quoted) == []
 
 
 def test_what_comes_is_no_break(surface):

@@ -1,8 +1,10 @@
 """The figures of an evaluation as tables and lines of text, for a terminal, Markdown or a page."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+
+import numpy as np
 
 from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
@@ -94,15 +96,22 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
     return Table(["class", "rows", *_names(metrics)], rows, filters=filters)
 
 
+def mistaken_pairs(columns: Mapping[str, np.ndarray], most: int) -> list[tuple[int, int, int]]:
+    """Return the most frequent mistakes on valid rows: true label, answer (-1 is none), and number of rows.
+
+    Args:
+        columns: `label`, `prediction` and `valid` [N].
+        most: how many pairs are returned.
+    """
+    is_wrong = columns["valid"].astype(bool) & (columns["prediction"] != columns["label"])
+    pairs = Counter(zip(columns["label"][is_wrong].tolist(), columns["prediction"][is_wrong].tolist(), strict=True))
+    return [(label, answer, count) for (label, answer), count in pairs.most_common(most)]
+
+
 def pairs_table(evaluation: Evaluation, result: Result, split: EvaluatedSplit, most: int) -> Table | None:
     """Return the most frequent mistakes on valid rows, true class → answer; None if there are none."""
-    predictions = evaluation.predictions_of(result.split, result.classifier)
-    is_wrong = predictions["valid"].astype(bool) & (predictions["prediction"] != predictions["label"])
-    pairs: Counter[tuple[int, int]] = Counter()
-    for label, answer in zip(predictions["label"][is_wrong], predictions["prediction"][is_wrong], strict=True):
-        pairs[int(label), int(answer)] += 1
     rows, filters = [], []
-    for (label, answer), count in pairs.most_common(most):
+    for label, answer, count in mistaken_pairs(evaluation.predictions_of(result.split, result.classifier), most):
         name = split.class_names[answer] if answer >= 0 else "no answer"
         rows.append([f"{split.class_names[label]} → {name}", str(count)])
         filters.append(gallery_filter(split=split.name, network=result.classifier, label=label, answer=answer))

@@ -4,7 +4,6 @@ Nothing is measured here. A part that nobody has done says so, with the command 
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,14 +13,14 @@ from typing import Any, NamedTuple
 
 from fmrgen import Provenance, Report, Section, Split, Summary, Table, UserError, summarise, verify_files
 from fmrgen.apps.interchange.requirements import ARTICLE_15, ISO_24029_3, Requirement
-from fmrgen.files import check_inside, json_text, read_json, write_atomically
+from fmrgen.files import check_inside, json_text, read_json, sha256_of, write_atomically
 from fmrgen.internals import report_readers
 from fmrgen.jobs.show import split_sheet
 from fmrgen.metrics.cautions import cautions
 from fmrgen.report.index import INDEX
 from fmrgen.report.report import Picture
 from fmrgen.report.summary import summary_table
-from fmrgen.report.tables import judged_table, judges_lines, judges_table, split_table, warning_lines
+from fmrgen.report.tables import judged_table, judges_lines, judges_table, mistaken_pairs, split_table, warning_lines
 from fmrgen.report.write import write
 from fmrgen.results.evaluation import Evaluation, read_figures
 from fmrgen.split.judgements import judgements_of
@@ -113,14 +112,14 @@ def write_dossier(splits: Sequence[str], folder: str | Path, results: Sequence[s
     sums = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != INDEX:
-            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+            sums.append(f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n")
     write_atomically(folder / _SUMS, "".join(sums).encode())
     return report
 
 
 def signature(folder: Path) -> str:
     """Return the sha256 of `SHA256SUMS`, which stands for every file of a dossier."""
-    return hashlib.sha256((folder / _SUMS).read_bytes()).hexdigest()
+    return sha256_of(folder / _SUMS)
 
 
 def _own_split(text: str) -> _OwnSplit:
@@ -141,11 +140,12 @@ def _results_in(place: Path) -> list[_Result]:
         files = []
         for depth in range(_DEEP + 1):
             files += sorted(place.glob("*/" * depth + "*.json"))
+    schemas = (_EVALUATION, *report_readers())
     results = []
     for path in files:
         check_inside(path, place if place.is_dir() else place.parent)
         tree = read_json(path)
-        if str(tree.get("schema")).startswith((_EVALUATION, *report_readers())):
+        if str(tree.get("schema")).startswith(schemas):
             results.append(_Result(path, tree))
     if not results:
         raise UserError(f"{place}: contains no result of fmrgen evaluate, diff, gate or explain")
@@ -376,15 +376,11 @@ def _pairs(split: _OwnSplit) -> Table | None:
     columns = split.columns
     if not {"label", "prediction", "valid"} <= columns.keys():
         return None
-    is_wrong = columns["valid"].astype(bool) & (columns["prediction"] != columns["label"])
-    pairs = Counter(zip(columns["label"][is_wrong].tolist(), columns["prediction"][is_wrong].tolist(), strict=True))
-    if not pairs:
-        return None
     names = split.provenance.labels
     rows = []
-    for (label, answer), count in pairs.most_common(_MOST_PAIRS):
+    for label, answer, count in mistaken_pairs(columns, _MOST_PAIRS):
         rows.append([names[label], names[answer] if 0 <= answer < len(names) else "no answer", str(count)])
-    return Table(["true class", "answer", "images"], rows)
+    return Table(["true class", "answer", "images"], rows) if rows else None
 
 
 def _changes(reports: Sequence[_Read]) -> Section:
