@@ -303,6 +303,7 @@ def test_a_linear_probe_learns_from_few_images(tmp_path):
     for number, shape in enumerate(shapes):
         pixels = np.asarray(scene(number, shape).resize((32, 32)), dtype=np.float32) / 255
         examples.append(Example(number, torch.from_numpy(pixels).permute(2, 0, 1), labels.names.index(shape)))
+    torch.manual_seed(0)  # of the features
     backbone = parse_classifier("{kind: timm, model: test_resnet, pretrained: false}")[1]
     device = torch.device("cpu")
     assert train_probe(tmp_path / "probe", backbone, labels, examples, 32, device, 60) == 60
