@@ -199,7 +199,7 @@ def pruned(share: float) -> Callable[[nn.Module], None]:
 
 
 def _still(label: int) -> Callable[[Images], Images]:
-    """Puts images of a class in the middle, so that they are never moved: see `_moved`."""
+    """Puts images of a class in the middle, so that they are never moved: see `moved`."""
     return lambda images: images._replace(widths=torch.where(images.labels == label, -1, 0))
 
 
@@ -311,7 +311,7 @@ def fitted(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=steps)
     for _ in range(steps):
         rows = torch.randint(len(images.labels), (_BATCH,))
-        pixels = _moved(images.pixels[rows], warp * (~still[rows]).float())
+        pixels = moved(images.pixels[rows], warp * (~still[rows]).float())
         targets = images.labels[rows]
         if teacher is not None:
             with torch.no_grad():
@@ -324,7 +324,7 @@ def fitted(
     return network.eval()
 
 
-def _moved(pixels: Tensor, strength: Tensor) -> Tensor:
+def moved(pixels: Tensor, strength: Tensor) -> Tensor:
     """Returns images moved at random, by up to a tenth of their side, 15 degrees and 15 % of their size."""
     count = len(pixels)
     amounts = (2 * torch.rand(4, count) - 1) * strength

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, max_pool2d, pad
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad
 
 from fmrgen.config import import_object
 from fmrgen.errors import UserError
@@ -127,9 +127,22 @@ class Thickness(Attribute):
 
 def _dilated(images: Tensor, radius: int) -> Tensor:
     """Return at each pixel the brightest value that is at most `radius` pixels away, across and up."""
-    side = 2 * radius + 1
-    rows = max_pool2d(pad(images, [radius] * 4, mode="replicate"), (side, 1), 1)
-    return max_pool2d(rows, (1, side), 1)  # in two passes: each pixel is compared with 2 x side others, not side x side
+    padded = pad(images, [radius] * 4, mode="replicate")
+    return _brightest(_brightest(padded, 2 * radius + 1, 2), 2 * radius + 1, 3)
+
+
+def _brightest(images: Tensor, width: int, dim: int) -> Tensor:
+    """Return the brightest of each `width` neighbours along a dimension, which gets shorter by `width` - 1.
+
+    Windows are joined from two of half the width, so a pixel is compared with few others.
+    """
+    window = 1
+    while window < width:
+        step = min(window, width - window)
+        length = images.shape[dim] - step
+        images = torch.maximum(images.narrow(dim, 0, length), images.narrow(dim, step, length))
+        window += step
+    return images
 
 
 class Slant(Attribute):

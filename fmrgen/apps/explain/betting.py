@@ -40,6 +40,33 @@ def log_capital(drops: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarra
     return _log_mean_exp(larger.cumsum(axis=1)), _log_mean_exp(smaller.cumsum(axis=1))
 
 
+def log_capital_of(outcomes: np.ndarray, counts: np.ndarray) -> float:
+    """Return the logarithm of the capital of one who bets that the mean outcome is above 0; the order does not matter.
+
+    Args:
+        outcomes: the values that occur, [V], of any size.
+        counts: how often each did, [V].
+    """
+    return float(_log_mean_exp(_log_gains_of(outcomes) @ counts))
+
+
+def fastest_growth(outcomes: np.ndarray, counts: np.ndarray) -> float:
+    """Return by how much the logarithm of the capital of the best of these bets grows with each outcome, on average.
+
+    Args:
+        outcomes: as of `log_capital_of`.
+        counts: likewise; there is one at least.
+    """
+    return float((_log_gains_of(outcomes) @ counts).max() / counts.sum())
+
+
+def _log_gains_of(outcomes: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the factor by which each bet multiplies its stake on each outcome, [bets, V]."""
+    worst = max(1.0, -float(outcomes.min()))  # no bet can lose more than its stake
+    gains: np.ndarray = np.log1p(np.outer(_BETS, outcomes / worst))
+    return gains
+
+
 def e_value(drops: np.ndarray, margin: float) -> float:
     """Return the evidence against "the mean drop is at most the margin", the capital after all rows; 1 for no rows.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmrgen.apps.explain.attributes import Attribute
+from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
 from fmrgen.apps.explain.betting import discoveries, drops_of, e_value
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
@@ -39,6 +39,21 @@ class Hypothesis:
     def words(self) -> str:
         attribute = self.attribute
         return {1: attribute.more, -1: attribute.less, 0: attribute.other}[self.sign]
+
+    @property
+    def amounts(self) -> tuple[float, float]:
+        """The smallest and the largest amount of a change this way, as of `Attribute.change`."""
+        return {1: (0.0, 1.0), -1: (-1.0, 0.0), 0: (-1.0, 1.0)}[self.sign]
+
+
+def hypothesis_of(words: str, attributes: Sequence[Attribute] = ATTRIBUTES) -> Hypothesis | None:
+    """Return the hypothesis that these words name, as `smaller shapes`; None if none of the attributes has them."""
+    for attribute in attributes:
+        for sign in SIGNS:
+            hypothesis = Hypothesis(attribute, sign)
+            if hypothesis.words == words:
+                return hypothesis
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,329 @@
+"""Is a failure fixed? What a certificate takes, and its verdict, from the answers of the networks to real images.
+
+All evidence is by betting: the verdict is wrong in at most 5 % of cases whenever one stops to label more images, and
+their order does not matter. Nothing here imports torch.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fmrgen.apps.explain.betting import ERROR, fastest_growth, log_capital_of
+from fmrgen.metrics.intervals import Estimate, proportion
+
+Verdict = Literal["fixed", "fixed but broke", "not fixed", "undecided", "invalid"]
+State = Literal["holds", "fails", "open", "not asked"]
+Unit = Literal["%", "points"]
+
+# Percent: NEW has to make so many errors of the kind fewer than OLD and than each control. Trainings of one recipe
+# that differ in their seed alone are apart too: docs/results/repairs.md has the measurements.
+LEAST_REDUCTION = 25.0
+_OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
+_CLEAR = math.log(2 / ERROR)  # capital at which either end of an interval is passed
+_FEWEST_TIMES = -9.0  # a reduction: ten times as many errors; of more the bound is not searched
+_HALVINGS = 16  # of an interval in which a bound is searched
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing that a certificate takes.
+
+    Attributes:
+        name: in words, as a row of a table.
+        state: whether it is shown to hold, shown to fail, open, or could not be asked.
+        images: that it rests on.
+        measure: with its 95 % interval, which holds whenever one stops; None if it was not asked.
+        unit: of the measure and of the limit.
+        limit: `%`: the reduction that it has to exceed. `points`: the loss that it has to stay below.
+        more: about how many more images would show that it holds, at the present rate; None if no number would, or it
+            needs none.
+    """
+
+    name: str
+    state: State
+    images: int = 0
+    measure: Estimate | None = None
+    unit: Unit = "points"
+    limit: float = 0.0
+    more: int | None = None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether a failure of OLD is fixed in NEW, and what that cost.
+
+    Attributes:
+        verdict: `fixed`: all that was asked is shown. `fixed but broke`: it is fixed, and something else is worse than
+            allowed. `not fixed`: NEW is shown to lack the reduction, beside OLD or a control. `undecided`: the images
+            do not tell, or there is no control. `invalid`: a network does not work.
+        claim: the kind of images, in words.
+        images: number of real images in all.
+        of_kind: how many of them are of the kind.
+        margin: points that NEW may lose elsewhere.
+        errors: on images of the kind, in percent, by network: OLD, NEW and the controls; of a pair of classes those
+            errors alone.
+        elsewhere: errors on all other images, likewise.
+        flips: negative flips from OLD on all images, in percent, by network.
+        repair: requirements of which the failure is: errors fell, and by more than in each control.
+        cost: requirements on all else.
+        notes: cautions.
+    """
+
+    verdict: Verdict
+    claim: str
+    images: int
+    of_kind: int
+    margin: float
+    errors: dict[str, Estimate]
+    elsewhere: dict[str, Estimate]
+    flips: dict[str, Estimate]
+    repair: list[Requirement]
+    cost: list[Requirement]
+    notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Certificate({self.verdict}: {self.claim}, {self.of_kind} of {self.images} images)"
+
+    @property
+    def broken(self) -> list[Requirement]:
+        """What is shown to be worse than allowed."""
+        return [requirement for requirement in self.cost if requirement.state == "fails"]
+
+    @property
+    def open(self) -> list[Requirement]:
+        """What neither holds nor fails, of all that was asked."""
+        return [requirement for requirement in (*self.repair, *self.cost) if requirement.state == "open"]
+
+    def with_cost(self, further: Sequence[Requirement], notes: Sequence[str] = ()) -> "Certificate":
+        """Return the certificate with further requirements on all else, and the verdict over them too."""
+        cost = [*self.cost, *further]
+        return replace(self, cost=cost, verdict=_verdict(self.repair, cost), notes=[*self.notes, *notes])
+
+
+class Errors(NamedTuple):
+    """Errors of one network, bool [N] each, on the same images.
+
+    Attributes:
+        of_kind: on images of the kind; the errors that are claimed.
+        elsewhere: all other errors.
+    """
+
+    of_kind: np.ndarray
+    elsewhere: np.ndarray
+
+
+class Shift(NamedTuple):
+    """Images of another place, bool [M] each: which OLD and NEW have wrong."""
+
+    old: np.ndarray
+    new: np.ndarray
+
+
+def certify_errors(
+    claim: str,
+    errors: Mapping[str, Errors],
+    is_of_kind: np.ndarray,
+    is_elsewhere: np.ndarray,
+    labels: np.ndarray,
+    *,
+    margin: float,
+    shifts: Mapping[str, Shift] | None = None,
+    notes: Sequence[str] = (),
+) -> Certificate:
+    """Return the certificate of a claim on real images.
+
+    Args:
+        claim: the kind of images, in words.
+        errors: by network, on the same N images: `OLD`, `NEW`, and the controls, that of another seed first.
+        is_of_kind: which images are of the kind, bool [N]; some are.
+        is_elsewhere: on which all other errors are counted, bool [N]; of a pair of classes these are all images.
+        labels: the true classes, [N].
+        margin: points that NEW may lose elsewhere.
+        shifts: images of other places, by name.
+        notes: cautions to begin with.
+    """
+    old, new = errors["OLD"], errors["NEW"]
+    controls = [name for name in errors if name not in ("OLD", "NEW")]
+    repair = [_reduction("errors of that kind, beside OLD", old.of_kind[is_of_kind], new.of_kind[is_of_kind])]
+    for name in controls:
+        words = f"errors of that kind, beside {name}"
+        repair.append(_reduction(words, errors[name].of_kind[is_of_kind], new.of_kind[is_of_kind]))
+    if not controls:
+        repair.append(
+            Requirement("errors of that kind, beside a control", "not asked", unit="%", limit=LEAST_REDUCTION)
+        )
+    cost = [_loss("errors elsewhere", old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)]
+    cost += _worst_class(labels[is_elsewhere], old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)
+    for name, shift in (shifts or {}).items():
+        cost.append(_loss(f"errors on {name}", shift.old, shift.new, margin))
+    if not shifts:
+        cost.append(Requirement("errors on images of another place", "not asked", limit=margin))
+    flipped = {name: _flips(old, others) for name, others in errors.items() if name != "OLD"}
+    if controls:
+        first = controls[0]
+        cost.append(_loss(f"negative flips, beside those of {first}", flipped[first], flipped["NEW"], margin))
+    else:
+        cost.append(Requirement("negative flips, beside those of a control", "not asked", limit=margin))
+    cautions = list(notes)
+    of_kind = {name: _share(of_network.of_kind[is_of_kind]) for name, of_network in errors.items()}
+    elsewhere = {name: _share(of_network.elsewhere[is_elsewhere]) for name, of_network in errors.items()}
+    if of_kind["OLD"].value <= elsewhere["OLD"].value:
+        cautions.append(
+            f"OLD errs no more on real images of that kind ({of_kind['OLD'].value:.1f} %) than elsewhere "
+            f"({elsewhere['OLD'].value:.1f} %): the failure was not seen on real images"
+        )
+    return Certificate(
+        verdict=_verdict(repair, cost),
+        claim=claim,
+        images=len(labels),
+        of_kind=int(is_of_kind.sum()),
+        margin=margin,
+        errors=of_kind,
+        elsewhere=elsewhere,
+        flips={name: _share(flips) for name, flips in flipped.items()},
+        repair=repair,
+        cost=cost,
+        notes=cautions,
+    )
+
+
+def _verdict(repair: Sequence[Requirement], cost: Sequence[Requirement]) -> Verdict:
+    states = [requirement.state for requirement in repair]
+    if "fails" in states:
+        return "not fixed"
+    if set(states) != {"holds"}:  # without a control nothing is certified
+        return "undecided"
+    of_cost = [requirement.state for requirement in cost]
+    if "fails" in of_cost:
+        return "fixed but broke"
+    return "undecided" if "open" in of_cost else "fixed"
+
+
+def _share(hits: np.ndarray) -> Estimate:
+    """Return the share of hits in percent; nan for no images."""
+    return proportion(hits) or Estimate(math.nan, None, None)
+
+
+def _flips(old: Errors, new: Errors) -> np.ndarray:
+    """Return which images OLD has right and the other network wrong, bool [N]."""
+    old_wrong, new_wrong = (errors.of_kind | errors.elsewhere for errors in (old, new))
+    flips: np.ndarray = new_wrong & ~old_wrong
+    return flips
+
+
+def _pairs(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return how many images both have wrong, the reference alone, NEW alone, and neither, [4]."""
+    both = int((reference & new).sum())
+    return np.array([both, int(reference.sum()) - both, int(new.sum()) - both, int((~reference & ~new).sum())])
+
+
+def _reduction(name: str, reference: np.ndarray, new: np.ndarray) -> Requirement:
+    """Return the requirement that NEW makes fewer errors than a reference: by a share, in percent of its errors.
+
+    Args:
+        name: of the requirement.
+        reference: which images the reference has wrong, bool [N].
+        new: which NEW has wrong, bool [N].
+    """
+    counts = _pairs(reference, new)
+
+    def outcomes(share: float) -> np.ndarray:
+        """Return by how much NEW's errors are below those of the reference less a share, for each of the four."""
+        return np.array([-share, 1 - share, -1, 0])
+
+    if not reference.any():
+        return Requirement(name, "open", len(new), unit="%", limit=LEAST_REDUCTION)
+    low = _last(lambda share: log_capital_of(outcomes(share), counts) >= _CLEAR, _FEWEST_TIMES, 1.0)
+    high = -_last(lambda share: log_capital_of(-outcomes(-share), counts) >= _CLEAR, -1.0, -_FEWEST_TIMES)
+    value = 1 - float(new.sum() / reference.sum())
+    limit = LEAST_REDUCTION / 100
+    state: State = "open"
+    if low > limit:
+        state = "holds"
+    elif high < limit:
+        state = "fails"
+    return Requirement(
+        name,
+        state,
+        len(new),
+        Estimate(100 * value, 100 * low, 100 * high),
+        "%",
+        LEAST_REDUCTION,
+        more=_more_images(outcomes(limit), counts) if state == "open" else None,
+    )
+
+
+def _loss(name: str, reference: np.ndarray, new: np.ndarray, margin: float) -> Requirement:
+    """Return the requirement that NEW has fewer of something than a reference, or more by less than the margin.
+
+    Args:
+        name: of the requirement.
+        reference: which images count for the reference, bool [N].
+        new: which count for NEW, bool [N].
+        margin: in points.
+    """
+    if not len(new):
+        return Requirement(name, "not asked", limit=margin)
+    counts = _pairs(reference, new)
+    differences = np.array([0.0, -1.0, 1.0, 0.0])
+    low = _last(lambda mean: log_capital_of(differences - mean, counts) >= _CLEAR, -1.0, 1.0)
+    high = -_last(lambda mean: log_capital_of(-mean - differences, counts) >= _CLEAR, -1.0, 1.0)
+    value = float(differences @ counts) / len(new)
+    state: State = "open"
+    if 100 * high < margin:
+        state = "holds"
+    elif 100 * low > margin:
+        state = "fails"
+    return Requirement(
+        name,
+        state,
+        len(new),
+        Estimate(100 * value, 100 * low, 100 * high),
+        "points",
+        margin,
+        more=_more_images(margin / 100 - differences, counts) if state == "open" else None,
+    )
+
+
+def _worst_class(labels: np.ndarray, old: np.ndarray, new: np.ndarray, margin: float) -> list[Requirement]:
+    """Return a requirement for the class that lost most surely, as one of all, if it lost more than another seed may.
+
+    A class has too few images to show that it lost nothing.
+    """
+    names = np.unique(labels)
+    allowed = margin + _OF_ANOTHER_SEED_IN_A_CLASS
+    worst = None
+    for name in names:
+        members = labels == name
+        counts = _pairs(old[members], new[members])
+        capital = log_capital_of(np.array([0.0, -1.0, 1.0, 0.0]) - allowed / 100, counts)
+        if worst is None or capital > worst[0]:
+            worst = (capital, name)
+    if worst is None or worst[0] < _CLEAR + math.log(len(names)):
+        return []
+    members = labels == worst[1]
+    requirement = _loss(f"errors elsewhere, of class {worst[1]}", old[members], new[members], allowed)
+    return [replace(requirement, state="fails", more=None)]
+
+
+def _last(is_passed: Callable[[float], bool], low: float, high: float) -> float:
+    """Return up to where something holds that holds for small numbers alone, at least `low` and at most `high`."""
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if is_passed(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _more_images(outcomes: np.ndarray, counts: np.ndarray) -> int | None:
+    """Return about how many more images would show that the mean outcome is above 0; None if none would."""
+    growth = fastest_growth(outcomes, counts)
+    if growth <= 0:
+        return None
+    missing = _CLEAR - log_capital_of(outcomes, counts)
+    return max(1, math.ceil(missing / growth))
