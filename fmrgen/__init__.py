@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fmrgen.apps.explain.attributes import Attribute as Attribute
     from fmrgen.apps.explain.explain import Explanation as Explanation
     from fmrgen.apps.explain.explain import explain as explain
+    from fmrgen.apps.explain.random_change import RandomChange as RandomChange
     from fmrgen.apps.interchange.dossier import write_dossier as write_dossier
     from fmrgen.apps.interchange.export import export as export
     from fmrgen.apps.interchange.maite import MaiteDataset as MaiteDataset
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fmrgen.apps.pilot.inspect import inspect as inspect
     from fmrgen.apps.pilot.sparsify import SparseMask as SparseMask
     from fmrgen.apps.pilot.sparsify import sparsify as sparsify
+    from fmrgen.apps.release.certificate import Certificate as Certificate
+    from fmrgen.apps.release.certify import certify as certify
     from fmrgen.apps.release.diff import Diff as Diff
     from fmrgen.apps.release.diff import diff as diff
     from fmrgen.apps.release.flips import Flips as Flips

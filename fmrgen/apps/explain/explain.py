@@ -3,7 +3,7 @@ not looked at before."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.apps.explain.interventions import DOSES, Originals, Trial, confirmed, fewest_errors
+from fmrgen.apps.explain.preparation import Preparation, preparations_of
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
@@ -95,6 +96,8 @@ class Explanation:
         fewest_errors: how many originals a change must make wrong, and its controls none, to be significant; None if no
             number is enough.
         findings: significant ones first, by area; then the others, by evidence.
+        image_size: side of the images in pixels.
+        preparations: ways to prepare images by which the classifier is right more often.
     """
 
     split: str
@@ -104,6 +107,8 @@ class Explanation:
     originals: int
     fewest_errors: int | None
     findings: list[Finding]
+    image_size: int = 32
+    preparations: list[Preparation] = field(default_factory=list)
 
     @property
     def confirmed(self) -> list[Finding]:
@@ -183,15 +188,16 @@ def explain(
         change = measured(attribute, observed.images) - measured(attribute, observed.originals)
         in_split[attribute.name] = _standardised_difference(change, fooled)
 
-    others = sample.of(~is_observed)
-    has_right = others.answers(others.originals) == others.labels
-    tested = others.of(has_right & others.sees(others.originals))
+    preparations = preparations_of(observed)
+    tested = testable(sample.of(~is_observed))
     if len(tested) < _FEWEST:
+        if preparations:
+            raise UserError(f"{split}: {preparations[0].line}")
         raise UserError(
             f"{split}: {len(tested)} originals are left to test on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
         )
-    trials = _try_out(attributes, tested, on_attributes)
+    trials = try_out(attributes, tested, on_attributes)
     confirmed_trials = confirmed(trials)
     names = list(provenance.labels)
     findings = [_finding(trial, trial in confirmed_trials, tested, names, in_split) for trial in trials]
@@ -203,6 +209,8 @@ def explain(
         originals=len(tested),
         fewest_errors=fewest_errors(len(tested), len(trials)),
         findings=sorted(findings, key=_rank),
+        image_size=sample.originals.shape[-1],
+        preparations=preparations,
     )
 
 
@@ -213,10 +221,24 @@ def _rank(finding: Finding) -> tuple[bool, float]:
     return True, -finding.e_value
 
 
-def _try_out(
-    attributes: Sequence[Attribute], tested: JudgedImages, on_attributes: Callable[[int, int], None]
+def testable(rows: JudgedImages) -> JudgedImages:
+    """Return the originals that the classifier has right, and in which the oracle sees their class."""
+    has_right = rows.answers(rows.originals) == rows.labels
+    return rows.of(has_right & rows.sees(rows.originals))
+
+
+def try_out(
+    attributes: Sequence[Attribute],
+    tested: JudgedImages,
+    on_attributes: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Trial]:
-    """Return the trials of all attributes on the tested rows."""
+    """Return the trials of attributes on originals that are `testable`: of more, of less, and of either.
+
+    Args:
+        attributes: to change.
+        tested: the originals.
+        on_attributes: called with (attributes done, attributes in all).
+    """
     originals = Originals(
         tested.originals,
         tested.ids,

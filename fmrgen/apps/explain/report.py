@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
+from fmrgen.apps.explain.suggestions import suggestions_for
 from fmrgen.files import of_schema, read_json
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
@@ -19,11 +20,6 @@ _BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW br
 _PAIRS_ACROSS = 4
 _MOST_UNCONFIRMED = 5  # hypotheses in a terminal
 _MOST_FIGURES = 3
-_NEXT_STEPS = (
-    "look at the changed images below: does a person still see the class?",
-    "find real images of this kind, label them, and see whether the errors are there too",
-    "train again with this change among the augmentations, and compare: fmrgen diff --old OLD --new NEW",
-)
 _MEANINGS = {
     "area": "How far its curve, errors by dose, lies above that of the control that errs more, in points: the mean "
     "over all doses. What is confirmed is ranked by it.",
@@ -51,6 +47,7 @@ def explanation_report(explanation: Explanation) -> Report:
         )
         title = f"Originals changed to {finding.words}"
         sections.append(Section("finding", title, pictures=[curve, pairs], shown="on the page"))
+    sections += _sections_to_try(explanation)
     most_rows = len(explanation.confirmed) + _MOST_UNCONFIRMED
     table = _findings_table(explanation)
     sections.append(
@@ -72,18 +69,54 @@ def explanation_report(explanation: Explanation) -> Report:
             KeyFigure(f"misread when changed to {finding.words}", finding.errors["along"])
             for finding in explanation.reported[:_MOST_FIGURES]
         ],
-        next_steps=_NEXT_STEPS if explanation.reported else (),
+        next_steps=_next_steps(explanation),
     )
 
 
-def read_report(path: Path) -> Report:
-    """Return the report of an `explain.json`, without images. Raises UserError if it can't be read."""
+def _sections_to_try(explanation: Explanation) -> list[Section]:
+    """Return a section on what to try against each finding; none if there is nothing to try."""
+    lines = [preparation.line for preparation in explanation.preparations]
+    tables = []
+    for finding in explanation.reported:
+        rows = []
+        for place, suggestion in enumerate(suggestions_for(finding.words, explanation.image_size), start=1):
+            rows.append([str(place), suggestion.title, suggestion.code])
+        tables.append(Table(["", f"against errors on {finding.words}", "line"], rows, of_text=True))
+    if not lines and not tables:
+        return []
+    about = "The cheapest first. Whether it helped is another question: fmrgen diff --claim answers it."
+    return [Section("try", "What to try", about, tables, lines, shown="in files")]
+
+
+def _next_steps(explanation: Explanation) -> list[str]:
+    """Return what to do about the first finding."""
+    if explanation.preparations:
+        return [explanation.preparations[0].line]
+    if not explanation.reported:
+        return []
+    words = explanation.reported[0].words
+    first = suggestions_for(words, explanation.image_size)[0]
+    line = f" ({first.code})" if first.code else ""
+    return [
+        "look at the changed images below: does a person still see the class?",
+        f"{first.title}{line}; more to try is below",
+        f'then ask whether it is fixed: fmrgen diff --claim "{words}" --old OLD --new NEW --images REAL',
+    ]
+
+
+def read_explanation(path: Path) -> Explanation:
+    """Return the explanation of an `explain.json`, without images. Raises UserError if it can't be read."""
     tree = read_json(path)
     findings = tree.get("findings")
     for finding in findings if isinstance(findings, list) else ():
         if isinstance(finding, dict):
             finding["shown"] = []  # the file has no images
-    return explanation_report(of_schema(Explanation, SCHEMA, tree, str(path)))
+    return of_schema(Explanation, SCHEMA, tree, str(path))
+
+
+def read_report(path: Path) -> Report:
+    """Return the report of an `explain.json`, without images. Raises UserError if it can't be read."""
+    return explanation_report(read_explanation(path))
 
 
 def _badge(explanation: Explanation) -> Badge:

@@ -13,22 +13,13 @@ from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES
 from fmrgen.apps.explain.betting import ERROR
+from fmrgen.apps.explain.preparation import MISTAKES
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.apps.release.evidence import p_of_loss
 from fmrgen.engine.images import on_byte_grid
 
 _DOSES = (0.5, 1.0)
 _BATCH = 64
-
-# What goes wrong in preparing images: channels in another order, mirrored or turned arrays, a negative.
-MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
-    "red and blue exchanged": lambda images: images.flip(1),
-    "left and right exchanged": lambda images: images.flip(3),
-    "top and bottom exchanged": lambda images: images.flip(2),
-    "a quarter turn to the left": lambda images: images.rot90(1, (2, 3)),
-    "a quarter turn to the right": lambda images: images.rot90(-1, (2, 3)),
-    "light and dark exchanged": lambda images: 1 - images,
-}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
 from fmrgen.storage.shared_bucket import shared_folder
 
-_STATE, _RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
+_STATE, RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
 
 
 def _fingerprint(recipe: TrainRecipe) -> str:
@@ -126,14 +126,14 @@ class TrainingFolder:
         for name, value in metrics.items():
             numbers[name] = value if math.isfinite(value) else None  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
-        self._write(_RECORD, json_text(content, strict=True).encode())
+        self._write(RECORD, json_text(content, strict=True).encode())
         self._shared.remove(self.folder / _STATE)
 
     def _record(self) -> dict[str, Any] | None:
-        content = self._read(_RECORD)
+        content = self._read(RECORD)
         if content is None:
             return None
-        return parse_json(content, f"{self.output}/{_RECORD}")
+        return parse_json(content, f"{self.output}/{RECORD}")
 
     def _read(self, name: str) -> bytes | None:
         path = self.folder / name

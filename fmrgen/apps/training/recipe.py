@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from fmrgen.apps.explain.random_change import RandomChange
 from fmrgen.apps.training.objectives.base import ObjectiveConfig
 from fmrgen.apps.training.perturbed import PerturbedConfig
 from fmrgen.config import SINCE_0_2, StrictConfig, component
+from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_config
 from fmrgen.recipe.sections import GeneratorField, SourceField
 
@@ -53,8 +55,23 @@ class AugmentConfig(StrictConfig):
     blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")
     noise: float = Field(0, ge=0, description="largest standard deviation of pixel noise")
     mixup: float = Field(0, ge=0, description="alpha of the beta distribution by which pairs of images are mixed")
+    change: dict[str, tuple[float, float]] = Field(
+        {},
+        description="attributes of explain, by name, that four of five images get a random amount of: [least, most], "
+        "from -1 to 1",
+        json_schema_extra=SINCE_0_2,
+    )
     reconstruct: float = Field(0, ge=0, le=1, description="share of images replaced by the generator's reconstruction")
     latent_noise: float = Field(0, ge=0, description="largest noise on the latents of these, in latent units")
+
+    @model_validator(mode="after")
+    def _changes_what_is_there(self) -> "AugmentConfig":
+        for name, amounts in self.change.items():
+            try:
+                RandomChange(name, *amounts)
+            except UserError as error:
+                raise ValueError(f"change: {error}") from None
+        return self
 
 
 class TrainRecipe(StrictConfig):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Config(ObjectiveConfig):
     """`classifier` is a section of kind lenet, timm or module, without a checkpoint."""
 
+    PLACES = ()
+
     kind: str = "classifier"
     classifier: ClassifierField
     image_size: int = Field(ge=8)

@@ -1,0 +1,186 @@
+"""What to try against a finding, the cheapest first."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fmrgen.apps.explain.attributes import ATTRIBUTES
+from fmrgen.apps.explain.interventions import Hypothesis, hypothesis_of
+
+_SHEAR = math.degrees(math.atan(0.5))  # of `Slant` at an amount of 1
+_ZOOM = 1.4  # of `Size`
+_SHIFT = 0.15  # of the positions, a share of the side
+_SIGMA_OF_SIDE = 1.5 / 32  # of `Sharpness`
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One thing to try.
+
+    Attributes:
+        title: what to do.
+        code: the line that does it; empty if no code does.
+    """
+
+    title: str
+    code: str = ""
+
+
+class _Lines(NamedTuple):
+    """The nearest transforms of two libraries; empty where there is none."""
+
+    torchvision: str
+    albumentations: str
+
+
+def suggestions_for(words: str, side: int) -> list[Suggestion]:
+    """Return what to try against "it fails on originals changed to …", the cheapest first.
+
+    Args:
+        words: of the finding.
+        side: of the images in pixels, on which the width of a blur depends.
+    """
+    hypothesis = hypothesis_of(words)
+    if hypothesis is None:  # an attribute of the caller's own
+        return [
+            Suggestion(f"train with images that are changed at random to {words}: fmrgen.RandomChange(YOUR_ATTRIBUTE)")
+        ]
+    name, (least, most) = hypothesis.attribute.name, hypothesis.amounts
+    suggestions = [
+        Suggestion(
+            "train again with images that are changed this way at random: your own loop, tensors in [0, 1]",
+            f'fmrgen.RandomChange("{name}", least={least:g}, most={most:g})',
+        ),
+        Suggestion("the same with fmrgen train", f"'augment.change={{\"{name}\": [{least:g}, {most:g}]}}'"),
+    ]
+    lines = _LINES[name](hypothesis, side) if name in _LINES else _Lines("", "")
+    if lines.torchvision:
+        suggestions.append(Suggestion("the nearest of torchvision.transforms.v2", lines.torchvision))
+    if lines.albumentations:
+        suggestions.append(Suggestion("the nearest of albumentations", lines.albumentations))
+    suggestions += [
+        Suggestion(
+            f"label real images of that kind next ({words}), and train with them",
+            "fmrgen explain SPLIT --unlabelled FOLDER",
+        ),
+        Suggestion(
+            "perturbed copies of training images are the last to try: in the study of repairs they did less than the "
+            "change itself",
+            "fmrgen train RECIPE copies=SPLIT_OF_TRAINING_IMAGES",
+        ),
+    ]
+    return suggestions
+
+
+def _range(hypothesis: Hypothesis, most: float) -> tuple[float, float]:
+    """Return the range of a change in units of which an amount of 1 is `most`."""
+    least, highest = hypothesis.amounts
+    return most * least + 0.0, most * highest + 0.0
+
+
+def _pair(low: float, high: float) -> str:
+    return f"({low:.3g}, {high:.3g})"
+
+
+def _slant(hypothesis: Hypothesis, side: int) -> _Lines:
+    degrees = _pair(*_range(hypothesis, _SHEAR))
+    return _Lines(f"v2.RandomAffine(degrees=0, shear={degrees})", f'A.Affine(shear={{"x": {degrees}}}, p=0.8)')
+
+
+def _size(hypothesis: Hypothesis, side: int) -> _Lines:
+    least, most = hypothesis.amounts
+    scale = _pair(_ZOOM**least, _ZOOM**most)
+    return _Lines(f"v2.RandomAffine(degrees=0, scale={scale})", f"A.Affine(scale={scale}, p=0.8)")
+
+
+def _across(hypothesis: Hypothesis, side: int) -> _Lines:
+    shares = _pair(*_range(hypothesis, _SHIFT))
+    return _Lines(
+        f"v2.RandomAffine(degrees=0, translate=({_SHIFT:g}, 0))",
+        f'A.Affine(translate_percent={{"x": {shares}}}, p=0.8)',
+    )
+
+
+def _up(hypothesis: Hypothesis, side: int) -> _Lines:
+    low, high = _range(hypothesis, _SHIFT)
+    shares = _pair(-high + 0.0, -low + 0.0)  # down is positive
+    return _Lines(
+        f"v2.RandomAffine(degrees=0, translate=(0, {_SHIFT:g}))",
+        f'A.Affine(translate_percent={{"y": {shares}}}, p=0.8)',
+    )
+
+
+def _contrast(hypothesis: Hypothesis, side: int) -> _Lines:
+    least, most = hypothesis.amounts
+    low, high = 0.67 * least, most
+    return _Lines(
+        f"v2.ColorJitter(contrast={_pair(1 + low, 1 + high)})",
+        f"A.RandomBrightnessContrast(brightness_limit=0, contrast_limit={_pair(low, high)}, p=0.8)",
+    )
+
+
+def _brightness(hypothesis: Hypothesis, side: int) -> _Lines:
+    least, most = hypothesis.amounts
+    gammas = 2.2**-most, 2.2**-least
+    percent = f"({100 * gammas[0]:.0f}, {100 * gammas[1]:.0f})"
+    factors = _pair(1 + 0.5 * least, 1 + 0.5 * most)
+    return _Lines(f"v2.ColorJitter(brightness={factors})", f"A.RandomGamma(gamma_limit={percent}, p=0.8)")
+
+
+def _sharpness(hypothesis: Hypothesis, side: int) -> _Lines:
+    sigma = _SIGMA_OF_SIDE * side
+    width = 2 * math.ceil(2 * sigma) + 1
+    blur = _Lines(
+        f"v2.GaussianBlur({width}, sigma=(0.1, {sigma:.3g}))", f"A.GaussianBlur(sigma_limit=(0.1, {sigma:.3g}), p=0.8)"
+    )
+    sharpen = _Lines("v2.RandomAdjustSharpness(3, p=0.8)", "A.Sharpen(alpha=(0, 0.5), p=0.8)")
+    if hypothesis.sign:
+        return sharpen if hypothesis.sign > 0 else blur
+    return _Lines(
+        f"v2.RandomChoice([{sharpen.torchvision}, {blur.torchvision}])",
+        f"A.OneOf([{sharpen.albumentations}, {blur.albumentations}])",
+    )
+
+
+def _colour(hypothesis: Hypothesis, side: int) -> _Lines:
+    least, most = hypothesis.amounts
+    factors = _pair(1 + least, 1 + most)
+    return _Lines(
+        f"v2.ColorJitter(saturation={factors})",
+        f"A.ColorJitter(brightness=0, contrast=0, hue=0, saturation={factors}, p=0.8)",
+    )
+
+
+def _corner(hypothesis: Hypothesis, side: int) -> _Lines:
+    if hypothesis.sign < 0:  # no transform empties corners
+        return _Lines("", "")
+    return _Lines(
+        'v2.RandomErasing(p=0.8, scale=(0.01, 0.05), value="random")',
+        'A.CoarseDropout(num_holes_range=(1, 4), fill="random", p=0.8)',
+    )
+
+
+def _fine(hypothesis: Hypothesis, side: int) -> _Lines:
+    if hypothesis.sign < 0:
+        return _sharpness(hypothesis, side)
+    return _Lines("v2.GaussianNoise(sigma=0.05)", "A.GaussNoise(std_range=(0.01, 0.1), p=0.8)")
+
+
+_LINES: Mapping[str, Callable[[Hypothesis, int], _Lines]] = {
+    "slant": _slant,
+    "size": _size,
+    "position, across": _across,
+    "position, up": _up,
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "sharpness": _sharpness,
+    "colour": _colour,
+    "corner": _corner,
+    "fine structure": _fine,
+}
+
+
+def names_without_lines() -> Sequence[str]:
+    """Return the names of the attributes that neither library has a transform for."""
+    return [attribute.name for attribute in ATTRIBUTES if attribute.name not in _LINES]
