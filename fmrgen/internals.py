@@ -86,6 +86,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "errors": (
         "one_line",
         "option",
+        "unknown_message",
     ),
     "files": (
         "cache_folder",
@@ -169,6 +170,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "metrics.grouping": ("Grouping",),
     "metrics.intervals": (
         "CONFIDENCE",
+        "as_percent",
         "between_percentiles",
         "expected_calibration_error",
         "format_coefficient",
@@ -337,6 +339,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "summary_of_rows",
     ),
     "storage.shared_bucket": ("shared_folder",),
+    "trust.recipes": ("untrusted_config",),
     "weights.digest": ("check_same_weights",),
     "weights.identity": ("identity_of",),
     "weights.pretrained": ("pretrained_model",),

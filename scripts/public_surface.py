@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 import fmrgen
 from fmrgen.apps.explain.explain import Explanation
+from fmrgen.apps.release.certificate import Certificate
 from fmrgen.apps.release.diff import Diff
 from fmrgen.apps.release.diff_report import names_of_types
 from fmrgen.cli.app import COMMANDS, app
@@ -39,6 +40,7 @@ _PROPERTIES = ("properties", "default", "needed", "place", "choices", "type", "r
 _FILES = {  # JSON that fmrgen writes, and what it is
     "evaluation": Evaluation,
     "diff": Diff,
+    "certificate": Certificate,
     "explain": Explanation,
     "provenance": Provenance,
     "result": Entry,

@@ -40,6 +40,24 @@ class Badge:
     def __init__(self, words: str, tone: Tone = 'plain') -> None: ...
     tone: Tone
     words: str
+class Certificate:
+    def __init__(self, verdict: Verdict, claim: str, images: int, of_kind: int, margin: float, errors: dict[str, Estimate], elsewhere: dict[str, Estimate], flips: dict[str, Estimate], repair: list[Requirement], cost: list[Requirement], notes: list[str] = list(), mended: list[Flip] = list(), left: list[Flip] = list()) -> None: ...
+    broken: list[Requirement]
+    claim: str
+    cost: list[Requirement]
+    elsewhere: dict[str, Estimate]
+    errors: dict[str, Estimate]
+    flips: dict[str, Estimate]
+    images: int
+    left: list[Flip]
+    margin: float
+    mended: list[Flip]
+    notes: list[str]
+    of_kind: int
+    open: list[Requirement]
+    repair: list[Requirement]
+    verdict: Verdict
+    def with_cost(self, further: Sequence[Requirement], notes: Sequence[str] = ()) -> Certificate: ...
 class Check:
     def __init__(self, suite: str, name: str, outcome: Outcome) -> None: ...
     name: str
@@ -137,13 +155,15 @@ class Example:
     image: Tensor
     label: int
 class Explanation:
-    def __init__(self, split: str, files: str, rows: int, fooled: int, originals: int, fewest_errors: int | None, findings: list[Finding]) -> None: ...
+    def __init__(self, split: str, files: str, rows: int, fooled: int, originals: int, fewest_errors: int | None, findings: list[Finding], image_size: int = 32, preparations: list[Preparation] = list()) -> None: ...
     confirmed: list[Finding]
     fewest_errors: int | None
     files: str
     findings: list[Finding]
     fooled: int
+    image_size: int
     originals: int
+    preparations: list[Preparation]
     reported: list[Finding]
     rows: int
     split: str
@@ -408,6 +428,11 @@ class Pushed:
     repo: str
     tags: list[str]
     url: str | None
+class RandomChange:
+    def __init__(self, attribute: str | Attribute, least: float = -1.0, most: float = 1.0, share: float = 0.8) -> None: ...
+    attribute: Any
+    def extra_repr(self) -> str: ...
+    def forward(self, images: Tensor) -> Tensor: ...
 class RawExample:
     accepted: tuple[int, ...] | None
     extra: Mapping[str, Any] | None
@@ -649,6 +674,7 @@ class Verification:
     rows: int
     true_rows: int
 def agreement(evaluations: Mapping[str, Evaluation], *, seed: int = 0) -> Agreement: ...
+def certify(claim: str | Claim, old: Any, new: Any, labels: Any = None, *, controls: Mapping[str, Any] | None = None, images: Any = None, shifts: Mapping[str, Any] | None = None, trained_on: Sequence[Any] = (), margin: float = MARGIN, recipe: Recipe | None = None, output: str | Path | None = None, trust: bool = False, job_progress: JobProgress | None = None, on_note: Callable[[str], None] = lambda line: None) -> Certificate: ...
 def classifier_of_maite(model: Callable[..., Any], pixels: Pixels = 'bytes') -> Classifier: ...
 def compare(source: Any, classifiers: Mapping[str, AnyClassifier | Sequence[AnyClassifier]], output: str | Path, *, generator: AnyGenerator | None = None, oracle: AnyOracle | None = None, class_names: Sequence[str] | None = None, image_size: int | None = None, config: str | None = None, seeds: int = 1, attack: str | None = None, batch_size: int = 64, progress: bool = True, job_progress: JobProgress | None = None, on_note: Callable[[str], None] = print, on_rows: OnRows | None = None, **options: Any) -> Evaluation: ...
 def diff(old: Any, new: Any, labels: Any = None, *, images: Any = None, recipe: Recipe | None = None, output: str | Path | None = None, margin: float = 0.0, by: Sequence[str] = (), reviewed: Mapping[str, str] | None = None, until_decided: bool = False, seed: int = 0, trust: bool = False, job_progress: JobProgress | None = None, on_note: Callable[[str], None] = lambda line: None) -> Diff: ...

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fmrgen.apps.explain.betting import ERROR, fastest_growth, log_capital_of
+from fmrgen.apps.release.flips import Flip
 from fmrgen.metrics.intervals import Estimate, proportion
 
 Verdict = Literal["fixed", "fixed but broke", "not fixed", "undecided", "invalid"]
@@ -40,6 +41,7 @@ class Requirement:
         limit: `%`: the reduction that it has to exceed. `points`: the loss that it has to stay below.
         more: about how many more images would show that it holds, at the present rate; None if no number would, or it
             needs none.
+        shown: what it rests on, of a requirement that no figure measures.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Requirement:
     unit: Unit = "points"
     limit: float = 0.0
     more: int | None = None
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ class Certificate:
         flips: negative flips from OLD on all images, in percent, by network.
         repair: requirements of which the failure is: errors fell, and by more than in each control.
         cost: requirements on all else.
-        notes: cautions.
+        notes: cautions; the faults if the verdict is `invalid`.
+        mended: images of the kind that OLD alone has wrong, the surest answers of NEW first, a few.
+        left: images of the kind that NEW has wrong, likewise.
     """
 
     verdict: Verdict
@@ -83,6 +88,8 @@ class Certificate:
     repair: list[Requirement]
     cost: list[Requirement]
     notes: list[str] = field(default_factory=list)
+    mended: list[Flip] = field(default_factory=list)
+    left: list[Flip] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Certificate({self.verdict}: {self.claim}, {self.of_kind} of {self.images} images)"
@@ -147,26 +154,26 @@ def certify_errors(
     """
     old, new = errors["OLD"], errors["NEW"]
     controls = [name for name in errors if name not in ("OLD", "NEW")]
-    repair = [_reduction("errors of that kind, beside OLD", old.of_kind[is_of_kind], new.of_kind[is_of_kind])]
+    repair = [_reduction("fewer errors of that kind than OLD", old.of_kind[is_of_kind], new.of_kind[is_of_kind])]
     for name in controls:
-        words = f"errors of that kind, beside {name}"
+        words = f"fewer errors of that kind than {name}"
         repair.append(_reduction(words, errors[name].of_kind[is_of_kind], new.of_kind[is_of_kind]))
     if not controls:
         repair.append(
-            Requirement("errors of that kind, beside a control", "not asked", unit="%", limit=LEAST_REDUCTION)
+            Requirement("fewer errors of that kind than a control", "not asked", unit="%", limit=LEAST_REDUCTION)
         )
-    cost = [_loss("errors elsewhere", old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)]
+    cost = [_loss("more errors elsewhere than OLD", old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)]
     cost += _worst_class(labels[is_elsewhere], old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)
     for name, shift in (shifts or {}).items():
-        cost.append(_loss(f"errors on {name}", shift.old, shift.new, margin))
+        cost.append(_loss(f"more errors on {name} than OLD", shift.old, shift.new, margin))
     if not shifts:
-        cost.append(Requirement("errors on images of another place", "not asked", limit=margin))
+        cost.append(Requirement("more errors on images of another place", "not asked", limit=margin))
     flipped = {name: _flips(old, others) for name, others in errors.items() if name != "OLD"}
     if controls:
         first = controls[0]
-        cost.append(_loss(f"negative flips, beside those of {first}", flipped[first], flipped["NEW"], margin))
+        cost.append(_loss(f"more negative flips than {first}", flipped[first], flipped["NEW"], margin))
     else:
-        cost.append(Requirement("negative flips, beside those of a control", "not asked", limit=margin))
+        cost.append(Requirement("more negative flips than a control", "not asked", limit=margin))
     cautions = list(notes)
     of_kind = {name: _share(of_network.of_kind[is_of_kind]) for name, of_network in errors.items()}
     elsewhere = {name: _share(of_network.elsewhere[is_elsewhere]) for name, of_network in errors.items()}
@@ -305,7 +312,7 @@ def _worst_class(labels: np.ndarray, old: np.ndarray, new: np.ndarray, margin: f
     if worst is None or worst[0] < _CLEAR + math.log(len(names)):
         return []
     members = labels == worst[1]
-    requirement = _loss(f"errors elsewhere, of class {worst[1]}", old[members], new[members], allowed)
+    requirement = _loss(f"more errors elsewhere on class {worst[1]}", old[members], new[members], allowed)
     return [replace(requirement, state="fails", more=None)]
 
 

@@ -1,8 +1,186 @@
-"""What is claimed to fail: a kind of real images, or one mistake on them."""
+"""What is claimed to fail: a kind of real images, or one mistake on them.
+
+Importing this brings no torch: claims on classes and columns need none.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmrgen.apps.release.predictions import Predictions
+from fmrgen.errors import UserError
+
+if TYPE_CHECKING:
+    from fmrgen.apps.explain.attributes import Attribute
+    from fmrgen.apps.explain.interventions import Hypothesis
+
 SHARE_OF_KIND = 0.2  # of the images: those that have most of an attribute
+_EXPLANATION = re.compile(r"(?P<path>.+\.json)(?::(?P<number>\d+))?")
+_CONDITION = re.compile(r"(?P<column>[^<>=!]+?)\s*(?P<comparison><=|>=|!=|<|>|=)\s*(?P<bound>[^<>=!]+)")
+_SENTENCE = re.compile(r"changed to (?P<words>.+?) \(")
+_ARROW = re.compile(r"\s*(?:→|->)\s*")
+_CLASS = "class "
+_NUMBERS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_SHOWN = 5  # names in an error
+
+Measure = Callable[["Attribute"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A column of the images, or an attribute that `explain` measures, compared with a value: `width < 30`."""
+
+    column: str
+    comparison: str
+    bound: str
+
+    def holds(self, values: np.ndarray) -> np.ndarray:
+        """Return where it holds, bool [N]. Raises UserError if values that need an order are no numbers."""
+        if self.comparison in ("=", "!="):
+            is_equal = np.array([str(value) == self.bound for value in values])
+            return is_equal if self.comparison == "=" else ~is_equal
+        try:
+            numbers, bound = values.astype(float), float(self.bound)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"claim: {self.column} {self.comparison} {self.bound} compares what is no number; use = or !="
+            ) from None
+        is_within: np.ndarray = _NUMBERS[self.comparison](numbers, bound)
+        return is_within
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A kind of images, or a mistake on them, of which OLD is said to make too many; one of the fields says which.
+
+    Attributes:
+        words: how a report names it.
+        label: the true class, of a claim on a class or a pair.
+        answer: of a pair, the class that OLD takes it for; only this mistake counts then.
+        condition: of a claim on a column.
+        hypothesis: of a claim on an attribute.
+        folder: of a claim on images that somebody collected.
+        class_names: of the split that a finding is from; empty for others.
+    """
+
+    words: str
+    label: str | None = None
+    answer: str | None = None
+    condition: Condition | None = None
+    hypothesis: "Hypothesis | None" = None
+    folder: str | None = None
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> str | None:
+        """The column of the images that it needs; None if it needs none."""
+        if self.condition is None or _attribute_named(self.condition.column) is not None:
+            return None
+        return self.condition.column
+
+    def of_kind(self, old: Predictions, measure: Measure) -> np.ndarray:
+        """Return which images are of the kind, bool [N].
+
+        Args:
+            old: what OLD says of them.
+            measure: returns what an attribute measures in each, [N].
+
+        Raises:
+            UserError: none or all are, or what it compares is not there.
+        """
+        classes = set(old.labels.tolist())
+        for name in (self.label, self.answer):
+            if name is not None and name not in classes | set(old.answers.tolist()):
+                raise UserError(f"claim: there is no class {name!r} (there are {_listed(classes)})")
+        if self.class_names and not classes & set(self.class_names):
+            raise UserError(
+                f"claim: the finding is of another split: its classes are {_listed(self.class_names)}, and those of "
+                f"the images {_listed(classes)}"
+            )
+        is_of_kind = self._rows(old, measure)
+        if not is_of_kind.any():
+            raise UserError(f"claim: none of the {len(old):,} images is of the kind {self.words}; add some")
+        if is_of_kind.all() and self.answer is None:
+            raise UserError(f"claim: all {len(old):,} images are of the kind {self.words}; add others")
+        return is_of_kind
+
+    def _rows(self, old: Predictions, measure: Measure) -> np.ndarray:
+        if self.label is not None:
+            return old.labels == self.label
+        if self.hypothesis is not None:
+            return most_of(measure(self.hypothesis.attribute), self.hypothesis.sign)
+        assert self.condition is not None
+        if self.condition.column in old.columns:
+            return self.condition.holds(old.columns[self.condition.column])
+        attribute = _attribute_named(self.condition.column)
+        if attribute is None:
+            columns = ", ".join(old.columns) or "none"
+            raise UserError(f"claim: there is no column {self.condition.column} (there are: {columns})")
+        return self.condition.holds(measure(attribute))
+
+
+def read_claim(text: str) -> Claim:
+    """Return a claim from its words.
+
+    Args:
+        text: a sentence of `explain`, as `explained/explain.json` (its first; `…:2` its second) or as it is printed, or
+            words of an attribute (`smaller shapes`); a class or a pair of a diff (`class stop`, `yield → stop`); a
+            condition (`width < 30`); or a folder of labelled images.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    text = text.strip()
+    if Path(text).is_dir():
+        return Claim(f"images of {Path(text).name}", folder=text)
+    if explanation := _EXPLANATION.fullmatch(text):
+        return _of_explanation(Path(explanation["path"]), int(explanation["number"] or 1))
+    if sentence := _SENTENCE.search(text):
+        text = sentence["words"]
+    if _ARROW.search(text):
+        label, answer = (word.removeprefix(_CLASS) for word in _ARROW.split(text, maxsplit=1))
+        return Claim(f"{label} taken for {answer}", label=label, answer=answer)
+    if text.startswith(_CLASS):
+        return Claim(text, label=text.removeprefix(_CLASS))
+    if condition := _CONDITION.fullmatch(text):
+        return Claim(text, condition=Condition(**condition.groupdict()))
+    from fmrgen.apps.explain.interventions import hypothesis_of
+
+    hypothesis = hypothesis_of(text)
+    if hypothesis is None:
+        raise UserError(
+            f"claim: {text!r} is no kind of images; write words of explain (smaller shapes), class NAME, "
+            "CLASS → ANSWER, COLUMN < VALUE, or the path of a folder or an explain.json"
+        )
+    return Claim(text, hypothesis=hypothesis)
+
+
+def _of_explanation(path: Path, number: int) -> Claim:
+    """Return the claim that a sentence of an explanation makes."""
+    from fmrgen.apps.explain.interventions import hypothesis_of
+    from fmrgen.apps.explain.report import read_explanation
+
+    explanation = read_explanation(path)
+    if not 1 <= number <= len(explanation.reported):
+        raise UserError(f"{path}: has {len(explanation.reported)} findings; there is no number {number}")
+    finding = explanation.reported[number - 1]
+    hypothesis = hypothesis_of(finding.words)
+    if hypothesis is None:
+        raise UserError(
+            f"{path}: {finding.words!r} is an attribute of your own, which can't be measured here; put real images of "
+            "that kind into a folder, and claim that"
+        )
+    return Claim(finding.words, hypothesis=hypothesis, class_names=tuple(name for name, _, _ in finding.classes))
 
 
 def most_of(measures: np.ndarray, sign: int) -> np.ndarray:
@@ -15,3 +193,14 @@ def most_of(measures: np.ndarray, sign: int) -> np.ndarray:
     amounts = np.abs(measures - np.median(measures)) if sign == 0 else sign * measures
     is_of_kind: np.ndarray = amounts >= np.quantile(amounts, 1 - SHARE_OF_KIND)
     return is_of_kind
+
+
+def _attribute_named(name: str) -> "Attribute | None":
+    from fmrgen.apps.explain.attributes import ATTRIBUTES
+
+    return next((attribute for attribute in ATTRIBUTES if attribute.name == name), None)
+
+
+def _listed(names: "set[str] | tuple[str, ...]") -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fmrgen.apps.release.networks import classifier_of, name_of, several
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
 from fmrgen.distributed.rank import is_first_process, launched_processes
@@ -13,7 +14,6 @@ from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.diff import Diff
-    from fmrgen.config import ComponentConfig
     from fmrgen.report.report import Report
     from fmrgen.storage.paths import SplitPaths
 
@@ -41,7 +41,11 @@ def diff(
     new: Answers,
     network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
     images: str | None = None,
-    margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,
+    margin: Annotated[float | None, Parameter(metavar="POINTS", show_default=False)] = None,
+    claim: Annotated[str | None, Parameter(metavar="FINDING")] = None,
+    controls: Annotated[str | None, Parameter(metavar="C,…|FILE,…")] = None,
+    shifts: Annotated[Sequence[str], Parameter(name="--shift", metavar="IMAGES")] = (),
+    trained_on: Annotated[Sequence[str], Parameter(metavar="IMAGES")] = (),
     by: options.By = (),
     review: options.File | None = None,
     output: options.Output = Path("diff"),
@@ -64,13 +68,24 @@ def diff(
     class. One verdict over all. Exits with 1 if NEW broke more than is allowed on any kind of images, 2 if one of the
     two does not work, else with 0.
 
+    With --claim it says instead whether a failure of OLD is fixed in NEW, on real images that no network has seen.
+    Exits with 0 if it is, 1 if it is not or something else broke, 2 if a network does not work, 3 if undecided.
+
     Args:
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
             prediction, or an evaluation.json. Without a recipe A,B,… are trainings of one.
         new: The one that is to take its place, or its predictions.
         network: Network of the files of weights that --old and --new name, as last.pt.
         images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
-        margin: Points of accuracy that the new one may lose.
+        margin: Points of accuracy that the new one may lose: by default 0, with --claim 3.
+        claim: What fails: "smaller shapes", "class stop", "yield → stop", "width < 30", an explain.json, or a folder
+            of labelled images.
+        controls: With --claim: equal trainings without the cure, that of another seed first. Where OLD and NEW are
+            folders of fmrgen train, they are trained.
+        shifts: With --claim: labelled images of another place, where NEW may lose no more either; of files
+            OLD_FILE,NEW_FILE. Repeat for more.
+        trained_on: With --claim: what the networks were trained on; test images among these are left out. Repeat for
+            more.
         by: Group real images by this column, or by bounds: width:30,60. Repeat for more.
         review: Write images that neither has right to this CSV. What you fill in as reviewed is their label next time.
         output: The dataset folder; the page is DIR/diff.
@@ -83,8 +98,37 @@ def diff(
     _check_files(junit, summary, review)
     from fmrgen.apps.release.predictions import is_file_of_predictions
 
+    of_claim = {"--controls": controls is not None, "--shift": bool(shifts), "--trained-on": bool(trained_on)}
+    for option, is_set in of_claim.items():
+        if is_set and claim is None:
+            raise UserError(f"{option} is for a claim: say with --claim what is fixed, or leave it out")
+    if claim is not None:
+        of_diff = {"--by": bool(by), "--review": review is not None, "--until-decided": until_decided}
+        for option, is_set in {**of_diff, "--explain": explained}.items():
+            if is_set:
+                raise UserError(f"{option} is not for a claim: leave it out")
+        from fmrgen.apps.release.certify_command import STATUS, certified
+
+        certificate, report = certified(
+            claim,
+            old,
+            new,
+            controls=controls,
+            images=images,
+            shifts=shifts,
+            trained_on=trained_on,
+            margin=margin,
+            recipe=None if recipe is None else options.load_recipe(recipe, overrides, limit),
+            output=output,
+            network=network,
+            trust=trust,
+            quiet=quiet,
+        )
+        _deliver(report, output / "certificate", junit, summary, as_json=as_json, quiet=quiet)
+        return STATUS[certificate.verdict]
+    margin = 0.0 if margin is None else margin
     changes = list(overrides)
-    is_asked = images is None and not any(map(is_file_of_predictions, [*_several(old), new]))
+    is_asked = images is None and not any(map(is_file_of_predictions, [*several(old), new]))
     if is_asked and (recipe is not None or Path(options.OWN_RECIPE).is_file()):
         recipe, changes = options.own_recipe(recipe, overrides)
     if recipe is None:
@@ -97,7 +141,7 @@ def diff(
             if is_set:
                 raise UserError(f"{option} is for a recipe: name one, or leave it out")
         outcome = _on_real_images(old, new, images, margin, by, review, trust, network)
-        report = _report_on_real_images(outcome, old, new, images, f"{_name(old)} → {_name(new)}")
+        report = _report_on_real_images(outcome, old, new, images, f"{name_of(old)} → {name_of(new)}")
     else:
         of_real = {"--images": images is not None, "--by": bool(by), "--review": review is not None}
         for option, is_set in of_real.items():
@@ -151,7 +195,7 @@ def gate(
         raise UserError("--limit is for a recipe: name one, or leave it out")
     if recipe is None:
         outcome = _on_real_images(baseline, candidate, split, max_drop, (), None, trust)
-        title = f"{_name(baseline)} → {_name(candidate)} on {split}"
+        title = f"{name_of(baseline)} → {name_of(candidate)} on {split}"
         report = _report_on_real_images(outcome, baseline, candidate, split, title, needs_proof=True)
     else:
         loaded = options.load_recipe(recipe, (), limit)
@@ -162,11 +206,6 @@ def gate(
     if outcome.verdict == "undecided":
         return _UNDECIDED
     return _STATUS.get(outcome.verdict, 0)
-
-
-def _name(place: str) -> str:
-    """Return how a network is called in a title."""
-    return Path(place.partition("=")[0]).name if "{" not in place else place.partition("=")[0][:40]
 
 
 def _on_real_images(
@@ -183,7 +222,7 @@ def _on_real_images(
     from fmrgen.apps.release.diff import diff as run
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
 
-    places = [*_several(old), new]
+    places = [*several(old), new]
     if new in places[:-1]:
         raise UserError(f"diff: {new} is both old and new; name two")
     are_files = [is_file_of_predictions(place) for place in places]
@@ -201,7 +240,7 @@ def _on_real_images(
         from fmrgen.cli import display
 
         display.quiet_libraries()
-        of_each = [_classifier(place, network)[1] for place in places]
+        of_each = [classifier_of(place, network)[1] for place in places]
     *of_old, of_new = of_each
     if review is None:
         return run(of_old, of_new, images=images, margin=margin, by=by, trust=trust)
@@ -212,22 +251,6 @@ def _on_real_images(
     if is_first_process():
         earlier.write(review, outcome.flips.doubted)
     return outcome
-
-
-def _classifier(text: str, network: str | None) -> "tuple[str, ComponentConfig]":
-    """Return the name and section of a classifier; `network` is that of a file of weights."""
-    from fmrgen.recipe.job import parse_classifier
-    from fmrgen.recipe.many_classifiers import expanded
-
-    words = expanded(text, network)
-    if len(words) != 1:
-        raise UserError(f"{text}: stands for {len(words)} classifiers; name one")
-    return parse_classifier(words[0])
-
-
-def _several(old: str) -> list[str]:
-    """Return the trainings of OLD: what commas part, outside of a section."""
-    return [old] if "{" in old else old.split(",")
 
 
 def _on_recipe(
@@ -246,8 +269,8 @@ def _on_recipe(
     needs_proof: bool = False,
 ) -> "tuple[Diff, Report]":
     """Return the diff of two classifiers by a recipe, and its report."""
-    old_name, old_section = _classifier(old, network)
-    new_name, new_section = _classifier(new, network)
+    old_name, old_section = classifier_of(old, network)
+    new_name, new_section = classifier_of(new, network)
 
     from fmrgen.apps.release.diff import diff as run
     from fmrgen.apps.release.diff_gallery import flipped_ids

@@ -171,12 +171,12 @@ def diff(
     trainings = old if _are_trainings(old, images) else [old]
     if images is not None:
         return _diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed or {}, trust=trust)
-    of_old = [_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
-    of_new = _predictions("new", new, labels)
+    of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
+    of_new = as_predictions("new", new, labels)
     *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed or ())
     verdict, evidence = judged(evidence)
-    notes = _faults([*of_old, of_new])
+    notes = faults_of([*of_old, of_new])
     if all(np.array_equal(training.answers, of_new.answers) for training in of_old):
         notes.append("OLD and NEW give the same answers on every image")
     return Diff(verdict, margin, evidence, flips, notes=notes)
@@ -190,7 +190,14 @@ def _are_trainings(old: Any, images: Any) -> bool:
     return images is not None or isinstance(old[0], tables) or hasattr(old[0], "columns")
 
 
-def _predictions(name: str, values: Any, labels: Any) -> Predictions:
+def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
+    """Return predictions that were given in any form. Raises UserError if they can't be used.
+
+    Args:
+        name: whose they are, for messages.
+        values: an array [N], a data frame or a mapping.
+        labels: the true classes [N], if the values are an array.
+    """
     if isinstance(values, Predictions):
         return values
     if isinstance(values, Mapping):
@@ -228,7 +235,7 @@ def _diff_on_images(
         of_images = "originals" if column == "original" else "perturbed images"
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed, images=of_images)
     outcome = Diff("undecided", margin, evidence, flips)
-    faults = _faults([*of_old, of_new])
+    faults = faults_of([*of_old, of_new])
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
     if _are_one_network(answered, old):
@@ -280,7 +287,7 @@ def _diff_on_recipe(
     if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
     recipe.check_perturbs()
-    pair = _Pair.of_recipe(recipe, *sections)
+    pair = Pair.of_recipe(recipe, *sections)
     made = on_made = None
     notes = []
     if pair.without_gradient and recipe.perturb.runs[0].update not in WITHOUT_GRADIENT:
@@ -305,7 +312,7 @@ def _diff_on_recipe(
     of_old, of_new = answered.old, answered.new
     flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
     outcome = Diff("undecided", margin, evidence, flips, made)
-    faults = _faults([of_old, of_new])
+    faults = faults_of([of_old, of_new])
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
     moved, changed, remedies = _on_changed_originals(pair.rows, pair.old, pair.source.labels.names, margin)
@@ -331,7 +338,7 @@ def _diff_on_recipe(
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Two networks, and originals to change and to move.
 
     Attributes:
@@ -349,7 +356,7 @@ class _Pair:
     without_gradient: list[str]
 
     @classmethod
-    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig") -> "_Pair":
+    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig") -> "Pair":
         """Return the two networks on originals of a recipe."""
         from fmrgen.apps.explain.rows import JudgedImages
         from fmrgen.apps.release.band import has_gradient
@@ -432,7 +439,7 @@ class _Pair:
         from fmrgen.apps.release.band import band_between
 
         work = partial(band_between, self.rows, self.old, self.generator, recipe.perturb.runs[0])
-        return _by_the_first_process(work)
+        return by_the_first_process(work)
 
 
 class _Answered(NamedTuple):
@@ -529,10 +536,10 @@ def _on_changed_originals(
         changed = under_changes(rows, old, margin=margin, has_oracle=has_oracle)
         return moved, changed, remedies_of(rows, old)
 
-    return _by_the_first_process(work)
+    return by_the_first_process(work)
 
 
-def _by_the_first_process(work: Callable[[], Result]) -> Result:
+def by_the_first_process(work: Callable[[], Result]) -> Result:
     """Return the result of `work`, which the first process of a launch does for all."""
     from fmrgen.distributed.launch import Processes
 
@@ -568,7 +575,7 @@ def _saturation_notes(answers: Sequence[Predictions]) -> list[str]:
     ]
 
 
-def _faults(answers: Sequence[Predictions]) -> list[str]:
+def faults_of(answers: Sequence[Predictions]) -> list[str]:
     """Return a line for each network that does not work.
 
     Its outputs are not finite, which would count as wrong answers, or are in another order than the classes, or it is

@@ -305,14 +305,14 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequen
                 caption = (
                     f"{name}, those first of which NEW is surest: above the label, below the answer that is wrong."
                 )
-                pictures.append(Picture(caption, partial(_flip_sheet, shown, files), file, of_photos=True))
-            table = _image_table(images[:_MOST_ON_PAGE])
+                pictures.append(Picture(caption, partial(flip_sheet, shown, files), file, of_photos=True))
+            table = image_table(images[:_MOST_ON_PAGE])
             sections.append(
                 Section("images", name, tables=[table], pictures=pictures, folded=bool(shown), most_rows=_MOST_FLIPS)
             )
     if flips.doubted:
         about = "Neither is right. They do not count as flips. Is the label right?"
-        table = _image_table(flips.doubted[:_MOST_ON_PAGE])
+        table = image_table(flips.doubted[:_MOST_ON_PAGE])
         sections.append(
             Section("labels", "Labels to check", about, [table], shown="in files", folded=True, most_rows=_MOST_FLIPS)
         )
@@ -366,7 +366,7 @@ def _group_table(kind: str, groups: Sequence[FlippedGroup], filters: Sequence[st
     return Table([kind, "images", "broke", "fixed", "p", ""], rows, filters=filters)
 
 
-def _image_table(images: Sequence[Flip]) -> Table:
+def image_table(images: Sequence[Flip]) -> Table:
     rows = []
     for image in images:
         old, new = image.old or "none", image.new or "none"
@@ -383,7 +383,7 @@ def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mappi
     shown = [flip for flip in outcome.flips.broken if flip.id in files][:_SIX]
     made = outcome.made
     if shown:
-        draw = partial(_flip_sheet, shown, files)
+        draw = partial(flip_sheet, shown, files)
     elif made is not None and made.images[BROKE] and BROKE in sides:
         draw = partial(_sheet, _representative(made, BROKE)[:_SIX], sides[BROKE], BROKE)
     else:
@@ -392,7 +392,7 @@ def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mappi
     return [Section("six", "Images that broke", pictures=[picture], shown="in a comment")]
 
 
-def _flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":
+def flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":
     """Return a picture of flipped images with their labels and, below, the answer that is wrong."""
     from fmrgen.report.sheet import CaptionedImage, image_sheet
 

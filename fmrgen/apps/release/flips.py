@@ -171,9 +171,11 @@ def compare_predictions(
         groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, by),
         old_calibration=_calibration(first, old_right[0]),
         new_calibration=_calibration(new, new_right),
-        broken=_flipped(first, new, broke),
-        mended=_flipped(first, new, fixed),
-        doubted=[*_flipped(first, new, doubted & agreed), *_flipped(first, new, doubted & ~agreed)][:_MOST_LISTED],
+        broken=listed_flips(first, new, broke),
+        mended=listed_flips(first, new, fixed),
+        doubted=[*listed_flips(first, new, doubted & agreed), *listed_flips(first, new, doubted & ~agreed)][
+            :_MOST_LISTED
+        ],
         doubted_images=int(doubted.sum()),
     )
     if doubted.any() and not doubted.all():
@@ -362,7 +364,7 @@ def _calibration(predictions: Predictions, right: np.ndarray) -> Estimate | None
     return expected_calibration_error(predictions.confidence[usable], right[usable])
 
 
-def _flipped(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:
+def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:
     """Return the images of the rows, bool [N], those first of which NEW is surest; without confidences in order."""
     places = np.flatnonzero(rows)
     if new.confidence is not None:

@@ -66,7 +66,7 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
         UserError: the images or a classifier can't be used, or they are randomly moved ones.
     """
     processes = Processes()
-    opened = _opened(images)
+    opened = opened_images(images)
     opened.check_columns()
     if opened.is_moved:
         raise UserError(
@@ -99,8 +99,10 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
     return Asked(by_column, opened, chosen, [networks[model.name] for model in chosen], labels.names)
 
 
-def _opened(images: Any) -> Split:
-    """Return the images to ask about, opened."""
+def opened_images(images: Any) -> Split:
+    """Return labelled images, as of `ask` or a config of a source, opened."""
+    if isinstance(images, SourceConfig):
+        return _opened_source(images.kind, images)
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
@@ -186,7 +188,7 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
         images: as of `ask`.
         wanted: what the images are called.
     """
-    opened = _opened(images)
+    opened = opened_images(images)
     column = "original" if "original" in opened.image_columns else "image"
     names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))
     files = {}

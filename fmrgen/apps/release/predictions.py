@@ -51,6 +51,17 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def of(self, rows: np.ndarray) -> "Predictions":
+        """Return the predictions for some images, by their places or bool [N]."""
+        return Predictions(
+            self.name,
+            self.ids[rows],
+            self.labels[rows],
+            self.answers[rows],
+            None if self.confidence is None else self.confidence[rows],
+            {name: values[rows] for name, values in self.columns.items()},
+        )
+
 
 def is_file_of_predictions(text: str) -> bool:
     """Return whether a word names a file of predictions, by how it ends."""
@@ -259,7 +270,7 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
             if extra:
                 differences.append(f"{len(extra):,} ids of {new.name} are not in {old.name} ({_few(extra)})")
             raise UserError(f"{'; '.join(differences)}: compare predictions on the same images")
-        new = _taken(new, np.array([place[text] for text in old.ids.tolist()]))
+        new = new.of(np.array([place[text] for text in old.ids.tolist()]))
     other = old.labels != new.labels
     if other.any():
         rows = np.flatnonzero(other)
@@ -269,19 +280,6 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
             f"{new.labels[first]!r} in {new.name}; use one set of labels"
         )
     return old, new
-
-
-def _taken(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    confidence = None if predictions.confidence is None else predictions.confidence[rows]
-    columns = {name: values[rows] for name, values in predictions.columns.items()}
-    return Predictions(
-        predictions.name,
-        predictions.ids[rows],
-        predictions.labels[rows],
-        predictions.answers[rows],
-        confidence,
-        columns,
-    )
 
 
 def relabelled(predictions: Predictions, reviewed: Mapping[str, str]) -> Predictions:

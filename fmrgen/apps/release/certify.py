@@ -1,0 +1,328 @@
+"""Is a failure of OLD fixed in NEW? The answers of both, and of controls, to real images; and a new split against NEW.
+
+Importing this brings no torch: predictions are compared without it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fmrgen.apps.release.certificate import Certificate, Errors, Requirement, Shift, certify_errors
+from fmrgen.apps.release.claim import Claim, read_claim
+from fmrgen.apps.release.diff import Pair, as_predictions, by_the_first_process, diff, faults_of
+from fmrgen.apps.release.flips import listed_flips
+from fmrgen.apps.release.predictions import Predictions, matched
+from fmrgen.errors import UserError, option
+from fmrgen.metrics.intervals import proportion
+
+if TYPE_CHECKING:
+    from fmrgen.apps.explain.attributes import Attribute
+    from fmrgen.apps.explain.interventions import Hypothesis
+    from fmrgen.apps.release.evidence import Evidence
+    from fmrgen.jobs.compare import JobProgress
+    from fmrgen.recipe.job import Recipe
+    from fmrgen.recipe.objects import AnyClassifier
+
+MARGIN = 3.0  # points that NEW may lose elsewhere
+_OLD, _NEW = "OLD", "NEW"
+_MOST_LISTED = 24  # images of each sort, in a picture
+_HALF = 0.5
+
+
+def certify(
+    claim: "str | Claim",
+    old: Any,
+    new: Any,
+    labels: Any = None,
+    *,
+    controls: Mapping[str, Any] | None = None,
+    images: Any = None,
+    shifts: Mapping[str, Any] | None = None,
+    trained_on: Sequence[Any] = (),
+    margin: float = MARGIN,
+    recipe: "Recipe | None" = None,
+    output: str | Path | None = None,
+    trust: bool = False,
+    job_progress: "JobProgress | None" = None,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Certificate:
+    """Return whether a failure of OLD is fixed in NEW, and what that cost.
+
+    By predictions: `certify(claim, old, new, labels, controls={"another seed": …})`. By classifiers on labelled images:
+    `images=`. With a recipe too, also on originals that are moved and changed, and on a new split against NEW.
+
+    Args:
+        claim: what fails, as of `diff --claim`: `smaller shapes`, `class stop`, `yield → stop`, `width < 30`, an
+            `explain.json`, or a folder of labelled images.
+        old: predictions: an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
+            classifier, as for `evaluate`.
+        new: likewise, of the repaired network.
+        labels: the true classes [N], if `old` and `new` are arrays of predictions.
+        controls: equal trainings without the cure, by name, in the form of `new`: that of another seed first. Without
+            one nothing is certified.
+        images: labelled real images that no network was trained on, as of `diff`.
+        shifts: labelled images of other places, by name, likewise; of predictions, pairs of those of OLD and NEW.
+        trained_on: what the networks were trained on. Images that are among these are left out. What folders of
+            `fmrgen train` were trained on is known.
+        margin: points that NEW may lose elsewhere, from 0 to less than 100.
+        recipe: source, generator, oracle and steps, to make images against OLD and NEW.
+        output: the dataset folder of these.
+        trust: let recipes of training folders and splits run the code and read the places that they name.
+        job_progress: returns a progress callback for a split's recipe.
+        on_note: called with each note, one line.
+
+    Raises:
+        UserError: the claim is about other images, the networks are one, or something can't be used, with the cure.
+    """
+    if not 0 <= margin < 100:
+        raise UserError(f"{option('margin', 'margin')}: must be points from 0 to less than 100, not {margin:g}")
+    if recipe is not None and output is None:
+        raise UserError("output: name the dataset folder of the images that are made")
+    claim = read_claim(claim) if isinstance(claim, str) else claim
+    networks = {_OLD: old, _NEW: new, **(controls or {})}
+    if images is None:
+        asked = _of_predictions(networks, labels)
+        shifted = {name: _shift_of_predictions(name, pair) for name, pair in (shifts or {}).items()}
+    else:
+        asked = _of_images(claim, images, networks, trained_on, trust=trust)
+        shifted = {name: _shift_of_images(place, old, new) for name, place in (shifts or {}).items()}
+    certificate = _certificate(claim, asked, shifted, margin)
+    if certificate.verdict == "invalid" or recipe is None:
+        return certificate
+    return _with_new_split(
+        certificate, claim, recipe, str(output), old, new, margin=margin, job_progress=job_progress, on_note=on_note
+    )
+
+
+class _Asked(NamedTuple):
+    """What all networks say of the real images.
+
+    Attributes:
+        predictions: by network, all in one order: OLD, NEW, and the controls.
+        measure: returns what an attribute measures in each image.
+        is_of_kind: which images are of the kind, where they were given as a folder of their own.
+        notes: cautions.
+    """
+
+    predictions: dict[str, Predictions]
+    measure: "Callable[[Attribute], np.ndarray]"
+    is_of_kind: np.ndarray | None
+    notes: list[str]
+
+
+def _certificate(claim: Claim, asked: _Asked, shifts: Mapping[str, Shift], margin: float) -> Certificate:
+    """Return the certificate on real images."""
+    old, new = asked.predictions[_OLD], asked.predictions[_NEW]
+    _check_networks(asked.predictions)
+    is_of_kind = asked.is_of_kind
+    if is_of_kind is None:
+        is_of_kind = claim.of_kind(old, asked.measure)
+    is_elsewhere = np.ones(len(old), dtype=bool) if claim.answer is not None else ~is_of_kind
+    errors = {}
+    for name, predictions in asked.predictions.items():
+        wrong = predictions.answers != predictions.labels
+        of_kind = wrong & is_of_kind
+        if claim.answer is not None:
+            of_kind &= predictions.answers == claim.answer
+        errors[name] = Errors(of_kind, wrong & ~of_kind)
+    certificate = certify_errors(
+        claim.words,
+        errors,
+        is_of_kind,
+        is_elsewhere,
+        old.labels,
+        margin=margin,
+        shifts=shifts,
+        notes=asked.notes,
+    )
+    faults = faults_of([old, new])
+    if faults:
+        return replace(certificate, verdict="invalid", notes=faults)
+    of_old, of_new = errors[_OLD].of_kind, errors[_NEW].of_kind
+    return replace(
+        certificate,
+        mended=listed_flips(old, new, of_old & ~of_new)[:_MOST_LISTED],
+        left=listed_flips(old, new, of_new)[:_MOST_LISTED],
+    )
+
+
+def _check_networks(predictions: Mapping[str, Predictions]) -> None:
+    """Raise UserError if two networks are one: they give the same answers on every image."""
+    names = list(predictions)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            if np.array_equal(predictions[first].answers, predictions[second].answers):
+                raise UserError(
+                    f"claim: {first} and {second} give the same answers on every image: they are one network, or one "
+                    "file; name two"
+                )
+
+
+def _of_predictions(networks: Mapping[str, Any], labels: Any) -> _Asked:
+    tables = {name: as_predictions(name, values, labels) for name, values in networks.items()}
+    old = tables[_OLD]
+    in_order = {name: matched(old, table)[1] for name, table in tables.items()}
+    columns: dict[str, np.ndarray] = {}
+    for table in in_order.values():
+        columns = {**table.columns, **columns}
+    in_order[_OLD] = replace(old, columns=columns)
+
+    def measure(attribute: "Attribute") -> np.ndarray:
+        raise UserError(
+            f"claim: {attribute.name} is measured in images, and there are predictions alone; name two classifiers, "
+            f"and pass {option('images', 'images')}"
+        )
+
+    notes = ["what the networks were trained on is not known: that they have seen none of the images is your word"]
+    return _Asked(in_order, measure, None, notes)
+
+
+def _shift_of_predictions(name: str, pair: Any) -> Shift:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise UserError(f"shifts: give the predictions of OLD and of NEW for {name}, as a pair")
+    old, new = matched(
+        *(as_predictions(f"{name}, {side}", table, None) for side, table in zip("on", pair, strict=True))
+    )
+    return Shift(old.answers != old.labels, new.answers != new.labels)
+
+
+def _shift_of_images(images: Any, old: "AnyClassifier", new: "AnyClassifier") -> Shift:
+    from fmrgen.apps.release.on_images import ask
+
+    of_old, of_new = _answers(ask(images, [old], new))
+    return Shift(of_old.answers != of_old.labels, of_new.answers != of_new.labels)
+
+
+def _answers(asked: Any) -> list[Predictions]:
+    """Return the predictions of all networks for the originals, or for the images of what has none."""
+    predictions: list[Predictions] = asked.answers[_column(asked.opened)]
+    return predictions
+
+
+def _column(opened: Any) -> str:
+    return "original" if "original" in opened.image_columns else "image"
+
+
+def _of_images(
+    claim: Claim, images: Any, networks: Mapping[str, Any], trained_on: Sequence[Any], *, trust: bool
+) -> _Asked:
+    """Return what classifiers say of labelled images, without those that a network has seen in training."""
+    from fmrgen.apps.release.on_images import ask
+    from fmrgen.apps.release.seen import images_of_training, looks_of, measures_of_images, seen_in
+
+    old, new, *controls = networks.values()
+    by = [] if claim.column is None else [claim.column]
+    places = [images] if claim.folder is None else [claim.folder, images]
+    all_asked = [ask(place, [old, *controls], new, by=by) for place in places]
+    parts = []
+    for asked in all_asked:
+        of_old, *of_controls, of_new = _answers(asked)
+        parts.append(dict(zip(networks, (of_old, of_new, *of_controls), strict=True)))
+    predictions = {name: _joined([part[name] for part in parts]) for name in networks}
+    known = list(trained_on)
+    for classifier in networks.values():
+        known += [place for place in images_of_training(classifier, trust=trust) if place not in known]
+    notes = []
+    is_new = np.ones(len(predictions[_OLD]), dtype=bool)
+    if known:
+        looks = np.concatenate([looks_of(asked.opened, _column(asked.opened)) for asked in all_asked])
+        for place in known:
+            is_new &= ~seen_in(looks, place)
+        if not is_new.all():
+            notes.append(
+                f"{int((~is_new).sum()):,} of {len(is_new):,} images are among those that a network was trained on, "
+                "and are left out"
+            )
+        if not is_new.any():
+            raise UserError("claim: the networks were trained on all of these images; name others")
+    else:
+        notes.append(
+            "what the networks were trained on is not known; name it with "
+            f"{option('trained-on', 'trained_on')}, so that images that they have seen are left out"
+        )
+
+    def measure(attribute: "Attribute") -> np.ndarray:
+        measures = [measures_of_images(asked.opened, _column(asked.opened), attribute) for asked in all_asked]
+        return np.concatenate(measures)[is_new]
+
+    is_of_kind = None
+    if claim.folder is not None:
+        is_of_kind = (np.arange(len(is_new)) < len(parts[0][_OLD]))[is_new]
+        if not is_of_kind.any():
+            raise UserError(f"claim: the networks were trained on all images of {claim.folder}; name others")
+    return _Asked({name: table.of(is_new) for name, table in predictions.items()}, measure, is_of_kind, notes)
+
+
+def _joined(parts: Sequence[Predictions]) -> Predictions:
+    """Return predictions for several sets of images as one; ids of the second and later sets begin with its number."""
+    first, *others = parts
+    for number, other in enumerate(others, start=2):
+        ids = np.array([f"{number}: {example_id}" for example_id in other.ids.tolist()])
+        first = Predictions(
+            first.name,
+            np.concatenate([first.ids, ids]),
+            np.concatenate([first.labels, other.labels]),
+            np.concatenate([first.answers, other.answers]),
+        )
+    return first
+
+
+def _with_new_split(
+    certificate: Certificate,
+    claim: Claim,
+    recipe: "Recipe",
+    output: str,
+    old: "AnyClassifier",
+    new: "AnyClassifier",
+    *,
+    margin: float,
+    job_progress: "JobProgress | None",
+    on_note: Callable[[str], None],
+) -> Certificate:
+    """Return the certificate with what images show that are made against NEW: is the failure gone, or has it moved?"""
+    from fmrgen.recipe.objects import classifier_section
+
+    outcome = diff(old, new, recipe=recipe, output=output, margin=margin, job_progress=job_progress, on_note=on_note)
+    worse = [entry for entry in outcome.worse if entry.kind != "originals"]
+    originals = 0 if outcome.made is None else outcome.made.rows
+    moved = Requirement(
+        "moved, changed and made images", "fails" if worse else "holds", originals, limit=margin, shown=_worse(worse)
+    )
+    further = [moved]
+    if claim.hypothesis is not None:
+        pair = Pair.of_recipe(recipe, classifier_section(old), classifier_section(new))
+        further.append(by_the_first_process(partial(_on_changed_originals, claim.hypothesis, pair)))
+    return certificate.with_cost(further, outcome.notes)
+
+
+def _worse(entries: "Sequence[Evidence]") -> str:
+    """Return on what NEW is worse, or that nothing is."""
+    return "; ".join(entry.line for entry in entries) or "nothing is significantly worse"
+
+
+def _on_changed_originals(hypothesis: "Hypothesis", pair: Pair) -> Requirement:
+    """Return the requirement that the finding is gone on originals that are changed so.
+
+    It is if it is not confirmed for NEW, or if NEW makes at most half of the errors that OLD makes.
+    """
+    from fmrgen.apps.explain.explain import testable, try_out
+    from fmrgen.apps.explain.interventions import confirmed
+
+    errors, is_confirmed = {}, {}
+    for name, rows in ((_OLD, pair.rows.judged_by(pair.old)), (_NEW, pair.rows)):
+        tested = testable(rows)
+        trials = try_out([hypothesis.attribute], tested)
+        trial = next(trial for trial in trials if trial.hypothesis.sign == hypothesis.sign)
+        errors[name] = proportion(trial.moved["along"].answers != tested.labels)
+        is_confirmed[name] = trial in confirmed(trials)
+    name = f"originals changed to {hypothesis.words}"
+    before, after = errors[_OLD], errors[_NEW]
+    if before is None or after is None:
+        return Requirement(name, "open", shown="a network has no original right")
+    is_gone = not is_confirmed[_NEW] or after.value <= _HALF * before.value
+    shown = f"NEW misreads {after} %, OLD {before} %"
+    return Requirement(name, "holds" if is_gone else "fails", len(tested), shown=shown)

@@ -1,0 +1,112 @@
+"""Which test images a network has seen in training: the same ones, saved or scaled anew."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fmrgen.apps.explain.attributes import Attribute
+from fmrgen.apps.release.on_images import opened_images
+from fmrgen.image_files import resize
+from fmrgen.split.rows import Split
+
+_LOOK_SIDE = 16  # pixels, at which images are compared
+# Of the contrast of an image: by how much copies of it differ at most, as a root mean square. A copy of 32 pixels that
+# was saved as JPEG, or enlarged, differs by 0.03 to 0.15; of 1,000 other digits or signs the nearest by 0.14 to 0.2.
+_SAME = 0.12
+_LEAST_CONTRAST = 4.0  # grey levels: what is flatter is compared as if it had so much
+_MEASURED_SIDES = 32, 224  # pixels: images are measured at the side of the first, within these
+_BATCH = 64
+_CHUNK = 2048  # images that are compared at a time
+
+
+def looks_of(opened: Split, column: str) -> np.ndarray:
+    """Return small copies of images, each with a mean of 0 and a deviation of 1, float32 [N, 768]."""
+    looks = [_look(pixels) for pixels in _pixels(opened, column)]
+    return np.stack(looks) if looks else np.zeros((0, 3 * _LOOK_SIDE**2), dtype=np.float32)
+
+
+def _look(pixels: np.ndarray) -> np.ndarray:
+    small = Image.fromarray(pixels).resize((_LOOK_SIDE, _LOOK_SIDE), Image.Resampling.BOX)
+    look: np.ndarray = np.asarray(small, dtype=np.float32).ravel()
+    look = look - look.mean()
+    return look / max(float(look.std()), _LEAST_CONTRAST)
+
+
+def measures_of_images(opened: Split, column: str, attribute: Attribute) -> np.ndarray:
+    """Return what an attribute measures in each image, float64 [N], at the side of the first image."""
+    least, most = _MEASURED_SIDES
+    side = 0
+    measures: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
+    for pixels in _pixels(opened, column):
+        side = side or int(np.clip(min(pixels.shape[:2]), least, most))
+        batch.append(resize(Image.fromarray(pixels), side, "crop"))
+        if len(batch) == _BATCH:
+            measures.append(_measured(batch, attribute))
+            batch = []
+    if batch:
+        measures.append(_measured(batch, attribute))
+    return np.concatenate(measures)
+
+
+def _measured(batch: Sequence[np.ndarray], attribute: Attribute) -> np.ndarray:
+    images = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255
+    measures: np.ndarray = attribute.measure(images).double().numpy()
+    return measures
+
+
+def _pixels(opened: Split, column: str) -> Iterator[np.ndarray]:
+    """Yield the images of a column, uint8 [H, W, 3]."""
+    for batch in opened.images([column], size=_BATCH):
+        for image in batch.decode()[column]:
+            yield image() if callable(image) else image
+
+
+def seen_in(looks: np.ndarray, trained_on: Any) -> np.ndarray:
+    """Return which images are among those that something was trained on, bool [N].
+
+    Args:
+        looks: of the images, from `looks_of`.
+        trained_on: labelled images, or a split: then its originals and its perturbed images.
+
+    Raises:
+        UserError: they can't be read.
+    """
+    opened = opened_images(trained_on)
+    is_seen = np.zeros(len(looks), dtype=bool)
+    for column in opened.image_columns:
+        others = looks_of(opened, column)
+        for start in range(0, len(others), _CHUNK):
+            is_seen |= _are_same(looks, others[start : start + _CHUNK])
+    return is_seen
+
+
+def _are_same(looks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which images [N, D] are nearly one of the others [M, D], bool [N]."""
+    squares = (looks**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * looks @ others.T
+    nearest: np.ndarray = squares.min(1) / looks.shape[1]
+    return nearest <= _SAME**2
+
+
+def images_of_training(classifier: Any, *, trust: bool) -> list[Any]:
+    """Return what a folder of `fmrgen train` was trained on: its source and its copies; nothing for other classifiers.
+
+    Args:
+        classifier: as it was given.
+        trust: let its recipe read the places that it names.
+
+    Raises:
+        UserError: the recipe of the folder can't be read, or needs trust.
+    """
+    from fmrgen.apps.release.retraining import recipe_of_folder
+
+    if not isinstance(classifier, str | Path):
+        return []
+    recipe = recipe_of_folder(classifier, trust=trust)
+    if recipe is None:
+        return []
+    return [recipe.source, *([recipe.copies] if recipe.copies else [])]

@@ -1,0 +1,324 @@
+"""Claims of all kinds, on predictions and on images; networks that saw the test images; and bad input."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import run
+from PIL import Image
+from torch import nn
+
+import fmrgen
+from fmrgen import UserError, certify
+from fmrgen.apps.release.claim import Condition, most_of, read_claim
+
+LABELS = np.arange(3000) % 10
+
+
+def answers(seed, wrong_share, of=None):
+    """Returns answers that are wrong on a share of the images, and on more where `of` says."""
+    random = np.random.default_rng(seed)
+    wrong = random.random(len(LABELS)) < wrong_share
+    if of is not None:
+        wrong |= of
+    return np.where(wrong, (LABELS + 1) % 10, LABELS)
+
+
+def share_of(kind, share, seed=9):
+    return kind & (np.random.default_rng(seed).random(len(LABELS)) < share)
+
+
+def tables(kind, **columns):
+    """Returns OLD, which fails on a kind, NEW, which does not, and a control, which does, as tables."""
+    of_each = {
+        "old": answers(1, 0.02, share_of(kind, 0.5, 1)),
+        "new": answers(2, 0.02),
+        "control": answers(3, 0.02, share_of(kind, 0.5, 3)),
+    }
+    return {
+        name: pd.DataFrame({"id": np.arange(len(LABELS)), "label": LABELS, "prediction": predicted, **columns})
+        for name, predicted in of_each.items()
+    }
+
+
+def test_claims_in_all_their_forms(tmp_path):
+    assert read_claim("class stop").label == "stop"
+    for text in ("yield → stop", "yield -> stop", "class yield → class stop"):
+        pair = read_claim(text)
+        assert (pair.label, pair.answer, pair.words) == ("yield", "stop", "yield taken for stop")
+    assert read_claim("width < 30").condition == Condition("width", "<", "30")
+    assert read_claim("camera != left").condition == Condition("camera", "!=", "left")
+    assert read_claim("position, up >= 0.2").column is None  # it is measured
+    assert read_claim("smaller shapes").hypothesis.sign == -1
+    sentence = "the classifier misreads 49.43 [42.1, 56.8] % of the originals when they are changed to shapes moved up or down (2.84"
+    assert read_claim(sentence).words == "shapes moved up or down"
+    (tmp_path / "night").mkdir()
+    assert read_claim(str(tmp_path / "night")).folder == str(tmp_path / "night")
+    with pytest.raises(UserError, match="claim: 'dogs' is no kind of images; write words of explain"):
+        read_claim("dogs")
+
+
+def test_a_claim_on_a_class():
+    of = tables(LABELS == 7)
+    certificate = certify("class 7", of["old"], of["new"], controls={"another seed": of["control"]})
+    assert certificate.verdict == "fixed"
+    assert certificate.of_kind == 300
+    assert len(certificate.mended) == 24
+
+
+def test_a_claim_on_a_pair_counts_that_mistake_alone():
+    is_seven = LABELS == 7
+    of = tables(is_seven)
+    of["new"].loc[share_of(is_seven, 0.5, 4), "prediction"] = 2  # it is wrong in another way now
+    certificate = certify("7 → 8", of["old"], of["new"], controls={"another seed": of["control"]})
+    assert certificate.errors["NEW"].value < 5
+    assert certificate.verdict == "fixed but broke"
+    assert "more errors elsewhere than OLD" in [one.name for one in certificate.broken]
+
+
+def test_a_claim_on_a_column():
+    width = np.arange(len(LABELS)) % 60
+    of = tables(width < 20, width=width)
+    certificate = certify("width < 20", of["old"], of["new"], controls={"another seed": of["control"]})
+    assert (certificate.verdict, certificate.of_kind) == ("fixed", 1000)
+    for claim, fault in (
+        ("depth < 20", r"claim: there is no column depth \(there are: width\)"),
+        ("width < many", "claim: width < many compares what is no number; use = or !="),
+        ("width < 0", "claim: none of the 3,000 images is of the kind width < 0; add some"),
+        ("width < 99", "claim: all 3,000 images are of the kind width < 99; add others"),
+        ("class cat", r"claim: there is no class 'cat' \(there are 0, 1, 2, 3, 4, …\)"),
+        ("darker images", "claim: brightness is measured in images, and there are predictions alone"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            certify(claim, of["old"], of["new"])
+
+
+def test_new_is_worse_everywhere_and_old_is_new():
+    of = tables(LABELS == 7)
+    worse = of["old"].assign(prediction=answers(5, 0.6))
+    certificate = certify("class 7", of["old"], worse, controls={"another seed": of["control"]})
+    assert certificate.verdict == "not fixed"
+    assert len(certificate.broken) >= 2
+    with pytest.raises(UserError, match="claim: OLD and NEW give the same answers on every image"):
+        certify("class 7", of["old"], of["old"], controls={"another seed": of["control"]})
+    with pytest.raises(UserError, match="claim: OLD and another seed give the same answers on every image"):
+        certify("class 7", of["old"], of["new"], controls={"another seed": of["old"]})
+    chance = of["old"].assign(prediction=np.random.default_rng(0).integers(0, 10, len(LABELS)))
+    certificate = certify("class 7", of["old"], chance, controls={"another seed": of["control"]})
+    assert certificate.verdict == "invalid"
+    assert "hardly better than chance" in certificate.notes[0]
+
+
+def test_what_is_no_failure_of_old_is_said():
+    of = tables(LABELS == 7)
+    certificate = certify("class 3", of["old"], of["new"], controls={"another seed": of["control"]})
+    assert "OLD errs no more on real images of that kind" in certificate.notes[-1]
+    assert certificate.verdict in ("undecided", "not fixed")
+
+
+def test_another_place_by_predictions():
+    of = tables(LABELS == 7)
+    elsewhere = of["old"].assign(prediction=answers(6, 0.05)), of["old"].assign(prediction=answers(7, 0.4))
+    certificate = certify(
+        "class 7", of["old"], of["new"], controls={"another seed": of["control"]}, shifts={"night": elsewhere}
+    )
+    assert [one.name for one in certificate.broken] == ["more errors on night than OLD"]
+    with pytest.raises(UserError, match="shifts: give the predictions of OLD and of NEW for night, as a pair"):
+        certify("class 7", of["old"], of["new"], shifts={"night": elsewhere[0]})
+
+
+def test_the_command_and_its_exit_status(tmp_path, capsys):
+    of = tables(LABELS == 7)
+    for name, table in of.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    old, new, control = (tmp_path / f"{name}.csv" for name in of)
+    line = ["diff", "--claim", "class 7", "-o", tmp_path / "out"]
+    junit = tmp_path / "junit.xml"
+    assert run(*line, "--old", old, "--new", new, "--controls", control, "--junit", junit) == 0
+    assert "fixed: of 300 real images (class 7) OLD misreads" in capsys.readouterr().out
+    assert 'failures="0"' in junit.read_text()
+    assert (tmp_path / "out/certificate/certificate.html").is_file()
+    assert json.loads((tmp_path / "out/certificate/certificate.json").read_text())["verdict"] == "fixed"
+    assert run(*line, "--old", old, "--new", new) == 3  # no control
+    assert run(*line, "--old", new, "--new", old, "--controls", control) == 1
+    for arguments, fault in (
+        (["--old", old, "--new", old], "OLD and NEW give the same answers"),
+        (["--old", old, "--new", new, "--by", "label"], "--by is not for a claim"),
+        (["--old", old, "--new", "asset:mnist/lenet"], "give all of one kind"),
+        (["--old", old, "--new", new, "--shift", "one.csv"], "--shift: one.csv is not two files of predictions"),
+        (["--old", old, "--new", new, "--images", "photos"], "--images: the files have predictions"),
+        (["--old", "asset:mnist/lenet", "--new", "asset:mnist/vit"], "name labelled ones with --images"),
+    ):
+        assert run(*line, *arguments) == 2
+        assert fault in capsys.readouterr().err
+    assert run("diff", "--old", old, "--new", new, "--controls", control) == 2
+    assert "--controls is for a claim: say with --claim what is fixed" in capsys.readouterr().err
+
+
+class Bright(nn.Module):
+    """Says 1 where the left half is brighter than the right; a share of dark images is read the other way."""
+
+    class_names = ("left", "right")
+
+    def __init__(self, fails_below=0.0, seed=0):
+        super().__init__()
+        self.fails_below = fails_below
+        self.register_buffer("seed", torch.tensor(float(seed)))
+
+    def forward(self, images):
+        halves = images.mean((1, 2)).unflatten(1, (2, -1)).mean(2)
+        mean = images.mean((1, 2, 3))
+        drawn = (mean * 9973 + self.seed * 0.37) % 1  # as random as the images are
+        fails = (mean < self.fails_below) & (drawn < 0.7) | (drawn > 0.97)
+        difference = halves[:, 1] - halves[:, 0]
+        return torch.stack([-difference, difference], 1) * torch.where(fails, -1.0, 1.0)[:, None] * 50
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photos of two classes whose brightness is uniform, and others that a network was trained on."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(900):
+        label = number % 2
+        coarse = np.full((8, 8, 3), random.uniform(20, 200)) + random.normal(0, 12, (8, 8, 3))
+        coarse[:, slice(4, None) if label else slice(4)] += 30
+        pixels = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((32, 32))
+        for name in ["real", *(["trained"] if number < 200 else [])]:
+            folder = root / name / Bright.class_names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            # What a network was trained on is there at another size.
+            image = pixels.resize((48, 48)) if name == "trained" else pixels
+            image.save(folder / f"{number:03}.png")
+    return root
+
+
+def test_photos_and_an_attribute(photos):
+    certificate = certify(
+        "darker images",
+        Bright(0.3, 1),
+        Bright(seed=2),
+        controls={"another seed": Bright(0.3, 3)},
+        images=str(photos / "real"),
+        margin=8,
+    )
+    assert certificate.verdict == "fixed"
+    assert certificate.of_kind == 180
+    assert certificate.errors["OLD"].value > 50
+    assert "what the networks were trained on is not known" in certificate.notes[0]
+    measured = certify(
+        "brightness < 0.3",
+        Bright(0.3, 1),
+        Bright(seed=2),
+        controls={"another seed": Bright(0.3, 3)},
+        images=str(photos / "real"),
+        margin=8,
+    )
+    assert measured.verdict == "fixed"
+    assert measured.of_kind != 180
+
+
+def test_images_that_a_network_was_trained_on_are_left_out(photos):
+    networks = {"old": Bright(0.3, 1), "new": Bright(seed=2), "controls": {"another seed": Bright(0.3, 3)}}
+    certificate = certify(
+        "darker images", **networks, images=str(photos / "real"), trained_on=[str(photos / "trained")]
+    )
+    assert certificate.images == 700
+    assert certificate.notes[0] == "200 of 900 images are among those that a network was trained on, and are left out"
+    with pytest.raises(UserError, match="claim: the networks were trained on all of these images; name others"):
+        certify("darker images", **networks, images=str(photos / "real"), trained_on=[str(photos / "real")])
+
+
+def test_a_folder_of_images_is_a_kind(photos, tmp_path):
+    certificate = certify(
+        str(photos / "trained"),
+        Bright(0.9, 1),
+        Bright(seed=2),
+        controls={"another seed": Bright(0.9, 3)},
+        images=str(photos / "real"),
+        margin=8,
+    )
+    assert certificate.of_kind == 200
+    assert certificate.images == 1100
+    assert certificate.claim == "images of trained"
+
+
+def test_a_finding_of_another_split(finished_split, photos, tmp_path):
+    """An explanation of digits says nothing of photos of left and right."""
+    from fmrgen.apps.explain.report import explanation_report
+    from fmrgen.report.write import write
+
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lenet = fmrgen.load_classifier("asset:mnist/lenet")
+            self.class_names = self.lenet.class_names
+
+        def forward(self, images):
+            grey = (images > 0.05) & (images < 0.95)
+            is_bright = (images * grey).sum((1, 2, 3)) / grey.sum((1, 2, 3)).clamp(min=1) > 0.59
+            logits = self.lenet(images)
+            return torch.where(is_bright.unsqueeze(1), logits.roll(1, 1), logits)
+
+    from fmrgen.apps.explain.attributes import Brightness
+
+    explanation = fmrgen.explain(str(finished_split), classifier=Fails().eval(), attributes=[Brightness()])
+    write(explanation_report(explanation), tmp_path)
+    claim = read_claim(str(tmp_path / "explain.json"))
+    assert claim.words == "brighter images"
+    with pytest.raises(UserError, match="claim: the finding is of another split: its classes are 0, 1, 2, 3, 4, …"):
+        certify(claim, Bright(0.3, 1), Bright(seed=2), images=str(photos / "real"))
+    with pytest.raises(UserError, match="has 1 findings; there is no number 3"):
+        read_claim(f"{tmp_path / 'explain.json'}:3")
+
+
+@pytest.mark.parametrize("sign", [1, -1, 0])
+def test_a_fifth_is_of_a_kind(sign):
+    measures = np.random.default_rng(0).permutation(np.arange(100.0))
+    chosen = set(measures[most_of(measures, sign)].astype(int).tolist())
+    expected = {1: set(range(80, 100)), -1: set(range(20)), 0: set(range(10)) | set(range(90, 100))}
+    assert chosen == expected[sign]
+
+
+@pytest.mark.slow
+def test_controls_are_trained_where_both_are_folders(tmp_path, capsys):
+    """And what folders were trained on is known: the digits that taught them are left out."""
+    quick = ["schedule.threads=1", "schedule.steps=150", "test.limit=32", "augment.warp=0", "source.limit=1500"]
+    line = ["train", "train/mnist-lenet", *quick]
+    change = 'augment.change={"position, up": [-1, 1]}'
+    assert run(*line, "-o", tmp_path / "old", "-q") == 0
+    assert run(*line, change, "schedule.seed=5", "-o", tmp_path / "new", "-q") == 0
+    asked = ["diff", "--claim", "shapes moved up or down", "--old", tmp_path / "old", "--new", tmp_path / "new"]
+    images = "{kind: mnist, split: train, limit: 2000}"
+    capsys.readouterr()
+    status = run(*asked, "--images", images, "-o", tmp_path / "out")
+    printed = capsys.readouterr().err
+    certificate = json.loads((tmp_path / "out/certificate/certificate.json").read_text())
+    assert status in (0, 1, 3)
+    assert certificate["images"] < 2000
+    assert "images are among those that a network was trained on, and are left out" in certificate["notes"][0]
+    assert "trains a control, another seed" in printed
+    assert list(certificate["errors"]) == ["OLD", "NEW", "another seed"]
+    trained = json.loads((tmp_path / "out/controls/another-seed/training.json").read_text())["recipe"]
+    assert trained["augment"]["change"] == {}
+    assert trained["schedule"]["seed"] == 6
+
+
+@pytest.mark.slow
+def test_with_a_recipe_the_failure_has_to_be_gone_on_changed_originals_too(tmp_path, capsys):
+    quick = ["schedule.threads=1", "schedule.steps=200", "test.limit=32", "augment.warp=0"]
+    line = ["train", "train/mnist-lenet", *quick]
+    change = 'augment.change={"position, up": [-1, 1]}'
+    for name, changes in (("old", []), ("new", [change, "schedule.seed=5"]), ("control", ["schedule.seed=7"])):
+        assert run(*line, *changes, "-o", tmp_path / name, "-q") == 0
+    old, new, control = (tmp_path / name for name in ("old", "new", "control"))
+    asked = ["--claim", "shapes moved up or down", "--images", "{kind: mnist, split: test}", "--controls", control]
+    run("diff", "_mnist", "--limit", "60", *asked, "--old", old, "--new", new, "-o", tmp_path / "out", "-q")
+    certificate = json.loads((tmp_path / "out/certificate/certificate.json").read_text())
+    states = {one["name"]: one["state"] for one in certificate["cost"]}
+    assert states["originals changed to shapes moved up or down"] == "holds"
+    assert "moved, changed and made images" in states
+    (shown,) = [one["shown"] for one in certificate["cost"] if one["name"].startswith("originals changed")]
+    assert shown.startswith("NEW misreads ")
