@@ -1,11 +1,18 @@
 """Images changed at random by one attribute: what `explain` suggests to train with."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.interventions import Hypothesis
 from fmrgen.errors import UserError, unknown_message
 
+# Of the images: those that are changed by what was found first, and by each further finding. These shares, and how many
+# findings count, were chosen on twenty networks: docs/results/repairs.md.
+SHARE_OF_FIRST, SHARE_OF_FURTHER = 0.8, 0.3
+MOST_FINDINGS = 3
 _AMOUNTS = 4  # that are drawn for a batch: each image gets one of them
 
 
@@ -25,7 +32,9 @@ class RandomChange(nn.Module):
         UserError: there is no such attribute, or the amounts or the share are outside their range.
     """
 
-    def __init__(self, attribute: str | Attribute, least: float = -1.0, most: float = 1.0, share: float = 0.8) -> None:
+    def __init__(
+        self, attribute: str | Attribute, least: float = -1.0, most: float = 1.0, share: float = SHARE_OF_FIRST
+    ) -> None:
         super().__init__()
         self.attribute = attribute if isinstance(attribute, Attribute) else attribute_named(attribute)
         if not -1 <= least <= most <= 1:
@@ -52,6 +61,23 @@ class RandomChange(nn.Module):
             if len(rows):
                 changed[rows] = self.attribute.change(images[rows], amount).to(images)
         return changed
+
+
+def share_of(place: int) -> float:
+    """Return the share of images that are changed by the finding at a place, from 0."""
+    return SHARE_OF_FURTHER if place else SHARE_OF_FIRST
+
+
+def changes_against(hypotheses: Sequence[Hypothesis]) -> nn.Sequential:
+    """Return a transform that changes images at random the ways that were found, the first three.
+
+    What a network goes by shows in several attributes, as thin strokes are pale too, and the first that is named may be
+    a side effect.
+    """
+    changes = []
+    for place, hypothesis in enumerate(hypotheses[:MOST_FINDINGS]):
+        changes.append(RandomChange(hypothesis.attribute, *hypothesis.amounts, share=share_of(place)))
+    return nn.Sequential(*changes)
 
 
 def attribute_named(name: str) -> Attribute:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fmrgen.apps.explain.explain import Explanation, Finding, Pair
-from fmrgen.apps.explain.suggestions import suggestions_for
+from fmrgen.apps.explain.suggestions import Suggestion, suggestions_for
 from fmrgen.files import of_schema, read_json
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
@@ -74,33 +74,35 @@ def explanation_report(explanation: Explanation) -> Report:
 
 
 def _sections_to_try(explanation: Explanation) -> list[Section]:
-    """Return a section on what to try against each finding; none if there is nothing to try."""
+    """Return a section on what to try against the findings; none if there is nothing to try."""
     lines = [preparation.line for preparation in explanation.preparations]
-    tables = []
-    for finding in explanation.reported:
-        rows = []
-        for place, suggestion in enumerate(suggestions_for(finding.words, explanation.image_size), start=1):
+    rows = []
+    if explanation.reported:
+        for place, suggestion in enumerate(_suggestions(explanation), start=1):
             rows.append([str(place), suggestion.title, suggestion.code])
-        tables.append(Table(["", f"against errors on {finding.words}", "line"], rows, of_text=True))
-    if not lines and not tables:
+    if not lines and not rows:
         return []
+    tables = [Table(["", "try", "line"], rows, of_text=True)] if rows else []
     about = "The cheapest first. Whether it helped is another question: fmrgen diff --claim answers it."
     return [Section("try", "What to try", about, tables, lines, shown="in files")]
 
 
+def _suggestions(explanation: Explanation) -> list[Suggestion]:
+    return suggestions_for([finding.words for finding in explanation.reported], explanation.image_size)
+
+
 def _next_steps(explanation: Explanation) -> list[str]:
-    """Return what to do about the first finding."""
+    """Return what to do about the findings."""
     if explanation.preparations:
         return [explanation.preparations[0].line]
     if not explanation.reported:
         return []
-    words = explanation.reported[0].words
-    first = suggestions_for(words, explanation.image_size)[0]
-    line = f" ({first.code})" if first.code else ""
+    first = _suggestions(explanation)[0]
     return [
         "look at the changed images below: does a person still see the class?",
-        f"{first.title}{line}; more to try is below",
-        f'then ask whether it is fixed: fmrgen diff --claim "{words}" --old OLD --new NEW --images REAL',
+        f"{first.title} ({first.code}); more to try is below",
+        f'then ask whether it is fixed: fmrgen diff --claim "{explanation.reported[0].words}" --old OLD --new NEW '
+        "--images REAL",
     ]
 
 

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES
 from fmrgen.apps.explain.interventions import Hypothesis, hypothesis_of
+from fmrgen.apps.explain.random_change import MOST_FINDINGS, share_of
 
 _SHEAR = math.degrees(math.atan(0.5))  # of `Slant` at an amount of 1
 _ZOOM = 1.4  # of `Size`
 _SHIFT = 0.15  # of the positions, a share of the side
 _SIGMA_OF_SIDE = 1.5 / 32  # of `Sharpness`
+_P = "p=P"  # stands for the share of images
 
 
 @dataclass(frozen=True)
@@ -34,42 +36,67 @@ class _Lines(NamedTuple):
     albumentations: str
 
 
-def suggestions_for(words: str, side: int) -> list[Suggestion]:
+def suggestions_for(words: Sequence[str], side: int) -> list[Suggestion]:
     """Return what to try against "it fails on originals changed to …", the cheapest first.
 
+    What a network goes by shows in several attributes, as thin strokes are pale too, so three findings are changed.
+
     Args:
-        words: of the finding.
+        words: of all findings, the first that is reported first.
         side: of the images in pixels, on which the width of a blur depends.
     """
-    hypothesis = hypothesis_of(words)
-    if hypothesis is None:  # an attribute of the caller's own
-        return [
-            Suggestion(f"train with images that are changed at random to {words}: fmrgen.RandomChange(YOUR_ATTRIBUTE)")
-        ]
-    name, (least, most) = hypothesis.attribute.name, hypothesis.amounts
-    suggestions = [
+    hypotheses = []
+    for text in words:
+        hypothesis = hypothesis_of(text)
+        if hypothesis is not None:  # else it is an attribute of the caller's own
+            hypotheses.append(hypothesis)
+    suggestions = []
+    if hypotheses:
+        suggestions = _changes_of_training_images(hypotheses[:MOST_FINDINGS], side)
+    if len(hypotheses) < len(words):
+        suggestions.append(Suggestion("the same with an attribute of your own", "fmrgen.RandomChange(MY_ATTRIBUTE)"))
+    return [
+        *suggestions,
         Suggestion(
-            "train again with images that are changed this way at random: your own loop, tensors in [0, 1]",
-            f'fmrgen.RandomChange("{name}", least={least:g}, most={most:g})',
-        ),
-        Suggestion("the same with fmrgen train", f"'augment.change={{\"{name}\": [{least:g}, {most:g}]}}'"),
-    ]
-    lines = _LINES[name](hypothesis, side) if name in _LINES else _Lines("", "")
-    if lines.torchvision:
-        suggestions.append(Suggestion("the nearest of torchvision.transforms.v2", lines.torchvision))
-    if lines.albumentations:
-        suggestions.append(Suggestion("the nearest of albumentations", lines.albumentations))
-    suggestions += [
-        Suggestion(
-            f"label real images of that kind next ({words}), and train with them",
-            "fmrgen explain SPLIT --unlabelled FOLDER",
+            "label real images of that kind next, and train with them", "fmrgen explain SPLIT --unlabelled FOLDER"
         ),
         Suggestion(
             "perturbed copies of training images are the last to try: in the study of repairs they did less than the "
-            "change itself",
+            "changes themselves",
             "fmrgen train RECIPE copies=SPLIT_OF_TRAINING_IMAGES",
         ),
     ]
+
+
+def _changes_of_training_images(hypotheses: Sequence[Hypothesis], side: int) -> list[Suggestion]:
+    """Return the changes as lines of fmrgen, torchvision and albumentations."""
+    own, of_recipe, torchvision, albumentations = [], [], [], []
+    for place, hypothesis in enumerate(hypotheses):
+        name, (least, most) = hypothesis.attribute.name, hypothesis.amounts
+        share = share_of(place)
+        own.append(f'fmrgen.RandomChange("{name}", least={least:g}, most={most:g}, share={share:g})')
+        of_recipe.append(f'"{name}": [{least:g}, {most:g}]')
+        lines = _LINES[name](hypothesis, side) if name in _LINES else _Lines("", "")
+        if lines.torchvision:
+            torchvision.append(f"v2.RandomApply([{lines.torchvision}], p={share:g})")
+        if lines.albumentations:
+            albumentations.append(lines.albumentations.replace(_P, f"p={share:g}"))
+    suggestions = [
+        Suggestion(
+            "train again with images that are changed at random as was found: in your own loop, tensors from 0 to 1",
+            f"torch.nn.Sequential({', '.join(own)})" if len(own) > 1 else own[0],
+        ),
+        Suggestion("the same with fmrgen train", f"'augment.change={{{', '.join(of_recipe)}}}'"),
+    ]
+    for library, lines_of_library, combined in (
+        ("torchvision.transforms.v2", torchvision, "v2.Compose"),
+        ("albumentations", albumentations, "A.Compose"),
+    ):
+        if lines_of_library:
+            missing = len(hypotheses) - len(lines_of_library)
+            title = f"the nearest of {library}" + (f", which lacks {missing} of them" if missing else "")
+            code = f"{combined}([{', '.join(lines_of_library)}])" if len(lines_of_library) > 1 else lines_of_library[0]
+            suggestions.append(Suggestion(title, code))
     return suggestions
 
 
@@ -85,20 +112,20 @@ def _pair(low: float, high: float) -> str:
 
 def _slant(hypothesis: Hypothesis, side: int) -> _Lines:
     degrees = _pair(*_range(hypothesis, _SHEAR))
-    return _Lines(f"v2.RandomAffine(degrees=0, shear={degrees})", f'A.Affine(shear={{"x": {degrees}}}, p=0.8)')
+    return _Lines(f"v2.RandomAffine(degrees=0, shear={degrees})", f'A.Affine(shear={{"x": {degrees}}}, {_P})')
 
 
 def _size(hypothesis: Hypothesis, side: int) -> _Lines:
     least, most = hypothesis.amounts
     scale = _pair(_ZOOM**least, _ZOOM**most)
-    return _Lines(f"v2.RandomAffine(degrees=0, scale={scale})", f"A.Affine(scale={scale}, p=0.8)")
+    return _Lines(f"v2.RandomAffine(degrees=0, scale={scale})", f"A.Affine(scale={scale}, {_P})")
 
 
 def _across(hypothesis: Hypothesis, side: int) -> _Lines:
     shares = _pair(*_range(hypothesis, _SHIFT))
     return _Lines(
         f"v2.RandomAffine(degrees=0, translate=({_SHIFT:g}, 0))",
-        f'A.Affine(translate_percent={{"x": {shares}}}, p=0.8)',
+        f'A.Affine(translate_percent={{"x": {shares}}}, {_P})',
     )
 
 
@@ -107,7 +134,7 @@ def _up(hypothesis: Hypothesis, side: int) -> _Lines:
     shares = _pair(-high + 0.0, -low + 0.0)  # down is positive
     return _Lines(
         f"v2.RandomAffine(degrees=0, translate=(0, {_SHIFT:g}))",
-        f'A.Affine(translate_percent={{"y": {shares}}}, p=0.8)',
+        f'A.Affine(translate_percent={{"y": {shares}}}, {_P})',
     )
 
 
@@ -116,7 +143,7 @@ def _contrast(hypothesis: Hypothesis, side: int) -> _Lines:
     low, high = 0.67 * least, most
     return _Lines(
         f"v2.ColorJitter(contrast={_pair(1 + low, 1 + high)})",
-        f"A.RandomBrightnessContrast(brightness_limit=0, contrast_limit={_pair(low, high)}, p=0.8)",
+        f"A.RandomBrightnessContrast(brightness_limit=0, contrast_limit={_pair(low, high)}, {_P})",
     )
 
 
@@ -125,16 +152,16 @@ def _brightness(hypothesis: Hypothesis, side: int) -> _Lines:
     gammas = 2.2**-most, 2.2**-least
     percent = f"({100 * gammas[0]:.0f}, {100 * gammas[1]:.0f})"
     factors = _pair(1 + 0.5 * least, 1 + 0.5 * most)
-    return _Lines(f"v2.ColorJitter(brightness={factors})", f"A.RandomGamma(gamma_limit={percent}, p=0.8)")
+    return _Lines(f"v2.ColorJitter(brightness={factors})", f"A.RandomGamma(gamma_limit={percent}, {_P})")
 
 
 def _sharpness(hypothesis: Hypothesis, side: int) -> _Lines:
     sigma = _SIGMA_OF_SIDE * side
     width = 2 * math.ceil(2 * sigma) + 1
     blur = _Lines(
-        f"v2.GaussianBlur({width}, sigma=(0.1, {sigma:.3g}))", f"A.GaussianBlur(sigma_limit=(0.1, {sigma:.3g}), p=0.8)"
+        f"v2.GaussianBlur({width}, sigma=(0.1, {sigma:.3g}))", f"A.GaussianBlur(sigma_limit=(0.1, {sigma:.3g}), {_P})"
     )
-    sharpen = _Lines("v2.RandomAdjustSharpness(3, p=0.8)", "A.Sharpen(alpha=(0, 0.5), p=0.8)")
+    sharpen = _Lines("v2.RandomAdjustSharpness(3, p=1)", f"A.Sharpen(alpha=(0, 0.5), {_P})")
     if hypothesis.sign:
         return sharpen if hypothesis.sign > 0 else blur
     return _Lines(
@@ -148,7 +175,7 @@ def _colour(hypothesis: Hypothesis, side: int) -> _Lines:
     factors = _pair(1 + least, 1 + most)
     return _Lines(
         f"v2.ColorJitter(saturation={factors})",
-        f"A.ColorJitter(brightness=0, contrast=0, hue=0, saturation={factors}, p=0.8)",
+        f"A.ColorJitter(brightness=0, contrast=0, hue=0, saturation={factors}, {_P})",
     )
 
 
@@ -156,15 +183,15 @@ def _corner(hypothesis: Hypothesis, side: int) -> _Lines:
     if hypothesis.sign < 0:  # no transform empties corners
         return _Lines("", "")
     return _Lines(
-        'v2.RandomErasing(p=0.8, scale=(0.01, 0.05), value="random")',
-        'A.CoarseDropout(num_holes_range=(1, 4), fill="random", p=0.8)',
+        'v2.RandomErasing(p=1, scale=(0.01, 0.05), value="random")',
+        f'A.CoarseDropout(num_holes_range=(1, 4), fill="random", {_P})',
     )
 
 
 def _fine(hypothesis: Hypothesis, side: int) -> _Lines:
     if hypothesis.sign < 0:
         return _sharpness(hypothesis, side)
-    return _Lines("v2.GaussianNoise(sigma=0.05)", "A.GaussNoise(std_range=(0.01, 0.1), p=0.8)")
+    return _Lines("v2.GaussianNoise(sigma=0.05)", f"A.GaussNoise(std_range=(0.01, 0.1), {_P})")
 
 
 _LINES: Mapping[str, Callable[[Hypothesis, int], _Lines]] = {

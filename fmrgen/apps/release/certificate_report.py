@@ -123,8 +123,10 @@ def _line_of_undecided(certificate: Certificate) -> str:
     line = f"undecided: {_errors_line(certificate)}"
     if any(requirement.state == "not asked" for requirement in certificate.repair):
         return f"{line}; no control: another training without the cure may have fixed as much"
-    of_kind = [one.more for one in certificate.repair if one.state == "open"]
-    of_others = [one.more for one in certificate.cost if one.state == "open" and not one.shown]
+    of_kind = [requirement.more for requirement in certificate.repair if requirement.state == "open"]
+    of_others = [
+        requirement.more for requirement in certificate.cost if requirement.state == "open" and not requirement.shown
+    ]
     for images, words in ((of_kind, "images of that kind"), (of_others, "other images")):
         if images and None not in images:
             line += f"; about {max(count for count in images if count):,} more {words} would tell"

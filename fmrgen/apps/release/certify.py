@@ -85,12 +85,12 @@ def certify(
     claim = read_claim(claim) if isinstance(claim, str) else claim
     networks = {_OLD: old, _NEW: new, **(controls or {})}
     if images is None:
-        asked = _of_predictions(networks, labels)
+        real = _of_predictions(networks, labels)
         shifted = {name: _shift_of_predictions(name, pair) for name, pair in (shifts or {}).items()}
     else:
-        asked = _of_images(claim, images, networks, trained_on, trust=trust)
+        real = _of_images(claim, images, networks, trained_on, trust=trust)
         shifted = {name: _shift_of_images(place, old, new) for name, place in (shifts or {}).items()}
-    certificate = _certificate(claim, asked, shifted, margin)
+    certificate = _certificate(claim, real, shifted, margin)
     if certificate.verdict == "invalid" or recipe is None:
         return certificate
     return _with_new_split(
@@ -98,7 +98,7 @@ def certify(
     )
 
 
-class _Asked(NamedTuple):
+class _RealImages(NamedTuple):
     """What all networks say of the real images.
 
     Attributes:
@@ -114,16 +114,16 @@ class _Asked(NamedTuple):
     notes: list[str]
 
 
-def _certificate(claim: Claim, asked: _Asked, shifts: Mapping[str, Shift], margin: float) -> Certificate:
+def _certificate(claim: Claim, real: _RealImages, shifts: Mapping[str, Shift], margin: float) -> Certificate:
     """Return the certificate on real images."""
-    old, new = asked.predictions[_OLD], asked.predictions[_NEW]
-    _check_networks(asked.predictions)
-    is_of_kind = asked.is_of_kind
+    old, new = real.predictions[_OLD], real.predictions[_NEW]
+    _check_networks(real.predictions)
+    is_of_kind = real.is_of_kind
     if is_of_kind is None:
-        is_of_kind = claim.of_kind(old, asked.measure)
+        is_of_kind = claim.of_kind(old, real.measure)
     is_elsewhere = np.ones(len(old), dtype=bool) if claim.answer is not None else ~is_of_kind
     errors = {}
-    for name, predictions in asked.predictions.items():
+    for name, predictions in real.predictions.items():
         wrong = predictions.answers != predictions.labels
         of_kind = wrong & is_of_kind
         if claim.answer is not None:
@@ -137,7 +137,7 @@ def _certificate(claim: Claim, asked: _Asked, shifts: Mapping[str, Shift], margi
         old.labels,
         margin=margin,
         shifts=shifts,
-        notes=asked.notes,
+        notes=real.notes,
     )
     faults = faults_of([old, new])
     if faults:
@@ -162,7 +162,7 @@ def _check_networks(predictions: Mapping[str, Predictions]) -> None:
                 )
 
 
-def _of_predictions(networks: Mapping[str, Any], labels: Any) -> _Asked:
+def _of_predictions(networks: Mapping[str, Any], labels: Any) -> _RealImages:
     tables = {name: as_predictions(name, values, labels) for name, values in networks.items()}
     old = tables[_OLD]
     in_order = {name: matched(old, table)[1] for name, table in tables.items()}
@@ -178,7 +178,7 @@ def _of_predictions(networks: Mapping[str, Any], labels: Any) -> _Asked:
         )
 
     notes = ["what the networks were trained on is not known: that they have seen none of the images is your word"]
-    return _Asked(in_order, measure, None, notes)
+    return _RealImages(in_order, measure, None, notes)
 
 
 def _shift_of_predictions(name: str, pair: Any) -> Shift:
@@ -197,9 +197,9 @@ def _shift_of_images(images: Any, old: "AnyClassifier", new: "AnyClassifier") ->
     return Shift(of_old.answers != of_old.labels, of_new.answers != of_new.labels)
 
 
-def _answers(asked: Any) -> list[Predictions]:
+def _answers(answered: Any) -> list[Predictions]:
     """Return the predictions of all networks for the originals, or for the images of what has none."""
-    predictions: list[Predictions] = asked.answers[_column(asked.opened)]
+    predictions: list[Predictions] = answered.answers[_column(answered.opened)]
     return predictions
 
 
@@ -209,7 +209,7 @@ def _column(opened: Any) -> str:
 
 def _of_images(
     claim: Claim, images: Any, networks: Mapping[str, Any], trained_on: Sequence[Any], *, trust: bool
-) -> _Asked:
+) -> _RealImages:
     """Return what classifiers say of labelled images, without those that a network has seen in training."""
     from fmrgen.apps.release.on_images import ask
     from fmrgen.apps.release.seen import images_of_training, looks_of, measures_of_images, seen_in
@@ -217,20 +217,24 @@ def _of_images(
     old, new, *controls = networks.values()
     by = [] if claim.column is None else [claim.column]
     places = [images] if claim.folder is None else [claim.folder, images]
-    all_asked = [ask(place, [old, *controls], new, by=by) for place in places]
+    all_answered = [ask(place, [old, *controls], new, by=by) for place in places]
     parts = []
-    for asked in all_asked:
-        of_old, *of_controls, of_new = _answers(asked)
+    for answered in all_answered:
+        of_old, *of_controls, of_new = _answers(answered)
         parts.append(dict(zip(networks, (of_old, of_new, *of_controls), strict=True)))
-    predictions = {name: _joined([part[name] for part in parts]) for name in networks}
-    known = list(trained_on)
+    predictions = {}
+    for name in networks:
+        predictions[name] = _joined([part[name] for part in parts])
+    training_sets = list(trained_on)
     for classifier in networks.values():
-        known += [place for place in images_of_training(classifier, trust=trust) if place not in known]
+        for place in images_of_training(classifier, trust=trust):
+            if place not in training_sets:
+                training_sets.append(place)
     notes = []
     is_new = np.ones(len(predictions[_OLD]), dtype=bool)
-    if known:
-        looks = np.concatenate([looks_of(asked.opened, _column(asked.opened)) for asked in all_asked])
-        for place in known:
+    if training_sets:
+        looks = np.concatenate([looks_of(answered.opened, _column(answered.opened)) for answered in all_answered])
+        for place in training_sets:
             is_new &= ~seen_in(looks, place)
         if not is_new.all():
             notes.append(
@@ -246,7 +250,9 @@ def _of_images(
         )
 
     def measure(attribute: "Attribute") -> np.ndarray:
-        measures = [measures_of_images(asked.opened, _column(asked.opened), attribute) for asked in all_asked]
+        measures = [
+            measures_of_images(answered.opened, _column(answered.opened), attribute) for answered in all_answered
+        ]
         return np.concatenate(measures)[is_new]
 
     is_of_kind = None
@@ -254,7 +260,7 @@ def _of_images(
         is_of_kind = (np.arange(len(is_new)) < len(parts[0][_OLD]))[is_new]
         if not is_of_kind.any():
             raise UserError(f"claim: the networks were trained on all images of {claim.folder}; name others")
-    return _Asked({name: table.of(is_new) for name, table in predictions.items()}, measure, is_of_kind, notes)
+    return _RealImages({name: table.of(is_new) for name, table in predictions.items()}, measure, is_of_kind, notes)
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:

@@ -138,7 +138,7 @@ def read_claim(text: str) -> Claim:
             condition (`width < 30`); or a folder of labelled images.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is something else.
     """
     text = text.strip()
     if Path(text).is_dir():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmrgen.apps.explain.random_change import RandomChange
+from fmrgen.apps.explain.random_change import RandomChange, share_of
 from fmrgen.apps.training.recipe import AugmentConfig
 from fmrgen.classifiers.base import without_colours
 from fmrgen.engine.interfaces import Generator, Latents
@@ -42,8 +42,8 @@ def augment(
     if config.flip:
         mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
         images = torch.where(mirrored, images.flip(3), images)
-    for name, amounts in config.change.items():
-        images = RandomChange(name, *amounts)(images)
+    for place, (name, (least, most)) in enumerate(config.change.items()):
+        images = RandomChange(name, least, most, share_of(place))(images)
     reconstructed = round(config.reconstruct * len(images))
     if generator is not None and reconstructed:
         first = _reconstruct(images[:reconstructed], labels[:reconstructed], config, generator)

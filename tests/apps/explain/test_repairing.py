@@ -15,6 +15,7 @@ import fmrgen
 from fmrgen import RandomChange, UserError, explain
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Brightness, PositionUp
 from fmrgen.apps.explain.interventions import SIGNS, Hypothesis, hypothesis_of
+from fmrgen.apps.explain.random_change import changes_against
 from fmrgen.apps.explain.report import explanation_report
 from fmrgen.apps.explain.suggestions import suggestions_for
 from fmrgen.apps.explain.unlabelled import to_label_next
@@ -91,7 +92,7 @@ def test_training_takes_it():
 @pytest.mark.parametrize("hypothesis", HYPOTHESES, ids=lambda hypothesis: hypothesis.words)
 def test_lines_of_torchvision_change_the_attribute_that_way(hypothesis):
     torch.manual_seed(0)
-    lines = [suggestion.code for suggestion in suggestions_for(hypothesis.words, 32)]
+    lines = [suggestion.code for suggestion in suggestions_for([hypothesis.words], 32)]
     assert lines[0].startswith("fmrgen.RandomChange(")
     assert eval(lines[0]).attribute is hypothesis.attribute
     (line,) = [line for line in lines if line.startswith("v2.")] or [""]
@@ -112,13 +113,28 @@ def test_lines_of_torchvision_change_the_attribute_that_way(hypothesis):
 def test_lines_of_albumentations_change_the_attribute_that_way(hypothesis, monkeypatch):
     monkeypatch.setitem(os.environ, "NO_ALBUMENTATIONS_UPDATE", "1")
     albumentations = pytest.importorskip("albumentations")
-    lines = [suggestion.code for suggestion in suggestions_for(hypothesis.words, 32)]
+    lines = [suggestion.code for suggestion in suggestions_for([hypothesis.words], 32)]
     for line in [line for line in lines if line.startswith("A.")]:
         images = (shapes() * 255).byte().permute(0, 2, 3, 1).numpy()
         transform = eval(line, {"A": albumentations})
         changed = np.stack([transform(image=image)["image"] for image in images])
         before, after = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 for pixels in (images, changed))
         assert measured_change(hypothesis.attribute, before, after) * hypothesis.sign >= -0.005
+
+
+def test_three_findings_are_changed_together():
+    """The first in most images, the others in some; what a library lacks is said."""
+    lines = suggestions_for(["thinner strokes", "lower contrast", "redder images"], 32)
+    own = eval(lines[0].code)
+    assert [(change.attribute.name, change.share) for change in own] == [("thickness", 0.8), ("contrast", 0.3)]
+    assert own(shapes()).shape == (64, 3, 32, 32)
+    assert lines[1].code == """'augment.change={"thickness": [-1, 0], "contrast": [-1, 0]}'"""
+    assert lines[2].title == "the nearest of torchvision.transforms.v2, which lacks 1 of them"
+    assert lines[2].code == "v2.RandomApply([v2.ColorJitter(contrast=(0.33, 1))], p=0.3)"
+    assert lines[4].code == "fmrgen.RandomChange(MY_ATTRIBUTE)"
+    four = ["thinner strokes", "lower contrast", "smaller shapes", "darker images"]
+    assert "brightness" not in suggestions_for(four, 32)[0].code
+    assert len(changes_against([hypothesis_of(words) for words in four])) == 3
 
 
 class Fails(nn.Module):
@@ -141,10 +157,10 @@ def test_the_report_says_what_to_try_and_what_to_label(finished_split, tmp_path,
     (section,) = [section for section in report.sections if section.kind == "try"]
     lines = [row[2] for row in section.tables[0].rows]
     assert lines[:2] == [
-        'fmrgen.RandomChange("position, up", least=-1, most=1)',
+        'fmrgen.RandomChange("position, up", least=-1, most=1, share=0.8)',
         """'augment.change={"position, up": [-1, 1]}'""",
     ]
-    assert "v2.RandomAffine(degrees=0, translate=(0, 0.15))" in lines
+    assert "v2.RandomApply([v2.RandomAffine(degrees=0, translate=(0, 0.15))], p=0.8)" in lines
     assert "perturbed copies of training images are the last to try" in section.tables[0].rows[-1][1]
     assert 'fmrgen diff --claim "shapes moved up or down"' in report.next_steps[-1]
     assert explanation.image_size == 32
