@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fmrgen.apps.explain.attributes import ATTRIBUTES
 from fmrgen.apps.explain.interventions import Hypothesis, hypothesis_of
 from fmrgen.apps.explain.random_change import MOST_FINDINGS, share_of
 
@@ -206,8 +205,3 @@ _LINES: Mapping[str, Callable[[Hypothesis, int], _Lines]] = {
     "corner": _corner,
     "fine structure": _fine,
 }
-
-
-def names_without_lines() -> Sequence[str]:
-    """Return the names of the attributes that neither library has a transform for."""
-    return [attribute.name for attribute in ATTRIBUTES if attribute.name not in _LINES]

@@ -184,9 +184,13 @@ def _image_sections(certificate: Certificate, files: Mapping[str, bytes | str]) 
         ("Images of that kind that NEW mended", "mended", certificate.mended),
         ("Images of that kind that NEW still has wrong", "left", certificate.left),
     ):
-        if flips:
-            pictures = _pictures(title, name, flips, files)
-            sections.append(Section("images", title, tables=[image_table(flips)], pictures=pictures, shown="in files"))
+        if not flips:
+            continue
+        pictures = _pictures(title, name, flips, files)
+        if pictures:
+            sections.append(Section("images", title, pictures=pictures, shown="in files"))
+        listed = f"{title}: the list" if pictures else title
+        sections.append(Section("images", listed, tables=[image_table(flips)], shown="in files", folded=bool(pictures)))
     return sections
 
 
