@@ -85,6 +85,7 @@ _COPIES, _SHARE_OF_COPIES = 250, 0.25  # of training images; of a batch
 _EXPLAINED = {"digits": 400, "signs": 300}  # images that explain sees, which certify nothing
 _DARK = 0.2  # share
 _SIDE = 32
+_FIGURES = ("kept", "accuracy", "shift", "flips")  # of an outcome
 _BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
 
 CONTROLS = ("another seed", "random-step copies")
@@ -549,26 +550,34 @@ def report(files: Files) -> dict[str, Any]:
     """Returns all figures of the study, and writes them."""
     made = [case for case in cases() if (files.output / case.name / "answers.npz").exists()]
     of_finding = {case: outcomes(files, case) for case in made}
-    of_width = {case: outcomes(files, case, of_width=True) for case in made if case.group == "near"}
+    of_width = {case: outcomes(files, case, of_width=True) for case in made if case.domain == "signs"}
     figures: dict[str, Any] = {"cases": [_row(files, case, of_finding[case]) for case in made]}
     for group in ("planted", "near", "tracks", "confirm"):
         of_group = [outcome for case in made if case.group == group for outcome in of_finding[case]]
         figures[group] = _summaries(of_group)
-    of_far = [outcome for results in of_width.values() for outcome in results]
-    figures["near, width"] = _summaries(of_far)
+    for group in ("near", "tracks"):
+        of_far = [outcome for case in made if case.group == group for outcome in of_width[case]]
+        figures[f"{group}, width"] = _summaries(of_far)
     shams = [outcome for results in of_finding.values() for outcome in results if outcome.cure in SHAMS]
     figures["shams"] = _shams(shams)
+    shams_of_width = [outcome for results in of_width.values() for outcome in results if outcome.cure in SHAMS]
+    figures["shams, width"] = _shams(shams_of_width)
     (files.output / "report.json").write_text(json.dumps(figures, indent=1))
     return figures
 
 
 def _summaries(results: Sequence[Outcome]) -> dict[str, Any]:
-    """Returns the summary of each cure that was tried."""
+    """Returns the summary of each cure that was tried, and how it differs from random copies on the same network."""
+    of_random = {outcome.case: outcome for outcome in results if outcome.cure == SHAMS[1]}
     summaries = {}
     for cure in (SUGGESTED, *CURES, *SHAMS):
         of_cure = [outcome for outcome in results if outcome.cure == cure]
-        if of_cure:
-            summaries[cure] = _summary(of_cure)
+        if not of_cure:
+            continue
+        summaries[cure] = _summary(of_cure)
+        for name in _FIGURES:
+            differences = [getattr(outcome, name) - getattr(of_random[outcome.case], name) for outcome in of_cure]
+            summaries[cure][f"{name}, less random copies"] = _interval(np.array(differences))
     return summaries
 
 
@@ -594,18 +603,16 @@ def _summary(results: Sequence[Outcome]) -> dict[str, Any]:
     figures["halved and certified"] = sum(
         outcome.kept <= 50 and outcome.certificate.verdict == "fixed" for outcome in results
     )
-    for name in ("kept", "accuracy", "shift", "flips"):
-        values = np.array([getattr(outcome, name) for outcome in results])
-        if len(values) > 1:
-            figures[name] = [round(float(end), 2) for end in _interval(values)]
+    for name in _FIGURES:
+        figures[name] = _interval(np.array([getattr(outcome, name) for outcome in results]))
     return figures
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
+def _interval(values: np.ndarray) -> list[float]:
     """Returns the mean with the ends of Student's interval of 95 %."""
     estimate = mean(values)
     assert estimate is not None
-    return (estimate.value, *estimate.ends)
+    return [round(end, 2) for end in (estimate.value, *estimate.ends)]
 
 
 def _shams(shams: Sequence[Outcome]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
 SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
 _BETWEEN = 0.3  # inches between single images
 _HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
-_LETTERS_BELOW = 24  # as long as an image is wide
+_LETTERS_BELOW = 24  # of a pair's second image
 _CAPTION, _ROOM = 8, 55  # points: of the letters, and between two images
 _SHORTEST = 3  # letters of a caption: its first, a sign for what is left out, and its last
 _LONGEST = 40  # letters of a caption that are measured: more never fit
@@ -52,7 +52,7 @@ class CaptionedImage:
     Attributes:
         image: a file's bytes or its path.
         above: its caption.
-        below: a line below it, in the colour of mistakes.
+        below: a line or two below it, in the colour of mistakes.
     """
 
     image: bytes | str
@@ -69,20 +69,21 @@ def image_sheet(images: Sequence[CaptionedImage], columns: int = 8) -> Plot:
     """
     columns = min(columns, len(images))
     across = SIDE + _BETWEEN
-    row_height = _ROW + _BELOW
+    row_height = _ROW + _BELOW * max(1 + image.below.count("\n") for image in images)
     with drawing():
         figure, canvas = blank_canvas(columns * across - _BETWEEN, -(-len(images) // columns) * row_height)
         for place, image in enumerate(images):
             row, column = divmod(place, columns)
             left, top = column * across, row * row_height + _ROW - SIDE
             draw_image(canvas, (left, top), image.image, image.above)
-            _write_below(canvas, left, top, image.below)
+            below = "\n".join(map(_shortened, image.below.split("\n")))
+            _write_below(canvas, left, top, below)
     return figure
 
 
 def _write_below(canvas: Axes, left: float, top: float, text: str) -> None:
-    """Write a line below the image whose square begins at `left`, `top`."""
-    canvas.text(left, top + SIDE + 0.04, text[:_LETTERS_BELOW], va="top", fontsize=_CAPTION, color=_WRONG)
+    """Write below the image whose square begins at `left`, `top`."""
+    canvas.text(left, top + SIDE + 0.04, text, va="top", fontsize=_CAPTION, color=_WRONG)
 
 
 def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title: str | None = None) -> Plot:
@@ -110,7 +111,7 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
             # Two images close together, then a gap: the pairs are seen as pairs.
             draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.answer, pair.is_wrong)
             if pair.below:
-                _write_below(canvas, left + SIDE + _SLIT, top, pair.below)
+                _write_below(canvas, left + SIDE + _SLIT, top, pair.below[:_LETTERS_BELOW])
         if title is not None:
             canvas.text(0, 0, title, va="top", fontsize=10)
             canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)

@@ -402,7 +402,7 @@ def flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot
         if flip.new == flip.label:
             network, answer, sure = "OLD", flip.old, flip.old_confidence
         share = "" if sure is None else f" {sure:.0%}"
-        images.append(CaptionedImage(files[flip.id], flip.label, f"{network}{share}: {answer or 'none'}"))
+        images.append(CaptionedImage(files[flip.id], flip.label, f"{network}{share}\n{answer or 'none'}"))
     return image_sheet(images)
 
 
