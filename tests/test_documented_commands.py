@@ -121,6 +121,7 @@ NOT_RUN = {
     r"--fixed sets/|--fixed mine|surrogate:": "data sets and networks of others",
     r"swin=|--attack|^fmrgen study paper/table-8": "minutes of training",
     r"^fmrgen agree …|^fmrgen show nines": "more images than these",
+    r"signs/|explained/explain\.json": "photos of others; tests/apps/release/test_certify.py does the same with digits",
     r"you/robust-pets|^fmrgen submit": "repos and models of others; tests/publish has some",
 }
 
