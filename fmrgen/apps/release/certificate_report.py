@@ -28,7 +28,6 @@ _MEANINGS = {
     "figure": "With its 95 % interval, which holds whenever you stop to label more images.",
     "must be": "What the whole interval has to be beyond.",
 }
-_HIGHEST = 100.0
 
 
 def certificate_report(

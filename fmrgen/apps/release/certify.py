@@ -83,6 +83,8 @@ def certify(
     if recipe is not None and output is None:
         raise UserError("output: name the dataset folder of the images that are made")
     claim = read_claim(claim) if isinstance(claim, str) else claim
+    if controls and {_OLD, _NEW} & set(controls):
+        raise UserError(f"{option('controls', 'controls')}: none can be called OLD or NEW; rename it")
     networks = {_OLD: old, _NEW: new, **(controls or {})}
     if images is None:
         real = _of_predictions(networks, labels)
@@ -184,9 +186,7 @@ def _of_predictions(networks: Mapping[str, Any], labels: Any) -> _RealImages:
 def _shift_of_predictions(name: str, pair: Any) -> Shift:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise UserError(f"shifts: give the predictions of OLD and of NEW for {name}, as a pair")
-    old, new = matched(
-        *(as_predictions(f"{name}, {side}", table, None) for side, table in zip("on", pair, strict=True))
-    )
+    old, new = matched(as_predictions(f"{name}, OLD", pair[0], None), as_predictions(f"{name}, NEW", pair[1], None))
     return Shift(old.answers != old.labels, new.answers != new.labels)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fmrgen.apps.explain.interventions import Hypothesis
 
 SHARE_OF_KIND = 0.2  # of the images: those that have most of an attribute
+_MOST_OF_KIND = 0.4
 _EXPLANATION = re.compile(r"(?P<path>.+\.json)(?::(?P<number>\d+))?")
 _CONDITION = re.compile(r"(?P<column>[^<>=!]+?)\s*(?P<comparison><=|>=|!=|<|>|=)\s*(?P<bound>[^<>=!]+)")
 _SENTENCE = re.compile(r"changed to (?P<words>.+?) \(")
@@ -184,14 +185,17 @@ def _of_explanation(path: Path, number: int) -> Claim:
 
 
 def most_of(measures: np.ndarray, sign: int) -> np.ndarray:
-    """Return which images have most of an attribute, bool [N]: a fifth of them.
+    """Return which images have most of an attribute, bool [N]: a fifth of them, or fewer where many have none.
 
     Args:
         measures: what the attribute measures in each image, [N].
         sign: 1 for those that have most, -1 for least, 0 for those furthest from the median.
     """
     amounts = np.abs(measures - np.median(measures)) if sign == 0 else sign * measures
-    is_of_kind: np.ndarray = amounts >= np.quantile(amounts, 1 - SHARE_OF_KIND)
+    limit = np.quantile(amounts, 1 - SHARE_OF_KIND)
+    is_of_kind: np.ndarray = amounts >= limit
+    if is_of_kind.mean() > _MOST_OF_KIND:  # most images have the same amount, as an empty corner
+        is_of_kind = amounts > limit
     return is_of_kind
 
 

@@ -282,6 +282,18 @@ def test_a_fifth_is_of_a_kind(sign):
     assert chosen == expected[sign]
 
 
+def test_where_most_images_have_nothing_of_it_the_others_are_of_the_kind():
+    measures = np.r_[np.zeros(90), np.arange(1, 11)]
+    assert np.flatnonzero(most_of(measures, 1)).tolist() == list(range(90, 100))
+    assert not most_of(np.zeros(50), 1).any()
+
+
+def test_a_control_is_not_called_as_the_two():
+    of = tables(LABELS == 7)
+    with pytest.raises(UserError, match="controls: none can be called OLD or NEW; rename it"):
+        certify("class 7", of["old"], of["new"], controls={"NEW": of["control"]})
+
+
 @pytest.mark.slow
 def test_controls_are_trained_where_both_are_folders(tmp_path, capsys):
     """And what folders were trained on is known: the digits that taught them are left out."""
