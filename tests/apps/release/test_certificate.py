@@ -131,6 +131,7 @@ def test_the_order_of_images_does_not_matter():
     assert log_capital(drops[::-1], 0.0)[0][-1] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_looking_again_and_again_certifies_no_sham():
     """Looked at after every 25 images of the kind; NEW is at the border of what is certified."""
     certified_once = 0

@@ -220,6 +220,7 @@ def test_photos_and_an_attribute(photos):
     assert measured.of_kind != 180
 
 
+@pytest.mark.slow
 def test_images_that_a_network_was_trained_on_are_left_out(photos):
     networks = {"old": Bright(0.3, 1), "new": Bright(seed=2), "controls": {"another seed": Bright(0.3, 3)}}
     certificate = certify(
