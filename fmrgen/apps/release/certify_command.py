@@ -51,9 +51,11 @@ def certified(
     """
     from fmrgen.apps.release.certificate_report import certificate_report
     from fmrgen.apps.release.certify import MARGIN, certify
+    from fmrgen.apps.release.claim import read_claim
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
     from fmrgen.cli import display
 
+    claimed = read_claim(claim)  # before anything is trained
     of_controls = [] if controls is None else several(controls)
     named = {name_of(place): place for place in of_controls}
     if len(named) < len(of_controls):
@@ -85,7 +87,7 @@ def certified(
     from fmrgen.progress import terminal as progress
 
     certificate = certify(
-        claim,
+        claimed,
         networks.pop("OLD"),
         networks.pop("NEW"),
         controls=networks,
