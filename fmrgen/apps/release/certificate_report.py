@@ -24,6 +24,7 @@ _BADGES = {
 }
 _OUTCOMES: dict[str, Outcome] = {"fixed": "passed", "undecided": "skipped", "invalid": "error"}  # else a failure
 _STATES = {"holds": "shown", "fails": "shown not to hold", "open": "open", "not asked": "not asked"}
+_STATES_WITHOUT_FIGURE = {**_STATES, "holds": "nothing against it", "fails": "broke"}
 _MEANINGS = {
     "figure": "With its 95 % interval, which holds whenever you stop to label more images.",
     "must be": "What the whole interval has to be beyond.",
@@ -156,13 +157,14 @@ def _table(requirements: Sequence[Requirement]) -> Table:
     rows = []
     for requirement in requirements:
         name, figure, limit = requirement.name, requirement.shown, ""
+        states = _STATES_WITHOUT_FIGURE if requirement.shown else _STATES
         if not requirement.shown:
             name += f", {requirement.unit}"
             limit = f"{'above' if requirement.unit == '%' else 'below'} {requirement.limit:g}"
             figure = "" if requirement.measure is None else format_estimate(requirement.measure)
         more = "" if requirement.more is None else f"{requirement.more:,}"
         count = f"{requirement.images:,}" if requirement.images else ""
-        rows.append([name, _STATES[requirement.state], figure, limit, count, more])
+        rows.append([name, states[requirement.state], figure, limit, count, more])
     return Table(["", "is", "figure", "must be", "images", "more would tell"], rows, first_columns=("is", "figure"))
 
 
