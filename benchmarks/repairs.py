@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -35,7 +36,7 @@ from torchvision.transforms import v2
 import fmrgen
 from benchmarks import regressions
 from benchmarks.regressions import Images, Normalised
-from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
+from fmrgen.apps.explain.attributes import BY_NAME, Attribute, measured
 from fmrgen.apps.explain.interventions import Hypothesis, hypothesis_of
 from fmrgen.apps.explain.random_change import RandomChange, changes_against
 from fmrgen.apps.release.certificate import Certificate, Errors, Shift, certify_errors
@@ -86,7 +87,6 @@ _EXPLAINED = {"digits": 400, "signs": 300}  # images that explain sees, which ce
 _DARK = 0.2  # share
 _SIDE = 32
 _FIGURES = ("kept", "accuracy", "shift", "flips")  # of an outcome
-_BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
 
 CONTROLS = ("another seed", "random-step copies")
 SHAMS = ("a third seed", "random-step copies, a third seed")
@@ -244,7 +244,7 @@ def _taught(files: Files, case: Case) -> Images:
     """Returns the images that a network of the case is taught."""
     if case.domain == "digits":
         digits = regressions.digits("train")
-        return planted(digits, _BY_NAME[case.attribute], _AMOUNT * case.sign, case.label, case.seed)
+        return planted(digits, BY_NAME[case.attribute], _AMOUNT * case.sign, case.label, case.seed)
     signs, tracks = _all_signs(files.train)
     if case.group == "near":
         assert signs.widths is not None
@@ -394,10 +394,15 @@ def _findings(files: Files, case: Case, old: nn.Module) -> list[Hypothesis]:
     file = files.output / case.name / "finding.json"
     if not file.exists():
         explanation = fmrgen.explain(_split_to_explain(files, case.domain), classifier=old)
-        said = [finding.words for finding in explanation.reported]
-        write_atomically(file, json.dumps({"originals": explanation.originals, "said": said}).encode())
-    hypotheses = [hypothesis_of(words) for words in json.loads(file.read_text())["said"]]
+        words = [finding.words for finding in explanation.reported]
+        write_atomically(file, json.dumps({"originals": explanation.originals, "said": words}).encode())
+    hypotheses = [hypothesis_of(words) for words in _words_of_findings(files, case)]
     return [hypothesis for hypothesis in hypotheses if hypothesis is not None]
+
+
+def _words_of_findings(files: Files, case: Case) -> list[str]:
+    words: list[str] = json.loads((files.output / case.name / "finding.json").read_text())["said"]
+    return words
 
 
 def _copies(files: Files, case: Case, taught: Images, old: nn.Module, another: nn.Module) -> dict[str, Images]:
@@ -491,8 +496,8 @@ def outcomes(files: Files, case: Case, *, of_width: bool = False) -> list[Outcom
         of_width: whether to certify instead that signs that are far are fixed.
     """
     folder = files.output / case.name
-    said = json.loads((folder / "finding.json").read_text())["said"]
-    if not (said or of_width):
+    findings = _words_of_findings(files, case)
+    if not (findings or of_width):
         return []
     real, shift = _real(files, case.domain)
     labels, of_shift = real.labels.numpy(), shift.labels.numpy()
@@ -500,7 +505,7 @@ def outcomes(files: Files, case: Case, *, of_width: bool = False) -> list[Outcom
         assert real.widths is not None
         words, is_of_kind = f"width < {_FAR}", (real.widths < _FAR).numpy()
     else:
-        words, is_of_kind = said[0], _is_of_kind(files, case.domain, said[0])
+        words, is_of_kind = findings[0], _is_of_kind(files, case.domain, findings[0])
     stored = dict(np.load(folder / "answers.npz"))
     if case.group == "planted" and files.mnist is not None:
         for name, more in np.load(folder / "answers-more.npz").items():
@@ -582,22 +587,20 @@ def _summaries(results: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _row(files: Files, case: Case, results: Sequence[Outcome]) -> dict[str, Any]:
-    said = json.loads((files.output / case.name / "finding.json").read_text())["said"]
-    row: dict[str, Any] = {"case": case._asdict(), "said": said}
+    row: dict[str, Any] = {"case": case._asdict(), "said": _words_of_findings(files, case)}
     for outcome in results:
         if outcome.cure == (SUGGESTED if case.group == "confirm" else CURES[0]):
             row["errors"] = {name: share.value for name, share in outcome.certificate.errors.items()}
             row["elsewhere"] = {name: share.value for name, share in outcome.certificate.elsewhere.items()}
             row["verdict"], row["kept"] = outcome.certificate.verdict, outcome.kept
-            row["requirements"] = [asdict(one) for one in (*outcome.certificate.repair, *outcome.certificate.cost)]
+            requirements = [*outcome.certificate.repair, *outcome.certificate.cost]
+            row["requirements"] = [asdict(requirement) for requirement in requirements]
     return row
 
 
 def _summary(results: Sequence[Outcome]) -> dict[str, Any]:
     """Returns the verdicts of a cure, how often errors of the kind were halved, and means with Student's intervals."""
-    verdicts: dict[str, int] = {}
-    for outcome in results:
-        verdicts[outcome.certificate.verdict] = verdicts.get(outcome.certificate.verdict, 0) + 1
+    verdicts = dict(Counter(outcome.certificate.verdict for outcome in results))
     figures: dict[str, Any] = {"cases": len(results), "verdicts": verdicts}
     figures["halved"] = sum(outcome.kept <= 50 for outcome in results)
     figures["halved and certified"] = sum(
@@ -625,7 +628,7 @@ def _shams(shams: Sequence[Outcome]) -> dict[str, Any]:
     of_best = [outcome.certificate.verdict == "fixed" for outcome in best.values()]
     of_repair = []
     for outcome in shams:
-        of_repair.append(all(one.state == "holds" for one in outcome.certificate.repair))
+        of_repair.append(all(requirement.state == "holds" for requirement in outcome.certificate.repair))
     return {
         "shams": len(shams),
         "certified": _share(is_certified),

@@ -28,7 +28,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from benchmarks.regressions import Images, Training, signs, trained, wide
 from fmrgen import Attribute, Explanation, explain, generate
-from fmrgen.apps.explain.attributes import ATTRIBUTES
+from fmrgen.apps.explain.attributes import ATTRIBUTES, BY_NAME
 from fmrgen.apps.explain.report import explanation_report
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe, parse_classifier
@@ -55,7 +55,6 @@ _STOP, _YIELD = 14, 13  # labels
 _CORNER = 6  # pixels
 _SIGNS = 600  # photos, of which half suggest and half test
 _LONGER = 3  # times the steps of a regression's network
-_BY_NAME = {one.name: one for one in ATTRIBUTES}
 
 
 class Mixture(Attribute):
@@ -102,7 +101,7 @@ def _planted(split: str, output: Path | None, seed: int) -> None:
     images, labels = _digits("train")
     places = []
     for number, (name, sign) in enumerate(PLANTED):
-        attribute, taken_for = _BY_NAME[name], (number + seed) % 10
+        attribute, taken_for = BY_NAME[name], (number + seed) % 10
         words = attribute.more if sign > 0 else attribute.less
         for strength in STRENGTHS:
             network = _taught(images, labels, attribute, sign * strength, taken_for, seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.perturb import perturb
-from fmrgen.errors import UserError, option
+from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, png_bytes
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.rows import as_label
@@ -72,9 +72,7 @@ def decode_steps(
     judges, *_ = load_judges(split.name, provenance, trust=trust, device=device)
     recorded = provenance.recipe
     tree = {"generator": recorded.generator.tree, "perturb": recorded.perturb.model_dump(mode="json")}
-    title = f"{split.name}: the recipe in its provenance"
-    cure = f"if you trust it, use {option('trust', 'trust=True')}"
-    recipe = untrusted_config(_Steps, tree, title, trust=trust, cure=cure)
+    recipe = untrusted_config(_Steps, tree, f"{split.name}: the recipe in its provenance", trust=trust)
     options = replace(recipe.perturb, slots=min(_SLOTS, max(1, len(samples))), compile=False)
 
     by_id = {sample.columns["id"]: sample for sample in samples}

@@ -14,7 +14,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS
 from fmrgen.engine.objectives import also_of, loss
-from fmrgen.errors import UserError, option
+from fmrgen.errors import UserError
 from fmrgen.jobs.moved_rows import RecordedMoves
 from fmrgen.recipe.build import (
     ClassifierAndOracle,
@@ -156,8 +156,7 @@ def load_judges(
         tree["classifier"] = classifier_section(classifier)
     if oracle is not None:
         tree["oracle"] = oracle_section(oracle)
-    title, cure = f"{split}: the recipe in its provenance", f"if you trust it, use {option('trust', 'trust=True')}"
-    recipe = untrusted_config(ModelsOfRecipe, tree, title, trust=trust, cure=cure)
+    recipe = untrusted_config(ModelsOfRecipe, tree, f"{split}: the recipe in its provenance", trust=trust)
     labels = provenance.job_labels
     size = provenance.image_size
     judges = ClassifierAndOracle(

@@ -15,7 +15,7 @@ from fmrgen.engine.checks import check_decoded, checked_judgement
 from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.models import judged
-from fmrgen.errors import UserError, missing_package, one_line, option
+from fmrgen.errors import UserError, missing_package, one_line
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
 from fmrgen.labels import Labels
@@ -147,8 +147,7 @@ def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | s
     Raises:
         UserError: it is neither harmless nor trusted, or can't be built.
     """
-    cure = f"if you trust it, use {option('trust', 'trust=True')}"
-    config = untrusted_config(GeneratorOnly, {"generator": tree}, "the recipe", trust=trust, cure=cure)
+    config = untrusted_config(GeneratorOnly, {"generator": tree}, "the recipe", trust=trust)
     return build_component(config.generator, "generator", Generator, device)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fmrgen.config import UNTRUSTED, AnyConfig, ComponentConfig, validate
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 
 LARGEST_INPUT = 4096  # pixels of a side, after a network's own preprocessing
 _LISTED = 20  # demands of a component in a message
@@ -46,7 +46,7 @@ class UntrustedError(UserError):
     """A recipe of a stranger would run code or read places, and nobody has allowed it."""
 
 
-def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: bool, cure: str) -> AnyConfig:
+def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: bool, cure: str = "") -> AnyConfig:
     """Return a stranger's recipe as a section that may be built: the only way from untrusted text to a component.
 
     Nothing is imported and no file is read before it is known what its components demand.
@@ -56,7 +56,7 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
         tree: what the stranger wrote.
         name: what it is called in errors.
         trust: whether its components may demand anything at all.
-        cure: end of the error.
+        cure: end of the error; by default how to trust it.
 
     Raises:
         UntrustedError: without `trust`, its components demand something.
@@ -66,6 +66,7 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
         return validate(section, tree, name)
     config, demands = _weigh(section, tree, name)
     if demands:
+        cure = cure or f"if you trust it, use {option('trust', 'trust=True')}"
         raise UntrustedError(f"{name} {demands}; {cure}")
     return config
 

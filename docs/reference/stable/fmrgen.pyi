@@ -54,7 +54,6 @@ class Certificate:
     mended: list[Flip]
     notes: list[str]
     of_kind: int
-    open: list[Requirement]
     repair: list[Requirement]
     verdict: Verdict
     def with_cost(self, further: Sequence[Requirement], notes: Sequence[str] = ()) -> Certificate: ...

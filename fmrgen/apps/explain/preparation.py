@@ -4,7 +4,7 @@ A network that is fed blue for red, or images of another scale than in training,
 To prepare them as in training costs nothing, so it is the first thing to try.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -67,16 +67,15 @@ class Preparation:
         )
 
 
-def preparations_of(rows: JudgedImages, changes: Mapping[str, Change] | None = None) -> list[Preparation]:
+def preparations_of(rows: JudgedImages) -> list[Preparation]:
     """Return the ways by which the classifier is right more often, the best first.
 
     On average at most 5 % of classifiers that are fed correctly get one.
 
     Args:
         rows: originals, with the classifier.
-        changes: the ways to try, by their words; by default all mistakes and scales.
     """
-    ways = {**MISTAKES, **SCALES} if changes is None else changes
+    ways = {**MISTAKES, **SCALES}
     right = rows.answers(rows.originals) == rows.labels
     preparations = []
     for words, change in ways.items():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.attributes import BY_NAME, Attribute
 from fmrgen.apps.explain.interventions import Hypothesis
 from fmrgen.errors import UserError, unknown_message
 
@@ -36,7 +36,11 @@ class RandomChange(nn.Module):
         self, attribute: str | Attribute, least: float = -1.0, most: float = 1.0, share: float = SHARE_OF_FIRST
     ) -> None:
         super().__init__()
-        self.attribute = attribute if isinstance(attribute, Attribute) else attribute_named(attribute)
+        if isinstance(attribute, str):
+            if attribute not in BY_NAME:
+                raise UserError(unknown_message(f"attribute {attribute!r}", attribute, BY_NAME))
+            attribute = BY_NAME[attribute]
+        self.attribute = attribute
         if not -1 <= least <= most <= 1:
             raise UserError(
                 f"{self.attribute.name}: amounts go from -1 to 1, the least first, not {least:g} to {most:g}"
@@ -78,11 +82,3 @@ def changes_against(hypotheses: Sequence[Hypothesis]) -> nn.Sequential:
     for place, hypothesis in enumerate(hypotheses[:MOST_FINDINGS]):
         changes.append(RandomChange(hypothesis.attribute, *hypothesis.amounts, share=share_of(place)))
     return nn.Sequential(*changes)
-
-
-def attribute_named(name: str) -> Attribute:
-    """Return the attribute of that name. Raises UserError if there is none."""
-    by_name = {attribute.name: attribute for attribute in ATTRIBUTES}
-    if name not in by_name:
-        raise UserError(unknown_message(f"attribute {name!r}", name, by_name))
-    return by_name[name]

@@ -12,7 +12,6 @@ _SHEAR = math.degrees(math.atan(0.5))  # of `Slant` at an amount of 1
 _ZOOM = 1.4  # of `Size`
 _SHIFT = 0.15  # of the positions, a share of the side
 _SIGMA_OF_SIDE = 1.5 / 32  # of `Sharpness`
-_P = "p=P"  # stands for the share of images
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,11 @@ class Suggestion:
 
     Attributes:
         title: what to do.
-        code: the line that does it; empty if no code does.
+        code: the line that does it.
     """
 
     title: str
-    code: str = ""
+    code: str
 
 
 class _Lines(NamedTuple):
@@ -75,11 +74,11 @@ def _changes_of_training_images(hypotheses: Sequence[Hypothesis], side: int) -> 
         share = share_of(place)
         own.append(f'fmrgen.RandomChange("{name}", least={least:g}, most={most:g}, share={share:g})')
         of_recipe.append(f'"{name}": [{least:g}, {most:g}]')
-        lines = _LINES[name](hypothesis, side) if name in _LINES else _Lines("", "")
+        lines = _LINES[name](hypothesis, side, share) if name in _LINES else _Lines("", "")
         if lines.torchvision:
             torchvision.append(f"v2.RandomApply([{lines.torchvision}], p={share:g})")
         if lines.albumentations:
-            albumentations.append(lines.albumentations.replace(_P, f"p={share:g}"))
+            albumentations.append(lines.albumentations)
     suggestions = [
         Suggestion(
             "train again with images that are changed at random as was found: in your own loop, tensors from 0 to 1",
@@ -109,58 +108,59 @@ def _pair(low: float, high: float) -> str:
     return f"({low:.3g}, {high:.3g})"
 
 
-def _slant(hypothesis: Hypothesis, side: int) -> _Lines:
+def _slant(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     degrees = _pair(*_range(hypothesis, _SHEAR))
-    return _Lines(f"v2.RandomAffine(degrees=0, shear={degrees})", f'A.Affine(shear={{"x": {degrees}}}, {_P})')
+    return _Lines(f"v2.RandomAffine(degrees=0, shear={degrees})", f'A.Affine(shear={{"x": {degrees}}}, p={share:g})')
 
 
-def _size(hypothesis: Hypothesis, side: int) -> _Lines:
+def _size(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     least, most = hypothesis.amounts
     scale = _pair(_ZOOM**least, _ZOOM**most)
-    return _Lines(f"v2.RandomAffine(degrees=0, scale={scale})", f"A.Affine(scale={scale}, {_P})")
+    return _Lines(f"v2.RandomAffine(degrees=0, scale={scale})", f"A.Affine(scale={scale}, p={share:g})")
 
 
-def _across(hypothesis: Hypothesis, side: int) -> _Lines:
+def _across(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     shares = _pair(*_range(hypothesis, _SHIFT))
     return _Lines(
         f"v2.RandomAffine(degrees=0, translate=({_SHIFT:g}, 0))",
-        f'A.Affine(translate_percent={{"x": {shares}}}, {_P})',
+        f'A.Affine(translate_percent={{"x": {shares}}}, p={share:g})',
     )
 
 
-def _up(hypothesis: Hypothesis, side: int) -> _Lines:
+def _up(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     low, high = _range(hypothesis, _SHIFT)
     shares = _pair(-high + 0.0, -low + 0.0)  # down is positive
     return _Lines(
         f"v2.RandomAffine(degrees=0, translate=(0, {_SHIFT:g}))",
-        f'A.Affine(translate_percent={{"y": {shares}}}, {_P})',
+        f'A.Affine(translate_percent={{"y": {shares}}}, p={share:g})',
     )
 
 
-def _contrast(hypothesis: Hypothesis, side: int) -> _Lines:
+def _contrast(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     least, most = hypothesis.amounts
     low, high = 0.67 * least, most
     return _Lines(
         f"v2.ColorJitter(contrast={_pair(1 + low, 1 + high)})",
-        f"A.RandomBrightnessContrast(brightness_limit=0, contrast_limit={_pair(low, high)}, {_P})",
+        f"A.RandomBrightnessContrast(brightness_limit=0, contrast_limit={_pair(low, high)}, p={share:g})",
     )
 
 
-def _brightness(hypothesis: Hypothesis, side: int) -> _Lines:
+def _brightness(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     least, most = hypothesis.amounts
     gammas = 2.2**-most, 2.2**-least
     percent = f"({100 * gammas[0]:.0f}, {100 * gammas[1]:.0f})"
     factors = _pair(1 + 0.5 * least, 1 + 0.5 * most)
-    return _Lines(f"v2.ColorJitter(brightness={factors})", f"A.RandomGamma(gamma_limit={percent}, {_P})")
+    return _Lines(f"v2.ColorJitter(brightness={factors})", f"A.RandomGamma(gamma_limit={percent}, p={share:g})")
 
 
-def _sharpness(hypothesis: Hypothesis, side: int) -> _Lines:
+def _sharpness(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     sigma = _SIGMA_OF_SIDE * side
     width = 2 * math.ceil(2 * sigma) + 1
     blur = _Lines(
-        f"v2.GaussianBlur({width}, sigma=(0.1, {sigma:.3g}))", f"A.GaussianBlur(sigma_limit=(0.1, {sigma:.3g}), {_P})"
+        f"v2.GaussianBlur({width}, sigma=(0.1, {sigma:.3g}))",
+        f"A.GaussianBlur(sigma_limit=(0.1, {sigma:.3g}), p={share:g})",
     )
-    sharpen = _Lines("v2.RandomAdjustSharpness(3, p=1)", f"A.Sharpen(alpha=(0, 0.5), {_P})")
+    sharpen = _Lines("v2.RandomAdjustSharpness(3, p=1)", f"A.Sharpen(alpha=(0, 0.5), p={share:g})")
     if hypothesis.sign:
         return sharpen if hypothesis.sign > 0 else blur
     return _Lines(
@@ -169,31 +169,31 @@ def _sharpness(hypothesis: Hypothesis, side: int) -> _Lines:
     )
 
 
-def _colour(hypothesis: Hypothesis, side: int) -> _Lines:
+def _colour(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     least, most = hypothesis.amounts
     factors = _pair(1 + least, 1 + most)
     return _Lines(
         f"v2.ColorJitter(saturation={factors})",
-        f"A.ColorJitter(brightness=0, contrast=0, hue=0, saturation={factors}, {_P})",
+        f"A.ColorJitter(brightness=0, contrast=0, hue=0, saturation={factors}, p={share:g})",
     )
 
 
-def _corner(hypothesis: Hypothesis, side: int) -> _Lines:
+def _corner(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     if hypothesis.sign < 0:  # no transform empties corners
         return _Lines("", "")
     return _Lines(
         'v2.RandomErasing(p=1, scale=(0.01, 0.05), value="random")',
-        f'A.CoarseDropout(num_holes_range=(1, 4), fill="random", {_P})',
+        f'A.CoarseDropout(num_holes_range=(1, 4), fill="random", p={share:g})',
     )
 
 
-def _fine(hypothesis: Hypothesis, side: int) -> _Lines:
+def _fine(hypothesis: Hypothesis, side: int, share: float) -> _Lines:
     if hypothesis.sign < 0:
-        return _sharpness(hypothesis, side)
-    return _Lines("v2.GaussianNoise(sigma=0.05)", f"A.GaussNoise(std_range=(0.01, 0.1), {_P})")
+        return _sharpness(hypothesis, side, share)
+    return _Lines("v2.GaussianNoise(sigma=0.05)", f"A.GaussNoise(std_range=(0.01, 0.1), p={share:g})")
 
 
-_LINES: Mapping[str, Callable[[Hypothesis, int], _Lines]] = {
+_LINES: Mapping[str, Callable[[Hypothesis, int, float], _Lines]] = {
     "slant": _slant,
     "size": _size,
     "position, across": _across,

@@ -2,21 +2,19 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
-from fmrgen.apps.explain.interventions import hypothesis_of
+from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured_photos
+from fmrgen.apps.explain.interventions import amounts_of, hypothesis_of
 from fmrgen.errors import UserError
-from fmrgen.image_files import open_rgb, resize
+from fmrgen.image_files import open_rgb
 
 _LISTED = 50  # images of each kind
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -50,31 +48,32 @@ def to_label_next(
     Raises:
         UserError: the folder has no image that can be read.
     """
-    files = _image_files(folder)
-    hypotheses = [hypothesis for text in words if (hypothesis := hypothesis_of(text, attributes)) is not None]
-    measures: list[list[np.ndarray]] = [[] for _ in hypotheses]
+    hypotheses = []
+    for text in words:
+        hypothesis = hypothesis_of(text, attributes)
+        if hypothesis is not None:
+            hypotheses.append(hypothesis)
     readable: list[str] = []
-    for start in range(0, len(files), _BATCH):
-        batch = []
-        for path in files[start : start + _BATCH]:
-            try:
-                batch.append(resize(open_rgb(str(path)), side, "crop"))
-            except UserError:
-                continue
-            readable.append(str(path))
-        if batch:
-            images = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255
-            for hypothesis, of_hypothesis in zip(hypotheses, measures, strict=True):
-                of_hypothesis.append(hypothesis.attribute.measure(images).double().numpy())
+    measures = measured_photos([hypothesis.attribute for hypothesis in hypotheses], _photos(folder, readable), side)
     if not readable:
         raise UserError(f"{folder}: has no image that can be read; name a folder of images without labels")
     listed = []
     for hypothesis, of_hypothesis in zip(hypotheses, measures, strict=True):
-        amounts = np.concatenate(of_hypothesis)
-        distance = np.abs(amounts - np.median(amounts)) if hypothesis.sign == 0 else hypothesis.sign * amounts
-        for place, row in enumerate(np.argsort(-distance, kind="stable")[:_LISTED].tolist(), start=1):
-            listed.append(ToLabel(hypothesis.words, place, readable[row], float(amounts[row])))
+        order = np.argsort(-amounts_of(of_hypothesis, hypothesis.sign), kind="stable")
+        for place, row in enumerate(order[:_LISTED].tolist(), start=1):
+            listed.append(ToLabel(hypothesis.words, place, readable[row], float(of_hypothesis[row])))
     return listed
+
+
+def _photos(folder: Path, readable: list[str]) -> Iterator[Image.Image]:
+    """Yield the images of a folder that can be read, and add their paths to `readable`."""
+    for path in _image_files(folder):
+        try:
+            photo = open_rgb(str(path))
+        except UserError:
+            continue
+        readable.append(str(path))
+        yield photo
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fmrgen.apps.explain.betting import ERROR, fastest_growth, log_capital_of
-from fmrgen.apps.release.flips import Flip
+from fmrgen.apps.release.flips import OF_ANOTHER_SEED_IN_A_CLASS, Flip
 from fmrgen.metrics.intervals import Estimate, proportion
 
 Verdict = Literal["fixed", "fixed but broke", "not fixed", "undecided", "invalid"]
@@ -22,7 +22,6 @@ Unit = Literal["%", "points"]
 # Percent: NEW has to make so many errors of the kind fewer than OLD and than each control. Trainings of one recipe
 # that differ in their seed alone are apart too: docs/results/repairs.md has the measurements.
 LEAST_REDUCTION = 25.0
-_OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
 _CLEAR = math.log(2 / ERROR)  # capital at which either end of an interval is passed
 _FEWEST_TIMES = -9.0  # a reduction: ten times as many errors; of more the bound is not searched
 _HALVINGS = 16  # of an interval in which a bound is searched
@@ -98,11 +97,6 @@ class Certificate:
     def broken(self) -> list[Requirement]:
         """What is shown to be worse than allowed."""
         return [requirement for requirement in self.cost if requirement.state == "fails"]
-
-    @property
-    def open(self) -> list[Requirement]:
-        """What neither holds nor fails, of all that was asked."""
-        return [requirement for requirement in (*self.repair, *self.cost) if requirement.state == "open"]
 
     def with_cost(self, further: Sequence[Requirement], notes: Sequence[str] = ()) -> "Certificate":
         """Return the certificate with further requirements on all else, and the verdict over them too."""
@@ -247,20 +241,8 @@ def _reduction(name: str, reference: np.ndarray, new: np.ndarray) -> Requirement
     high = -_last(lambda share: log_capital_of(-outcomes(-share), counts) >= _CLEAR, -1.0, -_FEWEST_TIMES)
     value = 1 - float(new.sum() / reference.sum())
     limit = LEAST_REDUCTION / 100
-    state: State = "open"
-    if low > limit:
-        state = "holds"
-    elif high < limit:
-        state = "fails"
-    return Requirement(
-        name,
-        state,
-        len(new),
-        Estimate(100 * value, 100 * low, 100 * high),
-        "%",
-        LEAST_REDUCTION,
-        more=_more_images(outcomes(limit), counts) if state == "open" else None,
-    )
+    measure = Estimate(100 * value, 100 * low, 100 * high)
+    return _requirement(name, measure, "%", LEAST_REDUCTION, outcomes(limit), counts)
 
 
 def _loss(name: str, reference: np.ndarray, new: np.ndarray, margin: float) -> Requirement:
@@ -279,20 +261,31 @@ def _loss(name: str, reference: np.ndarray, new: np.ndarray, margin: float) -> R
     low = _last(lambda mean: log_capital_of(differences - mean, counts) >= _CLEAR, -1.0, 1.0)
     high = -_last(lambda mean: log_capital_of(-mean - differences, counts) >= _CLEAR, -1.0, 1.0)
     value = float(differences @ counts) / len(new)
-    state: State = "open"
-    if 100 * high < margin:
-        state = "holds"
-    elif 100 * low > margin:
-        state = "fails"
-    return Requirement(
-        name,
-        state,
-        len(new),
-        Estimate(100 * value, 100 * low, 100 * high),
-        "points",
-        margin,
-        more=_more_images(margin / 100 - differences, counts) if state == "open" else None,
-    )
+    measure = Estimate(100 * value, 100 * low, 100 * high)
+    return _requirement(name, measure, "points", margin, margin / 100 - differences, counts)
+
+
+def _requirement(
+    name: str, measure: Estimate, unit: Unit, limit: float, outcomes: np.ndarray, counts: np.ndarray
+) -> Requirement:
+    """Return a requirement that its measure is above the limit, in percent, or below it, in points.
+
+    Args:
+        name: of the requirement.
+        measure: with its interval.
+        unit: of the measure and of the limit.
+        limit: that the whole interval has to be beyond.
+        outcomes: values whose mean is above 0 if it holds, [4].
+        counts: how often each occurred, [4].
+    """
+    low, high = measure.ends
+    holds, fails = (low > limit, high < limit) if unit == "%" else (high < limit, low > limit)
+    images = int(counts.sum())
+    if holds:
+        return Requirement(name, "holds", images, measure, unit, limit)
+    if fails:
+        return Requirement(name, "fails", images, measure, unit, limit)
+    return Requirement(name, "open", images, measure, unit, limit, _more_images(outcomes, counts))
 
 
 def _worst_class(labels: np.ndarray, old: np.ndarray, new: np.ndarray, margin: float) -> list[Requirement]:
@@ -301,7 +294,7 @@ def _worst_class(labels: np.ndarray, old: np.ndarray, new: np.ndarray, margin: f
     A class has too few images to show that it lost nothing.
     """
     names = np.unique(labels)
-    allowed = margin + _OF_ANOTHER_SEED_IN_A_CLASS
+    allowed = margin + OF_ANOTHER_SEED_IN_A_CLASS
     worst = None
     for name in names:
         members = labels == name

@@ -193,18 +193,8 @@ def _shift_of_predictions(name: str, pair: Any) -> Shift:
 def _shift_of_images(images: Any, old: "AnyClassifier", new: "AnyClassifier") -> Shift:
     from fmrgen.apps.release.on_images import ask
 
-    of_old, of_new = _answers(ask(images, [old], new))
+    of_old, of_new = ask(images, [old], new).of_real_images
     return Shift(of_old.answers != of_old.labels, of_new.answers != of_new.labels)
-
-
-def _answers(answered: Any) -> list[Predictions]:
-    """Return the predictions of all networks for the originals, or for the images of what has none."""
-    predictions: list[Predictions] = answered.answers[_column(answered.opened)]
-    return predictions
-
-
-def _column(opened: Any) -> str:
-    return "original" if "original" in opened.image_columns else "image"
 
 
 def _of_images(
@@ -220,7 +210,7 @@ def _of_images(
     all_answered = [ask(place, [old, *controls], new, by=by) for place in places]
     parts = []
     for answered in all_answered:
-        of_old, *of_controls, of_new = _answers(answered)
+        of_old, *of_controls, of_new = answered.of_real_images
         parts.append(dict(zip(networks, (of_old, of_new, *of_controls), strict=True)))
     predictions = {}
     for name in networks:
@@ -233,7 +223,7 @@ def _of_images(
     notes = []
     is_new = np.ones(len(predictions[_OLD]), dtype=bool)
     if training_sets:
-        looks = np.concatenate([looks_of(answered.opened, _column(answered.opened)) for answered in all_answered])
+        looks = np.concatenate([looks_of(answered.opened, answered.column) for answered in all_answered])
         for place in training_sets:
             is_new &= ~seen_in(looks, place)
         if not is_new.all():
@@ -250,9 +240,7 @@ def _of_images(
         )
 
     def measure(attribute: "Attribute") -> np.ndarray:
-        measures = [
-            measures_of_images(answered.opened, _column(answered.opened), attribute) for answered in all_answered
-        ]
+        measures = [measures_of_images(answered.opened, answered.column, attribute) for answered in all_answered]
         return np.concatenate(measures)[is_new]
 
     is_of_kind = None

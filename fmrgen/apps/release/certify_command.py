@@ -10,6 +10,7 @@ from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.certificate import Certificate
+    from fmrgen.apps.release.predictions import Predictions
     from fmrgen.recipe.job import Recipe
     from fmrgen.report.report import Report
 
@@ -64,24 +65,17 @@ def certified(
     are_files = [is_file_of_predictions(place) for place in places.values()]
     if any(are_files) and not all(are_files):
         raise UserError("diff: some of the networks are files of predictions and others are not; give all of one kind")
-    networks: dict[str, Any]
-    all_shifts: dict[str, Any] = {}
     if all(are_files):
         if images is not None or recipe is not None:
             raise UserError("--images: the files have predictions; leave it and the recipe out, or name classifiers")
-        networks = {name: read_predictions(place) for name, place in places.items()}
-        for pair in shifts:
-            files = pair.split(",")
-            if len(files) != 2:
-                raise UserError(f"--shift: {pair} is not two files of predictions; write OLD_FILE,NEW_FILE")
-            all_shifts[name_of(files[1])] = [read_predictions(file) for file in files]
+        networks: dict[str, Any] = {name: read_predictions(place) for name, place in places.items()}
+        all_shifts: dict[str, Any] = _shifts_of_files(shifts)
     else:
         if images is None:
             raise UserError("--claim: a repair is shown on real images: name labelled ones with --images")
         display.quiet_libraries()
         if not named:
-            named = _trained_controls(old, new, output / "controls", trust=trust, quiet=quiet)
-            places |= named
+            places |= _trained_controls(old, new, output / "controls", trust=trust, quiet=quiet)
         networks = {name: _classifier(place, network) for name, place in places.items()}
         all_shifts = {name_of(place): place for place in shifts}
     from fmrgen.progress import terminal as progress
@@ -108,6 +102,19 @@ def certified(
         shown = stored_images(images, {flip.id for flip in [*certificate.mended, *certificate.left]})
     title = f"Fixed? {certificate.claim}: {name_of(old)} → {name_of(new)}"
     return certificate, certificate_report(certificate, title, places, shown)
+
+
+def _shifts_of_files(pairs: Sequence[str]) -> "dict[str, list[Predictions]]":
+    """Return the predictions of OLD and NEW on images of other places, by the name of the second file."""
+    from fmrgen.apps.release.predictions import read_predictions
+
+    shifts = {}
+    for pair in pairs:
+        files = pair.split(",")
+        if len(files) != 2:
+            raise UserError(f"--shift: {pair} is not two files of predictions; write OLD_FILE,NEW_FILE")
+        shifts[name_of(files[1])] = [read_predictions(file) for file in files]
+    return shifts
 
 
 def _classifier(place: str, network: str | None) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmrgen.apps.release.predictions import Predictions
+from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ class Claim:
         classes = set(old.labels.tolist())
         for name in (self.label, self.answer):
             if name is not None and name not in classes | set(old.answers.tolist()):
-                raise UserError(f"claim: there is no class {name!r} (there are {_listed(classes)})")
+                raise UserError(f"claim: there is no class {name!r} (there are {few(sorted(classes), _SHOWN)})")
         if self.class_names and not classes & set(self.class_names):
             raise UserError(
-                f"claim: the finding is of another split: its classes are {_listed(self.class_names)}, and those of "
-                f"the images {_listed(classes)}"
+                "claim: the finding is of another split: its classes are "
+                f"{few(sorted(self.class_names), _SHOWN)}, and those of the images {few(sorted(classes), _SHOWN)}"
             )
         is_of_kind = self._rows(old, measure)
         if not is_of_kind.any():
@@ -191,7 +191,9 @@ def most_of(measures: np.ndarray, sign: int) -> np.ndarray:
         measures: what the attribute measures in each image, [N].
         sign: 1 for those that have most, -1 for least, 0 for those furthest from the median.
     """
-    amounts = np.abs(measures - np.median(measures)) if sign == 0 else sign * measures
+    from fmrgen.apps.explain.interventions import amounts_of
+
+    amounts = amounts_of(measures, sign)
     limit = np.quantile(amounts, 1 - SHARE_OF_KIND)
     is_of_kind: np.ndarray = amounts >= limit
     if is_of_kind.mean() > _MOST_OF_KIND:  # most images have the same amount, as an empty corner
@@ -200,11 +202,6 @@ def most_of(measures: np.ndarray, sign: int) -> np.ndarray:
 
 
 def _attribute_named(name: str) -> "Attribute | None":
-    from fmrgen.apps.explain.attributes import ATTRIBUTES
+    from fmrgen.apps.explain.attributes import BY_NAME
 
-    return next((attribute for attribute in ATTRIBUTES if attribute.name == name), None)
-
-
-def _listed(names: "set[str] | tuple[str, ...]") -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")
+    return BY_NAME.get(name)

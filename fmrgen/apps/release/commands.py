@@ -1,6 +1,6 @@
 """The commands `diff` and `gate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,14 +99,11 @@ def diff(
     from fmrgen.apps.release.predictions import is_file_of_predictions
 
     of_claim = {"--controls": controls is not None, "--shift": bool(shifts), "--trained-on": bool(trained_on)}
-    for option, is_set in of_claim.items():
-        if is_set and claim is None:
-            raise UserError(f"{option} is for a claim: say with --claim what is fixed, or leave it out")
-    if claim is not None:
+    if claim is None:
+        _refuse(of_claim, "is for a claim: say with --claim what is fixed, or leave it out")
+    else:
         of_diff = {"--by": bool(by), "--review": review is not None, "--until-decided": until_decided}
-        for option, is_set in {**of_diff, "--explain": explained}.items():
-            if is_set:
-                raise UserError(f"{option} is not for a claim: leave it out")
+        _refuse({**of_diff, "--explain": explained}, "is not for a claim: leave it out")
         from fmrgen.apps.release.certify_command import STATUS, certified
 
         certificate, report = certified(
@@ -137,16 +134,12 @@ def diff(
             "--explain": explained,
             "--limit": limit is not None,
         }
-        for option, is_set in of_made.items():
-            if is_set:
-                raise UserError(f"{option} is for a recipe: name one, or leave it out")
+        _refuse(of_made, "is for a recipe: name one, or leave it out")
         outcome = _on_real_images(old, new, images, margin, by, review, trust, network)
         report = _report_on_real_images(outcome, old, new, images, f"{name_of(old)} → {name_of(new)}")
     else:
         of_real = {"--images": images is not None, "--by": bool(by), "--review": review is not None}
-        for option, is_set in of_real.items():
-            if is_set:
-                raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
+        _refuse(of_real, f"is for a diff on real images: leave out the recipe {recipe}")
         loaded = options.load_recipe(recipe, changes, limit)
         decided = until_decided or until is not None
         outcome, report = _on_recipe(
@@ -154,6 +147,13 @@ def diff(
         )
     _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
     return _STATUS.get(outcome.verdict, 0)
+
+
+def _refuse(are_set: Mapping[str, bool], reason: str) -> None:
+    """Raise UserError for the first option that is set, which it must not be."""
+    for option, is_set in are_set.items():
+        if is_set:
+            raise UserError(f"{option} {reason}")
 
 
 def gate(

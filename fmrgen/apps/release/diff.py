@@ -227,8 +227,8 @@ def _diff_on_images(
     from fmrgen.apps.release.on_images import ask, judged_originals, notes_on_split
 
     answered = ask(images, old, new, by=by)
-    column = "original" if "original" in answered.answers else "image"
-    *of_old, of_new = [relabelled(predictions, reviewed) for predictions in answered.answers[column]]
+    column = answered.column
+    *of_old, of_new = [relabelled(predictions, reviewed) for predictions in answered.of_real_images]
     is_split = answered.opened.provenance is not None
     of_images = "images"
     if is_split:

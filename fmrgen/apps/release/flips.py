@@ -28,7 +28,7 @@ from fmrgen.metrics.intervals import (
 )
 
 _FEWEST_OF_A_GROUP = 10  # images
-_OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
+OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
 _FINEST_MARGIN = 0.001  # points
 _USUAL_MARGIN = 1.0  # points that images should tell where the user names none
 _MOST_LISTED = 10_000  # images of a side, or kinds, the worst or surest first
@@ -193,7 +193,7 @@ def evidence_of_classes(
     fixed: np.ndarray,
     images: str,
     margin: float,
-    of_another_seed: float = _OF_ANOTHER_SEED_IN_A_CLASS,
+    of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> list[Evidence]:
     """Return the evidence on the class that broke most surely, as one of all that occur; none if there is one class.
 

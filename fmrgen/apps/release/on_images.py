@@ -51,6 +51,21 @@ class Asked(NamedTuple):
     networks: list[nn.Module]
     class_names: Sequence[str]
 
+    @property
+    def column(self) -> str:
+        """The column of real images."""
+        return column_of_real_images(self.opened)
+
+    @property
+    def of_real_images(self) -> list[Predictions]:
+        """The predictions of each network for the real images."""
+        return self.answers[self.column]
+
+
+def column_of_real_images(opened: Split) -> str:
+    """Return the column of a split's originals, or that of the images of what has none."""
+    return "original" if "original" in opened.image_columns else "image"
+
 
 def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Sequence[str] = ()) -> Asked:
     """Ask networks about labelled images.
@@ -189,7 +204,7 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
         wanted: what the images are called.
     """
     opened = opened_images(images)
-    column = "original" if "original" in opened.image_columns else "image"
+    column = column_of_real_images(opened)
     names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))
     files = {}
     with reading(opened.name):

@@ -168,7 +168,7 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     id_text = np.arange(len(label_text)).astype(str) if ids is None else as_text(ids)
     repeated = [text for text, count in Counter(id_text.tolist()).items() if count > 1]
     if repeated:
-        raise UserError(f"{name}: has {len(repeated):,} ids more than once: {_few(repeated)}")
+        raise UserError(f"{name}: has {len(repeated):,} ids more than once: {few(repeated)}")
     others = {}
     for other, values in columns.items():
         if other not in taken:
@@ -193,7 +193,7 @@ def _check_vocabulary(name: str, labels: np.ndarray, answers: np.ndarray) -> Non
     """Raise UserError if no answer is a label that occurs, as where one has numbers and the other names."""
     classes, predicted = set(labels.tolist()), set(answers.tolist())
     if not classes & predicted:
-        labelled, answered = _few(sorted(classes)), _few(sorted(predicted))
+        labelled, answered = few(sorted(classes)), few(sorted(predicted))
         raise UserError(
             f"{name}: no prediction is a label: labels are {labelled}, predictions {answered}; use the same names or "
             "numbers in both"
@@ -248,9 +248,9 @@ def _probabilities(scores: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _few(ids: Sequence[str]) -> str:
+def few(ids: Sequence[str], most: int = _SHOWN) -> str:
     """Return the first few ids, for a message."""
-    return ", ".join(map(str, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
+    return ", ".join(map(str, ids[:most])) + (", …" if len(ids) > most else "")
 
 
 def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:
@@ -266,9 +266,9 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
             extra = sorted(set(new.ids.tolist()) - set(old.ids.tolist()))
             differences = []
             if missing:
-                differences.append(f"{len(missing):,} ids of {old.name} are not in {new.name} ({_few(missing)})")
+                differences.append(f"{len(missing):,} ids of {old.name} are not in {new.name} ({few(missing)})")
             if extra:
-                differences.append(f"{len(extra):,} ids of {new.name} are not in {old.name} ({_few(extra)})")
+                differences.append(f"{len(extra):,} ids of {new.name} are not in {old.name} ({few(extra)})")
             raise UserError(f"{'; '.join(differences)}: compare predictions on the same images")
         new = new.of(np.array([place[text] for text in old.ids.tolist()]))
     other = old.labels != new.labels
@@ -292,7 +292,7 @@ def relabelled(predictions: Predictions, reviewed: Mapping[str, str]) -> Predict
         return predictions
     unknown = sorted(set(reviewed) - set(predictions.ids.tolist()))
     if unknown:
-        raise UserError(f"review: {len(unknown):,} ids are not in {predictions.name}: {_few(unknown)}")
+        raise UserError(f"review: {len(unknown):,} ids are not in {predictions.name}: {few(unknown)}")
     classes = {*predictions.labels.tolist(), *predictions.answers.tolist()}
     labels = predictions.labels.tolist()
     for row, example_id in enumerate(predictions.ids.tolist()):
@@ -300,7 +300,7 @@ def relabelled(predictions: Predictions, reviewed: Mapping[str, str]) -> Predict
             if reviewed[example_id] not in classes:
                 raise UserError(
                     f"review: {example_id} is {reviewed[example_id]!r}, which is no class of {predictions.name} "
-                    f"({_few(sorted(classes))})"
+                    f"({few(sorted(classes))})"
                 )
             labels[row] = reviewed[example_id]
     return replace(predictions, labels=np.array(labels, dtype=str))

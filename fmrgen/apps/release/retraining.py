@@ -25,8 +25,7 @@ def recipe_of_folder(folder: str | Path, *, trust: bool) -> TrainRecipe | None:
     record = Path(folder) / RECORD
     if not record.is_file():
         return None
-    cure = f"if you trust it, use {option('trust', 'trust=True')}"
-    return untrusted_config(TrainRecipe, read_json(record).get("recipe"), str(record), trust=trust, cure=cure)
+    return untrusted_config(TrainRecipe, read_json(record).get("recipe"), str(record), trust=trust)
 
 
 def train_controls(
@@ -57,8 +56,7 @@ def train_controls(
     Raises:
         UserError: a recipe can't be used, or the two are trained by recipes for different networks.
     """
-    recipes = [recipe_of_folder(folder, trust=trust) for folder in (old, new)]
-    of_old, of_new = recipes
+    of_old, of_new = recipe_of_folder(old, trust=trust), recipe_of_folder(new, trust=trust)
     if of_old is None or of_new is None:
         return {}
     if of_old.model != of_new.model:
@@ -88,9 +86,8 @@ def _seeded(recipe: TrainRecipe, seed: int) -> object:
 def _random_copies(reference: str, output: Path, *, trust: bool, on_note: Callable[[str], None]) -> str:
     """Return a split of the same originals after random steps: it is made, or resumed."""
     _, provenance = open_own_split(reference)
-    cure = f"if you trust it, use {option('trust', 'trust=True')}"
     title = f"{reference}: the recipe in its provenance"
-    recipe = untrusted_config(Recipe, provenance.recipe.tree, title, trust=trust, cure=cure)
+    recipe = untrusted_config(Recipe, provenance.recipe.tree, title, trust=trust)
     perturb = replace(recipe.perturb.runs[0], update="random", objective="margin", control=0)
     on_note(f"makes copies after random steps, into {output}")
     generate(recipe.model_copy(update={"perturb": perturb}), output=output, progress=False)

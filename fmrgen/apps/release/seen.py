@@ -1,16 +1,15 @@
 """Which test images a network has seen in training: the same ones, saved or scaled anew."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from fmrgen.apps.explain.attributes import Attribute
+from fmrgen.apps.explain.attributes import Attribute, measured_photos
 from fmrgen.apps.release.on_images import opened_images
-from fmrgen.image_files import resize
 from fmrgen.split.rows import Split
 
 _LOOK_SIDE = 16  # pixels, at which images are compared
@@ -38,25 +37,11 @@ def _look(pixels: np.ndarray) -> np.ndarray:
 
 def measures_of_images(opened: Split, column: str, attribute: Attribute) -> np.ndarray:
     """Return what an attribute measures in each image, float64 [N], at the side of the first image."""
-    least, most = _MEASURED_SIDES
-    side = 0
-    measures: list[np.ndarray] = []
-    batch: list[np.ndarray] = []
-    for pixels in _pixels(opened, column):
-        side = side or int(np.clip(min(pixels.shape[:2]), least, most))
-        batch.append(resize(Image.fromarray(pixels), side, "crop"))
-        if len(batch) == _BATCH:
-            measures.append(_measured(batch, attribute))
-            batch = []
-    if batch:
-        measures.append(_measured(batch, attribute))
-    return np.concatenate(measures)
-
-
-def _measured(batch: Sequence[np.ndarray], attribute: Attribute) -> np.ndarray:
-    images = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255
-    measures: np.ndarray = attribute.measure(images).double().numpy()
-    return measures
+    pixels = _pixels(opened, column)
+    first = next(pixels)
+    side = int(np.clip(min(first.shape[:2]), *_MEASURED_SIDES))
+    photos = map(Image.fromarray, chain([first], pixels))
+    return measured_photos([attribute], photos, side)[0]
 
 
 def _pixels(opened: Split, column: str) -> Iterator[np.ndarray]:

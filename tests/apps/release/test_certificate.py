@@ -1,6 +1,7 @@
 """Is it fixed? Answers that are made up: repairs that are certified, shams that are not, and what else broke."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -36,8 +37,7 @@ def certified(seed, old=0.3, new=0.08, control=0.28, elsewhere=(0.04, 0.04), ima
 
 
 def verdicts(count=100, **options):
-    found = [certified(seed, **options).verdict for seed in range(count)]
-    return {verdict: found.count(verdict) for verdict in set(found)}
+    return Counter(certified(seed, **options).verdict for seed in range(count))
 
 
 def test_a_repair_is_certified():

@@ -195,27 +195,18 @@ def photos(tmp_path_factory):
     return root
 
 
+def certified_on(photos, claim):
+    networks = {"old": Bright(0.3, 1), "new": Bright(seed=2), "controls": {"another seed": Bright(0.3, 3)}}
+    return certify(claim, **networks, images=str(photos / "real"), margin=8)
+
+
 def test_photos_and_an_attribute(photos):
-    certificate = certify(
-        "darker images",
-        Bright(0.3, 1),
-        Bright(seed=2),
-        controls={"another seed": Bright(0.3, 3)},
-        images=str(photos / "real"),
-        margin=8,
-    )
+    certificate = certified_on(photos, "darker images")
     assert certificate.verdict == "fixed"
     assert certificate.of_kind == 180
     assert certificate.errors["OLD"].value > 50
     assert "what the networks were trained on is not known" in certificate.notes[0]
-    measured = certify(
-        "brightness < 0.3",
-        Bright(0.3, 1),
-        Bright(seed=2),
-        controls={"another seed": Bright(0.3, 3)},
-        images=str(photos / "real"),
-        margin=8,
-    )
+    measured = certified_on(photos, "brightness < 0.3")
     assert measured.verdict == "fixed"
     assert measured.of_kind != 180
 
