@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from commands import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
-from watched import browser
+from watched import browser, scroll_down
 
 from fmrgen import evaluate, show
 from fmrgen.report.gallery import Gallery, GalleryRow, galleries, page_data
@@ -33,9 +33,7 @@ def listed(page):
     """How many rows pass the filters; so many have cards once one has scrolled to the end."""
     page.evaluate("() => new Promise(done => setTimeout(done))")  # what a click has set off is done
     count = int(page.locator("#count").inner_text().split(" of ")[0])
-    while page.locator(".card").count() < count:
-        page.locator("#more").scroll_into_view_if_needed()
-        page.wait_for_timeout(50)
+    scroll_down(page, count)
     assert page.locator(".card").count() == count
     return count
 
@@ -116,6 +114,7 @@ def test_a_figure_leads_to_its_images(report, evaluation):
         page.goto(f"file://{report / 'report.html'}")
         page.locator("summary", has_text="lenet by class").first.click()
         page.locator("details[open] th a", has_text="7").first.click()
+        page.wait_for_function("() => document.querySelector('#filters [name=class]').value === '7'")
         assert set(page.locator(".card .true").all_inner_texts()) == {"7"}
         assert page.locator("#filters [name=network]").input_value() == "lenet"
 

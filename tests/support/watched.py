@@ -60,3 +60,11 @@ def browser(width=1200, height=900, *, scripts=True, may_complain=False):
         opened.close()
     assert may_complain or complaints == []
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+
+
+def scroll_down(page, count):
+    """Scrolls a gallery, which makes cards as its end comes into view, until it has `count` of them."""
+    while page.locator(".card").count() < count:
+        # Not scroll_into_view_if_needed, which waits for the end to be visible, and the last cards hide it.
+        page.evaluate("() => document.getElementById('more').scrollIntoView()")
+        page.wait_for_timeout(50)

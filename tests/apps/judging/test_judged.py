@@ -11,8 +11,9 @@ from commands import run
 from made_up_audits import measure, measure_unequal
 from sklearn.metrics import cohen_kappa_score
 from stored import rows
+from watched import browser, scroll_down
 
-from fmrgen import UserError, evaluate, read_figures
+from fmrgen import UserError, evaluate, read_figures, write_report
 from fmrgen.apps.judging.audit import Audit
 from fmrgen.metrics.intervals import foundation_model_robustness, proportion
 from fmrgen.report.markdown import to_markdown
@@ -227,29 +228,17 @@ def test_who_guesses_is_told_where_the_figures_are(judged, tmp_path):
 
 @pytest.mark.browser
 def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
-    import shutil
-
-    from fmrgen import write_report
-
-    playwright = pytest.importorskip("playwright.sync_api")
-    if (chromium := shutil.which("chromium")) is None:
-        pytest.skip("no chromium on this machine")
     write_report(evaluation, tmp_path)
     doubted = {
         sample.columns["id"]
         for sample in evaluation.samples[evaluation.splits[0].name]
         if any(label != sample.columns["label"] for label in sample.columns["judges"].values())
     }
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = opened.new_page()
+    with browser() as page:
         page.goto(f"file://{tmp_path / 'report.html'}")
         page.get_by_label("judges").select_option("doubt")
-        while page.locator(".card").count() < len(doubted):
-            page.locator("#more").scroll_into_view_if_needed()
-            page.wait_for_timeout(50)
+        scroll_down(page, len(doubted))
         captions = page.locator(".card figcaption").all_inner_texts()
-        opened.close()
     assert {int(caption.split()[1]) for caption in captions} == doubted
     assert 0 < len(doubted) < 120
     assert all("machine: " in caption for caption in captions)
