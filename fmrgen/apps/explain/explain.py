@@ -227,6 +227,17 @@ def testable(rows: JudgedImages) -> JudgedImages:
     return rows.of(has_right & rows.sees(rows.originals))
 
 
+def originals_of(tested: JudgedImages) -> Originals:
+    """Return originals that are `testable`, to be changed."""
+    return Originals(
+        tested.originals,
+        tested.ids,
+        tested.labels,
+        lambda images, at: tested.at(at).answers(images),
+        lambda images, at: tested.at(at).sees(images),
+    )
+
+
 def try_out(
     attributes: Sequence[Attribute],
     tested: JudgedImages,
@@ -239,13 +250,7 @@ def try_out(
         tested: the originals.
         on_attributes: called with (attributes done, attributes in all).
     """
-    originals = Originals(
-        tested.originals,
-        tested.ids,
-        tested.labels,
-        lambda images, at: tested.at(at).answers(images),
-        lambda images, at: tested.at(at).sees(images),
-    )
+    originals = originals_of(tested)
     trials: list[Trial] = []
     for done, attribute in enumerate(attributes, start=1):
         trials += originals.try_out(attribute)

@@ -171,6 +171,13 @@ class Originals:
             trials.append(Trial.of(Hypothesis(attribute, sign), moved, signs))
         return trials
 
+    def moved(self, hypothesis: Hypothesis) -> Moved:
+        """Return the predictions for the originals changed as a hypothesis says, without its controls."""
+        if hypothesis.sign:
+            return self._move(partial(self.along, hypothesis.attribute, hypothesis.sign))
+        along = {sign: self._move(partial(self.along, hypothesis.attribute, sign)) for sign in (1, -1)}
+        return _mixed(self._random_signs(), along)
+
     def along(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
         """Return images with more of an attribute or less.
 

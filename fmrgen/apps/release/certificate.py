@@ -22,6 +22,7 @@ Unit = Literal["%", "points"]
 # Percent: NEW has to make so many errors of the kind fewer than OLD and than each control. Trainings of one recipe
 # that differ in their seed alone are apart too: docs/results/repairs.md has the measurements.
 LEAST_REDUCTION = 25.0
+OF_KIND, OTHERS, ORIGINALS = "images of that kind", "other images", "originals"
 _CLEAR = math.log(2 / ERROR)  # capital at which either end of an interval is passed
 _FEWEST_TIMES = -9.0  # a reduction: ten times as many errors; of more the bound is not searched
 _HALVINGS = 16  # of an interval in which a bound is searched
@@ -33,6 +34,7 @@ class Requirement:
 
     Attributes:
         name: in words, as a row of a table.
+        asked_on: what images: `images of that kind`, `other images`, or `originals` that are changed or searched.
         state: whether it is shown to hold, shown to fail, open, or could not be asked.
         images: that it rests on.
         measure: with its 95 % interval, which holds whenever one stops; None if it was not asked.
@@ -44,6 +46,7 @@ class Requirement:
     """
 
     name: str
+    asked_on: str
     state: State
     images: int = 0
     measure: Estimate | None = None
@@ -69,7 +72,7 @@ class Certificate:
             errors alone.
         elsewhere: errors on all other images, likewise.
         flips: negative flips from OLD on all images, in percent, by network.
-        repair: requirements of which the failure is: errors fell, and by more than in each control.
+        repair: requirements on the failure: errors fell, and by more than in each control.
         cost: requirements on all else.
         notes: cautions; the faults if the verdict is `invalid`.
         mended: images of the kind that OLD alone has wrong, the surest answers of NEW first, a few.
@@ -98,10 +101,12 @@ class Certificate:
         """What is shown to be worse than allowed."""
         return [requirement for requirement in self.cost if requirement.state == "fails"]
 
-    def with_cost(self, further: Sequence[Requirement], notes: Sequence[str] = ()) -> "Certificate":
-        """Return the certificate with further requirements on all else, and the verdict over them too."""
-        cost = [*self.cost, *further]
-        return replace(self, cost=cost, verdict=_verdict(self.repair, cost), notes=[*self.notes, *notes])
+    def with_more(
+        self, *, repair: Sequence[Requirement], cost: Sequence[Requirement], notes: Sequence[str]
+    ) -> "Certificate":
+        """Return the certificate with more requirements and cautions, and the verdict over all of them."""
+        repair, cost = [*self.repair, *repair], [*self.cost, *cost]
+        return replace(self, repair=repair, cost=cost, verdict=_verdict(repair, cost), notes=[*self.notes, *notes])
 
 
 class Errors(NamedTuple):
@@ -148,26 +153,25 @@ def certify_errors(
     """
     old, new = errors["OLD"], errors["NEW"]
     controls = [name for name in errors if name not in ("OLD", "NEW")]
-    repair = [_reduction("fewer errors of that kind than OLD", old.of_kind[is_of_kind], new.of_kind[is_of_kind])]
-    for name in controls:
+    repair = []
+    for name in ["OLD", *controls]:
         words = f"fewer errors of that kind than {name}"
-        repair.append(_reduction(words, errors[name].of_kind[is_of_kind], new.of_kind[is_of_kind]))
+        repair.append(reduction(words, OF_KIND, errors[name].of_kind[is_of_kind], new.of_kind[is_of_kind]))
     if not controls:
-        repair.append(
-            Requirement("fewer errors of that kind than a control", "not asked", unit="%", limit=LEAST_REDUCTION)
-        )
+        words = "fewer errors of that kind than a control"
+        repair.append(Requirement(words, OF_KIND, "not asked", unit="%", limit=LEAST_REDUCTION))
     cost = [_loss("more errors elsewhere than OLD", old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)]
     cost += _worst_class(labels[is_elsewhere], old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)
     for name, shift in (shifts or {}).items():
         cost.append(_loss(f"more errors on {name} than OLD", shift.old, shift.new, margin))
     if not shifts:
-        cost.append(Requirement("more errors on images of another place", "not asked", limit=margin))
+        cost.append(Requirement("more errors on images of another place", OTHERS, "not asked", limit=margin))
     flipped = {name: _flips(old, others) for name, others in errors.items() if name != "OLD"}
     if controls:
         first = controls[0]
         cost.append(_loss(f"more negative flips than {first}", flipped[first], flipped["NEW"], margin))
     else:
-        cost.append(Requirement("more negative flips than a control", "not asked", limit=margin))
+        cost.append(Requirement("more negative flips than a control", OTHERS, "not asked", limit=margin))
     cautions = list(notes)
     of_kind = {name: _share(of_network.of_kind[is_of_kind]) for name, of_network in errors.items()}
     elsewhere = {name: _share(of_network.elsewhere[is_elsewhere]) for name, of_network in errors.items()}
@@ -221,12 +225,13 @@ def _pairs(reference: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.array([both, int(reference.sum()) - both, int(new.sum()) - both, int((~reference & ~new).sum())])
 
 
-def _reduction(name: str, reference: np.ndarray, new: np.ndarray) -> Requirement:
+def reduction(name: str, asked_on: str, reference: np.ndarray, new: np.ndarray) -> Requirement:
     """Return the requirement that NEW makes fewer errors than a reference: by a share, in percent of its errors.
 
     Args:
         name: of the requirement.
-        reference: which images the reference has wrong, bool [N].
+        asked_on: what images.
+        reference: which of them the reference has wrong, bool [N].
         new: which NEW has wrong, bool [N].
     """
     counts = _pairs(reference, new)
@@ -236,13 +241,13 @@ def _reduction(name: str, reference: np.ndarray, new: np.ndarray) -> Requirement
         return np.array([-share, 1 - share, -1, 0])
 
     if not reference.any():
-        return Requirement(name, "open", len(new), unit="%", limit=LEAST_REDUCTION)
+        return Requirement(name, asked_on, "open", len(new), unit="%", limit=LEAST_REDUCTION)
     low = _last(lambda share: log_capital_of(outcomes(share), counts) >= _CLEAR, _FEWEST_TIMES, 1.0)
     high = -_last(lambda share: log_capital_of(-outcomes(-share), counts) >= _CLEAR, -1.0, -_FEWEST_TIMES)
     value = 1 - float(new.sum() / reference.sum())
     limit = LEAST_REDUCTION / 100
     measure = Estimate(100 * value, 100 * low, 100 * high)
-    return _requirement(name, measure, "%", LEAST_REDUCTION, outcomes(limit), counts)
+    return _requirement(name, asked_on, measure, "%", LEAST_REDUCTION, outcomes(limit), counts)
 
 
 def _loss(name: str, reference: np.ndarray, new: np.ndarray, margin: float) -> Requirement:
@@ -255,23 +260,24 @@ def _loss(name: str, reference: np.ndarray, new: np.ndarray, margin: float) -> R
         margin: in points.
     """
     if not len(new):
-        return Requirement(name, "not asked", limit=margin)
+        return Requirement(name, OTHERS, "not asked", limit=margin)
     counts = _pairs(reference, new)
     differences = np.array([0.0, -1.0, 1.0, 0.0])
     low = _last(lambda mean: log_capital_of(differences - mean, counts) >= _CLEAR, -1.0, 1.0)
     high = -_last(lambda mean: log_capital_of(-mean - differences, counts) >= _CLEAR, -1.0, 1.0)
     value = float(differences @ counts) / len(new)
     measure = Estimate(100 * value, 100 * low, 100 * high)
-    return _requirement(name, measure, "points", margin, margin / 100 - differences, counts)
+    return _requirement(name, OTHERS, measure, "points", margin, margin / 100 - differences, counts)
 
 
 def _requirement(
-    name: str, measure: Estimate, unit: Unit, limit: float, outcomes: np.ndarray, counts: np.ndarray
+    name: str, asked_on: str, measure: Estimate, unit: Unit, limit: float, outcomes: np.ndarray, counts: np.ndarray
 ) -> Requirement:
     """Return a requirement that its measure is above the limit, in percent, or below it, in points.
 
     Args:
         name: of the requirement.
+        asked_on: what images.
         measure: with its interval.
         unit: of the measure and of the limit.
         limit: that the whole interval has to be beyond.
@@ -282,10 +288,10 @@ def _requirement(
     holds, fails = (low > limit, high < limit) if unit == "%" else (high < limit, low > limit)
     images = int(counts.sum())
     if holds:
-        return Requirement(name, "holds", images, measure, unit, limit)
+        return Requirement(name, asked_on, "holds", images, measure, unit, limit)
     if fails:
-        return Requirement(name, "fails", images, measure, unit, limit)
-    return Requirement(name, "open", images, measure, unit, limit, _more_images(outcomes, counts))
+        return Requirement(name, asked_on, "fails", images, measure, unit, limit)
+    return Requirement(name, asked_on, "open", images, measure, unit, limit, _more_images(outcomes, counts))
 
 
 def _worst_class(labels: np.ndarray, old: np.ndarray, new: np.ndarray, margin: float) -> list[Requirement]:

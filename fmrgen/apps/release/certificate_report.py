@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmrgen.apps.release.certificate import LEAST_REDUCTION, Certificate, Requirement
+from fmrgen.apps.release.certificate import LEAST_REDUCTION, OF_KIND, ORIGINALS, OTHERS, Certificate, Requirement
 from fmrgen.apps.release.diff_report import flip_sheet, image_table
 from fmrgen.apps.release.flips import Flip
 from fmrgen.errors import option
@@ -123,14 +123,12 @@ def _line_of_undecided(certificate: Certificate) -> str:
     line = f"undecided: {_errors_line(certificate)}"
     if any(requirement.state == "not asked" for requirement in certificate.repair):
         return f"{line}; no control: another training without the cure may have fixed as much"
-    of_kind = [requirement.more for requirement in certificate.repair if requirement.state == "open"]
-    of_others = [
-        requirement.more for requirement in certificate.cost if requirement.state == "open" and not requirement.shown
-    ]
-    for images, words in ((of_kind, "images of that kind"), (of_others, "other images")):
-        if images and None not in images:
-            line += f"; about {max(count for count in images if count):,} more {words} would tell"
-        elif images:
+    are_open = [requirement for requirement in certificate.repair + certificate.cost if requirement.state == "open"]
+    for words in (OF_KIND, OTHERS, ORIGINALS):
+        more = [requirement.more for requirement in are_open if requirement.asked_on == words]
+        if more and None not in more:
+            line += f"; about {max(count for count in more if count):,} more {words} would tell"
+        elif more:
             line += f"; no number of {words} would show it at the present rate"
     for requirement in certificate.broken:
         line += f"; something else broke: {_phrase(requirement)}"
@@ -150,6 +148,9 @@ def _next_steps(certificate: Certificate) -> list[str]:
             return ["try the next thing that fmrgen explain suggests, and ask again with the same controls"]
     if any(requirement.state == "not asked" for requirement in certificate.repair):
         return [f"train OLD's recipe once more with another seed, as long as NEW, and name it with {controls}"]
+    are_open = {requirement.asked_on for requirement in certificate.repair if requirement.state == "open"}
+    if are_open == {ORIGINALS}:
+        return ["ask again with a recipe whose source has more originals: they are changed, and none has to be made"]
     return ["label more images of that kind: those that have most of it, from a folder without labels, come first"]
 
 

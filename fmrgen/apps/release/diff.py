@@ -277,6 +277,7 @@ def _diff_on_recipe(
     on_note: Callable[[str], None],
 ) -> Diff:
     """Return the comparison on the originals of a recipe: as they are, moved, changed, and moved against the two."""
+    from fmrgen.apps.release.conditions import ORIGINALS
     from fmrgen.apps.release.made import make_images
     from fmrgen.engine.options import WITHOUT_GRADIENT
     from fmrgen.recipe.objects import classifier_section
@@ -287,7 +288,7 @@ def _diff_on_recipe(
     if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
     recipe.check_perturbs()
-    pair = Pair.of_recipe(recipe, *sections)
+    pair = Pair.of_recipe(recipe, *sections, ORIGINALS)
     made = on_made = None
     notes = []
     if pair.without_gradient and recipe.perturb.runs[0].update not in WITHOUT_GRADIENT:
@@ -356,11 +357,10 @@ class Pair:
     without_gradient: list[str]
 
     @classmethod
-    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig") -> "Pair":
-        """Return the two networks on originals of a recipe."""
+    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig", most: int) -> "Pair":
+        """Return the two networks on originals of a recipe, `most` of them at most."""
         from fmrgen.apps.explain.rows import JudgedImages
         from fmrgen.apps.release.band import has_gradient
-        from fmrgen.apps.release.conditions import ORIGINALS
         from fmrgen.distributed.launch import Processes
         from fmrgen.engine.interfaces import Generator
         from fmrgen.recipe.build import (
@@ -379,7 +379,7 @@ class Pair:
             "NEW": build_classifier(new, labels, size, device, "new"),
         }
         judges = ClassifierAndOracle(networks["NEW"], build_oracle(recipe.oracle, labels, size, device))
-        rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
+        rows = JudgedImages.of_source(source, size, judges, recipe.perturb, most, device)
         without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
         return cls(rows, networks["OLD"], source, generator, without)
 

@@ -311,18 +311,28 @@ def test_controls_are_trained_where_both_are_folders(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_with_a_recipe_the_failure_has_to_be_gone_on_changed_originals_too(tmp_path, capsys):
+def test_with_a_recipe_the_failure_has_to_be_less_on_changed_originals_too(tmp_path):
     quick = ["schedule.threads=1", "schedule.steps=200", "test.limit=32", "augment.warp=0"]
     line = ["train", "train/mnist-lenet", *quick]
     change = 'augment.change={"position, up": [-1, 1]}'
     for name, changes in (("old", []), ("new", [change, "schedule.seed=5"]), ("control", ["schedule.seed=7"])):
         assert run(*line, *changes, "-o", tmp_path / name, "-q") == 0
     old, new, control = (tmp_path / name for name in ("old", "new", "control"))
-    asked = ["--claim", "shapes moved up or down", "--images", "{kind: mnist, split: test}", "--controls", control]
-    run("diff", "_mnist", "--limit", "60", *asked, "--old", old, "--new", new, "-o", tmp_path / "out", "-q")
-    certificate = json.loads((tmp_path / "out/certificate/certificate.json").read_text())
-    states = {one["name"]: one["state"] for one in certificate["cost"]}
-    assert states["originals changed to shapes moved up or down"] == "holds"
-    assert "moved, changed and made images" in states
-    (shown,) = [one["shown"] for one in certificate["cost"] if one["name"].startswith("originals changed")]
-    assert shown.startswith("NEW misreads ")
+
+    def requirements(repaired):
+        asked = ["--claim", "shapes moved up or down", "--images", "{kind: mnist, split: test}", "--controls", control]
+        output = tmp_path / f"asked-{repaired.name}"
+        told = run("diff", "_mnist", "--limit", "60", *asked, "--old", old, "--new", repaired, "-o", output, "-q")
+        assert told in (0, 1, 3)
+        certificate = json.loads((output / "certificate/certificate.json").read_text())
+        assert "moved, changed and made images" in [one["name"] for one in certificate["cost"]]
+        return {one["name"]: one for one in certificate["repair"]}
+
+    words = "fewer errors than OLD on originals changed to shapes moved up or down"
+    repaired = requirements(new)[words]
+    assert repaired["state"] == "holds"
+    assert repaired["measure"]["low"] > 25
+    assert 0 < repaired["images"] <= 60
+
+    assert run(*line, "schedule.seed=9", "-o", tmp_path / "sham", "-q") == 0
+    assert requirements(tmp_path / "sham")[words]["state"] in ("open", "fails")
