@@ -129,6 +129,12 @@ def _trained_controls(old: str, new: str, output: Path, *, trust: bool, quiet: b
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
-    with progress.step_progress("control", not quiet and is_first_process(), progress.JobLog(None)) as on_step:
-        folders = train_controls(old, new, output, trust=trust, progress=on_step, on_note=display.print_note)
+    is_first = is_first_process()
+
+    def on_note(line: str) -> None:
+        if is_first:
+            display.print_note(line)
+
+    with progress.step_progress("control", not quiet and is_first, progress.JobLog(None)) as on_step:
+        folders = train_controls(old, new, output, trust=trust, progress=on_step, on_note=on_note)
     return {name: str(folder) for name, folder in folders.items()}
