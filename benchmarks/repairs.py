@@ -40,7 +40,7 @@ from fmrgen.apps.explain.attributes import BY_NAME, Attribute, measured
 from fmrgen.apps.explain.interventions import Hypothesis, hypothesis_of
 from fmrgen.apps.explain.random_change import RandomChange, changes_against
 from fmrgen.apps.release.certificate import Certificate, Errors, Shift, certify_errors
-from fmrgen.apps.release.claim import most_of
+from fmrgen.apps.release.claim import Cut
 from fmrgen.apps.release.made import diff_recipes
 from fmrgen.classifiers.lenet import lenet
 from fmrgen.engine.interfaces import Generator
@@ -548,7 +548,8 @@ def _is_of_kind(files: Files, domain: str, words: str) -> np.ndarray:
     """Returns which real images are of a kind that `explain` names, bool [N]."""
     hypothesis = hypothesis_of(words)
     assert hypothesis is not None
-    return most_of(measured(hypothesis.attribute, _real(files, domain)[0].pixels), hypothesis.sign)
+    measures = measured(hypothesis.attribute, _real(files, domain)[0].pixels)
+    return Cut.of_most(measures, hypothesis.sign).holds(measures)
 
 
 def report(files: Files) -> dict[str, Any]:

@@ -84,6 +84,7 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "engine.slope": ("slope_along_gradient",),
     "engine.updates": ("normal",),
     "errors": (
+        "near_name",
         "one_line",
         "option",
         "unknown_message",

@@ -41,10 +41,11 @@ class Badge:
     tone: Tone
     words: str
 class Certificate:
-    def __init__(self, verdict: Verdict, claim: str, images: int, of_kind: int, margin: float, errors: dict[str, Estimate], elsewhere: dict[str, Estimate], flips: dict[str, Estimate], repair: list[Requirement], cost: list[Requirement], notes: list[str] = list(), mended: list[Flip] = list(), left: list[Flip] = list()) -> None: ...
+    def __init__(self, verdict: Verdict, claim: str, images: int, of_kind: int, margin: float, errors: dict[str, Estimate], elsewhere: dict[str, Estimate], flips: dict[str, Estimate], repair: list[Requirement], cost: list[Requirement], notes: list[str] = list(), cut: Cut | None = None, mended: list[Flip] = list(), left: list[Flip] = list()) -> None: ...
     broken: list[Requirement]
     claim: str
     cost: list[Requirement]
+    cut: Cut | None
     elsewhere: dict[str, Estimate]
     errors: dict[str, Estimate]
     flips: dict[str, Estimate]

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fmrgen.apps.explain.betting import ERROR, fastest_growth, log_capital_of
+from fmrgen.apps.release.claim import Cut
 from fmrgen.apps.release.flips import OF_ANOTHER_SEED_IN_A_CLASS, Flip
 from fmrgen.metrics.intervals import Estimate, proportion
 
-Verdict = Literal["fixed", "fixed but broke", "not fixed", "undecided", "invalid"]
+Verdict = Literal["fixed", "fixed but broke", "broke", "not fixed", "undecided", "invalid"]
 State = Literal["holds", "fails", "open", "not asked"]
 Unit = Literal["%", "points"]
 
@@ -23,6 +24,7 @@ Unit = Literal["%", "points"]
 # that differ in their seed alone are apart too: docs/results/repairs.md has the measurements.
 LEAST_REDUCTION = 25.0
 OF_KIND, OTHERS, ORIGINALS = "images of that kind", "other images", "originals"
+MADE = "moved, changed and made images"  # the requirement that only asks that nothing speaks against it
 _CLEAR = math.log(2 / ERROR)  # capital at which either end of an interval is passed
 _FEWEST_TIMES = -9.0  # a reduction: ten times as many errors; of more the bound is not searched
 _HALVINGS = 16  # of an interval in which a bound is searched
@@ -33,7 +35,7 @@ class Requirement:
     """One thing that a certificate takes.
 
     Attributes:
-        name: in words, as a row of a table.
+        name: of what NEW may have no more, or must have fewer, and than whom: `errors elsewhere than OLD`.
         asked_on: what images: `images of that kind`, `other images`, or `originals` that are changed or searched.
         state: whether it is shown to hold, shown to fail, open, or could not be asked.
         images: that it rests on.
@@ -62,8 +64,9 @@ class Certificate:
 
     Attributes:
         verdict: `fixed`: all that was asked is shown. `fixed but broke`: it is fixed, and something else is worse than
-            allowed. `not fixed`: NEW is shown to lack the reduction, beside OLD or a control. `undecided`: the images
-            do not tell, or there is no control. `invalid`: a network does not work.
+            allowed. `broke`: something else is, and whether it is fixed is open. `not fixed`: NEW is shown to lack the
+            reduction, beside OLD or a control. `undecided`: the images do not tell, or there is no control. `invalid`:
+            a network does not work.
         claim: the kind of images, in words.
         images: number of real images in all.
         of_kind: how many of them are of the kind.
@@ -75,6 +78,7 @@ class Certificate:
         repair: requirements on the failure: errors fell, and by more than in each control.
         cost: requirements on all else.
         notes: cautions; the faults if the verdict is `invalid`.
+        cut: by which images were measured to be of the kind; None if they were not measured.
         mended: images of the kind that OLD alone has wrong, the surest answers of NEW first, a few.
         left: images of the kind that NEW has wrong, likewise.
     """
@@ -90,6 +94,7 @@ class Certificate:
     repair: list[Requirement]
     cost: list[Requirement]
     notes: list[str] = field(default_factory=list)
+    cut: Cut | None = None
     mended: list[Flip] = field(default_factory=list)
     left: list[Flip] = field(default_factory=list)
 
@@ -106,7 +111,8 @@ class Certificate:
     ) -> "Certificate":
         """Return the certificate with more requirements and cautions, and the verdict over all of them."""
         repair, cost = [*self.repair, *repair], [*self.cost, *cost]
-        return replace(self, repair=repair, cost=cost, verdict=_verdict(repair, cost), notes=[*self.notes, *notes])
+        verdict = "invalid" if self.verdict == "invalid" else _verdict(repair, cost)
+        return replace(self, repair=repair, cost=cost, verdict=verdict, notes=[*self.notes, *notes])
 
 
 class Errors(NamedTuple):
@@ -155,23 +161,23 @@ def certify_errors(
     controls = [name for name in errors if name not in ("OLD", "NEW")]
     repair = []
     for name in ["OLD", *controls]:
-        words = f"fewer errors of that kind than {name}"
+        words = f"errors of that kind than {name}"
         repair.append(reduction(words, OF_KIND, errors[name].of_kind[is_of_kind], new.of_kind[is_of_kind]))
     if not controls:
-        words = "fewer errors of that kind than a control"
+        words = "errors of that kind than a control"
         repair.append(Requirement(words, OF_KIND, "not asked", unit="%", limit=LEAST_REDUCTION))
-    cost = [_loss("more errors elsewhere than OLD", old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)]
+    cost = [_loss("errors elsewhere than OLD", old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)]
     cost += _worst_class(labels[is_elsewhere], old.elsewhere[is_elsewhere], new.elsewhere[is_elsewhere], margin)
     for name, shift in (shifts or {}).items():
-        cost.append(_loss(f"more errors on {name} than OLD", shift.old, shift.new, margin))
+        cost.append(_loss(f"errors on {name} than OLD", shift.old, shift.new, margin))
     if not shifts:
-        cost.append(Requirement("more errors on images of another place", OTHERS, "not asked", limit=margin))
+        cost.append(Requirement("errors on images of another place", OTHERS, "not asked", limit=margin))
     flipped = {name: _flips(old, others) for name, others in errors.items() if name != "OLD"}
     if controls:
         first = controls[0]
-        cost.append(_loss(f"more negative flips than {first}", flipped[first], flipped["NEW"], margin))
+        cost.append(_loss(f"negative flips than {first}", flipped[first], flipped["NEW"], margin))
     else:
-        cost.append(Requirement("more negative flips than a control", OTHERS, "not asked", limit=margin))
+        cost.append(Requirement("negative flips than a control", OTHERS, "not asked", limit=margin))
     cautions = list(notes)
     of_kind = {name: _share(of_network.of_kind[is_of_kind]) for name, of_network in errors.items()}
     elsewhere = {name: _share(of_network.elsewhere[is_elsewhere]) for name, of_network in errors.items()}
@@ -196,15 +202,14 @@ def certify_errors(
 
 
 def _verdict(repair: Sequence[Requirement], cost: Sequence[Requirement]) -> Verdict:
-    states = [requirement.state for requirement in repair]
-    if "fails" in states:
+    of_repair = {requirement.state for requirement in repair}
+    of_cost = {requirement.state for requirement in cost}
+    is_fixed = of_repair == {"holds"}  # without a control nothing is
+    if "fails" in of_repair:
         return "not fixed"
-    if set(states) != {"holds"}:  # without a control nothing is certified
-        return "undecided"
-    of_cost = [requirement.state for requirement in cost]
     if "fails" in of_cost:
-        return "fixed but broke"
-    return "undecided" if "open" in of_cost else "fixed"
+        return "fixed but broke" if is_fixed else "broke"
+    return "fixed" if is_fixed and "open" not in of_cost else "undecided"
 
 
 def _share(hits: np.ndarray) -> Estimate:
@@ -311,7 +316,7 @@ def _worst_class(labels: np.ndarray, old: np.ndarray, new: np.ndarray, margin: f
     if worst is None or worst[0] < _CLEAR + math.log(len(names)):
         return []
     members = labels == worst[1]
-    requirement = _loss(f"more errors elsewhere on class {worst[1]}", old[members], new[members], allowed)
+    requirement = _loss(f"errors elsewhere on class {worst[1]} than OLD", old[members], new[members], allowed)
     return [replace(requirement, state="fails", more=None)]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fmrgen.apps.release.certificate import (
+    MADE,
     ORIGINALS,
     Certificate,
     Errors,
@@ -21,7 +22,7 @@ from fmrgen.apps.release.certificate import (
     certify_errors,
     reduction,
 )
-from fmrgen.apps.release.claim import Claim, read_claim
+from fmrgen.apps.release.claim import Claim, Kind, read_claim
 from fmrgen.apps.release.diff import Pair, as_predictions, by_the_first_process, diff, faults_of
 from fmrgen.apps.release.flips import listed_flips
 from fmrgen.apps.release.predictions import Predictions, matched
@@ -66,8 +67,8 @@ def certify(
     Args:
         claim: what fails, as of `diff --claim`: `smaller shapes`, `class stop`, `yield → stop`, `width < 30`, an
             `explain.json`, or a folder of labelled images.
-        old: predictions: an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
-            classifier, as for `evaluate`.
+        old: predictions: an array of classes [N] or of scores [N, K], or a data frame or mapping with columns `id`,
+            `label` and `prediction`; or a classifier, as for `evaluate`.
         new: likewise, of the repaired network.
         labels: the true classes [N], if `old` and `new` are arrays of predictions.
         controls: equal trainings without the cure, by name, in the form of `new`: that of another seed first. Without
@@ -91,17 +92,32 @@ def certify(
     if recipe is not None and output is None:
         raise UserError("output: name the dataset folder of the images that are made")
     claim = read_claim(claim) if isinstance(claim, str) else claim
+    if controls is not None and not isinstance(controls, Mapping):
+        raise UserError("controls: give them by name, as {'another seed': …}")
     if controls and {_OLD, _NEW} & set(controls):
         raise UserError(f"{option('controls', 'controls')}: none can be called OLD or NEW; rename it")
     networks = {_OLD: old, _NEW: new, **(controls or {})}
+    shifted = {}
     if images is None:
+        if trained_on:
+            raise UserError(
+                f"{option('trained-on', 'trained_on')}: images can't be left out of predictions; leave them out of "
+                "their files, or name classifiers"
+            )
         real = _of_predictions(networks, labels)
-        shifted = {name: _shift_of_predictions(name, pair) for name, pair in (shifts or {}).items()}
+        for name, pair in (shifts or {}).items():
+            shifted[name] = _shift_of_predictions(name, pair)
     else:
-        real = _of_images(claim, images, networks, trained_on, trust=trust)
-        shifted = {name: _shift_of_images(place, old, new) for name, place in (shifts or {}).items()}
+        training = _Training(networks, trained_on, trust=trust)
+        real = _of_images(claim, images, networks, training)
+        for name, place in (shifts or {}).items():
+            shifted[name], notes = _shift_of_images(place, networks, training)
+            real.notes.extend(notes)
     certificate = _certificate(claim, real, shifted, margin)
-    if certificate.verdict == "invalid" or recipe is None:
+    if recipe is None:
+        not_asked = Requirement(MADE, ORIGINALS, "not asked", limit=margin)
+        return certificate.with_more(repair=[], cost=[not_asked], notes=[])
+    if certificate.verdict == "invalid":
         return certificate
     return _with_new_split(
         certificate, claim, recipe, str(output), old, new, margin=margin, job_progress=job_progress, on_note=on_note
@@ -128,9 +144,8 @@ def _certificate(claim: Claim, real: _RealImages, shifts: Mapping[str, Shift], m
     """Return the certificate on real images."""
     old, new = real.predictions[_OLD], real.predictions[_NEW]
     _check_networks(real.predictions)
-    is_of_kind = real.is_of_kind
-    if is_of_kind is None:
-        is_of_kind = claim.of_kind(old, real.measure)
+    kind = claim.of_kind(old, real.measure) if real.is_of_kind is None else Kind(real.is_of_kind)
+    is_of_kind = kind.rows
     is_elsewhere = np.ones(len(old), dtype=bool) if claim.answer is not None else ~is_of_kind
     errors = {}
     for name, predictions in real.predictions.items():
@@ -155,17 +170,20 @@ def _certificate(claim: Claim, real: _RealImages, shifts: Mapping[str, Shift], m
     of_old, of_new = errors[_OLD].of_kind, errors[_NEW].of_kind
     return replace(
         certificate,
+        cut=kind.cut,
         mended=listed_flips(old, new, of_old & ~of_new)[:_MOST_LISTED],
         left=listed_flips(old, new, of_new)[:_MOST_LISTED],
     )
 
 
 def _check_networks(predictions: Mapping[str, Predictions]) -> None:
-    """Raise UserError if two networks are one: they give the same answers on every image."""
+    """Raise UserError if two networks are one: they give the same answers on every image, mistakes among them."""
     names = list(predictions)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            if np.array_equal(predictions[first].answers, predictions[second].answers):
+            answers, others = predictions[first].answers, predictions[second].answers
+            # Two may both be right on all images; that they make the same mistakes is no chance.
+            if np.array_equal(answers, others) and (answers != predictions[first].labels).any():
                 raise UserError(
                     f"claim: {first} and {second} give the same answers on every image: they are one network, or one "
                     "file; name two"
@@ -198,19 +216,74 @@ def _shift_of_predictions(name: str, pair: Any) -> Shift:
     return Shift(old.answers != old.labels, new.answers != new.labels)
 
 
-def _shift_of_images(images: Any, old: "AnyClassifier", new: "AnyClassifier") -> Shift:
+class _Training:
+    """What the networks were trained on, as far as it is known.
+
+    Attributes:
+        sets: images and splits.
+        unknown: the networks of which nothing is known.
+    """
+
+    def __init__(self, networks: Mapping[str, Any], trained_on: Sequence[Any], *, trust: bool) -> None:
+        from fmrgen.apps.release.seen import images_of_training
+
+        self.sets = list(trained_on)
+        self.unknown = []
+        for name, classifier in networks.items():
+            of_network = images_of_training(classifier, trust=trust)
+            self.sets += [place for place in of_network if place not in self.sets]
+            if not of_network and not trained_on:
+                self.unknown.append(name)
+
+    def has(self, looks: np.ndarray) -> np.ndarray:
+        """Return which images a network was trained on, bool [N], by their looks."""
+        from fmrgen.apps.release.seen import seen_in
+
+        is_seen = np.zeros(len(looks), dtype=bool)
+        for place in self.sets:
+            is_seen |= seen_in(looks, place)
+        return is_seen
+
+
+def _shift_of_images(images: Any, networks: Mapping[str, Any], training: _Training) -> tuple[Shift, list[str]]:
+    """Return the errors of OLD and NEW on images of another place that neither was trained on, and notes."""
     from fmrgen.apps.release.on_images import ask
+    from fmrgen.apps.release.seen import looks_of
 
-    of_old, of_new = ask(images, [old], new).of_real_images
-    return Shift(of_old.answers != of_old.labels, of_new.answers != of_new.labels)
+    answered = ask(images, [networks[_OLD]], networks[_NEW])
+    is_new, notes = _new_images(looks_of(answered.opened, answered.column), training, f" of {answered.opened.name}")
+    of_old, of_new = (predictions.of(is_new) for predictions in answered.of_real_images)
+    return Shift(of_old.answers != of_old.labels, of_new.answers != of_new.labels), notes
 
 
-def _of_images(
-    claim: Claim, images: Any, networks: Mapping[str, Any], trained_on: Sequence[Any], *, trust: bool
-) -> _RealImages:
-    """Return what classifiers say of labelled images, without those that a network has seen in training."""
+def _new_images(looks: np.ndarray, training: _Training, of_place: str = "") -> tuple[np.ndarray, list[str]]:
+    """Return which images count, bool [N], and notes on the others: copies, and what a network was trained on.
+
+    Raises UserError if none does.
+    """
+    from fmrgen.apps.release.seen import first_of_each
+
+    notes = []
+    is_first = first_of_each(looks)
+    copies = int((~is_first).sum())
+    if copies:
+        notes.append(f"{copies:,} of {len(looks):,} images{of_place} are there before, and count once")
+    is_seen = training.has(looks)
+    seen = int(is_seen.sum())
+    if seen:
+        notes.append(
+            f"{seen:,} of {len(looks):,} images{of_place} are among those that a network was trained on, and are left "
+            "out"
+        )
+    if is_seen.all():
+        raise UserError(f"claim: the networks were trained on all of these images{of_place}; name others")
+    return is_first & ~is_seen, notes
+
+
+def _of_images(claim: Claim, images: Any, networks: Mapping[str, Any], training: _Training) -> _RealImages:
+    """Return what classifiers say of labelled images, each once, without those that a network was trained on."""
     from fmrgen.apps.release.on_images import ask
-    from fmrgen.apps.release.seen import images_of_training, looks_of, measures_of_images, seen_in
+    from fmrgen.apps.release.seen import looks_of, measures_of_images
 
     old, new, *controls = networks.values()
     by = [] if claim.column is None else [claim.column]
@@ -220,32 +293,16 @@ def _of_images(
     for answered in all_answered:
         of_old, *of_controls, of_new = answered.of_real_images
         parts.append(dict(zip(networks, (of_old, of_new, *of_controls), strict=True)))
-    predictions = {}
-    for name in networks:
-        predictions[name] = _joined([part[name] for part in parts])
-    training_sets = list(trained_on)
-    for classifier in networks.values():
-        for place in images_of_training(classifier, trust=trust):
-            if place not in training_sets:
-                training_sets.append(place)
-    notes = []
-    is_new = np.ones(len(predictions[_OLD]), dtype=bool)
-    if training_sets:
-        looks = np.concatenate([looks_of(answered.opened, answered.column) for answered in all_answered])
-        for place in training_sets:
-            is_new &= ~seen_in(looks, place)
-        if not is_new.all():
-            notes.append(
-                f"{int((~is_new).sum()):,} of {len(is_new):,} images are among those that a network was trained on, "
-                "and are left out"
-            )
-        if not is_new.any():
-            raise UserError("claim: the networks were trained on all of these images; name others")
-    else:
+    looks = np.concatenate([looks_of(answered.opened, answered.column) for answered in all_answered])
+    is_new, notes = _new_images(looks, training)
+    if training.unknown:
         notes.append(
-            "what the networks were trained on is not known; name it with "
+            f"what {', '.join(training.unknown)} learned from is not known; name it with "
             f"{option('trained-on', 'trained_on')}, so that images that they have seen are left out"
         )
+    predictions = {}
+    for name in networks:
+        predictions[name] = _joined([part[name] for part in parts]).of(is_new)
 
     def measure(attribute: "Attribute") -> np.ndarray:
         measures = [measures_of_images(answered.opened, answered.column, attribute) for answered in all_answered]
@@ -256,7 +313,11 @@ def _of_images(
         is_of_kind = (np.arange(len(is_new)) < len(parts[0][_OLD]))[is_new]
         if not is_of_kind.any():
             raise UserError(f"claim: the networks were trained on all images of {claim.folder}; name others")
-    return _RealImages({name: table.of(is_new) for name, table in predictions.items()}, measure, is_of_kind, notes)
+        if is_of_kind.all():
+            raise UserError(
+                f"claim: all images are those of {claim.folder}; name others with {option('images', 'images')}"
+            )
+    return _RealImages(predictions, measure, is_of_kind, notes)
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
@@ -292,8 +353,7 @@ def _with_new_split(
     worse = [entry for entry in outcome.worse if entry.kind != "originals"]
     state: State = "fails" if worse else "holds"
     originals = 0 if outcome.made is None else outcome.made.rows
-    name = "moved, changed and made images"
-    moved = Requirement(name, ORIGINALS, state, originals, limit=margin, shown=_worse(worse))
+    moved = Requirement(MADE, ORIGINALS, state, originals, limit=margin, shown=_worse(worse))
     further = []
     if claim.hypothesis is not None:
         pair = Pair.of_recipe(recipe, classifier_section(old), classifier_section(new), _MOST_ORIGINALS)
@@ -318,5 +378,5 @@ def _on_changed_originals(hypothesis: "Hypothesis", pair: Pair) -> Requirement:
     wrong = []
     for tested in (by_old, by_old.judged_by(by_new.judges.classifier)):
         wrong.append(originals_of(tested).moved(hypothesis).answers != tested.labels)
-    words = f"fewer errors than OLD on originals changed to {hypothesis.words}"
+    words = f"errors than OLD on originals changed to {hypothesis.words}"
     return reduction(words, ORIGINALS, *wrong)

@@ -1,6 +1,7 @@
 """`fmrgen diff --claim`: is a failure of OLD fixed in NEW?"""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from fmrgen.recipe.job import Recipe
     from fmrgen.report.report import Report
 
-STATUS = {"fixed": 0, "fixed but broke": 1, "not fixed": 1, "invalid": 2, "undecided": 3}
+STATUS = {"fixed": 0, "fixed but broke": 1, "broke": 1, "not fixed": 1, "invalid": 2, "undecided": 3}
 
 
 def certified(
@@ -56,7 +57,7 @@ def certified(
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
     from fmrgen.cli import display
 
-    claimed = read_claim(claim)  # before anything is trained
+    claimed = read_claim(claim)
     of_controls = [] if controls is None else several(controls)
     named = {name_of(place): place for place in of_controls}
     if len(named) < len(of_controls):
@@ -74,24 +75,30 @@ def certified(
         if images is None:
             raise UserError("--claim: a repair is shown on real images: name labelled ones with --images")
         display.quiet_libraries()
-        if not named:
-            places |= _trained_controls(old, new, output / "controls", trust=trust, quiet=quiet)
         networks = {name: _classifier(place, network) for name, place in places.items()}
         all_shifts = {name_of(place): place for place in shifts}
     from fmrgen.progress import terminal as progress
 
-    certificate = certify(
+    ask = partial(
+        certify,
         claimed,
         networks.pop("OLD"),
         networks.pop("NEW"),
-        controls=networks,
         images=images,
         shifts=all_shifts,
         trained_on=trained_on,
         margin=MARGIN if margin is None else margin,
+        trust=trust,
+    )
+    # What can't be asked, or is not fixed anyway, is reported before anything is trained.
+    if not networks and _is_trained(old) and _is_trained(new) and ask().verdict not in ("invalid", "not fixed"):
+        trained = _trained_controls(old, new, output / "controls", trust=trust, quiet=quiet)
+        places |= trained
+        networks = dict(trained)
+    certificate = ask(
+        controls=networks,
         recipe=recipe,
         output=output,
-        trust=trust,
         job_progress=lambda split_recipe: progress.job_progress(split_recipe, not quiet and is_first_process()),
         on_note=display.print_note,
     )
@@ -99,9 +106,12 @@ def certified(
     if images is not None and is_first_process():
         from fmrgen.apps.release.on_images import stored_images
 
-        shown = stored_images(images, {flip.id for flip in [*certificate.mended, *certificate.left]})
+        shown = stored_images(claimed.folder or images, {flip.id for flip in [*certificate.mended, *certificate.left]})
     title = f"Fixed? {certificate.claim}: {name_of(old)} → {name_of(new)}"
-    return certificate, certificate_report(certificate, title, places, shown)
+    inputs = {"claim": claim, **places}
+    if images is not None:
+        inputs |= {"images": images} | {f"another place, {name}": place for name, place in all_shifts.items()}
+    return certificate, certificate_report(certificate, title, inputs, shown)
 
 
 def _shifts_of_files(pairs: Sequence[str]) -> "dict[str, list[Predictions]]":
@@ -119,9 +129,14 @@ def _shifts_of_files(pairs: Sequence[str]) -> "dict[str, list[Predictions]]":
 
 def _classifier(place: str, network: str | None) -> Any:
     """Return a classifier; a folder of `fmrgen train` as it is named, for it knows what it was trained on."""
+    return place if _is_trained(place) else classifier_of(place, network)[1]
+
+
+def _is_trained(place: str) -> bool:
+    """Return whether a place is a folder of `fmrgen train`."""
     from fmrgen.apps.training.checkpoint import RECORD
 
-    return place if (Path(place) / RECORD).is_file() else classifier_of(place, network)[1]
+    return (Path(place) / RECORD).is_file()
 
 
 def _trained_controls(old: str, new: str, output: Path, *, trust: bool, quiet: bool) -> dict[str, str]:

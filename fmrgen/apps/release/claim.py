@@ -3,22 +3,25 @@
 Importing this brings no torch: claims on classes and columns need none.
 """
 
+import math
 import operator
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fmrgen.apps.release.predictions import Predictions, few
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, near_name
+from fmrgen.files import of_schema, read_json
 
 if TYPE_CHECKING:
     from fmrgen.apps.explain.attributes import Attribute
     from fmrgen.apps.explain.interventions import Hypothesis
 
+CERTIFICATE_SCHEMA = "fmrgen-certificate/1"
 SHARE_OF_KIND = 0.2  # of the images: those that have most of an attribute
 _MOST_OF_KIND = 0.4
 _EXPLANATION = re.compile(r"(?P<path>.+\.json)(?::(?P<number>\d+))?")
@@ -61,6 +64,46 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Which images have most of an attribute, so that later images are of the kind by the same measure.
+
+    Attributes:
+        sign: 1 for those that have most, -1 for least, 0 for those furthest from the middle.
+        middle: of the measures that it was made by; 0 for other signs.
+        least: an image is of the kind whose measure, times the sign or apart from the middle, is at least this.
+    """
+
+    sign: int
+    middle: float
+    least: float
+
+    @classmethod
+    def of_most(cls, measures: np.ndarray, sign: int) -> "Cut":
+        """Return the cut that a fifth of the images pass, or fewer where many have none, by their measures [N]."""
+        from fmrgen.apps.explain.interventions import amounts_of
+
+        amounts = amounts_of(measures, sign)
+        least = float(np.quantile(amounts, 1 - SHARE_OF_KIND))
+        if (amounts >= least).mean() > _MOST_OF_KIND:  # most images have the same amount, as an empty corner
+            more = amounts[amounts > least]
+            least = float(more.min()) if len(more) else math.inf
+        return cls(sign, float(np.median(measures)) if sign == 0 else 0.0, least)
+
+    def holds(self, measures: np.ndarray) -> np.ndarray:
+        """Return which images pass it, bool [N], by their measures [N]."""
+        amounts = np.abs(measures - self.middle) if self.sign == 0 else self.sign * measures
+        passes: np.ndarray = amounts >= self.least
+        return passes
+
+
+class Kind(NamedTuple):
+    """Which images are of a kind, bool [N], and by what cut if they were measured."""
+
+    rows: np.ndarray
+    cut: Cut | None = None
+
+
+@dataclass(frozen=True)
 class Claim:
     """A kind of images, or a mistake on them, of which OLD is said to make too many; one of the fields says which.
 
@@ -70,6 +113,7 @@ class Claim:
         answer: of a pair, the class that OLD takes it for; only this mistake counts then.
         condition: of a claim on a column.
         hypothesis: of a claim on an attribute.
+        cut: of a claim that an earlier certificate was about; a new claim on an attribute makes its own.
         folder: of a claim on images that somebody collected.
         class_names: of the split that a finding is from; empty for others.
     """
@@ -79,6 +123,7 @@ class Claim:
     answer: str | None = None
     condition: Condition | None = None
     hypothesis: "Hypothesis | None" = None
+    cut: Cut | None = None
     folder: str | None = None
     class_names: tuple[str, ...] = ()
 
@@ -89,8 +134,8 @@ class Claim:
             return None
         return self.condition.column
 
-    def of_kind(self, old: Predictions, measure: Measure) -> np.ndarray:
-        """Return which images are of the kind, bool [N].
+    def of_kind(self, old: Predictions, measure: Measure) -> Kind:
+        """Return which images are of the kind.
 
         Args:
             old: what OLD says of them.
@@ -102,32 +147,35 @@ class Claim:
         classes = set(old.labels.tolist())
         for name in (self.label, self.answer):
             if name is not None and name not in classes | set(old.answers.tolist()):
-                raise UserError(f"claim: there is no class {name!r} (there are {few(sorted(classes), _SHOWN)})")
+                raise UserError(_no_class(name, sorted(classes)))
         if self.class_names and not classes & set(self.class_names):
             raise UserError(
                 "claim: the finding is of another split: its classes are "
                 f"{few(sorted(self.class_names), _SHOWN)}, and those of the images {few(sorted(classes), _SHOWN)}"
             )
-        is_of_kind = self._rows(old, measure)
-        if not is_of_kind.any():
+        kind = self._kind(old, measure)
+        if not kind.rows.any():
             raise UserError(f"claim: none of the {len(old):,} images is of the kind {self.words}; add some")
-        if is_of_kind.all() and self.answer is None:
+        if kind.rows.all() and self.answer is None:
             raise UserError(f"claim: all {len(old):,} images are of the kind {self.words}; add others")
-        return is_of_kind
+        return kind
 
-    def _rows(self, old: Predictions, measure: Measure) -> np.ndarray:
+    def _kind(self, old: Predictions, measure: Measure) -> Kind:
         if self.label is not None:
-            return old.labels == self.label
+            return Kind(old.labels == self.label)
         if self.hypothesis is not None:
-            return most_of(measure(self.hypothesis.attribute), self.hypothesis.sign)
-        assert self.condition is not None
+            measures = measure(self.hypothesis.attribute)
+            cut = self.cut or Cut.of_most(measures, self.hypothesis.sign)
+            return Kind(cut.holds(measures), cut)
+        if self.condition is None:
+            raise UserError(f"claim: {self.folder} has images, and there are predictions alone; name two classifiers")
         if self.condition.column in old.columns:
-            return self.condition.holds(old.columns[self.condition.column])
+            return Kind(self.condition.holds(old.columns[self.condition.column]))
         attribute = _attribute_named(self.condition.column)
         if attribute is None:
             columns = ", ".join(old.columns) or "none"
             raise UserError(f"claim: there is no column {self.condition.column} (there are: {columns})")
-        return self.condition.holds(measure(attribute))
+        return Kind(self.condition.holds(measure(attribute)))
 
 
 def read_claim(text: str) -> Claim:
@@ -136,7 +184,8 @@ def read_claim(text: str) -> Claim:
     Args:
         text: a sentence of `explain`, as `explained/explain.json` (its first; `…:2` its second) or as it is printed, or
             words of an attribute (`smaller shapes`); a class or a pair of a diff (`class stop`, `yield → stop`); a
-            condition (`width < 30`); or a folder of labelled images.
+            condition (`width < 30`); a folder of labelled images; or a `certificate.json`, to ask about the same kind
+            again.
 
     Raises:
         UserError: it is something else.
@@ -167,10 +216,13 @@ def read_claim(text: str) -> Claim:
 
 
 def _of_explanation(path: Path, number: int) -> Claim:
-    """Return the claim that a sentence of an explanation makes."""
+    """Return the claim that a sentence of an explanation makes, or that a certificate was about."""
     from fmrgen.apps.explain.interventions import hypothesis_of
     from fmrgen.apps.explain.report import read_explanation
 
+    tree = read_json(path)
+    if tree.get("schema") == CERTIFICATE_SCHEMA:
+        return _of_certificate(path, tree)
     explanation = read_explanation(path)
     if not 1 <= number <= len(explanation.reported):
         raise UserError(f"{path}: has {len(explanation.reported)} findings; there is no number {number}")
@@ -184,21 +236,22 @@ def _of_explanation(path: Path, number: int) -> Claim:
     return Claim(finding.words, hypothesis=hypothesis, class_names=tuple(name for name, _, _ in finding.classes))
 
 
-def most_of(measures: np.ndarray, sign: int) -> np.ndarray:
-    """Return which images have most of an attribute, bool [N]: a fifth of them, or fewer where many have none.
+def _of_certificate(path: Path, tree: Mapping[str, Any]) -> Claim:
+    """Return the claim of an earlier certificate, with the cut by which its images were of the kind."""
+    words, cut = tree.get("claim"), tree.get("cut")
+    if not isinstance(words, str) or not isinstance(cut, dict):
+        raise UserError(f"{path}: its kind of images was not measured; write the same claim again")
+    claim = read_claim(words)
+    if claim.hypothesis is None:
+        raise UserError(f"{path}: {words!r} is no attribute; write the same claim again")
+    of_file = of_schema(Cut, CERTIFICATE_SCHEMA, {"schema": CERTIFICATE_SCHEMA} | cut, f"{path}: cut")
+    return replace(claim, cut=of_file)
 
-    Args:
-        measures: what the attribute measures in each image, [N].
-        sign: 1 for those that have most, -1 for least, 0 for those furthest from the median.
-    """
-    from fmrgen.apps.explain.interventions import amounts_of
 
-    amounts = amounts_of(measures, sign)
-    limit = np.quantile(amounts, 1 - SHARE_OF_KIND)
-    is_of_kind: np.ndarray = amounts >= limit
-    if is_of_kind.mean() > _MOST_OF_KIND:  # most images have the same amount, as an empty corner
-        is_of_kind = amounts > limit
-    return is_of_kind
+def _no_class(name: str, classes: Sequence[str]) -> str:
+    near = near_name(name, classes)
+    hint = f"there are {few(classes, _SHOWN)}" if near is None else f"did you mean {near}?"
+    return f"claim: there is no class {name!r}; {hint}"
 
 
 def _attribute_named(name: str) -> "Attribute | None":

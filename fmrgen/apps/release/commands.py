@@ -104,6 +104,8 @@ def diff(
     else:
         of_diff = {"--by": bool(by), "--review": review is not None, "--until-decided": until_decided}
         _refuse({**of_diff, "--explain": explained}, "is not for a claim: leave it out")
+        if recipe is None:
+            _refuse({"--limit": limit is not None}, "is for a recipe: name one, or leave it out")
         from fmrgen.apps.release.certify_command import STATUS, certified
 
         certificate, report = certified(

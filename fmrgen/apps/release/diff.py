@@ -195,7 +195,7 @@ def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
 
     Args:
         name: whose they are, for messages.
-        values: an array [N], a data frame or a mapping.
+        values: an array of classes [N] or of scores [N, K], a data frame or a mapping.
         labels: the true classes [N], if the values are an array.
     """
     if isinstance(values, Predictions):
@@ -209,7 +209,8 @@ def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
     else:
         if len(labels) != len(values):
             raise UserError(f"{name}: has {len(values)} predictions for {len(labels)} labels")
-        columns = {"label": np.asarray(labels), "prediction": np.asarray(values)}
+        array = np.asarray(values)
+        columns = {"label": np.asarray(labels), "scores" if array.ndim == 2 else "prediction": array}
     return predictions_of_columns(name, columns)
 
 

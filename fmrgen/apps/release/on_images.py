@@ -82,6 +82,10 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
     """
     processes = Processes()
     opened = opened_images(images)
+    if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:
+        raise UserError(
+            f"{images}: has no labels; put the images of each class, two at least, into a folder of its name"
+        )
     opened.check_columns()
     if opened.is_moved:
         raise UserError(
@@ -115,17 +119,14 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
 
 
 def opened_images(images: Any) -> Split:
-    """Return labelled images, as of `ask` or a config of a source, opened."""
+    """Return images, as of `ask` or a config of a source, opened."""
     if isinstance(images, SourceConfig):
         return _opened_source(images.kind, images)
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
     if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
-        opened = open_split(text, download=True)
-        if Path(text).is_dir() and "label" not in opened.features:
-            raise UserError(f"{text}: has no labels; put the images of each class into a folder of its name")
-        return opened
+        return open_split(text, download=True)
     (fixed,) = load_fixed_sets([f"images={text}"]).values()
     sources = fixed.sources("images")
     if len(sources) > 1:

@@ -275,9 +275,10 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
     if other.any():
         rows = np.flatnonzero(other)
         first = rows[0]
+        label_of_old, label_of_new = str(old.labels[first]), str(new.labels[first])
         raise UserError(
-            f"{len(rows):,} labels differ, first of id {old.ids[first]}: {old.labels[first]!r} in {old.name}, "
-            f"{new.labels[first]!r} in {new.name}; use one set of labels"
+            f"{len(rows):,} labels differ, first of id {old.ids[first]}: {label_of_old!r} in {old.name}, "
+            f"{label_of_new!r} in {new.name}; use one set of labels"
         )
     return old, new
 
