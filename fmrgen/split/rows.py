@@ -108,7 +108,7 @@ class Split:
         if isinstance(image, bytes) or self.opened_by_caller:
             return image
         if (place := path_inside(image, self._holds)) is None:
-            raise UserError(f"it is stored as {image}, which is not in the split")
+            raise UserError(f"its file is not in the split: {image}")
         return place
 
     def _holds(self, file: str) -> bool:

@@ -113,7 +113,7 @@ def png(*size):
         ),
         (
             lambda rows: rows[3].update(image={"bytes": None, "path": "/etc/secret.png"}),
-            r"id 43: its image is unreadable \(it is stored as /etc/secret.png, which is not in the split\)",
+            r"id 43: its image is unreadable \(its file is not in the split: /etc/secret.png\)",
         ),
         (
             lambda rows: rows[3].update(image={"bytes": b"", "path": None}),

@@ -241,7 +241,7 @@ def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, 
         assert run(*arguments[command]) == 2
     error = capsys.readouterr().err
     refused = {"pipe": "is a pipe, a socket or a device, and no file", "link": "is a link that leads out of the folder"}
-    refused = refused.get(case, "which is not in the split")
+    refused = refused.get(case, "its file is not in the split: ")
     assert refused in error, error
     assert error.count("\n") == 1
     assert listener.requests == []
