@@ -115,10 +115,10 @@ def outdated() -> Iterator[str]:
     for page, entry in entries().items():
         for measured in entry.get("measured", ()):
             newer = newer_commits(measured)
+            since = measured.get("holds_at", measured["commit"])
             if newer is None:
-                sys.exit(f"{page}: commit {measured['commit']} is not at hand: git fetch --unshallow")
-            if newer:
-                since = measured.get("holds_at", measured["commit"])
+                yield f"{page}: commit {since} is not at hand: git fetch --unshallow, unless a squash merge dropped it"
+            elif newer:
                 yield f"{page}: {measured['command']}: {len(newer)} commits since {since}, the last: {newer[0]}"
 
 
