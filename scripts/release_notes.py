@@ -13,7 +13,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 _REPO = "https://github.com/fmrgen/fmrgen"
-_BLANKS = {"MAINTAINERS.md": "*the owner's name*", "paper.md": "To be filled in"}
+_BLANKS = {
+    "MAINTAINERS.md": ("*the owner's name*", "*address*"),
+    "pyproject.toml": ("The fmrgen authors",),
+    "CITATION.cff": ("The fmrgen authors",),
+    ".zenodo.json": ("The fmrgen authors",),
+    "paper.md": ("To be filled in",),
+}
 
 
 def sections() -> list[str]:
@@ -21,15 +27,15 @@ def sections() -> list[str]:
     return re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
 
 
-def notes_of(version: str) -> str:
-    """Return the notes of a version; ends the program where CHANGELOG.md has none with a date."""
+def notes_of(version: str) -> tuple[str, str]:
+    """Return the notes of a version and its date; ends the program where CHANGELOG.md has none with a date."""
     for section in sections():
         heading, _, notes = section.partition("\n")
         match = re.fullmatch(re.escape(version) + r" \((\d{4}-\d\d-\d\d)\)", heading)
         if match:
             with suppress(ValueError):
                 date.fromisoformat(match[1])
-                return notes.partition("\n### Added")[0].strip()
+                return notes.partition("\n### Added")[0].strip(), match[1]
     sys.exit(f"CHANGELOG.md has no section '## {version} (YEAR-MONTH-DAY)'")
 
 
@@ -42,12 +48,15 @@ def main(arguments: list[str]) -> None:
         version = tomllib.load(file)["project"]["version"]
     if tag != f"v{version}":
         sys.exit(f"the tag is {tag}, and pyproject.toml says {version}")
-    if not re.search(rf"^version: ([\"']?){re.escape(version)}\1$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE):
-        sys.exit(f"CITATION.cff does not say 'version: {version}'")
-    notes = notes_of(version)
-    for name, blank in _BLANKS.items():
-        if blank in (ROOT / name).read_text():
-            sys.exit(f"{name} still says {blank!r}")
+    notes, released = notes_of(version)
+    citation = (ROOT / "CITATION.cff").read_text()
+    for key, value in (("version", version), ("date-released", released)):
+        if not re.search(rf"^{key}: ([\"']?){re.escape(value)}\1$", citation, re.MULTILINE):
+            sys.exit(f"CITATION.cff does not say '{key}: {value}'")
+    for name, blanks in _BLANKS.items():
+        for blank in blanks:
+            if blank in (ROOT / name).read_text():
+                sys.exit(f"{name} still says {blank!r}")
     print(f"{notes}\n\nAll changes: [CHANGELOG.md]({_REPO}/blob/{tag}/CHANGELOG.md)")
 
 

@@ -10,11 +10,12 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import release_notes
 
 FILES = {
-    "pyproject.toml": '[project]\nversion = "1.2.0"\n',
-    "CITATION.cff": "title: x\nversion: 1.2.0\ntype: software\n",
+    "pyproject.toml": '[project]\nversion = "1.2.0"\nauthors = [{name = "Ann Example"}]\n',
+    "CITATION.cff": "title: x\nversion: 1.2.0\ndate-released: 2026-12-01\nauthors:\n  - name: Ann Example\n",
+    ".zenodo.json": '{"creators": [{"name": "Example, Ann"}]}',
     "CHANGELOG.md": "# Changelog\n\n## 1.2.0 (2026-12-01)\n\n### In short\n\n* One.\n\n### What breaks\n\n* Two.\n\n### Added\n\n"
     "* Three.\n\n## 1.1.0 (2026-11-01)\n",
-    "MAINTAINERS.md": "Ann Example\n",
+    "MAINTAINERS.md": "Ann Example, ann@example.com\n",
     "paper.md": "Ann Example\n",
 }
 
@@ -48,6 +49,11 @@ def test_notes_are_what_is_new_in_short_and_what_breaks(ready, capsys):
         ("CHANGELOG.md", " (2026-12-01)", ", unreleased", "CHANGELOG.md has no section"),
         ("CHANGELOG.md", " (2026-12-01)", " (2026-99-99)", "CHANGELOG.md has no section"),
         ("CITATION.cff", "\nversion: ", "\nversion: 9.", "CITATION.cff does not say 'version: "),
+        ("CITATION.cff", "\ndate-released: 2026-12-01", "", "CITATION.cff does not say 'date-released: 2026-12-01'"),
+        ("CITATION.cff", "Ann Example", "The fmrgen authors", "CITATION.cff still says 'The fmrgen authors'"),
+        ("pyproject.toml", "Ann Example", "The fmrgen authors", "pyproject.toml still says"),
+        (".zenodo.json", "Example, Ann", "The fmrgen authors", ".zenodo.json still says"),
+        ("MAINTAINERS.md", "ann@example.com", "*address*", "MAINTAINERS.md still says"),
         ("MAINTAINERS.md", "Ann Example", "*the owner's name*", "MAINTAINERS.md still says"),
         ("paper.md", "Ann Example", "To be filled in", "paper.md still says 'To be filled in'"),
     ],
