@@ -282,12 +282,17 @@ def _new_images(looks: np.ndarray, training: _Training, of_place: str = "") -> t
 
 def _of_images(claim: Claim, images: Any, networks: Mapping[str, Any], training: _Training) -> _RealImages:
     """Return what classifiers say of labelled images, each once, without those that a network was trained on."""
-    from fmrgen.apps.release.on_images import ask
+    from fmrgen.apps.release.on_images import ask, opened_images
     from fmrgen.apps.release.seen import looks_of, measures_of_images
 
     old, new, *controls = networks.values()
-    by = [] if claim.column is None else [claim.column]
     places = [images] if claim.folder is None else [claim.folder, images]
+    by = []
+    if claim.column is not None:
+        by.append(claim.column)
+        columns = opened_images(images).features
+        if claim.column not in columns:
+            raise UserError(f"claim: the images have no column {claim.column} (they have: {', '.join(columns)})")
     all_answered = [ask(place, [old, *controls], new, by=by) for place in places]
     parts = []
     for answered in all_answered:

@@ -214,6 +214,8 @@ def test_photos_and_an_attribute(photos):
     assert certificate.of_kind == 180
     assert certificate.errors["OLD"].value > 50
     assert "what OLD, NEW, another seed learned from is not known" in certificate.notes[0]
+    with pytest.raises(UserError, match=r"claim: the images have no column camera \(they have: image, label\)"):
+        certified_on(photos, "camera = left")
     measured = certified_on(photos, "brightness < 0.3")
     assert measured.verdict == "fixed"
     assert measured.of_kind != 180
