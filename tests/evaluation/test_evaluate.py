@@ -488,9 +488,9 @@ def test_files_of_this_machine_that_rows_name_are_not_read(rows, tmp_path):
     (tmp_path / "theirs").mkdir()
     pq.write_table(table, tmp_path / "theirs" / "test.parquet")
     for way in (str(tmp_path / "theirs"), str(tmp_path / "theirs/test.parquet")):
-        with pytest.raises(UserError, match="secret.png, which is not in the split"):
+        with pytest.raises(UserError, match="its file is not in the split: .*secret.png"):
             one(way)
-        with pytest.raises(UserError, match="secret.png, which is not in the split"):
+        with pytest.raises(UserError, match="its file is not in the split: .*secret.png"):
             show(way, tmp_path / "gallery")
 
 

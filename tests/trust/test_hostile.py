@@ -309,7 +309,7 @@ def test_an_image_address_in_somebodys_rows_is_not_read(place, capsys):
     (place / "theirs").mkdir()
     pq.write_table(pa.table({"image": images, "label": [0]}), "theirs/x.parquet")
     assert run("evaluate", "theirs/x.parquet", "-c", LENET, "-q") == 2
-    assert "which is not in the split" in capsys.readouterr().err
+    assert "its file is not in the split" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -281,6 +281,7 @@ def save_photo(folder, name, pixels, side=32):
     Image.fromarray(pixels).resize((side, side)).save(folder / name)
 
 
+@pytest.mark.slow
 def test_copies_among_the_images_count_once(photos, tmp_path):
     """Three copies of each image are no more evidence than one; nor is an image that is of the kind and elsewhere."""
     networks = {"old": Bright(0.3, 1), "new": Bright(seed=2), "controls": {"another seed": Bright(0.3, 3)}}
@@ -314,6 +315,7 @@ def test_another_place_that_a_network_was_trained_on_is_left_out(photos):
         certify("class 7", tables(LABELS == 7)["old"], tables(LABELS == 7)["new"], trained_on=trained)
 
 
+@pytest.mark.slow
 def test_the_kind_stays_when_more_images_are_labelled(photos, tmp_path):
     """A fifth of more images would be other images: the certificate keeps from what brightness on an image is dark."""
     from fmrgen.apps.release.certificate_report import certificate_report
