@@ -408,6 +408,7 @@ def test_a_row_that_is_invalid_says_so(tmp_path):
     assert not {"judges", "tags", "notes", "is_missed", "also_true"} & columns.keys()
 
 
+@pytest.mark.slow
 def test_many_rows_take_no_more_room_than_a_page_may(tmp_path):
     """Photos of 300 rows take 2 MB at most, digits of 10,000 take 5."""
     rng = np.random.default_rng(0)

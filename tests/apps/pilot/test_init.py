@@ -185,6 +185,7 @@ def digits_in(folder, each):
     return folder
 
 
+@pytest.mark.slow
 def test_a_recipe_without_training(tmp_path, monkeypatch, capsys):
     folder = digits_in(tmp_path / "digits", 20)
     monkeypatch.chdir(tmp_path)
@@ -326,6 +327,7 @@ def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
     assert made.summary.rows == outcome.limit
 
 
+@pytest.mark.slow
 def test_a_network_of_one_size_is_asked_about_no_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits_in(tmp_path / "digits", 12)
