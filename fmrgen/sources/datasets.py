@@ -136,7 +136,7 @@ class Config(SourceConfig):
             return image
         place = path_inside(image, lambda file: lies_in_repo(file, self.path))
         if place is None:
-            raise UserError(f"source: id {example_id}: its image is {image}, which is not in {self.path}")
+            raise UserError(f"source: id {example_id}: its file is not in {self.path}: {image}")
         return place
 
     def _length_of(self, stream: Any, labels: Labels) -> int:
