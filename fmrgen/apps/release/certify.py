@@ -66,7 +66,7 @@ def certify(
 
     Args:
         claim: what fails, as of `diff --claim`: `smaller shapes`, `class stop`, `yield → stop`, `width < 30`, an
-            `explain.json`, or a folder of labelled images.
+            `explain.json`, an earlier `certificate.json`, or a folder of labelled images.
         old: predictions: an array of classes [N] or of scores [N, K], or a data frame or mapping with columns `id`,
             `label` and `prediction`; or a classifier, as for `evaluate`.
         new: likewise, of the repaired network.

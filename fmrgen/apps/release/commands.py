@@ -78,8 +78,8 @@ def diff(
         network: Network of the files of weights that --old and --new name, as last.pt.
         images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
         margin: Points of accuracy that the new one may lose: by default 0, with --claim 3.
-        claim: What fails: "smaller shapes", "class stop", "yield → stop", "width < 30", an explain.json, or a folder
-            of labelled images.
+        claim: What fails: "smaller shapes", "class stop", "yield → stop", "width < 30", an explain.json, an earlier
+            certificate.json, or a folder of labelled images.
         controls: With --claim: equal trainings without the cure, that of another seed first. Where OLD and NEW are
             folders of fmrgen train, they are trained.
         shifts: With --claim: labelled images of another place, where NEW may lose no more either; of files
