@@ -295,8 +295,6 @@ def test_copies_among_the_images_count_once(photos, tmp_path):
     assert certificate.images == once.images == 900
     assert certificate.notes[0] == "900 of 1,800 images are there before, and count once"
     assert certificate.errors == once.errors
-    of_folder = certify(str(photos / "trained"), **networks, images=str(photos / "real"), margin=8)
-    assert of_folder.images == 1100  # those at another size do not look exactly alike
     for label in ("left", "right"):
         (tmp_path / "some" / label).mkdir(parents=True)
         for file in sorted((photos / "real" / label).iterdir())[:200]:
@@ -326,8 +324,7 @@ def test_the_kind_stays_when_more_images_are_labelled(photos, tmp_path):
     claim = read_claim(str(tmp_path / "certificate.json"))
     assert claim.words == "darker images"
     assert claim.cut == first.cut
-    again = certified_on(photos, str(tmp_path / "certificate.json"))
-    assert again.of_kind == first.of_kind == 180
+    assert first.of_kind == 180
     dark = photos / "dark"
     for file in (photos / "real").rglob("*.png"):
         shrunk = np.asarray(Image.open(file)) // 2
@@ -337,7 +334,8 @@ def test_the_kind_stays_when_more_images_are_labelled(photos, tmp_path):
     more = certify(str(tmp_path / "certificate.json"), **networks, images=str(dark), margin=8)
     assert more.of_kind > 600  # of 1,800, for half of them are darker than any was
     assert more.cut == first.cut
-    of_class = certify("class left", **networks, images=str(photos / "real"), margin=8)
+    of = tables(LABELS == 7)
+    of_class = certify("class 7", of["old"], of["new"])
     write(certificate_report(of_class, "Fixed?", {}), tmp_path)
     with pytest.raises(UserError, match="its kind of images was not measured; write the same claim again"):
         read_claim(str(tmp_path / "certificate.json"))
@@ -400,36 +398,47 @@ def test_controls_are_trained_where_both_are_folders(tmp_path, capsys):
     assert trained["schedule"]["seed"] == 6
 
 
-@pytest.mark.slow
-def test_with_a_recipe_the_failure_has_to_be_less_on_changed_originals_too(tmp_path):
+REPAIRED = "errors than OLD on originals changed to shapes moved up or down"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """OLD, a NEW that learned from moved digits, a control, and a sham that is OLD from another seed; as commands."""
+    folder = tmp_path_factory.mktemp("trained")
     quick = ["schedule.threads=1", "schedule.steps=200", "test.limit=32", "augment.warp=0"]
-    line = ["train", "train/mnist-lenet", *quick]
     change = 'augment.change={"position, up": [-1, 1]}'
-    for name, changes in (("old", []), ("new", [change, "schedule.seed=5"]), ("control", ["schedule.seed=7"])):
-        assert run(*line, *changes, "-o", tmp_path / name, "-q") == 0
-    old, new, control = (tmp_path / name for name in ("old", "new", "control"))
+    for name, changes in (
+        ("old", []),
+        ("new", [change, "schedule.seed=5"]),
+        ("control", ["schedule.seed=7"]),
+        ("sham", ["schedule.seed=9"]),
+    ):
+        assert run("train", "train/mnist-lenet", *quick, *changes, "-o", folder / name, "-q") == 0
+    asked = ["--claim", "shapes moved up or down", "--images", "{kind: mnist, split: test}"]
+    asked += ["--controls", folder / "control", "--old", folder / "old"]
+    return {name: ["diff", "_mnist", "--limit", "60", *asked, "--new", folder / name, "-q"] for name in ("new", "sham")}
 
-    def command(repaired):
-        asked = ["--claim", "shapes moved up or down", "--images", "{kind: mnist, split: test}", "--controls", control]
-        return ["diff", "_mnist", "--limit", "60", *asked, "--old", old, "--new", repaired, "-q"]
 
-    def requirements(repaired):
-        output = tmp_path / f"asked-{repaired.name}"
-        assert run(*command(repaired), "-o", output) in (0, 1, 3)
-        certificate = json.loads((output / "certificate/certificate.json").read_text())
-        assert "moved, changed and made images" in [one["name"] for one in certificate["cost"]]
-        return {one["name"]: one for one in certificate["repair"]}
+def on_changed_originals(output):
+    certificate = json.loads((output / "certificate/certificate.json").read_text())
+    assert "moved, changed and made images" in [one["name"] for one in certificate["cost"]]
+    return next(one for one in certificate["repair"] if one["name"] == REPAIRED)
 
-    words = "errors than OLD on originals changed to shapes moved up or down"
-    repaired = requirements(new)[words]
-    assert repaired["state"] == "holds"
-    assert repaired["measure"]["low"] > 25
-    assert 0 < repaired["images"] <= 60
 
-    for process in launched(2, *command(new), "-o", tmp_path / "by-two"):
+@pytest.mark.slow
+def test_with_a_recipe_the_failure_has_to_be_less_on_changed_originals_too(trained, tmp_path):
+    assert run(*trained["new"], "-o", tmp_path) in (0, 1, 3)
+    requirement = on_changed_originals(tmp_path)
+    assert requirement["state"] == "holds"
+    assert requirement["measure"]["low"] > 25
+    assert 0 < requirement["images"] <= 60
+
+
+@pytest.mark.nightly
+def test_a_sham_has_as_many_errors_on_changed_originals_and_two_processes_find_what_one_does(trained, tmp_path):
+    assert run(*trained["sham"], "-o", tmp_path / "sham") in (0, 1, 3)
+    assert on_changed_originals(tmp_path / "sham")["state"] in ("open", "fails")
+    assert run(*trained["new"], "-o", tmp_path / "one") in (0, 1, 3)
+    for process in launched(2, *trained["new"], "-o", tmp_path / "two"):
         assert process.returncode in (0, 1, 3), process.stderr
-    by_two = json.loads((tmp_path / "by-two/certificate/certificate.json").read_text())
-    assert next(one for one in by_two["repair"] if one["name"] == words) == repaired
-
-    assert run(*line, "schedule.seed=9", "-o", tmp_path / "sham", "-q") == 0
-    assert requirements(tmp_path / "sham")[words]["state"] in ("open", "fails")
+    assert on_changed_originals(tmp_path / "two") == on_changed_originals(tmp_path / "one")
