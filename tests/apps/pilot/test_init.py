@@ -382,7 +382,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_init_goes_on(tmp_path, monkeypatch):
     """It trains the networks that are left, and its recipe loads."""
     monkeypatch.chdir(tmp_path)
