@@ -39,8 +39,7 @@ from benchmarks.regressions import Images, Normalised
 from fmrgen.apps.explain.attributes import BY_NAME, Attribute, measured
 from fmrgen.apps.explain.interventions import Hypothesis, hypothesis_of
 from fmrgen.apps.explain.random_change import RandomChange, changes_against
-from fmrgen.apps.release.certificate import Certificate, Errors, Shift, certify_errors
-from fmrgen.apps.release.claim import Cut
+from fmrgen.apps.release.certificate import Certificate, Cut, Errors, Shift, certify_errors
 from fmrgen.apps.release.made import diff_recipes
 from fmrgen.classifiers.lenet import lenet
 from fmrgen.engine.interfaces import Generator

@@ -55,6 +55,7 @@ class Certificate:
     mended: list[Flip]
     notes: list[str]
     of_kind: int
+    open: list[Requirement]
     repair: list[Requirement]
     verdict: Verdict
     def with_more(self, *, repair: Sequence[Requirement], cost: Sequence[Requirement], notes: Sequence[str]) -> Certificate: ...

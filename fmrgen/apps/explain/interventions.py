@@ -46,15 +46,17 @@ class Hypothesis:
         return {1: (0.0, 1.0), -1: (-1.0, 0.0), 0: (-1.0, 1.0)}[self.sign]
 
 
-def amounts_of(measures: np.ndarray, sign: int) -> np.ndarray:
+def amounts_of(measures: np.ndarray, sign: int, middle: float | None = None) -> np.ndarray:
     """Return how much each image has of what a hypothesis says, from its measures [N].
 
     Args:
         measures: of the attribute.
-        sign: of the hypothesis: the measure, its negative, or its distance from the median.
+        sign: of the hypothesis: the measure, its negative, or its distance from the middle.
+        middle: by default the median.
     """
-    amounts: np.ndarray = np.abs(measures - np.median(measures)) if sign == 0 else sign * measures
-    return amounts
+    if sign:
+        return sign * measures
+    return np.abs(measures - (np.median(measures) if middle is None else middle))
 
 
 def hypothesis_of(words: str, attributes: Sequence[Attribute] = ATTRIBUTES) -> Hypothesis | None:

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fmrgen.apps.explain.betting import ERROR, fastest_growth, log_capital_of
-from fmrgen.apps.release.claim import Cut
 from fmrgen.apps.release.flips import OF_ANOTHER_SEED_IN_A_CLASS, Flip
 from fmrgen.metrics.intervals import Estimate, proportion
 
@@ -20,11 +19,16 @@ Verdict = Literal["fixed", "fixed but broke", "broke", "not fixed", "undecided",
 State = Literal["holds", "fails", "open", "not asked"]
 Unit = Literal["%", "points"]
 
+SCHEMA = "fmrgen-certificate/1"
+
 # Percent: NEW has to make so many errors of the kind fewer than OLD and than each control. Trainings of one recipe
 # that differ in their seed alone are apart too: docs/results/repairs.md has the measurements.
 LEAST_REDUCTION = 25.0
 OF_KIND, OTHERS, ORIGINALS = "images of that kind", "other images", "originals"
 MADE = "moved, changed and made images"  # the requirement that only asks that nothing speaks against it
+MOST_LISTED = 24  # images of each sort
+_SHARE_OF_KIND = 0.2  # of the images: those that have most of an attribute
+_MOST_OF_KIND = 0.4
 _CLEAR = math.log(2 / ERROR)  # capital at which either end of an interval is passed
 _FEWEST_TIMES = -9.0  # a reduction: ten times as many errors; of more the bound is not searched
 _HALVINGS = 16  # of an interval in which a bound is searched
@@ -56,6 +60,41 @@ class Requirement:
     limit: float = 0.0
     more: int | None = None
     shown: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which images have most of an attribute, so that later images are of the kind by the same measure.
+
+    Attributes:
+        sign: 1 for those that have most, -1 for least, 0 for those furthest from the middle.
+        middle: of the measures that it was made by; 0 for other signs.
+        least: an image is of the kind whose measure, times the sign or apart from the middle, is at least this.
+    """
+
+    sign: int
+    middle: float
+    least: float
+
+    @classmethod
+    def of_most(cls, measures: np.ndarray, sign: int) -> "Cut":
+        """Return the cut that a fifth of the images pass, or fewer where many have none, by their measures [N]."""
+        from fmrgen.apps.explain.interventions import amounts_of
+
+        middle = float(np.median(measures)) if sign == 0 else 0.0
+        amounts = amounts_of(measures, sign, middle)
+        least = float(np.quantile(amounts, 1 - _SHARE_OF_KIND))
+        if (amounts >= least).mean() > _MOST_OF_KIND:  # most images have the same amount, as an empty corner
+            more = amounts[amounts > least]
+            least = float(more.min()) if len(more) else math.inf
+        return cls(sign, middle, least)
+
+    def holds(self, measures: np.ndarray) -> np.ndarray:
+        """Return which images pass it, bool [N], by their measures [N]."""
+        from fmrgen.apps.explain.interventions import amounts_of
+
+        passes: np.ndarray = amounts_of(measures, self.sign, self.middle) >= self.least
+        return passes
 
 
 @dataclass(frozen=True)
@@ -105,6 +144,11 @@ class Certificate:
     def broken(self) -> list[Requirement]:
         """What is shown to be worse than allowed."""
         return [requirement for requirement in self.cost if requirement.state == "fails"]
+
+    @property
+    def open(self) -> list[Requirement]:
+        """What neither holds nor fails, of all that was asked."""
+        return [requirement for requirement in (*self.repair, *self.cost) if requirement.state == "open"]
 
     def with_more(
         self, *, repair: Sequence[Requirement], cost: Sequence[Requirement], notes: Sequence[str]

@@ -6,8 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmrgen.apps.release.certificate import LEAST_REDUCTION, MADE, OF_KIND, ORIGINALS, OTHERS, Certificate, Requirement
-from fmrgen.apps.release.claim import CERTIFICATE_SCHEMA
+from fmrgen.apps.release.certificate import (
+    LEAST_REDUCTION,
+    MADE,
+    MOST_LISTED,
+    OF_KIND,
+    ORIGINALS,
+    OTHERS,
+    SCHEMA,
+    Certificate,
+    Requirement,
+)
 from fmrgen.apps.release.diff_report import flip_sheet, image_table
 from fmrgen.apps.release.flips import Flip
 from fmrgen.errors import option
@@ -55,7 +64,7 @@ def certificate_report(
         "certificate",
         title,
         sections,
-        {"schema": CERTIFICATE_SCHEMA} | asdict(certificate),
+        {"schema": SCHEMA} | asdict(certificate),
         conclusions=[verdict_line(certificate)],
         warnings=list(certificate.notes),
         check=Check(
@@ -71,7 +80,7 @@ def certificate_report(
 
 def read_report(path: Path) -> Report:
     """Return the report of a `certificate.json`, without its images. Raises UserError if it can't be read."""
-    certificate = of_schema(Certificate, CERTIFICATE_SCHEMA, read_json(path), str(path))
+    certificate = of_schema(Certificate, SCHEMA, read_json(path), str(path))
     return certificate_report(certificate, f"Fixed? {certificate.claim}", {})
 
 
@@ -147,9 +156,8 @@ def _line_of_undecided(certificate: Certificate) -> str:
     line = f"undecided: {_errors_line(certificate)}"
     if any(requirement.state == "not asked" for requirement in certificate.repair):
         return f"{line}; no control: another training without the cure may have fixed as much"
-    are_open = [requirement for requirement in certificate.repair + certificate.cost if requirement.state == "open"]
     for words in (OF_KIND, OTHERS, ORIGINALS):
-        more = [requirement.more for requirement in are_open if requirement.asked_on == words]
+        more = [requirement.more for requirement in certificate.open if requirement.asked_on == words]
         if more and None not in more:
             line += f"; about {max(count for count in more if count):,} more {words} would tell"
         elif more:
@@ -170,12 +178,11 @@ def _next_steps(certificate: Certificate) -> list[str]:
             return ["try the next thing that fmrgen explain suggests, and ask again with the same controls"]
     if any(requirement.state == "not asked" for requirement in certificate.repair):
         return [f"train OLD's recipe once more with another seed, as long as NEW, and name it with {controls}"]
-    are_open = [requirement for requirement in certificate.repair + certificate.cost if requirement.state == "open"]
-    if any(requirement.more is None for requirement in are_open):
+    if any(requirement.more is None for requirement in certificate.open):
         return [
             "more images would not show it, unless NEW does better on them: try the next thing that explain suggests"
         ]
-    asked_on = {requirement.asked_on for requirement in are_open}
+    asked_on = {requirement.asked_on for requirement in certificate.open}
     if asked_on == {ORIGINALS}:
         return ["ask again with a recipe whose source has more originals: they are changed, and none has to be made"]
     if OF_KIND not in asked_on or certificate.cut is None:
@@ -213,8 +220,8 @@ def _image_sections(certificate: Certificate, files: Mapping[str, bytes | str]) 
     """Return sections with images of the kind: those that are mended, and those that NEW has wrong."""
     sections = []
     for title, name, flips in (
-        ("Images of that kind that NEW mended, 24 at most", "mended", certificate.mended),
-        ("Images of that kind that NEW still has wrong, 24 at most", "left", certificate.left),
+        (f"Images of that kind that NEW mended, {MOST_LISTED} at most", "mended", certificate.mended),
+        (f"Images of that kind that NEW still has wrong, {MOST_LISTED} at most", "left", certificate.left),
     ):
         if not flips:
             continue

@@ -5,7 +5,7 @@ Importing this brings no torch: predictions are compared without it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from fmrgen.apps.release.certificate import (
     MADE,
+    MOST_LISTED,
     ORIGINALS,
     Certificate,
     Errors,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 MARGIN = 3.0  # points that NEW may lose elsewhere
 _OLD, _NEW = "OLD", "NEW"
 _MOST_ORIGINALS = 1000  # that are changed as the finding says
-_MOST_LISTED = 24  # images of each sort, in a picture
 
 
 def certify(
@@ -171,8 +171,8 @@ def _certificate(claim: Claim, real: _RealImages, shifts: Mapping[str, Shift], m
     return replace(
         certificate,
         cut=kind.cut,
-        mended=listed_flips(old, new, of_old & ~of_new)[:_MOST_LISTED],
-        left=listed_flips(old, new, of_new)[:_MOST_LISTED],
+        mended=listed_flips(old, new, of_old & ~of_new)[:MOST_LISTED],
+        left=listed_flips(old, new, of_new)[:MOST_LISTED],
     )
 
 
@@ -237,12 +237,22 @@ class _Training:
 
     def has(self, looks: np.ndarray) -> np.ndarray:
         """Return which images a network was trained on, bool [N], by their looks."""
-        from fmrgen.apps.release.seen import seen_in
+        from fmrgen.apps.release.seen import nearly_among
 
         is_seen = np.zeros(len(looks), dtype=bool)
-        for place in self.sets:
-            is_seen |= seen_in(looks, place)
+        for others in self._looks:
+            is_seen |= nearly_among(looks, others)
         return is_seen
+
+    @cached_property
+    def _looks(self) -> list[np.ndarray]:
+        """Of the images of each set; they are read once, for the images and for those of other places."""
+        from fmrgen.apps.release.seen import looks_of_all
+
+        of_sets = []
+        for place in self.sets:
+            of_sets += looks_of_all(place)
+        return of_sets
 
 
 def _shift_of_images(images: Any, networks: Mapping[str, Any], training: _Training) -> tuple[Shift, list[str]]:

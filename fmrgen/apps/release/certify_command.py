@@ -1,6 +1,6 @@
 """`fmrgen diff --claim`: is a failure of OLD fixed in NEW?"""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ def certified(
     from fmrgen.apps.release.certificate_report import certificate_report
     from fmrgen.apps.release.certify import MARGIN, certify
     from fmrgen.apps.release.claim import read_claim
-    from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
+    from fmrgen.apps.release.predictions import read_predictions
     from fmrgen.cli import display
 
     claimed = read_claim(claim)
@@ -63,14 +63,13 @@ def certified(
     if len(named) < len(of_controls):
         raise UserError(f"--controls: two of {controls} have one name; rename one")
     places = {"OLD": old, "NEW": new, **named}
-    are_files = [is_file_of_predictions(place) for place in places.values()]
-    if any(are_files) and not all(are_files):
-        raise UserError("diff: some of the networks are files of predictions and others are not; give all of one kind")
-    if all(are_files):
+    networks: dict[str, Any]
+    all_shifts: dict[str, Any]
+    if _are_files(places.values()):
         if images is not None or recipe is not None:
             raise UserError("--images: the files have predictions; leave it and the recipe out, or name classifiers")
-        networks: dict[str, Any] = {name: read_predictions(place) for name, place in places.items()}
-        all_shifts: dict[str, Any] = _shifts_of_files(shifts)
+        networks = {name: read_predictions(place) for name, place in places.items()}
+        all_shifts = _shifts_of_files(shifts)
     else:
         if images is None:
             raise UserError("--claim: a repair is shown on real images: name labelled ones with --images")
@@ -102,16 +101,31 @@ def certified(
         job_progress=lambda split_recipe: progress.job_progress(split_recipe, not quiet and is_first_process()),
         on_note=display.print_note,
     )
-    shown: dict[str, bytes | str] = {}
-    if images is not None and is_first_process():
-        from fmrgen.apps.release.on_images import stored_images
-
-        shown = stored_images(claimed.folder or images, {flip.id for flip in [*certificate.mended, *certificate.left]})
+    shown = _images_of(certificate, claimed.folder or images)
     title = f"Fixed? {certificate.claim}: {name_of(old)} → {name_of(new)}"
     inputs = {"claim": claim, **places}
     if images is not None:
-        inputs |= {"images": images} | {f"another place, {name}": place for name, place in all_shifts.items()}
+        inputs |= {"images": images} | {f"another place, {name_of(place)}": place for place in shifts}
     return certificate, certificate_report(certificate, title, inputs, shown)
+
+
+def _are_files(places: Collection[str]) -> bool:
+    """Return whether all networks are files of predictions. Raises UserError if some are and others are not."""
+    from fmrgen.apps.release.predictions import is_file_of_predictions
+
+    are_files = [is_file_of_predictions(place) for place in places]
+    if any(are_files) and not all(are_files):
+        raise UserError("diff: some of the networks are files of predictions and others are not; give all of one kind")
+    return all(are_files)
+
+
+def _images_of(certificate: "Certificate", images: str | None) -> dict[str, bytes | str]:
+    """Return the images that a certificate lists, by what they are called; of predictions none."""
+    if images is None or not is_first_process():
+        return {}
+    from fmrgen.apps.release.on_images import stored_images
+
+    return stored_images(images, {flip.id for flip in [*certificate.mended, *certificate.left]})
 
 
 def _shifts_of_files(pairs: Sequence[str]) -> "dict[str, list[Predictions]]":

@@ -3,16 +3,16 @@
 Importing this brings no torch: claims on classes and columns need none.
 """
 
-import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fmrgen.apps.release.certificate import SCHEMA, Certificate, Cut
 from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.errors import UserError, near_name
 from fmrgen.files import of_schema, read_json
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from fmrgen.apps.explain.attributes import Attribute
     from fmrgen.apps.explain.interventions import Hypothesis
 
-CERTIFICATE_SCHEMA = "fmrgen-certificate/1"
-SHARE_OF_KIND = 0.2  # of the images: those that have most of an attribute
-_MOST_OF_KIND = 0.4
 _EXPLANATION = re.compile(r"(?P<path>.+\.json)(?::(?P<number>\d+))?")
 _CONDITION = re.compile(r"(?P<column>[^<>=!]+?)\s*(?P<comparison><=|>=|!=|<|>|=)\s*(?P<bound>[^<>=!]+)")
 _SENTENCE = re.compile(r"changed to (?P<words>.+?) \(")
@@ -61,39 +58,6 @@ class Condition:
             ) from None
         is_within: np.ndarray = _NUMBERS[self.comparison](numbers, bound)
         return is_within
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Which images have most of an attribute, so that later images are of the kind by the same measure.
-
-    Attributes:
-        sign: 1 for those that have most, -1 for least, 0 for those furthest from the middle.
-        middle: of the measures that it was made by; 0 for other signs.
-        least: an image is of the kind whose measure, times the sign or apart from the middle, is at least this.
-    """
-
-    sign: int
-    middle: float
-    least: float
-
-    @classmethod
-    def of_most(cls, measures: np.ndarray, sign: int) -> "Cut":
-        """Return the cut that a fifth of the images pass, or fewer where many have none, by their measures [N]."""
-        from fmrgen.apps.explain.interventions import amounts_of
-
-        amounts = amounts_of(measures, sign)
-        least = float(np.quantile(amounts, 1 - SHARE_OF_KIND))
-        if (amounts >= least).mean() > _MOST_OF_KIND:  # most images have the same amount, as an empty corner
-            more = amounts[amounts > least]
-            least = float(more.min()) if len(more) else math.inf
-        return cls(sign, float(np.median(measures)) if sign == 0 else 0.0, least)
-
-    def holds(self, measures: np.ndarray) -> np.ndarray:
-        """Return which images pass it, bool [N], by their measures [N]."""
-        amounts = np.abs(measures - self.middle) if self.sign == 0 else self.sign * measures
-        passes: np.ndarray = amounts >= self.least
-        return passes
 
 
 class Kind(NamedTuple):
@@ -221,7 +185,7 @@ def _of_explanation(path: Path, number: int) -> Claim:
     from fmrgen.apps.explain.report import read_explanation
 
     tree = read_json(path)
-    if tree.get("schema") == CERTIFICATE_SCHEMA:
+    if tree.get("schema") == SCHEMA:
         return _of_certificate(path, tree)
     explanation = read_explanation(path)
     if not 1 <= number <= len(explanation.reported):
@@ -238,14 +202,13 @@ def _of_explanation(path: Path, number: int) -> Claim:
 
 def _of_certificate(path: Path, tree: Mapping[str, Any]) -> Claim:
     """Return the claim of an earlier certificate, with the cut by which its images were of the kind."""
-    words, cut = tree.get("claim"), tree.get("cut")
-    if not isinstance(words, str) or not isinstance(cut, dict):
+    from fmrgen.apps.explain.interventions import hypothesis_of
+
+    certificate = of_schema(Certificate, SCHEMA, tree, str(path))
+    hypothesis = hypothesis_of(certificate.claim)
+    if hypothesis is None or certificate.cut is None:
         raise UserError(f"{path}: its kind of images was not measured; write the same claim again")
-    claim = read_claim(words)
-    if claim.hypothesis is None:
-        raise UserError(f"{path}: {words!r} is no attribute; write the same claim again")
-    of_file = of_schema(Cut, CERTIFICATE_SCHEMA, {"schema": CERTIFICATE_SCHEMA} | cut, f"{path}: cut")
-    return replace(claim, cut=of_file)
+    return Claim(certificate.claim, hypothesis=hypothesis, cut=certificate.cut)
 
 
 def _no_class(name: str, classes: Sequence[str]) -> str:

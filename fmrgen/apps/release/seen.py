@@ -52,23 +52,23 @@ def _pixels(opened: Split, column: str) -> Iterator[np.ndarray]:
             yield image() if callable(image) else image
 
 
-def seen_in(looks: np.ndarray, trained_on: Any) -> np.ndarray:
-    """Return which images are among those that something was trained on, bool [N].
+def looks_of_all(place: Any) -> list[np.ndarray]:
+    """Return the looks of images, with labels or without; of a split those of its originals and of its images.
 
-    Args:
-        looks: of the images, from `looks_of`.
-        trained_on: images, with labels or without, or a split: then its originals and its perturbed images.
-
-    Raises:
-        UserError: they can't be read.
+    Raises UserError if they can't be read.
     """
-    opened = opened_images(trained_on)
-    is_seen = np.zeros(len(looks), dtype=bool)
-    for column in opened.image_columns:
-        others = looks_of(opened, column)
-        for start in range(0, len(others), _CHUNK):
-            is_seen |= _are_same(looks, others[start : start + _CHUNK])
-    return is_seen
+    opened = opened_images(place)
+    return [looks_of(opened, column) for column in opened.image_columns]
+
+
+def nearly_among(looks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which images [N, D] are nearly one of the others [M, D], bool [N], by their looks."""
+    is_near = np.zeros(len(looks), dtype=bool)
+    for start in range(0, len(others), _CHUNK):
+        chunk = others[start : start + _CHUNK]
+        squares = (looks**2).sum(1)[:, None] + (chunk**2).sum(1)[None] - 2 * looks @ chunk.T
+        is_near |= squares.min(1) / looks.shape[1] <= _SAME**2
+    return is_near
 
 
 def first_of_each(looks: np.ndarray) -> np.ndarray:
@@ -76,13 +76,6 @@ def first_of_each(looks: np.ndarray) -> np.ndarray:
     is_first = np.zeros(len(looks), dtype=bool)
     is_first[np.unique(looks, axis=0, return_index=True)[1]] = True
     return is_first
-
-
-def _are_same(looks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which images [N, D] are nearly one of the others [M, D], bool [N]."""
-    squares = (looks**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * looks @ others.T
-    nearest: np.ndarray = squares.min(1) / looks.shape[1]
-    return nearest <= _SAME**2
 
 
 def images_of_training(classifier: Any, *, trust: bool) -> list[Any]:

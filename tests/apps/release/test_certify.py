@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from torch import nn
 
 import fmrgen
 from fmrgen import UserError, certify
-from fmrgen.apps.release.claim import Condition, Cut, read_claim
+from fmrgen.apps.release.certificate import Cut
+from fmrgen.apps.release.claim import Condition, read_claim
 
 LABELS = np.arange(3000) % 10
 
@@ -62,8 +64,10 @@ def test_claims_in_all_their_forms(tmp_path):
 
 
 def test_a_claim_on_a_class():
-    of = tables(LABELS == 7)
-    certificate = certify("class 7", of["old"], of["new"], controls={"another seed": of["control"]})
+    predictions = tables(LABELS == 7)
+    certificate = certify(
+        "class 7", predictions["old"], predictions["new"], controls={"another seed": predictions["control"]}
+    )
     assert certificate.verdict == "fixed"
     assert certificate.of_kind == 300
     assert len(certificate.mended) == 24
@@ -71,18 +75,22 @@ def test_a_claim_on_a_class():
 
 def test_a_claim_on_a_pair_counts_that_mistake_alone():
     is_seven = LABELS == 7
-    of = tables(is_seven)
-    of["new"].loc[share_of(is_seven, 0.5, 4), "prediction"] = 2  # it is wrong in another way now
-    certificate = certify("7 → 8", of["old"], of["new"], controls={"another seed": of["control"]})
+    predictions = tables(is_seven)
+    predictions["new"].loc[share_of(is_seven, 0.5, 4), "prediction"] = 2  # it is wrong in another way now
+    certificate = certify(
+        "7 → 8", predictions["old"], predictions["new"], controls={"another seed": predictions["control"]}
+    )
     assert certificate.errors["NEW"].value < 5
     assert certificate.verdict == "fixed but broke"
-    assert "errors elsewhere than OLD" in [one.name for one in certificate.broken]
+    assert "errors elsewhere than OLD" in [requirement.name for requirement in certificate.broken]
 
 
 def test_a_claim_on_a_column():
     width = np.arange(len(LABELS)) % 60
-    of = tables(width < 20, width=width)
-    certificate = certify("width < 20", of["old"], of["new"], controls={"another seed": of["control"]})
+    predictions = tables(width < 20, width=width)
+    certificate = certify(
+        "width < 20", predictions["old"], predictions["new"], controls={"another seed": predictions["control"]}
+    )
     assert (certificate.verdict, certificate.of_kind) == ("fixed", 1000)
     for claim, fault in (
         ("depth < 20", r"claim: there is no column depth \(there are: width\)"),
@@ -94,51 +102,60 @@ def test_a_claim_on_a_column():
         ("darker images", "claim: brightness is measured in images, and there are predictions alone"),
     ):
         with pytest.raises(UserError, match=fault):
-            certify(claim, of["old"], of["new"])
+            certify(claim, predictions["old"], predictions["new"])
 
 
 def test_new_is_worse_everywhere_and_old_is_new():
-    of = tables(LABELS == 7)
-    worse = of["old"].assign(prediction=answers(5, 0.6))
-    certificate = certify("class 7", of["old"], worse, controls={"another seed": of["control"]})
+    predictions = tables(LABELS == 7)
+    worse = predictions["old"].assign(prediction=answers(5, 0.6))
+    certificate = certify("class 7", predictions["old"], worse, controls={"another seed": predictions["control"]})
     assert certificate.verdict == "not fixed"
     assert len(certificate.broken) >= 2
     with pytest.raises(UserError, match="claim: OLD and NEW give the same answers on every image"):
-        certify("class 7", of["old"], of["old"], controls={"another seed": of["control"]})
+        certify("class 7", predictions["old"], predictions["old"], controls={"another seed": predictions["control"]})
     with pytest.raises(UserError, match="claim: OLD and another seed give the same answers on every image"):
-        certify("class 7", of["old"], of["new"], controls={"another seed": of["old"]})
-    right = of["old"].assign(prediction=LABELS)
-    certificate = certify("class 7", of["old"], right, controls={"another seed": right})
+        certify("class 7", predictions["old"], predictions["new"], controls={"another seed": predictions["old"]})
+    right = predictions["old"].assign(prediction=LABELS)
+    certificate = certify("class 7", predictions["old"], right, controls={"another seed": right})
     assert certificate.verdict == "undecided"  # both are right on all images, which does not make them one
-    chance = of["old"].assign(prediction=np.random.default_rng(0).integers(0, 10, len(LABELS)))
-    certificate = certify("class 7", of["old"], chance, controls={"another seed": of["control"]})
+    chance = predictions["old"].assign(prediction=np.random.default_rng(0).integers(0, 10, len(LABELS)))
+    certificate = certify("class 7", predictions["old"], chance, controls={"another seed": predictions["control"]})
     assert certificate.verdict == "invalid"
     assert "hardly better than chance" in certificate.notes[0]
 
 
 def test_what_is_no_failure_of_old_is_said():
-    of = tables(LABELS == 7)
-    certificate = certify("class 3", of["old"], of["new"], controls={"another seed": of["control"]})
+    predictions = tables(LABELS == 7)
+    certificate = certify(
+        "class 3", predictions["old"], predictions["new"], controls={"another seed": predictions["control"]}
+    )
     assert "OLD errs no more on real images of that kind" in certificate.notes[-1]
     assert certificate.verdict in ("undecided", "not fixed")
 
 
 def test_another_place_by_predictions():
-    of = tables(LABELS == 7)
-    elsewhere = of["old"].assign(prediction=answers(6, 0.05)), of["old"].assign(prediction=answers(7, 0.4))
-    certificate = certify(
-        "class 7", of["old"], of["new"], controls={"another seed": of["control"]}, shifts={"night": elsewhere}
+    predictions = tables(LABELS == 7)
+    elsewhere = (
+        predictions["old"].assign(prediction=answers(6, 0.05)),
+        predictions["old"].assign(prediction=answers(7, 0.4)),
     )
-    assert [one.name for one in certificate.broken] == ["errors on night than OLD"]
+    certificate = certify(
+        "class 7",
+        predictions["old"],
+        predictions["new"],
+        controls={"another seed": predictions["control"]},
+        shifts={"night": elsewhere},
+    )
+    assert [requirement.name for requirement in certificate.broken] == ["errors on night than OLD"]
     with pytest.raises(UserError, match="shifts: give the predictions of OLD and of NEW for night, as a pair"):
-        certify("class 7", of["old"], of["new"], shifts={"night": elsewhere[0]})
+        certify("class 7", predictions["old"], predictions["new"], shifts={"night": elsewhere[0]})
 
 
 def test_the_command_and_its_exit_status(tmp_path, capsys):
-    of = tables(LABELS == 7)
-    for name, table in of.items():
+    predictions = tables(LABELS == 7)
+    for name, table in predictions.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-    old, new, control = (tmp_path / f"{name}.csv" for name in of)
+    old, new, control = (tmp_path / f"{name}.csv" for name in predictions)
     line = ["diff", "--claim", "class 7", "-o", tmp_path / "out"]
     junit = tmp_path / "junit.xml"
     assert run(*line, "--old", old, "--new", new, "--controls", control, "--junit", junit) == 0
@@ -306,9 +323,9 @@ def test_copies_among_the_images_count_once(photos, tmp_path):
 def test_another_place_that_a_network_was_trained_on_is_left_out(photos):
     networks = {"old": Bright(0.3, 1), "new": Bright(seed=2), "controls": {"another seed": Bright(0.3, 3)}}
     place, trained = str(photos / "trained"), [str(photos / "trained")]
-    asked = {"images": str(photos / "real"), "trained_on": trained}
+    inputs = {"images": str(photos / "real"), "trained_on": trained}
     with pytest.raises(UserError, match="claim: the networks were trained on all of these images of .*trained.*; name"):
-        certify("darker images", **networks, **asked, shifts={"night": place})
+        certify("darker images", **networks, **inputs, shifts={"night": place})
     with pytest.raises(UserError, match="trained_on: images can't be left out of predictions"):
         certify("class 7", tables(LABELS == 7)["old"], tables(LABELS == 7)["new"], trained_on=trained)
 
@@ -334,11 +351,14 @@ def test_the_kind_stays_when_more_images_are_labelled(photos, tmp_path):
     more = certify(str(tmp_path / "certificate.json"), **networks, images=str(dark), margin=8)
     assert more.of_kind > 600  # of 1,800, for half of them are darker than any was
     assert more.cut == first.cut
-    of = tables(LABELS == 7)
-    of_class = certify("class 7", of["old"], of["new"])
+    predictions = tables(LABELS == 7)
+    of_class = certify("class 7", predictions["old"], predictions["new"])
     write(certificate_report(of_class, "Fixed?", {}), tmp_path)
     with pytest.raises(UserError, match="its kind of images was not measured; write the same claim again"):
         read_claim(str(tmp_path / "certificate.json"))
+    write(certificate_report(replace(first, claim=str(tmp_path / "certificate.json")), "Fixed?", {}), tmp_path)
+    with pytest.raises(UserError, match="its kind of images was not measured"):
+        read_claim(str(tmp_path / "certificate.json"))  # which claims itself
 
 
 @pytest.mark.parametrize("sign", [1, -1, 0])
@@ -356,8 +376,8 @@ def test_where_most_images_have_nothing_of_it_the_others_are_of_the_kind():
 
 
 def test_scores_are_predictions_too():
-    of = tables(LABELS == 7)
-    of_classes = [of[name]["prediction"].to_numpy() for name in ("old", "new", "control")]
+    predictions = tables(LABELS == 7)
+    of_classes = [predictions[name]["prediction"].to_numpy() for name in ("old", "new", "control")]
     of_scores = [np.eye(10)[predicted] for predicted in of_classes]
     old, new, control = of_scores
     by_scores = certify("class 7", old, new, LABELS, controls={"another seed": control})
@@ -369,9 +389,9 @@ def test_scores_are_predictions_too():
 
 
 def test_a_control_is_not_called_as_the_two():
-    of = tables(LABELS == 7)
+    predictions = tables(LABELS == 7)
     with pytest.raises(UserError, match="controls: none can be called OLD or NEW; rename it"):
-        certify("class 7", of["old"], of["new"], controls={"NEW": of["control"]})
+        certify("class 7", predictions["old"], predictions["new"], controls={"NEW": predictions["control"]})
 
 
 @pytest.mark.slow
@@ -421,8 +441,8 @@ def trained(tmp_path_factory):
 
 def on_changed_originals(output):
     certificate = json.loads((output / "certificate/certificate.json").read_text())
-    assert "moved, changed and made images" in [one["name"] for one in certificate["cost"]]
-    return next(one for one in certificate["repair"] if one["name"] == REPAIRED)
+    assert "moved, changed and made images" in [requirement["name"] for requirement in certificate["cost"]]
+    return next(requirement for requirement in certificate["repair"] if requirement["name"] == REPAIRED)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from fmrgen.apps.release.on_images import opened_images
-from fmrgen.apps.release.seen import first_of_each, looks_of, seen_in
+from fmrgen.apps.release.seen import first_of_each, looks_of, looks_of_all, nearly_among
 
 DIGITS = 150
 
@@ -32,7 +32,8 @@ def share_seen(digits, folder, change):
     pictures, looks = digits
     for number, picture in enumerate(pictures):
         change(picture).save(folder / f"{number:03}.png")
-    return seen_in(looks, str(folder)).mean()
+    (copies,) = looks_of_all(str(folder))
+    return nearly_among(looks, copies).mean()
 
 
 @pytest.mark.parametrize("side", [16, 24, 28, 48, 56, 224])
@@ -55,7 +56,8 @@ def test_what_looks_cannot_tell(digits, tmp_path, change):
 
 def test_other_images_are_no_copies(digits):
     _, looks = digits
-    assert not seen_in(looks, "{kind: mnist, split: train}").any()
+    (others,) = looks_of_all("{kind: mnist, split: train}")
+    assert not nearly_among(looks, others).any()
 
 
 def test_the_first_of_images_that_are_exactly_alike():
