@@ -54,18 +54,11 @@ def autoencoder() -> Any:
 
 
 def vqgan(device: torch.device) -> Generator:
-    from diffusers import VQModel
-
+    from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
     from fmrgen.generators.vqgan import Vqgan
 
-    model = VQModel(
-        block_out_channels=_WIDTHS,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        num_vq_embeddings=256,
-    )
-    return Vqgan(freeze(model, device), SIZE)
+    network = VqganNetwork(Architecture(_WIDTHS[0], tuple(_WIDTHS), (False,) * 3, 1, 4, 4, 256))
+    return Vqgan(freeze(network, device), SIZE)
 
 
 def vae(device: torch.device) -> Generator:

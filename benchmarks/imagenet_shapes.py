@@ -21,21 +21,12 @@ class RandomVqgan(GeneratorConfig):
     image_size: int = 224
 
     def build(self, device: torch.device | str = "cpu") -> Vqgan:
-        from diffusers import VQModel
+        from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
 
         torch.manual_seed(0)
-        widths = (128, 128, 256, 256, 512)
-        model = VQModel(
-            down_block_types=("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",),
-            up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 4,
-            block_out_channels=widths,
-            layers_per_block=2,
-            latent_channels=256,
-            num_vq_embeddings=16384,
-            vq_embed_dim=256,
-            norm_num_groups=32,
-        )
-        return Vqgan(freeze(model, device), self.image_size)
+        attends = (False, False, False, False, True)
+        network = VqganNetwork(Architecture(128, (128, 128, 256, 256, 512), attends, 2, 256, 256, 16384))
+        return Vqgan(freeze(network, device), self.image_size)
 
 
 class RandomResNet50(ClassifierConfig):

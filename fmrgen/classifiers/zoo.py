@@ -180,4 +180,4 @@ class Config(ClassifierConfig):
                 f"classifier.model: {self.model} has to be downloaded by hand: {published.file} from "
                 f"{published.found_at}; then name its folder, classifier.folder"
             )
-        return downloaded(published.address, published.file, "classifier.model")
+        return downloaded(published.address, "classifier.model")

@@ -1,6 +1,6 @@
-"""VQGAN (paper §3.2), on diffusers' VQModel; taming-transformers' original files load as they are."""
+"""VQGAN (paper §3.2), from its authors' files and the ports of them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from fmrgen.generators.networks.vqgan import VqganNetwork
+
 
 class Config(GeneratorConfig):
-    """Either `model` (a diffusers folder, asset or Hub id), or taming's `checkpoint` (.ckpt) and `config` (.yaml)."""
+    """Either `model`, or `checkpoint` and `config`.
+
+    `model` is a folder, an asset or a Hub id with a `config.json` and weights: a `VQModel` of diffusers, or weights
+    under taming's names, also in Flax's format. `checkpoint` and `config` are taming's files (`.ckpt`, `.yaml`).
+    """
 
     FILES = ("checkpoint", "config", "mask")
     PLACES = ("model", "checkpoint", "config", "mask")
@@ -33,29 +39,28 @@ class Config(GeneratorConfig):
         return self
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vqgan":
-        from diffusers import VQModel
-
-        from fmrgen.generators.networks.taming import load_taming
+        from fmrgen.generators.networks.vqgan_files import load_checkpoint_and_config, load_model
         from fmrgen.weights.checkpoint import freeze
-        from fmrgen.weights.pretrained import pretrained_model
 
         if self.checkpoint is not None and self.config is not None:
-            model = load_taming(self.checkpoint, self.config)
+            network = load_checkpoint_and_config(self.checkpoint, self.config)
         else:
-            model = pretrained_model(VQModel, str(self.model), "generator.model", self.revision)
-        check_image_size(self.image_size, 2 ** (len(model.config.block_out_channels) - 1))
-        return Vqgan(freeze(model, device), self.image_size)
+            network = load_model(str(self.model), self.revision)
+        check_image_size(self.image_size, network.architecture.factor)
+        freeze(network, device)
+        return Vqgan(network, self.image_size)
 
 
 class Vqgan(Generator):
-    """`free` is the latent before the quantiser, [B, C, H/f, W/f]; the gradient goes straight through the quantiser."""
+    """`free` is the latent before the codebook, [B, C, H/f, W/f]; the gradient goes straight through the codebook."""
 
-    def __init__(self, model: Any, image_size: int) -> None:
-        self.model = model
+    def __init__(self, network: "VqganNetwork", image_size: int) -> None:
+        self.network = network
         self.image_size = image_size
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
-        return Latents(self.model.encode(images * 2 - 1).latents)
+        return Latents(self.network.encode(images * 2 - 1))
 
     def decode(self, latents: Latents) -> "Tensor":
-        return (self.model.decode(latents.free).sample / 2 + 0.5).clamp(0, 1)
+        images = self.network.decode(self.network.quantize(latents.free))
+        return (images / 2 + 0.5).clamp(0, 1)

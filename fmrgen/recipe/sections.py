@@ -17,7 +17,7 @@ from fmrgen.config import (
     import_object,
     validate,
 )
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.files import no_such_folder, open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of
 from fmrgen.sources.base import SourceConfig
@@ -77,13 +77,11 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
     """
     section: dict[str, Any] = {"kind": text}
     if not _IMPORT_PATH.fullmatch(text) and text != "transform":
-        import diffusers
+        from fmrgen.weights.pretrained import file_of_model
 
-        try:
-            config = diffusers.AutoencoderKL.load_config(resolve_path(text))
-        except OSError as error:
-            raise UserError(f"generator: {text} can't be loaded: {one_line(error)}") from None
-        kind = "vqgan" if config.get("_class_name") == "VQModel" else "vae"
+        path = file_of_model(text, ["config.json"], "generator")
+        config = parse_yaml(path.read_text(encoding="utf-8"), f"generator: {text}")
+        kind = "vqgan" if {"n_embed", "num_vq_embeddings"} & set(config) else "vae"
         section = {"kind": kind, "model": text}
     return generator_config_of(section, image_size, text)
 

@@ -135,7 +135,7 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], subject: str) 
         if len(names) > 1:
             example += f" and {len(names) - 1} more"
         raise UserError(f"{subject}: not weights of this model: {example} {problem}")
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=any(tensor.is_meta for tensor in expected.values()))
 
 
 def check_no_program(path: Path | BinaryIO, subject: str) -> None:

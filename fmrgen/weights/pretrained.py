@@ -1,6 +1,6 @@
 """Pretrained parts from a folder, an asset or the Hub, with errors that a user can act on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.hub.timeouts import bound_requests
 from fmrgen.trust.recipes import LARGEST_INPUT, shapes_a_network
 from fmrgen.weights.assets import resolve_path
+from fmrgen.weights.download import downloaded, is_address
+
+HUB_FILE = "hf:"  # how a reference to one file on the Hub begins
 
 
 def from_pretrained(
@@ -118,23 +121,70 @@ def _check_config_loads_nothing(loader: Any, reference: str, key: str, revision:
 
 
 def local_file(reference: str, key: str) -> Path:
-    """Return a file from a path, `asset:…`, or `hf:owner/repo/path/in/repo` on the Hub (downloaded once).
+    """Return a file of this machine, downloaded once if need be.
 
-    Raises UserError, starting with `key`, if it is missing.
+    Args:
+        reference: a path, `asset:…`, an address that `weights.download` fetches, or `hf:OWNER/REPO/FILE`, at another
+            commit, branch or tag than the main one `hf:OWNER/REPO/FILE@REVISION`.
+        key: of the recipe; begins errors.
+
+    Raises:
+        UserError: there is none.
     """
-    if reference.startswith("hf:"):
-        owner, repo, file = [*reference.removeprefix("hf:").split("/", 2), "", ""][:3]
-        if not file:
-            raise UserError(f"{key}: {reference} must be hf:owner/repo/file")
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        bound_requests()
-        try:
-            return Path(hf_hub_download(f"{owner}/{repo}", file))
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(f"{key}: {reference} can't be downloaded: {one_line(error)}") from None
+    if is_address(reference):
+        return downloaded(reference, key)
+    if reference.startswith(HUB_FILE):
+        repo, file, revision = parts_of_hub_file(reference, key)
+        return _file_of_hub(repo, [file], key, revision, reference)
     path = Path(resolve_path(reference))
     if not path.is_file():
         raise UserError(f"{key}: no such file as {reference}")
     return path
+
+
+def parts_of_hub_file(reference: str, key: str) -> tuple[str, str, str | None]:
+    """Return repo, file and revision of `hf:OWNER/REPO/FILE[@REVISION]`. Raises UserError, starting with `key`."""
+    address, _, revision = reference.removeprefix(HUB_FILE).partition("@")
+    owner, repo, file = [*address.split("/", 2), "", ""][:3]
+    if not file:
+        raise UserError(f"{key}: {reference} must be hf:OWNER/REPO/FILE or hf:OWNER/REPO/FILE@REVISION")
+    return f"{owner}/{repo}", file, revision or None
+
+
+def file_of_model(model: str, names: Sequence[str], key: str, revision: str | None = None) -> Path:
+    """Return the first of the files `names` that a folder, an asset or a repo of the Hub has.
+
+    Args:
+        model: the folder, asset or repo.
+        names: of files in it.
+        key: of the recipe; begins errors.
+        revision: commit, branch or tag on the Hub.
+
+    Raises:
+        UserError: it has none of them, or can't be reached.
+    """
+    folder = Path(resolve_path(model))
+    if not folder.is_dir():
+        return _file_of_hub(model, names, key, revision, model)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{key}: {model} has no {' or '.join(names)}")
+
+
+def _file_of_hub(repo: str, names: Sequence[str], key: str, revision: str | None, reference: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    bound_requests()
+    for name in names:
+        try:
+            return Path(hf_hub_download(repo, name, revision=revision))
+        except LocalEntryNotFoundError as error:  # the Hub can't be reached
+            if name == names[-1]:
+                raise UserError(f"{key}: {reference} can't be downloaded: {one_line(error)}") from None
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise UserError(f"{key}: {reference} can't be downloaded: {one_line(error)}") from None
+    raise UserError(f"{key}: {repo} on the Hub has no {' or '.join(names)}")

@@ -48,7 +48,7 @@ def test_a_module_of_ones_own_with_a_generator_without_weights(digits):
     [
         ({"budgt": 3}, "unknown option budgt, did you mean budget?"),
         ({"budget": 0}, "budget must be from 1 to"),
-        ({"generator": "no/such"}, "generator: no/such can't be loaded"),
+        ({"generator": "no/such"}, "generator: no/such can't be downloaded"),
         ({"oracle": "no/such"}, "oracle.model: no/such can't be loaded"),
         ({"class_names": ["a", "b"]}, "classifier: has 10 outputs for 2 labels"),
     ],

@@ -31,21 +31,13 @@ def tiny_network(seed, labels=LABELS):
 
 
 def tiny_vqgan():
-    from diffusers import VQModel
-
+    from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
     from fmrgen.generators.vqgan import Vqgan
 
     torch.manual_seed(0)
-    model = VQModel(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=3,
-        num_vq_embeddings=32,
-        norm_num_groups=4,
-    )
-    model.quantize.embedding.weight.data.normal_(0, 0.5)
-    return Vqgan(model.eval().requires_grad_(False), SIZE)
+    network = VqganNetwork(Architecture(8, (8, 16), (False, False), 1, 3, 3, 32, num_groups=4))
+    network.quantize.embedding.weight.data.normal_(0, 0.5)
+    return Vqgan(network.eval().requires_grad_(False), SIZE)
 
 
 def smooth_images(count, seed=3):

@@ -1,5 +1,8 @@
-"""A small VQGAN of taming-transformers, as its files have it."""
+"""A small VQGAN of taming-transformers, as its files have it, and as its port to Flax has it."""
 
+import re
+
+import msgpack
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import VectorQuantizer2
 from torch import nn
@@ -35,3 +38,19 @@ class Taming(nn.Module):
         latents = self.quant_conv(self.encoder(images * 2 - 1))
         quantized, _, (_, _, codes) = self.quantize(latents)
         return latents, codes, (self.decoder(self.post_quant_conv(quantized)) / 2 + 0.5).clamp(0, 1)
+
+
+def flax_tree(state):
+    """The tensors of a state dict as flax writes them into `flax_model.msgpack`."""
+    tree = {}
+    for key, tensor in state.items():
+        *path, last = re.sub(r"\.(\d+)\b", r"_\1", key).split(".")
+        if last == "weight":
+            last = "embedding" if "embedding" in path else "kernel" if tensor.ndim == 4 else "scale"
+        array = (tensor.permute(2, 3, 1, 0) if tensor.ndim == 4 else tensor).contiguous().numpy()
+        content = msgpack.packb((array.shape, array.dtype.name, array.tobytes()))
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = msgpack.ExtType(1, content)
+    return tree

@@ -33,7 +33,7 @@ import fmrgen as package
 from fmrgen import evaluate, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.files import is_inside
-from fmrgen.generators.networks.taming import _read_weights
+from fmrgen.generators.networks.vqgan_files import _read_flax, _read_weights
 from fmrgen.image_files import MOST_PIXELS, open_rgb, path_inside
 from fmrgen.jobs.show import show
 from fmrgen.publish.card import data_named, write_card
@@ -359,7 +359,8 @@ def test_checkpoints(tmp_path_factory, name, change):
         content = change if isinstance(change, bytes) else altered(content, change)
     path.write_bytes(content)
     with no_trespass(root), Timed():
-        for reader in (lambda: load_checkpoint(nn.Linear(3, 2), str(path)), lambda: _read_weights(str(path))):
+        readers = (lambda: _read_weights(path, "w"), lambda: _read_flax(path, "w"))
+        for reader in (lambda: load_checkpoint(nn.Linear(3, 2), str(path)), *readers):
             outcome(reader)
     assert not os.path.exists("ran")
 

@@ -8,14 +8,16 @@ from pydantic import Field
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig, psnr
 from fmrgen.config import SINCE_0_2
 from fmrgen.labels import Labels
-from fmrgen.weights.pretrained import pretrained_model
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from fmrgen.generators.networks.vqgan import VqganNetwork
+
 _QUANTISER_START = 0.1  # share of the run before it
 _DISCRIMINATOR_START = 0.5  # share of the run before it
+_CODEBOOK_WEIGHT = 0.25  # of codes that follow latents; latents follow codes with weight 1
 
 
 class Config(ObjectiveConfig):
@@ -31,43 +33,43 @@ class Config(ObjectiveConfig):
     adversarial_weight: float = Field(0.02, ge=0)
     start: str | None = Field(
         None,
-        description="a diffusers folder or asset of a VQModel to go on from, whose architecture is taken too",
+        description="a folder or asset of a VQGAN to start from, whose architecture is used too",
         json_schema_extra=SINCE_0_2,
     )
 
     def objective(self, device: "torch.device", labels: Labels) -> "VqganObjective":
-        from diffusers import VQModel
+        from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
+        from fmrgen.generators.networks.vqgan_files import load_model
 
         if self.start is not None:
-            started = pretrained_model(VQModel, self.start, "model.start").train()
-            return VqganObjective(started.to(device), self)
-        model = VQModel(
-            block_out_channels=tuple(self.widths),
-            down_block_types=("DownEncoderBlock2D",) * len(self.widths),
-            up_block_types=("UpDecoderBlock2D",) * len(self.widths),
-            layers_per_block=self.blocks_per_width,
-            latent_channels=self.latent_channels,
-            num_vq_embeddings=self.codebook_size,
-            norm_num_groups=self.norm_groups,
-            sample_size=self.image_size,
+            return VqganObjective(load_model(self.start, None, "model.start").to(device), self, device)
+        architecture = Architecture(
+            ch=self.widths[0],
+            widths=tuple(self.widths),
+            attends=(False,) * len(self.widths),
+            num_res_blocks=self.blocks_per_width,
+            z_channels=self.latent_channels,
+            embed_dim=self.latent_channels,
+            n_embed=self.codebook_size,
+            num_groups=self.norm_groups,
         )
-        return VqganObjective(model.to(device), self)
+        return VqganObjective(VqganNetwork(architecture).to(device), self, device)
 
 
 class VqganObjective(Objective):
     """Starts as a plain autoencoder, then sets its codebook to latents of a batch, then trains with a discriminator."""
 
-    def __init__(self, model: Any, config: Config) -> None:
+    def __init__(self, network: "VqganNetwork", config: Config, device: "torch.device") -> None:
         import torch
         from torch import nn
 
-        self.network = model
+        self.network: VqganNetwork = network
         self.image_size = config.image_size
         self.adversarial_weight = config.adversarial_weight
         layers: list[nn.Module] = []
         for inputs, outputs in ((3, 32), (32, 64)):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.discriminator = nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1)).to(model.device)
+        self.discriminator = nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1)).to(device)
         self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), 1e-3, betas=(0.5, 0.9))
         self.codebook_laid = config.start is not None
 
@@ -75,17 +77,30 @@ class VqganObjective(Objective):
         import torch
 
         images = images * 2 - 1
-        latents = self.network.encode(images).latents
+        latents = self.network.encode(images)
         if progress >= _QUANTISER_START and not self.codebook_laid:
             self._set_codebook(latents)
-        output = self.network.decode(latents, force_not_quantize=not self.codebook_laid)
-        error = output.sample - images
-        loss = error.abs().mean() + error.square().mean() + output.commit_loss.mean()
+        codes, commitment = latents, torch.zeros_like(latents[0, 0, 0, 0])
+        if self.codebook_laid:
+            codes, commitment = self._quantized(latents)
+        output = self.network.decode(codes)
+        error = output - images
+        loss = error.abs().mean() + error.square().mean() + commitment
         if progress >= _DISCRIMINATOR_START and self.adversarial_weight:
-            self._train_discriminator(images, output.sample.detach())
+            self._train_discriminator(images, output.detach())
             with torch.autocast(images.device.type, enabled=False):
-                loss = loss - self.adversarial_weight * self.discriminator(output.sample.float()).mean()
+                loss = loss - self.adversarial_weight * self.discriminator(output.float()).mean()
         return loss
+
+    def _quantized(self, latents: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Return the codes of latents [B, C, H, W], and the loss that draws codes and latents to each other."""
+        codebook = self.network.quantize
+        vectors = latents.permute(0, 2, 3, 1).contiguous()
+        nearest = codebook.embedding(codebook.numbers(vectors.detach()))
+        codes = vectors + (nearest - vectors).detach()
+        of_latents = (nearest.detach() - vectors).square().mean()
+        of_codes = (nearest - vectors.detach()).square().mean()
+        return codes.permute(0, 3, 1, 2), of_latents + _CODEBOOK_WEIGHT * of_codes
 
     def _set_codebook(self, latents: "Tensor") -> None:
         """Set the codebook to latents [B, C, H, W] at random places."""
@@ -110,12 +125,14 @@ class VqganObjective(Objective):
         self.discriminator_optimizer.step()
 
     def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
-        latents = self.network.encode(images * 2 - 1).latents
-        output = self.network.decode(latents).sample / 2 + 0.5
+        latents = self.network.encode(images * 2 - 1)
+        output = self.network.decode(self.network.quantize(latents)) / 2 + 0.5
         return {"psnr": psnr(output, images), "latent_std": latents.flatten(1).std(1)}
 
     def save(self, folder: Path) -> None:
-        self.network.save_pretrained(folder)
+        from fmrgen.generators.networks.vqgan_files import save_model
+
+        save_model(self.network, folder)
 
     def state(self) -> dict[str, Any]:
         return {
