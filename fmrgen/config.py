@@ -54,6 +54,7 @@ _NO_KINDS = ("base", "networks", IN_MEMORY)
 # Metadata of a field that recipes of 0.1.0 do not have: they mean its default, or what its metadata has as `before`.
 SINCE_0_2: dict[str, Any] = {"since": "0.2.0"}
 _OF_TIMM = "timm:"
+_REMOTE = ("hf:", "asset:", "https://", "http://", "gdrive:")  # beginnings of references that are no paths
 _REPO_ID = re.compile(r"(?!.*\.\.)\w[\w.-]*/[\w.-]+")
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
 
@@ -139,6 +140,36 @@ def _check_keys(data: Any, name: str, keys: Collection[str], arguments: str | No
     return data
 
 
+class HubModel(NamedTuple):
+    """A model's repo on the Hub.
+
+    Attributes:
+        repo: `OWNER/NAME`.
+        revision: commit, branch or tag; None for the main branch.
+        folders: whose files are loaded, "" for the top.
+    """
+
+    repo: str
+    revision: str | None
+    folders: tuple[str, ...]
+
+
+class HubDataset(NamedTuple):
+    """A dataset's repo on the Hub.
+
+    Attributes:
+        repo: `OWNER/NAME`.
+        revision: commit, branch or tag; None for the main branch.
+        files: paths of those that are read.
+        is_here: whether they are on this machine.
+    """
+
+    repo: str
+    revision: str | None
+    files: list[str]
+    is_here: bool
+
+
 class ComponentConfig(StrictConfig):
     """The section of one component: what it is (`kind`) and how to make it (`build`).
 
@@ -147,10 +178,12 @@ class ComponentConfig(StrictConfig):
 
     Attributes:
         FILES: keys of a built-in kind that name files.
+        FOLDERS: of the repo of a `model` on the Hub, those with files that it loads; "" is the top.
         PLACES: keys that name every file or address the component reads, if it runs no code of others; None if unknown.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("checkpoint", "mask")
+    FOLDERS: ClassVar[tuple[str, ...]] = ("",)
     PLACES: ClassVar[tuple[str, ...] | None] = None
 
     kind: str
@@ -164,12 +197,26 @@ class ComponentConfig(StrictConfig):
             return
         for key in self.FILES:
             file = getattr(self, key, None)
-            if file is not None and not file.startswith(("hf:", "asset:")) and not Path(file).is_file():
+            if file is not None and not file.startswith(_REMOTE) and not Path(file).is_file():
                 raise UserError(f"{section}.{key}: no such file as {file}")
+        model = getattr(self, "model", None)
+        if isinstance(model, str) and model.startswith(("./", "../", "/")) and not Path(model).exists():
+            raise UserError(f"{section}.model: no such folder as {model}")
 
     def build(self, device: "torch.device | str" = "cpu") -> Any:
         """Return the component, its weights loaded and on `device`. Raises UserError for mistakes of the user."""
         raise NotImplementedError
+
+    def hub_model(self) -> HubModel | None:
+        """Return the model's repo on the Hub that building it downloads; None if it has none."""
+        model = getattr(self, "model", None)
+        if not hasattr(self, "revision") or not isinstance(model, str) or not is_repo(model):
+            return None
+        return HubModel(model, self.revision, self.FOLDERS)
+
+    def hub_dataset(self) -> HubDataset | None:
+        """Return the dataset's repo on the Hub that building it downloads; None if it has none."""
+        return None
 
     def code_it_runs(self) -> list[str]:
         """Return the code of others that building or using it would run: import paths, commands, repos with code.
@@ -199,6 +246,11 @@ def _is_harmless(reference: str) -> bool:
     if reference.startswith("hf:"):
         owner, _, rest = reference.removeprefix("hf:").partition("/")
         return _REPO_ID.match(f"{owner}/{rest}") is not None and ".." not in rest and "//" not in rest
+    return is_repo(reference)
+
+
+def is_repo(reference: str) -> bool:
+    """Return whether a reference is a repo on the Hub: `OWNER/NAME`, where there is no such folder."""
     return _REPO_ID.fullmatch(reference) is not None and not os.path.lexists(reference)
 
 

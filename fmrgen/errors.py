@@ -13,6 +13,7 @@ _EXTRAS = {
     "diffusers": "models",
     "timm": "models",
     "transformers": "models",
+    "msgpack": "models",
     "sklearn": "models",
     "webdataset": "webdataset",
     "braceexpand": "webdataset",

@@ -127,6 +127,9 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "HubClient",
         "RepoError",
     ),
+    # What trains a network builds and saves it.
+    "generators.networks.vqgan": ("Architecture", "VqganNetwork"),
+    "generators.networks.vqgan_files": ("load_model", "save_model"),
     "hub.fetch": (
         "check_repo_name",
         "fetched",
@@ -343,5 +346,4 @@ INTERNALS: dict[str, tuple[str, ...]] = {
     "trust.recipes": ("untrusted_config",),
     "weights.digest": ("check_same_weights",),
     "weights.identity": ("identity_of",),
-    "weights.pretrained": ("pretrained_model",),
 }

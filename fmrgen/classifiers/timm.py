@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from fmrgen.config import ClassifierConfig
+from fmrgen.config import ClassifierConfig, HubModel
 from fmrgen.errors import UserError, one_line
 from fmrgen.trust.recipes import LARGEST_INPUT, shapes_a_network
 
@@ -31,6 +31,17 @@ class Config(ClassifierConfig):
     data_config: Annotated[dict[str, Any], AfterValidator(partial(shapes_a_network, largest=LARGEST_INPUT))] = Field(
         {}, description="overrides of timm's data config, for example mean and std"
     )
+
+    def hub_model(self) -> HubModel | None:
+        if not self.pretrained or self.checkpoint is not None:
+            return None
+        import timm
+
+        try:
+            repo = timm.get_pretrained_cfg(self.model).hf_hub_id
+        except (RuntimeError, AttributeError):  # there is no such model, which building it says better
+            return None
+        return HubModel(repo, None, ("",)) if repo else None
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         import timm

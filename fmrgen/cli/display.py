@@ -21,6 +21,7 @@ from fmrgen.progress.terminal import format_duration
 from fmrgen.report.console import terminal
 from fmrgen.report.summary import summary_table
 from fmrgen.storage.paths import rows_of_a_shard
+from fmrgen.weights.remote import format_size
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,7 +38,7 @@ _LISTED = 20  # of what is wrong, printed line by line
 
 
 def quiet_libraries() -> None:
-    """Silence the libraries' progress bars and logs; downloads keep their bars.
+    """Silence the libraries' logs; on a terminal downloads keep their bars.
 
     What fmrgen logs is printed by one process of each machine.
     """
@@ -55,7 +56,8 @@ def quiet_libraries() -> None:
     logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card without metadata is no news
     bound_requests()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # broken or huge images are errors where they can't be read
-    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and printed in one line
     os.environ["TRANSFORMERS_VERBOSITY"] = "critical"  # a model's own words; what goes wrong is raised
     if "transformers" in sys.modules:
@@ -72,19 +74,30 @@ def print_recipe(recipe: "BaseModel") -> None:
 def print_plan(plan: "Plan", split: str) -> None:
     """Print what a job would do, below its recipe."""
     print_recipe(plan.recipe)
-    slots, budget = plan.recipe.perturb.slots, plan.recipe.perturb.budget
-    size = rows_of_a_shard(plan.recipe.output.shard_size, plan.examples)
-    shards = f"{plan.shards} shard{'s' if plan.shards > 1 else ''} of {size}"
+    for remote in plan.downloads:
+        licence = f", licence {remote.licence}" if remote.licence else ""
+        state = "is on this machine" if remote.is_here else f"{remote.described_size} to download{licence}"
+        print_line(f"{remote.key:22}{remote.name}: {state}")
+    work = plan.work
+    if work is None:
+        print_line("Time, memory and disk are measured once these files are here: run this again then.")
+        return
+    perturb = plan.recipe.perturb
+    size = rows_of_a_shard(plan.recipe.output.shard_size, work.examples)
+    shards = f"{work.shards} shard{'s' if work.shards > 1 else ''} of {size}"
+    slots = f"{work.slots} slots" if work.slots else "slots by timing"
+    steps = f"{work.most_queries:,}"
     facts = {
-        "examples": f"{plan.examples:,} of {plan.classes:,} classes, at {plan.image_size} px, in {shards}",
-        "exists": f"{plan.existing} of {plan.shards} shards in {split}; {plan.images_left:,} images are left",
-        "runs on": f"{plan.device}, {slots} slots, {plan.recipe.perturb.precision}",
-        "one pass": f"{1000 * plan.seconds_per_pass:.1f} ms per image",
-        "questions": f"at most {plan.most_queries:,} to the classifier, {plan.recipe.perturb.most_queries:,} an image, "
-        "without controls and faults",
-        "time": f"at most {format_duration(plan.most_seconds)} on one process, if every image uses the budget of "
-        f"{budget}; fmrgen inspect shows how many steps they take",
-        "memory": f"{plan.peak_bytes / 2**30:.1f} GiB at the peak of the trial",
+        "examples": f"{work.examples:,} of {work.classes:,} classes, at {work.image_size} px, in {shards}",
+        "exists": f"{work.existing} of {work.shards} shards in {split}; {work.images_left:,} images are left",
+        "runs on": f"{work.device}, {slots}, {perturb.precision}",
+        "one pass": f"{1000 * work.seconds_per_pass:.1f} ms per image",
+        "time": f"at most {format_duration(work.most_seconds)} on one process for {steps} image-steps, if every image "
+        f"uses the budget of {perturb.budget}",
+        "memory": f"{format_size(work.model_bytes)} and {format_size(work.slot_bytes)} for each slot, "
+        f"{format_size(work.model_bytes + work.slots * work.slot_bytes)} in all, of {format_size(work.memory_bytes)}",
+        "disk": f"about {format_size(work.split_bytes)} of images"
+        + ("" if work.free_bytes is None else f"; {format_size(work.free_bytes)} are free"),
     }
     for name, fact in facts.items():
         print_line(f"{name:10}{fact}")

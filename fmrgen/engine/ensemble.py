@@ -72,7 +72,7 @@ class Ensemble:
             noise = [normal(free.shape[1:], seed) for seed in self._seeds(number, ids, "start")]
             columns["start_noise"] = run.start_noise * torch.stack(noise).to(free)
         columns["attack"] = torch.full((count,), number, device=free.device)
-        columns["step_size"] = free.new_full((count,), run.step_size)
+        columns["step_size"] = free.new_full((count,), run.step)
         columns["follows_gradient"] = torch.full((count,), run.follows_gradient, device=free.device)
         if len(self.objectives) > 1:
             objective = self.objectives.index(run.objective)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
-from fmrgen.errors import unknown_message
+from fmrgen.errors import UserError, unknown_message
 
 WITHOUT_GRADIENT = ("random", "nes", "boundary")  # update rules for classifiers that have no gradient
 ALONG_GRADIENT = ("sign", "l2", "adam")  # update rules that follow the gradient without checking where it leads
@@ -72,13 +72,14 @@ def _check_type(name: str, value: object, kind: Any) -> None:
 
 
 def _check_number(name: str, value: object, kind: Any) -> None:
-    """Raise ValueError if the value does not fit `float`, `int` or `int | Literal[…]`."""
+    """Raise ValueError if the value does not fit `float` or `int`, alone or with `| Literal[…]`."""
     words: list[str] = []
     for alternative in get_args(kind):
         words += get_args(alternative)  # int has none, Literal its words
-    is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    is_float = float in (kind, *get_args(kind))
+    is_number = isinstance(value, (int, float) if is_float else int) and not isinstance(value, bool)
     if not is_number and value not in words:
-        wanted = " or ".join(["a number" if kind is float else "an integer", *words])
+        wanted = " or ".join(["a number" if is_float else "an integer", *words])
         raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
@@ -156,7 +157,9 @@ class PerturbOptions:
     """
 
     budget: int = _option(50, "B: the most guided steps per image (a number of steps, not a norm bound)")
-    step_size: float = _option(0.001, "length of one step, in latent units")
+    step_size: float | Literal["auto"] = _option(
+        0.001, "length of one step, in latent units; auto: found on 32 images of the source when a job begins"
+    )
     update: Rule = _option(
         "sign",
         "how a step's direction follows from the gradient; nes estimates one from answers, prior from the gradient "
@@ -245,8 +248,8 @@ class PerturbOptions:
         """Raise ValueError if an option of what a step does, or of when its image is accepted, is out of range."""
         if not 1 <= self.budget <= _MOST_STEPS:
             raise ValueError(f"budget must be from 1 to {_MOST_STEPS:,} steps, not {self.budget}")
-        if not (self.step_size > 0 and math.isfinite(self.step_size)):
-            raise ValueError(f"step_size must be a positive number, not {self.step_size}")
+        if self.step_size != "auto" and not (self.step_size > 0 and math.isfinite(self.step_size)):
+            raise ValueError(f"step_size must be auto or a positive number, not {self.step_size}")
         _check_target(self.target)
         if not 2 <= self.queries <= _MOST_QUERIES or self.queries % 2:
             raise ValueError(f"queries must be an even number from 2 to {_MOST_QUERIES:,}, not {self.queries}")
@@ -289,11 +292,18 @@ class PerturbOptions:
                 update=attack.update,
                 objective=attack.objective,
                 target=attack.target,
-                step_size=attack.step * self.step_size,
-                start_noise=attack.noise * self.step_size,
+                step_size=attack.step * self.step,
+                start_noise=attack.noise * self.step,
             )
             runs.append(run)
         return tuple(runs)
+
+    @property
+    def step(self) -> float:
+        """The step size as a number. Raises UserError if a job has yet to find it."""
+        if self.step_size == "auto":
+            raise UserError("perturb.step_size: auto is found by `fmrgen generate`; give a number here")
+        return self.step_size
 
     @property
     def is_guided(self) -> bool:

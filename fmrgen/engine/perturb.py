@@ -63,7 +63,7 @@ def perturb(
         options: budget, step size and all other options of Algorithm 1.
         keep_latents: add the latents of the original and of the stored image to the rows.
         device: device of the models.
-        expected: number of examples, if known; `slots: auto` tries no more slots than that.
+        expected: number of examples, if known; there are no more slots than that.
         encodings: returns the latents of originals, from a cache or by calling the function passed to it.
         on_pass: called after each pass with the number of slots that held an image.
         on_slots: called with the number of slots at the start, and again when memory has run out.
@@ -88,7 +88,7 @@ def perturb(
         size = _fastest_slots(models, first, expected)
         queue = chain([first], queue)
     else:
-        size = options.slots
+        size = options.slots if expected is None else min(options.slots, max(1, expected))
     slots = Slots(size, shrinks=not options.compile, attacks=len(ensemble))  # a compiled pass has one shape
     on_slots(slots.size)
     while True:

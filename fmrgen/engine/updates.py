@@ -186,7 +186,7 @@ class Nes(Update):
 
     def _step(self, free: Tensor) -> float:
         """Return the Euclidean length of a step of latents [R, …] that moves each dimension by `step_size`."""
-        return float(self.options.step_size * free[0].numel() ** 0.5)
+        return float(self.options.step * free[0].numel() ** 0.5)
 
     def _answers(self, places: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
         """Return the objective [R, n] at latents [R, n, …] of the rows [R], and count the questions."""

@@ -19,6 +19,7 @@ class Config(GeneratorConfig):
     Class-conditional networks are given the example's label, which must be one of theirs.
     """
 
+    FOLDERS = ("unet", "scheduler")
     PLACES = ("model", "mask")
 
     kind: str = "consistency"

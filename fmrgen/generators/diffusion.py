@@ -54,6 +54,7 @@ class Config(GeneratorConfig):
     be one of theirs.
     """
 
+    FOLDERS = ("unet", "scheduler")
     PLACES = ("checkpoint", "model", "mask")
 
     kind: str = "diffusion"

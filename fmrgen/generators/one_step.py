@@ -21,6 +21,7 @@ class Config(GeneratorConfig):
     text encoder, such as stabilityai/sd-turbo or SimianLuo/LCM_Dreamshaper_v7. The text is `prompt` for all images.
     """
 
+    FOLDERS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
     PLACES = ("model", "mask")
 
     kind: str = "one_step"

@@ -1,5 +1,6 @@
 """StyleGAN-XL (paper Table 3): an image's styles are found by optimisation, then perturbed."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 _LEAST_GAIN = 0.001  # the share by which the distance must fall for `patience` to start anew
 
+_ADDRESS = "https://s3.eu-central-1.amazonaws.com/avg-projects/stylegan_xl/models/"
+_PUBLISHED = ("cifar10.pkl", *(f"imagenet{size}.pkl" for size in (16, 32, 64, 128, 256, 512, 1024)))
+_LICENCE = "github.com/autonomousvision/stylegan-xl, NVIDIA's for research alone"
+
 
 class Config(GeneratorConfig):
-    """`checkpoint` is a file of NVIDIA or the authors (`imagenet256.pkl`, `cifar10.pkl`). Get it from the authors: it
-    may not be passed on. It is read without running the code in it.
+    """`checkpoint` is a file of its authors (`imagenet256.pkl`, `cifar10.pkl`) or its address. Their licence asks for
+    consent, so the shipped recipes do not name the address. It is read without running the code in it.
 
     Class-conditional networks are given the example's label, which must be one of theirs.
     """
@@ -34,6 +39,14 @@ class Config(GeneratorConfig):
     patience: int = Field(50, ge=1, description="stop an image's inversion after this many steps without a 0.1 % gain")
     candidates: int = Field(8, ge=0, description="images of the class from which, or from its mean, the search starts")
     residual: bool = Field(True, description="add what the inversion loses, so that an unmoved image is exact")
+
+    def check_places(self, section: str) -> None:
+        if self.checkpoint in _PUBLISHED and not Path(self.checkpoint).is_file():
+            raise UserError(
+                f"{section}.checkpoint: no such file as {self.checkpoint}; if you accept its licence ({_LICENCE}), set "
+                f"{section}.checkpoint={_ADDRESS}{self.checkpoint}"
+            )
+        super().check_places(section)
 
     def build(self, device: "torch.device | str" = "cpu") -> "StyleGan":
         import torch

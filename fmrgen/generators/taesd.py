@@ -16,6 +16,7 @@ _BOUND = 3  # of the latent's values, as in the first layer of madebyollin's own
 class Config(GeneratorConfig):
     """`encoder` and `decoder` are the two files of a model, such as `taef2_encoder.pth` and `taef2_decoder.pth`."""
 
+    FILES = ("encoder", "decoder", "mask")
     PLACES = ("encoder", "decoder", "mask")
 
     kind: str = "taesd"

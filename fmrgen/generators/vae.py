@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from fmrgen.config import Revision
+from fmrgen.config import HubModel, Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
 from fmrgen.generators.base import SHELL, GeneratorConfig, check_image_size, on_shell
@@ -29,6 +29,10 @@ class Config(GeneratorConfig):
     subfolder: str | None = Field(None, pattern=r"^\w[\w-]*$")
     revision: Revision = None
     shell: bool = SHELL
+
+    def hub_model(self) -> HubModel | None:
+        model = super().hub_model()
+        return None if model is None else model._replace(folders=(self.subfolder or "",))
 
     def build(self, device: "torch.device | str" = "cpu") -> "Vae":
         from fmrgen.weights.checkpoint import freeze

@@ -12,7 +12,15 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -206,7 +214,7 @@ class HubClient:
                 "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN to a valid token"
             )
         if isinstance(error, GatedRepoError):
-            return RepoError(f"{self.name}: is gated and you have no access: request it on its page on the Hub")
+            return RepoError(terms_line(self.name, self.kind))
         if isinstance(error, RevisionNotFoundError):
             return MissingError(f"{self.name}: has no revision {self.revision}")
         if isinstance(error, RepositoryNotFoundError):
@@ -227,6 +235,12 @@ class HubClient:
             return RejectedError(f"{self.name}: the Hub answered {status}: {message}")
         cure = "; run the same command again to continue" if status in _TRANSIENT else ""
         return UserError(f"{self.name}: the Hub answered {status}{cure}: {message}")
+
+
+def terms_line(repo: str, kind: RepoKind) -> str:
+    """Return the error for a repo whose terms this user has not accepted, or who is not logged in."""
+    page = hf_hub_url(repo, "", repo_type=kind).partition("/resolve/")[0]
+    return f"{repo}: accept its terms on {page}, then log in with `hf auth login` (or set HF_TOKEN) and run this again"
 
 
 def check_publication(name: str, private: bool | None, public: bool) -> None:

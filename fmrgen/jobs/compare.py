@@ -164,8 +164,8 @@ def variants(
             raise UserError(unknown_message(option("robust-to", "robust_to"), choice, ROBUST_TO))
     options, changed = recipe.perturb, dict[str, Any]()
     if "step" in robust_to:
-        changed["half_step"] = {"step_size": options.step_size * 0.5}
-        changed["double_step"] = {"step_size": options.step_size * 2}
+        changed["half_step"] = {"step_size": options.step * 0.5}
+        changed["double_step"] = {"step_size": options.step * 2}
     if "threshold" in robust_to:
         changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
     if "search" in robust_to:

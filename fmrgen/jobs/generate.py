@@ -29,6 +29,7 @@ from fmrgen.jobs.lifecycle import (
 )
 from fmrgen.jobs.moved_rows import with_move
 from fmrgen.jobs.self_check import SelfCheck, check_answers_of_rows
+from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.job import Progress, ProgressCounter
@@ -46,6 +47,7 @@ from fmrgen.storage.shards import SplitFolder, summary_of_rows
 from fmrgen.storage.shared_bucket import is_bucket, shared_folder
 from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.identity import identity_of
+from fmrgen.weights.remote import check_room, remotes_of
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
@@ -87,15 +89,21 @@ def make_split(
     check_writable(root)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
+    note_once = on_note if is_first_process() else lambda line: None  # once for a launch
+    remotes = remotes_of(recipe)
+    check_room(remotes)
+    for remote in remotes:
+        if not remote.is_here:
+            note_once(f"{remote.key}: {remote.name}, {remote.described_size}, is downloaded")
     components = recipe.build(device)
     if components.source.accepts_several and recipe.perturb.start != "none":
         raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
-    note_once = on_note if is_first_process() else lambda line: None  # once for a launch
     self_check = SelfCheck(components, device)
     for note in [*self_check.notes(), *_notes_on_parts(recipe, components)]:
         note_once(note)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
+    recipe = settled_step(recipe, components, paths, device, note_once)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
     with (
         _called(output, root),
@@ -173,9 +181,12 @@ def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardC
     shards = f"{wanted} shards" if wanted > 1 else f"{wanted} shard"
     state = f"resuming: {finished} of {shards} are finished" if finished else shards
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    slots = recipe.perturb.slots
+    if slots != "auto":
+        slots = min(slots, provenance.examples)
     if processes > 1:
-        return f"{processes} processes on {device_name(device)}, {recipe.perturb.slots} slots each; {state}"
-    return f"1 process on {device_name(device)}, {recipe.perturb.slots} slots; {state}"
+        return f"{processes} processes on {device_name(device)}, {slots} slots each; {state}"
+    return f"1 process on {device_name(device)}, {slots} slots; {state}"
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Plan a job: build everything, try it on a few images, and write nothing."""
+"""Plan a job: what it downloads and stores, and how long it takes. Nothing is written, and nothing downloaded."""
 
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import torch
 
 from fmrgen.classifiers.endpoint import Config as Endpoint
@@ -13,32 +15,35 @@ from fmrgen.distributed.launch import device_name, launched_precision, peak_memo
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable
+from fmrgen.image_files import png_bytes
 from fmrgen.jobs.lifecycle import new_provenance
+from fmrgen.jobs.step_size import settled_step
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
-from fmrgen.records import Example
+from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import provenance_to_continue
 from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
-from fmrgen.storage.shared_bucket import shared_folder
+from fmrgen.storage.shared_bucket import is_bucket, shared_folder
+from fmrgen.weights.remote import Remote, check_room, remotes_of
 
 # Images of a trial: on a CPU the time per image hardly depends on their number, a GPU must be filled.
 _TRIED = {"cpu": 4, "cuda": 32}
 _TRIED_STEPS = 3
+_TRIED_STEP = 1e-3  # with step size auto: a trial asks what a pass costs, not where it leads
 _TRIED_QUERIES = 4  # at most, of each step: an endpoint may cost money
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A job, and how much of it is done.
+class Work:
+    """The size of a job, measured with its models on this machine.
 
     Attributes:
-        recipe: of the job, in the precision that it would run in.
         examples, classes: of the source.
         image_size: side in pixels.
-        shards: how many this job would make, those that exist included.
+        shards: how many this job would generate, those that exist included.
         existing: how many of them exist.
         images_left: in the shards that do not exist.
         device: that the job would run on.
@@ -46,10 +51,14 @@ class Plan:
         most_queries: to the classifier, for the images left.
         most_seconds: for the images left on one such device, if each uses the whole budget; longer if an endpoint's
             rate limit is slower.
-        peak_bytes: the most memory that the trial used: the device's on a GPU, else the process's.
+        model_bytes: memory before the trial: the models', on a CPU the whole process's.
+        slot_bytes: memory of a slot, from the peak of the trial.
+        slots: that the job would use; 0 if it finds them by timing.
+        memory_bytes: the device's memory; on a CPU the machine's.
+        split_bytes: of the images left, as PNG files, from those of the trial.
+        free_bytes: on the disk of the split; None for a bucket.
     """
 
-    recipe: Recipe
     examples: int
     classes: int
     image_size: int
@@ -60,11 +69,31 @@ class Plan:
     seconds_per_pass: float
     most_queries: int
     most_seconds: float
-    peak_bytes: int
+    model_bytes: int
+    slot_bytes: int
+    slots: int
+    memory_bytes: int
+    split_bytes: int
+    free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job before it begins.
+
+    Attributes:
+        recipe: of the job, in the precision that it would run in.
+        downloads: the models and data that come from elsewhere, whether they are on this machine or not.
+        work: the size of the job; None if something has to be downloaded before that can be measured.
+    """
+
+    recipe: Recipe
+    downloads: list[Remote]
+    work: Work | None
 
 
 def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = None) -> Plan:
-    """Build a job's components, look into its folder, and time a few images.
+    """Look at what a job downloads; if all of it is here, build its components and time a few images.
 
     Args:
         recipe: of the job.
@@ -72,7 +101,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         part: `(i, n)`, as for `generate`.
 
     Returns:
-        The job's size, how much of it is done, and how long the rest takes.
+        What the job needs, its size, how much of it is done, and how long the rest takes.
 
     Raises:
         UserError: the job would stop before its first image.
@@ -81,6 +110,10 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     check_writable(root)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
+    downloads = remotes_of(recipe)
+    check_room(downloads)
+    if not all(remote.is_here for remote in downloads):
+        return Plan(recipe, downloads, None)
     components = recipe.build(device)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
@@ -88,16 +121,19 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     files: set[str] = set()
     with suppress(FileNotFoundError):
         files = shared.names(paths.shards)
-    provenance_to_continue(paths, new_provenance(recipe, components), begun=bool(paths.shards_among(files)))
+    begun = bool(paths.shards_among(files))
+    if recipe.perturb.step_size != "auto" or paths.provenance.is_file():
+        recipe = settled_step(recipe, components, paths, device, lambda line: None)
+        provenance_to_continue(paths, new_provenance(recipe, components), begun=begun)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
     wanted = own_shards(folder.shards, part)
     missing = [shard for shard in wanted if folder.shard_path(shard).name not in files]
     left = sum(len(folder.positions(shard)) for shard in missing)
-    seconds = _seconds_per_pass(recipe, components, device)
-    queries = left * recipe.perturb.most_queries
+    trial = _try(recipe, components, device)
+    queries = left * replace(recipe.perturb, step_size=1.0).most_queries
     rate = _rate_of(recipe.classifier)
-    return Plan(
-        recipe=recipe,
+    slots = recipe.perturb.slots
+    work = Work(
         examples=len(components.source),
         classes=len(components.source.labels),
         image_size=components.generator.image_size,
@@ -105,15 +141,31 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         existing=len(wanted) - len(missing),
         images_left=left,
         device=device_name(device),
-        seconds_per_pass=seconds,
+        seconds_per_pass=trial.seconds_per_pass,
         most_queries=queries,
-        most_seconds=max(queries * seconds, 0 if rate is None else queries / rate),
-        peak_bytes=_peak_bytes(device),
+        most_seconds=max(queries * trial.seconds_per_pass, 0 if rate is None else queries / rate),
+        model_bytes=trial.model_bytes,
+        slot_bytes=trial.slot_bytes,
+        slots=0 if slots == "auto" else min(slots, len(components.source)),
+        memory_bytes=_memory_of(device),
+        split_bytes=left * trial.row_bytes,
+        free_bytes=None if is_bucket(output) else shutil.disk_usage(_existing(root)).free,
     )
+    return Plan(recipe, downloads, work)
 
 
-def _seconds_per_pass(recipe: Recipe, components: Components, device: torch.device) -> float:
-    """Return the seconds of one image, with as many slots as the trial has images."""
+@dataclass(frozen=True)
+class _Trial:
+    """What a few images took: see `Work`; `row_bytes` are those of the images of a row."""
+
+    seconds_per_pass: float
+    model_bytes: int
+    slot_bytes: int
+    row_bytes: int
+
+
+def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial:
+    """Perturb a few images, with as many slots as there are images."""
     source, classifier, generator, oracle = components
     tried = min(2 * _TRIED[device.type], len(source))
     loaded = [entry for entry in source.load(0, tried, generator.image_size) if isinstance(entry, LoadedExample)]
@@ -121,19 +173,34 @@ def _seconds_per_pass(recipe: Recipe, components: Components, device: torch.devi
         raise UserError(f"source: none of the first {tried} images can be read; see source.on_error")
     entries = [entry.for_engine() for entry in loaded]
     first, examples = entries[::2], entries[1::2] or entries
-    steps = min(_TRIED_STEPS, recipe.perturb.budget)
-    queries = min(_TRIED_QUERIES, recipe.perturb.queries)
     options = replace(
-        recipe.perturb, budget=steps, slots=len(examples), min_probability=0.0, min_margin=0.0, queries=queries
+        recipe.perturb,
+        budget=min(_TRIED_STEPS, recipe.perturb.budget),
+        step_size=_TRIED_STEP if recipe.perturb.step_size == "auto" else recipe.perturb.step_size,
+        slots=len(examples),
+        min_probability=0.0,
+        min_margin=0.0,
+        queries=min(_TRIED_QUERIES, recipe.perturb.queries),
     )
 
-    def run(examples: list[Example]) -> float:
-        started = time.perf_counter()
-        rows = list(perturb(examples, classifier, generator, oracle, options, device=device))
-        return (time.perf_counter() - started) / sum(row.queries for row in rows)
+    def run(examples: list[Example]) -> list[Perturbed]:
+        return list(perturb(examples, classifier, generator, oracle, options, device=device))
 
+    before = _used_bytes(device)
     run(first)  # the first time, libraries choose their kernels
-    return run(examples)  # other images, since an endpoint's answers are cached
+    started = time.perf_counter()
+    rows = run(examples)  # other images, since an endpoint's answers are cached
+    seconds = time.perf_counter() - started
+    stored = 0
+    for row in rows:
+        images = [row.image, row.original] if recipe.output.keep_original else [row.image]
+        stored += sum(len(png_bytes(image.permute(1, 2, 0).numpy())) for image in images)
+    return _Trial(
+        seconds_per_pass=seconds / sum(row.queries for row in rows),
+        model_bytes=before,
+        slot_bytes=max(0, _peak_bytes(device) - before) // len(examples),
+        row_bytes=stored // len(rows),
+    )
 
 
 def _rate_of(classifier: ComponentConfig) -> float | None:
@@ -144,7 +211,26 @@ def _rate_of(classifier: ComponentConfig) -> float | None:
     return None
 
 
+def _used_bytes(device: torch.device) -> int:
+    """Return the memory in use; the peak is counted from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    return peak_memory_of_process()
+
+
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_memory_of_process()
+
+
+def _memory_of(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())

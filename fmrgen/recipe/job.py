@@ -202,7 +202,8 @@ class Recipe(StrictConfig):
         """
         from fmrgen.recipe.build import build_components
 
-        runs = self.perturb.runs
+        # The rules of an attack do not depend on the length of its steps.
+        runs = replace(self.perturb, step_size=1.0).runs
         followed = [run.update for run in runs if run.follows_gradient]
         if followed and self.classifier.kind == SURROGATE:
             raise UserError(

@@ -1,17 +1,19 @@
 """Any dataset that the `datasets` library opens: a Hub id, a local folder, or files of a packaged format."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from fmrgen.config import SINCE_0_2, Revision, paths_among
+from fmrgen.config import SINCE_0_2, HubDataset, Revision, is_repo, paths_among
 from fmrgen.errors import UserError, one_line
+from fmrgen.errors import chain as causes
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._accepted import PLACE, REAL, Accepted, accepted_by_column, accepted_of_real
@@ -72,6 +74,18 @@ class Config(SourceConfig):
         is_files = self.data_files is not None or _builder_of_files(self.path) is not None
         if not is_files and _looks_local(self.path) and not Path(self.path).exists():
             raise UserError(f"{section}.path: {self.path}: no such file or folder")
+
+    def hub_dataset(self) -> HubDataset | None:
+        if self.streaming or self.data_files is not None or not is_repo(self.path):
+            return None
+        import datasets
+
+        with _opening_errors(self):
+            arguments = _arguments_of(self)
+            builder = datasets.load_dataset_builder(**arguments)
+        files = (builder.config.data_files or {}).values()
+        paths = [str(file).partition("@")[2].partition("/")[2] for file in chain.from_iterable(files)]
+        return HubDataset(self.path, self.revision, paths, Path(builder.cache_dir).exists())
 
     def build(self, device: object = "cpu") -> Source:
         self.check_places("source")
@@ -159,7 +173,7 @@ def open_dataset(config: Config) -> Any:
     """Return the dataset or stream that a config names, opened. Raises UserError if it cannot be opened."""
     import datasets
 
-    try:
+    with _opening_errors(config):
         folder = Path(config.path)
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(config.path)
@@ -170,23 +184,50 @@ def open_dataset(config: Config) -> Any:
                     f"source.split: {config.path} has no split {config.split!r}, it has {', '.join(loaded)}"
                 )
             return loaded[config.split]
-        path, data_files = config.path, cast(Any, config.data_files)
-        builder = _builder_of_files(path) if data_files is None else None
-        if builder is not None:
-            path, data_files = builder, {config.split: path}
-        elif not paths_among(config.path):  # others' repo on the Hub
-            check_card_stays_inside(config.path, config.revision)
-        return datasets.load_dataset(
-            path,
-            config.name,
-            split=config.split,
-            data_files=data_files,
-            revision=config.revision,
-            streaming=config.streaming,
-        )
+        arguments = _arguments_of(config)
+        if "features" in arguments:  # the sizes on its card are those of all splits
+            arguments["verification_mode"] = "no_checks"
+        return datasets.load_dataset(**arguments, split=config.split, streaming=config.streaming)
+
+
+def _arguments_of(config: Config) -> dict[str, Any]:
+    """Return the arguments with which `datasets` opens the split of a config, and reads no file of other splits."""
+    import datasets
+
+    if config.data_files is None and (builder := _builder_of_files(config.path)) is not None:
+        return {"path": builder, "data_files": {config.split: config.path}}
+    arguments: dict[str, Any] = {"path": config.path, "name": config.name, "revision": config.revision}
+    if config.data_files is not None:
+        return arguments | {"data_files": config.data_files}
+    if paths_among(config.path):
+        return arguments
+    check_card_stays_inside(config.path, config.revision)  # others' repo on the Hub
+    if config.streaming:
+        return arguments
+    # `load_dataset` downloads every split of a repo to return one.
+    opened = datasets.load_dataset_builder(**arguments)
+    files: Mapping[str, list[str]] = opened.config.data_files or {}
+    wanted = {part.partition("[")[0].strip() for part in config.split.split("+")}
+    chosen = {str(name): list(files[name]) for name in files if str(name) in wanted}
+    is_parquet = all(str(file).endswith(".parquet") for file in chain.from_iterable(chosen.values()))
+    if not chosen or not is_parquet or len(chosen) == len(files):
+        return arguments
+    return {"path": config.path, "data_files": chosen, "features": opened.info.features}
+
+
+@contextmanager
+def _opening_errors(config: Config) -> Iterator[None]:
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # the loader of each format fails in its own way
+        from huggingface_hub.errors import GatedRepoError
+
+        from fmrgen.hub.client import terms_line
+
+        if any(isinstance(link, GatedRepoError) for link in causes(error)):
+            raise UserError(f"source.path: {terms_line(config.path, 'dataset')}") from None
         raise UserError(f"source: {config.path}, split {config.split!r}, can't be opened: {one_line(error)}") from None
 
 

@@ -49,7 +49,7 @@ def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "12", "perturb.budget=2", "perturb.step_size=0.1"]
     planned = outcome(capsys, "generate", *job, "--dry-run")
-    assert (planned["split"], planned["plan"]["images_left"]) == ("out:mnist/lenet", 12)
+    assert (planned["split"], planned["plan"]["work"]["images_left"]) == ("out:mnist/lenet", 12)
     assert planned["plan"]["recipe"]["perturb"]["budget"] == 2
     trained = outcome(capsys, "train", "train/mnist-lenet", "schedule.steps=2", "-o", "small", "--log-file", "log")
     assert trained == {"output": "small", "metrics": {"accuracy": trained["metrics"]["accuracy"]}}

@@ -411,7 +411,7 @@ def test_a_split_of_its_own(server, tmp_path, capsys):
         "perturb.update=nes",
     ]
     assert run("generate", "mnist-lenet", *wanted, "--limit", "12", "-o", str(tmp_path / "out"), "--dry-run") == 0
-    assert "questions" in capsys.readouterr().out
+    assert "image-steps" in capsys.readouterr().out
     ends = []
     while not ends or (ends[-1] and len(ends) < 6):
         ends.append(run("generate", "mnist-lenet", *wanted, "--limit", "12", "-o", str(tmp_path / "out"), "-q"))

@@ -136,8 +136,8 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["generator.kind=vqgan"], r"generator: value error, give either model, or checkpoint and config|image_size"),
         (["perturb.budget=0"], r"perturb: budget must be from 1 to 1,000,000 steps, not 0"),
         (["perturb.budget=many"], r"perturb.budget: must be a whole number, not many"),
-        (["perturb.step_size=0"], r"perturb: step_size must be a positive number, not 0"),
-        (["perturb.step_size=.inf"], r"perturb: step_size must be a positive number, not inf"),
+        (["perturb.step_size=0"], r"perturb: step_size must be auto or a positive number, not 0"),
+        (["perturb.step_size=.inf"], r"perturb: step_size must be auto or a positive number, not inf"),
         (["perturb.slots=-1"], r"perturb: slots must be auto or from 1 to 65,536, not -1"),
         (
             ["perturb.update=sgd"],

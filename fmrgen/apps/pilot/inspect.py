@@ -19,51 +19,21 @@ from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.batch import summarise_rows
 from fmrgen.jobs.self_check import common_weights_caution, first_answers, likeness_caution, weights_in_common
+from fmrgen.jobs.step_size import LEAST_VALID, Trial, Wanted, acceptable
+from fmrgen.jobs.step_size import search as search_steps
 from fmrgen.metrics.summary import Summary
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
-from fmrgen.records import Example, Perturbed, StopReason
+from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample, RawExample
 
-_BUDGET = 50  # of which the next two are
-_FEWEST_STEPS = 10  # on average: fewer are coarse
-_MOST_STEPS = 40  # on average: with more, many rows are cut off
-_LEAST_VALID = 0.9
-_KEPT_VALID = 0.95  # of the images that the oracle accepts before any step, where those are few
 _LEAST_ACCURACY = 0.5  # of the classifier on originals
-_FACTOR = 10**0.5  # between the first step sizes that are tried
-_LEAST_FACTOR = 1.1  # between the last ones
-_TRIALS = 10
+_FACTOR = 10**0.5  # to a step size that a warning proposes
 _ACCURACY_LOST = 0.05  # on reconstructions, against originals
 _SECONDS = 90.0  # that a pilot may take; how many are measured on a few images, and a busy machine may need more
 _OF_OWN_STEP = 0.35  # of that for the recipe's own step, with what is measured first
 _OF_TRIALS = 0.85  # by when the last other step must have ended: the rest is for all else
 _PROBED = 4  # images, and the fewest that are tried
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The effect of a step size on the images.
-
-    Attributes:
-        step_size: that was tried.
-        valid: the share of valid rows.
-        mean_iterations: of valid rows; 0 if there are none.
-        by_budget: the share of rows that the budget ended.
-        stuck: the share of rows without a gradient.
-        perturbed_accuracy: of valid rows; NaN if there are none.
-    """
-
-    step_size: float
-    valid: float
-    mean_iterations: float
-    by_budget: float
-    stuck: float
-    perturbed_accuracy: float
-
-    def __str__(self) -> str:
-        accuracy = f"{self.perturbed_accuracy:.0%}" if self.valid else "n/a"
-        return f"{self.valid:.0%} valid, {self.mean_iterations:.1f} steps, PA {accuracy}"
 
 
 @dataclass(frozen=True)
@@ -164,9 +134,9 @@ def inspect(
     pilot.fit_into_time()
     own, rows = pilot.try_own_step()
     examples = pilot.examples
-    acceptable = _acceptable(rows, options)
-    wanted = _Wanted(options.budget, min(_LEAST_VALID, _KEPT_VALID * acceptable))
-    trials = _search(own, pilot, wanted) if acceptable else []
+    accepted = acceptable(rows, options)
+    wanted = Wanted.of(options, accepted)
+    trials = search_steps(own, wanted, pilot.try_step) if accepted else []
     proposed = next((trial for trial in [own, *trials] if wanted.is_met_by(trial)), None)
     mean_passes = 2 + (proposed or own).mean_iterations
     plain = Plain.of(components, examples, rows, options.seed, device)
@@ -181,7 +151,7 @@ def inspect(
     if options.follows_gradient:
         measured_slopes = slopes(components.classifier, options.objective, plain.images, examples, rows)
     warnings = _native_warnings(plain, native, len(examples))
-    warnings += _warnings(plain, acceptable, len(examples))
+    warnings += _warnings(plain, accepted, len(examples))
     warnings += _step_warnings(own, proposed, wanted, nothing_else_tried=not trials and bool(pilot.left_out))
     warnings += gradient_warnings(guided, measured_slopes, searched, options, recipe.generator.kind)
     warnings += [caution for caution in kinship if caution is not None]
@@ -294,14 +264,17 @@ class _Pilot:
         self.most_passes = len(self.examples) * self._passes_of_image(self.is_controlled)
         examples = [replace(example, controlled=self.is_controlled) for example in self.examples]
         rows = self._perturb_timed(self.options, examples)
-        return self._report(self.options.step_size, rows), rows
+        return self._report(self.options.step, rows), rows
 
-    def try_step(self, step_size: float) -> Trial:
-        """Return the trial of another step."""
+    def try_step(self, step_size: float) -> Trial | None:
+        """Return the trial of another step; None if there is no time for it."""
+        if not self._has_time():
+            return None
         self.most_passes = sum(self.passes) + len(self.examples) * self._passes_of_image(False)
-        return self._report(step_size, self._perturb(replace(self.options, step_size=step_size), self.examples))
+        options = replace(self.options, step_size=step_size)
+        return self._report(step_size, self._perturb(options, self.examples))
 
-    def has_time(self) -> bool:
+    def _has_time(self) -> bool:
         """Return whether one more step can be tried; if not, say so in `left_out`."""
         most_seconds = self.seconds_per_pass * len(self.examples) * self._passes_of_image(False)
         if time.perf_counter() - self.started + most_seconds <= _OF_TRIALS * self.seconds:
@@ -317,7 +290,7 @@ class _Pilot:
         return 2 + self.options.budget * (2 if is_controlled else 1)
 
     def _report(self, step_size: float, rows: list[Perturbed]) -> Trial:
-        trial = _trial(step_size, rows)
+        trial = Trial.of(step_size, rows)
         self.on_trial(trial)
         return trial
 
@@ -365,82 +338,6 @@ def _native_accuracies(
         return right / len(images)
 
     return accuracy(classify), accuracy(judge)
-
-
-def _trial(step_size: float, rows: list[Perturbed]) -> Trial:
-    valid_rows = [row for row in rows if row.valid]
-    mean_iterations, perturbed_accuracy = 0.0, float("nan")
-    if valid_rows:
-        mean_iterations = float(np.mean([row.iterations for row in valid_rows]))
-        perturbed_accuracy = float(np.mean([row.accepts(row.prediction) for row in valid_rows]))
-    return Trial(
-        step_size=step_size,
-        valid=len(valid_rows) / len(rows),
-        mean_iterations=mean_iterations,
-        by_budget=_share_stopped_by(StopReason.BUDGET, rows),
-        stuck=_share_stopped_by(StopReason.STUCK, rows),
-        perturbed_accuracy=perturbed_accuracy,
-    )
-
-
-def _share_stopped_by(reason: StopReason, rows: list[Perturbed]) -> float:
-    return sum(row.stop_reason is reason for row in rows) / len(rows)
-
-
-def _acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
-    """Return the share of the images whose plain reconstruction the oracle accepts, as far as that is on record.
-
-    No step, however short, makes more of them valid.
-    """
-
-    def is_accepted(row: Perturbed) -> bool:
-        label, probability = row.reconstruction_oracle_label, row.step_oracle_probabilities[0]
-        is_right = label == row.original_oracle_label
-        if options.oracle_rule == "label":
-            is_right = row.accepts(label)
-        return is_right and probability >= options.min_probability
-
-    return sum(map(is_accepted, rows)) / len(rows)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A good step: 10 to 40 iterations on average, of a budget of 50, and at least the share `valid` of valid rows."""
-
-    budget: int
-    valid: float
-
-    @property
-    def fewest(self) -> float:
-        return _FEWEST_STEPS * self.budget / _BUDGET
-
-    @property
-    def most(self) -> float:
-        return _MOST_STEPS * self.budget / _BUDGET
-
-    def is_met_by(self, trial: Trial) -> bool:
-        return trial.valid >= self.valid and self.fewest <= trial.mean_iterations <= self.most
-
-    def is_too_long(self, trial: Trial) -> bool:
-        """Return whether images are refused at once, or after few steps."""
-        return trial.valid < self.valid or trial.mean_iterations < self.fewest
-
-
-def _search(own: Trial, pilot: _Pilot, wanted: _Wanted) -> list[Trial]:
-    """Return trials of larger and smaller steps.
-
-    The search ends when a step is good, the way back and forth has become short, or time is up.
-    """
-    trials: list[Trial] = []
-    trial, factor, direction = own, _FACTOR, 0
-    while not wanted.is_met_by(trial) and len(trials) < _TRIALS and factor > _LEAST_FACTOR and pilot.has_time():
-        next_direction = -1 if wanted.is_too_long(trial) else 1
-        if next_direction == -direction:
-            factor = factor**0.5
-        direction = next_direction
-        trial = pilot.try_step(float(f"{trial.step_size * factor**direction:.3g}"))
-        trials.append(trial)
-    return trials
 
 
 def _is_less(share: float, other: float, images: int) -> bool:
@@ -491,7 +388,7 @@ def _warnings(plain: Plain, acceptable: float, images: int) -> list[str]:
             f"{plain.classifier[0]:.0%}: check the oracle's classes (a CLIP's prompts), or use "
             "perturb.oracle_rule=consistent"
         )
-    if _is_less(acceptable, _LEAST_VALID, images):
+    if _is_less(acceptable, LEAST_VALID, images):
         warnings.append(
             f"the oracle accepts {acceptable:.0%} of the plain reconstructions, so VR can't be higher: use a better "
             "generator or a larger generator.image_size, another oracle, or a lower perturb.min_probability"
@@ -499,7 +396,7 @@ def _warnings(plain: Plain, acceptable: float, images: int) -> list[str]:
     return warnings
 
 
-def _step_warnings(own: Trial, proposed: Trial | None, wanted: _Wanted, nothing_else_tried: bool = False) -> list[str]:
+def _step_warnings(own: Trial, proposed: Trial | None, wanted: Wanted, nothing_else_tried: bool = False) -> list[str]:
     """Return warnings about the step size.
 
     Args:

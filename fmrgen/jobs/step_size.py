@@ -1,0 +1,234 @@
+"""The search for a step size that uses the budget: `perturb.step_size=auto`, and a pilot's proposal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.perturb import perturb
+from fmrgen.errors import UserError
+from fmrgen.recipe.build import Components
+from fmrgen.recipe.job import Recipe
+from fmrgen.records import Example, Perturbed, StopReason
+from fmrgen.sources.base import LoadedExample, StreamedSource
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+
+IMAGES = 32
+_ENCODED = 4  # of them, for the scale of the latent
+_BUDGET = 50  # of which the next two are
+_FEWEST_STEPS = 10  # on average: fewer are coarse
+_MOST_STEPS = 40  # on average: with more, many rows are cut off
+LEAST_VALID = 0.9
+_KEPT_VALID = 0.95  # of the images that the oracle accepts before any step, where those are few
+_START = 0.05  # of the root mean square of the latents: the first step that is tried
+_FACTOR = 10**0.5  # between the first step sizes that are tried
+_LEAST_FACTOR = 1.1  # between the last ones
+_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The effect of a step size on the images.
+
+    Attributes:
+        step_size: that was tried.
+        valid: the share of valid rows.
+        mean_iterations: of valid rows; 0 if there are none.
+        by_budget: the share of rows that the budget ended.
+        stuck: the share of rows without a gradient.
+        perturbed_accuracy: of valid rows; NaN if there are none.
+    """
+
+    step_size: float
+    valid: float
+    mean_iterations: float
+    by_budget: float
+    stuck: float
+    perturbed_accuracy: float
+
+    @classmethod
+    def of(cls, step_size: float, rows: list[Perturbed]) -> "Trial":
+        """Return the trial of a step size that gave these rows."""
+        valid_rows = [row for row in rows if row.valid]
+        mean_iterations, perturbed_accuracy = 0.0, float("nan")
+        if valid_rows:
+            mean_iterations = float(np.mean([row.iterations for row in valid_rows]))
+            perturbed_accuracy = float(np.mean([row.accepts(row.prediction) for row in valid_rows]))
+        return cls(
+            step_size=step_size,
+            valid=len(valid_rows) / len(rows),
+            mean_iterations=mean_iterations,
+            by_budget=sum(row.stop_reason is StopReason.BUDGET for row in rows) / len(rows),
+            stuck=sum(row.stop_reason is StopReason.STUCK for row in rows) / len(rows),
+            perturbed_accuracy=perturbed_accuracy,
+        )
+
+    def __str__(self) -> str:
+        accuracy = f"{self.perturbed_accuracy:.0%}" if self.valid else "n/a"
+        return f"{self.valid:.0%} valid, {self.mean_iterations:.1f} steps, PA {accuracy}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A good step: 10 to 40 iterations on average, of a budget of 50, and at least the share `valid` of valid rows."""
+
+    budget: int
+    valid: float
+
+    @classmethod
+    def of(cls, options: PerturbOptions, acceptable: float) -> "Wanted":
+        """Return it for images of which the oracle accepts the share `acceptable` before any step."""
+        return cls(options.budget, min(LEAST_VALID, _KEPT_VALID * acceptable))
+
+    @property
+    def fewest(self) -> float:
+        return _FEWEST_STEPS * self.budget / _BUDGET
+
+    @property
+    def most(self) -> float:
+        return _MOST_STEPS * self.budget / _BUDGET
+
+    def is_met_by(self, trial: Trial) -> bool:
+        return trial.valid >= self.valid and self.fewest <= trial.mean_iterations <= self.most
+
+    def is_too_long(self, trial: Trial) -> bool:
+        """Return whether images are refused at once, or after few steps."""
+        return trial.valid < self.valid or trial.mean_iterations < self.fewest
+
+
+def settled_step(
+    recipe: Recipe, components: Components, paths: SplitPaths, device: torch.device, on_note: Callable[[str], None]
+) -> Recipe:
+    """Return the recipe with a number for its step size.
+
+    `auto` is the step of the split that is already there, or is found by perturbing a few images of the source: every
+    process of a job finds the same one.
+
+    Args:
+        recipe: of the job.
+        components: of the recipe.
+        paths: of the split.
+        device: to work on.
+        on_note: called with a line on what was tried, and what is taken.
+    """
+    options = recipe.perturb
+    if options.step_size != "auto":
+        return recipe
+    if paths.provenance.is_file():
+        step = float(read_provenance(paths).recipe.tree["perturb"]["step_size"])
+    else:
+        step = find_step(components, options, device, on_note)
+    return recipe.model_copy(update={"perturb": replace(options, step_size=step)})
+
+
+def find_step(
+    components: Components, options: PerturbOptions, device: torch.device, on_note: Callable[[str], None]
+) -> float:
+    """Return a step size with which the oracle stops images after a fair part of the budget.
+
+    Args:
+        components: of a recipe.
+        options: of the recipe; its own step size is not used.
+        device: to work on.
+        on_note: called with a line for each step that is tried.
+
+    Raises:
+        UserError: no image can be read, or no gradient reaches the latent.
+    """
+    examples = evenly(components)
+    start = _START * _latent_scale(components, examples[:_ENCODED], device)
+    plain: list[Perturbed] = []
+
+    def trial_of(step_size: float) -> Trial:
+        run = replace(options, step_size=step_size).runs[0]
+        rows = list(perturb(examples, *components[1:], run, device=device, expected=len(examples)))
+        plain[:] = rows
+        trial = Trial.of(step_size, rows)
+        on_note(f"step size {step_size:g} on {len(examples)} images: {trial}")
+        return trial
+
+    first = trial_of(_rounded(start))
+    wanted = Wanted.of(options, acceptable(plain, options))
+    trials = [first, *search(first, wanted, trial_of)]
+    good = [trial for trial in trials if wanted.is_met_by(trial)]
+    valid = [trial for trial in trials if trial.valid >= wanted.valid]
+    if good:
+        chosen = good[-1]
+    elif valid:  # as far as the budget allows
+        chosen = max(valid, key=lambda trial: trial.step_size)
+    else:
+        chosen = min(trials, key=lambda trial: trial.step_size)
+    on_note(f"perturb.step_size=auto: takes {chosen.step_size:g}")
+    return chosen.step_size
+
+
+@torch.no_grad()
+def _latent_scale(components: Components, examples: list[Example], device: torch.device) -> float:
+    """Return the root mean square of the latents of some examples."""
+    generator = components.generator
+    images = torch.stack([example.image for example in examples]).to(device)
+    labels = torch.tensor([example.label for example in examples], device=device)
+    generator.row_seeds = [0] * len(examples)
+    free = generator.encode_quickly(images, labels).free
+    generator.row_seeds = ()
+    return float(free.float().square().mean().sqrt())
+
+
+def search(own: Trial, wanted: Wanted, trial_of: Callable[[float], Trial | None]) -> list[Trial]:
+    """Return trials of larger and smaller steps than `own`.
+
+    The search ends when a step is good, when the way back and forth has become short, or when `trial_of` returns None.
+    """
+    trials: list[Trial] = []
+    trial, factor, direction = own, _FACTOR, 0
+    while not wanted.is_met_by(trial) and len(trials) < _TRIALS and factor > _LEAST_FACTOR:
+        next_direction = -1 if wanted.is_too_long(trial) else 1
+        if next_direction == -direction:
+            factor = factor**0.5
+        direction = next_direction
+        tried = trial_of(_rounded(trial.step_size * factor**direction))
+        if tried is None:
+            break
+        trial = tried
+        trials.append(trial)
+    return trials
+
+
+def acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
+    """Return the share of the images whose plain reconstruction the oracle accepts, as far as that is on record.
+
+    No step, however short, makes more of them valid.
+    """
+
+    def is_accepted(row: Perturbed) -> bool:
+        label, probability = row.reconstruction_oracle_label, row.step_oracle_probabilities[0]
+        is_right = label == row.original_oracle_label
+        if options.oracle_rule == "label":
+            is_right = row.accepts(label)
+        return is_right and probability >= options.min_probability
+
+    return sum(map(is_accepted, rows)) / len(rows)
+
+
+def evenly(components: Components, images: int = IMAGES) -> list[Example]:
+    """Return examples from all over the source, or the first ones of a stream. Raises UserError if none can be read."""
+    source, size = components.source, components.generator.image_size
+    count = min(images, len(source))
+    places = range(count)
+    if not isinstance(source, StreamedSource):
+        places = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)).tolist()
+    examples = []
+    for place in places:
+        for loaded in source.load(place, place + 1, size):
+            if isinstance(loaded, LoadedExample):
+                examples.append(loaded.for_engine())
+    if not examples:
+        raise UserError("source: none of the images that were tried can be read; see source.on_error")
+    return examples
+
+
+def _rounded(step_size: float) -> float:
+    return float(f"{step_size:.3g}")
