@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2
+from fmrgen.config import SINCE_0_2, HubDataset
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import make_labels
 from fmrgen.sources._selection import select
@@ -77,13 +77,19 @@ class Config(SourceConfig):
     split: Literal["train", "test"] = "test"
     path: str = Field("tanganke/gtsrb", json_schema_extra=SINCE_0_2)
 
+    def hub_dataset(self) -> HubDataset | None:
+        return self._as_dataset().hub_dataset()
+
+    def _as_dataset(self) -> DatasetConfig:
+        options = {name: getattr(self, name) for name in SourceConfig.model_fields if name != "kind"}
+        options["classes"] = self.classes or list(SIGNS)
+        return DatasetConfig(path=self.path, split=self.split, **options)
+
     def build(self, device: object = "cpu") -> Source:
         base = Path(self.path) / "gtsrb"
         if base.is_dir():
             return SignFolder(base, self)
-        options = {name: getattr(self, name) for name in SourceConfig.model_fields if name != "kind"}
-        options["classes"] = self.classes or list(SIGNS)
-        inner = DatasetConfig(path=self.path, split=self.split, **options)
+        inner = self._as_dataset()
         inner.check_places("source")
         dataset = open_dataset(inner)
         columns = [name for name in _EXTRA if name in (dataset.features or {})]

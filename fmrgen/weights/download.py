@@ -109,7 +109,7 @@ def _size_and_version(address: str) -> tuple[int | None, str]:
     """Return the size of a file as far as its host says it, and a short name of its version: of its ETag and size."""
     bound_requests()
     response = get_session().head(_url(address), headers=_HEADERS, follow_redirects=True)
-    if response.status_code not in (403, 405):  # some hosts answer only GET
+    if response.status_code not in (403, 405):  # of hosts that answer only GET
         response.raise_for_status()
     length = response.headers.get("Content-Length", "") if response.is_success else ""
     tag = f"{response.headers.get('ETag')} {length}"
@@ -137,11 +137,19 @@ def _url(address: str) -> str:
 
 
 def _unreachable(address: str, key: str, error: Exception) -> UserError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        reason = "there is no such file any more" if status in (404, 410) else "download the file yourself"
+        return UserError(
+            f"{key}: {address}: its host answered {status}: {reason}; if it has moved, {_cure(key)} or new address"
+        )
+    if isinstance(error, OfflineModeIsEnabled):
+        return UserError(f"{key}: {address} is not on this machine ({one_line(error, 80)})")
     if isinstance(error, OSError) and error.errno is not None:
         return UserError(f"{key}: {address} can't be saved in {cached_path(address).parent}: {one_line(error)}")
     return UserError(
-        f"{key}: {address} can't be downloaded ({one_line(error, 80)}); try again, or download the file yourself and "
-        f"{_cure(key)}"
+        f"{key}: {address} can't be downloaded ({one_line(error, 80)}); run the same command again to continue, or "
+        f"download the file yourself and {_cure(key)}"
     )
 
 

@@ -1,9 +1,6 @@
 """Published checkpoints: every layout of them, downloads that stay what they were, and the lines for what can't be."""
 
 import os
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import timm
@@ -13,7 +10,6 @@ from fmrgen.classifiers.networks.cifar import NETWORKS, _WideResNet
 from fmrgen.classifiers.zoo import MODELS, Config, Published
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import parse_classifier
-from fmrgen.weights.download import downloaded
 
 
 @pytest.fixture(scope="module")
@@ -125,41 +121,3 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, network):
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "made").exists()
-
-
-@pytest.fixture
-def host(tmp_path, monkeypatch):
-    """A web server over a folder, and an empty cache."""
-    (tmp_path / "web").mkdir()
-    (tmp_path / "web/own.pth").write_bytes(b"weights")
-    (tmp_path / "web/own.html").write_text("<p>Virus scan warning</p>")
-    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "cache"))
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path / "web")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_file_is_downloaded_once_and_stays_what_it_was(host, tmp_path):
-    path = downloaded(f"{host}/own.pth", "own.pth", "classifier.model")
-    assert path.read_bytes() == b"weights"
-    assert len((path.parent / "own.pth.sha256").read_text().strip()) == 64
-    (tmp_path / "web/own.pth").unlink()
-    assert downloaded(f"{host}/own.pth", "own.pth", "classifier.model") == path
-    path.write_bytes(b"other weights")
-    with pytest.raises(UserError, match=r"classifier\.model: .* has changed since it was downloaded \(sha256 "):
-        downloaded(f"{host}/own.pth", "own.pth", "classifier.model")
-
-
-def test_what_can_not_be_downloaded_is_one_line(host):
-    for address, message in (
-        (f"{host}/none.pth", "can't be downloaded (HTTP Error 404: File not found); download it by hand as x.pth"),
-        (f"{host}/own.html", "answers with a page, not with a file; download it by hand as x.pth"),
-        ("http://127.0.0.1:9/x", "can't be downloaded ("),
-    ):
-        with pytest.raises(UserError) as caught:
-            downloaded(address, "x.pth", "classifier.model")
-        assert message in str(caught.value)
-        assert "\n" not in str(caught.value)

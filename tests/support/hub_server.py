@@ -87,6 +87,28 @@ class World:
             path.write_bytes(content)
         return oid
 
+    def publish(self, name: str, files: dict[str, Path | bytes], gated: bool = False) -> str:
+        """Creates or extends a public repo as its owners would; files on disk are linked. Returns the commit."""
+        self.create(name, private=False)
+        repo = self.repos[name]
+        repo["gated"] = gated
+        oid = repo["refs"]["main"]
+        held = dict(repo["commits"][oid]["files"])
+        for path, content in files.items():
+            if isinstance(content, bytes):
+                held[path] = [self.keep(content), is_lfs(path)]
+                continue
+            with content.open("rb") as file:
+                blob = hashlib.file_digest(file, "sha256").hexdigest()
+            if not (self.blobs / blob).exists():
+                os.link(content, self.blobs / blob)
+            held[path] = [blob, True]
+        new = hashlib.sha1(json.dumps([oid, held]).encode()).hexdigest()
+        repo["commits"][new] = {"files": held, "message": "upload", "parent": oid}
+        repo["refs"]["main"] = new
+        self.save()
+        return new
+
     def take_fault(self, line: str) -> Fault | None:
         """Notes a request, and finds what is to happen to it."""
         with self.lock:
@@ -182,7 +204,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.world.sent += len(body)
+            with self.world.lock:
+                self.world.sent += len(body)
             half = fault is not None and fault.drop == "middle"
             self.wfile.write(body[: len(body) // 2] if half else body)
             if half:
@@ -491,8 +514,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, told)
 
     def download(self, content: bytes, query: dict, repo: str, revision: str, file: str) -> None:
-        if self.world.repos[repo]["gated"]:
-            self.refuse(403, "GatedRepo", f"Access to dataset {repo} is restricted and you are not in the list")
+        if self.is_refused(repo):
             return
         found = self.files_at(repo, revision)
         if found is None:
@@ -502,21 +524,36 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "EntryNotFound", f"no file {file}")
             return
         blob, is_large = files[file]
-        body = (self.world.blobs / blob).read_bytes()
+        path = self.world.blobs / blob
+        size = path.stat().st_size
         headers = {"ETag": f'"{blob}"', "X-Repo-Commit": oid, "Accept-Ranges": "bytes"}
         if is_large:
-            headers |= {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": str(len(body))}
-        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if span and self.command == "GET":
-            start, stop = int(span[1]), min(int(span[2] or len(body) - 1), len(body) - 1)
-            if start >= len(body):
-                self.answer(416, b"", headers | {"Content-Range": f"bytes */{len(body)}"})
-                return
-            headers["Content-Range"] = f"bytes {start}-{stop}/{len(body)}"
-            self.answer(206, body[start : stop + 1], headers)
+            headers |= {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": str(size)}
+        if self.command == "HEAD":
+            self.answer(200, b"", headers | {"Content-Length": str(size)})
             return
-        self.answer(200, body, headers | {"Content-Length": str(len(body))})
-        return
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, stop = (int(span[1]), min(int(span[2] or size - 1), size - 1)) if span else (0, size - 1)
+        if start > stop and size:
+            self.answer(416, b"", headers | {"Content-Range": f"bytes */{size}"})
+            return
+        with path.open("rb") as file:
+            file.seek(start)
+            body = file.read(stop - start + 1)
+        if span:
+            headers["Content-Range"] = f"bytes {start}-{stop}/{size}"
+        self.answer(206 if span else 200, body, headers | {"Content-Length": str(len(body))})
+
+    def is_refused(self, repo: str) -> bool:
+        """Whether the repo is gated and the caller has not accepted its terms; then that is the answer."""
+        if not self.world.repos[repo]["gated"] or self.token == "writer":
+            return False
+        self.refuse(403 if self.token else 401, "GatedRepo", f"Access to {plain_name(repo)} is restricted")
+        return True
+
+    def auth_check(self, content: bytes, query: dict, repo: str) -> None:
+        if not self.is_refused(repo):
+            self.answer(200)
 
 
 def plain_name(repo: str) -> str:
@@ -535,7 +572,7 @@ def parents(name: str) -> list[str]:
 
 
 def is_lfs(path: str) -> bool:
-    return path.endswith((".parquet", ".tar", ".png", ".arrow"))
+    return path.endswith((".parquet", ".tar", ".png", ".arrow", ".safetensors", ".bin", ".msgpack"))
 
 
 _NAME = r"[\w.-]+/[\w.-]+"
@@ -548,6 +585,7 @@ ROUTES = [
     ("POST", r"/api/repos/create", Handler.create),
     ("POST", r"/api/validate-yaml", Handler.validate_yaml),
     ("GET", rf"/api/{_REPO}/refs", Handler.refs),
+    ("GET", rf"/api/{_REPO}/auth-check", Handler.auth_check),
     ("GET", rf"/api/{_REPO}/revision/{_REV}", Handler.info),
     ("GET", rf"/api/{_REPO}/tree/{_REV}(?P<folder>/.*)?", Handler.tree),
     ("GET", rf"/api/{_REPO}/discussions", Handler.pull_requests),

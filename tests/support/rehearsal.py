@@ -1,0 +1,553 @@
+"""Rehearses the shipped recipes as their users run them, on a machine without a network.
+
+A Hub on this machine and a stand-in for other hosts serve what the recipes load under their real names: networks of
+the real shapes with random weights, and a few images in the columns of the real data sets.
+
+    python tests/support/rehearsal.py [RECIPE …]      prints a table of bytes, seconds and memory
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from hosts import Hosts
+from hub_server import HubServer
+from PIL import Image
+
+IMAGES = 8
+CLASS_PROMPTS = {"crane2": "construction crane"}  # those of the recipes
+CLIP = "openai/clip-vit-base-patch32"
+VQGAN = "dalle-mini/vqgan_imagenet_f16_16384"
+OPENAI = "https://openaipublic.blob.core.windows.net/diffusion"
+STYLEGAN = "https://s3.eu-central-1.amazonaws.com/avg-projects/stylegan_xl/models"
+VDVAE = "https://storage.googleapis.com/dessa-public-files/efficient_vdvae/Pytorch/imagenet64_baseline_checkpoints.zip"
+TAESD = "https://raw.githubusercontent.com/madebyollin/taesd/5cccb12dc72074a4be35680c3b108548a7c69978"
+
+
+class Internet:
+    """The Hub and the hosts of this machine; what a recipe needs is made when `serve` is told of it."""
+
+    def __init__(self, root: Path, small: bool = False) -> None:
+        self.root, self.small = root, small
+        for name in ("hub", "web", "made"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self.hub = HubServer(root / "hub")
+        threading.Thread(target=self.hub.serve_forever, daemon=True).start()
+        self.hosts = Hosts(root / "web").start()
+        self.world = self.hub.world()
+        self._served: set[str] = set()
+
+    def environment(self, home: Path, token: str | None = "writer") -> dict[str, str]:
+        """The environment of a user whose caches are in `home`."""
+        environment = {
+            "HF_ENDPOINT": self.hub.address,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(home / "hf"),
+            "FMRGEN_CACHE": str(home / "fmrgen"),
+            **self.hosts.environment,
+        }
+        return environment | ({} if token is None else {"HF_TOKEN": token})
+
+    @property
+    def sent(self) -> int:
+        """Bytes that all hosts have sent."""
+        return self.world.sent + self.hosts.sent
+
+    def serve(self, recipe: str) -> None:
+        """Publish what a recipe loads."""
+        from fmrgen.recipe.job import load_recipe
+
+        overrides = []
+        if "stylegan-xl" in recipe:
+            overrides = [f"generator.checkpoint={STYLEGAN}/{stylegan_file(recipe)}"]
+        loaded = load_recipe(recipe, overrides)
+        for section in (loaded.classifier, loaded.generator, loaded.oracle, *getattr(loaded.oracle, "oracles", [])):
+            self._once(
+                f"{section.kind} {getattr(section, 'model', None) or getattr(section, 'checkpoint', '')}", section
+            )
+        if loaded.source.kind in ("datasets", "gtsrb"):
+            self._once(loaded.source.path, loaded.source)
+
+    def _once(self, name: str, section: object) -> None:
+        if name in self._served:
+            return
+        self._served.add(name)
+        make = getattr(self, f"_{section.kind}", None)
+        if make is not None:
+            make(section)
+
+    def folder(self, name: str) -> Path:
+        path = self.root / "made" / name.replace("/", "--")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def publish(self, repo: str, folder: Path, **options: object) -> None:
+        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        self.world.publish(repo, files, **options)
+
+    # Models, by kind
+
+    def _timm(self, section: object) -> None:
+        import timm
+        import torch
+        from safetensors.torch import save_file
+
+        torch.manual_seed(1)
+        folder = self.folder(f"timm-{section.model}")
+        state = timm.create_model(section.model, pretrained=False).state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+        self.publish(f"models/{timm.get_pretrained_cfg(section.model).hf_hub_id}", folder)
+
+    def _cifar(self, section: object) -> None:
+        import torch
+
+        if not section.checkpoint.startswith("hf:"):
+            return
+        torch.manual_seed(1)
+        folder = self.folder("cifar")
+        network = section.model_copy(update={"checkpoint": None, "num_classes": 10}).build()
+        while hasattr(network, "network"):
+            network = network.network
+        torch.save(network.state_dict(), folder / "pytorch_model.bin")
+        self.publish("models/edadaltocg/resnet18_cifar10", folder)
+
+    def _clip(self, section: object) -> None:
+        import torch
+        from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+        if section.model != CLIP:
+            return
+        torch.manual_seed(2)
+        folder = self.folder(CLIP)
+        config = CLIPConfig()
+        if self.small:
+            for part in (config.text_config, config.vision_config):
+                part.num_hidden_layers = 1
+        model = CLIPModel(config)
+        model.config.save_pretrained(folder)
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")  # the form that the real repo has
+        CLIPImageProcessor().save_pretrained(folder)
+        clip_tokenizer(folder)
+        self.publish(f"models/{CLIP}", folder)
+
+    def _zero_shot(self, section: object) -> None:
+        import torch
+        from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+        torch.manual_seed(3)
+        folder = self.folder(section.model)
+        config = SiglipConfig()
+        config.text_config.vocab_size = 256_000
+        config.text_config.max_position_embeddings = 64
+        config.vision_config.patch_size = 16
+        if self.small:
+            for part in (config.text_config, config.vision_config):
+                part.num_hidden_layers = 1
+        SiglipModel(config).save_pretrained(folder)
+        SiglipImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
+        word_tokenizer(folder, 256_000)
+        self.publish(f"models/{section.model}", folder)
+
+    def _reference(self, section: object) -> None:
+        import torch
+        from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+        torch.manual_seed(4)
+        folder = self.folder(section.model)
+        Dinov2Model(Dinov2Config(image_size=518, patch_size=14)).save_pretrained(folder)
+        BitImageProcessor(
+            size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, do_convert_rgb=True
+        ).save_pretrained(folder)
+        self.publish(f"models/{section.model}", folder)
+
+    def _vqgan(self, section: object) -> None:
+        """The Flax port, at its real revision."""
+        import msgpack
+        import torch
+        from taming_files import flax_tree
+
+        from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
+
+        if section.model != VQGAN:
+            return
+        torch.manual_seed(5)
+        folder = self.folder(VQGAN)
+        attends = (False, False, False, False, True)
+        shape = (32, (32, 32, 32, 32, 32), attends, 1) if self.small else (128, (128, 128, 256, 256, 512), attends, 2)
+        architecture = Architecture(*shape, z_channels=256, embed_dim=256, n_embed=16384)
+        network = VqganNetwork(architecture)
+        network.quantize.embedding.weight.data.normal_(0, 0.5)
+        (folder / "flax_model.msgpack").write_bytes(msgpack.packb(flax_tree(network.state_dict())))
+        config = {
+            "ch": architecture.ch,
+            "ch_mult": [width // architecture.ch for width in architecture.widths],
+            "num_res_blocks": architecture.num_res_blocks,
+            "resolution": 256,
+            "attn_resolutions": [16],
+            "z_channels": 256,
+            "quantized_embed_dim": 256,
+            "n_embed": 16384,
+            "double_z": False,
+            "resamp_with_conv": True,
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        self.publish(f"models/{VQGAN}", folder)
+        repo = self.world.repos[f"models/{VQGAN}"]
+        repo["tags"][section.revision] = repo["refs"]["main"]
+
+    def _vae(self, section: object) -> None:
+        import torch
+
+        if section.model != "black-forest-labs/FLUX.1-schnell":
+            return
+        torch.manual_seed(6)
+        folder = self.folder(section.model)
+        autoencoder(latent_channels=16).save_pretrained(folder / "vae")
+        self.publish(f"models/{section.model}", folder)
+
+    def _one_step(self, section: object) -> None:
+        """SD-Turbo: Stable Diffusion 2.1's U-Net and text encoder."""
+        import torch
+        from diffusers import DDIMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        torch.manual_seed(7)
+        folder = self.folder(section.model)
+        autoencoder(latent_channels=4).save_pretrained(folder / "vae")
+        unet = UNet2DConditionModel(
+            sample_size=64,
+            cross_attention_dim=1024,
+            attention_head_dim=[5, 10, 20, 20],
+            use_linear_projection=True,
+            block_out_channels=(320, 640, 1280, 1280),
+        )
+        unet.save_pretrained(folder / "unet")
+        text = CLIPTextConfig(
+            hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu"
+        )
+        CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+        DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
+            folder / "scheduler"
+        )
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        clip_tokenizer(folder / "tokenizer")
+        self.publish(f"models/{section.model}", folder)
+
+    def _consistency(self, section: object) -> None:
+        import torch
+        from diffusers import CMStochasticIterativeScheduler, UNet2DModel
+
+        if section.model.startswith("./"):
+            return
+        torch.manual_seed(8)
+        folder = self.folder(section.model)
+        UNet2DModel(
+            sample_size=64,
+            layers_per_block=3,
+            num_class_embeds=1000,
+            block_out_channels=(192, 384, 576, 768),
+            attention_head_dim=64,
+            resnet_time_scale_shift="scale_shift",
+            attn_norm_num_groups=32,
+            downsample_type="resnet",
+            upsample_type="resnet",
+            down_block_types=("ResnetDownsampleBlock2D", *("AttnDownBlock2D",) * 3),
+            up_block_types=(*("AttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
+        ).save_pretrained(folder / "unet")
+        CMStochasticIterativeScheduler().save_pretrained(folder / "scheduler")
+        self.publish(f"models/{section.model}", folder)
+
+    def _diffusion(self, section: object) -> None:
+        """Files of guided-diffusion and improved-diffusion, under their official names."""
+        import torch
+        from official_unet import random_state
+
+        if section.checkpoint is None:
+            return
+        torch.manual_seed(9)
+        name = section.checkpoint.rpartition("/")[2]
+        path = self.folder("openai") / name
+        torch.save(random_state(name), path)
+        self.hosts.files[section.checkpoint] = path
+
+    def _vdvae(self, section: object) -> None:
+        import torch
+
+        from fmrgen.apps.training.objectives.vdvae import Config
+
+        if not section.checkpoint.startswith("https://"):
+            return
+        torch.manual_seed(10)
+        sides, widths, blocks = [64, 32, 16, 8, 4, 1], [64, 128, 256, 384, 384, 512], [4, 14, 20, 12, 6, 2]
+        objective = Config(sides=sides, widths=widths, blocks=blocks, latent_channels=[32] * 6, mixtures=10).objective(
+            torch.device("cpu"), None
+        )
+        content = io.BytesIO()
+        torch.save({"global_step": 1, "ema_model_state_dict": objective.network.state_dict()}, content)
+        path = self.folder("vdvae") / "imagenet64.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("checkpoints-imagenet64_baseline/hparams-imagenet64_baseline.cfg", "[run]")
+            archive.writestr("checkpoints-imagenet64_baseline/checkpoints-imagenet64_baseline", content.getvalue())
+        self.hosts.files[section.checkpoint] = path
+
+    def _taesd(self, section: object) -> None:
+        """TAEF2's networks: 32 channels, pools at the coarsest scale."""
+        import torch
+        from torch import nn
+
+        from fmrgen.generators.networks.taesd import Block
+
+        def conv(inputs: int, outputs: int, **options: object) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+        torch.manual_seed(11)
+        encoder: list[nn.Module] = [conv(3, 64), Block(pool=False)]
+        decoder: list[nn.Module] = [nn.Identity(), conv(32, 64), nn.ReLU()]
+        for scale in range(3):
+            encoder += [conv(64, 64, stride=2, bias=False), *(Block(pool=scale == 2) for _ in range(3))]
+            decoder += [Block(pool=scale == 0) for _ in range(3)]
+            decoder += [nn.Upsample(scale_factor=2), conv(64, 64, bias=False)]
+        networks = (nn.Sequential(*encoder, conv(64, 32)), nn.Sequential(*decoder, Block(pool=False), conv(64, 3)))
+        for address, network in zip((section.encoder, section.decoder), networks, strict=True):
+            path = self.folder("taesd") / address.rpartition("/")[2]
+            torch.save(network.state_dict(), path)
+            self.hosts.files[address] = path
+
+    def _stylegan_xl(self, section: object) -> None:
+        """A small network in the official form; its authors' are not rebuilt here."""
+        from official_stylegan import save_official
+
+        path = self.folder("stylegan") / section.checkpoint.rpartition("/")[2]
+        save_official(path, "sr")
+        self.hosts.files[section.checkpoint] = path
+
+    # Data sets
+
+    def _datasets(self, section: object) -> None:
+        import datasets
+
+        if section.path == "uoft-cs/cifar10":
+            names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+            features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+            pixels = photos(IMAGES, 32, 32)
+            labels = self._labels_of(pixels, names, size=32)
+            rows = {"img": [png(image) for image in pixels], "label": labels}
+            self._publish_dataset(section.path, features, {"train": rows, "test": rows}, "plain_text")
+            return
+        from timm.data import ImageNetInfo
+
+        names: list[str] = []
+        for name in ImageNetInfo("imagenet-1k").label_descriptions():
+            names.append(f"{name}2" if name in names else name)  # as the data set calls its second crane
+        features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+        pixels = photos(IMAGES, 500, 375)
+        labels = self._labels_of(pixels, names, size=224)
+        rows = {
+            "image": [
+                {"bytes": jpeg(image), "path": f"ILSVRC2012_val_{number:08}.JPEG"}
+                for number, image in enumerate(pixels, start=1)
+            ],
+            "label": labels,
+        }
+        self._publish_dataset(section.path, features, {"train": rows, "validation": rows, "test": rows}, gated=True)
+
+    def _gtsrb(self, section: object) -> None:
+        import datasets
+
+        pixels = photos(IMAGES, 32, 32)
+        features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=[str(name) for name in range(43)])}
+        rows = {"image": [png(image) for image in pixels], "label": [number % 43 for number in range(IMAGES)]}
+        self._publish_dataset(section.path, features, {"train": rows, "test": rows})
+
+    def _labels_of(self, pixels: list[np.ndarray], names: list[str], size: int) -> list[int]:
+        """The labels that the random CLIP sees, so that some rows are valid."""
+        import torch
+
+        from fmrgen.labels import make_labels
+        from fmrgen.oracles.clip import Config
+
+        folder = self.folder(CLIP)
+        if not (folder / "config.json").exists():
+            return [number % len(names) for number in range(len(pixels))]
+        prompts = CLASS_PROMPTS if "crane2" in names else {}
+        oracle = Config(model=str(folder), first_synonym=True, class_prompts=prompts).build()
+        oracle.set_labels(make_labels(None, names))
+        images = [torch.from_numpy(np.array(Image.fromarray(image).resize((size, size)))) for image in pixels]
+        batch = torch.stack(images).permute(0, 3, 1, 2).float() / 255
+        return oracle.judge(batch, None).probabilities.argmax(1).tolist()
+
+    def _publish_dataset(
+        self, repo: str, features: dict, splits: dict[str, dict], config: str = "data", gated: bool = False
+    ) -> None:
+        import datasets
+        import yaml
+
+        folder = self.folder(repo)
+        (folder / config).mkdir(exist_ok=True)
+        entries = []
+        info = datasets.DatasetInfo(features=datasets.Features(features), splits=datasets.SplitDict())
+        for split, rows in splits.items():
+            name = f"{config}/{split}-00000-of-00001.parquet"
+            datasets.Dataset.from_dict(rows, features=info.features).to_parquet(folder / name)
+            entries.append({"split": split, "path": f"{config}/{split}-*"})
+            info.splits.add(datasets.SplitInfo(split, num_bytes=1, num_examples=1_281_167))
+        card = {
+            "license": "other",
+            "dataset_info": info._to_yaml_dict(),
+            "configs": [{"config_name": "default", "data_files": entries}],
+        }
+        (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card, sort_keys=False)}---\n")
+        self.publish(repo, folder, gated=gated)
+
+    def stop(self) -> None:
+        self.hosts.stop()
+        self.hub.shutdown()
+        self.hub.server_close()
+
+
+def stylegan_file(recipe: str) -> str:
+    return {"cifar10": "cifar10.pkl", "imagenet": "imagenet256.pkl", "imagenet64": "imagenet64.pkl"}[
+        recipe.partition("-")[0]
+    ]
+
+
+def autoencoder(latent_channels: int) -> object:
+    """The autoencoder of Stable Diffusion and FLUX."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=latent_channels,
+        use_quant_conv=latent_channels == 4,
+        use_post_quant_conv=latent_channels == 4,
+    )
+
+
+def clip_tokenizer(folder: Path) -> None:
+    """CLIP's own vocabulary, as open_clip ships it, in the files of the Hub."""
+    import gzip
+
+    import open_clip
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    source = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+    merges = gzip.decompress(source.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair.split()) for pair in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
+
+
+def word_tokenizer(folder: Path, size: int) -> None:
+    """A tokenizer of words with as many entries as a model's table of texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<eos>", "<unk>", *(f"w{number}" for number in range(size - 3))]
+    from timm.data import ImageNetInfo
+
+    known = sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(ImageNetInfo("imagenet-1k").label_descriptions()).lower())))
+    known += ["an", "image", "of", "a", "photo", "construction"]
+    for number, word in enumerate(dict.fromkeys(known)):
+        words[3 + number] = word
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=64
+    ).save_pretrained(folder)
+
+
+def photos(count: int, width: int, height: int) -> list[np.ndarray]:
+    """Smooth pictures of random colours, uint8 [height, width, 3]."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (count, 6, 8, 3), dtype=np.uint8)
+    return [np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)) for image in coarse]
+
+
+def png(pixels: np.ndarray) -> dict:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def rehearse(internet: Internet, recipe: str, place: Path, *more: str) -> dict[str, float | str]:
+    """Runs a recipe on two images and two steps with empty caches; returns what that took."""
+    internet.serve(recipe)
+    overrides = ["perturb.budget=2", *more]
+    if "stylegan-xl" in recipe:
+        overrides.append(f"generator.checkpoint={STYLEGAN}/{stylegan_file(recipe)}")
+    environment = {**os.environ, **internet.environment(place), "COLUMNS": "120"}
+    command = [sys.executable, "-m", "fmrgen", "generate", recipe, "--limit", "2", *overrides, "--output", "out"]
+    before = internet.sent
+    place.mkdir(parents=True, exist_ok=True)
+    planned = subprocess.run([*command, "--dry-run"], cwd=place, env=environment, capture_output=True, text=True)
+    dry = internet.sent - before
+    started = time.monotonic()
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
+        _, status, used = os.wait4(process.pid, 0)
+    return {
+        "recipe": recipe,
+        "plan": planned.stdout + planned.stderr,
+        "status": os.waitstatus_to_exitcode(status),
+        "bytes": internet.sent - before - dry,
+        "bytes of dry run": dry,
+        "seconds": time.monotonic() - started,
+        "cpu": used.ru_utime + used.ru_stime,
+        "peak": used.ru_maxrss * 1024,
+        "log": (place / "log").read_text(),
+    }
+
+
+def main() -> None:
+    from fmrgen.recipe.job import describe_recipes
+
+    names = sys.argv[1:]
+    if not names:
+        names = [name for name in describe_recipes() if "/" not in name and not name.startswith("mnist-")]
+    with tempfile.TemporaryDirectory() as root:
+        internet = Internet(Path(root))
+        print("| recipe | MB fetched | seconds | CPU-seconds | peak GB | |\n|---|--:|--:|--:|--:|---|")
+        for name in names:
+            place = Path(root) / "users" / name
+            outcome = rehearse(internet, name, place)
+            valid = re.search(r"valid rows \(VR\) +│ +(\d+ of \d+)", outcome["log"])
+            last = outcome["log"].strip().splitlines()[-1] if outcome["status"] else f"{valid[1]} valid"
+            print(
+                f"| {name} | {outcome['bytes'] / 1e6:,.0f} | {outcome['seconds']:.0f} | {outcome['cpu']:.0f} "
+                f"| {outcome['peak'] / 1e9:.1f} | {last} |",
+                flush=True,
+            )
+            if os.environ.get("REHEARSAL_LOGS"):
+                folder = Path(os.environ["REHEARSAL_LOGS"])
+                folder.mkdir(exist_ok=True)
+                (folder / f"{name}.txt").write_text(f"{outcome['plan']}\n=== {outcome}\n\n{outcome['log']}")
+            shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    main()
