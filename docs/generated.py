@@ -1,5 +1,5 @@
-"""What is made when the site is built: its first page, of the README; a page of all commands and one of all keys of
-recipes, of the code; and the map of modules, of their first lines."""
+"""What is made when the site is built: its first page, of the README; pages of all commands, of all keys of
+recipes and of all columns, of the code; and the map of modules, of their first lines."""
 
 import ast
 import dataclasses
@@ -22,6 +22,7 @@ from fmrgen.cli.app import COMMANDS, app
 from fmrgen.config import ComponentConfig, built_in_kinds
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.recipe.job import OutputConfig
+from fmrgen.storage.schema import Schema
 
 MAP = "<!-- the map of modules -->"
 SECTIONS = {
@@ -34,7 +35,12 @@ SECTIONS = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages, which mkdocs.yml names like any other."""
-    pages = {"index.md": _index(config), "reference/cli.md": _commands(), "reference/recipes.md": _recipes()}
+    pages = {
+        "index.md": _index(config),
+        "reference/cli.md": _commands(),
+        "reference/recipes.md": _recipes(),
+        "reference/columns.md": _columns(),
+    }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -96,6 +102,18 @@ def _commands() -> str:
         page = io.StringIO()
         app.help_print([name], console=Console(file=page, width=100))
         parts += [f"### fmrgen {name}", f"```text\n{page.getvalue().strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _columns() -> str:
+    columns = Schema((), judges=("a", "b"), accepts_several=True, attacks=2).columns
+    rows = [f"| `{column.name}` | {column.type} | {column.meaning} |" for column in columns]
+    parts = [
+        "# Columns of a split",
+        "One row for each example of the source. Everything is true of the stored images: `fmrgen verify` judges and "
+        "classifies them again. Columns of labels are numbers of the classes in the feature of `label`.",
+        "\n".join(["| column | type | |", "|---|---|---|", *rows]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -139,10 +139,12 @@ def find_step(
         UserError: no image can be read, or no gradient reaches the latent.
     """
     examples = evenly(components)
-    start = _START * _latent_scale(components, examples[:_ENCODED], device)
+    scale = _latent_scale(components, examples[:_ENCODED], device)
     plain: list[Perturbed] = []
 
-    def trial_of(step_size: float) -> Trial:
+    def trial_of(step_size: float) -> Trial | None:
+        if step_size > scale:  # which would leave nothing of the latent
+            return None
         run = replace(options, step_size=step_size).runs[0]
         rows = list(perturb(examples, *components[1:], run, device=device, expected=len(examples)))
         plain[:] = rows
@@ -150,7 +152,9 @@ def find_step(
         on_note(f"step size {step_size:g} on {len(examples)} images: {trial}")
         return trial
 
-    first = trial_of(_rounded(start))
+    first = trial_of(_rounded(_START * scale))
+    if first is None:
+        raise UserError("perturb.step_size: auto: the latents are zero; set a number")
     wanted = Wanted.of(options, acceptable(plain, options))
     trials = [first, *search(first, wanted, trial_of)]
     good = [trial for trial in trials if wanted.is_met_by(trial)]

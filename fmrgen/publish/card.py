@@ -26,17 +26,17 @@ from fmrgen.files import (
 from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
-from fmrgen.metrics.summary import COMPARED, METRICS, Metric, main_metrics
+from fmrgen.metrics.summary import COMPARED, Metric, Summary
 from fmrgen.publish.croissant import write_croissant
 from fmrgen.publish.entries import Entry
 from fmrgen.publish.published import Published
 from fmrgen.recipe.sections import ComponentConfigs
+from fmrgen.report.summary import summary_table
 from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import judgements_config
 from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
 from fmrgen.storage.provenance import RecordedComponent, RecordedRecipe
-from fmrgen.storage.schema import Schema
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
 
@@ -45,9 +45,9 @@ _DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs be
 _TITLED = ": test images perturbed against "  # fmrgen's own titles have it in them
 _TITLED_MOVED = ": test images moved at random"
 _NAMED = 4  # classifiers in a title
+_TIGHTNESS = "FMR is"  # which a sentence below the figures says
 _TAGS = ["fmrgen", "robustness", "perturbed"]
 _SIZE_CATEGORIES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]  # the Hub's
-_WIDTH = 110  # characters in a line of a recipe
 
 
 def write_card(root: Path, repo: str | None = None) -> None:
@@ -148,6 +148,11 @@ class _CardEntry(Published):
         return self._paths.judgements.as_posix()
 
     @property
+    def record(self) -> str:
+        """The path of its provenance in the repo."""
+        return self._paths.provenance.as_posix()
+
+    @property
     def title(self) -> str:
         """A title for it."""
         if self.summary.of_moved_images:
@@ -179,7 +184,7 @@ class _CardEntry(Published):
             entry["year"] = max(years)
         if is_on_hub:
             entry["url"] = f"https://huggingface.co/datasets/{repo}"
-        made = f", made with fmrgen {versions[-1]}" if versions else ""
+        made = f", generated with fmrgen {versions[-1]}" if versions else ""
         entry["note"] = f"Revision {self.tag}{made}".replace("_", "\\_")
         lines = [f"  {key:<9} = {{{value}}}," for key, value in entry.items()]
         key = re.sub(r"\W+", "_", f"{repo} {self.config} {self.name}")
@@ -340,7 +345,7 @@ def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any]
 
 
 def _info(config: str, entries: list[_CardEntry], unread: list[_UnreadSplit]) -> dict[str, Any]:
-    """Return the columns and sizes of a config, as `datasets` reads them."""
+    """Return the sizes of a config, as `datasets` reads them. Its columns are in its files, names of classes too."""
     sizes = {}
     download_size = 0
     for entry in entries:
@@ -351,7 +356,6 @@ def _info(config: str, entries: list[_CardEntry], unread: list[_UnreadSplit]) ->
             name = split.size["name"]
             sizes[name] = SplitInfo(name, split.size.get("num_bytes", 0), split.size.get("num_examples", 0))
     info = DatasetInfo(
-        features=entries[0].provenance.row_schema.features,
         config_name=config,
         splits=SplitDict(sizes),
         download_size=download_size,
@@ -479,29 +483,24 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
     )
     helpers: dict[str, Any] = {
         "figure": format_estimate,
+        "figures_of": _figures_of,
         "cautions": cautions,
         "tightness": tightness,
-        "metrics": METRICS,
-        "main_metrics": main_metrics,
         "compared_in": _compared_in,
         "escape": escape,
         "digest": _digest,
-        "fenced": _fenced,
         "code_of": _code_of,
-        "recipe_yaml": _yaml,
         "judgements_config": judgements_config,
     }
-    schemas = [entry.provenance.row_schema for entry in _all_entries(splits)] or [Schema(())]
-    columns = {}
-    for schema in schemas:
-        for column in schema.columns:
-            columns[column.name] = column
     title = _title(splits)
     has_perturbed = any(not entry.summary.of_moved_images for entry in _all_entries(splits))
     with command_line():  # a card shows the recipe, whoever wrote it
-        return template.render(
-            title=title, splits=splits, repo=repo, columns=columns.values(), has_perturbed=has_perturbed, **helpers
-        ).strip()
+        return template.render(title=title, splits=splits, repo=repo, has_perturbed=has_perturbed, **helpers).strip()
+
+
+def _figures_of(summary: Summary) -> list[list[str]]:
+    """Return the main figures as the end of a job shows them: names, values, intervals."""
+    return [row for row in summary_table(summary).rows if row[0] != _TIGHTNESS]
 
 
 def _compared_in(leaderboard: Sequence[Entry]) -> dict[str, Metric]:
@@ -527,14 +526,3 @@ def _digest(sha256: str | None) -> str:
         return "none"
     start = re.sub("[^0-9a-f]", "?", sha256[:16])  # anyone may have written it
     return f"sha256 `{start}…`"
-
-
-def _yaml(recipe: RecordedRecipe) -> str:
-    return to_yaml(recipe.tree, width=_WIDTH).strip()
-
-
-def _fenced(text: str) -> str:
-    """Return a code block that nothing in the text can end."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}yaml\n{text}\n{fence}"

@@ -89,8 +89,8 @@ def test_a_split_of_its_own(tiny, tmp_path, capsys):
     found = evaluate(str(tmp_path / "out"), f"zero_shot:{tiny('siglip')}", progress=False)
     assert found.results[0].conditioned
     assert not any("in the order of the labels" in note for note in found.results[0].notes)
-    card = (tmp_path / "out/README.md").read_text()
-    assert "this is a photo of {class}" in card
+    recorded = (tmp_path / "out/provenance/mnist/lenet.json").read_text()
+    assert "this is a photo of {class}" in recorded
     capsys.readouterr()
     oracle = f"oracle={{kind: zero_shot, model: {tiny('siglip')}, prompts: ['an image of {{class}}']}}"
     assert run(*job[:-2], tmp_path / "other", classifier, oracle) == 2

@@ -56,7 +56,6 @@ def test_each_row_keeps_what_the_source_knows(folder):
     recorded = json.loads((folder / "provenance/mnist/lenet.json").read_text())["source_columns"]
     assert recorded == {"width": "int64", "camera": "string", "mark": "float64"}
     assert verify(f"{folder}:mnist/lenet").disagreements == []
-    assert "| `width` |" in (folder / "README.md").read_text()
 
 
 def test_the_other_columns_are_those_of_a_split_without(file, folder, tmp_path):

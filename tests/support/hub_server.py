@@ -91,7 +91,7 @@ class World:
         """Creates or extends a public repo as its owners would; files on disk are linked. Returns the commit."""
         self.create(name, private=False)
         repo = self.repos[name]
-        repo["gated"] = gated
+        repo["gated"] = gated and "accepted by writer"
         oid = repo["refs"]["main"]
         held = dict(repo["commits"][oid]["files"])
         for path, content in files.items():
@@ -546,7 +546,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def is_refused(self, repo: str) -> bool:
         """Whether the repo is gated and the caller has not accepted its terms; then that is the answer."""
-        if not self.world.repos[repo]["gated"] or self.token == "writer":
+        gated = self.world.repos[repo]["gated"]
+        if not gated or (gated == "accepted by writer" and self.token == "writer"):
             return False
         self.refuse(403 if self.token else 401, "GatedRepo", f"Access to {plain_name(repo)} is restricted")
         return True
