@@ -79,7 +79,7 @@ def _perturb_batch(
         (gradient,) = torch.autograd.grad(objective.sum(), free)
         stuck = (gradient == 0).flatten(1).all(1).tolist()
         with torch.no_grad():
-            free = generator.project(Latents(free + options.step_size * gradient.sign(), fixed), begun)
+            free = generator.project(Latents(free + options.step * gradient.sign(), fixed), begun)
             with reduced:
                 new = _rounded(as_float32(generator.decode(Latents(free, fixed))))
             accepted = accepts(oracle.judge(new, originals), target, options)[0].tolist()

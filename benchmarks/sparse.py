@@ -99,7 +99,7 @@ def ways_of(
     recipe: str, overrides: list[str], masks: dict[str, SparseMask], steps: list[float], folder: Path
 ) -> list[Way]:
     """Dense first; every mask beside its control, at every step size."""
-    step_size = load_recipe(recipe, overrides).perturb.step_size
+    step_size = load_recipe(recipe, overrides).perturb.step
     whole = torch.ones_like(next(iter(masks.values())).mask)
     by_name: dict[str, torch.Tensor] = {"dense": whole}
     for name, found in masks.items():

@@ -12,6 +12,7 @@ from fmrgen.errors import UserError
 ClassRange = int | str
 Classes = list[str] | dict[str, ClassRange | list[ClassRange]]
 _SHOWN = 3  # names in a message
+_NEARLY_ALL = 0.95  # of the names agree: the others are spelled otherwise, as some of ImageNet's are
 _NUMBER_BEFORE = re.compile(r"^\d+[\s._\-–)]+(?=.*[^\W\d_]{2})")  # of words
 
 
@@ -79,7 +80,7 @@ def match_classes(class_names: Sequence[str], names: Sequence[str]) -> Match | N
         return Match([classes[place] for place in range(len(names))], by_name=True)
     in_place = all(place == class_index for place, class_index in classes.items())
     if len(class_names) == len(names) and in_place and 2 * len(classes) >= len(names):
-        return Match(list(range(len(names))), by_name=False)
+        return Match(list(range(len(names))), by_name=len(classes) >= _NEARLY_ALL * len(names))
     return None
 
 

@@ -38,6 +38,7 @@ from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
 _OF_SURENESS = ("confidence", "in_top5")
 _SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
+_NAMED = 5  # classes in a note
 
 
 def summarise_evaluation(
@@ -357,10 +358,10 @@ def _notes_on_split(classified: Classified, made_for: Result | None, counted: Ma
     if made_for is not None:
         notes += cautions(made_for.total, steps=_judged_steps(classified))
         classes = zip(classified.labels.names, made_for.classes, strict=True)
-        empty = [name for name, summary in classes if not summary.valid_rows]
+        empty = [name for name, summary in classes if summary.rows and not summary.valid_rows]
         if empty:
-            few = ", ".join(empty[:5])
-            if len(empty) > 5:
+            few = ", ".join(name.partition(",")[0] for name in empty[:_NAMED])
+            if len(empty) > _NAMED:
                 few += ", …"
             notes.append(f"{len(empty)} classes have no valid row: {few}")
     provenance = classified.split.provenance

@@ -123,8 +123,8 @@ def _budget_caution(summary: Summary) -> str | None:
         return None
     return (
         f"{summary.by_budget.value:.0f} % of the rows use up the budget: FMR then depends on the budget, not "
-        f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')} (fmrgen inspect "
-        "proposes one)"
+        f"on the oracle; take a larger {option('perturb.step_size')} or {option('perturb.budget')}; "
+        "perturb.step_size=auto finds one"
     )
 
 

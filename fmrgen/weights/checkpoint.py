@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.weights.pretrained import local_file
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _WRAPPERS = ("ema_model_state_dict", "state_dict", "net", "model_state_dict", "model")
 # Prefixes of the network's own names, and the names that may stand outside it: a normalisation, an attack.
@@ -88,7 +90,7 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def freeze(module: nn.Module, device: torch.device | str | None = None) -> nn.Module:
+def freeze(module: Network, device: torch.device | str | None = None) -> Network:
     """Return a module ready to be used: on its device, in evaluation mode, its weights without gradients.
 
     Args:

@@ -68,11 +68,11 @@ def remotes_of(recipe: BaseModel) -> list[Remote]:
 
     Raises UserError if something is not there, or this user may not have it.
     """
-    found: dict[str, Remote] = {}
+    by_name: dict[str, Remote] = {}
     for place, config in _sections(recipe, ""):
         for remote in _remotes_of_section(config, place):
-            found.setdefault(remote.name, remote)
-    return list(found.values())
+            by_name.setdefault(remote.name, remote)
+    return list(by_name.values())
 
 
 def check_room(remotes: Sequence[Remote]) -> None:

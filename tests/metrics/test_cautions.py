@@ -46,7 +46,7 @@ def test_a_sound_split_has_none():
             {"stop_reason": np.repeat(["budget", "oracle", "oracle", "oracle"], ROWS // 4)},
             "25 % of the rows use up the",
         ),
-        ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows use up the budget: .*fmrgen inspect"),
+        ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows use up the budget: .*step_size=auto"),
         ({"prediction": np.zeros(ROWS, dtype=int)}, "FMR is 105.3: the steps have not lowered the accuracy"),
         ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
         ({"reconstruction_prediction": np.repeat([0, 1], ROWS // 2)}, "the classifier is right on 50.0 % of the plain"),

@@ -3,7 +3,7 @@
 A repo of a model is `models/OWNER/NAME` here, one of a Space `spaces/OWNER/NAME`, of a dataset `OWNER/NAME`.
 
 It keeps every commit, so that a revision can be read again. The token says who asks: `writer` may write in the
-namespaces `someone` and `team`, `reader` may only read, no token sees only what is public, and any other token is invalid.
+namespaces `someone`, `team` and `you`, `reader` may only read, no token sees only what is public, and any other token is invalid.
 After a dash stands a world: `writer-7` writes to repos of its own, which no other world's tokens see.
 
 Any request can be made to fail: `fail` says which request of a world, counted from 0, and how.
@@ -302,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         told = json.loads(content)
         namespace = told.get("organization") or "someone"
-        if namespace not in ("someone", "team"):
+        if namespace not in ("someone", "team", "you"):
             self.refuse(403, "", f'You don\'t have the rights to create a dataset under the namespace "{namespace}"')
             return
         kind = told.get("type", "model")
