@@ -144,7 +144,8 @@ def test_two_processes_a_kill_and_what_others_do_with_the_split(user, internet, 
     assert len(rows[0]["id"]) == 6
     verified = user("verify", "you/imagenet2:imagenet-vqgan-clip/resnet50", "--trust")
     assert "6 of 6 rows match" in verified.stdout, verified.stderr
-    evaluated = user("evaluate", "you/imagenet2:imagenet-vqgan-clip/resnet50", "-c", "timm:visformer_small.in1k", "-q")
+    other = ["-c", "timm:visformer_small.in1k", "-o", tmp_path / "evaluation", "-q"]
+    evaluated = user("evaluate", "you/imagenet2:imagenet-vqgan-clip/resnet50", *other)
     assert evaluated.returncode == 0, evaluated.stderr
 
 
