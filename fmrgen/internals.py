@@ -155,6 +155,8 @@ INTERNALS: dict[str, tuple[str, ...]] = {
         "weights_in_common",
     ),
     "jobs.show": ("split_sheet",),
+    # A pilot proposes a step as a job finds one.
+    "jobs.step_size": ("LEAST_VALID", "Trial", "Wanted", "acceptable", "search"),
     "jobs.verify": ("load_judges",),
     "labels": ("without_number",),
     "metrics.cautions": (

@@ -180,7 +180,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "lenet", "checkpoint": "nowhere.pth"}}, "classifier.checkpoint: no such file as nowhere.pth"),
         ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:gtsrb/cnn"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is not a multiple of 4; use 32"),
-        ({"generator": {"kind": "vqgan", "model": "no/such-folder", "image_size": 32}}, "generator.model: no/such-folder can't be loaded"),
+        ({"generator": {"kind": "vqgan", "model": "no/such-folder", "image_size": 32}}, "generator.model: no/such-folder can't be downloaded: it is not on this machine"),
         ({"oracle": {"kind": "clip", "model": "./no/such"}}, "oracle.model: ./no/such can't be loaded"),
         ({"classifier": {"kind": "timm", "model": "resnet5000"}}, "timm has no resnet5000"),
         ({"classifier": {"kind": "timm", "model": "resnet18", "pretrained": False, "model_args": {"heads": 3}}}, "timm can't make resnet18"),
@@ -191,7 +191,7 @@ class Wrong(nn.Module):
         ({"source": {"kind": "images"}}, "source: 'images': unknown kind"),
         ({"source": {"kind": "outside_components:TintConfig"}}, "source: 'outside_components:TintConfig' is not a fmrgen.SourceConfig"),
         ({"generator": {"kind": "vae", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not one of diffusers' autoencoders"),
-        ({"generator": {"kind": "vqgan", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip can't be loaded"),
+        ({"generator": {"kind": "vqgan", "model": "asset:mnist/clip", "image_size": 32}}, "generator.model: asset:mnist/clip is not a VQGAN's config"),
         ({"source": {"kind": "mnist", "classes": {"all": "0-9"}}}, "1 class is not enough"),
     ],
 )  # fmt: skip

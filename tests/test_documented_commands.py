@@ -48,7 +48,7 @@ def test_a_command_of_a_block_is_one(page):
     for line in shown(page):
         words = arguments(line)
         if words is None:
-            assert line.startswith((*OTHER_PROGRAMS, "grep ", ". ", "pre-commit ", "scontrol ")), line
+            assert line.startswith((*OTHER_PROGRAMS, "grep ", ". ", "hf auth ", "pre-commit ", "scontrol ")), line
             continue
         if words[0] in COMMANDS:  # else of an app that is not installed
             app.parse_args(words, print_error=False, exit_on_error=False)

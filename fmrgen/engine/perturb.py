@@ -89,7 +89,8 @@ def perturb(
         queue = chain([first], queue)
     else:
         size = options.slots if expected is None else min(options.slots, max(1, expected))
-    slots = Slots(size, shrinks=not options.compile, attacks=len(ensemble))  # a compiled pass has one shape
+    holds_all = expected is not None and expected <= size
+    slots = Slots(size, not options.compile, len(ensemble), holds_all)  # a compiled pass has one shape
     on_slots(slots.size)
     while True:
         slots.refill(queue)

@@ -134,9 +134,11 @@ def new_rows(
 class Slots:
     """One tensor [S, …] for each quantity, one row for each slot; an empty slot holds a copy of some real row."""
 
-    def __init__(self, size: int, shrinks: bool, attacks: int) -> None:
+    def __init__(self, size: int, shrinks: bool, attacks: int, holds_all: bool = False) -> None:
         self.size, self.shrinks, self.attacks = size, shrinks, attacks
         self.fewest, self.multiple = (_FEWEST, _MULTIPLE) if size > _FEWEST else (1, 1)
+        if holds_all:  # processes that share a few images, or generate some anew, must get the same last bits
+            self.fewest = min(size, _FEWEST)
         self.occupied = [False] * size
         self._mask: tuple[list[bool], Tensor] | None = None
         self.rows: dict[str, Tensor] = {}

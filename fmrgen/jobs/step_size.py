@@ -1,11 +1,13 @@
 """The search for a step size that uses the budget: `perturb.step_size=auto`, and a pilot's proposal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from fmrgen.engine.interfaces import Latents
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
@@ -141,12 +143,19 @@ def find_step(
     examples = evenly(components)
     scale = _latent_scale(components, examples[:_ENCODED], device)
     plain: list[Perturbed] = []
+    encoded: dict[tuple[int, ...], Latents] = {}  # by the seeds of a batch, which are the same in each trial
+
+    def encodings(images: Tensor, labels: Tensor, seeds: Sequence[int], encode: Callable[[], Latents]) -> Latents:
+        key = tuple(seeds)
+        if key not in encoded:
+            encoded[key] = encode()
+        return encoded[key]
 
     def trial_of(step_size: float) -> Trial | None:
         if step_size > scale:  # which would leave nothing of the latent
             return None
         run = replace(options, step_size=step_size).runs[0]
-        rows = list(perturb(examples, *components[1:], run, device=device, expected=len(examples)))
+        rows = list(perturb(examples, *components[1:], run, device=device, expected=len(examples), encodings=encodings))
         plain[:] = rows
         trial = Trial.of(step_size, rows)
         on_note(f"step size {step_size:g} on {len(examples)} images: {trial}")

@@ -169,7 +169,7 @@ def file_of_model(model: str, names: Sequence[str], key: str, revision: str | No
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{key}: {model} has no {' or '.join(names)}")
+    raise UserError(f"{key}: {model} is not a model's folder: it has no {' or '.join(names)}")
 
 
 def _file_of_hub(repo: str, names: Sequence[str], key: str, revision: str | None, reference: str) -> Path:

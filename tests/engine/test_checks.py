@@ -50,7 +50,7 @@ def test_an_example_that_is_none(image, label, message):
         ({"precision": "fp16"}, "unknown precision 'fp16', did you mean bf16?"),
         ({"slots": "autoo"}, "slots must be an integer or auto, not 'autoo'"),
         ({"budget": 2.5}, "budget must be an integer, not 2.5"),
-        ({"step_size": "0.1"}, "step_size must be a number, not '0.1'"),
+        ({"step_size": "0.1"}, "step_size must be a number or auto, not '0.1'"),
         ({"reencode": "no"}, "reencode must be True or False, not 'no'"),
     ],
 )

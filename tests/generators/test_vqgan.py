@@ -212,7 +212,7 @@ def test_wrong_files_are_one_line(official, tmp_path):
         with pytest.raises(UserError, match=text):
             build(folder, checkpoint=name)
     (folder / "model.yaml").write_text("model: {params: {embed_dim: 8}}")
-    with pytest.raises(UserError, match="is not the config of a VQGAN"):
+    with pytest.raises(UserError, match="is not a VQGAN's config"):
         build(folder)
 
 
@@ -223,15 +223,15 @@ def test_broken_folders_are_one_line(official, tmp_path):
     other = {"_class_name": "VQModel", **ATTENDING, "in_channels": 3, "out_channels": 3, "norm_type": "spatial"}
     state = dict(model.state_dict())
     for number, (config, write, text) in enumerate([
-        (flat, None, r"has no model.safetensors or "),
+        (flat, None, r"it has no model.safetensors or "),
         (flat, lambda path: path.write_bytes(b"\xc1"), "not readable Flax weights"),
         (flat, lambda path: path.write_bytes(deep), "not readable Flax weights"),
         (flat, lambda path: path.write_bytes(msgpack.packb({"encoder": msgpack.ExtType(3, b"x")})), "extension type 3"),
         (flat | {"n_embed": 10**12}, lambda path: path.write_bytes(msgpack.packb(flax_tree(state))), "has another shape"),
         (flat | {"double_z": True}, lambda path: path.write_bytes(b""), "double_z"),
         (other, lambda path: path.write_bytes(b""), "is not a plain VQModel"),
-        ([], lambda path: path.write_bytes(b""), "is not the config of a VQGAN"),
-        ({"ch": 8, "ch_mult": "x"}, lambda path: path.write_bytes(b""), "is not the config of a VQGAN"),
+        ([], lambda path: path.write_bytes(b""), "is not a VQGAN's config"),
+        ({"ch": 8, "ch_mult": "x"}, lambda path: path.write_bytes(b""), "is not a VQGAN's config"),
     ]):  # fmt: skip
         files = {} if write is None else {"flax_model__msgpack": write}
         path = folder_of(tmp_path / str(number), config, **files)

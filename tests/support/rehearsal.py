@@ -465,8 +465,9 @@ def word_tokenizer(folder: Path, size: int) -> None:
     words = ["<pad>", "<eos>", "<unk>", *(f"w{number}" for number in range(size - 3))]
     from timm.data import ImageNetInfo
 
-    known = sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(ImageNetInfo("imagenet-1k").label_descriptions()).lower())))
-    known += ["an", "image", "of", "a", "photo", "construction"]
+    text = " ".join(ImageNetInfo("imagenet-1k").label_descriptions()).lower()
+    known = sorted({*re.sub(r"[^\w\s]", "", text).split(), *re.findall(r"\w+", text)})
+    known += ["this", "is", "an", "image", "of", "a", "photo", "construction"]
     for number, word in enumerate(dict.fromkeys(known)):
         words[3 + number] = word
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))

@@ -101,7 +101,7 @@ def _network(config: Path, weights: Path, config_subject: str, subject: str) -> 
         with torch.device("meta"):  # the weights of the file take the place of all of these
             network = VqganNetwork(architecture)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise UserError(f"{config_subject} is not the config of a VQGAN: {one_line(error)}") from None
+        raise UserError(f"{config_subject} is not a VQGAN's config: {one_line(error)}") from None
     state = dict(_read_weights(weights, subject))
     if "_class_name" in tree:
         last = len(architecture.widths) - 1
@@ -123,9 +123,9 @@ def _read_config(path: Path, subject: str) -> dict[str, Any]:
     try:
         tree = parse_yaml(path.read_text(encoding="utf-8"), subject)
     except UnicodeDecodeError as error:
-        raise UserError(f"{subject} is not the config of a VQGAN: {one_line(error)}") from None
+        raise UserError(f"{subject} is not a VQGAN's config: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{subject} is not the config of a VQGAN")
+        raise UserError(f"{subject} is not a VQGAN's config")
     return tree
 
 

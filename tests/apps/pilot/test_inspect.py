@@ -6,7 +6,8 @@ import pytest
 import torch
 from commands import run
 
-from fmrgen.apps.pilot.inspect import Trial, _step_warnings, _Wanted, inspect
+from fmrgen.apps.pilot.inspect import _step_warnings, inspect
+from fmrgen.jobs.step_size import Trial, Wanted
 from fmrgen.recipe.job import load_recipe
 
 WHOLE = 100_000  # seconds: nothing is left out, however busy the machine is
@@ -66,7 +67,7 @@ def test_it_ends_in_time_and_says_what_it_left_out(capsys):
 
 
 def test_a_step_that_leaves_nothing_to_rank_is_told():
-    wanted = _Wanted(50, 0.9)
+    wanted = Wanted(50, 0.9)
     fooled = Trial(0.1, valid=1.0, mean_iterations=20.0, by_budget=0.0, stuck=0.0, perturbed_accuracy=0.0)
     (warning,) = _step_warnings(fooled, fooled, wanted)
     assert warning == (
