@@ -114,6 +114,8 @@ def outdated() -> Iterator[str]:
     """Yield a line for each measurement that is older than the code behind it."""
     for page, entry in entries().items():
         for measured in entry.get("measured", ()):
+            if not measured["of"]:  # of a study whose code is in the history alone
+                continue
             newer = newer_commits(measured)
             since = measured.get("holds_at", measured["commit"])
             if newer is None:

@@ -8,7 +8,6 @@ from commands import run
 from installed import needs_app
 from PIL import Image
 
-from benchmarks.corruptions import CORRUPTIONS, write_sets
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_fixed_sets, load_source
@@ -119,25 +118,6 @@ def test_recipes_that_are_none(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         load_fixed_sets([str(tmp_path / "x.yaml")])
-
-
-def test_corruptions_made_of_any_source(tmp_path):
-    path = write_sets("{kind: mnist, limit: 3}", tmp_path / "c", OTHER)
-    (sets,) = load_fixed_sets([str(path)]).values()
-    assert set(sets.normaliser) == set(CORRUPTIONS)
-    assert len(sets.sources("c")) == 5 * len(CORRUPTIONS)
-    with pytest.raises(UserError, match="is never wrong under one of them; choose a weaker one"):
-        write_sets("{kind: mnist, limit: 1}", tmp_path / "d", LENET)
-    (originals,) = load_fixed_sets(["{kind: mnist, limit: 3}"]).values()
-    rows = list(originals.sources("m")["m", None].build().read(0, 3))
-    labels, plain = [one.label for one in rows], np.asarray(rows[0].image.convert("RGB"))
-    distances = []
-    for severity in (1, 5):
-        source = sets.sources("c")["noise", severity].build()
-        assert [one.label for one in source.read(0, 3)] == labels
-        image = np.asarray(next(source.read(0, 1)).image)
-        distances.append(np.abs(image.astype(int) - plain).mean())
-    assert 0 < distances[0] < distances[1]
 
 
 def test_shipped_sets_and_their_names(capsys):

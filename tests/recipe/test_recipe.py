@@ -192,7 +192,7 @@ def test_every_shipped_recipe_is_described_once():
     assert {"mnist-lenet", "cifar10-resnet18", "imagenet9-resnet18", "train/mnist-clip"} <= described.keys()
     assert all(described.values())
     others = {name for name in shipped_recipes() if name not in described and not name.startswith("paper/")}
-    assert others == {"_paper", "_imagenet", "_mnist", "validity", "prediction", "signs"}
+    assert others == {"_paper", "_imagenet", "_mnist"}
 
 
 def test_every_short_form_of_a_classifier_is_on_the_page():

@@ -258,18 +258,12 @@ def _print_plan(study: "Study", scale: Scale, work: "Work", as_json: bool) -> No
 
 def _report(results: "StudyFound", output: Path, *, all_tables: bool, as_json: bool, quiet: bool) -> None:
     """Write the reports of a finished study into `output`, and print its tables."""
-    from fmrgen.apps.studies.prediction_report import prediction_report
     from fmrgen.apps.studies.study_report import study_report
-    from fmrgen.apps.studies.validity_report import validity_report
     from fmrgen.cli import display
-    from fmrgen.report.write import write, write_report
+    from fmrgen.report.write import write_report
 
     for part, evaluation in results.evaluations.items():
         write_report(evaluation, output / part / "comparison")
-    if results.validity is not None:
-        write(validity_report(results.validity), output)
-    if results.prediction is not None:
-        write(prediction_report(results.prediction), output)
     display.deliver(study_report(results, print_all=all_tables), output, as_json=as_json, quiet=quiet)
 
 

@@ -18,7 +18,7 @@ from fmrgen.config import ComponentConfig, StrictConfig
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.attacks import attack_of_short_form, radius
 from fmrgen.errors import UserError
-from fmrgen.recipe.job import Recipe, load_classifiers, load_fixed_sets, load_recipe, parse_classifier
+from fmrgen.recipe.job import Recipe, load_classifiers, load_recipe, parse_classifier
 
 if TYPE_CHECKING:
     from fmrgen.apps.pilot.sparsify import SparseMask
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.progress.tqdm_bars import OnRows
     from fmrgen.results.evaluation import Evaluation
-    from fmrgen.storage.shards import SplitFolder
 
-TRANSFER = "transfer"  # the name of the split of a `MeasurePart`
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
 
 _SPEEDS = (40, 100, 300)  # TFLOP/s that a GPU really does, as in docs/results/performance.md
@@ -255,61 +253,6 @@ class ComparePart(StudyPart):
         return [f"{first}: {', '.join(self.models)}", *others]
 
 
-class OwnPart(StudyPart):
-    """A split for each network, a recipe changed: `compare` without the comparison; `models` as there."""
-
-    own: str
-    models: list[str] = Field(min_length=1)
-    cost: Cost | None = None
-
-    def run(self, work: Work) -> "dict[str, SplitFolder]":
-        """Make the splits, and return their folders by their networks."""
-        from fmrgen.jobs.compare import make_splits, own_recipes
-        from fmrgen.storage.paths import SplitPaths
-        from fmrgen.storage.provenance import read_provenance
-        from fmrgen.storage.shards import SplitFolder
-
-        folders = {}
-        networks = work.networks(self.models)
-        recipes = own_recipes(work.recipe(self.own, self.change), networks)
-        make_splits(recipes, work.folder / self.name, job_progress=work.job_progress)
-        for name, recipe in zip(networks, recipes, strict=True):
-            paths = SplitPaths(work.folder / self.name, recipe.output.config, recipe.output.split)
-            folders[name] = SplitFolder.of(paths, read_provenance(paths))
-        return folders
-
-    def lines(self, work: Work) -> list[str]:
-        recipe = work.recipe(self.own, self.change)
-        return _lines_of_splits(f"own {self.name}: {self.own}", self, recipe, work)
-
-
-class MeasurePart(StudyPart):
-    """Networks on fixed sets, on splits, and under an attack; `models` as of comparisons."""
-
-    measure: list[str] = Field(description="fixed sets, NAME=SETS")
-    transfer: str = Field(description="a split, whose originals are attacked")
-    splits: dict[str, str] = Field({}, description="more splits, by their names")
-    attack: str | None = None
-    models: list[str] = Field(min_length=1)
-
-    def run(self, work: Work) -> "Evaluation":
-        from fmrgen.jobs.evaluate import evaluate
-
-        splits = {name: work.filled_in(split) for name, split in self.splits.items()}
-        return evaluate(
-            {TRANSFER: work.filled_in(self.transfer), **splits},
-            work.networks(self.models),
-            fixed=load_fixed_sets([*map(work.filled_in, self.measure)]),
-            attack=self.attack,
-            strict=True,
-            shown=1,
-            on_rows=work.on_rows,
-        )
-
-    def lines(self, work: Work) -> list[str]:
-        return [f"measure {self.name}: {work.count(self.models)} networks on {', '.join(self.measure)}"]
-
-
 class SparsifyPart(StudyPart):
     """A mask of a generator (App. I), in `NAME.safetensors`."""
 
@@ -384,7 +327,7 @@ def _images_of(recipe: Recipe) -> str:
     return f"{limit:,} images"
 
 
-def _lines_of_splits(head: str, part: "ComparePart | OwnPart", recipe: Recipe, work: Work) -> list[str]:
+def _lines_of_splits(head: str, part: "ComparePart", recipe: Recipe, work: Work) -> list[str]:
     splits = work.count(part.models)
     lines = [f"{head}, {splits} splits of {_images_of(recipe)}", *_places(recipe)]
     if part.cost is not None:
@@ -409,8 +352,6 @@ def _places(recipe: Recipe) -> list[str]:
 _KINDS = {
     "train": TrainPart,
     "compare": ComparePart,
-    "own": OwnPart,
-    "measure": MeasurePart,
     "sparsify": SparsifyPart,
     "attack_oracle": AttackOraclePart,
 }
@@ -428,8 +369,6 @@ def _kind_of(part: object) -> str:
 Part = Annotated[
     Annotated[TrainPart, Tag("train")]
     | Annotated[ComparePart, Tag("compare")]
-    | Annotated[OwnPart, Tag("own")]
-    | Annotated[MeasurePart, Tag("measure")]
     | Annotated[SparsifyPart, Tag("sparsify")]
     | Annotated[AttackOraclePart, Tag("attack_oracle")],
     Discriminator(_kind_of),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from fmrgen.recipe.files import read_recipe, shipped_recipes
 
-SHIPPED = ("paper/", "validity", "prediction", "signs")  # how the names of studies begin
+SHIPPED = ("paper/",)  # how the names of studies begin
 
 
 class StudyTitle(NamedTuple):

@@ -3,41 +3,24 @@
 A study that was killed resumes when it is run again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fmrgen.apps.studies.claims import Claim, ClaimFound, find_claim, part_and_models
 from fmrgen.apps.studies.parts import (
-    TRANSFER,
     AttackOraclePart,
     ComparePart,
-    MeasurePart,
-    OwnPart,
     Part,
     SparsifyPart,
     StudyPart,
     TrainPart,
     Work,
-    model_names,
-    names_of,
 )
-from fmrgen.apps.studies.prediction import (
-    ONE_ATTACK,
-    SEVERAL_ATTACKS,
-    PredictionAnswer,
-    PredictionPlan,
-    answer_prediction,
-    prediction_figures,
-    relative,
-    worst,
-)
-from fmrgen.apps.studies.predictors import ATTACKED
 from fmrgen.apps.studies.shipped import SHIPPED
-from fmrgen.apps.studies.validity import Validity, ValidityPlan, figures_of, validity
 from fmrgen.config import StrictConfig
 from fmrgen.errors import UserError
 from fmrgen.recipe.files import check_reference
@@ -48,7 +31,6 @@ if TYPE_CHECKING:
     from fmrgen.apps.studies.attack_oracle import AttackedJudge
     from fmrgen.results.evaluation import Evaluation
     from fmrgen.results.orders import Agreement
-    from fmrgen.storage.shards import SplitFolder
 
 Scale = Literal["small", "full"]
 _FEWEST_COMPARED = 2
@@ -64,8 +46,6 @@ class StudyScale(StrictConfig):
     parts: list[Part] = Field(min_length=1)
     claims: list[Claim] = Field([], description="of figures of the parts")
     agreement: list[str] = Field([], description="comparisons under several generators, whose rankings are compared")
-    validity: ValidityPlan | None = Field(None, description="whether FMR predicts accuracy on real shifts")
-    prediction: PredictionPlan | None = Field(None, description="whether one named figure does")
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -80,11 +60,6 @@ class StudyScale(StrictConfig):
                 raise ValueError(f"{part.name}: compares two models or more, or a model of several trainings")
         for claim in self.claims:
             _check_claim(claim, parts, trainings)
-        if self.validity is not None:
-            _check_networks_are_measured("validity", self.validity.parts, parts)
-        if self.prediction is not None:
-            _check_networks_are_measured("prediction", [self.prediction.own], parts)
-            _check_prediction(self.prediction, parts)
         for name in self.agreement:
             compared = parts.get(name)
             if not isinstance(compared, ComparePart):
@@ -129,34 +104,6 @@ def _check_claim(claim: Claim, parts: Mapping[str, Part], trainings: Mapping[str
             )
 
 
-def _check_networks_are_measured(plan: str, own: Sequence[str], parts: Mapping[str, Part]) -> None:
-    """Raise ValueError if no part makes the own splits that a plan names, or none measures the networks."""
-    for name in own:
-        if not isinstance(parts.get(name), OwnPart):
-            raise ValueError(f"{plan}: no part makes own splits as {name}")
-    if sum(isinstance(part, MeasurePart) for part in parts.values()) != 1:
-        raise ValueError(f"{plan}: needs one part that measures")
-
-
-def _check_prediction(plan: PredictionPlan, parts: Mapping[str, Part]) -> None:
-    """Raise ValueError if a name of a plan is not that of a network, a fixed set or a split of the study."""
-    (measuring,) = [part for part in parts.values() if isinstance(part, MeasurePart)]
-    models = model_names(measuring.models)
-    sets = [text.partition("=")[0] for text in measuring.measure]
-    figures = [*sets, ATTACKED, ONE_ATTACK, SEVERAL_ATTACKS]
-    for split in measuring.splits:
-        figures += [relative(split), worst(split)]
-    for key, names, choices in (
-        ("confirm", plan.confirm, models),
-        ("targets", plan.targets, sets),
-        ("predictor", [plan.predictor], figures),
-        ("rivals", plan.rivals, figures),
-    ):
-        for name in names:
-            if name not in choices:
-                raise ValueError(f"prediction.{key}: there is no {name}; choose from {', '.join(choices)}")
-
-
 class Study(StrictConfig):
     """A table of the paper, and how to reproduce it: small with what is at hand, full with public weights."""
 
@@ -194,8 +141,6 @@ class StudyFound:
         masks: of generators, likewise.
         claims: with their verdicts.
         agreement: how far rankings under several generators agree; None if not requested, or unknown.
-        validity: whether FMR predicts accuracy on real shifts; None if not requested.
-        prediction: whether one named figure does; likewise.
     """
 
     study: Study
@@ -206,8 +151,6 @@ class StudyFound:
     masks: "dict[str, SparseMask]"
     claims: list[ClaimFound]
     agreement: "Agreement | None"
-    validity: Validity | None = None
-    prediction: PredictionAnswer | None = None
 
     @property
     def how(self) -> str:
@@ -265,15 +208,6 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
             ranking_agreement = agreement({name: evaluations[name] for name in chosen.agreement})
         except UserError as error:  # the other results stand
             work.on_note(f"agreement: {error}")
-    validity_answer = prediction = None
-    if chosen.validity is not None:
-        networks = _measured_networks(chosen, results)
-        figures = figures_of(chosen.validity, networks.measured, networks.own)
-        validity_answer = validity(chosen.validity, networks.recipes, networks.families, figures)
-    if chosen.prediction is not None:
-        networks = _measured_networks(chosen, results)
-        figures = prediction_figures(networks.measured, TRANSFER, networks.own[chosen.prediction.own])
-        prediction = answer_prediction(chosen.prediction, networks.recipes, figures)
     claims = [find_claim(claim, evaluations, attacked) for claim in chosen.claims]
     return StudyFound(
         study,
@@ -284,47 +218,7 @@ def run_study(study: Study, scale: Scale, work: Work) -> StudyFound:
         masks,
         claims,
         ranking_agreement,
-        validity_answer,
-        prediction,
     )
-
-
-class _Measured(NamedTuple):
-    """The networks of a study that measures them.
-
-    Attributes:
-        measured: them on fixed sets and splits.
-        own: part → network → the split made against it.
-        recipes: network → the recipe that it is a training of.
-        families: recipe of training → the family that it is a variant of.
-    """
-
-    measured: "Evaluation"
-    own: "dict[str, dict[str, SplitFolder]]"
-    recipes: dict[str, str]
-    families: dict[str, str]
-
-
-def _measured_networks(scale: StudyScale, results: Mapping[str, Any]) -> _Measured:
-    """Return the networks of a study; `results` are those of its parts, by their names."""
-    from fmrgen.report.plots import family_of
-
-    trained: dict[str, str] = {}
-    own: dict[str, dict[str, SplitFolder]] = {}
-    for part in scale.parts:
-        if isinstance(part, TrainPart):
-            trained[part.name] = part.train
-        elif isinstance(part, OwnPart):
-            own[part.name] = results[part.name]
-        elif isinstance(part, MeasurePart):
-            measuring = part
-    recipes: dict[str, str] = {}
-    families: dict[str, str] = {}
-    for model in model_names(measuring.models):
-        families[model] = trained.get(model, family_of(model))
-        for network in names_of(model, scale.trainings):
-            recipes[network] = model
-    return _Measured(results[measuring.name], own, recipes, families)
 
 
 def study_lines(study: Study, scale: Scale, work: Work) -> list[str]:

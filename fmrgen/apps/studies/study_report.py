@@ -7,9 +7,7 @@ from dataclasses import asdict, replace
 from fmrgen.apps.pilot.report import mask_table
 from fmrgen.apps.studies.attack_oracle_report import attacked_report
 from fmrgen.apps.studies.claims import ClaimFound
-from fmrgen.apps.studies.prediction_report import prediction_report
 from fmrgen.apps.studies.study import StudyFound
-from fmrgen.apps.studies.validity_report import validity_report
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import METRICS
 from fmrgen.report.orders import agreement_report
@@ -105,10 +103,6 @@ def _part_sections(results: StudyFound) -> list[Section]:
         report = agreement_report(results.agreement)
         (section,) = report.sections
         sections.append(replace(section, lines=[*section.lines, *report.conclusions]))
-    if results.validity is not None:
-        sections += validity_report(results.validity).sections
-    if results.prediction is not None:
-        sections += prediction_report(results.prediction).sections
     return sections
 
 
