@@ -51,49 +51,10 @@ FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves o
 MOVES = "moves"  # the kind of the generator of random moves, whose images no classifier's gradient has made
 IN_MEMORY = "in_memory"  # the kind of an object that was handed over in Python, which no recipe names
 _NO_KINDS = ("base", "networks", IN_MEMORY)
-# Metadata of a field that recipes of 0.1.0 do not have: they mean its default, or what its metadata has as `before`.
-SINCE_0_2: dict[str, Any] = {"since": "0.2.0"}
 _OF_TIMM = "timm:"
 _REMOTE = ("hf:", "asset:", "https://", "http://", "gdrive:")  # beginnings of references that are no paths
 _REPO_ID = re.compile(r"(?!.*\.\.)\w[\w.-]*/[\w.-]+")
 UNTRUSTED = "of a stranger"  # the context of a validation that imports nothing and reads no file
-
-
-def without_later_defaults(section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section without the keys of later versions (`since`) that only say what was done before.
-
-    That is the default, or what the field has as `before`. A kind of your own may have the keys of any built-in one.
-    """
-    later = _later_defaults(section, str(tree.get("kind")))
-    return {key: value for key, value in tree.items() if key not in later or later[key] != value}
-
-
-@cache
-def _later_defaults(section: str, kind: str) -> dict[str, Any]:
-    """Return what the keys of later versions say that was done before, by key."""
-    defaults: dict[str, Any] = {}
-    if section == "perturb":
-        for option in fields(importlib.import_module("fmrgen.engine.options").PerturbOptions):
-            if "since" in option.metadata:
-                defaults[option.name] = option.metadata.get("before", option.default)
-    elif section in ("source", "classifier", "generator", "oracle"):
-        package = f"fmrgen.{section}s"
-        kinds = built_in_kinds(package)
-        if kind in kinds:
-            kinds = [kind]
-        for built_in_kind in kinds:
-            defaults |= later_defaults_of(config_class(package, built_in_kind))
-    return defaults
-
-
-def later_defaults_of(config: type[BaseModel]) -> dict[str, Any]:
-    """Return what the later keys of one class say that was done before, by key."""
-    defaults: dict[str, Any] = {}
-    for name, field in config.model_fields.items():
-        metadata: Any = field.json_schema_extra or {}
-        if "since" in metadata:
-            defaults[name] = metadata.get("before", field.default)
-    return defaults
 
 
 class StrictConfig(BaseModel):
@@ -309,9 +270,7 @@ class ClassifierConfig(ComponentConfig):
     class_names: Annotated[list[str] | None, NAMES_OR_FILE] = Field(
         None, description="names of its outputs in their order, where it does not know them itself; or a file of them"
     )
-    channels: Literal["rgb", "gray"] = Field(
-        "rgb", description="gray: the network sees images without their colours", json_schema_extra=SINCE_0_2
-    )
+    channels: Literal["rgb", "gray"] = Field("rgb", description="gray: the network sees images without their colours")
 
 
 class InMemory(ComponentConfig):

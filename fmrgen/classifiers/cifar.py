@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, ClassifierConfig
+from fmrgen.config import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,6 @@ class Config(ClassifierConfig):
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
         "auto",
         description="how images of another size are resized to 32 px; auto: pixels' means, or bicubic",
-        json_schema_extra=SINCE_0_2,
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, ClassifierConfig
+from fmrgen.config import ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,7 @@ class Config(ClassifierConfig):
     kind: str = "lenet"
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)
-    smooth: bool = Field(
-        False, description="softplus and average pooling, which have no ties", json_schema_extra=SINCE_0_2
-    )
+    smooth: bool = Field(False, description="softplus and average pooling, which have no ties")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.base import Classifier, Normalize

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from fmrgen.config import SINCE_0_2, ClassifierConfig, import_object
+from fmrgen.config import ClassifierConfig, import_object
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class Config(ClassifierConfig):
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
         "auto",
         description="how images of another size are resized to `size`; auto: pixels' means, or bicubic",
-        json_schema_extra=SINCE_0_2,
     )
 
     def check_places(self, section: str) -> None:

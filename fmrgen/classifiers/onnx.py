@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, ClassifierConfig
+from fmrgen.config import ClassifierConfig
 from fmrgen.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Config(ClassifierConfig):
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
     std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1, le=4096)
-    interpolation: Literal["auto", "bicubic", "bilinear"] = Field("auto", json_schema_extra=SINCE_0_2)
+    interpolation: Literal["auto", "bicubic", "bilinear"] = Field("auto")
     gradients: bool = Field(False, description="rebuild it in torch, by onnx2torch, and compare what both say")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":

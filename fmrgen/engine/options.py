@@ -27,12 +27,8 @@ Objective = Literal["margin", "cross_entropy", "targeted"]
 Target = int | Literal["runner_up", "third", "fourth", "least_likely"]
 
 
-def _option(default: Any, description: str, *, since: str | None = None) -> Any:
-    """Return a field of the options; a recipe from before version `since` lacks it, which means its default."""
-    metadata = {"description": description}
-    if since:
-        metadata["since"] = since
-    return field(default=default, metadata=metadata)
+def _option(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"description": description})
 
 
 def _check_types(options: Any) -> None:
@@ -168,58 +164,45 @@ class PerturbOptions:
     queries: int = _option(
         40,
         "questions to the classifier for a step of nes, of prior (and 2 more) or of boundary (and up to 27 more); even",
-        since="0.2.0",
     )
     objective: Objective = _option(
         "margin",
         "what a step climbs: the best other class's lead over the true one, which does not depend on the "
         "logits' temperature, or the cross-entropy; targeted: the lead of one class over all others",
-        since="0.2.0",
     )
     target: Target = _option(
         "runner_up",
         "that class of targeted: a class's number, or the likeliest false class of the original (runner_up), the one "
         "after it (third), the next (fourth) or the least likely; images of the class itself go to the runner_up",
-        since="0.2.0",
     )
     attacks: Literal["one", "standard", "thorough"] | tuple[AttackOptions, ...] = _option(
         "one",
         "how often an image is attacked: one run, the paper's Algorithm 1 with the options above; or several, of which "
         "the worst accepted image is stored: standard (5 attacks), thorough (12), or a list",
-        since="0.2.0",
     )
     keep: Literal["last", "first"] = _option(
         "last",
         "store the last image that is accepted, or the first at which the objective is above zero: the least change",
-        since="0.2.0",
     )
     start: Literal["none", "fgsm", "pgd"] = _option(
         "none",
         "encode the original as it is, or after an attack on its pixels (App. E); the stored "
         "original is the source's either way",
-        since="0.2.0",
     )
-    start_epsilon: float = _option(
-        0.003, "largest change of a pixel by that attack, of values from 0 to 1", since="0.2.0"
-    )
-    start_noise: float = _option(
-        0.0, "standard deviation of the noise that the first step adds, in latent units", since="0.2.0"
-    )
+    start_epsilon: float = _option(0.003, "largest change of a pixel by that attack, of values from 0 to 1")
+    start_noise: float = _option(0.0, "standard deviation of the noise that the first step adds, in latent units")
     reencode: bool = _option(False, "encode the last image anew before each step, the literal g(x_t-1)")
     oracle_rule: Literal["label", "consistent", "none"] = _option(
         "label",
         "accept h(x_t) = y (Algorithm 1), or h(x_t) = h(x) where the oracle itself is weak, or every image (none): a "
         "control without the oracle",
     )
-    min_probability: float = _option(
-        0.0, "accept only where the oracle gives that class at least this probability", since="0.2.0"
-    )
-    min_margin: float = _option(0.0, "and at least this much more than any other class", since="0.2.0")
+    min_probability: float = _option(0.0, "accept only where the oracle gives that class at least this probability")
+    min_margin: float = _option(0.0, "and at least this much more than any other class")
     control: int | Literal["auto"] = _option(
         "auto",
         "rows that also get as many random steps, without asking the classifier; auto: 64, at most 8 % "
         "of the rows, and none if there are fewer than 200",
-        since="0.2.0",
     )
     seed: int = _option(0, "seeds everything random, together with the example's id")
     slots: int | Literal["auto"] = _option(

@@ -14,7 +14,7 @@ from datasets import ClassLabel
 from torch import nn
 
 from fmrgen.classifiers.base import left_out_note
-from fmrgen.config import FINGERPRINT, without_later_defaults
+from fmrgen.config import FINGERPRINT
 from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import as_float32, to_batch
@@ -200,8 +200,7 @@ def _has_recorded_section(model: LoadedClassifier, provenance: Provenance | None
     """Return whether a split was made with this very section, but for keys of later versions."""
     if provenance is None or model.section is None:
         return False
-    recorded = without_later_defaults("classifier", provenance.recipe.classifier.tree)
-    return without_later_defaults("classifier", model.section.model_dump(mode="json")) == recorded
+    return model.section.model_dump(mode="json") == provenance.recipe.classifier.tree
 
 
 def _order_is_known(model: LoadedClassifier, classified: Classified) -> bool:

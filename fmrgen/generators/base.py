@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, ComponentConfig
+from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.image_files import LARGEST_SIDE
@@ -20,9 +20,7 @@ class GeneratorConfig(ComponentConfig):
     mask: str | None = Field(None, description="file from fmrgen sparsify: the dimensions of the latent that may move")
 
 
-SHELL = Field(
-    False, description="after each step, scale the latent back to its initial length", json_schema_extra=SINCE_0_2
-)
+SHELL = Field(False, description="after each step, scale the latent back to its initial length")
 
 
 def on_shell(free: "Tensor", start: "Tensor") -> "Tensor":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fmrgen.config import SINCE_0_2, Revision
+from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
@@ -73,7 +73,6 @@ class Config(GeneratorConfig):
     shell: bool = Field(
         True,
         description="after each step, scale x_t to the length that it began with",
-        json_schema_extra={**SINCE_0_2, "before": False},
     )
     residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, Revision
+from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig, check_image_size
@@ -28,14 +28,11 @@ class Config(GeneratorConfig):
     model: str
     revision: Revision = None
     prompt: str = ""
-    guidance: float = Field(
-        8.5, ge=1, description="the guidance scale, for latent consistency models only", json_schema_extra=SINCE_0_2
-    )
+    guidance: float = Field(8.5, ge=1, description="the guidance scale, for latent consistency models only")
     start: float = Field(0.2, gt=0, le=1, description="the time to which latents are noised, as a share of all")
     shell: bool = Field(
         True,
         description="after each step, scale the noised latent to the length that it began with",
-        json_schema_extra={**SINCE_0_2, "before": False},
     )
     residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from annotated_types import MinLen
 from pydantic import AfterValidator, Field, model_validator
 
-from fmrgen.config import SINCE_0_2
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
@@ -54,9 +53,7 @@ class ImageTextConfig(OracleConfig):
         description="of a name such as `tench, Tinca tinca` use only `tench`, or the next synonym where another class "
         "has that name",
     )
-    class_prompts: dict[str, str] = Field(
-        {}, description="a class's name → what it is called in prompts instead", json_schema_extra=SINCE_0_2
-    )
+    class_prompts: dict[str, str] = Field({}, description="a class's name → what it is called in prompts instead")
 
     @property
     def is_image_text(self) -> bool:

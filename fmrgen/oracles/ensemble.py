@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fmrgen.config import SINCE_0_2, ComponentConfig
+from fmrgen.config import ComponentConfig
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.labels import Labels
 from fmrgen.oracles.base import OracleConfig
@@ -34,14 +34,11 @@ class Config(OracleConfig):
         description="mean: the highest mean probability decides; majority: what more than half of them see; "
         "unanimous: what all see, else it is not one of the classes; veto: the first judges, and where another sees "
         "something else it is not one of the classes",
-        json_schema_extra=SINCE_0_2,
     )
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="weights of the members; equal by default", json_schema_extra=SINCE_0_2
+        None, description="weights of the members; equal by default"
     )
-    names: list[str] | None = Field(
-        None, description="names of the members in rows and tables; default: their models", json_schema_extra=SINCE_0_2
-    )
+    names: list[str] | None = Field(None, description="names of the members in rows and tables; default: their models")
 
     @model_validator(mode="after")
     def _one_for_each(self) -> "Config":

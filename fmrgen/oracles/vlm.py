@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, Revision
+from fmrgen.config import Revision
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels
@@ -41,9 +41,7 @@ class Config(OracleConfig):
     question: str = "Which of these does the image show? Answer with the letter alone."
     none: str = Field("none of these", description="what the last option is called")
     first_synonym: bool = Field(True, description="of a name such as `tench, Tinca tinca` take only `tench`")
-    class_prompts: dict[str, str] = Field(
-        {}, description="a class's name → what it is called among the options", json_schema_extra=SINCE_0_2
-    )
+    class_prompts: dict[str, str] = Field({}, description="a class's name → what it is called among the options")
     batch: int = Field(8, ge=1, description="images per call, padded if fewer; another number changes the last bits")
     precision: Literal["fp32", "bf16"] = "fp32"
 

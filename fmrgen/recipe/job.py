@@ -17,14 +17,12 @@ from fmrgen.config import (
     IN_MEMORY,
     MOVES,
     NOT_FINGERPRINTED,
-    SINCE_0_2,
     AnyConfig,
     ComponentConfig,
     StrictConfig,
     check_places,
     known_keys,
     validate,
-    without_later_defaults,
 )
 from fmrgen.engine.options import WITHOUT_GRADIENT, AttackOptions, PerturbOptions
 from fmrgen.errors import UserError, option, unknown_message
@@ -80,7 +78,6 @@ class OutputConfig(StrictConfig):
     claims: Literal["auto", "lock", "lease"] = Field(
         "auto",
         description="how processes claim shards: by the operating system's locks, or by leases where those don't work",
-        json_schema_extra=SINCE_0_2,
     )
 
     def renamed(self, **names: str) -> "OutputConfig":
@@ -174,9 +171,6 @@ class Recipe(StrictConfig):
         for key in NOT_FINGERPRINTED:
             *sections, name = key.split(".")
             reduce(dict.__getitem__, sections, tree).pop(name, None)
-        for name, section in tree.items():
-            if isinstance(section, dict):
-                tree[name] = without_later_defaults(name, section)
         # The order of `classes` numbers the labels, and sorted JSON does not show it.
         return fingerprint([tree, list(getattr(self.source, "classes", None) or [])])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.config import NAMES_OR_FILE, SINCE_0_2, ComponentConfig
+from fmrgen.config import NAMES_OR_FILE, ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import Classes, Labels
@@ -28,12 +28,8 @@ class SourceConfig(ComponentConfig):
     classes: Annotated[Classes | None, NAMES_OR_FILE] = Field(
         None, description="names for the classes (or a file of them), or a mapping of name to class ranges"
     )
-    shuffle_seed: int | None = Field(
-        None, ge=0, description="shuffle the examples with this seed", json_schema_extra=SINCE_0_2
-    )
-    per_class: int | None = Field(
-        None, ge=1, le=10**12, description="use only this many examples of each class", json_schema_extra=SINCE_0_2
-    )
+    shuffle_seed: int | None = Field(None, ge=0, description="shuffle the examples with this seed")
+    per_class: int | None = Field(None, ge=1, le=10**12, description="use only this many examples of each class")
     limit: int | None = Field(
         None,
         ge=1,
@@ -48,7 +44,6 @@ class SourceConfig(ComponentConfig):
         ge=2,
         le=1000,
         description="take each example so often, each with an id of its own: for generator moves",
-        json_schema_extra=SINCE_0_2,
     )
     on_error: Literal["fail", "skip"] = Field("fail", description="what to do about an unreadable image")
     fit: Fit = Field(

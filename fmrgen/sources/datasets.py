@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from fmrgen.config import SINCE_0_2, HubDataset, Revision, is_repo, paths_among
+from fmrgen.config import HubDataset, Revision, is_repo, paths_among
 from fmrgen.errors import UserError, one_line
 from fmrgen.errors import chain as causes
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
@@ -53,12 +53,10 @@ class Config(SourceConfig):
     accepted: str | None = Field(
         None,
         description="which labels are true of an image: a column of lists of classes, or `timm:imagenet-real`",
-        json_schema_extra=SINCE_0_2,
     )
     columns: list[str] = Field(
         [],
         description="further columns of numbers or words that splits store too, such as the width of a sign",
-        json_schema_extra=SINCE_0_2,
     )
     streaming: bool = False
 

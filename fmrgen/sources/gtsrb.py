@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2, HubDataset
+from fmrgen.config import HubDataset
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import make_labels
 from fmrgen.sources._selection import select
@@ -75,7 +75,7 @@ class Config(SourceConfig):
 
     kind: str = "gtsrb"
     split: Literal["train", "test"] = "test"
-    path: str = Field("tanganke/gtsrb", json_schema_extra=SINCE_0_2)
+    path: str = Field("tanganke/gtsrb")
 
     def hub_dataset(self) -> HubDataset | None:
         return self._as_dataset().hub_dataset()

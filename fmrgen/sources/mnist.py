@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from fmrgen.config import SINCE_0_2
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._corruptions import CORRUPTIONS, SEVERITIES, corrupted
@@ -32,7 +31,6 @@ class Config(SourceConfig):
         None,
         pattern=rf"^({'|'.join(CORRUPTIONS)})-[1-{SEVERITIES}]$",
         description="changes each digit, NAME-SEVERITY",
-        json_schema_extra=SINCE_0_2,
     )
 
     def build(self, device: object = "cpu") -> "Mnist":

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from fmrgen.config import MOVES, NOT_FINGERPRINTED, without_later_defaults
+from fmrgen.config import MOVES, NOT_FINGERPRINTED
 from fmrgen.engine.options import ALONG_GRADIENT, attack_name
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
@@ -525,7 +525,7 @@ def _section_difference(theirs: Provenance, ours: Provenance, section: str) -> s
 
 def _config_of(provenance: Provenance, section: str) -> dict[str, Any]:
     """Return the keys of a section that are the same in all splits of a config."""
-    config = without_later_defaults(section, getattr(provenance.recipe, section).tree)
+    config = dict(getattr(provenance.recipe, section).tree)
     for key in ("on_error", "license"):
         config.pop(key, None)
     if section == "generator" and config.get("kind") == MOVES:

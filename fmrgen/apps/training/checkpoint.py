@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from fmrgen.apps.training.recipe import TrainRecipe
-from fmrgen.config import later_defaults_of
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
 from fmrgen.storage.shared_bucket import shared_folder
@@ -23,12 +22,6 @@ def _fingerprint(recipe: TrainRecipe) -> str:
     """Return a fingerprint of a recipe by all that decides the weights."""
     tree = recipe.model_dump(mode="json")
     identity = {name: value for name, value in tree.items() if name != "description"}
-    for name in ("schedule", "augment", "model"):
-        later = later_defaults_of(type(getattr(recipe, name)))
-        identity[name] = {key: value for key, value in tree[name].items() if key not in later or later[key] != value}
-    for name in ("source", "test"):
-        if tree[name].get("copies") is None:  # earlier versions had no such field
-            identity[name] = {key: value for key, value in tree[name].items() if key != "copies"}
     classes = tree["source"].get("classes")  # their order numbers the labels
     return fingerprint([identity, list(classes or ())])
 

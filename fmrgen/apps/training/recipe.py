@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from fmrgen.apps.explain.random_change import RandomChange
 from fmrgen.apps.training.objectives.base import ObjectiveConfig
 from fmrgen.apps.training.perturbed import PerturbedConfig
-from fmrgen.config import SINCE_0_2, StrictConfig, component
+from fmrgen.config import StrictConfig, component
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_config
 from fmrgen.recipe.sections import GeneratorField, SourceField
@@ -33,7 +33,6 @@ class ScheduleConfig(StrictConfig):
         2,
         ge=1,
         description="CPU threads of a process; another number rounds differently and gives other weights",
-        json_schema_extra=SINCE_0_2,
     )
 
 
@@ -45,11 +44,8 @@ class AugmentConfig(StrictConfig):
         0,
         ge=0,
         description="strength of brightness, contrast, saturation and tint; 1 is strong",
-        json_schema_extra=SINCE_0_2,
     )
-    cutout: float = Field(
-        0, ge=0, le=1, description="side of a square to hide, as a share of the image's", json_schema_extra=SINCE_0_2
-    )
+    cutout: float = Field(0, ge=0, le=1, description="side of a square to hide, as a share of the image's")
     crop: int = Field(0, ge=0, description="pixels of black border to add before a random crop back to the size")
     flip: bool = Field(False, description="mirrors half of the images")
     blur: float = Field(0, ge=0, description="largest Gaussian blur, in pixels")
@@ -59,7 +55,6 @@ class AugmentConfig(StrictConfig):
         {},
         description="attributes of explain, by name, and the least and most amount of a random change, from -1 to 1; "
         "the first is changed in 0.8 of the images, each further one in 0.3",
-        json_schema_extra=SINCE_0_2,
     )
     reconstruct: float = Field(0, ge=0, le=1, description="share of images replaced by the generator's reconstruction")
     latent_noise: float = Field(0, ge=0, description="largest noise on the latents of these, in latent units")

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fmrgen.apps.training.augment import augment
-from fmrgen.apps.training.checkpoint import TrainingFolder
-from fmrgen.apps.training.recipe import AugmentConfig, load_train_recipe
+from fmrgen.apps.training.recipe import AugmentConfig
 
 
 def changed(images, **changes):
@@ -53,10 +52,3 @@ def test_a_square_is_hidden_in_each_image():
 @pytest.mark.parametrize("change", [{"warp": 1.5}, {"blur": 2.0}])
 def test_no_border_comes_in(change):
     assert changed(photo(), **change).min() > 0.25
-
-
-def test_a_folder_of_earlier_versions_goes_on(tmp_path):
-    recipe = load_train_recipe("train/mnist-lenet")
-    assert TrainingFolder(tmp_path / "plain", recipe).fingerprint == "71da1f3320c2dfed"
-    colourful = load_train_recipe("train/mnist-lenet", ["augment.colour=0.5"])
-    assert TrainingFolder(tmp_path / "colourful", colourful).fingerprint != "71da1f3320c2dfed"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig, psnr
-from fmrgen.config import SINCE_0_2
 from fmrgen.labels import Labels
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ class Config(ObjectiveConfig):
     start: str | None = Field(
         None,
         description="a folder or asset of a VQGAN to start from, whose architecture is used too",
-        json_schema_extra=SINCE_0_2,
     )
 
     def objective(self, device: "torch.device", labels: Labels) -> "VqganObjective":
