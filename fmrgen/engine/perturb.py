@@ -63,7 +63,7 @@ def perturb(
         options: budget, step size and all other options of Algorithm 1.
         keep_latents: add the latents of the original and of the stored image to the rows.
         device: device of the models.
-        expected: number of examples, if known; there are no more slots than that.
+        expected: number of examples, if known; there are no more slots, and no larger batches, than that.
         encodings: returns the latents of originals, from a cache or by calling the function passed to it.
         on_pass: called after each pass with the number of slots that held an image.
         on_slots: called with the number of slots at the start, and again when memory has run out.
@@ -80,6 +80,8 @@ def perturb(
     check_classifier(classifier)
     ensemble = Ensemble(options)
     models = Models(classifier, generator, oracle, options, torch.device(device), ensemble.needs_gradient)
+    if expected is not None:
+        models.together = min(models.together, max(1, expected))
     queue = _encoded(iter(examples), models, ensemble, keep_latents, encodings)
     if options.slots == "auto":
         first = next(queue, None)

@@ -453,7 +453,7 @@ def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path)
         return done.stderr
 
     told = run("-m", "fmrgen", *job, "--num-processes", "2")  # one may have made all before the first one comes
-    assert "2 processes on cpu, 48 slots each; " in told or "there is nothing to do" in told
+    assert "2 processes on cpu, 30 slots each; " in told or "there is nothing to do" in told
     runs = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())["runs"]
     assert {entry["processes"] for entry in runs} == {2}  # the second may come when nothing is left to do
     next((tmp_path / "out/mnist").glob("lenet-00001*")).unlink()
