@@ -116,7 +116,7 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
     path = about_path(root, config, split)
     check_inside(path, root)
     about = of_schema(DeltaFile, SCHEMA, read_json(path), str(path))
-    provenance = parse_provenance(about.provenance)
+    provenance = parse_provenance(about.provenance, f"{root}: {config}/{split}")
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{path}: its provenance is not that of a finished split; make the delta again")
     folder = SplitFolder.of(SplitPaths(root, config, split), provenance)

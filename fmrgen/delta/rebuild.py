@@ -18,7 +18,7 @@ from fmrgen.recipe.job import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.split.reference import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
-from fmrgen.storage.provenance import check_not_newer, read_provenance
+from fmrgen.storage.provenance import read_provenance
 
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
@@ -108,7 +108,6 @@ def _rebuild(
     on_note: Callable[[str], None],
 ) -> Summary:
     about, provenance = read_about(root, config, split)
-    check_not_newer(f"{root}: {config}/{split}", provenance)
     originals = _Originals(build_source(source), provenance.image_size)
     with claimed_alone(output, config, split, provenance, provenance.runs, on_note) as (target, claimed):
         if claimed.is_finished and dict(claimed.files) == dict(provenance.files):

@@ -25,7 +25,6 @@ from fmrgen.storage.provenance import (
     Kinship,
     Provenance,
     Run,
-    check_same_version,
     provenance_to_continue,
     read_provenance,
 )
@@ -141,10 +140,9 @@ def _intact_shards(
 
 
 def _check_same_maker(paths: SplitPaths, earlier: Provenance, fresh: Provenance) -> None:
-    """Raise UserError if the missing rows would be made by another version or other code than the others."""
+    """Raise UserError if the missing rows would be made by other code than the others."""
     title = f"{paths.root}:{paths.name}"
     cure = f"choose another {option('output')} or {option('output.split')}, or delete it"
-    check_same_version(title, earlier, fresh, cure)
     check_same_code(title, earlier, fresh, cure)
 
 

@@ -9,7 +9,7 @@ from fmrgen.jobs.lifecycle import check_same_code, claimed_alone, finish
 from fmrgen.metrics.summary import Summary
 from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import Provenance, Run, check_not_newer, check_same_job, check_same_version, read_all
+from fmrgen.storage.provenance import Provenance, Run, check_same_job, read_all
 from fmrgen.storage.shards import SplitFolder
 
 _COMPUTE = ("fmrgen", "torch", "transformers", "diffusers", "timm")  # libraries whose version can change a row
@@ -52,7 +52,6 @@ def merge(
         for root, provenance in split_parts[1:]:
             title, cure = f"{root}:{config}/{split}", f"not a part of {first_root}'s split"
             check_same_job(title, provenance, first, cure)
-            check_same_version(title, provenance, first, cure)
             check_same_code(title, provenance, first, cure)
     summaries, missing = {}, []
     for (config, split), split_parts in parts_of.items():
@@ -77,7 +76,6 @@ def _splits_of(part: str) -> tuple[Path, dict[tuple[str, str], Provenance]]:
     splits = {}
     for place, provenance in read_all(root).items():
         if wanted in ((None, None), place):
-            check_not_newer(f"{part}: {place[0]}/{place[1]}", provenance)
             splits[place] = provenance
     if not splits:
         raise UserError(

@@ -150,8 +150,6 @@ def load_judges(
     """
     recorded = provenance.recipe
     tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
-    if provenance.rows_version == 1 and tree["classifier"].get("kind") in ("module", "cifar"):
-        tree["classifier"].setdefault("interpolation", "bilinear")  # as these resized then
     if classifier is not None:
         tree["classifier"] = classifier_section(classifier)
     if oracle is not None:

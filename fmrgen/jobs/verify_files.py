@@ -59,7 +59,8 @@ def verify_files(split: str) -> FilesVerification:
         check_no_delta(split, reference.repo, state.files)
     paths = SplitPaths(Path(), *choose_split(split, reference, names))
     path = paths.provenance.as_posix()
-    provenance = parse_provenance(parse_json(hub.read(path, state), f"{reference.repo}: {path}"))
+    where = f"{reference.repo}: {path}"
+    provenance = parse_provenance(parse_json(hub.read(path, state), where), split)
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
     wrong = []

@@ -19,7 +19,6 @@ from fmrgen.files import (
     fingerprint,
     open_plain,
     package_data,
-    sha256_of,
     to_yaml,
     write_changed,
 )
@@ -35,7 +34,7 @@ from fmrgen.report.summary import summary_table
 from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import judgements_config
 from fmrgen.storage.explanations import explained_lines
-from fmrgen.storage.paths import CARD, SPLIT_NAME, SplitPaths, card_lock
+from fmrgen.storage.paths import CARD, SplitPaths, card_lock
 from fmrgen.storage.provenance import RecordedComponent, RecordedRecipe
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
@@ -66,7 +65,7 @@ def write_card(root: Path, repo: str | None = None) -> None:
     where = f"{repo}: README.md" if repo else str(path)
     card = _read_card(path, where)
     text = _render(splits, name)
-    data = _describe(card, splits, _unread_splits(root, card, splits), where)
+    data = _describe(card, splits, where)
     parts = [
         f"---\n{to_yaml(DatasetCardData(**data).to_dict())}---",
         card.before,
@@ -247,80 +246,18 @@ def _is_own(config: dict[str, Any]) -> bool:
     return str(config.get("description", "")).startswith(_DESCRIBED)
 
 
-@dataclass(frozen=True)
-class _UnreadSplit:
-    """A split that the card named before, whose files exist, and whose provenance this version can't read.
-
-    Attributes:
-        data_files: its entry in `data_files`.
-        size: its entry in `dataset_info`, if it has one.
-        provenance: the sha256 of the provenance, if there is one.
-    """
-
-    data_files: dict[str, Any]
-    size: dict[str, Any] | None
-    provenance: str | None
-
-
-def _unread_splits(root: Path, card: _Card, splits: dict[str, list[_CardEntry]]) -> dict[str, list[_UnreadSplit]]:
-    """Return the splits in fmrgen's own configs of the card that are not among the `splits` that could be read.
-
-    They stay in the card as long as their files exist: else `load_dataset` would not find them any more.
-    """
-    unread: dict[str, list[_UnreadSplit]] = {}
-    for config, entry in card.configs.items():
-        read = {split.name for split in splits.get(config, [])}
-        for data_files in _own_data_files(entry):
-            split = data_files["split"]
-            if split in read:
-                continue
-            paths = SplitPaths(root, config, split)
-            has_provenance = paths.provenance.is_file()
-            if has_provenance or paths.found_shards():
-                size = _size_of(split, card.infos.get(config, {}))
-                digest = sha256_of(paths.provenance) if has_provenance else None
-                unread.setdefault(config, []).append(_UnreadSplit(data_files, size, digest))
-    return unread
-
-
-def _own_data_files(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the data files of fmrgen's own config of a card; [] for a config of others."""
-    entries = config.get("data_files")
-    if not _is_own(config) or not isinstance(entries, list):
-        return []
-    own = []
-    for entry in entries:
-        split = entry.get("split") if isinstance(entry, dict) else None
-        if isinstance(split, str) and re.fullmatch(SPLIT_NAME, split):
-            own.append(entry)
-    return own
-
-
-def _size_of(split: str, info: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the size of a split in the `dataset_info` of its config; None if it is not there."""
-    for size in info.get("splits") or []:
-        if isinstance(size, dict) and size.get("name") == split:
-            return size
-    return None
-
-
 def _is_own_title(name: Any) -> bool:
     """Return whether a title is missing, or was written by fmrgen."""
     return not name or _TITLED in str(name) or _TITLED_MOVED in str(name)
 
 
-def _config(
-    config: str, entries: list[_CardEntry], unread: list[_UnreadSplit], earlier: dict[str, Any]
-) -> dict[str, Any]:
+def _config(config: str, entries: list[_CardEntry], earlier: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of a config in the card's `configs`; what others added to the `earlier` one stays."""
     digests: list[Any] = []
     data_files: list[dict[str, Any]] = []
     for entry in entries:
         digests.append(entry.provenance.files)
         data_files.append({"split": entry.name, "path": SplitPaths(Path(), config, entry.name).shard_pattern})
-    for split in unread:
-        digests.append(split.provenance)
-        data_files.append(split.data_files)
     return {
         **earlier,
         "config_name": config,
@@ -344,17 +281,13 @@ def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any]
     return {"config_name": judgements_config(config), "description": description, "data_files": files}
 
 
-def _info(config: str, entries: list[_CardEntry], unread: list[_UnreadSplit]) -> dict[str, Any]:
+def _info(config: str, entries: list[_CardEntry]) -> dict[str, Any]:
     """Return the sizes of a config, as `datasets` reads them. Its columns are in its files, names of classes too."""
     sizes = {}
     download_size = 0
     for entry in entries:
         sizes[entry.name] = SplitInfo(entry.name, entry.provenance.num_bytes, entry.summary.rows)
         download_size += entry.provenance.download_size
-    for split in unread:
-        if split.size is not None:
-            name = split.size["name"]
-            sizes[name] = SplitInfo(name, split.size.get("num_bytes", 0), split.size.get("num_examples", 0))
     info = DatasetInfo(
         config_name=config,
         splits=SplitDict(sizes),
@@ -366,15 +299,12 @@ def _info(config: str, entries: list[_CardEntry], unread: list[_UnreadSplit]) ->
     return data.to_dict()["dataset_info"]
 
 
-def _describe(
-    card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_UnreadSplit]], where: str
-) -> dict[str, Any]:
+def _describe(card: _Card, splits: dict[str, list[_CardEntry]], where: str) -> dict[str, Any]:
     """Return the card's metadata, with all of the splits that the Hub understands; others' metadata stays.
 
     Args:
         card: the existing card.
         splits: by their configs.
-        unread: splits that could not be read, by their configs.
         where: what errors start with.
     """
     data = dict(card.data)
@@ -395,21 +325,12 @@ def _describe(
     if _is_own_title(data.get("pretty_name")):
         data["pretty_name"] = _title(splits)
     data["size_categories"] = [_size_category(sum(entry.summary.rows for entry in entries))]
-    others = _other_configs(card, splits, unread)
-    data["configs"] = _configs(card, splits, unread, others)
+    others = {name for name, config in card.configs.items() if name not in splits and not _is_own(config)}
+    data["configs"] = _configs(card, splits, others)
     data["dataset_info"] = [{**info, "config_name": name} for name, info in card.infos.items() if name in others]
     for name, own in splits.items():
-        data["dataset_info"].append(_info(name, own, unread.get(name, [])))
+        data["dataset_info"].append(_info(name, own))
     return data
-
-
-def _other_configs(card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_UnreadSplit]]) -> set[str]:
-    """Return the configs that stay as they are: those of others, and own ones of which no split could be read."""
-    others = set()
-    for name, config in card.configs.items():
-        if name not in splits and (not _is_own(config) or name in unread):
-            others.add(name)
-    return others
 
 
 def _hub_ids(sources: list[RecordedComponent]) -> list[str]:
@@ -438,16 +359,14 @@ def _merge_values(before: Any, values: list[str], where: str) -> list[str]:
     return merged
 
 
-def _configs(
-    card: _Card, splits: dict[str, list[_CardEntry]], unread: dict[str, list[_UnreadSplit]], others: set[str]
-) -> list[dict[str, Any]]:
+def _configs(card: _Card, splits: dict[str, list[_CardEntry]], others: set[str]) -> list[dict[str, Any]]:
     """Return the card's `configs`: those that stay, those of the splits, and those of the judgements."""
     configs, judgements = [], []
     for name, config in card.configs.items():
         if name in others:
             configs.append({**config, "config_name": name})
     for name, entries in splits.items():
-        configs.append(_config(name, entries, unread.get(name, []), card.configs.get(name, {})))
+        configs.append(_config(name, entries, card.configs.get(name, {})))
         judged = _judgements_config(name, entries)
         if judged is not None:
             judgements.append(judged)

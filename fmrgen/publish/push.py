@@ -208,7 +208,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         if wanted not in ((None, None), (paths.config, paths.split)):
             continue
         check_inside(paths.provenance, root)
-        provenance = parse_provenance(read_json(paths.provenance))
+        provenance = parse_provenance(read_json(paths.provenance), f"{root}:{paths.name}")
         if provenance is not None and provenance.is_finished:
             splits.append(_Local(paths, provenance))
         else:

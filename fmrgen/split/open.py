@@ -101,9 +101,8 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
 
 
 def _are_columns_of(provenance: Provenance, features: Features) -> bool:
-    """Return whether a split has the columns that its provenance says; one of a newer version may have more."""
-    expected = provenance.row_schema.features
-    return expected.keys() <= features.keys() if provenance.is_newer else features.items() == expected.items()
+    """Return whether a split has the columns that its provenance says."""
+    return features.items() == provenance.row_schema.features.items()
 
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:

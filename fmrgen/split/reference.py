@@ -136,7 +136,7 @@ def _finished_provenance(text: str, repo: str, commit: str | None, config: str, 
         path = paths.provenance
     else:
         path = _fetched_provenance(repo, commit, SplitPaths(Path(), config, split))
-    provenance = parse_provenance(read_json(path))
+    provenance = parse_provenance(read_json(path), text)
     if provenance is None or (provenance.finished and not provenance.is_finished):
         raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
     if not provenance.is_finished:

@@ -23,7 +23,6 @@ from fmrgen.storage.shared_bucket import shared_folder
 
 _ABOUT = b"fmrgen.answers"  # key of a file's metadata
 _ENDING = ".answers"
-_ENDINGS = (_ENDING, ".answers.parquet")  # the second is that of earlier versions, whose files are never read again
 _DIGEST = 32  # bytes of the sha256 with which a file begins
 _ROW = 256  # bytes that a file may have for each row
 _ABOUT_ROWS = 1 << 22  # and besides
@@ -153,7 +152,7 @@ class PredictionStore:
 
     def _files(self) -> list[Path]:
         with suppress(OSError):
-            return [self._folder / name for name in self._shared.names(self._folder) if name.endswith(_ENDINGS)]
+            return [self._folder / name for name in self._shared.names(self._folder) if name.endswith(_ENDING)]
         return []
 
 

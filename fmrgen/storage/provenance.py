@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +24,9 @@ if TYPE_CHECKING:
     from fmrgen.metrics.gradients import JudgedSteps
     from fmrgen.storage.schema import Schema
 
-_SCHEMA = "fmrgen-provenance/"  # followed by the version; a provenance that names none is of fmrgen 0.1.0
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
 NEW_STATE = "such as a setting, a mean or a function; list attributes that it computes itself in its `derived`"
-SCHEMA = f"{_SCHEMA}{ROWS_VERSION}"
+SCHEMA = f"fmrgen-provenance/{ROWS_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
 
@@ -186,7 +183,7 @@ class Provenance(_Recorded):
     """The provenance of a split.
 
     Attributes:
-        schema_version: `fmrgen-provenance/4`; None of fmrgen 0.1.0, which names none.
+        schema_version: `fmrgen-provenance/4`.
         fingerprint: 16 hex digits over all of the recipe that can change a row.
         finished: the flag in the file; readers use `is_finished`.
         groups: the source's classes behind each label, if the recipe groups them.
@@ -211,7 +208,7 @@ class Provenance(_Recorded):
         summary: the figures that were known to the version which finished the split.
     """
 
-    schema_version: Annotated[str | None, Field(alias="schema", pattern=rf"^{_SCHEMA}\d+$")] = None
+    schema_version: Annotated[str, Field(alias="schema", pattern=f"^{SCHEMA}$")]
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     finished: bool = False
     recipe: RecordedRecipe
@@ -255,20 +252,6 @@ class Provenance(_Recorded):
         return self.finished and len(self.files) == self.shard_count
 
     @property
-    def rows_version(self) -> int:
-        """The version of Algorithm 1 that made the rows, which decides their columns.
-
-        It is 1 for a split of a newer fmrgen: readers count only on the columns of the first version.
-        """
-        version = _version_of(self.schema_version)
-        return version if version <= ROWS_VERSION else 1
-
-    @property
-    def is_newer(self) -> bool:
-        """Whether a newer version of fmrgen wrote it."""
-        return _version_of(self.schema_version) > ROWS_VERSION
-
-    @property
     def rows(self) -> int:
         return self.examples - len(self.skipped)
 
@@ -288,7 +271,6 @@ class Provenance(_Recorded):
             tuple(self.labels),
             keep_original=self.recipe.output.keep_original,
             score_column=self.score_column,  # type: ignore[arg-type]
-            version=self.rows_version,
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
             attacks=self.recipe.perturb.attack_count,
@@ -318,8 +300,6 @@ class Provenance(_Recorded):
     def tree(self) -> dict[str, Any]:
         """The provenance as its file has it."""
         tree = self.model_dump(mode="json", by_alias=True)
-        if self.schema_version is None:
-            del tree["schema"]
         for name in ("kinship", "slope"):
             if tree[name] is None:
                 del tree[name]
@@ -334,14 +314,23 @@ class Provenance(_Recorded):
         write_atomically(paths.provenance, text.encode() + b"\n")
 
 
-def _version_of(schema: Any) -> int:
-    """Return the version that a provenance names; 1 if it names none, as fmrgen 0.1.0 did."""
-    match = re.fullmatch(rf"{_SCHEMA}(\d+)", str(schema))
-    return 1 if match is None else int(match[1])
+class FormatError(UserError):
+    """A split has the format of another version of fmrgen."""
 
 
-def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
-    """Return the provenance in a JSON mapping; None if it is not one, since anyone may have put it on the Hub."""
+def parse_provenance(tree: Mapping[str, Any], where: str) -> Provenance | None:
+    """Return the provenance in a JSON mapping; None if it is not one, since anyone may have put it on the Hub.
+
+    Args:
+        tree: the mapping.
+        where: the split; begins the error.
+
+    Raises:
+        UserError: another version of fmrgen wrote it in another format.
+    """
+    schema = str(tree.get("schema"))
+    if schema != SCHEMA and schema.startswith("fmrgen-provenance/"):
+        raise FormatError(f"{where} has the format {schema}, this fmrgen {SCHEMA}: use the version that generated it")
     try:
         return Provenance.model_validate(tree)
     except ValidationError:
@@ -351,7 +340,7 @@ def parse_provenance(tree: Mapping[str, Any]) -> Provenance | None:
 def read_provenance(paths: SplitPaths) -> Provenance:
     """Return the provenance of a split. Raises UserError if it is missing, can't be read, or lies behind a link."""
     check_inside(paths.provenance, paths.root)
-    provenance = parse_provenance(read_json(paths.provenance))
+    provenance = parse_provenance(read_json(paths.provenance), f"{paths.root}:{paths.name}")
     if provenance is None:
         raise UserError(f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another folder")
     return provenance
@@ -359,19 +348,19 @@ def read_provenance(paths: SplitPaths) -> Provenance:
 
 def read_all(root: Path) -> dict[tuple[str, str], Provenance]:
     """Return the provenance of every split in `root`, finished or not, by config and split; others' files are left
-    out."""
+    out.
+
+    Raises UserError if a split has another version's format.
+    """
     provenances = {}
     for paths in splits_in(root):
-        with suppress(UserError):
+        try:
             provenances[paths.config, paths.split] = read_provenance(paths)
+        except FormatError:
+            raise
+        except UserError:
+            continue
     return provenances
-
-
-def check_not_newer(where: str, tree: Mapping[str, Any] | Provenance) -> None:
-    """Raise UserError, starting with `where`, for a split of a newer fmrgen, which must not be rewritten."""
-    schema = tree.schema_version if isinstance(tree, Provenance) else tree.get("schema")
-    if _version_of(schema) > ROWS_VERSION:
-        raise UserError(f"{where} was made by a newer fmrgen ({schema}); update fmrgen, or choose another folder")
 
 
 def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
@@ -389,27 +378,14 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
         if getattr(earlier, name) != getattr(fresh, name):
             raise UserError(f"{where} was started with other {name}; {cure}")
     if earlier.score_column != fresh.score_column:
-        raise UserError(f"{where} was started by an older fmrgen, with a column {earlier.score_column}; {cure}")
+        raise UserError(f"{where} was started with a column {earlier.score_column}; {cure}")
     if tuple(earlier.judges) != tuple(fresh.judges):
-        raise UserError(f"{where} was started by an older fmrgen, without the column judges; {cure}")
+        raise UserError(f"{where} was started with other judges; {cure}")
     for name, digest in fresh.weights_sha256:
         if getattr(earlier.weights_sha256, name) != digest:
             raise UserError(f"{where} was started with other {name} weights; put them back, or {cure}")
     if earlier.examples != fresh.examples:
         raise UserError(f"{where} was started on {earlier.examples} examples, not {fresh.examples}; {cure}")
-
-
-def check_same_version(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
-    """Raise UserError if a job would not make its rows as those in the folder were made.
-
-    Args:
-        where: what the message starts with.
-        earlier: the provenance in the folder.
-        fresh: the provenance of the job.
-        cure: what the message ends with.
-    """
-    if earlier.rows_version != fresh.rows_version:
-        raise UserError(f"{where} was started by an older fmrgen, whose steps were others; {cure}")
 
 
 def _difference(earlier: Provenance, fresh: Provenance) -> str:
@@ -453,9 +429,7 @@ def provenance_to_continue(paths: SplitPaths, fresh: Provenance, begun: bool) ->
     if begun:  # else a run has stored nothing yet, and its provenance does not count
         if not paths.provenance.exists():
             raise UserError(f"{where} contains shards but no provenance file; delete them or choose another {another}")
-        tree = read_json(paths.provenance)
-        check_not_newer(where, tree)
-        earlier = parse_provenance(tree)
+        earlier = parse_provenance(read_json(paths.provenance), where)
         if earlier is None:
             raise UserError(
                 f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another {another}"
@@ -477,7 +451,6 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
     for (config, split), other in read_all(paths.root).items():
         if config != paths.config or split == paths.split:
             continue
-        check_not_newer(f"{where}: the split {split} of config {config}", other)
         if other.recipe.output.keep_original != provenance.recipe.output.keep_original:
             raise UserError(
                 f"{where}: config {config} has another output.keep_original in its split {split}; "
@@ -497,14 +470,13 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
             )
         if _columns_of(other) != _columns_of(provenance):
             raise UserError(
-                f"{where}: config {config} has other columns, of an older fmrgen, in its split {split}; choose another "
-                "output.config"
+                f"{where}: config {config} has other columns in its split {split}; choose another output.config"
             )
 
 
 def _columns_of(provenance: Provenance) -> tuple[Any, ...]:
     """Return what decides the columns of a split, besides its config."""
-    return provenance.score_column, provenance.rows_version, tuple(provenance.judges)
+    return provenance.score_column, tuple(provenance.judges)
 
 
 def _section_difference(theirs: Provenance, ours: Provenance, section: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Features, Image, List, Value
 
-from fmrgen.records import ROWS_VERSION, Perturbed, StopReason
+from fmrgen.records import Perturbed, StopReason
 
 ScoreColumn = Literal["clip_score", "oracle_score"]  # of image-text oracles, and of others
 SCORE_COLUMNS: tuple[ScoreColumn, ...] = ("clip_score", "oracle_score")
@@ -41,7 +41,6 @@ class Column:
             attacks.
         field: the value of `Perturbed` that it holds.
         holds_classes: whether its numbers are those of labels, which is certain only in splits of fmrgen.
-        since: the first version of the rows that has it.
     """
 
     name: str
@@ -62,17 +61,15 @@ class Column:
     ]
     field: str
     holds_classes: bool = False
-    since: int = 1
 
-    def feature(self, label_names: Sequence[str], version: int) -> Any:
-        """Return its type as `datasets` has it, in rows of a version."""
+    def feature(self, label_names: Sequence[str]) -> Any:
+        """Return its type as `datasets` has it."""
         if self.type == "image":
             return Image()
         if self.type == "label":
             return ClassLabel(names=list(label_names))
         if self.type == "reason":
-            since = {"stuck": 2, "reached": 4}
-            return ClassLabel(names=[reason.value for reason in StopReason if since.get(reason, 1) <= version])
+            return ClassLabel(names=[reason.value for reason in StopReason])
         if self.type == "verdicts":
             return List({name: Value(kind) for name, kind in VERDICT.items()})
         if self.type == "attacks":
@@ -103,10 +100,8 @@ class Column:
         return isinstance(feature, Value) and feature.dtype in types.get(self.type, _INTEGERS)
 
 
-def _column(
-    name: str, type: Any, meaning: str, field: str | None = None, holds_classes: bool = False, since: int = 1
-) -> Column:
-    return Column(name, meaning, type, field or name, holds_classes, since)
+def _column(name: str, type: Any, meaning: str, field: str | None = None, holds_classes: bool = False) -> Column:
+    return Column(name, meaning, type, field or name, holds_classes)
 
 
 _IMAGE = _column(
@@ -114,9 +109,11 @@ _IMAGE = _column(
 )
 LABEL = _column("label", "label", "the true class")
 _ACCEPTED = _column(
-    "accepted_labels", "int32 list", "all classes that are true of it, `label` first; to answer any of them is right",
-    since=4, holds_classes=True,
-)  # fmt: skip
+    "accepted_labels",
+    "int32 list",
+    "all classes that are true of it, `label` first; to answer any of them is right",
+    holds_classes=True,
+)
 _ORIGINAL = _column("original", "image", "the source's image at the generator's size, a PNG")
 IMAGES = (_IMAGE.name, _ORIGINAL.name)
 OF_SOURCE = "extra"  # the field of a row that holds the source's columns
@@ -137,10 +134,9 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "original_id",
             "int64",
             "the number of the original in its source, which several rows show, each moved another way",
-            since=4,
         ),
-        _column("move", "string", "the random change that made `image` of the original", since=4),
-        _column("amount", "float32", "how far, in the unit of its kind", since=4),
+        _column("move", "string", "the random change that made `image` of the original"),
+        _column("amount", "float32", "how far, in the unit of its kind"),
         _column("valid", "bool", "the oracle accepted at least the first step; only valid rows count in PA"),
         _column("iterations", "int32", "guided steps in `image`"),
         _column(
@@ -154,7 +150,6 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "queries",
             "int32",
             "images of it that the split's own classifier was asked about, all steps together",
-            since=4,
         ),
         _column(score_column, "float32", _SCORES[score_column], "score"),
         _column(
@@ -175,53 +170,45 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _column("reconstruction_prediction", "int32", "its prediction on the plain reconstruction", holds_classes=True),
         _column("loss", "float32", "its cross-entropy on `image`"),
         _column("latent_shift", "float32", "root mean square of the change of the latent"),
-        _column(
-            "pixel_shift", "float32", "root mean square of the change of the pixels, of values from 0 to 1", since=4
-        ),
+        _column("pixel_shift", "float32", "root mean square of the change of the pixels, of values from 0 to 1"),
         _column(
             "step_predictions",
             "int32 list",
             "its prediction on each image, from the plain reconstruction to the one after the last step",
             holds_classes=True,
-            since=2,
         ),
-        _column("step_losses", "float32 list", "its cross-entropy on each of them", since=2),
+        _column("step_losses", "float32 list", "its cross-entropy on each of them"),
         _column(
             "step_oracle_probabilities",
             "float32 list",
             "the oracle's probability, on each of them, of the class that it is asked for: the true one, or by the "
             "rule `consistent` the one that it saw in the original",
-            since=2,
         ),
-        _column("step_objectives", "float32 list", "what the steps climb, on each of them", since=3),
+        _column("step_objectives", "float32 list", "what the steps climb, on each of them"),
         _column(
             "control_predictions",
             "int32 list",
             "its predictions after random steps, at most as many and as long as the oracle accepts them, from "
             "the plain reconstruction on; empty in rows that were not chosen as controls",
             holds_classes=True,
-            since=3,
         ),
-        _column("control_objectives", "float32 list", "what the guided steps climb, on each of these", since=3),
+        _column("control_objectives", "float32 list", "what the guided steps climb, on each of these"),
         _column(
             "rejected_prediction",
             "int32",
             "its prediction on the image after the step that the oracle rejected; -1: it rejected none",
             holds_classes=True,
-            since=3,
         ),
         _column(
             "rejected_oracle_label",
             "int32",
             "what the oracle saw in that image instead; -1: none",
             holds_classes=True,
-            since=3,
         ),
         _column(
             "attack",
             "int32",
             "the attack that made `image`, by its number in the recipe's list, from 0",
-            since=4,
         ),
         _column(
             "attacks",
@@ -229,7 +216,6 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "each attack on the original, up to the first that fools: why it ended, its predictions, what its steps "
             "climb and the oracle's probability at every step, and the prediction on the image that the oracle "
             "rejected; `step_…`, `stop_reason` and `rejected_…` are those of the attack that made `image`",
-            since=4,
         ),
         _column(
             "judges",
@@ -238,7 +224,6 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
             "probability and own score of the true class",
             field="",
             holds_classes=True,
-            since=2,
         ),
     )
 
@@ -251,7 +236,6 @@ class Schema:
         label_names: of the classes.
         keep_original: whether the originals are stored.
         score_column: the column of the oracle's score.
-        version: of the rows. Those of the first have no steps, and no reason `stuck`.
         judges: the members of the oracle if that is a panel; else there is no such column.
         accepts_several: whether its source names all true labels of each example; else there is no such column.
         attacks: how many attacks an image goes through; the columns `attack` and `attacks` are there if several.
@@ -262,7 +246,6 @@ class Schema:
     label_names: tuple[str, ...]
     keep_original: bool = True
     score_column: ScoreColumn = "clip_score"
-    version: int = ROWS_VERSION
     judges: tuple[str, ...] = ()
     accepts_several: bool = False
     attacks: int = 1
@@ -281,7 +264,7 @@ class Schema:
         }
         columns = []
         for column in _columns(self.score_column):
-            if column.since <= self.version and is_stored.get(column.name, True):
+            if is_stored.get(column.name, True):
                 columns.append(column)
         for name, type in self.source_columns.items():
             columns.append(_column(name, type, "as the source has it", field=OF_SOURCE))
@@ -294,7 +277,7 @@ class Schema:
 
     @property
     def features(self) -> Features:
-        return Features({column.name: column.feature(self.label_names, self.version) for column in self.columns})
+        return Features({column.name: column.feature(self.label_names) for column in self.columns})
 
     def name_of(self, field: str) -> str:
         """Return the name of the column that holds a value of `Perturbed`."""

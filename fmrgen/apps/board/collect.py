@@ -58,7 +58,6 @@ class BoardEntry(Published):
         weights = self.provenance.weights_sha256
         return fingerprint(
             [
-                self.provenance.rows_version,
                 protocol,
                 list(self.provenance.labels),
                 [weights.generator, weights.oracle],
