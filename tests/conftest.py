@@ -30,7 +30,6 @@ LONGEST = (
     "test_diff.py",
     "test_push.py",
     "test_evaluate.py",
-    "test_endpoint.py",
     "test_bucket.py",
     "test_inspect.py",
     "test_resuming.py",

@@ -41,7 +41,7 @@ class ReferenceGenerator:
         self.label, self.accepted, self.options = label, accepted, options
         self.classifier, self.generator = classifier, generator
         self.nes_mean, self.nes_steps, self.queries = torch.zeros(1), 0, 1
-        self.mistake = self.basis = None
+        self.basis = None
         self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
         self.has_begun = False
         self.encode(x)
@@ -110,52 +110,15 @@ class ReferenceGenerator:
         first, self.nes_steps = self.nes_steps * pairs, self.nes_steps + 1
         return [self.basis[(first + number) % count].view_as(self.z) for number in range(pairs)]
 
-    def is_wrong(self, z):
-        return (self.f(z) > 0).item()
-
-    def across(self):
-        """Towards where labels are wrong beyond the boundary, of which a mistake shows the way."""
-        unit = self.options.step_size * math.sqrt(self.z.numel())
-        for doubling in range(5):
-            if self.mistake is not None:
-                break
-            along = self.directions()[:2]
-            places = [self.z + sign * 5 * 2**doubling * unit * u for sign in (1, -1) for u in along]
-            found = [place for place in places if self.is_wrong(place)]  # all are asked about
-            self.mistake = found[0] if found else None
-        along = self.directions()
-        if self.mistake is None:
-            return along[0]
-        right, wrong = self.z, self.mistake
-        for _ in range(6):
-            if (wrong - right).norm() <= 0.4 * unit:
-                break
-            middle = (right + wrong) / 2
-            right, wrong = (right, middle) if self.is_wrong(middle) else (middle, wrong)
-        seen = 0.0
-        for u in along:
-            ahead, behind = (self.is_wrong(wrong + sign * 5 * unit * u) for sign in (1, -1))
-            seen = seen + (ahead - behind) * u
-        self.nes_mean = 0.9 * self.nes_mean + (seen / seen.norm() if seen.norm() > 0 else 0)
-        across = self.nes_mean / self.nes_mean.norm() if self.nes_mean.norm() > 0 else torch.zeros_like(self.z)
-        place = self.z + 0.95 * (wrong - self.z).norm() * across
-        self.mistake = place if self.is_wrong(place) else wrong
-        to = across if (across != 0).any() else wrong - self.z
-        return to if (to != 0).any() else along[0]
-
     def corrected(self, estimate, u):
         away = 5 * self.options.step_size * math.sqrt(self.z.numel()) * u
         rise = self.f(self.z + away) - self.f(self.z - away)
         return estimate + (rise - (estimate * u).sum()) * u
 
     def step(self, gradient):
-        if self.options.update in ("nes", "prior"):
+        if self.options.update == "nes":
             estimate = self.estimate()
-            if self.options.update == "prior" and gradient.norm() > 0:
-                estimate = self.corrected(estimate, gradient / gradient.norm())
             return (estimate if (estimate != 0).any() else self.first).sign()
-        if self.options.update == "boundary":
-            return self.across().sign()
         if self.options.update == "sign":
             return gradient.sign()
         if self.options.update == "l2":

@@ -115,10 +115,10 @@ SMALL = {  # what makes a command of these quick
 NOT_RUN = {
     r"^fmrgen audit": "waits for people; tests/apps/judging answers as they do",
     r"kind: vlm": "a model of two billion weights",
-    r"hf:collections|https://|api-version": "somebody else's server; tests/classifiers/test_endpoint.py has one",
+    r"hf:collections|https://": "somebody else's server",
     r"^srun|\$SLURM_JOB_ID": "a cluster; tests/test_cluster_files.py reads the files",
     r"s3://": "a bucket; tests/storage and tests/distributed have one",
-    r"--fixed sets/|--fixed mine|surrogate:": "data sets and networks of others",
+    r"--fixed sets/|--fixed mine": "data sets and networks of others",
     r"swin=|--attack|^fmrgen study paper/table-8": "minutes of training",
     r"^fmrgen agree …|^fmrgen show nines": "more images than these",
     r"signs/|explained/explain\.json": "photos of others; tests/apps/release/test_certify.py does the same with digits",

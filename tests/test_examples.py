@@ -1,8 +1,12 @@
 """The examples, run as users run them, and typed as users' code is (`mypy --strict examples`)."""
 
+import json
 import os
 import re
+import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import nbformat
 import pytest
@@ -12,6 +16,7 @@ from installed import needs_app
 from nbclient import NotebookClient
 from places import ROOT
 from torch.utils.data import DataLoader
+from torchvision.io import decode_image
 
 import fmrgen
 
@@ -20,6 +25,7 @@ SAID = {
     "own_model.py": ("mine ◆", "12 rows match their stored images"),
     "own_parts.py": ("out:components/lenet: 12 rows", "out/gallery/sheet.png"),
     "forest.py": ("forest ◆", "12 rows match their stored images"),
+    "endpoint.py": ("rows match their stored images",),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
     "flips_in_training.py": ("eval_negative_flips", "Diff(", "of 12 broke"),
 }
@@ -39,6 +45,41 @@ def test_a_script(name, tmp_path):
     assert done.returncode == 0, done.stderr
     for said in SAID[name]:
         assert said in done.stdout
+
+
+@pytest.fixture
+def endpoint():
+    """The address of a LeNet that answers as the Hub's image classification does."""
+    network = fmrgen.load_classifier("asset:mnist/lenet")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            content = bytearray(self.rfile.read(int(self.headers["Content-Length"])))
+            image = decode_image(torch.frombuffer(content, dtype=torch.uint8))
+            with torch.no_grad():
+                scores = network(image[None] / 255).softmax(1)[0].tolist()
+            body = json.dumps([{"label": str(digit), "score": score} for digit, score in enumerate(scores)]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_a_classifier_behind_an_address(endpoint, tmp_path):
+    command = [sys.executable, EXAMPLES / "endpoint.py", endpoint, "--digits", "2", "--output", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 rows match their stored images" in done.stdout
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -87,7 +86,7 @@ class Ensemble:
         direction = torch.zeros_like(gradient)
         for number, rule in enumerate(self.rules):
             rows = memory["attack"] == number
-            along = rule.direction(gradient, moving & rows, memory, partial(ask, labels_alone=rule.labels_alone))
+            along = rule.direction(gradient, moving & rows, memory, ask)
             direction = torch.where(as_column(rows, along), along, direction)
         return direction
 

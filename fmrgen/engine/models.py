@@ -308,16 +308,15 @@ class Models:
                 gradient = torch.ones_like(free)
         return decoded.detach(), images.detach(), logits.detach(), gradient
 
-    def ask(self, state: Slots, free: Tensor, slots: Tensor, *, labels_alone: bool = False) -> Tensor:
+    def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
         """Return the objective [n] of the images that latents decode to.
+
+        The models see groups padded to one size, so that a row's last bits do not depend on its neighbours.
 
         Args:
             state: the slots.
             free: [n, …], latents to try.
             slots: [n], the slot of each: their labels, optional columns and fixed latents are used.
-            labels_alone: whether only the objective's sign matters. The classifier then sees the n images alone.
-                Otherwise it sees groups padded to one size, as the generator always does, so that a row's last bits do
-                not depend on its neighbours.
         """
         objectives = []
         for group in torch.arange(len(slots), device=slots.device).split(ASKED_TOGETHER):
@@ -325,10 +324,8 @@ class Models:
             columns = {name: state[name][slots[padded]] for name in ("label", *state.optional)}
             fixed = [state["fixed"][slots[padded]]] if "fixed" in state.rows else []
             (images,) = self._in_parts_that_fit(self._decode, free[padded], columns["label"], *fixed)
-            count = len(group) if labels_alone else ASKED_TOGETHER
-            shown = [column[:count] for column in columns.values()]
             work = partial(self._objective_of_images, list(columns))
-            (objective,) = self._in_parts_that_fit(work, images[:count], *shown)
+            (objective,) = self._in_parts_that_fit(work, images, *columns.values())
             objectives.append(objective[: len(group)])
         return torch.cat(objectives)
 

@@ -6,10 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from fmrgen.errors import UserError, unknown_message
 
-WITHOUT_GRADIENT = ("random", "nes", "boundary")  # update rules for classifiers that have no gradient
+WITHOUT_GRADIENT = ("random", "nes")  # update rules for classifiers that have no gradient
 ALONG_GRADIENT = ("sign", "l2", "adam")  # update rules that follow the gradient without checking where it leads
-# Questions in a step on top of `queries`, at most, of each rule that asks the classifier.
-_EXTRA_QUERIES = {"nes": 0, "prior": 2, "boundary": 27}
 _MOST_STEPS = 1_000_000
 _MOST_ATTACKS = 100
 _OF_AN_ATTACK = ("update", "objective", "target", "start_noise")  # options that each attack of a list has itself
@@ -22,7 +20,7 @@ _AUTO_CONTROLS_PERCENT = 8  # of the rows at most
 _FEWEST_CONTROLLED = 200  # rows of a split; a smaller one gets no control
 
 
-Rule = Literal["sign", "l2", "adam", "nes", "prior", "boundary", "random"]
+Rule = Literal["sign", "l2", "adam", "nes", "random"]
 Objective = Literal["margin", "cross_entropy", "targeted"]
 Target = int | Literal["runner_up", "third", "fourth", "least_likely"]
 
@@ -158,12 +156,12 @@ class PerturbOptions:
     )
     update: Rule = _option(
         "sign",
-        "how a step's direction follows from the gradient; nes estimates one from answers, prior from the gradient "
-        "too, as far as answers bear it out, boundary from labels alone; random is the control",
+        "how a step's direction follows from the gradient; nes estimates one from the classifier's outputs; random is "
+        "the control",
     )
     queries: int = _option(
         40,
-        "questions to the classifier for a step of nes, of prior (and 2 more) or of boundary (and up to 27 more); even",
+        "queries of the classifier for a step of nes; even",
     )
     objective: Objective = _option(
         "margin",
@@ -306,14 +304,11 @@ class PerturbOptions:
     @property
     def most_queries(self) -> int:
         """The most images that the classifier is asked about for one example: the original, and in each run the plain
-        reconstruction, the image of each step, and the questions of each step."""
+        reconstruction, the image of each step, and the queries of each step."""
         passes = 2 * self.budget if self.reencode else self.budget + 1
         queries = 1
         for run in self.runs:
-            questions = 0
-            if run.update in _EXTRA_QUERIES:
-                questions = self.queries + _EXTRA_QUERIES[run.update]
-            queries += passes + self.budget * questions
+            queries += passes + self.budget * (self.queries if run.update == "nes" else 0)
         return queries
 
     def is_controlled(self, position: int, examples: int) -> bool:

@@ -21,11 +21,9 @@ class Update(ABC):
 
     Attributes:
         needs_gradient: whether it uses gradients at all.
-        labels_alone: whether only the sign of the objective that it asks for matters.
     """
 
     needs_gradient = True
-    labels_alone = False
 
     def __init__(self, options: PerturbOptions) -> None:
         self.options = options
@@ -137,22 +135,15 @@ class Nes(Update):
         direction = torch.zeros_like(gradient)
         rows = (moving & ~memory["by_chance"]).nonzero().flatten()
         if len(rows):
-            direction[rows] = self._direction_of(rows, gradient[rows], memory, ask)
+            direction[rows] = self._direction_of(rows, memory, ask)
         return direction.sign()
 
-    def _direction_of(self, rows: Tensor, gradient: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        """Return the direction [R, …] of the rows [R], of any length, given their gradient [R, …]."""
+    def _direction_of(self, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+        """Return the direction [R, …] of the rows [R], of any length."""
         along = self._next_directions(rows, memory)
         estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, ask)
         memory["nes_mean"][rows] = estimate
-        estimate = self._with_gradient(estimate, gradient, rows, memory, ask)
         return torch.where(as_column(_is_nonzero(estimate), estimate), estimate, along[:, 0])
-
-    def _with_gradient(
-        self, estimate: Tensor, gradient: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
-    ) -> Tensor:
-        """Return the estimate [R, …] for this step alone, given the gradient [R, …] of the rows [R]."""
-        return estimate
 
     def _next_directions(self, rows: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return orthonormal directions [R, pairs, …]: those of the basis whose turn it is."""
@@ -195,114 +186,6 @@ class Nes(Update):
         return ask(places.flatten(0, 1), rows.repeat_interleave(count)).view(-1, count)
 
 
-class Prior(Nes):
-    """As `Nes`, with the gradient of each step as one more direction that is asked about: so far as the objective rises
-    along it, the step goes along it (in the spirit of Cheng et al. 2019).
-
-    For the gradient of a related network. It is not remembered: the next step has a newer one.
-    """
-
-    needs_gradient = True
-
-    def _with_gradient(
-        self, estimate: Tensor, gradient: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
-    ) -> Tensor:
-        along = L2(self.options).direction(gradient.nan_to_num(0, 0, 0), rows, memory, ask)
-        return self._corrected(estimate, along.unsqueeze(1) / along[0].numel() ** 0.5, rows, memory, ask)
-
-
-class Boundary(Nes):
-    """Across the boundary between labels, for classifiers that return labels (after HopSkipJump, Chen et al. 2020).
-
-    A row remembers a latent that the classifier gets wrong, its mistake: at first the nearest of some random ones that
-    lie ever farther off. Each step halves the way there until the boundary is located to less than half a step, asks
-    for labels at `queries` places around it, and goes towards where more of them are wrong, as a decaying mean over
-    steps estimates it. If the boundary is nearer that way, the next step begins there. Until a mistake is found, steps
-    go by chance.
-    """
-
-    labels_alone = True
-    _max_radius_doublings = 5  # the search for a mistake ends at a radius of 5 · 2⁴ steps
-    _directions_searched = 2  # at each radius, to both sides
-    _max_halvings = 6  # of the way to a mistake, in one step
-    _gap = 0.4  # steps: so near to the boundary halving stops
-    _decay = 0.9  # of the mean, in one step
-    _nearer = 0.95  # of the distance to the mistake: a place so far along the mean, if wrong, is the next mistake
-
-    def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
-        memory = super().memory(free, seeds)
-        memory["mistake"] = free.clone()
-        memory["mistake_known"] = torch.zeros(len(free), dtype=torch.bool, device=free.device)
-        return memory
-
-    def _direction_of(self, rows: Tensor, gradient: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        self._find_mistakes(rows, memory, ask)
-        along = self._next_directions(rows, memory)
-        direction = along[:, 0].clone()
-        has_mistake = memory["mistake_known"][rows]
-        if has_mistake.any():
-            across = self._across(rows[has_mistake], along[has_mistake], memory, ask)
-            by_chance = direction[has_mistake]
-            direction[has_mistake] = torch.where(as_column(_is_nonzero(across), across), across, by_chance)
-        return direction
-
-    def _find_mistakes(self, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> None:
-        """Search around those of the rows [R] that have no mistake yet, and remember what is found."""
-        for doubling in range(self._max_radius_doublings):
-            rows = rows[~memory["mistake_known"][rows]]
-            if not len(rows):
-                return
-            free, along = memory["free"][rows], self._next_directions(rows, memory)[:, : self._directions_searched]
-            offset = self._radius * 2**doubling * along
-            is_wrong = torch.cat(self._on_both_sides(free, offset, rows, memory, ask), 1) > 0
-            first = is_wrong.int().argmax(1)
-            chosen = torch.cat([offset, -offset], 1)[torch.arange(len(rows), device=first.device), first]
-            place = free + self._step(free) * chosen
-            has_mistake = is_wrong.any(1)
-            memory["mistake"][rows[has_mistake]] = place[has_mistake]
-            memory["mistake_known"][rows[has_mistake]] = True
-
-    def _across(self, rows: Tensor, along: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        """Return the direction [R, …] across the boundary, for rows [R] that have a mistake; zero if none shows.
-
-        Labels are asked for along the directions [R, n, …]; the mean and the mistake of the rows are updated.
-        """
-        free = memory["free"][rows]
-        wrong = self._at_boundary(rows, memory, ask)
-        ahead, behind = self._on_both_sides(wrong, self._radius * along, rows, memory, ask)
-        difference = (ahead > 0).to(along) - (behind > 0).to(along)
-        estimate, _ = _unit(torch.einsum("rn,rn...->r...", difference, along))
-        mean = self._decay * memory["nes_mean"][rows] + estimate
-        across, _ = _unit(mean)
-        _, distance = _unit(wrong - free)
-        place = free + self._nearer * as_column(distance, across) * across
-        is_nearer = as_column(self._answers(place.unsqueeze(1), rows, memory, ask)[:, 0] > 0, place)
-        memory["mistake"][rows] = torch.where(is_nearer, place, wrong)
-        memory["nes_mean"][rows] = mean
-        return torch.where(as_column(_is_nonzero(mean), mean), across, wrong - free)
-
-    def _at_boundary(self, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        """Return latents [R, …] that the classifier gets wrong, just beyond the boundary on the way to the mistake."""
-        right, wrong = memory["free"][rows], memory["mistake"][rows]
-        gap = self._gap * self._step(right)
-        for _ in range(self._max_halvings):
-            distance = (wrong - right).flatten(1).norm(dim=1)
-            wide = (distance > gap).nonzero().flatten()
-            if not len(wide):
-                break
-            middle = (right[wide] + wrong[wide]) / 2
-            is_wrong = as_column(self._answers(middle.unsqueeze(1), rows[wide], memory, ask)[:, 0] > 0, middle)
-            right[wide] = torch.where(is_wrong, right[wide], middle)
-            wrong[wide] = torch.where(is_wrong, middle, wrong[wide])
-        return wrong
-
-
-def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return vectors [R, …] scaled to length 1 (zeros stay), and the lengths that they had, [R]."""
-    length = vectors.flatten(1).norm(dim=1)
-    return vectors / as_column(_unless_zero(length), vectors), length
-
-
 def orthonormal(count: int, length: int, seed: int) -> Tensor:
     """Return random orthonormal vectors, float64 [count, length].
 
@@ -335,6 +218,4 @@ UPDATES: dict[str, type[Update]] = {
     "adam": Adam,
     "random": Random,
     "nes": Nes,
-    "prior": Prior,
-    "boundary": Boundary,
 }

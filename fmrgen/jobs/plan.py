@@ -9,8 +9,6 @@ from pathlib import Path
 import psutil
 import torch
 
-from fmrgen.classifiers.endpoint import Config as Endpoint
-from fmrgen.config import ComponentConfig
 from fmrgen.distributed.launch import device_name, launched_precision, peak_memory_of_process, start_process
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
@@ -33,7 +31,7 @@ from fmrgen.weights.remote import Remote, check_room, remotes_of
 _TRIED = {"cpu": 4, "cuda": 32}
 _TRIED_STEPS = 3
 _TRIED_STEP = 1e-3  # with step size auto: a trial asks what a pass costs, not where it leads
-_TRIED_QUERIES = 4  # at most, of each step: an endpoint may cost money
+_TRIED_QUERIES = 4  # at most, of each step: a service may cost money
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class Work:
         device: that the job would run on.
         seconds_per_pass: measured, of one image through generator, classifier and oracle and back.
         most_queries: to the classifier, for the images left.
-        most_seconds: for the images left on one such device, if each uses the whole budget; longer if an endpoint's
-            rate limit is slower.
+        most_seconds: for the images left on one such device, if each uses the whole budget.
         model_bytes: memory before the trial: the models', on a CPU the whole process's.
         slot_bytes: memory of a slot, from the peak of the trial.
         slots: that the job would use; 0 if it finds them by timing.
@@ -131,7 +128,6 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     left = sum(len(folder.positions(shard)) for shard in missing)
     trial = _try(recipe, components, device)
     queries = left * replace(recipe.perturb, step_size=1.0).most_queries
-    rate = _rate_of(recipe.classifier)
     slots = recipe.perturb.slots
     work = Work(
         examples=len(components.source),
@@ -143,7 +139,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         device=device_name(device),
         seconds_per_pass=trial.seconds_per_pass,
         most_queries=queries,
-        most_seconds=max(queries * trial.seconds_per_pass, 0 if rate is None else queries / rate),
+        most_seconds=queries * trial.seconds_per_pass,
         model_bytes=trial.model_bytes,
         slot_bytes=trial.slot_bytes,
         slots=0 if slots == "auto" else min(slots, len(components.source)),
@@ -189,7 +185,7 @@ def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial
     before = _used_bytes(device)
     run(first)  # the first time, libraries choose their kernels
     started = time.perf_counter()
-    rows = run(examples)  # other images, since an endpoint's answers are cached
+    rows = run(examples)  # other images, since a service may keep its answers
     seconds = time.perf_counter() - started
     stored = 0
     for row in rows:
@@ -201,14 +197,6 @@ def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial
         slot_bytes=max(0, _peak_bytes(device) - before) // len(examples),
         row_bytes=stored // len(rows),
     )
-
-
-def _rate_of(classifier: ComponentConfig) -> float | None:
-    """Return the images a second to which an endpoint is limited; None if there is no limit."""
-    endpoint = getattr(classifier, "classifier", classifier)  # a surrogate's section holds that of the endpoint
-    if isinstance(endpoint, Endpoint) and endpoint.rate is not None:
-        return endpoint.rate * endpoint.batch
-    return None
 
 
 def _used_bytes(device: torch.device) -> int:

@@ -440,8 +440,7 @@ def _try_chain(components: Components, blank: torch.Tensor, needs_gradient: bool
     if not loss.requires_grad or torch.autograd.grad(loss, free, allow_unused=True)[0] is None:
         if not components.classifier(image.detach().requires_grad_(True).clone()).requires_grad:
             raise UserError(
-                "classifier: gives no gradients; set perturb.update=nes, which estimates them from its answers, or "
-                "give it a relative's: {kind: surrogate, classifier: …, surrogate: …} with perturb.update=prior"
+                "classifier: gives no gradients; set perturb.update=nes, which estimates them from its outputs"
             )
         raise UserError(
             "generator: no gradient reaches the latent through decode and classifier; neither may detach it"

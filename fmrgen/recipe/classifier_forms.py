@@ -52,17 +52,6 @@ def _oracle(kind: str) -> ShortForm:
     return ShortForm(kind, f"{kind}:REPO", section, is_harmless=True)
 
 
-def _endpoint(scheme: str) -> ShortForm:
-    def section(rest: str) -> dict[str, Any]:
-        return {"kind": "endpoint", "url": f"{scheme}:{rest}"}
-
-    return ShortForm(scheme, f"{scheme}://… (an endpoint)", section, name=_address)
-
-
-def _address(rest: str) -> str:
-    return rest.strip("/").partition("?")[0]
-
-
 def _stem(rest: str) -> str:
     return Path(rest).stem
 
@@ -76,13 +65,11 @@ _FORMS = (
     _oracle("open_clip"),
     _oracle("vlm"),
     ShortForm("onnx", "onnx:FILE", _of_kind("onnx"), name=_stem),
-    _endpoint("https"),
-    _endpoint("http"),
     ShortForm("asset", "asset:NAME", None, is_harmless=True),
 )
 FORMS = {form.prefix: form for form in _FORMS}
 HARMLESS = tuple(f"{form.prefix}:" for form in _FORMS if form.is_harmless)
-_WRITTEN_FORMS = ", ".join(form.written for form in _FORMS if form.prefix != "http")
+_WRITTEN_FORMS = ", ".join(form.written for form in _FORMS)
 WRITTEN = f"{_WRITTEN_FORMS}, package.module:Name, a folder of fmrgen train, a recipe, or {{kind: …}}"
 
 

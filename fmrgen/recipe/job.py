@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 
 SETS = "sets/"  # how the names of fixed sets begin
-SURROGATE = "surrogate"  # kind of classifier: one network's answers, another's gradient
 _PERTURB_OF_MOVES = {"update": "random", "budget": 1, "step_size": 1, "control": 0}
 _NOT_OF_MOVES = ("attacks", "objective", "target", "start", "start_noise", "reencode", "keep")
 _COPIES = 4  # of each original, moved one way each
@@ -198,21 +197,12 @@ class Recipe(StrictConfig):
 
         # The rules of an attack do not depend on the length of its steps.
         runs = replace(self.perturb, step_size=1.0).runs
-        followed = [run.update for run in runs if run.follows_gradient]
-        if followed and self.classifier.kind == SURROGATE:
-            raise UserError(
-                f"perturb.update: {followed[0]} would follow a gradient that is not the classifier's; set "
-                "perturb.update=prior, which asks whether it helps"
-            )
         needs_gradient = any(run.update not in WITHOUT_GRADIENT for run in runs) or self.perturb.start != "none"
         return build_components(self.source, self.classifier, self.generator, self.oracle, device, needs_gradient)
 
 
 def _called(section: ComponentConfig) -> str:
     """Return a component in a few words: its kind, and its model, target, path or address."""
-    if section.kind == SURROGATE:
-        names = [_called(getattr(section, key)) for key in ("classifier", "surrogate")]
-        return " with the gradient of ".join(names)
     kind = "in-memory" if section.kind == IN_MEMORY else section.kind
     for key in ("model", "target", "path", "url"):
         name = getattr(section, key, None)

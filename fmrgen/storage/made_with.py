@@ -75,12 +75,6 @@ def lines_on_models(provenance: Provenance) -> list[str]:
 
 def _named(component: RecordedComponent) -> str:
     """Return a component in a few words: its kind, and the key that names it."""
-    classifier, surrogate = component.get("classifier"), component.get("surrogate")
-    if isinstance(classifier, dict) and isinstance(surrogate, dict):  # a black box, attacked by another's gradient
-        parts = []
-        for section in (classifier, surrogate):
-            parts.append(_named(RecordedComponent.model_construct(**{"kind": "", **section})))
-        return " with the gradient of ".join(parts)
     kind = "in-memory" if component.kind == IN_MEMORY else component.kind
     for key in ("model", "target", "path", "urls", "url", "checkpoint"):
         if component.get(key):

@@ -42,7 +42,7 @@ def test_an_example_that_is_none(image, label, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"update": "foo"}, "unknown update 'foo', choose from sign, l2, adam, nes, prior, boundary, random"),
+        ({"update": "foo"}, "unknown update 'foo', choose from sign, l2, adam, nes, random"),
         ({"objective": "cross_entrpy"}, "unknown objective 'cross_entrpy', did you mean cross_entropy?"),
         ({"oracle_rule": "none", "min_margin": 0.1}, "oracle_rule none accepts every image: set min_margin to 0"),
         ({"oracle_rule": "labels"}, "unknown oracle_rule 'labels', did you mean label?"),

@@ -221,8 +221,6 @@ def test_every_classifier(name, tmp_path):
         {"update": "adam"},
         {"update": "random"},
         {"update": "nes", "queries": 4},
-        {"update": "prior", "queries": 4},
-        {"update": "boundary", "queries": 4},
         {"reencode": True},
         {"start_noise": 0.01},
         {"objective": "targeted"},

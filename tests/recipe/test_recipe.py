@@ -141,7 +141,7 @@ def test_fingerprint_is_of_what_changes_a_row(write):
         (["perturb.slots=-1"], r"perturb: slots must be auto or from 1 to 65,536, not -1"),
         (
             ["perturb.update=sgd"],
-            r"perturb.update: must be 'sign', 'l2', 'adam', 'nes', 'prior', 'boundary' or 'random'",
+            r"perturb.update: must be 'sign', 'l2', 'adam', 'nes' or 'random'",
         ),
         (["output.shard_size=0"], r"output.shard_size"),
         (["output.split=a/b"], r"output.split"),
