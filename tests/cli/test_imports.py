@@ -67,7 +67,9 @@ main(sys.argv[1:])
 @pytest.mark.slow
 def test_a_package_that_is_missing_is_named_with_its_cure(tmp_path):
     cases = {
-        "generate mnist-lenet -o out": "generator: vqgan needs the package diffusers; pip install 'fmrgen[models]'",
+        "generate mnist-lenet generator.kind=vae generator.model=asset:mnist/vqgan generator.image_size=32 -o out": (
+            "generator: vae needs the package diffusers; pip install 'fmrgen[models]'"
+        ),
         "generate mnist-transform -o out": "oracle: clip needs the package transformers; pip install 'fmrgen[models]'",
         "sparsify mnist-lenet -o mask": "this command needs the package sklearn; pip install 'fmrgen[models]'",
     }

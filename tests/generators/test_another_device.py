@@ -25,6 +25,7 @@ from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
+from fmrgen.generators.networks.vqgan_files import save_model
 from fmrgen.generators.transform import Config as TransformConfig
 from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.classifier import ClassifierOracle
@@ -53,7 +54,7 @@ def tiny(folder):
 
 
 def vqgan(folder):
-    tiny_vqgan().model.save_pretrained(folder)
+    save_model(tiny_vqgan().network, folder)
     return VqganConfig(model=str(folder), image_size=SIZE)
 
 

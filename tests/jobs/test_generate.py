@@ -460,7 +460,7 @@ def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path)
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "-m", "fmrgen")
     told = run(*launch, *job)
     assert "asked for 2 processes but started one, as it does on CPUs; use fmrgen's own --num-processes 2" in told
-    assert "1 process on cpu, 48 slots; resuming: 1 of 2 shards are finished" in told
+    assert "1 process on cpu, 30 slots; resuming: 1 of 2 shards are finished" in told
 
 
 def test_more_processes_launched_than_accelerate_sees(monkeypatch):

@@ -148,7 +148,7 @@ def test_kinship_is_kept_and_shown_wherever_the_split_is_ranked(tmp_path, capsys
     del tree["kinship"]
     paths["kin"].write_text(json.dumps(tree))
     assert evaluate(splits[1], {"kin": related}, progress=False).splits[0].related is None
-    assert "kinship" not in parse_provenance(tree).tree
+    assert "kinship" not in parse_provenance(tree, "kin").tree
 
 
 def test_a_network_that_weighs_wrong_classes_as_the_oracle_does_is_told():

@@ -70,8 +70,8 @@ class Codebook(nn.Module):
 
     def __init__(self, n_embed: int, embed_dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(n_embed, embed_dim)
-        self.embedding.weight.data.uniform_(-1 / n_embed, 1 / n_embed)
+        # Its own initialization would import torch's compiler where weights are on the meta device.
+        self.embedding = nn.Embedding(n_embed, embed_dim, _weight=torch.rand(n_embed, embed_dim))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return the nearest codes [B, C, H, W]; their gradient goes straight through to `latents`."""

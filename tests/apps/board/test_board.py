@@ -46,7 +46,7 @@ def board_folder(finished_split, folder, splits, results, **changes):
         path.write_text(json.dumps(own))
         (folder / "pictures/mnist").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(finished_split / "pictures/mnist/lenet.png", folder / f"pictures/mnist/{name}.png")
-        files = parse_provenance(own).files_digest
+        files = parse_provenance(own, name).files_digest
         for other in range(results):
             figure = {"value": 60.0 + other, "low": 58.0 + other, "high": 62.0 + other}
             entry = {"schema": "fmrgen-result/1", "files": files, "classifier": f"net{other}", "conditioned": False}

@@ -10,7 +10,6 @@ from commands import fmrgen, launched, run, wait_for
 from object_store import BUCKET, object_store
 from safetensors.torch import load_file
 
-from fmrgen.apps.training import checkpoint
 from fmrgen.apps.training.images import TrainingImages, load_images
 from fmrgen.apps.training.loop import train
 from fmrgen.apps.training.recipe import load_train_recipe
@@ -74,13 +73,6 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_key_that_earlier_versions_lack_changes_no_fingerprint():
-    """It is that of a version without `copies`, `colour`, `cutout`, `threads` and `start`."""
-    assert checkpoint._fingerprint(load_train_recipe("train/cifar10-resnet18")) == "3b220e568fe6b5b4"
-    changed = load_train_recipe("train/cifar10-resnet18", ["augment.cutout=0.3"])
-    assert checkpoint._fingerprint(changed) != "3b220e568fe6b5b4"
-
-
 @pytest.mark.nightly
 def test_one_seed_gives_one_network_whatever_the_threads(tmp_path):
     """By the bytes of its file, in processes of their own; another number of threads, where it is asked for, may not."""
