@@ -11,11 +11,6 @@ if TYPE_CHECKING:
     from fmrgen.apps.explain.explain import Explanation as Explanation
     from fmrgen.apps.explain.explain import explain as explain
     from fmrgen.apps.explain.random_change import RandomChange as RandomChange
-    from fmrgen.apps.interchange.dossier import write_dossier as write_dossier
-    from fmrgen.apps.interchange.export import export as export
-    from fmrgen.apps.interchange.maite import MaiteDataset as MaiteDataset
-    from fmrgen.apps.interchange.maite import MaiteModel as MaiteModel
-    from fmrgen.apps.interchange.maite import classifier_of_maite as classifier_of_maite
     from fmrgen.apps.judging.judge import Judged as Judged
     from fmrgen.apps.judging.judge import judge as judge
     from fmrgen.apps.pilot.init import init as init

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ SAID = {
     "forest.py": ("forest ◆", "12 rows match their stored images"),
     "endpoint.py": ("rows match their stored images",),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
+    "maite_dataset.py": ("valid images; the first is (3, 32, 32), of class 0",),
     "flips_in_training.py": ("eval_negative_flips", "Diff(", "of 12 broke"),
 }
 LONG = pytest.param("forest.py", marks=pytest.mark.nightly)
@@ -45,6 +47,13 @@ def test_a_script(name, tmp_path):
     assert done.returncode == 0, done.stderr
     for said in SAID[name]:
         assert said in done.stdout
+
+
+def test_a_split_for_maite(finished_split, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["maite_dataset.py", str(finished_split), "mnist", "lenet"])
+    runpy.run_path(str(EXAMPLES / "maite_dataset.py"), run_name="__main__")
+    for text in SAID["maite_dataset.py"]:
+        assert text in capsys.readouterr().out
 
 
 @pytest.fixture

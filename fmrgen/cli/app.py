@@ -78,7 +78,6 @@ _CORE = [
     Command("verify", "Measure", measure.verify),
     Command("compare", "Compare", compare.compare, resumes=True),
     Command("push", "Publish", publish.push, resumes=True),
-    Command("delta", "Publish", publish.delta),
     Command("rebuild", "Publish", publish.rebuild),
     Command("store", "Tools", tools.store),
     Command("doctor", "Tools", tools.doctor),

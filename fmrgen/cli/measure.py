@@ -37,7 +37,7 @@ def evaluate(
     plots: options.Plots = "",
     processes: options.Processes = 1,
     trust: bool = False,
-    eval_results: bool = False,
+    record: bool = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -65,7 +65,7 @@ def evaluate(
         store: Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.
         strict: Stop at the first classifier that fails, instead of leaving it out.
         trust: Run the code, and read the data, that the source in a split's provenance names.
-        eval_results: Add to the splits' leaderboards, and write .eval_results for model pages; see `fmrgen submit`.
+        record: Add the results to the splits' cards, in their folders or repos.
     """
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
 
@@ -114,8 +114,8 @@ def evaluate(
         elif not quiet:
             print_report(report, top=top)
         print_outcome = display.print_note if as_json else display.print_line
-        if eval_results:
-            _record_results(evaluation, output / "eval-results", print_outcome)
+        if record:
+            _record_results(evaluation, print_outcome)
         print_outcome(str(output / "report.html"))
         _note_failures(evaluation, silent)
     return 1 if silent or evaluation.failed else 0
@@ -150,21 +150,16 @@ def _note_failures(evaluation: "Evaluation", silent: list[str]) -> None:
         display.print_note(f"{failure.name} is left out: {failure.why}")
 
 
-def _record_results(evaluation: "Evaluation", folder: Path, print_outcome: Callable[[str], None]) -> None:
-    """Add the results to the splits' leaderboards, and write the files for the pages of models."""
+def _record_results(evaluation: "Evaluation", print_outcome: Callable[[str], None]) -> None:
+    """Add the results to the splits' cards."""
     from fmrgen.cli import display
-    from fmrgen.publish.eval_results import write_eval_results
     from fmrgen.publish.results import record_results
 
-    recorded = record_results(evaluation)
-    paths = write_eval_results(evaluation, recorded, folder)
-    for entry in recorded:
+    for entry in record_results(evaluation):
         if entry.failed:
             display.print_note(entry.line)
         else:
             print_outcome(entry.line)
-    for path in paths:
-        print_outcome(str(path))
 
 
 def _list_classifiers(named: "dict[str, ComponentConfig | list[ComponentConfig]]", as_json: bool) -> None:

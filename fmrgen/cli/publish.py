@@ -17,7 +17,8 @@ def push(
     public: options.Public = False,
     replace: options.Replace = False,
     revision: str | None = None,
-    without_originals: bool = False,
+    without_images: bool = False,
+    results: Annotated[str | None, Parameter(metavar="CLASSIFIER")] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -26,15 +27,21 @@ def push(
     Existing content is kept. Run the same command again to resume.
 
     Args:
-        folder: A dataset folder, for all its finished splits, or one split, DIR:CONFIG/SPLIT.
-        repo: A dataset repo on the Hub, created if missing.
+        folder: A dataset folder, for all its finished splits, or one split, DIR:CONFIG/SPLIT; with --results the
+            folder of an evaluation.
+        repo: A dataset repo on the Hub, created if missing; with --results a model's repo.
         revision: A branch or pull request (refs/pr/3), not main.
-        without_originals: Push no images, only what `fmrgen rebuild` needs besides the originals.
+        without_images: Push no images, only what `fmrgen rebuild` needs besides the originals.
+        results: Propose the results of this classifier to its model's repo, by a pull request.
     """
-    if without_originals:
-        if replace or revision is not None:
-            raise UserError("--without-originals cannot be combined with --replace or --revision")
-        _push_delta(folder, repo, public, quiet, as_json)
+    if results is not None or without_images:
+        if replace or revision is not None or (results is not None and (public or without_images)):
+            name = "--without-images" if results is None else "--results"
+            raise UserError(f"{name}: can't be combined with the other options of push")
+        if results is None:
+            _push_delta(folder, repo, public, quiet, as_json)
+        else:
+            _push_results(Path(folder), repo, results, quiet, as_json)
         return
     push_splits(folder, repo, public, replace, revision, quiet, as_json)
 
@@ -71,23 +78,15 @@ def push_splits(
         display.print_pushed(pushed)
 
 
-def delta(split: str, /, *, output: options.Output = Path("delta"), quiet: options.Quiet = False) -> None:
-    """Write a split without its images.
-
-    Anyone with the originals can restore it with `fmrgen rebuild`, bit for bit.
-
-    Args:
-        split: A finished split in a folder, DIR[:CONFIG/SPLIT].
-        output: The delta's folder.
-    """
+def _push_results(folder: Path, model: str, classifier: str, quiet: bool, as_json: bool) -> None:
     from fmrgen.cli import display
-    from fmrgen.delta.rebuild import make_delta
-    from fmrgen.progress import terminal as progress
+    from fmrgen.publish.eval_results import push_results
 
-    display.quiet_libraries()
-    with progress.row_progress("delta", not quiet) as on_rows:
-        make_delta(split, output, on_rows=on_rows)
-    display.print_line(output)
+    proposed = push_results(folder, model, classifier, on_wait=display.print_note)
+    if as_json:
+        display.print_json(proposed._asdict())
+    elif not quiet:
+        display.print_line(proposed)
 
 
 def rebuild(
@@ -98,10 +97,10 @@ def rebuild(
     output: options.Output = Path("out"),
     quiet: options.Quiet = False,
 ) -> None:
-    """Restore the splits of a delta from your own originals.
+    """Restore splits without images from your own originals.
 
     Args:
-        delta: A folder of `fmrgen delta`, or a repo, OWNER/NAME[@REVISION].
+        delta: A repo that `fmrgen push --without-images` filled, OWNER/NAME[@REVISION], or a copy of it in a folder.
         source: The recipe whose source has the originals, or {kind: …}.
         output: The dataset folder.
     """
@@ -113,7 +112,7 @@ def rebuild(
     if not Path(delta).is_dir():
         check_repo_name(delta.partition("@")[0])
     elif not deltas_of(Path(delta)):
-        raise UserError(f"{delta}: contains no delta; make one with fmrgen delta")
+        raise UserError(f"{delta}: contains no split without images; push one with --without-images")
     load_source(source)
     check_writable(output)
 

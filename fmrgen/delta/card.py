@@ -96,7 +96,7 @@ def push_delta(
         about, _ = read_about(folder, config, split)
         shards.update(about.files)
     if not names:
-        raise UserError(f"{folder}: contains no delta; make one with fmrgen delta")
+        raise UserError(f"{folder}: contains no split without images; push one with --without-images")
     hub = HubClient(repo, "dataset", "main", on_wait)
     hub.create(public)
 

@@ -89,7 +89,7 @@ def rebuild(
     root = _folder_of(str(delta))
     names = deltas_in(root)
     if not names:
-        raise UserError(f"{delta}: contains no delta; make one with fmrgen delta")
+        raise UserError(f"{delta}: contains no split without images; push one with --without-images")
     source_config = load_source(source) if isinstance(source, str) else source
     summaries = {}
     for config, split in names:

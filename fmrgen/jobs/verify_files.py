@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fmrgen.errors import UserError
 from fmrgen.files import parse_json
-from fmrgen.publish.croissant import differences
 from fmrgen.publish.repo import HubRepo
 from fmrgen.split.reference import check_no_delta, choose_split, deltas_of, parse_reference
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
@@ -82,5 +81,4 @@ def _in_folder(paths: SplitPaths) -> FilesVerification:
             path = folder.shard_path(shard)
             if not path.exists():
                 wrong.append(f"{path}: is missing")
-        wrong += differences(paths.root, paths, provenance)
     return FilesVerification(len(intact), folder.shards, provenance.is_finished, wrong)

@@ -26,16 +26,16 @@ from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import COMPARED, Metric, Summary
-from fmrgen.publish.croissant import write_croissant
-from fmrgen.publish.entries import Entry
-from fmrgen.publish.published import Published
+from fmrgen.publish.entries import Entry, results_on
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.summary import summary_table
 from fmrgen.results.markdown_text import escape
-from fmrgen.split.judgements import judgements_config
+from fmrgen.split.judgements import JudgeFile, JudgementsFolder, judgements_config
 from fmrgen.storage.explanations import explained_lines
+from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.paths import CARD, SplitPaths, card_lock
-from fmrgen.storage.provenance import RecordedComponent, RecordedRecipe
+from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
+from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_code
 
@@ -73,7 +73,6 @@ def write_card(root: Path, repo: str | None = None) -> None:
         card.after,
     ]
     write_changed(path, "\n\n".join(filter(None, parts)).encode() + b"\n")
-    write_croissant(root, name)
 
 
 def renew_card(root: Path) -> None:
@@ -111,8 +110,38 @@ def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
 
 
 @dataclass(frozen=True)
-class _CardEntry(Published):
-    """A split as the template and the metadata need it."""
+class _CardEntry:
+    """A finished split as the template and the metadata need it.
+
+    Attributes:
+        paths: in the folder, or in the local copy of the repo.
+        provenance: of the split.
+        summary: the figures of its own classifier; computed from the rows, as far as they are there, if the provenance
+            lacks them.
+        others: the results of `evaluate` on it, ranked.
+        judges: that judged it in addition to its oracle.
+    """
+
+    paths: SplitPaths
+    provenance: Provenance
+    summary: Summary
+    others: list[Entry]
+    judges: list[JudgeFile]
+
+    @property
+    def made_with(self) -> dict[str, str]:
+        """Its components in words."""
+        return made_with(self.provenance)
+
+    @property
+    def lines_on_models(self) -> list[str]:
+        """What a reader must know of its classifier and oracle."""
+        return lines_on_models(self.provenance)
+
+    @property
+    def related(self) -> str | None:
+        """A line if its own classifier and its oracle are related."""
+        return related_line(self.provenance)
 
     @property
     def config(self) -> str:
@@ -193,8 +222,13 @@ class _CardEntry(Published):
 def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
     """Return the splits for the card of a folder, by their configs."""
     splits: dict[str, list[_CardEntry]] = {}
-    for entry in _CardEntry.all_in(root):
-        splits.setdefault(entry.config, []).append(entry)
+    for (config, split), provenance in read_all(root).items():
+        if provenance.is_finished:
+            paths = SplitPaths(root, config, split)
+            summary = summary_of(provenance, SplitFolder.of(paths, provenance))
+            judges = JudgementsFolder(paths).judges_of(provenance.files_digest)
+            entry = _CardEntry(paths, provenance, summary, results_on(paths, provenance), judges)
+            splits.setdefault(config, []).append(entry)
     return splits
 
 
@@ -422,11 +456,11 @@ def _figures_of(summary: Summary) -> list[list[str]]:
     return [row for row in summary_table(summary).rows if row[0] != _TIGHTNESS]
 
 
-def _compared_in(leaderboard: Sequence[Entry]) -> dict[str, Metric]:
+def _compared_in(results: Sequence[Entry]) -> dict[str, Metric]:
     """Return the compared metrics of which an entry has a figure, by their fields."""
     shown = {}
     for name, metric in COMPARED.items():
-        if any(entry.figures.get(name) for entry in leaderboard):
+        if any(entry.figures.get(name) for entry in results):
             shown[name] = metric
     return shown
 

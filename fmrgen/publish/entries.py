@@ -1,17 +1,16 @@
-"""The leaderboard of a split, from the results beside it."""
+"""The results of `evaluate` on a split, from the files beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError
 from fmrgen.files import check_inside, read_json
-from fmrgen.metrics.cautions import has_accuracy_of_chance
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import COMPARED, Summary
+from fmrgen.metrics.summary import COMPARED
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
 
@@ -22,28 +21,28 @@ _ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the leaderboard, from a file under results/.
+    """The results of one classifier, a file under results/.
 
     Attributes:
         files: the digest of the split's files.
         classifier: its name, with at least one visible character.
         conditioned: whether the split was made against it.
-        figures: of the compared metrics.
         at_chance: whether it is hardly better than chance on the originals, so that it has no rank.
+        figures: of the compared metrics.
     """
 
     schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
     files: str
     classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]
     conditioned: bool
+    at_chance: bool
     figures: Mapping[str, Estimate | None] = field(default_factory=dict)
-    at_chance: bool = False
 
 
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
-def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
+def results_on(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
     """Return the results on the split as it is now, by falling FMR, those at chance last.
 
     Results on earlier files are left out, and files that are not results: anyone may have put them there.
@@ -54,27 +53,13 @@ def leaderboard(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
             check_inside(path, paths.root)
             content = read_json(path)
             entry = _ENTRY.validate_python(content)
-            if entry.files != provenance.files_digest:
-                continue
-            figures: dict[str, Any] = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
-            # Results of earlier versions do not have `at_chance`.
-            at_chance = entry.at_chance or has_accuracy_of_chance(Summary(0, 0, **figures), len(provenance.labels))
-            entries.append(replace(entry, figures=figures, at_chance=at_chance))
-    return ranked(entries)
+            if entry.files == provenance.files_digest:
+                figures = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
+                entries.append(replace(entry, figures=figures))
+    return sorted(entries, key=_place)
 
 
-def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Return entries by falling FMR, or of moved images by falling MA / SA; those at chance last."""
-
-    def place(entry: Entry) -> tuple[bool, float]:
-        figure = entry.figures["fmr"] or entry.figures["relative_moved_accuracy"]
-        return sort_key(figure, entry.at_chance)
-
-    return sorted(entries, key=place)
-
-
-def sort_key(figure: Estimate | None, at_chance: bool) -> tuple[bool, float]:
+def _place(entry: Entry) -> tuple[bool, float]:
     """Return the key by which results are sorted: those at chance last, in either group those without a figure last."""
-    if figure is None:
-        return at_chance, 1  # figures are not negative, so all other keys are 0 at most
-    return at_chance, -figure.value
+    figure = entry.figures["fmr"] or entry.figures["relative_moved_accuracy"]
+    return entry.at_chance, 1 if figure is None else -figure.value

@@ -1,171 +1,139 @@
-"""Results in the Hub's own format, `.eval_results/*.yaml`, which model pages and the boards of benchmarks show."""
+"""Results on the pages of models: `.eval_results/*.yaml` in a model's repo, proposed by a pull request."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
-from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml
+from huggingface_hub import CommitOperationAdd, EvalResultEntry, constants, eval_result_entries_to_yaml
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from fmrgen.errors import UserError
-from fmrgen.files import check_inside, parse_yaml, read_plain, to_yaml, write_atomically
+from fmrgen.files import to_yaml
+from fmrgen.hub.client import HubClient
 from fmrgen.publish.benchmark import task_id
 from fmrgen.publish.card import citation_tag
-from fmrgen.publish.results import Recorded, file_name, result_path
-from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evaluation, Result
+from fmrgen.results.evaluation import EvaluatedSplit, Result, read_figures
 
 _FOLDER = ".eval_results"  # in a model's repo
-_WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+_TITLE = "Robustness (FMR)"  # the start of the title of a pull request
 
 
-def write_eval_results(evaluation: Evaluation, recorded: Sequence[Recorded], folder: Path) -> list[Path]:
-    """Write `NAME/.eval_results/*.yaml` into `folder` for each classifier: a file for each split on the Hub.
+class Proposed(NamedTuple):
+    """A model's results on the Hub.
 
-    Args:
-        evaluation: the figures.
-        recorded: where each split's are recorded, as `record_results` returns it: an entry points to them.
-        folder: to write into.
-
-    Returns:
-        The files. A split that is not on the Hub has no board and no entry, and a classifier without FMR has none.
+    Attributes:
+        model: its repo.
+        state: `opened`, `updated` (an earlier pull request of the caller), or `there` (nothing to do).
+        url: of the pull request; None if the repo itself has the results.
+        files: their paths in the repo.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    written = []
-    for split, row, outcome in zip(evaluation.splits, evaluation.matrix, recorded, strict=True):
-        if split.revision is None or split.files is None:
-            continue
-        for classifier, result in zip(evaluation.classifiers, row, strict=True):
-            if result.total.fmr is not None:
-                entry = _entry(split, classifier, result, outcome.commit, now)
-                path = results_of(folder, classifier) / _entry_file(split)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, _text(entry))
-                written.append(path)
-    return written
+
+    model: str
+    state: Literal["opened", "updated", "there"]
+    url: str | None
+    files: list[str]
+
+    def __str__(self) -> str:
+        """Return the outcome in words."""
+        words = {"opened": "opened", "updated": "updated", "there": "has these results already:"}
+        return f"{self.model}: {words[self.state]} {self.url or ', '.join(self.files)}"
 
 
-class SentResult(NamedTuple):
-    """An entry for the repo of a model: the split that it is about, its path in the repo, and its content."""
+def push_results(
+    folder: Path, model: str, classifier: str, *, on_wait: Callable[[str], None] = lambda line: None
+) -> Proposed:
+    """Propose a classifier's results to its model's repo; the model page and the split's benchmark then show them.
 
-    split: EvaluatedSplit
-    path: str
-    content: bytes
-
-
-def read_eval_results(evaluation: Evaluation, classifier: EvaluatedClassifier, folder: Path) -> list[SentResult]:
-    """Return the entries of a classifier, as `write_eval_results` put them into `folder`.
+    The results are FMR on each split of the evaluation that is on the Hub. Run again, it updates its pull request.
 
     Args:
-        evaluation: the figures.
-        classifier: one of its classifiers.
-        folder: to read from.
+        folder: of `fmrgen evaluate --output`.
+        model: the model's repo, `OWNER/NAME`.
+        classifier: its name in the evaluation.
+        on_wait: called with a line when the Hub asks to wait.
 
     Raises:
-        UserError: a file is not what this evaluation gives, so it must not be sent to the Hub.
+        UserError: the folder has no such results, they describe no trained network (accuracy of chance), or the Hub
+            refuses.
     """
-    splits = {_entry_file(split): split for split in evaluation.splits}
-    entries = []
-    for path in sorted(results_of(folder, classifier).glob("*.yaml")):
-        check_inside(path, folder)
-        tree = parse_yaml(read_plain(path).decode(errors="replace"), str(path))
-        split = splits.get(path.name)
-        entry = None
-        if split is not None:
-            entry = _entry_again(tree, split, classifier, evaluation.result(split.name, classifier.name))
-        if split is None or entry is None:
+    entries = _entries(folder, classifier)
+    hub = HubClient(model, "model", "main", on_wait)
+    account = hub.log_in()
+    # Each attempt looks again: a pull request may have been opened though the Hub's response was lost.
+    return hub.ask(partial(_propose, hub, account, entries), all_of_the_hub=False)
+
+
+def _entries(folder: Path, classifier: str) -> dict[str, bytes]:
+    """Return a classifier's entries by their paths in a model's repo."""
+    evaluation = read_figures(folder / "evaluation.json")
+    names = [known.name for known in evaluation.classifiers]
+    if classifier not in names:
+        raise UserError(f"{folder}: has no classifier {classifier}; choose from {', '.join(names)}")
+    entries = {}
+    for split in evaluation.splits:
+        result = evaluation.result(split.name, classifier)
+        if split.revision is None or split.files is None or result.total.fmr is None:
+            continue
+        if result.at_chance:
             raise UserError(
-                f"{path}: is not what this evaluation gives; delete it, or run fmrgen evaluate --eval-results again"
+                f"{classifier}: is hardly better than chance on the originals of {split.name}; are its weights loaded, "
+                "and its classes in the order of the labels?"
             )
-        entries.append(SentResult(split, f"{_FOLDER}/{path.name}", _text(entry)))
+        # Each board has a file of its own, so that the results on other boards stay.
+        board = f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}"
+        entries[f"{_FOLDER}/{board}.yaml"] = to_yaml(eval_result_entries_to_yaml([_entry(split, result)])).encode()
+    if not entries:
+        raise UserError(f"{folder}: has no FMR of {classifier} on a split of the Hub; evaluate OWNER/NAME:CONFIG/SPLIT")
     return entries
 
 
-def results_of(folder: Path, classifier: EvaluatedClassifier) -> Path:
-    """Return the folder of a classifier's entries, which is laid out like the repo of its model."""
-    return folder / file_name(classifier) / _FOLDER
-
-
-def _entry_file(split: EvaluatedSplit) -> str:
-    """Return the name of a split's file. Each board has its own, so that it needs to keep nothing of other boards."""
-    return f"{str(split.repo).replace('/', '--')}--{task_id(str(split.config), str(split.split))}.yaml"
-
-
-def _entry(
-    split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result, commit: str | None, now: str
-) -> EvalResultEntry:
-    fmr = result.total.fmr
-    assert fmr is not None
-    address = source = None
-    if commit:
-        address = f"{constants.ENDPOINT}/datasets/{split.repo}/blob/{commit}/{result_path(split, classifier)}"
-        source = "fmrgen"
-    return EvalResultEntry(
-        dataset_id=str(split.repo),
-        task_id=task_id(str(split.config), str(split.split)),
-        value=round(fmr.value, 2),
-        dataset_revision=split.revision,
-        date=now,
-        source_url=address,
-        source_name=source,
-        notes=_notes(split, result),
-    )
-
-
-def _entry_again(
-    tree: Any, split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result
-) -> EvalResultEntry | None:
-    """Return the entry of a result, with the time and the commit of a file; None if the file differs in anything else.
-
-    Args:
-        tree: the content of the file.
-        split: of the result.
-        classifier: of the result.
-        result: of this evaluation.
-    """
-    url: str | None = None
-    commit: str | None = None
-    match tree:
-        case [{"date": str(now), "source": {"url": str(address)}}]:
-            match_address = re.fullmatch(r"https?://[^/]+/datasets/.*/blob/([0-9a-f]{40})/.*", address)
-            if match_address is None:
-                return None
-            url, commit = address, match_address[1]
-        case [{"date": str(now)}]:
-            pass
-        case _:
-            return None
-    if result.total.fmr is None or not re.fullmatch(_WHEN, now):
-        return None
-    entry = _entry(split, classifier, result, commit, now)
-    if url is not None and _path_on_hub(str(entry.source_url)) != _path_on_hub(url):
-        return None
-    expected = eval_result_entries_to_yaml([replace(entry, source_url=url)])
-    return entry if tree == expected else None
-
-
-def _path_on_hub(url: str) -> str:
-    """Return a dataset's file on the Hub, without the address of the Hub, which may be that of a mirror."""
-    return url.partition("/datasets/")[2]
-
-
-def _text(entry: EvalResultEntry) -> bytes:
-    return to_yaml(eval_result_entries_to_yaml([entry])).encode()
-
-
-def _notes(split: EvaluatedSplit, result: Result) -> str:
-    """Return what explains the one number of an entry: its kind, its interval and the very split."""
+def _entry(split: EvaluatedSplit, result: Result) -> EvalResultEntry:
+    """Return the entry of a result, undated, so that equal results are equal files."""
     total = result.total
+    assert total.fmr is not None
     notes = [
         f"FMR {total.fmr} %",
         f"SA {total.standard_accuracy}",
         f"PA {total.perturbed_accuracy}",
         f"{total.rows} images",
-        "made against this model" if result.conditioned else "made against another model",
+        f"generated against {'this' if result.conditioned else 'another'} model",
+        *([f"valid by {split.valid_by}"] if split.valid_by else []),
+        f"split {citation_tag(str(split.config), str(split.split), str(split.fingerprint), str(split.files))}",
     ]
-    if split.valid_by:
-        notes.append(f"valid by {split.valid_by}")
-    tag = citation_tag(str(split.config), str(split.split), str(split.fingerprint), str(split.files))
-    notes.append(f"split {tag}")
-    return "; ".join(notes)
+    return EvalResultEntry(
+        dataset_id=str(split.repo),
+        task_id=task_id(str(split.config), str(split.split)),
+        value=round(total.fmr.value, 2),
+        dataset_revision=split.revision,
+        source_url=f"{constants.ENDPOINT}/datasets/{split.repo}/tree/{split.revision}",
+        source_name="fmrgen",
+        notes="; ".join(notes),
+    )
+
+
+def _propose(hub: HubClient, account: str, contents: Mapping[str, bytes]) -> Proposed:
+    files = list(contents)
+    if _has(hub, contents, "main"):
+        return Proposed(hub.name, "there", None, files)
+    operations = [CommitOperationAdd(path, content) for path, content in contents.items()]
+    discussions = partial(
+        hub.api.get_repo_discussions, hub.name, discussion_type="pull_request", discussion_status="open"
+    )
+    for pull_request in hub.ask(lambda: list(discussions())):
+        reference = str(pull_request.git_reference)
+        if _has(hub, contents, reference):
+            return Proposed(hub.name, "there", pull_request.url, files)
+        if pull_request.author == account and str(pull_request.title).startswith(_TITLE):
+            hub.send(operations, _TITLE, revision=reference)
+            return Proposed(hub.name, "updated", pull_request.url, files)
+    commit = hub.send(operations, _TITLE, create_pr=True)
+    return Proposed(hub.name, "opened", commit.pr_url, files)
+
+
+def _has(hub: HubClient, contents: Mapping[str, bytes], revision: str) -> bool:
+    """Return whether the repo has identical files at a revision."""
+    try:
+        return hub.read(list(contents), revision) == contents
+    except RemoteEntryNotFoundError:  # not LocalEntryNotFoundError, which is an outage
+        return False

@@ -22,7 +22,7 @@ from fmrgen.publish.judgements import add_judgements
 from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.recipe.job import Recipe
 from fmrgen.split.reference import parse_reference
-from fmrgen.storage.paths import BENCHMARK, CARD, CROISSANT, OWN_FOLDERS, SplitPaths, deltas_among, splits_in
+from fmrgen.storage.paths import BENCHMARK, CARD, OWN_FOLDERS, SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
 
 # Files that `load_dataset` takes for data if no card says what is.
@@ -232,7 +232,7 @@ def _check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
         raise UserError(f"{name}: holds splits without images; push those with images to another repo")
     named = data_named(small / CARD, name)
     if named is None:
-        own = (*(f"{folder}/" for folder in OWN_FOLDERS), CROISSANT)
+        own = tuple(f"{folder}/" for folder in OWN_FOLDERS)
         for path in sorted(state.files):
             if _DATA.search(path) and not path.startswith(own):
                 raise UserError(

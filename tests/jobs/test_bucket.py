@@ -70,7 +70,7 @@ def test_a_split_in_a_bucket_is_that_of_a_folder(bucket, tmp_path, capsys):
     torch.manual_seed(0)
     expected = make_split(load_recipe(tmp_path / "r.yaml"), tmp_path / "out")
     assert bucket.make() == expected
-    small = ["README.md", "croissant.json", "pictures/c/s.png", "provenance/c/s.json"]
+    small = ["README.md", "pictures/c/s.png", "provenance/c/s.json"]
     assert sorted(bucket.names()) == sorted([*SHARDS, *small])
     assert all(bucket.read(key) == (tmp_path / "out" / key).read_bytes() for key in SHARDS)
     assert not list(tmp_path.glob("machine 1/**/*.parquet"))  # nobody needs them there

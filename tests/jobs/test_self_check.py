@@ -140,9 +140,6 @@ def test_kinship_is_kept_and_shown_wherever_the_split_is_ranked(tmp_path, capsys
     assert any(line in warning for warning in warning_lines(found))
     assert "| kin (related to the oracle) |" in to_markdown(evaluation_report(found))
     assert (tmp_path / "README.md").read_text().count("classifier and oracle are related") == 1
-    if has_app("board"):
-        assert run("leaderboard", tmp_path, "--output", tmp_path / "site") == 0
-        assert line.replace("'", "&#39;") in (tmp_path / "site/index.html").read_text()
 
     tree = json.loads(paths["kin"].read_text())
     del tree["kinship"]

@@ -234,7 +234,6 @@ def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split,
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert changed == {
         "README.md",
-        "croissant.json",
         "provenance/mnist/lenet.json",
         "mnist/lenet-00000-of-00003.parquet",
         "mnist/lenet-00002-of-00003.parquet",

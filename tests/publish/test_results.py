@@ -1,4 +1,4 @@
-"""Results that travel: model cards that the Hub's library reads, leaderboards in folders and on a (real, small) Hub."""
+"""Results that travel: model cards that the Hub's library reads, cards in folders and on a (real, small) Hub."""
 
 import json
 import re
@@ -29,9 +29,9 @@ from fmrgen.storage.provenance import read_provenance
 LENET = "asset:mnist/lenet"
 
 
-def test_a_leaderboard_in_a_folder(split):
+def test_results_on_the_card_of_a_folder(split):
     evaluation = evaluate([str(split)], [f"mine={LENET}", "other=outside_components:SmallNetConfig"])
-    assert [one.line for one in record_results(evaluation)] == [f"{split}:mnist/lenet: 2 rows in its leaderboard"]
+    assert [one.line for one in record_results(evaluation)] == [f"{split}:mnist/lenet: 2 results added to its card"]
     files = sorted((split / "results/mnist/lenet").glob("*.json"))
     assert [path.name.rpartition("-")[0] for path in files] == ["mine", "other"]
     told = json.loads(files[0].read_text())
@@ -111,22 +111,22 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     folder.mkdir(parents=True)
     for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
         (folder / f"{name}.json").write_text(text)
-    assert "1 rows" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
+    assert "1 results" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
 def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys):
     (split / "results").write_text("in the way")
-    assert run("evaluate", split, "-c", LENET, "--eval-results", "-q", "-o", tmp_path / "report") == 0
+    assert run("evaluate", split, "-c", LENET, "--record", "-q", "-o", tmp_path / "report") == 0
     told = capsys.readouterr()
-    assert re.match(rf"{split}:mnist/lenet: leaderboard not written: .*can't be written: ", told.err)
+    assert re.match(rf"{split}:mnist/lenet: results not added to its card: .*can't be written: ", told.err)
     assert told.out == f"{tmp_path}/report/report.html\n"
 
 
-def test_what_has_no_leaderboard(split):
+def test_what_has_no_card(split):
     evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
     (recorded,) = record_results(evaluation)
-    assert "no split of fmrgen's, so it has no leaderboard" in recorded.line
+    assert "no split of fmrgen's, so it has no card" in recorded.line
 
 
 @pytest.mark.nightly
@@ -162,11 +162,11 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
+def test_results_on_a_card_of_the_hub(hub, split, tmp_path):
     upload(hub, split, "someone/splits")
-    command = ("evaluate", "someone/splits", "-q", "--eval-results")
+    command = ("evaluate", "someone/splits", "-q", "--record")
     result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
-    assert "someone/splits:mnist/lenet: 1 rows in its leaderboard" in result.stdout, result.stderr
+    assert "someone/splits:mnist/lenet: 1 results added to its card" in result.stdout, result.stderr
     assert result.stderr == ""  # -q is quiet, the Hub's client too
     result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
     assert result.returncode == 0, result.stderr
@@ -184,7 +184,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
         "evaluate",
         f"someone/splits@{first}",
         "-q",
-        "--eval-results",
+        "--record",
         "-c",
         LENET,
         "-o",
@@ -195,7 +195,7 @@ def test_a_leaderboard_on_the_hub(hub, split, tmp_path):
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0
-    assert "leaderboard not written: someone/splits: the Hub refused: " in result.stderr
+    assert "results not added to its card: someone/splits: the Hub refused: " in result.stderr
     assert (tmp_path / "c/report.html").exists()
 
 

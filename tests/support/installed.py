@@ -6,9 +6,7 @@ from fmrgen.internals import apps
 
 # Each app and its commands. When a folder is gone, only this list knows what went with it.
 APPS = {
-    "board": ("leaderboard", "submit"),
     "explain": ("explain",),
-    "interchange": ("export",),
     "judging": ("audit", "judge"),
     "pilot": ("inspect", "sparsify"),
     "release": ("diff", "gate"),

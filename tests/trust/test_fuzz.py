@@ -23,13 +23,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from installed import has_app
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
 from watched import no_trespass
 
-import fmrgen as package
 from fmrgen import evaluate, verify, verify_files
 from fmrgen.errors import UserError
 from fmrgen.files import is_inside
@@ -218,14 +216,12 @@ def readers(folder, out):
     reference = f"{folder}:mnist/lenet"
     yield lambda: verify_files(reference)
     yield lambda: show(reference, out / "shown", gallery=4)
-    if has_app("interchange"):
-        yield lambda: package.export(reference, out / "exported", "imagefolder")
     yield lambda: evaluate([reference], [LENET], batch_size=64)
     yield lambda: verify(reference)
     yield lambda: write_card(folder)
 
 
-def read_all_ways(folder, which=range(6)):
+def read_all_ways(folder, which=range(5)):
     out = folder.parent / "read"
     for number, reader in enumerate(readers(folder, out)):
         if number not in which:
@@ -235,7 +231,7 @@ def read_all_ways(folder, which=range(6)):
 
 
 @fuzz(0.2)
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), values, st.integers(0, 5))
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), values, st.integers(0, 4))
 def test_provenance(theirs, path, value, which):
     file = theirs / "provenance/mnist/lenet.json"
     told = file.read_text()
@@ -251,7 +247,7 @@ def test_provenance(theirs, path, value, which):
 @given(
     edits,
     st.sampled_from(["provenance/mnist/lenet.json", "README.md", "mnist/lenet-00001-of-00003.parquet"]),
-    st.integers(0, 5),
+    st.integers(0, 4),
 )
 def test_files_of_a_split(theirs, changes, name, which):
     before = {path: path.read_bytes() for path in (theirs / name, theirs / "README.md")}
@@ -290,12 +286,9 @@ def test_rows_of_anybody(tmp_path_factory, columns):
     with suppress(pa.ArrowException):  # what parquet can't hold
         pq.write_table(pa.table(arrays), path)
         row_readers = [lambda: evaluate([str(path)], [LENET]), lambda: show(str(path), path.parent / "shown")]
-        if has_app("interchange"):
-            row_readers.append(lambda: package.export(str(path), path.parent / "exported", "webdataset"))
         for reader in row_readers:
             with suppress(UserError), no_trespass(path.parent / "nowhere"):
                 reader()
-            shutil.rmtree(path.parent / "exported", ignore_errors=True)
 
 
 @fuzz()

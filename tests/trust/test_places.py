@@ -80,13 +80,7 @@ def test_a_module_from_elsewhere_brings_no_modules_of_the_folder(place, tmp_path
 def test_links_at_the_names_of_temporary_files_are_not_written_through(place):
     for pid in range(os.getpid(), os.getpid() + 5):
         (place / f"theirs/.README.md.{pid}.tmp").symlink_to("../../outside/private.png")
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 0
-    untouched(place)
-
-
-def test_an_export_takes_nothing_for_its_own(place):
-    (place / ".exported.partial").symlink_to("../outside")
-    assert run("export", "theirs", "exported", "-f", "imagefolder", "-q") == 0
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--record") == 0
     untouched(place)
 
 
@@ -122,12 +116,12 @@ def test_data_by_a_link_out_of_a_folder_is_not_read(place, capsys):
     private.to_parquet(place.parent / "outside.parquet")
     (place / "leak").mkdir()
     (place / "leak/test.parquet").symlink_to("../../outside.parquet")
-    assert run("export", "leak", "copied", "-f", "imagefolder", "-q") == 2
+    assert run("show", "leak") == 2
     assert "leak/test.parquet: is a link that leads out of the folder" in capsys.readouterr().err
     private.save_to_disk(place.parent / "saved")
     (place / "several").mkdir()
     (place / "several/dataset_dict.json").write_text('{"splits": ["../../saved"]}')
-    assert run("export", "several", "copied", "-f", "imagefolder", "-q") == 2
+    assert run("show", "several") == 2
     assert "names a split ../../saved, which is not in it" in capsys.readouterr().err
 
 
@@ -136,7 +130,7 @@ def test_a_saved_dataset_is_read_through_no_link(place, capsys):
     (data,) = (place / "saved").glob("*.arrow")
     data.rename(place.parent / "outside.arrow")
     data.symlink_to("../../outside.arrow")
-    assert run("export", "saved", "copied", "-f", "imagefolder", "-q") == 2
+    assert run("show", "saved") == 2
     assert "is a link that leads out of the folder" in capsys.readouterr().err
 
 
@@ -154,8 +148,6 @@ def test_images_inside_lists_are_not_opened(place, capsys, listener):
             "more": [[{"bytes": None, "path": f"http://127.0.0.1:{listener.port}/x.png"}]]}  # fmt: skip
     features = Features({"image": Image(), "label": Value("int64"), "more": List(Image())})
     pq.write_table(Dataset.from_dict(rows, features=features).data.table, "nested/test.parquet")
-    assert run("export", "nested", "copied", "-f", "imagefolder", "-q") == 2
-    assert "the column more contains images or sounds in a list" in capsys.readouterr().err
     assert run("evaluate", "nested", "-c", LENET, "-q") == 0, capsys.readouterr().err
     assert listener.requests == []
 
@@ -247,8 +239,8 @@ def test_a_provenance_writes_nothing_of_its_own_into_the_card(place):
     path = place / "theirs/provenance/c/s.json"
     told = json.loads(path.read_text())
     text = "```\n\n# PHISH ![x](http://evil/t.png)\n"
-    path.write_text(json.dumps({**told, "name": text, "leaderboard": [text]}))
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 0
+    path.write_text(json.dumps({**told, "name": text}))
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--record") == 0
     assert "PHISH" not in (place / "theirs/README.md").read_text()
     path.write_text(json.dumps({**told, "fingerprint": text}))
     assert run("evaluate", "theirs", "-c", LENET, "-q") == 2
@@ -259,7 +251,7 @@ def test_a_provenance_that_lacks_what_the_card_shows(place, capsys, section, val
     path = place / "theirs/provenance/c/s.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "recipe": {**told["recipe"], section: value}}))
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 2
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--record") == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

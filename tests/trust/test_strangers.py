@@ -223,7 +223,7 @@ LEADS = {
 }
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "show"])
+@pytest.mark.parametrize("command", ["evaluate", "show"])
 @pytest.mark.parametrize("case", LEADS)
 def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, command):
     path = LEADS[case].format(place=place, port=listener.port)
@@ -234,7 +234,6 @@ def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, 
     (place / "secret.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     arguments = {
         "evaluate": ["evaluate", "leak", "-c", LENET, "-q"],
-        "export": ["export", "leak", "copied", "-f", "imagefolder", "-q"],
         "show": ["show", "leak"],
     }
     capsys.readouterr()
@@ -246,7 +245,6 @@ def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, 
     assert refused in error, error
     assert error.count("\n") == 1
     assert listener.requests == []
-    assert not list((place / "copied").rglob("*.png"))
 
 
 def test_rows_may_name_images_of_their_own_folder_and_zips(place, capsys):
@@ -256,12 +254,7 @@ def test_rows_may_name_images_of_their_own_folder_and_zips(place, capsys):
     with zipfile.ZipFile(place / "leak/some.zip", "w") as file:
         file.write(place / "secret.png", "member.png")
     with_paths(place, "leak", f"{place}/leak/in it.png", f"zip://member.png::{place}/leak/some.zip")
-    assert run("export", "leak", "copied", "-f", "imagefolder", "-q") == 0, capsys.readouterr().err
-    copied = sorted((place / "copied").rglob("*.png"))
-    assert [path.read_bytes() for path in copied] == [
-        (place / "leak/in it.png").read_bytes(),
-        (place / "secret.png").read_bytes(),
-    ]
+    assert run("evaluate", "leak", "-c", LENET, "-q") == 0, capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -276,9 +269,9 @@ def test_rows_on_the_hub_read_nothing_here(place, hub, listener):
     ):
         with_paths(place, "leak", path)
         upload(hub, place / "leak", f"someone/leak{number}")
-        export = ["export", f"someone/leak{number}", "copied", "-f", "imagefolder"]
+        evaluate_it = ["evaluate", f"someone/leak{number}", "-c", LENET]
         source = f"source={{kind: datasets, path: someone/leak{number}, classes: [a, b]}}"
-        for command in (export, ["generate", "r.yaml", source]) if number < 1 else (export,):
+        for command in (evaluate_it, ["generate", "r.yaml", source]) if number < 1 else (evaluate_it,):
             done = fmrgen(*command, "-q", cwd=place, **hub.environment)
             assert done.returncode == 2, done.stderr
             assert re.search(f"its file is not in [^ ]+( split)?: {re.escape(path)}", done.stderr), done.stderr
@@ -336,7 +329,7 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/README.md").unlink()
 
     (place / "theirs/results").symlink_to(outside)
-    assert run("evaluate", "theirs", "-c", LENET, "-q", "--eval-results") == 2
+    assert run("evaluate", "theirs", "-c", LENET, "-q", "--record") == 2
     assert "theirs/results: is a link that leads out of the folder and is not followed" in capsys.readouterr().err
     assert sorted(path.name for path in outside.iterdir()) == ["note"]
     (place / "theirs/results").unlink()
@@ -377,7 +370,7 @@ def test_folders_of_odd_names_work(place, capsys, name):
     assert run("generate", "r.yaml", "-o", f"./{name}", "-q") == 0, capsys.readouterr().err
     assert evaluate(name, LENET).splits[0].rows == 4
     for command in (["verify", name, "--files"], ["show", name],
-                    ["export", name, "exported", "-f", "webdataset", "-q"], ["merge", name, "-o", "merged", "-q"]):  # fmt: skip
+                    ["merge", name, "-o", "merged", "-q"]):  # fmt: skip
         assert run(*command) == 0, (command, capsys.readouterr().err)
 
 

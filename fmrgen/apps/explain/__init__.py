@@ -6,5 +6,3 @@ NAMES: dict[str, str] = {
     "RandomChange": "fmrgen.apps.explain.random_change",
     "explain": "fmrgen.apps.explain.explain",
 }
-
-REPORTS = {"fmrgen-explain/": ("failures", "fmrgen.apps.explain.report:read_report")}

@@ -116,11 +116,6 @@ def read_explanation(path: Path) -> Explanation:
     return of_schema(Explanation, SCHEMA, tree, str(path))
 
 
-def read_report(path: Path) -> Report:
-    """Return the report of an `explain.json`, without images. Raises UserError if it can't be read."""
-    return explanation_report(read_explanation(path))
-
-
 def _badge(explanation: Explanation) -> Badge:
     count = len(explanation.reported)
     if not count:

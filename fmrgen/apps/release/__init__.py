@@ -7,8 +7,3 @@ NAMES: dict[str, str] = {
     "certify": "fmrgen.apps.release.certify",
     "diff": "fmrgen.apps.release.diff",
 }
-
-REPORTS = {
-    "fmrgen-certificate/": ("changes", "fmrgen.apps.release.certificate_report:read_report"),
-    "fmrgen-diff/": ("changes", "fmrgen.apps.release.diff_report:read_report"),
-}

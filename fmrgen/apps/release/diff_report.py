@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
@@ -13,7 +11,6 @@ from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, fil
 from fmrgen.apps.release.evidence import BROKE, FIXED
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.errors import option
-from fmrgen.files import of_schema, read_json
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
 
@@ -113,21 +110,6 @@ def diff_report(
         next_steps=_next_steps(outcome, has_images=has_images),
         allow_nan=True,
     )
-
-
-def read_report(path: Path) -> Report:
-    """Return the report of a `diff.json`, without its images. Raises UserError if it can't be read."""
-    tree = read_json(path)
-    outcome = of_schema(Diff, SCHEMA, tree, str(path), names_of_types())
-    return diff_report(outcome, "What the new checkpoint broke", {})
-
-
-def names_of_types() -> dict[str, Any]:
-    """Return what the annotations of `Diff` name and its module imports for type checkers alone."""
-    types: dict[str, Any] = {}
-    for name in ("band", "confusions", "made", "remedies", "traits"):
-        types |= vars(import_module(f"fmrgen.apps.release.{name}"))
-    return types
 
 
 def _key_figures(outcome: Diff) -> list[KeyFigure]:
