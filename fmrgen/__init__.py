@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fmrgen.apps.pilot.inspect import inspect as inspect
     from fmrgen.apps.pilot.sparsify import SparseMask as SparseMask
     from fmrgen.apps.pilot.sparsify import sparsify as sparsify
-    from fmrgen.apps.release.certificate import Certificate as Certificate
-    from fmrgen.apps.release.certify import certify as certify
     from fmrgen.apps.release.diff import Diff as Diff
     from fmrgen.apps.release.diff import diff as diff
     from fmrgen.apps.release.flips import Flips as Flips

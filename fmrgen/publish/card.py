@@ -31,7 +31,6 @@ from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.summary import summary_table
 from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import JudgeFile, JudgementsFolder, judgements_config
-from fmrgen.storage.explanations import explained_lines
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.paths import CARD, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
@@ -150,11 +149,6 @@ class _CardEntry:
     @property
     def name(self) -> str:
         return self.paths.split
-
-    @property
-    def explained(self) -> list[str]:
-        """The lines on where its classifier fails."""
-        return explained_lines(self.paths, self.provenance.files_digest)
 
     @property
     def _paths(self) -> SplitPaths:

@@ -335,11 +335,9 @@ def _add_hand_written(root: Path, small: Path, state: RepoState, with_benchmark:
 
 
 def _add_small_files(split: _Local, small: Path) -> None:
-    """Copy the split's provenance, results and explanation to the small files."""
+    """Copy the split's provenance and results to the small files."""
     root = split.paths.root
     files = [split.paths.provenance, *split.paths.results.glob("*.json")]
-    if split.paths.explanation.is_file():
-        files.append(split.paths.explanation)
     for path in files:
         check_inside(path, root)
         target = small / path.relative_to(root)

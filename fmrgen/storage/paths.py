@@ -13,12 +13,12 @@ BENCHMARK = "eval.yaml"
 DELTAS = "deltas"  # of splits without their images
 DELTA_FILE = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})\.json"  # the small file of each
 DELTA_SHARD = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet"
-OWN_FOLDERS = ("provenance", "pictures", "results", "judgements", "explanations")
+OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # load_dataset takes `all` for all splits
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
 # The small files that a commit to a repo is made from, beside the card.
 SMALL_FILE = (
-    rf"{re.escape(BENCHMARK)}|((provenance|explanations)/{CONFIG_NAME}/{SPLIT_NAME}|"
+    rf"{re.escape(BENCHMARK)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
 _AUTO_SHARDS = 1000  # about so many shards does `auto` make
@@ -96,11 +96,6 @@ class SplitPaths:
     def judgements(self) -> Path:
         """The folder of the judges' labels of the split's images, two files for each judge."""
         return self.root / "judgements" / self.config / self.split
-
-    @property
-    def explanation(self) -> Path:
-        """The sentences on where the split's classifier provably fails."""
-        return self.root / "explanations" / self.config / f"{self.split}.json"
 
     @property
     def lock(self) -> Path:

@@ -237,8 +237,6 @@ CASES = [
     (["sparsify", "r.yaml", "-q", "-o", "m.safetensors"], "the oracle accepted 4 perturbed images, a mask needs 20"),
     (["judge", "out", "--oracle", "gone/nowhere"], "oracle.model: gone/nowhere can't be loaded"),
     (["audit", "out", "--raters", "ann,ann"], "--raters: needs each name once"),
-    (["gate", "out", "--candidate", "asset:mnist/lenet", "--baseline", "asset:mnist/clip", "--max-drop", "-1"], "--max-drop: must be points from 0 to less than 100, not -1"),
-    (["gate", "out", "--candidate", "asset:mnist/lenet", "--baseline", "asset:mnist/lenet", "--max-drop", "1"], "asset:mnist/lenet is both old and new; name two"),
     (["evaluate", "out/c/s", *EVALUATE], "out/c/s: neither a folder nor a dataset repo; the split of that name in out is out:c/s"),
     (["evaluate", "out", "-c", "net.onnx"], "net.onnx: is an ONNX file; write onnx:net.onnx"),
     (["evaluate", "out", "-c", "net.pth"], "net.pth: no such file"),

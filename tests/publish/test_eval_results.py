@@ -118,7 +118,9 @@ def test_one_pull_request_whichever_request_fails(hub, split, tmp_path):
     assert first[2].startswith("team/net: opened http")
     assert again[2].startswith("team/net: has these results already: http")
     ((gone,),) = run_jobs(
-        hub, tmp_path, [{"world": "expected", "arguments": ["push", str(folder), "team/gone", "--results", "mine"]}]
+        hub,
+        tmp_path,
+        [{"world": "expected", "arguments": ["push", str(folder), "team/gone", "--results", "mine"], "calls": 1}],
     )
     assert (gone[0], gone[1].count("\n")) == (2, 1)
     assert "team/gone: no such model repo, or none that your token may read" in gone[1]

@@ -9,7 +9,7 @@ APPS = {
     "explain": ("explain",),
     "judging": ("audit", "judge"),
     "pilot": ("inspect", "sparsify"),
-    "release": ("diff", "gate"),
+    "release": ("diff",),
     "studies": ("agree", "attack-oracle", "study", "sweep"),
     "training": ("train",),
 }

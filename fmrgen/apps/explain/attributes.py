@@ -2,19 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad
 
 from fmrgen.config import import_object
-from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.image_files import resize
 
 _BATCH = 64
 _FAINT = 0.1  # of the range of pixels: less than that is no ink
@@ -417,17 +412,6 @@ BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
 def measured(attribute: Attribute, images: Tensor) -> np.ndarray:
     """Return what an attribute measures in images [N, 3, H, W], a batch at a time, float64 [N]."""
     return np.concatenate([attribute.measure(part).double().cpu().numpy() for part in images.split(_BATCH)])
-
-
-def measured_photos(attributes: Sequence[Attribute], photos: Iterable[Image.Image], side: int) -> list[np.ndarray]:
-    """Return what each attribute measures in photos, float64 [N] each; they are cropped to squares of `side` pixels."""
-    measures: list[list[np.ndarray]] = [[] for _ in attributes]
-    remaining = iter(photos)
-    while batch := list(islice(remaining, _BATCH)):
-        images = to_batch(np.stack([resize(photo, side, "crop") for photo in batch]))
-        for attribute, of_attribute in zip(attributes, measures, strict=True):
-            of_attribute.append(attribute.measure(images).double().numpy())
-    return [np.concatenate(of_attribute) if of_attribute else np.zeros(0) for of_attribute in measures]
 
 
 def load_attribute(path: str) -> Attribute:

@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.errors import UserError
 
 
 def explain(
@@ -18,9 +17,7 @@ def explain(
     classifier: Annotated[str | None, Parameter(alias="-c", metavar="C")] = None,
     attributes: Annotated[Sequence[str], Parameter(name="--attribute", metavar="MODULE:NAME")] = (),
     rows: options.Count = 1000,
-    unlabelled: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     output: options.Output = Path("explained"),
-    card: bool = False,
     trust: options.Trust = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -34,31 +31,22 @@ def explain(
         classifier: Explain this one instead of the split's own.
         attributes: Try this class of your own too, a fmrgen.Attribute. Repeat for more.
         rows: Look at N rows, drawn by chance where there are more.
-        unlabelled: List which images of this folder to label next, those that have most of what is found:
-            label-next.csv.
         output: The folder to write to.
-        card: Put what is confirmed on the card of the split, here or on the Hub.
     """
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import parse_classifier
     from fmrgen.split.reference import check_there
 
-    if card and classifier is not None:
-        raise UserError("--card: a card speaks of the split's own classifier; leave out --classifier")
     section = None if classifier is None else parse_classifier(classifier)[1]
     if split is None:
         split = options.own_split()
     check_there(split)
     check_writable(output)
-    if unlabelled is not None and not unlabelled.is_dir():
-        raise UserError(f"--unlabelled: {unlabelled} is no folder; name one of images without labels")
 
     from fmrgen.apps.explain.attributes import ATTRIBUTES, load_attribute
     from fmrgen.apps.explain.explain import explain as run
     from fmrgen.apps.explain.report import explanation_report
-    from fmrgen.apps.explain.unlabelled import to_csv, to_label_next
     from fmrgen.cli import display
-    from fmrgen.files import write_atomically
     from fmrgen.progress import terminal as progress
 
     display.quiet_libraries()
@@ -74,15 +62,6 @@ def explain(
         )
     report = explanation_report(explanation)
     display.deliver(report, output, as_json=as_json, quiet=quiet)
-    if unlabelled is not None:
-        words = [finding.words for finding in explanation.reported]
-        listed = to_label_next(words, unlabelled, explanation.image_size, [*ATTRIBUTES, *own_attributes])
-        write_atomically(output / "label-next.csv", to_csv(listed))
-        display.print_note(f"{output / 'label-next.csv'}: {len(listed)} images to label next")
-    if card:
-        from fmrgen.apps.explain.card import record_explanation
-
-        display.print_note(f"card: {record_explanation(split, explanation.files, report.conclusions)}")
 
 
 COMMANDS = [Command("explain", "Measure", explain)]

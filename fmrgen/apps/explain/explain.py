@@ -3,7 +3,7 @@ not looked at before."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
 from fmrgen.apps.explain.interventions import DOSES, Originals, Trial, confirmed, fewest_errors
-from fmrgen.apps.explain.preparation import Preparation, preparations_of
 from fmrgen.apps.explain.rows import JudgedImages
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
@@ -53,6 +52,7 @@ class Finding:
     Attributes:
         words: how images look on which the classifier would err.
         attribute: that was changed.
+        amounts: from the least to the most that it was changed by, as `RandomChange` takes them.
         is_confirmed: whether it is, among all that were tried; on average at most 5 % of the confirmed are false.
         e_value: the evidence; a hypothesis alone is confirmed by 20 times the number of those that were tried.
         errors: for each way of a trial, the share of originals that the classifier has wrong at the last dose that the
@@ -70,6 +70,7 @@ class Finding:
 
     words: str
     attribute: str
+    amounts: tuple[float, float]
     is_confirmed: bool
     e_value: float
     errors: dict[str, Estimate]
@@ -96,8 +97,6 @@ class Explanation:
         fewest_errors: how many originals a change must make wrong, and its controls none, to be significant; None if no
             number is enough.
         findings: significant ones first, by area; then the others, by evidence.
-        image_size: side of the images in pixels.
-        preparations: ways to prepare images by which the classifier is right more often.
     """
 
     split: str
@@ -107,8 +106,6 @@ class Explanation:
     originals: int
     fewest_errors: int | None
     findings: list[Finding]
-    image_size: int = 32
-    preparations: list[Preparation] = field(default_factory=list)
 
     @property
     def confirmed(self) -> list[Finding]:
@@ -188,11 +185,8 @@ def explain(
         change = measured(attribute, observed.images) - measured(attribute, observed.originals)
         in_split[attribute.name] = _standardised_difference(change, fooled)
 
-    preparations = preparations_of(observed)
     tested = testable(sample.of(~is_observed))
     if len(tested) < _FEWEST:
-        if preparations:
-            raise UserError(f"{split}: {preparations[0].line}")
         raise UserError(
             f"{split}: {len(tested)} originals are left to test on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
@@ -209,8 +203,6 @@ def explain(
         originals=len(tested),
         fewest_errors=fewest_errors(len(tested), len(trials)),
         findings=sorted(findings, key=_rank),
-        image_size=sample.originals.shape[-1],
-        preparations=preparations,
     )
 
 
@@ -297,6 +289,7 @@ def _finding(
     return Finding(
         words=hypothesis.words,
         attribute=hypothesis.attribute.name,
+        amounts=hypothesis.amounts,
         is_confirmed=is_confirmed,
         e_value=trial.e_value,
         errors=errors,

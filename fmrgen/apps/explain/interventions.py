@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute
+from fmrgen.apps.explain.attributes import Attribute
 from fmrgen.apps.explain.betting import discoveries, drops_of, e_value
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
@@ -57,16 +57,6 @@ def amounts_of(measures: np.ndarray, sign: int, middle: float | None = None) -> 
     if sign:
         return sign * measures
     return np.abs(measures - (np.median(measures) if middle is None else middle))
-
-
-def hypothesis_of(words: str, attributes: Sequence[Attribute] = ATTRIBUTES) -> Hypothesis | None:
-    """Return the hypothesis that these words name, as `smaller shapes`; None if none of the attributes has them."""
-    for attribute in attributes:
-        for sign in SIGNS:
-            hypothesis = Hypothesis(attribute, sign)
-            if hypothesis.words == words:
-                return hypothesis
-    return None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,14 @@
 """Images changed at random by one attribute: what `explain` suggests to train with."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import BY_NAME, Attribute
-from fmrgen.apps.explain.interventions import Hypothesis
 from fmrgen.errors import UserError, unknown_message
 
-# Of the images: those that are changed by what was found first, and by each further finding. These shares, and how many
-# findings count, were chosen on twenty networks: docs/results/repairs.md.
+# Of the images: those that are changed by the first attribute that is named, and by each further one. Chosen on twenty
+# networks: docs/results/repairs.md.
 SHARE_OF_FIRST, SHARE_OF_FURTHER = 0.8, 0.3
-MOST_FINDINGS = 3
 _AMOUNTS = 4  # that are drawn for a batch: each image gets one of them
 
 
@@ -70,15 +66,3 @@ class RandomChange(nn.Module):
 def share_of(place: int) -> float:
     """Return the share of images that are changed by the finding at a place, from 0."""
     return SHARE_OF_FURTHER if place else SHARE_OF_FIRST
-
-
-def changes_against(hypotheses: Sequence[Hypothesis]) -> nn.Sequential:
-    """Return a transform that changes images at random the ways that were found, the first three.
-
-    What a network goes by shows in several attributes, as thin strokes are pale too, and the first that is named may be
-    a side effect.
-    """
-    changes = []
-    for place, hypothesis in enumerate(hypotheses[:MOST_FINDINGS]):
-        changes.append(RandomChange(hypothesis.attribute, *hypothesis.amounts, share=share_of(place)))
-    return nn.Sequential(*changes)

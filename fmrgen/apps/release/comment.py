@@ -5,8 +5,7 @@ from fmrgen.report.report import Report, sentence
 from fmrgen.results.markdown_text import escape
 
 _MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
-_WHY = ("worse", "hints")  # sections of the report that say why
-_MOST_LINES = 3  # of each
+_MOST_LINES = 3
 
 
 def to_comment(report: Report) -> str:
@@ -19,7 +18,7 @@ def to_comment(report: Report) -> str:
     reasons = []
     pictures = []
     for section in report.sections:
-        if section.kind in _WHY:
+        if section.kind == "worse":
             news = [line for line in section.lines if line not in conclusions]
             reasons += [f"* {escape(line)}" for line in news[:_MOST_LINES]]
         if section.shown == "in a comment":

@@ -1,44 +1,36 @@
-"""Which images did a new classifier break? Flips on real images first, then on moved, changed and made ones; one
-verdict over all.
+"""Which images did a new classifier break? Flips on real images first, then on transformed ones; one verdict over all.
 
 Importing this brings no torch: predictions are compared without it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 
-from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.evidence import BROKE, FIXED, Evidence, Verdict, evidence_of, judged, one_of
+from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged
 from fmrgen.apps.release.flips import Flips, compare_predictions, evidence_of_classes
 from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, relabelled
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fmrgen.apps.explain.rows import JudgedImages
-    from fmrgen.apps.release.band import Band
-    from fmrgen.apps.release.confusions import Confusion
-    from fmrgen.apps.release.made import Made
+    from fmrgen.apps.release.generated import Generated
     from fmrgen.apps.release.on_images import Asked
-    from fmrgen.apps.release.remedies import Remedy
-    from fmrgen.apps.release.traits import Trait
     from fmrgen.config import ComponentConfig
     from fmrgen.engine.interfaces import Generator
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.recipe.job import Recipe
     from fmrgen.recipe.objects import AnyClassifier
-    from fmrgen.sources.base import LoadedExample, Source
+    from fmrgen.sources.base import Source
 
 Result = TypeVar("Result")
 _BATCH = 64
-_ALIKE = 0.02  # share of originals on which two networks that are one, converted, differ at most
 _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
 
 
@@ -53,14 +45,7 @@ class Diff:
         margin: points that NEW may lose.
         evidence: what each kind of images shows: real ones first.
         flips: on the real images, or on the originals of a split.
-        made: what images made against the two show; None without a recipe.
-        changed: originals changed in each way, the strongest evidence first; only the first is in `evidence`.
-        remedies: with a recipe or a split, changes of the originals under which NEW is right more often; neither these
-            nor what follows is part of the verdict.
-        confusions: with a recipe, classes that NEW may mix up.
-        traits: with a recipe, what the originals that broke look like beside those that were fixed.
-        band: how far apart the boundaries of the two lie, with a recipe, where they differ on at most 2 % of the
-            originals or NEW has no gradient.
+        generated: images generated against the two, with a recipe; they are no part of the verdict.
         notes: cautions; the faults if the verdict is `invalid`.
     """
 
@@ -68,12 +53,7 @@ class Diff:
     margin: float
     evidence: list[Evidence]
     flips: Flips
-    made: "Made | None" = None
-    changed: list[Evidence] = field(default_factory=list)
-    band: "Band | None" = None
-    remedies: "list[Remedy]" = field(default_factory=list)
-    confusions: "list[Confusion]" = field(default_factory=list)
-    traits: "list[Trait]" = field(default_factory=list)
+    generated: "Generated | None" = None
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -86,17 +66,8 @@ class Diff:
 
     @property
     def worse(self) -> list[Evidence]:
-        """The evidence that NEW is worse; of changed originals each change that is significant by itself."""
-        worse = [entry for entry in self.evidence if entry.is_worse and entry.kind != "changed"]
-        if any(entry.is_worse for entry in self.evidence if entry.kind == "changed"):
-            strictest = ERROR / 2 / len(self.evidence) / len(self.changed)
-            worse += [entry for place, entry in enumerate(self.changed) if place == 0 or entry.p_worse <= strictest]
-        return worse
-
-    @property
-    def hints(self) -> "list[Remedy | Confusion | Trait]":
-        """What else stands out: what may explain the errors of all classes comes first."""
-        return [*self.remedies, *self.confusions, *self.traits]
+        """The evidence that NEW is worse."""
+        return [entry for entry in self.evidence if entry.is_worse]
 
     @property
     def not_excluded(self) -> list[Evidence]:
@@ -115,17 +86,14 @@ def diff(
     margin: float = 0.0,
     by: Sequence[str] = (),
     reviewed: Mapping[str, str] | None = None,
-    until_decided: bool = False,
-    seed: int = 0,
-    trust: bool = False,
     job_progress: "JobProgress | None" = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
     """Return which images NEW broke and which it fixed, and whether it is worse.
 
-    By predictions: `diff(old, new, labels)`. By two classifiers on labelled images, or on a split's: `images=`. By
-    images that are made against the two, beside originals that are moved and changed: `recipe=`. The last two run on
-    every process of a launch, with the same outcome on each.
+    By predictions: `diff(old, new, labels)`. By two classifiers on labelled images, or on a split's: `images=`. On a
+    recipe's originals, as they are and transformed at random, with images generated against the two beside: `recipe=`.
+    The last two run on every process of a launch, with the same outcome on each.
 
     Args:
         old: predictions: an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
@@ -134,18 +102,13 @@ def diff(
         labels: the true classes [N], if `old` and `new` are arrays of predictions.
         images: a split, a dataset, a folder with a folder for each class, or a section of a source.
         recipe: source, generator, oracle and steps; its classifier is ignored. Two splits of the same originals are
-            made, or resumed: in one OLD is right and NEW wrong, in the other it is the other way round.
+            generated, or resumed: in one OLD is right and NEW wrong, in the other it is the other way round.
         output: the dataset folder of these splits.
-        margin: points of accuracy that NEW may lose, from 0 to less than 100. On moved, changed and made images it may
-            lose as many more as trainings of one recipe are apart (5 to 30).
+        margin: points of accuracy that NEW may lose, from 0 to less than 100. On transformed images it may lose as
+            many more as trainings of one recipe are apart (5 to 30).
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; of predictions by default all with few
             values.
         reviewed: what some real images show, by their ids, where somebody looked at them: it replaces their labels.
-        until_decided: with a recipe: test after each part of the images that are made, and stop once it is clear. The
-            source must be in random order (`shuffle_seed`).
-        seed: random seed for the order in which that test takes the images.
-        trust: let the oracle in a split's recipe, which may be a stranger's, run the code and read the places that it
-            names.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with each note, one line.
 
@@ -163,14 +126,12 @@ def diff(
             old,
             new,
             margin=margin,
-            until_decided=until_decided,
-            seed=seed,
             job_progress=job_progress,
             on_note=on_note,
         )
     trainings = old if _are_trainings(old, images) else [old]
     if images is not None:
-        return _diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed or {}, trust=trust)
+        return _diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed or {})
     of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = as_predictions("new", new, labels)
     *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
@@ -222,10 +183,9 @@ def _diff_on_images(
     margin: float,
     by: Sequence[str],
     reviewed: Mapping[str, str],
-    trust: bool,
 ) -> Diff:
     """Return the comparison of classifiers on labelled images, or on a split's originals and perturbed images."""
-    from fmrgen.apps.release.on_images import ask, judged_originals, notes_on_split
+    from fmrgen.apps.release.on_images import ask, notes_on_split
 
     answered = ask(images, old, new, by=by)
     column = answered.column
@@ -242,27 +202,14 @@ def _diff_on_images(
     if _are_one_network(answered, old):
         return replace(outcome, notes=["OLD and NEW are one network: they have the same weights and settings"])
     notes = notes_on_split(answered)
-    changed: list[Evidence] = []
-    remedies: list[Remedy] = []
     if is_split:
         if len(old) > 1:
             raise UserError("old: a split takes one network; several trainings are for real images")
         if column == "original":
             evidence = [*evidence, *_evidence_on_perturbed(answered.answers["image"], margin)]
         notes += _saturation_notes(answered.answers["image"])
-        rows, notes_on_originals = judged_originals(answered, trust=trust)
-        notes += notes_on_originals
-        if rows is not None:
-            moved, changed, remedies = _on_changed_originals(rows, answered.networks[0], answered.class_names, margin)
-            evidence = [*evidence, *moved, *_strongest(changed)]
     verdict, evidence = judged(evidence)
-    if is_split and not changed and verdict in ("no worse", "fixed more"):
-        verdict = "undecided"
-        notes.append(
-            f"{answered.opened.name}: perturbed images alone show too little to call NEW no worse, and there are no "
-            "originals that both have right, to be moved and changed"
-        )
-    return replace(outcome, verdict=verdict, evidence=evidence, changed=changed, remedies=remedies, notes=notes)
+    return replace(outcome, verdict=verdict, evidence=evidence, notes=notes)
 
 
 def _diff_on_recipe(
@@ -272,14 +219,12 @@ def _diff_on_recipe(
     new: "AnyClassifier",
     *,
     margin: float,
-    until_decided: bool,
-    seed: int,
     job_progress: "JobProgress | None",
     on_note: Callable[[str], None],
 ) -> Diff:
-    """Return the comparison on the originals of a recipe: as they are, moved, changed, and moved against the two."""
-    from fmrgen.apps.release.conditions import ORIGINALS
-    from fmrgen.apps.release.made import make_images
+    """Return the comparison on the originals of a recipe, as they are and transformed."""
+    from fmrgen.apps.release.generated import generate_against, has_gradient
+    from fmrgen.apps.release.transformed import on_transformed_originals
     from fmrgen.engine.options import WITHOUT_GRADIENT
     from fmrgen.recipe.objects import classifier_section
 
@@ -289,79 +234,52 @@ def _diff_on_recipe(
     if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
     recipe.check_perturbs()
-    pair = Pair.of_recipe(recipe, *sections, ORIGINALS)
-    made = on_made = None
+    pair = Pair.of_recipe(recipe, *sections)
+    networks = {"OLD": pair.old, "NEW": pair.rows.judges.classifier}
+    without = [name for name, network in networks.items() if not has_gradient(network, pair.rows.originals[:2])]
+    generated = None
     notes = []
-    if pair.without_gradient and recipe.perturb.runs[0].update not in WITHOUT_GRADIENT:
-        names = " and ".join(pair.without_gradient)
+    if without and recipe.perturb.runs[0].update not in WITHOUT_GRADIENT:
         notes.append(
-            f"no images were made against the two, for {names} gave no gradient; perturb.update=nes asks it for one"
+            f"no images were generated against the two, for {' and '.join(without)} gave no gradient; "
+            "perturb.update=nes needs none"
         )
     else:
-        made, on_made = make_images(
-            recipe,
-            output,
-            *sections,
-            margin=margin,
-            until_decided=until_decided,
-            seed=seed,
-            job_progress=job_progress,
-            on_note=on_note,
-        )
-        for name in made.masked:
-            notes.append(f"the gradient of {name} is masked, so images made against it say little; try a search")
-    answered = pair.answers()
-    of_old, of_new = answered.old, answered.new
-    flips, evidence = compare_predictions([of_old], of_new, margin=margin, images="originals")
-    outcome = Diff("undecided", margin, evidence, flips, made)
-    faults = faults_of([of_old, of_new])
+        generated = generate_against(recipe, output, *sections, job_progress=job_progress, on_note=on_note)
+    predictions = [pair.predictions_of(name, network) for name, network in networks.items()]
+    flips, evidence = compare_predictions(predictions[:1], predictions[1], margin=margin, images="originals")
+    outcome = Diff("undecided", margin, evidence, flips, generated)
+    faults = faults_of(predictions)
     if faults:
         return replace(outcome, verdict="invalid", notes=faults)
-    moved, changed, remedies = _on_changed_originals(pair.rows, pair.old, pair.source.labels.names, margin)
-    of_made = [] if on_made is None else [on_made]
-    verdict, evidence = judged([*evidence, *moved, *_strongest(changed), *of_made])
-    if made is not None and made.masked and verdict in ("no worse", "fixed more"):
-        verdict = "undecided"
-    band = None
-    are_alike = (of_old.answers != of_new.answers).mean() <= _ALIKE
-    if "OLD" not in pair.without_gradient and (are_alike or pair.without_gradient):
-        band = pair.band(recipe)
-    return replace(
-        outcome,
-        verdict=verdict,
-        evidence=evidence,
-        changed=changed,
-        band=band,
-        remedies=remedies,
-        confusions=answered.confusions,
-        traits=_traits(answered.flipped, flips),
-        notes=notes,
+    evidence += _by_the_first_process(
+        lambda: on_transformed_originals(pair.rows, pair.old, pair.source.labels.names, margin=margin)
     )
+    verdict, evidence = judged(evidence)
+    return replace(outcome, verdict=verdict, evidence=evidence, notes=notes)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks, and originals to change and to move.
+    """Two networks, and the originals of a recipe.
 
     Attributes:
-        rows: originals, judged by NEW and the recipe's oracle.
+        rows: the originals that are transformed, judged by NEW and the recipe's oracle.
         old: the network OLD.
         source: of the recipe.
         generator: of the recipe.
-        without_gradient: the names of those whose gradient does not reach the images.
     """
 
     rows: "JudgedImages"
     old: "nn.Module"
     source: "Source"
     generator: "Generator"
-    without_gradient: list[str]
 
     @classmethod
-    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig", most: int) -> "Pair":
-        """Return the two networks on originals of a recipe, `most` of them at most."""
+    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig") -> "Pair":
+        """Return the two networks and the originals of a recipe."""
         from fmrgen.apps.explain.rows import JudgedImages
-        from fmrgen.apps.release.band import has_gradient
+        from fmrgen.apps.release.transformed import ORIGINALS
         from fmrgen.distributed.launch import Processes
         from fmrgen.engine.interfaces import Generator
         from fmrgen.recipe.build import (
@@ -375,183 +293,54 @@ class Pair:
         source, device = build_source(recipe.source), Processes().device
         generator = build_component(recipe.generator, "generator", Generator, device)
         size, labels = generator.image_size, source.labels
-        networks = {
-            "OLD": build_classifier(old, labels, size, device, "old"),
-            "NEW": build_classifier(new, labels, size, device, "new"),
-        }
-        judges = ClassifierAndOracle(networks["NEW"], build_oracle(recipe.oracle, labels, size, device))
-        rows = JudgedImages.of_source(source, size, judges, recipe.perturb, most, device)
-        without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
-        return cls(rows, networks["OLD"], source, generator, without)
+        of_old = build_classifier(old, labels, size, device, "old")
+        of_new = build_classifier(new, labels, size, device, "new")
+        judges = ClassifierAndOracle(of_new, build_oracle(recipe.oracle, labels, size, device))
+        rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
+        return cls(rows, of_old, source, generator)
 
-    def answers(self) -> "_Answered":
-        """Return what OLD and NEW say of all originals, at the size of the generator's images."""
+    def predictions_of(self, name: str, network: "nn.Module") -> Predictions:
+        """Return a network's predictions for all originals that can be read, at the size of the generator's images."""
         import torch
 
         from fmrgen.apps.explain.rows import object_array
-        from fmrgen.apps.release.traits import measures_of
         from fmrgen.engine.images import to_batch
+        from fmrgen.metrics.rows import as_label
+        from fmrgen.recipe.build import logits_of
+        from fmrgen.sources.base import LoadedExample
 
         names = np.array([*self.source.labels.names, ""])  # -1, an output that is not finite, has the empty name
-        networks = {"OLD": self.old, "NEW": self.rows.judges.classifier}
         ids: list[str] = []
-        labels: list[np.ndarray] = []
-        outputs: dict[str, list[_Outputs]] = {name: [] for name in networks}
-        flipped: dict[str, list[tuple[str, np.ndarray]]] = {BROKE: [], FIXED: []}
-        for loaded in self._batches():
+        labels, predicted, confidence = [], [], []
+        for start in range(0, len(self.source), _BATCH):
+            stop = min(start + _BATCH, len(self.source))
+            examples = self.source.load(start, stop, self.generator.image_size)
+            loaded = [example for example in examples if isinstance(example, LoadedExample)]
+            if not loaded:
+                continue
             batch = to_batch(np.stack([example.image for example in loaded]), self.rows.originals.device)
             truth = np.array([example.label for example in loaded])
             accepted = None
             if self.source.accepts_several:
                 accepted = object_array([example.accepted for example in loaded])
+            logits = logits_of(network, batch)
+            highest = logits.softmax(1).max(1)
+            finite = torch.where(torch.isfinite(logits).all(1), highest.indices, -1).cpu().numpy()
             ids += [str(example.id) for example in loaded]
             labels.append(truth)
-            for name, network in networks.items():
-                outputs[name].append(_outputs_of(network, batch, truth, accepted))
-            old_right, new_right = (outputs[name][-1].answers == truth for name in networks)
-            for side, is_flipped in ((BROKE, old_right & ~new_right), (FIXED, new_right & ~old_right)):
-                if is_flipped.any():
-                    measures = measures_of(batch[torch.from_numpy(is_flipped)])
-                    flipped[side] += zip(names[truth[is_flipped]], measures, strict=True)
-        all_labels = np.concatenate(labels)
-        of_all = {name: _joined(parts) for name, parts in outputs.items()}
-        predictions = []
-        for name, of_network in of_all.items():
-            of_names = names[of_network.answers]
-            predictions.append(Predictions(name, np.array(ids), names[all_labels], of_names, of_network.sure))
-        confusions = []
-        if not self.source.accepts_several:
-            confusions = _confusions(all_labels, of_all["OLD"], of_all["NEW"], self.source.labels.names)
-        return _Answered(predictions[0], predictions[1], flipped, confusions)
-
-    def _batches(self) -> "Iterator[list[LoadedExample]]":
-        """Yield the originals that can be read."""
-        from fmrgen.sources.base import LoadedExample
-
-        for start in range(0, len(self.source), _BATCH):
-            stop = min(start + _BATCH, len(self.source))
-            examples = self.source.load(start, stop, self.generator.image_size)
-            loaded = [example for example in examples if isinstance(example, LoadedExample)]
-            if loaded:
-                yield loaded
-
-    def band(self, recipe: "Recipe") -> "Band":
-        """Return how far apart the boundaries of the two lie."""
-        from fmrgen.apps.release.band import band_between
-
-        work = partial(band_between, self.rows, self.old, self.generator, recipe.perturb.runs[0])
-        return by_the_first_process(work)
+            predicted.append(as_label(finite, truth, accepted))
+            confidence.append(highest.values.double().cpu().numpy())
+        of_labels, of_network = names[np.concatenate(labels)], names[np.concatenate(predicted)]
+        return Predictions(name, np.array(ids), of_labels, of_network, np.concatenate(confidence))
 
 
-class _Answered(NamedTuple):
-    """What two networks say of all originals.
-
-    Attributes:
-        old: predictions of OLD.
-        new: predictions of NEW.
-        flipped: of each original that broke, or was fixed, the class and the amount of each attribute [A].
-        confusions: classes that NEW may mix up.
-    """
-
-    old: Predictions
-    new: Predictions
-    flipped: dict[str, list[tuple[str, np.ndarray]]]
-    confusions: "list[Confusion]"
-
-
-class _Outputs(NamedTuple):
-    """What a network says of N originals.
-
-    Attributes:
-        answers: its labels, -1 for outputs that are not finite.
-        sure: its probabilities for these.
-        next_choices: what it finds likeliest besides the true label.
-        margins: by how much the logit of the true label is larger.
-    """
-
-    answers: np.ndarray
-    sure: np.ndarray
-    next_choices: np.ndarray
-    margins: np.ndarray
-
-
-def _outputs_of(network: "nn.Module", batch: "Tensor", truth: np.ndarray, accepted: np.ndarray | None) -> _Outputs:
-    """Return what a network says of a batch, given the true labels and others that are accepted."""
-    import torch
-
-    from fmrgen.metrics.rows import as_label
-    from fmrgen.recipe.build import logits_of
-
-    logits = logits_of(network, batch)
-    highest = logits.softmax(1).max(1)
-    predicted = torch.where(torch.isfinite(logits).all(1), highest.indices, -1).cpu().numpy()
-    column = torch.from_numpy(truth).to(logits.device)[:, None]
-    others = logits.scatter(1, column, -torch.inf).max(1)
-    margins = logits.gather(1, column)[:, 0] - others.values
-    return _Outputs(
-        as_label(predicted, truth, accepted),
-        highest.values.double().cpu().numpy(),
-        others.indices.cpu().numpy(),
-        margins.double().cpu().numpy(),
-    )
-
-
-def _joined(parts: Sequence[_Outputs]) -> _Outputs:
-    """Return what a network said of all batches."""
-    return _Outputs(*[np.concatenate(columns) for columns in zip(*parts, strict=True)])
-
-
-def _confusions(labels: np.ndarray, old: _Outputs, new: _Outputs, names: Sequence[str]) -> "list[Confusion]":
-    """Return the classes that NEW may mix up, from the originals that both have right."""
-    from fmrgen.apps.release.confusions import NextChoices, confusions_of
-
-    is_right = (old.margins > 0) & (new.margins > 0)
-    choices = [NextChoices(outputs.next_choices[is_right], outputs.margins[is_right]) for outputs in (old, new)]
-    return confusions_of(labels[is_right], choices[0], choices[1], names)
-
-
-def _traits(flipped: Mapping[str, Sequence[tuple[str, np.ndarray]]], flips: Flips) -> "list[Trait]":
-    """Return what broke looks like beside what was fixed, without the classes that are worse, which have a name."""
-    from fmrgen.apps.release.traits import traits_of
-
-    worse = {kind.name for kind in flips.classes if kind.is_worse}
-    broke = np.array([measures for name, measures in flipped[BROKE] if name not in worse])
-    fixed = np.array([measures for name, measures in flipped[FIXED] if name not in worse])
-    return traits_of(broke, fixed)
-
-
-def _on_changed_originals(
-    rows: "JudgedImages", old: "nn.Module", class_names: Sequence[str], margin: float
-) -> "tuple[list[Evidence], list[Evidence], list[Remedy]]":
-    """Return the evidence of originals that are moved at random, by family, and that are changed, by change.
-
-    Also the changes under which NEW is right more often.
-    """
-    from fmrgen.apps.release.conditions import NoOracle, under_changes, under_moves
-    from fmrgen.apps.release.remedies import remedies_of
-
-    has_oracle = not isinstance(rows.judges.oracle, NoOracle)
-
-    def work() -> "tuple[list[Evidence], list[Evidence], list[Remedy]]":
-        moved = under_moves(rows, old, class_names, margin=margin) if has_oracle else []
-        changed = under_changes(rows, old, margin=margin, has_oracle=has_oracle)
-        return moved, changed, remedies_of(rows, old)
-
-    return by_the_first_process(work)
-
-
-def by_the_first_process(work: Callable[[], Result]) -> Result:
+def _by_the_first_process(work: Callable[[], Result]) -> Result:
     """Return the result of `work`, which the first process of a launch does for all."""
     from fmrgen.distributed.launch import Processes
 
     processes = Processes()
     result = processes.together(lambda: work() if processes.is_first else None)
     return cast(Result, processes.gather(result)[0])
-
-
-def _strongest(changed: list[Evidence]) -> list[Evidence]:
-    """Return what all changes show together: the strongest, as one of so many; nothing for none."""
-    return [one_of(len(changed), changed[0])] if changed else []
 
 
 def _evidence_on_perturbed(answers: Sequence[Predictions], margin: float) -> list[Evidence]:
@@ -572,7 +361,7 @@ def _saturation_notes(answers: Sequence[Predictions]) -> list[str]:
             return []
     return [
         f"both are right on more than {_SATURATED:.0f} % of the perturbed images, which hardly fool either: a loss "
-        f"can't show; have images made against the two ({option('recipe', 'recipe')})"
+        f"can't show; use a split generated against a network like these"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The galleries of a diff: real images that flipped, and images that were made against the two networks."""
+"""The galleries of a diff: real images that flipped, and images that were generated against the two networks."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,14 @@ from fmrgen.storage.provenance import read_provenance
 if TYPE_CHECKING:
     from fmrgen.apps.release.diff import Diff
     from fmrgen.apps.release.flips import Flip
-    from fmrgen.apps.release.made import Changed, Made
+    from fmrgen.apps.release.generated import Generated, GeneratedImage
     from fmrgen.storage.shards import SplitFolder
 
 MOST_SHOWN = 300  # images of each side
 _TAG = "flip"  # by which the page filters
 _NETWORKS = ["NEW", "OLD"]
 _REAL = "images as they are"
-_MADE = {BROKE: "images made so that NEW is wrong", FIXED: "images made so that OLD is wrong"}
+_GENERATED = {BROKE: "generated so that NEW is wrong", FIXED: "generated so that OLD is wrong"}
 _COLUMNS = ["id", "label", "accepted_labels", "image", "original", "iterations"]
 _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 
@@ -32,7 +32,7 @@ def flipped_ids(outcome: "Diff") -> set[str]:
 def class_names_of(outcome: "Diff", sides: "Mapping[str, SplitFolder]") -> list[str]:
     """Return the names of the classes by the numbers that galleries have for them.
 
-    Images that were made store the network's answers by the numbers of their split.
+    Generated images store the network's answers by the numbers of their split.
     """
     for folder in sides.values():
         return list(read_provenance(folder.paths).labels)
@@ -82,8 +82,8 @@ def diff_galleries(
     if rows:
         galleries.append(Gallery(_REAL, list(names), _NETWORKS, rows))
     for side, folder in sides.items():
-        if outcome.made is not None and outcome.made.images[side]:
-            galleries.append(_made_gallery(outcome.made, side, folder, names))
+        if outcome.generated is not None and outcome.generated.images[side]:
+            galleries.append(_generated_gallery(outcome.generated, side, folder, names))
     return galleries
 
 
@@ -111,21 +111,23 @@ def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str])
     return GalleryRow(flip.id, names.index(flip.label), image, None, answers, tags={_TAG: kind}, notes=notes)
 
 
-def _made_gallery(made: "Made", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
+def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
     """Return the images of a side, the clearest first."""
     right, wrong = right_and_wrong(side)
-    shown = made.images[side][:MOST_SHOWN]
+    shown = generated.images[side][:MOST_SHOWN]
     stored = {}
     for row in folder.rows_of([image.id for image in shown], _COLUMNS):
         stored[row["id"]] = row
     rows = []
     for image in shown:
-        rows.append(_made_row(image, stored[image.id], right, wrong, names))
-    return Gallery(_MADE[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
+        rows.append(_generated_row(image, stored[image.id], right, wrong, names))
+    return Gallery(_GENERATED[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
 
 
-def _made_row(image: "Changed", stored: Mapping[str, Any], right: str, wrong: str, names: Sequence[str]) -> GalleryRow:
-    label, answer = names.index(image.label), names.index(image.answer)
+def _generated_row(
+    image: "GeneratedImage", stored: Mapping[str, Any], right: str, wrong: str, names: Sequence[str]
+) -> GalleryRow:
+    label, answer = names.index(image.label), names.index(image.prediction)
     answers: dict[str, list[int | None]] = {right: [None, label], wrong: [None, answer]}
     original = stored.get("original")
     return GalleryRow(

@@ -1,4 +1,4 @@
-"""The report of a diff: the verdict, what it rests on, then real images, and those that were made."""
+"""The report of a diff: the verdict, what it rests on, then real images, and those that were generated."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
-from fmrgen.apps.release.evidence import BROKE, FIXED
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
 
 if TYPE_CHECKING:
-    from fmrgen.apps.release.band import Band
-    from fmrgen.apps.release.made import Changed, Made
+    from fmrgen.apps.release.generated import Generated, GeneratedImage
     from fmrgen.report.plot import Plot
     from fmrgen.storage.shards import SplitFolder
 
@@ -27,8 +25,6 @@ _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 MOST_SHOWN = 24  # images of each side, in a picture
 _PAIR = "pair, true → answer"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
-_MOST_PAIRS = 8  # of classes of made images, in the table of each side
-_PER_PAIR = 4  # images of each pair of classes, before any pair has more
 _OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
 _BADGES = {
     "broke more": Badge("NEW broke more", "bad"),
@@ -39,8 +35,8 @@ _BADGES = {
 }
 _MEANINGS = {
     "loss, points": "Share of the images that broke less the share that was fixed, with its 95 % interval.",
-    "allowed": "Points that NEW may lose here: the margin, and on single classes and on moved, changed and made images "
-    "what trainings of one recipe differ by.",
+    "allowed": "Points that NEW may lose here: the margin, and on single classes and on transformed images what "
+    "trainings of one recipe differ by.",
     "p": "How often a loss this large would appear by chance if NEW lost just what is allowed. Small means worse; all "
     "lines together are wrong in 5 % of cases at most (Holm).",
 }
@@ -53,11 +49,9 @@ def diff_report(
     title: str,
     networks: Mapping[str, str],
     sides: "Mapping[str, SplitFolder] | None" = None,
-    new_failures: Sequence[str] = (),
-    explanation: str | None = None,
     *,
     images: Mapping[str, bytes | str] | None = None,
-    needs_proof: bool = False,
+    strict: bool = False,
 ) -> Report:
     """Return the report of a diff.
 
@@ -65,34 +59,28 @@ def diff_report(
         outcome: what `diff` returned.
         title: of the page.
         networks: which networks OLD and NEW are.
-        sides: the folders of the splits `broke` and `fixed`, if images were made.
-        new_failures: lines on what NEW fails on and OLD does not.
-        explanation: the page of that, beside the report's.
+        sides: the folders of the splits `broke` and `fixed`, if images were generated.
         images: flipped real images by their ids, as far as there are any to show.
-        needs_proof: whether to be undecided is not to pass, as for `gate`.
+        strict: whether to be undecided is to fail.
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
     worse = _worse_lines(outcome)
-    if worse or new_failures:
-        links = {} if explanation is None else {"All that was tried, with images": explanation}
-        title_of_worse = "Where NEW is significantly worse"
-        sections.append(Section("worse", title_of_worse, lines=[*worse, *new_failures], links=links))
-    if outcome.hints:
-        sections.append(Section("hints", "What else stands out", lines=[hint.line for hint in outcome.hints]))
+    if worse:
+        sections.append(Section("worse", "Where NEW is significantly worse", lines=worse))
     files = images or {}
     names = class_names_of(outcome, sides or {})
-    has_images = bool(files) or outcome.made is not None
+    has_images = bool(files) or outcome.generated is not None
     sections += _flip_sections(outcome.flips, files, names)
-    if outcome.band is not None:
-        sections.append(_band_section(outcome.band))
-    if outcome.made is not None:
-        sections += _made_sections(outcome.made, sides or {})
-    sections += _six_pictures(outcome, files, sides or {})
+    if outcome.generated is not None:
+        for side, split in (sides or {}).items():
+            if outcome.generated.images[side]:
+                sections.append(_side_section(outcome.generated, side, split))
+    sections += _six_pictures(outcome, files)
     about = _about_lines(outcome, networks)
     sections.append(Section("about", "How to read this", lines=about, shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
-    if needs_proof and outcome.verdict == "undecided":
-        result = "skipped"
+    if strict and outcome.verdict == "undecided":
+        result = "failure"
     check = Check("fmrgen diff", f"NEW loses at most {_points(outcome.margin)}", result)
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(outcome)
     return Report(
@@ -171,11 +159,7 @@ def _line_of_worse(outcome: Diff) -> str:
         line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most)}"
     if others:
         line += f"; so also on {_listed([entry.images for entry in others])}"
-    return line + _first_hint(outcome)
-
-
-def _first_hint(outcome: Diff) -> str:
-    return f"; {outcome.hints[0].phrase}" if outcome.hints else ""
+    return line
 
 
 def _line_of_undecided(outcome: Diff) -> str:
@@ -189,7 +173,7 @@ def _line_of_undecided(outcome: Diff) -> str:
         line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
     if flips.trainings == 1 and flips.images_needed > flips.images:
         line += f"; about {flips.images_needed:,} images would show a loss of {_points(outcome.margin or 1)}"
-    return line + _first_hint(outcome)
+    return line
 
 
 def _line_of_no_worse(outcome: Diff) -> str:
@@ -344,8 +328,12 @@ def _group_table(kind: str, groups: Sequence[FlippedGroup], filters: Sequence[st
     rows = []
     for group in groups:
         mark = "worse" if group.is_worse else ""
-        rows.append([group.name, str(group.images), str(group.broke), str(group.fixed), f"{group.p_value:.2g}", mark])
-    return Table([kind, "images", "broke", "fixed", "p", ""], rows, filters=filters)
+        counts = [str(group.images), str(group.broke), str(group.fixed)]
+        if group.another_seed is not None:
+            counts.append(str(group.another_seed))
+        rows.append([group.name, *counts, f"{group.p_value:.2g}", mark])
+    seeds = ["broke by another seed"] if groups and groups[0].another_seed is not None else []
+    return Table([kind, "images", "broke", "fixed", *seeds, "p", ""], rows, filters=filters)
 
 
 def image_table(images: Sequence[Flip]) -> Table:
@@ -360,17 +348,13 @@ def image_table(images: Sequence[Flip]) -> Table:
     return Table(["id", "label", "OLD", "NEW"], rows, of_text=True)
 
 
-def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mapping[str, SplitFolder]") -> list[Section]:
-    """Return a section with six images that broke, for a comment: real ones, or if none can be shown those made."""
+def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str]) -> list[Section]:
+    """Return a section with six real images that broke, for a comment, if they can be shown."""
     shown = [flip for flip in outcome.flips.broken if flip.id in files][:_SIX]
-    made = outcome.made
-    if shown:
-        draw = partial(flip_sheet, shown, files)
-    elif made is not None and made.images[BROKE] and BROKE in sides:
-        draw = partial(_sheet, _representative(made, BROKE)[:_SIX], sides[BROKE], BROKE)
-    else:
+    if not shown:
         return []
-    picture = Picture("Images that broke, with their labels and what the networks say", draw, "six", of_photos=True)
+    draw = partial(flip_sheet, shown, files)
+    picture = Picture("Images that broke, with their labels and predictions", draw, "six", of_photos=True)
     return [Section("six", "Images that broke", pictures=[picture], shown="in a comment")]
 
 
@@ -399,126 +383,38 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
         lines.append("classes, pairs, groups and flipped images are of the first training of OLD")
     else:
         lines += [
-            "an image, or an original, broke if OLD is right and NEW wrong on it or on one of its images, and was "
-            "fixed if it is the other way round",
+            "an image broke if OLD is right and NEW wrong on it, or on one of its transformations, and was fixed if "
+            "it is the other way round",
             "p: how often a loss this large would appear by chance if NEW lost just what is allowed, so a small one "
             "means worse; by McNemar's exact test, or Tango's where a loss is allowed; of the worst of several classes "
-            "or changes times their number",
+            "times their number",
             "the verdict takes in all lines: equal networks are called different in 5 % of cases at most (Holm)",
         ]
     if any(entry.margin > outcome.margin for entry in outcome.evidence):
+        lines.append("trainings of one recipe differ by class, and on transformed images: so more is allowed there")
+    if outcome.generated is not None:
         lines.append(
-            "trainings of one recipe differ by class, and on moved, changed and made images: so more is allowed there"
+            "transformed and generated images count as far as the recipe's oracle sees their class; generated ones "
+            "show how NEW fails and are no part of the verdict"
         )
-    made = outcome.made
-    if made is not None:
-        lines.append(
-            "moved, changed and made images count as far as the recipe's oracle sees their class; look at them"
-        )
-        lines.append(
-            "in a study of traffic signs, images made against the two said nothing of real classes that the originals "
-            "do not say; they show how NEW fails"
-        )
-        if made.test == "sequential":
-            lines.append(
-                f"images were made of the first {made.rows:,} of {made.source_rows:,} originals, and tested by "
-                "betting, which holds whenever one stops"
-            )
     return lines
 
 
-def _band_section(band: "Band") -> Section:
-    """Return a section on how far apart the boundaries of two networks lie that are nearly one."""
-    rows = [
-        ["originals moved to OLD's first mistake", f"{band.originals:,}"],
-        ["of these NEW changes its answer too", f"{band.crossed:,}"],
-        ["OLD changes its answer after, grey levels", f"{band.old_shift:.3g}"],
-        ["NEW changes its answer after, grey levels", f"{band.new_shift:.3g}"],
-        ["between the two lie, grey levels", f"{band.width:.2g}, in nine of ten at most {band.widest:.2g}"],
-        ["in the middle OLD is right and NEW wrong, %", format_estimate(band.broke)],
-        ["in the middle NEW is right and OLD wrong, %", format_estimate(band.fixed)],
-    ]
-    about = "Medians of root mean squares over the pixels, of 255. This is no part of the verdict."
-    return Section("band", "How far apart the two boundaries lie", about, tables=[Table(["", ""], rows)])
-
-
-def _made_sections(made: "Made", sides: "Mapping[str, SplitFolder]") -> list[Section]:
-    """Return sections on the images made against the two."""
-    title = "Controls of the images made against the two"
-    sections = [Section("controls", title, tables=[_control_table(made)], shown="in files")]
-    for side, split in sides.items():
-        if made.images[side]:
-            sections.append(_side_section(made, side, split))
-    classes = _class_table(made)
-    sections.append(Section("classes", "Made images by class", tables=[classes], shown="in files"))
-    if made.pairs:
-        pairs = _pair_table(made)
-        sections.append(Section("pairs", "Made images by pair of classes", tables=[pairs], shown="in files"))
-    return sections
-
-
-def _control_table(made: "Made") -> Table:
-    """Return a table of the control images, at which no step was aimed."""
-    rows = []
-    for name, control in made.controls.items():
-        counts = f"{control.broke_rows:,}"
-        if control.fixed_rows != control.broke_rows:
-            counts += f", {control.fixed_rows:,}"
-        rows.append([f"{name} ({counts})", format_estimate(control.broke), format_estimate(control.fixed)])
-    return Table(["% of originals", "broke", "fixed"], rows)
-
-
-def _class_table(made: "Made") -> Table:
-    """Return a table by class, by the share that broke minus the share that was fixed."""
-    rows = []
-    for row in made.classes:
-        rows.append([row.name, str(row.rows), format_estimate(row.broke), format_estimate(row.fixed)])
-    return Table(["class, by broke minus fixed", "originals", "broke, %", "fixed, %"], rows)
-
-
-def _pair_table(made: "Made") -> Table:
-    """Return a table of the most frequent confusions on each side."""
-    rows = []
-    for side, wrong_network in ((BROKE, "NEW"), (FIXED, "OLD")):
-        pairs = [pair for pair in made.pairs if pair[0] == side]
-        for _, label, answer, count in pairs[:_MOST_PAIRS]:
-            rows.append([f"{label} → {answer}", side, wrong_network, str(count)])
-    return Table(["most frequent, true → answer", "outcome", "who is wrong", "images"], rows)
-
-
-def _side_section(made: "Made", side: str, split: "SplitFolder") -> Section:
-    """Return a section with a picture of images of a side."""
+def _side_section(generated: "Generated", side: str, split: "SplitFolder") -> Section:
+    """Return a section with a picture of generated images of a side."""
     right, wrong = right_and_wrong(side)
+    images = generated.images[side]
     caption = (
-        f"{right} is right, {wrong} wrong on {len(made.images[side])} images; here the most frequent pairs of "
-        "classes first, and of each those on which the two differ most surely. Left the original with its label, "
-        "beside it the image, with the probability that each network gives the true class."
+        f"Generated so that {wrong} is wrong: {len(images)} of {generated.rows} originals gave an image that {right} "
+        "has right; no part of the verdict. Left the original with its label, beside it the image, with the "
+        "probability that each network gives the true class."
     )
-    images = _representative(made, side)[:MOST_SHOWN]
-    picture = Picture(caption, partial(_sheet, images, split, side), side, of_photos=True)
-    title = "What broke" if side == BROKE else "What was fixed"
-    return Section(side, title, pictures=[picture], shown="in files", folded=True)
+    draw = partial(_sheet, images[:MOST_SHOWN], split, side)
+    picture = Picture(caption, draw, side, of_photos=True)
+    return Section(side, f"Generated: {wrong} wrong", pictures=[picture], shown="in files", folded=True)
 
 
-def _representative(made: "Made", side: str) -> "list[Changed]":
-    """Return the images of a side, a few of each pair of classes first.
-
-    The most frequent pairs come first, and of each its clearest images.
-    """
-    by_pair: dict[tuple[str, str], list[Changed]] = {}
-    for pair_side, label, answer, _ in made.pairs:
-        if pair_side == side:
-            by_pair[label, answer] = []
-    for image in made.images[side]:
-        by_pair[image.label, image.answer].append(image)
-    first, others = [], []
-    for images in by_pair.values():
-        first += images[:_PER_PAIR]
-        others += images[_PER_PAIR:]
-    return first + others
-
-
-def _sheet(images: "Sequence[Changed]", split: "SplitFolder", side: str) -> "Plot":
+def _sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder", side: str) -> "Plot":
     """Return a picture of each original with its label, and right of it the image.
 
     Above the image is the probability of the true class by the network that is right, below it that by the one that is
@@ -540,7 +436,7 @@ def _sheet(images: "Sequence[Changed]", split: "SplitFolder", side: str) -> "Plo
                 row["image"]["bytes"],
                 image.label,
                 f"{right} {image.before:.0%}",
-                below=f"{wrong} {image.after:.0%}: {image.answer}",
+                below=f"{wrong} {image.after:.0%}: {image.prediction}",
             )
         )
     return pair_sheet(pairs)

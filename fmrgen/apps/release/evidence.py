@@ -16,10 +16,8 @@ from fmrgen.apps.explain.betting import ERROR
 from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion
 
 Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
-Kind = Literal["originals", "class", "moved", "made", "perturbed", "changed"]
+Kind = Literal["originals", "class", "perturbed", "transformed"]
 BROKE, FIXED = "broke", "fixed"  # the two sides of a diff, and of its splits
-# Images of these kinds can show that NEW is worse; that it isn't takes all of the other kinds.
-_SHOW_WORSE_ALONE: tuple[Kind, ...] = ("class", "changed")
 _MOST_EXACT = 60  # originals, up to which a p-value is exact
 _SHARES_TRIED = 100
 _ROUNDING = 1e-9
@@ -33,7 +31,7 @@ class Evidence:
     Attributes:
         kind: of the images.
         images: what they show, as in "of 300 …".
-        originals: that they were made of.
+        originals: how many there are.
         broke: share of originals that broke, in percent.
         fixed: share that was fixed, in percent.
         drop: `broke` less `fixed` in points, with a paired 95 % interval.
@@ -57,8 +55,8 @@ class Evidence:
 
     @property
     def can_excuse(self) -> bool:
-        """Whether such images can show that NEW is no worse."""
-        return self.kind not in _SHOW_WORSE_ALONE
+        """Whether such images can show that NEW is no worse: a class alone can only show that it is worse."""
+        return self.kind != "class"
 
     @property
     def line(self) -> str:

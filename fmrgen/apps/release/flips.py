@@ -46,6 +46,8 @@ class FlippedGroup:
         p_value: of the exact test that they are as likely.
         is_worse: whether more broke than were fixed, with 5 % false discoveries among all kinds that were tested
             (Benjamini and Yekutieli 2001).
+        another_seed: images that the first training of OLD has right and the second wrong; None for one training, and
+            for pairs.
     """
 
     name: str
@@ -54,6 +56,7 @@ class FlippedGroup:
     fixed: int
     p_value: float
     is_worse: bool = False
+    another_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def compare_predictions(
     if reviewed:
         doubted &= ~np.isin(new.ids, list(reviewed))
     agreed = first.answers == new.answers
+    another_seed = old_right[0] & ~old_right[1] if len(trainings) > 1 else None
     outcome = Flips(
         images=len(new),
         trainings=len(trainings),
@@ -166,9 +170,9 @@ def compare_predictions(
         fixed=_mean_share(better),
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
-        classes=_worst_first(_counts(new.labels, broke, fixed)),
+        classes=_worst_first(_counts(new.labels, broke, fixed, another_seed)),
         pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed)),
-        groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, by),
+        groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, another_seed, by),
         old_calibration=_calibration(first, old_right[0]),
         new_calibration=_calibration(new, new_right),
         broken=listed_flips(first, new, broke),
@@ -281,14 +285,18 @@ class _Counts(NamedTuple):
     images: np.ndarray
     broke: np.ndarray
     fixed: np.ndarray
+    another_seed: np.ndarray | None = None
 
 
-def _counts(values: np.ndarray, broke: np.ndarray, fixed: np.ndarray) -> _Counts:
+def _counts(
+    values: np.ndarray, broke: np.ndarray, fixed: np.ndarray, another_seed: np.ndarray | None = None
+) -> _Counts:
     """Return the images of each value [N], with their flips."""
     names, group = np.unique(values, return_inverse=True)
     size = len(names)
     of_broke, of_fixed = (np.bincount(group[flips], minlength=size) for flips in (broke, fixed))
-    return _Counts(names, np.bincount(group, minlength=size), of_broke, of_fixed)
+    between_seeds = None if another_seed is None else np.bincount(group[another_seed], minlength=size)
+    return _Counts(names, np.bincount(group, minlength=size), of_broke, of_fixed, between_seeds)
 
 
 def _counts_of_pairs(
@@ -327,13 +335,18 @@ def _worst_first(counts: _Counts) -> list[FlippedGroup]:
             int(counts.fixed[place]),
             float(p_values[place]),
             bool(is_worse[place]),
+            None if counts.another_seed is None else int(counts.another_seed[place]),
         )
         groups.append(group)
     return groups
 
 
 def _groups_by_columns(
-    columns: Mapping[str, np.ndarray], broke: np.ndarray, fixed: np.ndarray, by: Sequence[str]
+    columns: Mapping[str, np.ndarray],
+    broke: np.ndarray,
+    fixed: np.ndarray,
+    another_seed: np.ndarray | None,
+    by: Sequence[str],
 ) -> dict[str, list[FlippedGroup]]:
     """Return the groups of each column; of columns that were not named, those with few values of enough images."""
     if by:
@@ -343,11 +356,11 @@ def _groups_by_columns(
                 names = ", ".join(columns) or "none"
                 raise UserError(f"by: there is no column {grouping.column} (there are: {names})")
             values = grouping.names(columns[grouping.column].tolist())
-            named[grouping.column] = _worst_first(_counts(values, broke, fixed))
+            named[grouping.column] = _worst_first(_counts(values, broke, fixed, another_seed))
         return named
     groups = {}
     for name, column in columns.items():
-        counts = _counts(np.array([str(value) for value in column]), broke, fixed)
+        counts = _counts(np.array([str(value) for value in column]), broke, fixed, another_seed)
         distinct = len(counts.names)
         is_measure = distinct > _MOST_GROUPS or len(column) < _FEWEST_OF_A_GROUP * distinct
         if distinct > 1 and not is_measure:

@@ -9,16 +9,13 @@ import numpy as np
 from datasets import ClassLabel, Features, Image, IterableDataset, List, Value
 from torch import nn
 
-from fmrgen.apps.explain.rows import JudgedImages
-from fmrgen.apps.release.conditions import ORIGINALS, NoOracle
 from fmrgen.apps.release.predictions import Predictions
 from fmrgen.distributed.launch import Processes
-from fmrgen.errors import UserError, option
+from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, png_bytes
-from fmrgen.jobs.verify import load_judges
 from fmrgen.labels import Labels
 from fmrgen.metrics.rows import as_label
-from fmrgen.recipe.build import ClassifierAndOracle, build_source
+from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.sources.base import Source, SourceConfig
@@ -229,44 +226,6 @@ def images_of_source(config: SourceConfig, wanted: Collection[str]) -> dict[str,
             image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
             files[str(example.id)] = png_bytes(np.asarray(image))
     return files
-
-
-def judged_originals(answered: Asked, *, trust: bool) -> tuple[JudgedImages | None, list[str]]:
-    """Return originals of a split, judged by NEW and the split's oracle; None if there are none to change.
-
-    Args:
-        answered: the split and the networks.
-        trust: let the oracle in the split's recipe run the code and read the places that it names.
-
-    Returns:
-        The originals, and notes on what can't be had.
-    """
-    opened, provenance = answered.opened, answered.opened.provenance
-    device = Processes().device
-    if provenance is None or "original" not in opened.features:
-        if provenance is None:
-            return None, []
-        cure = option("recipe", "recipe")
-        return None, [
-            f"{opened.name} has no originals (output.keep_original) to be moved or changed: {cure} makes some"
-        ]
-    notes = []
-    try:
-        judges, *_ = load_judges(
-            opened.name,
-            provenance,
-            classifier=answered.networks[1],
-            may_differ=("classifier",),
-            trust=trust,
-            device=device,
-        )
-    except UserError as error:  # for example, the oracle's model is not on this machine
-        judges = ClassifierAndOracle(answered.networks[1], NoOracle())
-        notes.append(
-            "the split's oracle could not be loaded, so originals were not moved at random, and were changed half as "
-            f"much and not checked ({error})"
-        )
-    return JudgedImages.read(opened, provenance, judges, ORIGINALS, device), notes
 
 
 def notes_on_split(answered: Asked) -> list[str]:

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-from commands import fmrgen as fmrgen_in_a_process
-from commands import python, run
+from commands import run
 from torch import nn
 
 import fmrgen
@@ -100,69 +99,6 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     assert content["schema"] == "fmrgen-explain/2"
     assert not any(finding["is_confirmed"] for finding in content["findings"])
     assert len(content["findings"]) == 3 * len(ATTRIBUTES)
-
-
-RECORD = """
-import sys
-from fmrgen.apps.explain.card import record_explanation
-print(record_explanation(sys.argv[1], sys.argv[2], ["it fails on shapes that lean"]))
-"""
-
-
-def test_a_split_takes_it_to_the_hub_and_one_that_is_there_gets_it(hub, split, explained):
-    from fmrgen.apps.explain.card import record_explanation
-
-    record_explanation(str(split), explained.files, summary_lines(explained))
-    assert fmrgen_in_a_process("push", split, "someone/digits", **hub.environment).returncode == 0
-    assert "explanations/mnist/lenet.json" in hub.world().files("someone/digits")
-
-    def card():
-        return (hub.world().blobs / hub.world().files("someone/digits")["README.md"]).read_text()
-
-    assert "changed to shapes moved up or down" in card()
-    commits = len(hub.world().history("someone/digits"))
-    assert "/commit/" in python(hub, RECORD, "someone/digits", explained.files)
-    assert "* it fails on shapes that lean" in card()
-    assert "changed to shapes moved up or down" not in card()
-    assert len(hub.world().history("someone/digits")) == commits + 1
-    load = "import sys, datasets; print(len(datasets.load_dataset(sys.argv[1], 'mnist', split='lenet')))"
-    assert int(python(hub, load, "someone/digits")) == fmrgen.open_split(str(split)).rows
-
-
-def test_the_card_says_it_as_long_as_the_files_are_those(split, explained, capsys):
-    from fmrgen.apps.explain.card import record_explanation
-    from fmrgen.publish.card import renew_card
-    from fmrgen.storage.paths import splits_in
-    from fmrgen.storage.provenance import read_provenance
-
-    (paths,) = splits_in(split)
-    assert record_explanation(str(split), explained.files, summary_lines(explained)) == str(paths.explanation)
-    card = (split / "README.md").read_text()
-    assert "Where this classifier fails (" in card
-    assert "changed to shapes moved up or down" in card
-    written = json.loads(paths.explanation.read_text())
-    assert written["files"] == read_provenance(paths).files_digest == explained.files
-    hostile = written | {"lines": ["</details><script>alert(1)</script> [here](javascript:x)"]}
-    paths.explanation.write_text(json.dumps(hostile))
-    renew_card(split)
-    assert r"\<script\>alert(1)\</script\> \[here\](javascript:x)" in (split / "README.md").read_text()
-    long = written | {"lines": ["x" * 10_000, *["it fails"] * 1000]}
-    paths.explanation.write_text(json.dumps(long))
-    renew_card(split)
-    card = (split / "README.md").read_text()
-    assert card.count("it fails") == 49
-    assert card.count("x" * 100) == 10
-    paths.explanation.write_text(json.dumps(written | {"lines": ["x" * 20_000_000]}))
-    renew_card(split)
-    assert "Where this classifier fails (" not in (split / "README.md").read_text()
-    for content in (json.dumps(written | {"files": "0" * 64}), "{", json.dumps(written | {"lines": 3})):
-        paths.explanation.write_text(content)
-        renew_card(split)
-        assert "Where this classifier fails (" not in (split / "README.md").read_text()
-    with pytest.raises(UserError, match="was remade since; run this on the split as it is now"):
-        record_explanation(str(split), "0" * 64, ["it fails"])
-    assert run("explain", split, "-c", "asset:mnist/lenet", "--card") == 2
-    assert "--card: a card speaks of the split's own classifier" in capsys.readouterr().err
 
 
 def test_what_can_not_be_explained(finished_split, tmp_path, capsys):

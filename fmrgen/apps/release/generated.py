@@ -1,0 +1,168 @@
+"""Images generated against two networks, where OLD is right and NEW wrong and the reverse: how the two differ.
+
+They are no part of the verdict: on real photos they said nothing of a regression that the originals do not say
+(docs/results/reality.md).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fmrgen.apps.release.evidence import BROKE, FIXED
+from fmrgen.config import ComponentConfig
+from fmrgen.jobs.compare import JobProgress, make_splits
+from fmrgen.metrics.rows import accepted_as_label, as_label
+from fmrgen.recipe.job import Recipe
+from fmrgen.recipe.sections import oracle_config_of
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.shards import SplitFolder
+
+_ORACLE = "oracle"  # the name of the recipe's oracle in the panels
+_COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss", "judges", "latent_shift")
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """An image that one network has right and the other wrong.
+
+    Attributes:
+        id: of the original.
+        label: the true class.
+        prediction: the wrong one.
+        before: the probability of the true class by the network that is right.
+        after: the same by the network that is wrong.
+        latent_shift: how far its latent was moved.
+    """
+
+    id: int
+    label: str
+    prediction: str
+    before: float
+    after: float
+    latent_shift: float
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images generated against two networks.
+
+    Attributes:
+        rows: originals that were tried on each side.
+        images: under `broke` (OLD right, NEW wrong) and `fixed`; those first on which the two differ most surely.
+    """
+
+    rows: int
+    images: dict[str, list[GeneratedImage]]
+
+
+def generate_against(
+    recipe: Recipe,
+    output: str | Path,
+    old: ComponentConfig,
+    new: ComponentConfig,
+    *,
+    job_progress: JobProgress | None,
+    on_note: Callable[[str], None],
+) -> Generated:
+    """Generate two splits of the same originals, or resume them, and return their images.
+
+    For `broke`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW is
+    wrong is kept, so the change is small. For `fixed` the two networks swap roles. Runs on every process of a launch,
+    with the same outcome on each.
+
+    Args:
+        recipe: source, generator, oracle and steps; its classifier is ignored.
+        output: the dataset folder.
+        old: the classifier in use.
+        new: the one that is to take its place.
+        job_progress: returns a progress callback for a split's recipe.
+        on_note: called with each note, one line.
+
+    Raises:
+        UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
+    """
+    make_splits(_recipes(recipe, old, new), output, job_progress=job_progress, on_note=on_note)
+    images = {}
+    for side, folder in split_folders(recipe, output, old, new).items():
+        images[side] = _images_of(folder)
+        rows = read_provenance(folder.paths).rows
+    return Generated(rows, images)
+
+
+def split_folders(
+    recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig
+) -> dict[str, SplitFolder]:
+    """Return the folders of the splits `broke` and `fixed`, once they are generated; arguments as `generate_against`"""
+    folders = {}
+    for side, split_recipe in zip((BROKE, FIXED), _recipes(recipe, old, new), strict=True):
+        paths = SplitPaths(Path(output), split_recipe.output.config, split_recipe.output.split)
+        folders[side] = SplitFolder.of(paths, read_provenance(paths))
+    return folders
+
+
+def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
+    """Return the recipes of `broke` and `fixed`."""
+    recipe.check_perturbs()
+    perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
+    networks = {"old": old, "new": new}
+    recipes = []
+    for side, attacked, veto in ((BROKE, "new", "old"), (FIXED, "old", "new")):
+        panel = {
+            "kind": "ensemble",
+            "rule": "veto",
+            "names": [_ORACLE, veto],
+            "oracles": [recipe.oracle, {"kind": "classifier", "classifier": networks[veto]}],
+        }
+        # All splits of a config have one oracle, and these two have different panels: so each has a config.
+        changed = {
+            "classifier": networks[attacked],
+            "oracle": oracle_config_of(panel, "diff"),
+            "perturb": perturb,
+            "description": "",
+            "output": recipe.output.renamed(config=f"{recipe.output.config}-{side}", split=attacked),
+        }
+        recipes.append(recipe.model_copy(update=changed))
+    return recipes
+
+
+def _images_of(folder: SplitFolder) -> list[GeneratedImage]:
+    """Return the images of a side that its attacked network has wrong, and the other one right."""
+    names: Sequence[str] = list(read_provenance(folder.paths).labels)
+    table = folder.read_columns(_COLUMNS)
+    columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
+    verdicts = [judges[-1] for judges in table["judges"].to_pylist()]  # of the other network, the last of the panel
+    accepted = columns.get("accepted_labels")
+    label = columns["label"]
+    other = as_label(np.array([verdict["label"] for verdict in verdicts]), label, accepted)
+    prediction = accepted_as_label(columns)["prediction"]
+    images = []
+    for row in np.flatnonzero(columns["valid"].astype(bool) & (other == label) & (prediction != label)):
+        image = GeneratedImage(
+            id=int(columns["id"][row]),
+            label=names[label[row]],
+            prediction=names[prediction[row]],
+            before=float(verdicts[row]["probability"]),
+            after=float(np.exp(-columns["loss"][row])),
+            latent_shift=float(columns["latent_shift"][row]),
+        )
+        images.append(image)
+    return sorted(images, key=lambda image: -min(image.before, 1 - image.after))
+
+
+def has_gradient(network: nn.Module, images: Tensor) -> bool:
+    """Return whether gradients of the network's logits reach images, [B, 3, H, W] in [0, 1]."""
+    leaf = images.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = network(leaf)
+            if not logits.requires_grad:
+                return False
+            (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+    except (RuntimeError, NotImplementedError):  # of an operation without a backward pass
+        return False
+    return gradient is not None
