@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from fmrgen.apps.judging.judge import Judged as Judged
     from fmrgen.apps.judging.judge import judge as judge
     from fmrgen.apps.pilot.init import init as init
-    from fmrgen.apps.pilot.inspect import inspect as inspect
     from fmrgen.apps.pilot.sparsify import SparseMask as SparseMask
     from fmrgen.apps.pilot.sparsify import sparsify as sparsify
     from fmrgen.apps.release.diff import Diff as Diff

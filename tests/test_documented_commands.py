@@ -107,13 +107,11 @@ SMALL = {  # what makes a command of these quick
     "compare": ["source.limit=100", "perturb.budget=2"],
     "diff": [],
     "sweep": ["source.limit=12", "perturb.budget=2"],
-    "inspect": ["--images", "8"],
     "study": ["--dry-run"],
     "train": [],
 }
 # What is not run, and why.
 NOT_RUN = {
-    r"^fmrgen audit": "waits for people; tests/apps/judging answers as they do",
     r"kind: vlm": "a model of two billion weights",
     r"hf:collections|https://": "somebody else's server",
     r"^srun|\$SLURM_JOB_ID": "a cluster; tests/test_cluster_files.py reads the files",
@@ -121,7 +119,6 @@ NOT_RUN = {
     r"--fixed sets/|--fixed mine": "data sets and networks of others",
     r"swin=|--attack|^fmrgen study paper/table-8": "minutes of training",
     r"^fmrgen agree …|^fmrgen show nines": "more images than these",
-    r"signs/|explained/explain\.json": "photos of others; tests/apps/release/test_certify.py does the same with digits",
     r"you/robust-pets|^fmrgen submit": "repos and models of others; tests/publish has some",
 }
 

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmrgen.config import ComponentConfig, import_object, validate
-from fmrgen.distributed.rank import launched_processes
+from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.internals import apps
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress.tqdm_bars import job_bar
 from fmrgen.recipe.build import blank_image, names_of_outputs
@@ -30,16 +28,6 @@ from fmrgen.recipe.objects import (
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.split.generated import GeneratedSplit
-
-# What to pass with a dataset, by the part that is missing.
-_CURES = {
-    "classifier": "pass the network under test, a torch module",
-    "generator": (
-        'for photos pass generator="stabilityai/sd-vae-ft-mse", or on a CPU {"kind": "taesd", "encoder": …, "decoder": '
-        '…} with the files of madebyollin/taesd; for small pictures generator="transform"'
-    ),
-    "oracle": 'pass oracle="openai/clip-vit-large-patch14", or a torch module that classifies these images better',
-}
 
 
 def generate(
@@ -59,9 +47,6 @@ def generate(
     **options: Any,
 ) -> GeneratedSplit:
     """Make or resume a perturbed split of a dataset against a classifier (paper §3).
-
-    Of a dataset and a classifier alone, the recipe is chosen as by `fmrgen.init`, which takes minutes, and lies beside
-    the dataset folder, `OUTPUT.yaml`; a later call takes it as it is, for another classifier too.
 
     The split is stored in `output` as by the command `fmrgen generate`. After an interruption the same call resumes it.
     Under `accelerate launch` all processes share the work.
@@ -96,9 +81,6 @@ def generate(
     if not split and classifier is not None and not _is_recipe(source):
         split = _split_name(classifier)
     notify = on_note or _print
-    if classifier is not None and generator is None and oracle is None and not _is_recipe(source):
-        images = _images_of(source, class_names, classifier, image_size)
-        source, class_names = _recipe_of_images(images, classifier, Path(f"{output}.yaml"), notify), None
     recipe = recipe_of(
         source,
         classifier,
@@ -113,19 +95,6 @@ def generate(
     with job_bar(progress, recipe) as on_progress:
         summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=notify)
     return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
-
-
-def _recipe_of_images(
-    images: SourceConfig, classifier: AnyClassifier, path: Path, on_note: Callable[[str], None]
-) -> Recipe:
-    """Return the recipe that an app chooses for labelled images. Raise UserError if there is none."""
-    choosers = [app.RECIPE_OF_IMAGES for app in apps() if hasattr(app, "RECIPE_OF_IMAGES")]
-    if not choosers:
-        raise UserError("generate: name a generator and an oracle")
-    if launched_processes() > 1 and not path.exists():
-        raise UserError(f"{path}: choose the recipe first, in one process: fmrgen.init(…, output={str(path)!r})")
-    recipe: Recipe = import_object(choosers[0])(images, classifier, path, on_note)
-    return recipe
 
 
 def recipe_of(
@@ -188,10 +157,11 @@ def _recipe_of_dataset(
     """Return a recipe of a dataset and models. Raise UserError if a model is missing."""
     source = _images_of(dataset, class_names, classifier, image_size)
     parts = {"source": source, **_sections(source, classifier, generator, oracle, image_size)}
-    for name, cure in _CURES.items():
+    for name in ("classifier", "generator", "oracle"):
         if name not in parts:
             raise UserError(
-                f"source: a dataset needs a classifier, a generator and an oracle; there is no {name}: {cure}"
+                f"source: a dataset needs a classifier, a generator and an oracle; there is no {name}: pass it, or "
+                "let fmrgen.init(dataset, classifier) choose a recipe"
             )
     return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
 

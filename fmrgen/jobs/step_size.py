@@ -1,4 +1,4 @@
-"""The search for a step size that uses the budget: `perturb.step_size=auto`, and a pilot's proposal."""
+"""The search for a step size that uses the budget: `perturb.step_size=auto`"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -162,8 +162,7 @@ def find_step(
         return trial
 
     first = trial_of(_rounded(_START * scale))
-    if first is None:
-        raise UserError("perturb.step_size: auto: the latents are zero; set a number")
+    assert first is not None
     wanted = Wanted.of(options, acceptable(plain, options))
     trials = [first, *search(first, wanted, trial_of)]
     good = [trial for trial in trials if wanted.is_met_by(trial)]
@@ -180,14 +179,14 @@ def find_step(
 
 @torch.no_grad()
 def _latent_scale(components: Components, examples: list[Example], device: torch.device) -> float:
-    """Return the root mean square of the latents of some examples."""
+    """Return the root mean square of the latents of some examples; 1 if all are zero, as those of `transform`."""
     generator = components.generator
     images = torch.stack([example.image for example in examples]).to(device)
     labels = torch.tensor([example.label for example in examples], device=device)
     generator.row_seeds = [0] * len(examples)
     free = generator.encode_quickly(images, labels).free
     generator.row_seeds = ()
-    return float(free.float().square().mean().sqrt())
+    return float(free.float().square().mean().sqrt()) or 1.0
 
 
 def search(own: Trial, wanted: Wanted, trial_of: Callable[[float], Trial | None]) -> list[Trial]:

@@ -268,7 +268,7 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
     """Return the figures of the judges of a split other than its oracle; None if there are none."""
     if not split.judges:
         return None
-    header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle", "same answer twice"]
+    header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle"]
     rows = []
     for judge in split.judges:
         row = [
@@ -277,7 +277,6 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
             format_estimate(judge.preserved),
             format_estimate(judge.originals_right),
             format_coefficient(judge.oracle_kappa),
-            format_estimate(judge.self_agreement),
         ]
         rows.append(row)
     return Table(header, rows)

@@ -19,7 +19,6 @@ class JudgeFigures:
         preserved: label-preservation rate, the share of valid images in which it sees the label.
         originals_right: the share of originals in which it sees the label.
         oracle_kappa: Cohen's kappa with the split's oracle on the images that it has looked at.
-        self_agreement: the share of the images seen twice that it named alike both times.
         by_class: `preserved` of each class; None for a class that it saw nothing of.
         by_iterations: `preserved` by the guided steps in the image.
         shares_weights_with: the split's oracle, or classifiers, in words; it is no second opinion then.
@@ -31,7 +30,6 @@ class JudgeFigures:
     preserved: Estimate | None
     originals_right: Estimate | None
     oracle_kappa: Estimate | None
-    self_agreement: Estimate | None
     by_class: list[Estimate | None]
     by_iterations: dict[str, Estimate]
     shares_weights_with: list[str] = field(default_factory=list)

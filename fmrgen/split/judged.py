@@ -17,7 +17,7 @@ from fmrgen.storage.provenance import Provenance
 
 _UNASKED = -3  # beside the labels of those who were asked
 _BANDS = 4  # of iterations
-_MOST_STRATA = 100  # an audit has six
+_MOST_STRATA = 100  # a sample has six
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Judge:
     labels: np.ndarray
     of_originals: np.ndarray
     verdicts: Verdicts
-    self_agreement: Estimate | None
     about: JudgeFile | None = None
 
 
@@ -56,25 +55,18 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
     rows = {example_id: row for row, example_id in enumerate(columns["id"].tolist())}
     labels = np.full(len(rows), _UNASKED)
     of_originals = np.full(len(rows), _UNASKED)
-    repeated = []
-    cells = (table[name].to_pylist() for name in ("id", "which", "label", "repeat"))
-    for example_id, which, label, repeat in zip(*cells, strict=True):
-        row = rows[example_id]
-        if which == "image" and repeat:
-            repeated.append(labels[row] == label)
-        elif which == "image":
-            labels[row] = label
-        elif which == "original" and not repeat:
-            of_originals[row] = label
+    cells = (table[name].to_pylist() for name in ("id", "which", "label"))
+    for example_id, which, label in zip(*cells, strict=True):
+        of_which = labels if which == "image" else of_originals
+        of_which[rows[example_id]] = label
     accepted = columns.get("accepted_labels")
     labels = as_label(labels, columns["label"], accepted)
     of_originals = as_label(of_originals, columns["label"], accepted)
     strata = _strata(about, columns)
     seen = (labels == columns["label"]).astype(float)
     audited = labels != _UNASKED
-    agreement = proportion(np.array(repeated))
     verdicts = _verdicts(about.kind == "person", audited, seen, strata, of_originals, columns["label"], classes)
-    return Judge(about.judge, about.kind, labels, of_originals, verdicts, agreement, about)
+    return Judge(about.judge, about.kind, labels, of_originals, verdicts, about)
 
 
 def _verdicts(
@@ -96,9 +88,9 @@ def _verdicts(
 
 
 def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the stratum of every row, audited or not, by the names of strata that an audit writes.
+    """Return the stratum of every row, audited or not, by the names of strata that a sample has.
 
-    Raises UserError for names that no audit gives; anyone may have written them.
+    Raises UserError for names that no sample has; anyone may have written them.
     """
     strata = np.zeros(len(columns["id"]), dtype=int)
     names = (about.section or {}).get("strata")
@@ -106,11 +98,11 @@ def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return strata
     fooled = columns["prediction"] != columns["label"]
     if len(names) > _MOST_STRATA:
-        raise UserError(f"judge {about.judge}: has {len(names):,} strata, more than an audit has; it is not read")
+        raise UserError(f"judge {about.judge}: has {len(names):,} strata, more than a sample has; it is not read")
     for number, name in enumerate(names):
         parts = re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)
         if parts is None:
-            raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no audit has; it is not read")
+            raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no sample has; it is not read")
         inside = (columns["iterations"] >= int(parts[2])) & (columns["iterations"] <= int(parts[3]))
         strata = np.where(inside & (fooled == (parts[1] == "fooled")) & columns["valid"], number, strata)
     return strata
@@ -129,7 +121,7 @@ def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classe
     stratum = people[0].verdicts.stratum
     false_positives = (1 - sensitivity) / classes
     verdicts = Verdicts(audited, seen, stratum, sensitivity, int(is_control.sum()), false_positives, 1 / classes)
-    return Judge(PEOPLE, "person", labels, of_originals, verdicts, None)
+    return Judge(PEOPLE, "person", labels, of_originals, verdicts)
 
 
 def _share_that_sees(labels: Sequence[np.ndarray], truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +164,6 @@ def judge_figures(
         preserved=preserved(valid),
         originals_right=proportion((judge.of_originals == columns["label"])[is_control]),
         oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
-        self_agreement=judge.self_agreement,
         by_class=[preserved(columns["label"] == label) for label in range(len(provenance.labels))],
         by_iterations=bands,
         shares_weights_with=[] if judge.about is None else judge.about.related(provenance, classifiers),
@@ -244,7 +235,7 @@ def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndar
     missing = int((valid & ~verdicts.audited).sum())
     if missing:
         raise UserError(
-            f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {wanted[0].name}; audit "
-            "all of them, or read the corrected FMR, which weighs a sample"
+            f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {wanted[0].name}; have "
+            "all of them judged, or read the corrected FMR, which weighs a sample"
         )
     return valid & (verdicts.seen > 0.5)

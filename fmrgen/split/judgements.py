@@ -33,7 +33,7 @@ _LONGEST_NAME = 100  # in bytes
 _SHA256 = r"^[0-9a-f]{64}$"
 PEOPLE = "people"  # what all persons say together
 HUMAN = "human"  # of `--valid-by`: whoever is a person
-_MOST_OF_A_ROW = 6  # verdicts: of its image, its original and its reconstruction, once and again
+_MOST_OF_A_ROW = 2  # labels: of its image and its original
 _LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
 
@@ -48,9 +48,6 @@ TABLE = pa.schema(
         ("when", pa.string()),
         ("image_sha256", pa.string()),
         ("weights_sha256", pa.string()),
-        ("repeat", pa.int32()),  # how often the judge had seen the image before
-        ("stratum", pa.string()),  # of a sample
-        ("seconds", pa.float32()),  # that a person took
     ]
 )
 
@@ -62,7 +59,7 @@ class JudgeFile:
     Attributes:
         judge: its name.
         kind: what it is: an `oracle`, a vision-language model (`vlm`), or a `person`.
-        section: of a recipe, and of a person what is to be known of the sample.
+        section: of a recipe, or of a person the strata of the sample.
         weights_sha256: of its weights, where it has any.
         split: `CONFIG/SPLIT` of which it spoke.
         files: digest of the very files of that split.
@@ -103,7 +100,7 @@ class JudgeFile:
         Args:
             judge: its name.
             kind: what it is.
-            section: of a recipe, or of an audit what is to be known of its sample.
+            section: of a recipe, or of a person the strata of the sample.
             weights_sha256: of its weights, where it has any.
             split: `CONFIG/SPLIT` of which it spoke.
             provenance: of that split.

@@ -94,7 +94,6 @@ def test_what_there_is(capsys):
             "gate",
             "judge",
             "push",
-            "inspect",
             "recipes",
             "doctor",
             "train",

@@ -25,7 +25,6 @@ USED = [
     ("store ls", set()),
     ("diff --old last.csv --new next.csv -o d", set()),
     ("generate _mnist source.limit=4 -o made", DIGITS),
-    ("inspect _mnist --images 4", DIGITS | {"sklearn"}),
     ("verify out --files", FILES),
     ("verify out", FILES | {"torchvision", "transformers"}),
     ("show out -o shown", FILES | PLOTS),

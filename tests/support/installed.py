@@ -7,8 +7,8 @@ from fmrgen.internals import apps
 # Each app and its commands. When a folder is gone, only this list knows what went with it.
 APPS = {
     "explain": ("explain",),
-    "judging": ("audit", "judge"),
-    "pilot": ("inspect", "sparsify"),
+    "judging": ("judge",),
+    "pilot": ("init", "sparsify"),
     "release": ("diff",),
     "studies": ("agree", "attack-oracle", "study", "sweep"),
     "training": ("train",),

@@ -1,7 +1,7 @@
 """Splits that are made up, an audit of each, and whether the intervals of corrected FMR hold the truth.
 
 An image shows its class no more with a given probability, oftener where it took many steps. A person names what is to
-be seen and errs one time in twenty. 300 of the valid images are looked at: a stratified sample as `fmrgen audit` draws
+be seen and errs one time in twenty. 300 of the valid images are looked at: a stratified sample as `judge --sheet` draws
 it, or a simple random one. The truth is known from ten million rows.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fmrgen.apps.judging.sample import draw
+from fmrgen.apps.judging.sample import draw, strata_of
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.results.corrected import Verdicts, corrected
 
@@ -62,13 +62,10 @@ def audit(rows: Rows, random: np.random.Generator, stratified: bool) -> Verdicts
     """What the person says of a sample."""
     valid, stratum = rows.columns["valid"], np.zeros(len(rows.shows), dtype=int)
     if stratified:
-        sample = draw(rows.columns, LOOKED, int(random.integers(1 << 31)), reconstructions=False)
-        looked = np.array([entry.id for entry in sample.shown if entry.which == "image" and not entry.repeat])
-        for number, name in enumerate(sample.strata):
-            group, _, band = name.partition(" ")
-            low, high = map(int, band.split("-"))
-            within = (rows.columns["iterations"] >= low) & (rows.columns["iterations"] <= high)
-            stratum[within & (rows.right == (group == "right"))] = number
+        sample = draw(rows.columns, LOOKED, int(random.integers(1 << 31)))
+        looked = np.array([entry.id for entry in sample if entry.which == "image"])
+        for number, places in enumerate(strata_of(rows.columns).values()):
+            stratum[places] = number
     else:
         looked = random.choice(np.flatnonzero(valid), LOOKED, replace=False)
     audited = np.zeros(len(rows.shows), dtype=bool)

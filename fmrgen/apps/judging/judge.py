@@ -232,9 +232,6 @@ class Job:
                 "when": [now()] * count,
                 "image_sha256": [hashlib.sha256(stored["bytes"]).hexdigest() for stored in batch[column]],
                 "weights_sha256": [self.digest] * count,
-                "repeat": [0] * count,
-                "stratum": [None] * count,
-                "seconds": [None] * count,
             }
             tables.append(pa.table(columns, schema=TABLE))
         return pa.concat_tables(tables)

@@ -1,33 +1,27 @@
 """The generators among which `init` chooses, and what each does to a user's images."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.apps.pilot.quality import mean_psnr, reconstructed
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
-from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
+from fmrgen.metrics.intervals import Estimate, paired_difference
 from fmrgen.recipe.build import build_component, logits_of
 from fmrgen.recipe.sections import generator_config_of
 from fmrgen.records import Example
 
-SHIPPED = "asset:gtsrb/vqgan"  # two pixels a code, so that it draws any photo
-TRANSFORM = "transform"
-_HUB = ("stabilityai/sd-vae-ft-mse", "madebyollin/taesd")
-_SMALLEST_OF_HUB = 64  # px: of a smaller image their latents have fewer than 8×8 places
-_ENLARGED = 64  # px, below which images are tried at twice their size too: finer codes
+_TAESD = "https://raw.githubusercontent.com/madebyollin/taesd/5cccb12dc72074a4be35680c3b108548a7c69978"
+_SMALLEST_OF_HUB = 64  # px: of a smaller image its latents have fewer than 8×8 places
 _LOST = 2.0  # points of accuracy that reconstructions may cost
 _BATCH = 32
-_TIMED = 8  # images
+_LEAST_ERROR = 1e-10  # a mean square: that of equal images is 0, and its logarithm infinite
 
 
 @dataclass(frozen=True)
@@ -38,18 +32,14 @@ class Candidate:
         name: for tables.
         section: of a recipe.
         psnr: of plain reconstructions, mean in dB.
-        accuracy: of the tested network on plain reconstructions, in percent.
-        lost: accuracy on originals, at the size that was chosen, less that, in points.
-        seconds: of a step with its gradient, for one image.
+        lost: accuracy of the tested network on originals less that on plain reconstructions, in points.
         why_not: the reason why it can't be tried; empty if it was.
     """
 
     name: str
     section: dict[str, Any]
     psnr: float = 0.0
-    accuracy: Estimate | None = None
     lost: Estimate | None = None
-    seconds: float = 0.0
     why_not: str = ""
 
     @property
@@ -58,42 +48,31 @@ class Candidate:
         return self.lost is not None and self.lost.value <= _LOST
 
 
-def candidates(size: int, own: Path | None, chosen: Sequence[dict[str, Any]], *, hub: bool) -> list[Candidate]:
-    """Return the generators that may be chosen for images of `size` pixels, none of them tried.
+def candidates(size: int, chosen: Mapping[str, Any] | None, *, hub: bool) -> list[Candidate]:
+    """Return the generators that may be chosen for images of `size` pixels, in this order, none of them tried.
 
     Args:
         size: side of the images.
-        own: the folder of a VQGAN that was trained on the user's images.
-        chosen: sections that the user names.
-        hub: whether to take some from the Hub.
+        chosen: the section that the user names, which is then the only one.
+        hub: whether to take one from the Hub.
     """
-    all_candidates = []
-    for number, section in enumerate(chosen, start=1):
-        all_candidates.append(Candidate(f"yours, {number}: {section.get('kind')}", {"image_size": size, **section}))
-    vqgans = {"VQGAN that comes with fmrgen": SHIPPED}
-    if own is not None:
-        vqgans = {"VQGAN trained on your images": str(own), **vqgans}
-    for name, model in vqgans.items():
-        all_candidates.append(Candidate(name, {"kind": "vqgan", "model": model, "image_size": size}))
-        if size < _ENLARGED:
-            section = {"kind": "vqgan", "model": model, "image_size": 2 * size}
-            all_candidates.append(Candidate(f"{name}, at {2 * size} px", section))
+    if chosen is not None:
+        return [Candidate(str(chosen.get("kind")), {"image_size": size, **chosen})]
+    sections = {"the shipped VQGAN": {"kind": "vqgan", "model": "asset:gtsrb/vqgan"}}
     if hub and size >= _SMALLEST_OF_HUB:
-        for repo in _HUB:
-            all_candidates.append(Candidate(repo, {"kind": "vae", "model": repo, "image_size": size}))
-    return [*all_candidates, Candidate(TRANSFORM, {"kind": TRANSFORM, "image_size": size})]
+        files = {part: f"{_TAESD}/taesd_{part}.pth" for part in ("encoder", "decoder")}
+        sections["TAESD"] = {"kind": "taesd", **files}
+    sections["transform"] = {"kind": "transform"}  # which changes no texture
+    return [Candidate(name, {**section, "image_size": size}) for name, section in sections.items()]
 
 
-def tried(
-    candidate: Candidate, classifier: nn.Module, examples: Sequence[Example], before: np.ndarray, device: torch.device
-) -> Candidate:
+def tried(candidate: Candidate, classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> Candidate:
     """Return a candidate with what it does to some examples, or the reason why it can't be tried.
 
     Args:
         candidate: to try.
         classifier: the tested network, which answers in the labels of the examples.
         examples: originals, at the candidate's size.
-        before: whether the network is right on them at the size that was chosen, bool [N].
         device: of the classifier.
     """
     try:
@@ -103,48 +82,43 @@ def tried(
         return replace(candidate, why_not=str(error))
     originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
     labels = torch.tensor([example.label for example in examples], device=device)
-    _, _, plain = reconstructed(generator, originals, labels, examples, seed=0)
-    after = (answers_to(classifier, plain) == labels).cpu().numpy()
+    plain = _reconstructed(generator, originals, labels, [example.id for example in examples])
+    squared_error = (originals - plain).flatten(1).square().mean(1).clamp(min=_LEAST_ERROR)
+    before, after = (predictions_of(classifier, images) == labels for images in (originals, plain))
     return replace(
         candidate,
-        psnr=mean_psnr(originals, plain),
-        accuracy=proportion(after),
-        lost=paired_difference(before, after),
-        seconds=_seconds_of_step(generator, classifier, originals[:_TIMED], labels[:_TIMED]),
+        psnr=float((-10 * squared_error.log10()).mean()),
+        lost=paired_difference(before.cpu().numpy(), after.cpu().numpy()),
     )
 
 
 @torch.no_grad()
-def answers_to(classifier: nn.Module, images: Tensor) -> Tensor:
+def predictions_of(classifier: nn.Module, images: Tensor) -> Tensor:
     """Return the label that a classifier gives each of the images [N, 3, H, W], [N]."""
     return torch.cat([logits_of(classifier, batch).argmax(1) for batch in images.split(_BATCH)])
 
 
-@torch.enable_grad()
-def _seconds_of_step(generator: Generator, classifier: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return how long a step of one image takes, with its gradient; the second of two passes is timed."""
-    generator.row_seeds = [row_seed(0, place) for place in range(len(images))]
-    with torch.no_grad():
-        latents = generator.encode(images, labels)
-    seconds = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        free = latents.free.detach().requires_grad_(True)
-        logits: Tensor = classifier(generator.decode(Latents(free, latents.fixed)))
-        torch.autograd.grad(logits.logsumexp(1).sum(), free)
-        seconds = time.perf_counter() - started
-    return seconds / len(images)
+@torch.no_grad()
+def _reconstructed(generator: Generator, originals: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return plain reconstructions [N, 3, H, W] of originals."""
+    plain = []
+    for batch in torch.arange(len(originals)).split(_BATCH):
+        generator.row_seeds = [row_seed(0, ids[row]) for row in batch.tolist()]
+        latents = generator.encode(originals[batch], labels[batch])
+        plain.append(on_byte_grid(generator.decode(Latents(*latents)).float()))
+    return torch.cat(plain)
 
 
 def best(all_tried: Sequence[Candidate]) -> Candidate:
-    """Return the candidate to take.
+    """Return the first whose reconstructions cost at most 2 points; if all cost more, the one that costs least.
 
-    Of those whose reconstructions cost at most 2 points it is the first that is learned, in the order yours, trained on
-    your images, shipped, from the Hub; `transform`, which changes no texture, comes last. If all cost more, it is the
-    one that costs least.
+    Raises UserError if none could be tried.
     """
     usable = [candidate for candidate in all_tried if not candidate.why_not]
+    if not usable:
+        raise UserError(f"init: {all_tried[0].why_not}")
     for candidate in usable:
         if candidate.keeps_accuracy:
             return candidate
-    return min(usable, key=lambda candidate: candidate.lost.value if candidate.lost is not None else float("inf"))
+    losses = [np.inf if candidate.lost is None else candidate.lost.value for candidate in usable]
+    return usable[int(np.argmin(losses))]

@@ -1,20 +1,14 @@
-"""The commands `init`, `inspect` and `sparsify`."""
+"""The commands `init` and `sparsify`."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
 from fmrgen.errors import UserError
-
-if TYPE_CHECKING:
-    from fmrgen.apps.pilot.inspect import Trial
-
 
 _REPO = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")  # of a dataset on the Hub
 
@@ -23,47 +17,37 @@ def init(
     images: str,
     /,
     *,
-    model: Annotated[str | None, Parameter(metavar="C")] = None,
+    model: Annotated[str, Parameter(metavar="C")],
     network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
-    generators: Annotated[Sequence[str], Parameter(name="--generator", metavar="{kind: …}")] = (),
-    oracles: Annotated[Sequence[str], Parameter(name="--oracle", metavar="[NAME=]O")] = (),
-    backbone: Annotated[str | None, Parameter(metavar="timm:NAME")] = None,
-    names: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    generator: Annotated[str | None, Parameter(metavar="{kind: …}")] = None,
+    oracle: Annotated[str | None, Parameter(metavar="O")] = None,
     output: Annotated[Path, Parameter(alias="-o", metavar="FILE")] = Path(options.OWN_RECIPE),
-    minutes: Annotated[float, Parameter(metavar="M", validator=Number(gte=1))] = 10,
-    quick: bool = False,
     offline: bool = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Choose a recipe for your labelled images.
+    """Choose a recipe for your labelled images and your network.
 
-    Looks at the images, teaches a panel of networks to judge them, tries generators and steps, and writes a recipe with
-    its reasons. `fmrgen generate`, `compare` and `diff` then take it by themselves. Run the same command again to
-    resume.
+    Looks at the images, trains a panel of three networks to judge them (about four minutes), tries generators and
+    steps, and writes a recipe with its reasons. `fmrgen generate`, `compare` and `diff` then take it by themselves. Run
+    the same command again to continue.
 
     Args:
         images: A folder with a folder of images for each class; OWNER/DATASET[:SPLIT] on the Hub; or a source section.
-        model: The network that will be tested; without it one is trained to stand in for it.
+        model: The network that will be tested.
         network: Network of a file of weights that --model names, as last.pt.
-        generators: A generator to try first. Repeat for more.
-        oracles: An oracle to try beside the panel. Repeat for more.
-        backbone: Train a linear probe on the features of this network as a further oracle.
-        names: What classes are called, for oracles that read: a CSV file of lines class,name.
+        generator: Use this generator.
+        oracle: Use this oracle, and train no panel.
         output: The recipe's file; what it rests on lies beside it, in NAME.init.
-        minutes: About how long it may take, with a first diff.
-        quick: Train nothing: turn, shift and tone images, under the oracle that --oracle names.
         offline: Take nothing from the Hub.
     """
     from fmrgen.files import no_such_folder, parse_yaml
     from fmrgen.recipe.job import source_config_of
     from fmrgen.recipe.many_classifiers import expanded
 
-    if model is not None:
-        words = expanded(model, network)
-        if len(words) != 1:
-            raise UserError(f"--model {model}: stands for {len(words)} classifiers; name one")
-        model = words[0]
+    words = expanded(model, network)
+    if len(words) != 1:
+        raise UserError(f"--model {model}: stands for {len(words)} classifiers; name one")
     photos: Any = images
     if images.lstrip().startswith("{"):
         photos = source_config_of(parse_yaml(images, images), images)
@@ -73,9 +57,8 @@ def init(
     elif not Path(images).is_dir():
         raise UserError(no_such_folder(images))
 
-    from fmrgen.apps.pilot.class_names import read_glossary
     from fmrgen.apps.pilot.init import init as run
-    from fmrgen.apps.pilot.written import init_report
+    from fmrgen.apps.pilot.init import init_report
     from fmrgen.cli import display
     from fmrgen.progress import terminal as progress
 
@@ -84,69 +67,16 @@ def init(
     with progress.split_progress(show) as on_stage:
         outcome = run(
             photos,
-            model,
+            words[0],
             output=output,
-            generators=[parse_yaml(text, text) for text in generators],
-            oracles=oracles,
-            backbone=backbone,
-            names=None if names is None else read_glossary(names),
-            minutes=minutes,
-            quick=quick,
+            generator=None if generator is None else parse_yaml(generator, generator),
+            oracle=oracle,
             offline=offline,
             on_stage=on_stage,
             on_note=display.print_note if show else lambda line: None,
         )
-    report = init_report(outcome, "out")
-    display.deliver(report, output.with_suffix(".init"), as_json=as_json, quiet=quiet)
+    display.deliver(init_report(outcome), output.with_suffix(".init"), as_json=as_json, quiet=quiet)
     display.print_line(output)
-
-
-def inspect(
-    recipe: options.OwnRecipe = None,
-    /,
-    *overrides: options.Overrides,
-    images: Annotated[int, options.whole_number(2)] = 32,
-    download: bool = False,
-    masking: bool = False,
-    seconds: Annotated[float, Parameter(metavar="S", validator=Number(gte=1))] = 90,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Try a recipe on a few images and propose a step size.
-
-    Args:
-        images: Images to try, at least 2.
-        download: Download the weights for perceptual distances if they are missing.
-        masking: Perturb them without gradients too, to see whether the classifier's gradient lies.
-        seconds: About how long it may take; what takes longer is left out, and named.
-    """
-    loaded = options.load_recipe(*options.own_recipe(recipe, overrides))
-
-    from fmrgen.apps.pilot.inspect import inspect as run
-    from fmrgen.apps.pilot.report import inspection_report
-    from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
-
-    display.quiet_libraries()
-    show = not quiet and not as_json
-    with progress.row_progress("inspect, passes of an image", show) as on_passes:
-        inspection = run(
-            loaded,
-            images=images,
-            download=download,
-            masking=masking,
-            seconds=seconds,
-            on_trial=_print_trial if show else lambda trial: None,
-            on_passes=on_passes,
-        )
-    display.deliver(inspection_report(inspection), as_json=as_json)
-
-
-def _print_trial(trial: "Trial") -> None:
-    """Print one step size, while others are tried."""
-    from fmrgen.cli import display
-
-    display.print_note(f"step_size {trial.step_size:g}: {trial}")
 
 
 def sparsify(
@@ -189,6 +119,5 @@ def sparsify(
 
 COMMANDS = [
     Command("init", "Make", init, resumes=True),
-    Command("inspect", "Make", inspect),
     Command("sparsify", "Make", sparsify),
 ]

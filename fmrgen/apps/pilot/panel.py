@@ -26,20 +26,17 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "densenet": ("densenet121", {"growth_rate": 16, "block_config": [4, 4, 4]}),
     "efficientnet": ("test_efficientnet", {}),
     "resnet": ("test_resnet", {"stem_type": "deep", "replace_stem_pool": True}),
-    "convnext": ("test_convnext", {}),
 }
 MEMBERS = ("densenet", "efficientnet", "resnet")
-STAND_IN = "convnext"  # for a network that the user has not named
 _AUGMENT = {"warp": 0.7, "colour": 0.5, "blur": 1.0, "noise": 0.1, "cutout": 0.25}
 _FEWEST_STEPS = 30
-SHARES = {"densenet": 1.5, "efficientnet": 0.8, "resnet": 0.8, "convnext": 0.8, "vqgan": 0.4}  # of the training time
+SHARES = {"densenet": 1.5, "efficientnet": 0.8, "resnet": 0.8}  # of the training time
 _TIMED_STEPS = 3
 _OVERHEAD = 1.3  # of a step beside others: reading, and caches that are shared
 
 LEAST, MOST = 0.5, 0.99  # thresholds
 _ORIGINALS_KEPT = 80.0  # percent, as many as by the thresholds that readings chose for the demos
 _GIVEN_WRONGLY = 2.0  # percent of originals, at most, that may be accepted as another class
-_TIED = 1.0  # points of accuracy
 _SURE = 0.9
 
 
@@ -49,7 +46,7 @@ def network_recipe(
     """Return the training recipe of a network, for one step.
 
     Args:
-        name: one of `MEMBERS`, or `STAND_IN`.
+        name: one of `MEMBERS`.
         size: side of the images in pixels.
         classes: their number.
         mean: of the images, by channel.
@@ -71,29 +68,6 @@ def network_recipe(
         "model": {"kind": "classifier", "classifier": classifier, "image_size": size},
         "schedule": {"steps": 1, "batch_size": _BATCH, "learning_rate": 0.004, "threads": 1, "checkpoint_every": 100},
         "augment": _AUGMENT,
-    }
-
-
-def vqgan_recipe(size: int, start: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the training recipe, for one step, of a VQGAN that begins with the weights of another.
-
-    Args:
-        size: side of the images in pixels.
-        start: the other one.
-        parts: sources of the images, `source` and `test`.
-    """
-    return {
-        "description": "A VQGAN of these images, for the generator",
-        **parts,
-        "model": {"kind": "vqgan", "image_size": size, "start": start},
-        "schedule": {
-            "steps": 1,
-            "batch_size": 32,
-            "learning_rate": 0.0005,
-            "weight_decay": 0.0,
-            "threads": 1,
-            "checkpoint_every": 50,
-        },
     }
 
 
@@ -140,26 +114,19 @@ class Judged:
         wrong: share of the originals that it accepts as another class, in percent.
         threshold: the least probability to accept an image.
         members: accuracy of each member, in percent.
-        doubted: places of examples in which it is sure of another class than the label.
-        why_not: the reason why it could not be asked; empty if it was.
+        doubted: places of examples in which it is confident of another class than the label.
     """
 
     name: str
     section: dict[str, Any]
-    accuracy: Estimate | None = None
-    kept: Estimate | None = None
-    mixes: Estimate | None = None
-    shuffled: Estimate | None = None
-    wrong: Estimate | None = None
-    threshold: float = 0.0
-    members: Mapping[str, float] | None = None
-    doubted: Sequence[int] = ()
-    why_not: str = ""
-
-    @property
-    def share_kept(self) -> float:
-        """The share of the originals that it accepts, in percent."""
-        return 0.0 if self.kept is None else self.kept.value
+    accuracy: Estimate
+    kept: Estimate
+    mixes: Estimate
+    shuffled: Estimate
+    wrong: Estimate
+    threshold: float
+    members: Mapping[str, float]
+    doubted: Sequence[int]
 
 
 def judged(
@@ -188,21 +155,22 @@ def judged(
     return Judged(
         name=name,
         section=section,
-        accuracy=proportion(answer.right),
-        kept=proportion(answer.right & (answer.of_label >= threshold)),
-        mixes=proportion(of_mixed.right & (of_mixed.of_label >= threshold)),
-        shuffled=proportion(of_shuffled.highest >= threshold),
-        wrong=proportion(~answer.right & (answer.highest >= threshold)),
+        accuracy=_share(answer.right),
+        kept=_share(answer.right & (answer.of_label >= threshold)),
+        mixes=_share(of_mixed.right & (of_mixed.of_label >= threshold)),
+        shuffled=_share(of_shuffled.highest >= threshold),
+        wrong=_share(~answer.right & (answer.highest >= threshold)),
         threshold=threshold,
         members=members,
         doubted=np.flatnonzero(~answer.right & (answer.highest >= _SURE)).tolist(),
     )
 
 
-def most_accurate(all_judged: Sequence[Judged]) -> Judged:
-    """Return the first of those that are right within a point as often as the best; each must have been asked."""
-    shares = [0.0 if entry.accuracy is None else entry.accuracy.value for entry in all_judged]
-    return all_judged[next(place for place, share in enumerate(shares) if share >= max(shares) - _TIED)]
+def _share(hits: np.ndarray) -> Estimate:
+    """Return the share of True in `hits` [N], N ≥ 1, in percent."""
+    share = proportion(hits)
+    assert share is not None
+    return share
 
 
 class _Answer(NamedTuple):

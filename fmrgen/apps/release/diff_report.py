@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff import Diff
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
+from fmrgen.apps.release.evidence import BROKE
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import Estimate, format_estimate
@@ -75,7 +76,7 @@ def diff_report(
         for side, split in (sides or {}).items():
             if outcome.generated.images[side]:
                 sections.append(_side_section(outcome.generated, side, split))
-    sections += _six_pictures(outcome, files)
+    sections += _six_pictures(outcome, files, sides or {})
     about = _about_lines(outcome, networks)
     sections.append(Section("about", "How to read this", lines=about, shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
@@ -348,14 +349,17 @@ def image_table(images: Sequence[Flip]) -> Table:
     return Table(["id", "label", "OLD", "NEW"], rows, of_text=True)
 
 
-def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str]) -> list[Section]:
-    """Return a section with six real images that broke, for a comment, if they can be shown."""
+def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mapping[str, SplitFolder]") -> list[Section]:
+    """Return a section with six images that broke, for a comment: real ones, or if none can be shown generated ones."""
     shown = [flip for flip in outcome.flips.broken if flip.id in files][:_SIX]
-    if not shown:
+    if shown:
+        caption, draw = "Images that broke, with their labels and predictions", partial(flip_sheet, shown, files)
+    elif outcome.generated is not None and outcome.generated.images[BROKE] and BROKE in sides:
+        caption = "Images generated so that NEW is wrong, beside their originals"
+        draw = partial(_sheet, outcome.generated.images[BROKE][:_SIX], sides[BROKE], BROKE)
+    else:
         return []
-    draw = partial(flip_sheet, shown, files)
-    picture = Picture("Images that broke, with their labels and predictions", draw, "six", of_photos=True)
-    return [Section("six", "Images that broke", pictures=[picture], shown="in a comment")]
+    return [Section("six", caption, pictures=[Picture(caption, draw, "six", of_photos=True)], shown="in a comment")]
 
 
 def flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":

@@ -5,7 +5,8 @@ import torch
 from torchvision.transforms import v2
 
 from fmrgen import RandomChange, UserError
-from fmrgen.apps.explain.attributes import Brightness, PositionUp
+from fmrgen.apps.explain.attributes import ATTRIBUTES, Brightness, PositionUp
+from fmrgen.apps.explain.interventions import SIGNS, Hypothesis
 from fmrgen.apps.training.augment import augment
 from fmrgen.apps.training.recipe import AugmentConfig, load_train_recipe
 

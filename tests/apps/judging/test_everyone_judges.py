@@ -4,10 +4,11 @@ import json
 
 import pytest
 from commands import fmrgen, python, run
+from sheets import fill
 from stored import rows
 from tiny_models import save_llava
 
-from fmrgen.apps.judging.audit import Audit
+from fmrgen.apps.judging.sheet import read_sheet, write_sheet
 
 pytestmark = pytest.mark.slow
 PANEL = {
@@ -33,11 +34,10 @@ def test_pushed_loaded_and_evaluated_from_the_repo(split, hub, tmp_path):
     named = {"panel": PANEL, "like": PANEL["oracles"][2], "chat": chat, "clip": PANEL["oracles"][0]}
     told = [part for name, section in named.items() for part in ("--oracle", f"{name}={json.dumps(section)}")]
     assert run("judge", split, *told, "--quiet") == 0
-    audit = Audit(str(split), ["ann"], count=40, output=split)
     stored = rows(split)
-    for number, task in enumerate(audit.raters["ann"].tasks):
-        audit.raters["ann"].answer(number, stored[task.id]["label"], 1.0)
-    audit.close()
+    number = write_sheet(str(split), tmp_path / "sheet", count=40)
+    fill(split, tmp_path / "sheet", tmp_path / "ann.csv", lambda shown: str(stored[shown.id]["label"]))
+    read_sheet(str(split), "ann", tmp_path / "ann.csv", output=split)
     pushed = fmrgen("push", split, "someone/digits", **hub.environment)
     assert pushed.returncode == 0, pushed.stderr
     again = fmrgen("push", split, "someone/digits", **hub.environment)
@@ -45,7 +45,7 @@ def test_pushed_loaded_and_evaluated_from_the_repo(split, hub, tmp_path):
     judges, labels = json.loads(python(hub, READ))
     assert {name: judges.count(name) for name in (*named, "ann")} == {
         **dict.fromkeys(named, 240),
-        "ann": len(audit.raters["ann"].tasks),
+        "ann": number,
     }
     assert all(-2 <= label < 10 for label in labels)
     done = fmrgen(

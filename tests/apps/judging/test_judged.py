@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from commands import run
 from made_up_audits import measure, measure_unequal
+from sheets import fill
 from sklearn.metrics import cohen_kappa_score
 from stored import rows
 from watched import browser, scroll_down
 
 from fmrgen import UserError, evaluate, read_figures, write_report
-from fmrgen.apps.judging.audit import Audit
+from fmrgen.apps.judging.sheet import read_sheet, write_sheet
 from fmrgen.metrics.intervals import foundation_model_robustness, proportion
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
@@ -136,17 +137,21 @@ def judged(finished_split, tmp_path_factory):
     shutil.copytree(finished_split, folder)
     assert run("judge", folder, "--oracle", MACHINE, "--quiet") == 0
     stored = rows(folder)
-    sample = Audit(str(folder), ["ann", "ben"], count=60, output=folder)
-    for place, rater in enumerate(sample.raters.values()):
-        for number, task in enumerate(rater.tasks):
-            label = stored[task.id]["label"]
-            rater.answer(number, (label + 1) % 10 if task.id % 10 == place else label, 1.5)
-    whole = Audit(str(folder), ["eve"], count=1000, output=folder)
-    for number, task in enumerate(whole.raters["eve"].tasks):
-        label = stored[task.id]["label"]
-        wrong = task.which == "image" and task.id % 3 == 0
-        whole.raters["eve"].answer(number, -1 if wrong else label, 1.0)
-    sample.close()
+    sheets = tmp_path_factory.mktemp("sheets")
+    write_sheet(str(folder), sheets / "sample", count=60)
+    write_sheet(str(folder), sheets / "whole", count=1000)
+
+    def every_tenth_wrong(place):
+        return lambda shown: str((stored[shown.id]["label"] + (shown.id % 10 == place)) % 10)
+
+    def every_third_unsure(shown):
+        is_unsure = shown.which == "image" and shown.id % 3 == 0
+        return "unsure" if is_unsure else str(stored[shown.id]["label"])
+
+    people = {"ann": ("sample", every_tenth_wrong(0)), "ben": ("sample", every_tenth_wrong(1))}
+    for name, (sheet, label_of) in {**people, "eve": ("whole", every_third_unsure)}.items():
+        fill(folder, sheets / sheet, sheets / f"{name}.csv", label_of)
+        read_sheet(str(folder), name, sheets / f"{name}.csv", output=folder)
     return folder
 
 
@@ -215,9 +220,9 @@ def test_who_guesses_is_told_where_the_figures_are(judged, tmp_path):
     import shutil
 
     shutil.copytree(judged, tmp_path / "out")
-    guessing = Audit(str(tmp_path / "out"), ["zoe"], count=60, output=tmp_path / "out").raters["zoe"]
-    for number in range(len(guessing.tasks)):
-        guessing.answer(number, 7, 1.0)
+    write_sheet(str(tmp_path / "out"), tmp_path / "sheet", count=60)
+    fill(tmp_path / "out", tmp_path / "sheet", tmp_path / "zoe.csv", lambda shown: "7")
+    read_sheet(str(tmp_path / "out"), "zoe", tmp_path / "zoe.csv", output=tmp_path)
     found = evaluate(str(tmp_path / "out"), {"lenet": LENET}, progress=False)
     of = {judge.judge: judge for judge in found.splits[0].judges}
     assert of["zoe"].preserved is None
@@ -242,7 +247,7 @@ def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
     assert {int(caption.split()[1]) for caption in captions} == doubted
     assert 0 < len(doubted) < 120
     assert all("machine: " in caption for caption in captions)
-    assert any("eve: none" in caption for caption in captions)
+    assert any("eve: " in caption for caption in captions)
 
 
 def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
@@ -255,7 +260,7 @@ def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
     assert by_eve.splits[0].valid_by == "eve"
     assert by_eve.results[0].judged["eve"].fmr == total.fmr  # one figure, one interval
     with pytest.raises(
-        UserError, match=r"\d+ of its \d+ valid images were not looked at by ann; audit all of them, or read"
+        UserError, match=r"\d+ of its \d+ valid images were not looked at by ann; have all of them judged, or read"
     ):
         evaluate(str(judged), {"lenet": LENET}, valid_by="ann", progress=False)
     with pytest.raises(UserError, match="was not judged by zoe; it was judged by ann, ben, eve, machine, people"):
@@ -297,12 +302,12 @@ def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tm
 @pytest.mark.parametrize(
     ("strata", "error"),
     [
-        ({"fooled 1-x": 3}, "judge ann: has a stratum 'fooled 1-x', which no audit has; it is not read"),
+        ({"fooled 1-x": 3}, "judge ann: has a stratum 'fooled 1-x', which no sample has; it is not read"),
         (
             {f"right {n}-{n}": 1 for n in range(101)},
-            "judge ann: has 101 strata, more than an audit has; it is not read",
+            "judge ann: has 101 strata, more than a sample has; it is not read",
         ),
-        ({"<script>": 3}, "judge ann: has a stratum '<script>', which no audit has"),
+        ({"<script>": 3}, "judge ann: has a stratum '<script>', which no sample has"),
     ],
 )
 def test_what_a_stranger_wrote_of_a_sample_ends_in_a_line(judged, tmp_path, capsys, strata, error):

@@ -1,12 +1,18 @@
-"""Which images people see: strata, controls, repeats, and an order for each rater."""
+"""Which images people see: strata, controls, and what a sheet of them stores."""
 
+import csv
 from collections import Counter
 
 import numpy as np
 import pytest
+from commands import run
+from PIL import Image
+from sheets import fill
+from stored import rows
 
 from fmrgen import UserError
-from fmrgen.apps.judging.sample import draw
+from fmrgen.apps.judging.sample import draw, strata_of
+from fmrgen.apps.judging.sheet import read_sheet, write_sheet
 
 
 def columns(rows=1000, fooled=0.3, valid=0.9, seed=0):
@@ -21,55 +27,84 @@ def columns(rows=1000, fooled=0.3, valid=0.9, seed=0):
     }
 
 
+def stratum_by_id(rows):
+    return {int(rows["id"][place]): name for name, places in strata_of(rows).items() for place in places}
+
+
 def test_half_of_a_sample_fooled_the_classifier_and_classes_are_even():
     rows = columns()
-    sample = draw(rows, 300, 0, reconstructions=True)
-    first = [entry for entry in sample.shown if entry.which == "image" and not entry.repeat]
-    assert len(first) == len({entry.id for entry in first}) == 300
-    assert Counter(entry.stratum.partition(" ")[0] for entry in first) == {"fooled": 150, "right": 150}
-    assert sum(sample.strata.values()) == rows["valid"].sum()
-    assert len(sample.strata) == 6
-    of = dict(zip(rows["id"].tolist(), range(1000), strict=True))
-    for entry in first:
-        row = of[entry.id]
-        group, _, band = entry.stratum.partition(" ")
+    sample = draw(rows, 300, 0)
+    assert sample == draw(rows, 300, 0) != draw(rows, 300, 1)
+    first = [entry.id for entry in sample if entry.which == "image"]
+    assert len(first) == len(set(first)) == 300
+    strata = stratum_by_id(rows)
+    assert Counter(strata[number].partition(" ")[0] for number in first) == {"fooled": 150, "right": 150}
+    assert len(strata) == rows["valid"].sum()
+    assert len(set(strata.values())) == 6
+    place = dict(zip(rows["id"].tolist(), range(1000), strict=True))
+    for number in first:
+        row = place[number]
+        group, _, band = strata[number].partition(" ")
         low, high = map(int, band.split("-"))
         assert rows["valid"][row]
         assert low <= rows["iterations"][row] <= high
         assert (group == "fooled") == (rows["prediction"][row] != rows["label"][row])
-    by_class = Counter(int(rows["label"][of[entry.id]]) for entry in first)
+    by_class = Counter(int(rows["label"][place[number]]) for number in first)
     assert min(by_class.values()) >= 22
     assert max(by_class.values()) <= 38
-    kinds = Counter((entry.which, entry.repeat) for entry in sample.shown)
-    assert kinds == {("image", 0): 300, ("image", 1): 15, ("original", 0): 30, ("reconstruction", 0): 15}
+    assert Counter(entry.which for entry in sample) == {"image": 300, "original": 30}
 
 
 def test_a_rare_group_is_taken_whole_and_a_small_split_too():
-    few = draw(columns(fooled=0.02), 300, 0, reconstructions=False)
-    groups = Counter(entry.stratum.partition(" ")[0] for entry in few.shown if entry.stratum and not entry.repeat)
-    fooled = sum(size for name, size in few.strata.items() if name.startswith("fooled"))
+    rows = columns(fooled=0.02)
+    strata = stratum_by_id(rows)
+    groups = Counter(strata[entry.id].partition(" ")[0] for entry in draw(rows, 300, 0) if entry.which == "image")
+    fooled = sum(name.startswith("fooled") for name in strata.values())
     assert groups == {"fooled": fooled, "right": 300 - fooled}
-    whole = draw(columns(rows=40), 300, 0, reconstructions=False)
-    assert sum(entry.which == "image" and not entry.repeat for entry in whole.shown) == sum(whole.strata.values())
+    small = columns(rows=40)
+    assert sum(entry.which == "image" for entry in draw(small, 300, 0)) == small["valid"].sum()
     with pytest.raises(UserError, match="no row of the split is valid"):
-        draw(columns(valid=0), 300, 0, reconstructions=False)
+        draw(columns(valid=0), 300, 0)
 
 
-def test_raters_see_the_same_in_other_orders_and_repeats_late():
-    sample, again = (draw(columns(), 200, 3, reconstructions=True) for _ in range(2))
-    assert sample == again
-    assert draw(columns(), 200, 4, reconstructions=True) != sample
-    ann, ben = sample.order("ann"), sample.order("ben")
-    assert ann == sample.order("ann")
-    assert ann != ben
-    assert Counter((entry.id, entry.which) for entry in ann) == Counter((entry.id, entry.which) for entry in ben)
-    seen = set()
-    for place, entry in enumerate(ann):
-        assert entry.repeat == ((entry.id, entry.which) in seen)
-        assert not entry.repeat or place > len(ann) / 2
-        seen.add((entry.id, entry.which))
+def test_a_sheet_from_the_split_to_its_figures(split, tmp_path, capsys):
+    assert run("judge", split, "--sheet", tmp_path / "sheet", "--n", "40") == 0
+    assert "sheet.csv: 70 images to name, by the classes in classes.txt" in capsys.readouterr().out
+    with (tmp_path / "sheet/sheet.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert [row["file"] for row in listed] == sorted(row["file"] for row in listed)
+    assert all(row["label"] == "" for row in listed)
+    image = Image.open(tmp_path / "sheet" / listed[0]["file"])
+    assert image.size == (128, 128)
+    stored = rows(split)
+    fill(split, tmp_path / "sheet", tmp_path / "ann.csv", lambda shown: str(stored[shown.id]["label"]))
+    assert run("judge", split, "--people", f"ann={tmp_path / 'ann.csv'}") == 0
+    assert capsys.readouterr().out.strip().endswith("judgements/mnist/lenet/ann.parquet")
+    assert run("evaluate", split, "-c", "asset:mnist/lenet", "-o", tmp_path / "report", "-q") == 0
+    assert "| ann |" in (tmp_path / "report/evaluation.md").read_text()
+    assert "ann" in (split / "README.md").read_text()
 
 
-def test_a_quick_look_has_few_controls():
-    sample = draw(columns(), 30, 0, reconstructions=False, fewest_originals=10)
-    assert Counter(entry.which for entry in sample.shown if not entry.repeat) == {"image": 30, "original": 10}
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (["file,label", "images/x.png,7"], "x.png is no image of"),
+        (["file,label", "images/x.png,eleven"], "line 2: 'eleven' is no class; see classes.txt"),
+        (["file,label", "images/x.png,"], "has no label; fill its column label"),
+        (["image,class", "a,b"], "needs columns file and label"),
+    ],
+)
+def test_a_sheet_that_can_not_be_used(split, tmp_path, lines, error):
+    (tmp_path / "ann.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=error):
+        read_sheet(str(split), "ann", tmp_path / "ann.csv", output=tmp_path)
+
+
+def test_mistakes_of_the_command(split, tmp_path, capsys):
+    assert run("judge", split) == 2
+    assert "name a judge with --oracle" in capsys.readouterr().err
+    assert run("judge", split, "--people", "ann.csv") == 2
+    assert "--people ann.csv: must be NAME=FILE" in capsys.readouterr().err
+    assert run("judge", split, "--people", f"people={tmp_path / 'gone.csv'}") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert write_sheet(str(split), tmp_path / "sheet", count=5) == 42  # two of each stratum, and 30 originals

@@ -271,10 +271,6 @@ def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
             ("mnist-lenet", "--old", first, "--new", tmp_path / "d.csv", "--by", "label"),
             "leave out the recipe mnist-lenet",
         ),
-        (
-            ("--old", first, "--new", tmp_path / "d.csv", "--explain"),
-            "--explain is for a recipe: name one, or leave it out",
-        ),
         (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit is for a recipe"),
         (("--old", f"{first},{tmp_path / 'e.csv'}", "--new", tmp_path / "d.csv"), "e.csv: can't be read"),
     ):

@@ -1,0 +1,148 @@
+"""A sheet of a split's images for people: a folder of files and a CSV that any annotation tool reads and fills."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from fmrgen.apps.judging.sample import Shown, draw, strata_of
+from fmrgen.errors import UserError, one_line
+from fmrgen.files import check_writable, write_atomically
+from fmrgen.image_files import open_rgb, png_bytes
+from fmrgen.publish.card import renew_card
+from fmrgen.split.judgements import TABLE, UNSURE, JudgeFile, JudgementsFolder, to_parquet
+from fmrgen.split.open import open_own_split
+from fmrgen.split.rows import Split, reading
+from fmrgen.storage.provenance import now
+
+_COLUMNS = ("id", "label", "accepted_labels", "valid", "iterations", "prediction")
+_UNSURE = "unsure"
+_SMALLEST_SIDE = 128  # px, to which smaller images are enlarged for the eye
+_DIGITS = 16  # of an image's sha256, in the name of its file
+
+
+def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) -> int:
+    """Write a stratified sample of a split's perturbed images, with originals as controls, and `sheet.csv`.
+
+    The names of files, and so their order, are digests: they tell neither label nor kind. `classes.txt` has the names
+    of the classes. Fill the column `label` of a copy of the CSV for each person.
+
+    Args:
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
+        folder: to write to.
+        count: perturbed images in the sample; originals come on top.
+        seed: of the sample.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: the split can't be read, has no valid row or no originals.
+    """
+    opened, provenance = open_own_split(split)
+    if "original" not in opened.features:
+        raise UserError(f"{split}: has no originals (output.keep_original), which show how often a person errs")
+    check_writable(folder)
+    with reading(split):
+        wanted = set(draw(opened.columns(_COLUMNS), count, seed))
+        names = []
+        for shown, name, content in _stored(opened):
+            if shown in wanted:
+                names.append(name)
+                write_atomically(folder / "images" / name, _enlarged(content))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([["file", "label"], *([f"images/{name}", ""] for name in sorted(names))])
+    write_atomically(folder / "sheet.csv", text.getvalue().encode())
+    write_atomically(folder / "classes.txt", "\n".join([*provenance.labels, _UNSURE, ""]).encode())
+    return len(names)
+
+
+def read_sheet(split: str, name: str, file: Path, *, output: Path) -> Path:
+    """Store what a person sees beside the split: the labels in a copy of `sheet.csv`, the names of classes.
+
+    Rows without a label are left out, and `unsure` is a label. The person's earlier labels are replaced.
+
+    Args:
+        split: a reference.
+        name: of the person.
+        file: the CSV, with columns `file` and `label`; others are ignored.
+        output: the folder in whose `judgements/CONFIG/SPLIT/` labels are stored for a split on the Hub; those for a
+            split in a folder are stored beside it.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: a label is no class, or a file is no image of the split.
+    """
+    JudgementsFolder.check_name(name)
+    opened, provenance = open_own_split(split)
+    labels = {label: number for number, label in enumerate(provenance.labels)} | {_UNSURE: UNSURE}
+    named = _read_labels(file, labels)
+    rows: list[dict[str, Any]] = []
+    with reading(split):
+        columns = opened.columns(_COLUMNS)
+        for shown, image, content in _stored(opened):
+            if image in named:
+                row = {"judge": name, "id": shown.id, "which": shown.which, "label": named[image], "when": now()}
+                rows.append({**row, "image_sha256": hashlib.sha256(content).hexdigest()})
+    unknown = named.keys() - {f"{row['image_sha256'][:_DIGITS]}.png" for row in rows}
+    if unknown:
+        raise UserError(
+            f"{file}: {min(unknown)} is no image of {split}; name the split that the sheet was written from"
+        )
+    table = pa.Table.from_pylist(rows, schema=TABLE)
+    content = to_parquet(table)
+    strata = {stratum: len(members) for stratum, members in strata_of(columns).items()}
+    paths = opened.paths if opened.revision is None else opened.paths.at(output)
+    folder = JudgementsFolder(paths)
+    about = JudgeFile.of(name, "person", {"strata": strata}, None, paths.name, provenance, content)
+    folder.write(about, content)
+    if opened.revision is None:
+        renew_card(paths.root)
+    return folder.table_path(name)
+
+
+def _read_labels(file: Path, labels: dict[str, int]) -> dict[str, int]:
+    """Return the label of each file that has one, by the file's name."""
+    named = {}
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            for number, row in enumerate(csv.DictReader(opened), start=2):
+                if "file" not in row or "label" not in row:
+                    raise UserError(f"{file}: needs columns file and label, as sheet.csv has them")
+                label = (row["label"] or "").strip()
+                if label and label not in labels:
+                    raise UserError(f"{file}: line {number}: {label!r:.60} is no class; see classes.txt")
+                if label:
+                    named[Path(row["file"]).name] = labels[label]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{file}: can't be read as CSV: {one_line(error)}") from None
+    if not named:
+        raise UserError(f"{file}: has no label; fill its column label with the names in classes.txt")
+    return named
+
+
+def _stored(opened: Split) -> Iterator[tuple[Shown, str, bytes]]:
+    """Yield each stored image of a split, the name of its file in a sheet, and its bytes."""
+    for row in opened.stored_rows(("image", "original"), ("id", "image", "original")):
+        for which in ("image", "original"):
+            opened.decode(row[which], f"id {row['id']}: its {which}")  # raises UserError unless it is an image
+            stored = opened.image_of(row[which])
+            content = stored if isinstance(stored, bytes) else Path(stored).read_bytes()
+            yield Shown(row["id"], which), f"{hashlib.sha256(content).hexdigest()[:_DIGITS]}.png", content
+
+
+def _enlarged(content: bytes) -> bytes:
+    """Return an image as a PNG file, a small one so many times as large that its side has 128 pixels."""
+    image = open_rgb(content)
+    factor = -(-_SMALLEST_SIDE // min(image.size))
+    size = (image.width * factor, image.height * factor)
+    return png_bytes(np.asarray(image.resize(size, Image.Resampling.NEAREST)))
