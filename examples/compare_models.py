@@ -22,7 +22,7 @@ def main() -> None:
     steps = evaluation.per_step()
     print(steps[steps["budget"].isin([1, 5, 10, 25, 50])].to_string(index=False))
     for name in ("budgets", "thresholds"):
-        evaluation.figure(name).save(arguments.output / f"{name}.svg")
+        fmrgen.figure(evaluation, name).save(arguments.output / f"{name}.svg")
 
 
 if __name__ == "__main__":

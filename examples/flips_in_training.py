@@ -93,8 +93,7 @@ def digits(split: str, count: int) -> list[dict[str, Tensor]]:
     config = fmrgen.load_recipe("mnist-lenet", [f"source.split={split}", f"source.limit={count}"]).source
     rows = []
     for example in config.build().load(0, count, 32):
-        assert isinstance(example, fmrgen.LoadedExample)
-        (image,) = fmrgen.to_batch(example.image[None], "cpu")
+        image = torch.from_numpy(example.image).permute(2, 0, 1) / 255
         rows.append({"images": image, "labels": torch.tensor(example.label)})
     return rows
 

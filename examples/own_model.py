@@ -75,7 +75,7 @@ def main() -> None:
     )
     evaluation = fmrgen.evaluate(split, {"mine": net, "lenet": "asset:mnist/lenet"})
     print(evaluation)
-    evaluation.figure("fmr").save(arguments.output / "fmr.pdf")
+    fmrgen.figure(evaluation, "fmr").save(arguments.output / "fmr.pdf")
     fmrgen.write_report(evaluation, arguments.output / "report")
     print(fmrgen.verify(split, classifier=net).true_rows, "rows match their stored images")
 

@@ -48,7 +48,6 @@ NOT_FINGERPRINTED = (
     "output.claims",
 )
 FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves out what can change no stored row
-MOVES = "moves"  # the kind of the generator of random moves, whose images no classifier's gradient has made
 IN_MEMORY = "in_memory"  # the kind of an object that was handed over in Python, which no recipe names
 _NO_KINDS = ("base", "networks", IN_MEMORY)
 _OF_TIMM = "timm:"

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MoveFamily = Literal["geometric", "photometric", "occluding"]  # of random moves, see `fmrgen.generators.moves`
 ROWS_VERSION = 4  # of the columns of rows, which the provenance records
 
 
@@ -106,10 +105,6 @@ class Perturbed:
         attack: number, from 0, of the attack that made `image`.
         attacks: of each attack on the example, in their order, which ends with the first that fools; empty if there is
             but one in the options.
-        original_id: the id that the example has in its source, if it is one of several copies that were moved
-            (generator `moves`), as the next two.
-        move: kind of the move.
-        amount: of the move, in the unit of its kind.
         extra: what else the source knows of the example, by the names of columns.
     """
 
@@ -148,9 +143,6 @@ class Perturbed:
     accepted_labels: list[int] = field(default_factory=list)
     attack: int = 0
     attacks: list[AttackRecord] = field(default_factory=list)
-    original_id: int = -1
-    move: str = ""
-    amount: float = 0.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

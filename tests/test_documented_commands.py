@@ -95,7 +95,6 @@ INSTEAD = {
     r"timm:resnet50\.a1_in1k|(?<==)…": "trained/next",
     r"'timm:resnet\*'": "asset:mnist/lenet",
     r"zero_shot:\S+|\./clip": "asset:mnist/clip",
-    r"--with mnist-vae": "",
     r" team/digits": "",
     r"\byou/": "someone/",
     r"schedule\.seed=(\d)": r"schedule.seed=\1 schedule.steps=20",
@@ -107,7 +106,6 @@ SMALL = {  # what makes a command of these quick
     "compare": ["source.limit=100", "perturb.budget=2"],
     "diff": [],
     "sweep": ["source.limit=12", "perturb.budget=2"],
-    "study": ["--dry-run"],
     "train": [],
 }
 # What is not run, and why.
@@ -117,8 +115,6 @@ NOT_RUN = {
     r"^srun|\$SLURM_JOB_ID": "a cluster; tests/test_cluster_files.py reads the files",
     r"s3://": "a bucket; tests/storage and tests/distributed have one",
     r"--fixed sets/|--fixed mine": "data sets and networks of others",
-    r"swin=|--attack|^fmrgen study paper/table-8": "minutes of training",
-    r"^fmrgen agree …|^fmrgen show nines": "more images than these",
     r"you/robust-pets|^fmrgen submit": "repos and models of others; tests/publish has some",
 }
 
@@ -223,7 +219,7 @@ def test_the_commands_of_a_page_run(page, stage, hub, tmp_path):
             output = re.search(r"(?:-o|--output) (\S+)", line)
             default = "diff" if words[0] == "diff" else "out"
             shutil.rmtree(folder / (output[1] if output else default), ignore_errors=True)
-        limits = [] if "--moves" in words else SMALL.get(words[0], [])
+        limits = SMALL.get(words[0], [])
         command = [sys.executable, "-m", "fmrgen", *words, *limits]
         environment = {**os.environ, **hub.environment, "COLUMNS": "120"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)

@@ -59,8 +59,7 @@ def test_no_message_of_the_library_writes_a_flag_by_hand():
     """What Python reaches has `errors.option` for that; these files are of commands alone, or of other programs."""
     commands = {
         "cli",
-        "apps/studies/attack_oracle.py",
-        "apps/studies/study.py",
+        "apps/pilot/init.py",
         "delta/card.py",
         "delta/rebuild.py",
         "distributed/launch.py",

@@ -72,15 +72,13 @@ app.command(_show_completion, name="--show-completion", group=_OPTIONS)
 _CORE = [
     Command("recipes", "Make", make.recipes),
     Command("generate", "Make", make.generate, resumes=True),
-    Command("merge", "Make", make.merge, resumes=True),
     Command("evaluate", "Measure", measure.evaluate, resumes=True),
     Command("show", "Measure", measure.show),
     Command("verify", "Measure", measure.verify),
     Command("compare", "Compare", compare.compare, resumes=True),
     Command("push", "Publish", publish.push, resumes=True),
     Command("rebuild", "Publish", publish.rebuild),
-    Command("store", "Tools", tools.store),
-    Command("doctor", "Tools", tools.doctor),
+    Command("env", "Tools", tools.env),
 ]
 
 

@@ -76,7 +76,6 @@ def generate(
     *overrides: options.Overrides,
     output: Annotated[str, Parameter(alias="-o", metavar="DIR")] = options.OWN_OUTPUT,
     limit: options.Limit | None = None,
-    moves: options.Moves | None = None,
     processes: options.Processes = 1,
     part: Annotated[str | None, Parameter(metavar="I/N")] = None,
     log_file: options.LogFile | None = None,
@@ -95,7 +94,8 @@ def generate(
 
     Args:
         output: The dataset folder, or one in a bucket: s3://…, gs://…, hf://buckets/…. A split is resumed.
-        part: Make part I of N; `fmrgen merge` joins the parts.
+        part: Generate part I of N, on a machine that shares no folder with the others. Copy the folders together, and
+            the same command without it finishes the split.
         dry_run: Show the recipe, what exists, and the expected time; make nothing.
         push: Then push the split to this dataset repo.
         all_metrics: Print every metric; run it again to see them later.
@@ -105,7 +105,7 @@ def generate(
 
     _check_push(push, output, part, public=public, replace=replace)
     own_part = _parse_part(part)
-    loaded = options.load_recipe(*options.own_recipe(recipe, overrides), limit, moves)
+    loaded = options.load_recipe(*options.own_recipe(recipe, overrides), limit)
     if not is_bucket(output) and not dry_run:
         check_writable(Path(output))
 
@@ -140,7 +140,9 @@ def _check_push(repo: str | None, output: str, part: str | None, *, public: bool
                 raise UserError(f"{option} only applies with --push REPO")
         return
     if part is not None:
-        raise UserError("--push needs the whole split, --part makes one of its parts; merge the parts, then push")
+        raise UserError(
+            "--push needs the whole split, --part makes one of its parts; copy the folders together, and push then"
+        )
     if is_bucket(output):
         raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
 
@@ -201,8 +203,8 @@ def _make(
         summary = make_split(recipe, output, part=part, on_progress=on_progress, on_start=on_start, on_note=on_note)
         if part is not None and not read_provenance(paths).is_finished:
             on_note(
-                f"{output}: holds a part of {paths.name}; when all parts are made, bring their folders to one machine, "
-                "and fmrgen merge makes one split of them"
+                f"{output}: holds a part of {paths.name}; when all parts are there, copy their folders into one, and "
+                "run this without --part to finish the split"
             )
     log.write("end", summary=asdict(summary))
     return summary
@@ -229,21 +231,3 @@ def _parse_part(text: str | None) -> tuple[int, int] | None:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--part {text}: must be I/N, for example 1/2 for the first of two parts")
     return int(match[1]), int(match[2])
-
-
-def merge(
-    *parts: Annotated[str, Parameter(required=True)], output: options.Output, quiet: options.Quiet = False
-) -> None:
-    """Join the parts that several machines made into one split.
-
-    Args:
-        parts: The dataset folders of all machines, DIR[:CONFIG/SPLIT].
-        output: The dataset folder to join them in.
-    """
-    from fmrgen.cli import display
-    from fmrgen.jobs.merge import merge as run
-
-    display.quiet_libraries()
-    for split, summary in run(parts, output, on_note=display.print_note).items():
-        if not quiet:
-            display.print_summary(summary, f"{output}:{split}")

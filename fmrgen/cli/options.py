@@ -11,7 +11,6 @@ from cyclopts.validators import Number
 from fmrgen.distributed.launcher import OPTION
 from fmrgen.errors import UserError
 from fmrgen.recipe.classifier_forms import WRITTEN
-from fmrgen.records import MoveFamily
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -42,7 +41,6 @@ _CHANGE = re.compile(r"\w+(\.\w+)+=.*", re.DOTALL)  # to a recipe
 
 # Values of options: each command says what its own are for.
 Count = Annotated[int, whole_number(1)]
-Seed = Annotated[int, whole_number(0)]
 File = Annotated[Path, Parameter(metavar="FILE")]
 By = Annotated[Sequence[str], Parameter(metavar="COLUMN[:BOUND,…]")]
 Output = Annotated[Path, Parameter(alias="-o", metavar="DIR")]
@@ -74,10 +72,6 @@ Classifiers = Annotated[
     ),
 ]
 Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
-Moves = Annotated[
-    MoveFamily,
-    Parameter(help="Instead of guided steps, move each original at random four times, the same for all networks."),
-]
 BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per forward pass, at most 65,536.")]
 Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")]
 Processes = Annotated[
@@ -145,16 +139,13 @@ def limited(limit: int | None, overrides: Sequence[str]) -> list[str]:
     return [*changes, *overrides]
 
 
-def load_recipe(
-    recipe: str, overrides: Sequence[str], limit: int | None = None, moves: str | None = None
-) -> "job.Recipe":
+def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None) -> "job.Recipe":
     """Return a recipe with its changes, in which nothing is wrong that can be seen without torch.
 
     Args:
         recipe: its file, or its name.
         overrides: changes, `section.key=value`.
         limit: the number of examples, unless it is the recipe's own.
-        moves: the family of random moves that replace its generator, if any do.
 
     Raises:
         UserError: a file, a key or a value is wrong, or something that the recipe names is not there.
@@ -162,9 +153,6 @@ def load_recipe(
     from fmrgen.config import check_places
     from fmrgen.recipe import job
 
-    changes = limited(limit, overrides)
-    if moves is not None:
-        changes = [*job.changes_to_moves(job.load_recipe(recipe), moves), *changes]
-    loaded = job.load_recipe(recipe, changes)
+    loaded = job.load_recipe(recipe, limited(limit, overrides))
     check_places(loaded)
     return loaded

@@ -1,63 +1,40 @@
-"""The commands that are of no split."""
+"""The command `env`."""
 
-from fnmatch import fnmatch
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
 
 from fmrgen.cli import options
-from fmrgen.errors import UserError
+
+_PACKAGES = (
+    *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),
+    *("accelerate", "pyarrow", "numpy", "pillow", "obstore"),
+)
+_VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
-def store(
-    action: Literal["ls", "rm"],
-    /,
-    *classifiers: str,
-    store: Annotated[str | None, Parameter(metavar="DIR")] = None,
-    as_json: options.Json = False,
-) -> None:
-    """List or remove the answers that evaluate keeps.
-
-    Args:
-        action: List what is kept, or remove it.
-        classifiers: Only of classifiers of these names; lenet* is a pattern.
-        store: The folder, or bucket, of `evaluate --store`.
-    """
-    from fmrgen.cli import display
-    from fmrgen.storage.predictions import PredictionStore
-
-    if action == "rm" and not classifiers:
-        raise UserError("store rm: name the classifiers; '*' removes all")
-    predictions = PredictionStore(store)
-    entries = []
-    for entry in predictions.entries():
-        classifier = str(entry.about["classifier"])
-        if any(fnmatch(classifier, pattern) for pattern in classifiers or ["*"]):
-            entries.append(dict(entry.about))
-            if action == "rm":
-                predictions.remove(entry)
-    if as_json:
-        display.print_json(entries)
-        return
-    for about in entries:
-        display.print_line(f"{about['classifier']:24} {about['split']}, {about['images']}: {about['rows']:,} rows")
-    display.print_line(f"{predictions.place}: {'removed ' if action == 'rm' else ''}{len(entries)} files")
-
-
-def doctor(folder: str = ".", /, *, as_json: options.Json = False) -> None:
-    """Print what a bug report needs: versions, devices, Hub.
-
-    Args:
-        folder: The folder that jobs would write to, or one in a bucket.
-    """
-    from fmrgen.cli.doctor import check_place, examine
-
-    check_place(folder)
+def env(*, as_json: options.Json = False) -> None:
+    """Print what a bug report needs: versions, devices, variables. Nothing secret is among them."""
+    import torch
 
     from fmrgen.cli import display
 
+    facts = {"python": f"{platform.python_version()} on {platform.platform()}"}
+    for name in _PACKAGES:
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = "not installed"
+    facts["cores"] = str(os.cpu_count())
+    facts["gpu"] = "none"
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        facts[f"gpu {index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB, CUDA {torch.version.cuda}"
+        facts.pop("gpu", None)
+    names = [name for name in os.environ if name in _VARIABLES or name.startswith("FMRGEN_")]
+    facts["variables"] = ", ".join(f"{name}={os.environ[name]}" for name in sorted(names)) or "none set"
     if as_json:
-        display.print_json(dict(examine(folder)))
+        display.print_json(facts)
         return
-    for name, fact in examine(folder):
+    for name, fact in facts.items():
         display.print_line(f"{name:16} {fact}")

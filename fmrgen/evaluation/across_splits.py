@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from fmrgen.evaluation.classified import Classified
-from fmrgen.metrics.rows import groups_of
 from fmrgen.results.evaluation import EvaluatedClassifier, Result
 from fmrgen.results.own_splits import OwnComparison, compare_own
 from fmrgen.results.worst_case import WorstCase, worst_cases
@@ -29,11 +28,6 @@ class Outcome:
     @property
     def name(self) -> str:
         return self.classified.split.name
-
-    @property
-    def is_moved(self) -> bool:
-        """Whether its images were moved at random, the same for every classifier."""
-        return groups_of(self.classified.columns) is not None
 
 
 def compare_own_splits(
@@ -65,10 +59,7 @@ def compare_own_splits(
 def worst_of_all(outcomes: list[Outcome]) -> list[WorstCase]:
     """Return the worst case of each classifier over the splits that were made as the first was, but for the
     classifier."""
-    by_fmrgen = []
-    for outcome in outcomes:
-        if outcome.classified.split.provenance is not None and not outcome.is_moved:
-            by_fmrgen.append(outcome)
+    by_fmrgen = [outcome for outcome in outcomes if outcome.classified.split.provenance is not None]
     columns: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     own: dict[str, str] = {}
     for outcome in by_fmrgen:

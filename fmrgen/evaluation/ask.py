@@ -1,7 +1,6 @@
 """One classifier asked about the images of a split, or what it said before."""
 
 import hashlib
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -24,7 +23,6 @@ from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
-from fmrgen.metrics.rows import groups_of
 from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.predictions import PredictionStore
@@ -36,7 +34,6 @@ _VERSION = 3  # of what a key is made of
 _NOTICED = 1e-5  # of a margin: more than rounding differs from run to run, less than another crop or mean makes
 _ROUNDED = 1e-2  # of a margin: more than it differs between batches of other sizes, in half precision too
 _ODD = (3, 5)  # by so many pixels higher and wider is the noise that shows how other sizes are resized
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -90,7 +87,7 @@ class Predictor:
                     )
                     continue
             answers[name] = self._stored_or_new(answering, images, classified, on_images)
-        if self.attack is not None and groups_of(classified.columns) is None:  # moved copies have their original often
+        if self.attack is not None:
             network = Attacked(answering, self.attack)
             answers["attacked"] = self._new(network, classified.images["original"], classified, on_images)
         columns = classified.columns

@@ -7,8 +7,6 @@ import numpy as np
 
 from fmrgen.evaluation.classified import Classified
 from fmrgen.image_files import png_bytes
-from fmrgen.metrics.intervals import first_of_each
-from fmrgen.metrics.rows import groups_of
 from fmrgen.results.samples import Sample
 from fmrgen.split.judged import labels_of_row
 
@@ -39,9 +37,6 @@ def missed_by_all(
         if "original_prediction" not in own:
             return None
         wrong &= own["original_prediction"] != own["label"]
-    originals = groups_of(columns)
-    if originals is not None:  # each once
-        wrong &= first_of_each(originals)
     rows = np.flatnonzero(wrong).tolist()
     ids = columns["id"][wrong].tolist() if "id" in columns else rows
     return Missed(rows, ids)

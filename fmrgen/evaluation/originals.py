@@ -74,11 +74,7 @@ def _source_section(
     user_source: str | SourceConfig | None, split: Split, trust: bool, notes: list[str]
 ) -> SourceConfig | None:
     if user_source is not None:
-        config = load_source(user_source) if isinstance(user_source, str) else user_source
-        copies = None if split.provenance is None else split.provenance.recipe.source.get("copies")
-        if isinstance(copies, int) and config.copies is None:  # the same source, as moved images count its examples
-            return config.model_copy(update={"copies": copies})
-        return config
+        return load_source(user_source) if isinstance(user_source, str) else user_source
     if split.provenance is None:
         notes.append(
             f"SA and FMR are not available: there is no column original and no provenance; pass {option('source')}"

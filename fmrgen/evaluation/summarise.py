@@ -15,7 +15,7 @@ from fmrgen.evaluation.missed import about_missed, missed_by_all, samples_of
 from fmrgen.metrics.cautions import cautions, is_at_chance, outputs_in_another_order
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import FEWER_RESAMPLES, Estimate
-from fmrgen.metrics.rows import Rows, groups_of
+from fmrgen.metrics.rows import Rows
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, Summary, summarise, summarise_classes, summarise_group
 from fmrgen.results.evaluation import (
     SCHEMA,
@@ -111,11 +111,9 @@ def _measure(classified: Classified, models: list[EvaluatedClassifier]) -> tuple
 
 
 def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
-    """Return the classifiers of a split, compared by FMR, by PA where there are no originals, or by MA / SA."""
+    """Return the classifiers of a split, compared by FMR, or by PA where there are no originals."""
     measure: Measure = "perturbed_accuracy"
-    if outcome.is_moved:
-        measure = "relative_moved_accuracy"
-    elif any(result.total.fmr for result in results):
+    if any(result.total.fmr for result in results):
         measure = "fmr"
     summaries = {}
     for result in results:
@@ -124,15 +122,14 @@ def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
     differences = []
     for first, second in pairs_of(list(outcome.columns), summaries, measure):
         pair = outcome.columns[first], outcome.columns[second]
-        consistency = None if outcome.is_moved else error_consistency(*pair)
-        differences.append(replace(difference(first, second, *pair), error_consistency=consistency))
+        differences.append(replace(difference(first, second, *pair), error_consistency=error_consistency(*pair)))
     return Comparison(outcome.name, measure, rank(summaries, differences, measure), differences)
 
 
 def _columns_of(classified: Classified, columns: dict[str, np.ndarray], classifier: str) -> dict[str, np.ndarray]:
     """Return the columns that a summary of this classifier is made of."""
     answers = classified.answered[classifier].answers
-    shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason", "original_id", "move")
+    shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
     own = {name: columns[name] for name in shared if name in columns}
     own["prediction"] = answers["image"].prediction
     if "original" in answers:
@@ -180,8 +177,7 @@ def _result(
     labels = classified.labels
     answered = classified.answered[classifier]
     notes = _notes_on_answers(answered)
-    is_moved = groups_of(stored) is not None
-    is_own = not is_moved and _is_own_classifier(answered, own, stored, notes)
+    is_own = _is_own_classifier(answered, own, stored, notes)
     if is_own:
         own = own | {name: stored[name] for name in OWN_COLUMNS if name in stored}
     of_classes = {name: column for name, column in own.items() if not name.endswith(_OF_SURENESS)}
@@ -193,7 +189,7 @@ def _result(
     if twin is not None:
         notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
     judged = {}
-    if classified.judges and not is_moved:  # a judge's figures are over rows, and copies of one original are not
+    if classified.judges:
         judged = corrected_by(classified.judges, own, stored["valid"])
     groups: dict[str, dict[str, Summary]] = {}
     for column, of_column in classified.groups.items():
@@ -210,7 +206,6 @@ def _result(
         at_chance=at_chance,
         masked=has_masked_gradient(total, steps),
         rough=has_rough_gradient(total, steps),
-        moves=Rows(own, FEWER_RESAMPLES).after_each_move(),
         groups=groups,
     )
 

@@ -89,6 +89,7 @@ class StyleGan(Generator):
         return self._with_residual(target, self._invert(target, self._start(target, labels)))
 
     def encode_quickly(self, images: "Tensor", labels: "Tensor") -> Latents:
+        check_class(labels, self.network.classes)
         return self._with_residual(images * 2 - 1, self.network.centres(labels).contiguous())
 
     def _with_residual(self, target: "Tensor", free: "Tensor") -> Latents:

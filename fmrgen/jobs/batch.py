@@ -63,8 +63,6 @@ def summarise_rows(rows: Sequence[Perturbed]) -> Summary:
     """Return the figures of rows in memory."""
     columns = {}
     for name in SUMMARY_COLUMNS:
-        if name in ("move", "original_id") and not any(row.move for row in rows):
-            continue  # as in a split of perturbed images, which has no such columns
         values = pa.array([getattr(row, name) for row in rows])
         columns[name] = values.to_numpy(zero_copy_only=False)
     return summarise(columns)

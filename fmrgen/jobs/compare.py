@@ -10,7 +10,7 @@ from typing import Any
 
 from fmrgen.config import ComponentConfig
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.errors import UserError, option, unknown_message
+from fmrgen.errors import UserError, option
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
@@ -124,7 +124,6 @@ def compare(
         split=None,
         options=options,
     )
-    recipe.check_perturbs()
     recipes: list[Recipe] = []
     for seed in range(seeds):
         recipes += [_of_seed(own, seed) for own in own_recipes(recipe, sections)]
@@ -144,42 +143,6 @@ def compare(
     return evaluate(
         splits, named, attack=attack, strict=True, batch_size=batch_size, progress=progress, on_rows=on_rows
     )
-
-
-ROBUST_TO = ("step", "threshold", "search")
-
-
-def variants(
-    recipe: Recipe, robust_to: Sequence[str], oracles: Mapping[str, ComponentConfig] | None = None
-) -> dict[str, Recipe]:
-    """Return the recipe and variants that are as plausible, by names for folders: half and twice the step, a stricter
-    oracle, a search without gradients, other oracles.
-
-    Rankings under all of them say what depends on such a choice (`evaluation.agreement`).
-
-    Raises UserError for a choice that is not in `ROBUST_TO`, or an oracle with the name of another variant.
-    """
-    for choice in robust_to:
-        if choice not in ROBUST_TO:
-            raise UserError(unknown_message(option("robust-to", "robust_to"), choice, ROBUST_TO))
-    options, changed = recipe.perturb, dict[str, Any]()
-    if "step" in robust_to:
-        changed["half_step"] = {"step_size": options.step * 0.5}
-        changed["double_step"] = {"step_size": options.step * 2}
-    if "threshold" in robust_to:
-        changed["stricter"] = {"min_probability": (1 + options.min_probability) / 2}
-    if "search" in robust_to:
-        if options.update == "nes":
-            raise UserError(f"{option('robust-to', 'robust_to')}: search: perturb.update is nes already; leave it out")
-        changed["search"] = {"attacks": "one", "update": "nes"}
-    recipes = {"as_it_is": recipe}
-    for name, keys in changed.items():
-        recipes[name] = recipe.model_copy(update={"perturb": replace(options, **keys)})
-    for name, oracle in (oracles or {}).items():
-        if name in recipes:
-            raise UserError(f"{option('oracle', 'oracles')}: {name} is a variant's name; choose another one, NAME=…")
-        recipes[name] = recipe.model_copy(update={"oracle": oracle})
-    return recipes
 
 
 def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:

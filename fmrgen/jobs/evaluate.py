@@ -27,7 +27,6 @@ from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
 from fmrgen.evaluation.read import read_split
 from fmrgen.evaluation.summarise import check_order, summarise_evaluation
-from fmrgen.metrics.rows import groups_of
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_classifiers, load_fixed_sets
@@ -81,7 +80,7 @@ def evaluate(
         source: the splits' source; accuracy on its images at their own size is measured too. It also gives SA for
             splits without an `original` column; by default the source in their provenance does.
         attack: an attack on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`; accuracy on originals
-            attacked against each classifier is measured too, but not on splits of moved images.
+            attacked against each classifier is measured too.
         store: folder of cached predictions, or its address in an object store (`s3://…`); by default fmrgen's cache.
         strict: raise the first error of a classifier. Otherwise classifiers that fail are in `failed`, unless all do.
         fixed: labelled sets other than splits, as recipes (`sets/imagenet-c`) or source sections; accuracy on them is
@@ -154,11 +153,6 @@ def _check_splits(opened: Sequence[Split], attack: Attack | None) -> None:
     """Raise UserError if one can't be evaluated, or none can be attacked."""
     for split in opened:
         _check_split(split, opened, attack)
-    if attack is not None and opened and all(split.is_moved for split in opened):
-        raise UserError(
-            f"{option('attack', 'attack')}: {opened[0].name} shows each original several times, moved at random; "
-            "attack the originals of another split"
-        )
 
 
 def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -> None:
@@ -323,7 +317,7 @@ class _Job:
     def _counter_of(self, classified: Classified) -> Callable[[int], None]:
         """Return what counts the images of a split that a classifier has answered."""
         images = sum(len(image_set.numbers) for image_set in classified.images.values())
-        if self.attack is not None and groups_of(classified.columns) is None:
+        if self.attack is not None:
             images += len(classified.images["original"].numbers)
         return lambda more: self._count(classified.split.name, more, images)
 

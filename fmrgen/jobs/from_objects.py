@@ -66,7 +66,7 @@ def generate(
         image_size: side in pixels of the perturbed images; by default that of the dataset's first image.
         config: name of source, generator and oracle in the dataset folder; by default `default`.
         split: name of the classifier there; by default the recipe's `output.split`, else the classifier's class.
-        part: `(i, n)` makes the i-th of n parts, for `fmrgen.merge`.
+        part: `(i, n)` generates the i-th of n parts; copied into one folder, the same call without it finishes them.
         progress: show a bar.
         on_note: called with each note, one line; by default notes are printed.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.

@@ -24,10 +24,8 @@ from fmrgen.jobs.lifecycle import (
     finish,
     new_provenance,
     nonfinite_error,
-    record_part,
     record_run,
 )
-from fmrgen.jobs.moved_rows import with_move
 from fmrgen.jobs.self_check import SelfCheck, check_answers_of_rows
 from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
@@ -71,8 +69,8 @@ def make_split(
         recipe: of the job.
         output: the dataset folder, the same for all processes; made if need be. Or one in an object store
             (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`, `hf://buckets/OWNER/BUCKET/PREFIX`).
-        part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder; `fmrgen.merge`
-            makes one split of them.
+        part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder. Copied into one
+            folder, they are finished by a call without it.
         on_progress: called with how far the job is, over all processes.
         on_start: called with a line on what the job runs on, and how much of it is there.
         on_note: called with a line on what was found or is left to do.
@@ -131,7 +129,6 @@ def make_split(
         if not provenance.is_finished:
             job.record(run)
         if part is not None and not claims.is_split_whole:
-            record_part(folder)
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
@@ -344,7 +341,7 @@ class _Job:
             yield shard, None
 
     def _take_row(self, row: Perturbed) -> None:
-        row = replace(with_move(row, self.recipe), extra=self._extra.pop(row.id))
+        row = replace(row, extra=self._extra.pop(row.id))
         self.faults[None if row.valid else row.fault] += 1
         if self.faults.total() == _HOPELESS and not self.faults[None]:
             raise nonfinite_error(_HOPELESS, self.faults)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
-from fmrgen.files import check_inside, sha256_of
+from fmrgen.files import check_inside
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.oracles.base import OracleConfig
@@ -223,18 +223,6 @@ def record_slope(folder: SplitFolder, slope: float) -> None:
     """Record in a split's provenance how steep its classifier is along its gradient, as a share of what that says."""
     with folder.shared.alone(folder.paths):
         read_provenance(folder.paths).model_copy(update={"slope": slope}).write(folder.paths)
-
-
-def record_part(folder: SplitFolder) -> None:
-    """Record the sha256 of the shards of a part, by which `merge` checks that they are still the same."""
-    with folder.shared.alone(folder.paths):
-        provenance = read_provenance(folder.paths)
-        files = {}
-        for shard in range(folder.shards):
-            name, path = folder.name_of(shard), folder.shard_path(shard)
-            if path.exists():
-                files[name] = provenance.files.get(name) or sha256_of(path)
-        provenance.model_copy(update={"files": files}).write(folder.paths)
 
 
 def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Summary:

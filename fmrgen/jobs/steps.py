@@ -63,7 +63,7 @@ def decode_steps(
         UserError: the split does not keep its steps or its originals, or its models can't be loaded.
     """
     provenance = split.provenance
-    if provenance is None or provenance.row_schema.moved:
+    if provenance is None:
         raise UserError(f"{split.name}: has no steps; only a split that fmrgen generate made by guided steps has")
     for sample in samples:
         if sample.original is None or any(name not in sample.columns for name in _NEEDED):

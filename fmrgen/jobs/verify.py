@@ -15,7 +15,6 @@ from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError
-from fmrgen.jobs.moved_rows import RecordedMoves
 from fmrgen.recipe.build import (
     ClassifierAndOracle,
     build_classifier,
@@ -38,7 +37,6 @@ _BATCH = 64  # rows
 _MOST_PIXELS = 1 << 25  # of the images of a batch; each pixel takes 27 bytes on its way
 _TOLERANCE = 1e-4  # of the oracle's score and probability and of the loss: float noise between batch sizes and devices
 
-_LEVELS = 1  # of 255, by which an image that is moved again may differ on another device
 
 _Batch = dict[str, list[Any]]  # the values of each column
 # Columns with a value for each step, and the column that repeats the last one, if there is one.
@@ -188,7 +186,6 @@ def _verify_rows(
         raise UserError(f"{opened.name}: has no originals (output.keep_original), and its oracle compares with them")
     if not rows:
         return 0, []
-    moves = RecordedMoves(provenance) if schema.moved else None
     disagreements: list[Disagreement] = []
     done = 0
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
@@ -209,8 +206,6 @@ def _verify_rows(
         if "pixel_shift" in batch and "original" in pixels:
             disagreements += _compare(batch, "pixel_shift", _pixel_shift(pixels))
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
-        if moves is not None:
-            disagreements += _check_moves(batch, pixels, moves)
         done += len(batch["id"])
         on_rows(done, rows)
     return rows, disagreements
@@ -293,21 +288,6 @@ def _check_reasons_and_invalid_rows(batch: _Batch, pixels: dict[str, np.ndarray]
                 wrong += _check_attacks(batch, i)
         if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
             wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
-    return wrong
-
-
-def _check_moves(batch: _Batch, pixels: dict[str, np.ndarray], moves: RecordedMoves) -> list[Disagreement]:
-    """Check that rows hold the moves that are drawn for their ids, and valid ones the images that these make."""
-    wrong = []
-    for i, example_id in enumerate(batch["id"]):
-        for column, (stored, value) in moves.differences(batch, i).items():
-            wrong.append(Disagreement(example_id, column, stored, value))
-    if "original" in pixels:
-        made = moves.images(batch["id"], pixels["original"])
-        farthest = np.abs(made.astype(int) - pixels["image"]).max(axis=(1, 2, 3))
-        for i, example_id in enumerate(batch["id"]):
-            if batch["valid"][i] and farthest[i] > _LEVELS:
-                wrong.append(Disagreement(example_id, "image", "another image", "the original, moved"))
     return wrong
 
 

@@ -27,9 +27,6 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, steps: JudgedSt
             knows that already.
         steps: that show whether the gradient is masked, see `judged_steps`.
     """
-    if summary.of_moved_images:
-        of_moved = [_few_accepted_caution(summary), _accuracy_caution(summary), _oracle_caution(summary)]
-        return [line for line in of_moved if line is not None]
     lines: list[str | None] = []
     if steps != "none":
         lines += [masking_caution(summary, steps), _falls_caution(summary)]
@@ -88,15 +85,6 @@ def _validation_caution(summary: Summary) -> str | None:
         f"only {summary.validation_rate.value:.1f} % of the rows are valid: the oracle rejects the first step of "
         f"most images; take a smaller {option('perturb.step_size')}, another oracle, or a lower "
         f"{option('perturb.min_probability')}"
-    )
-
-
-def _few_accepted_caution(summary: Summary) -> str | None:
-    if summary.validation_rate is None or summary.validation_rate.value >= _FEW:
-        return None
-    return (
-        f"the oracle accepts only {summary.validation_rate.value:.1f} % of the moved images: moved accuracy is about "
-        f"the easy ones; take another {option('oracle')}, or a lower {option('perturb.min_probability')}"
     )
 
 
@@ -236,12 +224,6 @@ def falls_as_kin(summary: Summary) -> bool:
 def _most_by_chance(guessing: float) -> float:
     """Return the accuracy, in percent, up to which a network is at chance if guesses are right so often (0 to 1)."""
     return 100 * (guessing + min(guessing, _CHANCE_REACHES * (1 - guessing)))
-
-
-def has_accuracy_of_chance(summary: Summary, classes: int) -> bool:
-    """Return `is_at_chance` for a summary whose rows are not at hand, against guesses of each class equally often."""
-    accuracy = summary.standard_accuracy
-    return accuracy is not None and accuracy.low is not None and accuracy.low <= _most_by_chance(1 / classes)
 
 
 def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:

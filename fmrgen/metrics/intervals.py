@@ -87,10 +87,10 @@ def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
 
     Args:
         hits: bool [N].
-        groups: [N], equal for rows that depend on each other, as copies of one original.
+        groups: [N], equal for hits that depend on each other, as the steps of one row.
 
     Returns:
-        The share; None for no rows.
+        The share; None for no hits.
     """
     if not len(hits):
         return None
@@ -102,13 +102,6 @@ def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
     if variance > _ROUNDING:
         rows = min(middle * (1 - middle) / variance, float(len(hits)))
     return Estimate(100 * middle, *wilson(middle * rows, rows))
-
-
-def first_of_each(groups: np.ndarray) -> np.ndarray:
-    """Return which rows are the first of their group, bool [N], given the group of each row, [N]."""
-    is_first = np.zeros(len(groups), dtype=bool)
-    is_first[np.unique(groups, return_index=True)[1]] = True
-    return is_first
 
 
 def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
@@ -227,27 +220,15 @@ class Resampled:
     is paired. A statistic is an array over what was observed, the resamples, and what is left without one example of
     each sort.
 
-    With groups, as copies of one original, it is the groups that are drawn: the sorts are those of groups, by how many
-    examples of each combination of answers they have.
-
     Args:
         answers: bool [N] each, by name.
         resamples: how many.
         seed: of the drawing.
-        groups: [N], equal for examples that are drawn together; None if each is drawn by itself.
     """
 
-    def __init__(
-        self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0, groups: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0) -> None:
         combination = sum(answer.astype(np.int64) << bit for bit, answer in enumerate(answers.values()))
-        present, combination_of_row, self._observed = np.unique(combination, return_inverse=True, return_counts=True)
-        self._content = np.eye(len(present), dtype=np.int64)  # examples of each combination in each sort, [S, C]
-        if groups is not None:
-            names, group_of_row = np.unique(groups, return_inverse=True)
-            content = np.zeros((len(names), len(present)), dtype=np.int64)
-            np.add.at(content, (group_of_row, combination_of_row), 1)
-            self._content, self._observed = np.unique(content, axis=0, return_counts=True)
+        present, self._observed = np.unique(combination, return_counts=True)
         rows = self._observed.sum()
         drawn = np.random.default_rng(seed).multinomial(rows, self._observed / rows, size=resamples)
         left_out = self._observed - np.eye(len(self._observed), dtype=np.int64)
@@ -257,8 +238,8 @@ class Resampled:
     def rate(self, answer: str, among: str | None = None) -> np.ndarray:
         """Return the percent of the examples (those with `among`) that have `answer`; NaN where there are none."""
         base = np.ones_like(self._is[answer]) if among is None else self._is[among]
-        total = self._counts @ self._content[:, base].sum(1)
-        hits = self._counts @ self._content[:, base & self._is[answer]].sum(1)
+        total = self._counts[:, base].sum(1)
+        hits = self._counts[:, base & self._is[answer]].sum(1)
         return np.where(total > 0, 100 * hits / np.maximum(total, 1), np.nan)
 
     def estimate(self, statistic: np.ndarray) -> Estimate | None:
@@ -336,43 +317,6 @@ def foundation_model_robustness(
         _possible_fmr(fmr, perturbed_hit[valid], original_hit),
         _possible_fmr(valid_fmr, perturbed_hit[valid], original_hit[valid]),
     )
-
-
-def relative_moved_accuracy(
-    moved_hit: np.ndarray,
-    valid: np.ndarray,
-    original_hit: np.ndarray,
-    groups: np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Estimate | None:
-    """Return the accuracy on valid moved images in percent of that on their originals.
-
-    The interval is the paired bootstrap's over originals, whose copies are drawn together. If all valid rows are hits,
-    or none, it is Wilson's ends of one accuracy divided by those of the other; where it has no width, as many originals
-    may differ as Wilson's interval leaves if none does. None if no row is valid or no original is right.
-
-    Args:
-        moved_hit: bool [N], whether the classifier is right on each moved image.
-        valid: bool [N].
-        original_hit: bool [N], whether it is right on the original of each row.
-        groups: [N], the original of each row.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
-    if not valid.any() or not original_hit.any():
-        return None
-    if _are_equal(moved_hit[valid]):
-        moved = grouped_proportion(moved_hit[valid], groups[valid])
-        return ratio_of_proportions(moved, grouped_proportion(original_hit, groups))
-    answers = {"valid": valid, "moved": moved_hit, "original": original_hit}
-    drawn = Resampled(answers, resamples, seed, groups)
-    estimate = drawn.estimate(in_percent_of(drawn.rate("moved", among="valid"), drawn.rate("original")))
-    if estimate is None:
-        return None
-    unseen = most_unseen(len(np.unique(groups[valid]))) / float(original_hit.mean())
-    return _within_reach(with_width(estimate, unseen), original_hit[first_of_each(groups)])
 
 
 def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:

@@ -1,7 +1,6 @@
 """Rows of a split, as the input of metrics."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,6 @@ from fmrgen.metrics.intervals import (
     paired_difference,
     proportion,
     ratio_of_rates,
-    relative_moved_accuracy,
     wilson,
 )
 from fmrgen.records import StopReason
@@ -85,30 +83,6 @@ def valid_rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.ones(len(columns["label"]), dtype=bool)
 
 
-def groups_of(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Return the original that each row shows, [N], in a split of randomly moved images; None in any other."""
-    if "move" not in columns:
-        return None
-    return columns.get("original_id")
-
-
-@dataclass(frozen=True)
-class AfterMove:
-    """The figures of a classifier on the images that were moved in one way.
-
-    Attributes:
-        move: kind of the move.
-        rows: number of images.
-        valid_rows: how many of them the oracle accepted.
-        accuracy: on these, in percent of that on their originals.
-    """
-
-    move: str
-    rows: int
-    valid_rows: int
-    accuracy: Estimate | None
-
-
 class Rows:
     """Some rows of a split.
 
@@ -135,8 +109,6 @@ class Rows:
         "rejected_prediction",
         "attack",
         "attacks",
-        "original_id",
-        "move",
     )
 
     def __init__(self, values: Mapping[str, np.ndarray], resamples: int) -> None:
@@ -144,7 +116,6 @@ class Rows:
         self._values, self._resamples = values, resamples
         self.label, self.has_valid = values["label"], "valid" in values
         self.valid = valid_rows(values)
-        self.groups = groups_of(values)
 
     def right(self, name: str) -> np.ndarray | None:
         """Return which answers in a column are right, bool [N]; None if there is no such column."""
@@ -157,50 +128,11 @@ class Rows:
         right = self.right(name)
         if right is None:
             return None
-        return self._share(right, self.valid if among_valid else np.ones_like(self.valid))
-
-    def _share(self, hits: np.ndarray, among: np.ndarray) -> Estimate | None:
-        if self.groups is None:
-            return proportion(hits[among])
-        return grouped_proportion(hits[among], self.groups[among])
+        return proportion(right[self.valid] if among_valid else right)
 
     def validation_rate(self) -> Estimate | None:
         """Return the share of valid rows."""
-        return self._share(self.valid, np.ones_like(self.valid)) if self.has_valid else None
-
-    def relative_moved_accuracy(self, rows: np.ndarray | None = None) -> Estimate | None:
-        """Return the accuracy on valid moved images in percent of SA, of `rows` (bool [N]) alone or of all."""
-        moved, original = self.right("prediction"), self.right("original_prediction")
-        if moved is None or original is None or self.groups is None:
-            return None
-        if rows is None:
-            rows = np.ones_like(self.valid)
-        return relative_moved_accuracy(
-            moved[rows], self.valid[rows], original[rows], self.groups[rows], resamples=self._resamples
-        )
-
-    def worst_moved_accuracy(self) -> Estimate | None:
-        """Return the share of originals that are right however they were moved, in percent of SA.
-
-        Valid moved images count; an original without one does not.
-        """
-        moved, original = self.right("prediction"), self.right("original_prediction")
-        if moved is None or original is None or self.groups is None:
-            return None
-        _, first_row, group_of_row = np.unique(self.groups, return_index=True, return_inverse=True)
-        valid = np.bincount(group_of_row, weights=self.valid) > 0
-        missed = np.bincount(group_of_row, weights=self.valid & ~moved) > 0
-        return foundation_model_robustness(~missed, valid, original[first_row], resamples=self._resamples)[0]
-
-    def after_each_move(self) -> list[AfterMove]:
-        """Return the figures of each kind of move, in the order of their names."""
-        figures = []
-        if self.groups is not None:
-            for move in np.unique(self._values["move"].astype(str)).tolist():
-                rows = self._values["move"] == move
-                accuracy = self.relative_moved_accuracy(rows)
-                figures.append(AfterMove(move, int(rows.sum()), int((rows & self.valid).sum()), accuracy))
-        return figures
+        return proportion(self.valid) if self.has_valid else None
 
     def mean_iterations(self) -> Estimate | None:
         """Return the mean number of steps of valid rows."""

@@ -37,7 +37,6 @@ class Metric:
         make: computes it from rows.
         unit: text behind a figure.
         field: its name in `Summary`, and in files.
-        images: whether it is about splits of perturbed images, of randomly moved ones, or both.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Metric:
     make: Callable[[Rows], Estimate | None]
     unit: str = " %"
     field: str = ""
-    images: Literal["perturbed", "moved", "both"] = "perturbed"
 
 
 def _metric(
@@ -62,9 +60,8 @@ def _metric(
     compared: bool = False,
     group: Group = "main",
     unit: str = " %",
-    images: Literal["perturbed", "moved", "both"] = "perturbed",
 ) -> Any:
-    metric = Metric(name, title, meaning, subject, compared, group, make, unit, images=images)
+    metric = Metric(name, title, meaning, subject, compared, group, make, unit)
     return field(default=None, metadata={"metric": metric, "description": meaning})
 
 
@@ -75,7 +72,6 @@ class Summary:
     Attributes:
         rows: number of rows.
         valid_rows: number of valid rows.
-        of_moved_images: whether they are randomly moved images, of which there is no FMR.
     """
 
     rows: int
@@ -87,31 +83,6 @@ class Summary:
         "accuracy on all originals",
         lambda rows: rows.share_right("original_prediction"),
         compared=True,
-        images="both",
-    )
-    relative_moved_accuracy: Estimate | None = _metric(
-        "MA / SA",
-        "MA / SA, moved accuracy relative to SA",
-        "MA / SA × 100: what random moves, the same for every classifier, leave of its accuracy",
-        Rows.relative_moved_accuracy,
-        compared=True,
-        images="moved",
-    )
-    moved_accuracy: Estimate | None = _metric(
-        "MA",
-        "MA, moved accuracy",
-        "accuracy on originals that were moved at random, where the oracle still sees the class: the average accuracy "
-        "under random transformations (Engstrom et al. 2019)",
-        lambda rows: rows.share_right("prediction", among_valid=True),
-        compared=True,
-        images="moved",
-    )
-    worst_moved_accuracy: Estimate | None = _metric(
-        "worst MA / SA",
-        "originals right under every move, relative to SA",
-        "share of originals that are right in all of their accepted moved images / SA × 100: worst-of-k accuracy",
-        Rows.worst_moved_accuracy,
-        images="moved",
     )
     perturbed_accuracy: Estimate | None = _metric(
         "PA",
@@ -123,10 +94,9 @@ class Summary:
     validation_rate: Estimate | None = _metric(
         "VR",
         "VR, validation rate",
-        "share of rows whose first step, or move, the oracle accepted",
+        "share of rows whose first step the oracle accepted",
         lambda rows: rows.validation_rate(),
         subject="split",
-        images="both",
     )
     valid_standard_accuracy: Estimate | None = _metric(
         "SA valid",
@@ -139,7 +109,6 @@ class Summary:
         "SA on the source's own pixels",
         "accuracy on the source's images before resizing to the split's size: if SA is lower, resizing is the cause",
         lambda rows: rows.share_right("native_prediction"),
-        images="both",
     )
     attacked_accuracy: Estimate | None = _metric(
         "attacked",
@@ -349,22 +318,15 @@ class Summary:
         "the oracle's own accuracy on all originals",
         lambda rows: rows.share_right("original_oracle_label"),
         subject="split",
-        images="both",
     )
-
-    of_moved_images: bool = False
 
     def __getitem__(self, metric: Metric) -> Estimate | None:
         """Return the figure of a metric."""
         return getattr(self, metric.field)
 
     def has_too_few_rows(self, metric: Metric) -> bool:
-        """Return whether a metric is a kind of FMR or of moved accuracy, and valid rows are too few for an interval."""
-        return (
-            self.valid_rows < FEWEST_VALID
-            and metric.field.endswith(("fmr", "moved_accuracy"))
-            and self[metric] is not None
-        )
+        """Return whether a metric is a kind of FMR, and valid rows are too few for an interval."""
+        return self.valid_rows < FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
 
     @property
     def has_converged(self) -> bool | None:
@@ -387,13 +349,8 @@ class Summary:
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
 BY_FIELD = {metric.field: metric for metric in METRICS}
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
-_MAIN = ("standard_accuracy", "perturbed_accuracy", "fmr")
-_MAIN_OF_MOVED = ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy")
-
-
-def main_metrics(*, of_moved: bool) -> list[Metric]:
-    """Return the three metrics that a reader needs first: SA, PA and FMR, or of moved images SA, MA and MA / SA."""
-    return [BY_FIELD[name] for name in (_MAIN_OF_MOVED if of_moved else _MAIN)]
+# What a reader needs first: SA, PA and FMR.
+MAIN_METRICS = [BY_FIELD[name] for name in ("standard_accuracy", "perturbed_accuracy", "fmr")]
 
 
 def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) -> Summary:
@@ -408,17 +365,8 @@ def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) 
         Every metric, rates in percent.
     """
     rows = Rows(columns, resamples)
-    images = "perturbed" if rows.groups is None else "moved"
-    figures = {}
-    for metric in METRICS:
-        if metric.images in (images, "both"):
-            figures[metric.field] = metric.make(rows)
-    return Summary(
-        rows=len(rows.label),
-        valid_rows=int(rows.valid.sum()),
-        of_moved_images=rows.groups is not None,
-        **figures,
-    )
+    figures = {metric.field: metric.make(rows) for metric in METRICS}
+    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:

@@ -41,7 +41,6 @@ from fmrgen.trust.recipes import untrusted_code
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
 _DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs begin so
 _TITLED = ": test images perturbed against "  # fmrgen's own titles have it in them
-_TITLED_MOVED = ": test images moved at random"
 _NAMED = 4  # classifiers in a title
 _TIGHTNESS = "FMR is"  # which a sentence below the figures says
 _TAGS = ["fmrgen", "robustness", "perturbed"]
@@ -177,8 +176,6 @@ class _CardEntry:
     @property
     def title(self) -> str:
         """A title for it."""
-        if self.summary.of_moved_images:
-            return f"{self._paths.name}{_TITLED_MOVED}"
         return f"{self._paths.name}{_TITLED}{self.name}"
 
     @property
@@ -276,7 +273,7 @@ def _is_own(config: dict[str, Any]) -> bool:
 
 def _is_own_title(name: Any) -> bool:
     """Return whether a title is missing, or was written by fmrgen."""
-    return not name or _TITLED in str(name) or _TITLED_MOVED in str(name)
+    return not name or _TITLED in str(name)
 
 
 def _config(config: str, entries: list[_CardEntry], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -440,9 +437,8 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         "judgements_config": judgements_config,
     }
     title = _title(splits)
-    has_perturbed = any(not entry.summary.of_moved_images for entry in _all_entries(splits))
     with command_line():  # a card shows the recipe, whoever wrote it
-        return template.render(title=title, splits=splits, repo=repo, has_perturbed=has_perturbed, **helpers).strip()
+        return template.render(title=title, splits=splits, repo=repo, **helpers).strip()
 
 
 def _figures_of(summary: Summary) -> list[list[str]]:

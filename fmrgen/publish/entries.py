@@ -61,5 +61,5 @@ def results_on(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
 
 def _place(entry: Entry) -> tuple[bool, float]:
     """Return the key by which results are sorted: those at chance last, in either group those without a figure last."""
-    figure = entry.figures["fmr"] or entry.figures["relative_moved_accuracy"]
+    figure = entry.figures["fmr"]
     return entry.at_chance, 1 if figure is None else -figure.value

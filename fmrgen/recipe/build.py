@@ -19,10 +19,7 @@ from fmrgen.errors import UserError, missing_package, one_line
 from fmrgen.generators._mask import masked
 from fmrgen.generators.base import encode_blank, mask_of
 from fmrgen.labels import Labels
-from fmrgen.recipe.sections import GeneratorOnly
-from fmrgen.sources._copies import Copies
 from fmrgen.sources.base import Source, SourceConfig
-from fmrgen.trust.recipes import untrusted_config
 
 Role = TypeVar("Role")
 
@@ -110,8 +107,6 @@ def build_components(
 def build_source(config: SourceConfig) -> Source:
     """Return the source of a config, which loads its images as the config says. Raises UserError."""
     source = build_component(config, "source", Source)
-    if config.copies is not None:
-        source = Copies(source, config.copies)
     source.fit, source.on_error = config.fit, config.on_error
     return source
 
@@ -132,23 +127,6 @@ def build_generator(config: ComponentConfig, device: torch.device | str) -> Gene
     blank = blank_image(generator.image_size, device)
     with component_errors("generator", blank):
         return masked(generator, mask, blank)
-
-
-def build_recorded_generator(tree: Any, *, trust: bool, device: torch.device | str) -> Generator:
-    """Return the generator of a section that a stranger may have written.
-
-    It is built only if it is harmless or trusted. For a masked generator, this is the whole generator.
-
-    Args:
-        tree: the section.
-        trust: whether the user trusts it.
-        device: where the generator runs.
-
-    Raises:
-        UserError: it is neither harmless nor trusted, or can't be built.
-    """
-    config = untrusted_config(GeneratorOnly, {"generator": tree}, "the recipe", trust=trust)
-    return build_component(config.generator, "generator", Generator, device)
 
 
 def build_classifier(

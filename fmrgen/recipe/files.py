@@ -20,7 +20,7 @@ def check_reference(reference: str | Path, subject: str, begins: str | tuple[str
 
     Args:
         reference: the name.
-        subject: what it should be, for the message: a set, a study.
+        subject: what it should be, for the message, as a set.
         begins: how shipped names of that subject begin.
     """
     shipped = shipped_recipes()

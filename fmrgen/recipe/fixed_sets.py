@@ -26,8 +26,6 @@ class FixedSets(StrictConfig):
 
     @model_validator(mode="after")
     def _knows_its_sets(self) -> Self:
-        if self.source.get("copies") is not None:
-            raise ValueError("source.copies: a fixed set has each image once; leave it out")
         if self.severities and not self.sets:
             raise ValueError("severities: belong to sets; list the sets too")
         if self.normaliser and set(self.normaliser) != set(self.sets):

@@ -15,7 +15,6 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from fmrgen.config import (
     FINGERPRINT,
     IN_MEMORY,
-    MOVES,
     NOT_FINGERPRINTED,
     AnyConfig,
     ComponentConfig,
@@ -54,11 +53,7 @@ if TYPE_CHECKING:
 
 
 SETS = "sets/"  # how the names of fixed sets begin
-_PERTURB_OF_MOVES = {"update": "random", "budget": 1, "step_size": 1, "control": 0}
-_NOT_OF_MOVES = ("attacks", "objective", "target", "start", "start_noise", "reencode", "keep")
-_COPIES = 4  # of each original, moved one way each
-_KEY_OF_STUDIES = "title"  # which only their files have
-_COMMANDS = {"oracle": "generate", "schedule": "train", _KEY_OF_STUDIES: "study"}  # by a key that only their files have
+_COMMANDS = {"oracle": "generate", "schedule": "train"}  # by a key that only their files have
 Named = TypeVar("Named")
 # A recipe keeps its description if nothing else is changed.
 _NOT_DESCRIBED = (*NOT_FINGERPRINTED, "output.config", "output.split", "output.shard_size")
@@ -141,28 +136,6 @@ class Recipe(StrictConfig):
             )
         return self
 
-    @model_validator(mode="after")
-    def _check_moves(self) -> "Recipe":
-        is_moved = self.generator.kind == MOVES
-        if is_moved:
-            for key, value in _PERTURB_OF_MOVES.items():
-                if getattr(self.perturb, key) != value:
-                    raise ValueError(f"generator moves takes one random step: set perturb.{key} to {value}")
-            for key in _NOT_OF_MOVES:
-                if getattr(self.perturb, key) != getattr(PerturbOptions(), key):
-                    raise ValueError(f"generator moves takes one random step: leave out perturb.{key}")
-        if self.source.copies is not None and not is_moved:
-            raise ValueError("source.copies is for generator moves, which moves each copy another way: leave it out")
-        return self
-
-    def check_perturbs(self) -> None:
-        """Raise UserError if its images are moved at random, so that no classifier has images of its own."""
-        if self.generator.kind == MOVES:
-            raise UserError(
-                "generator moves: its images are the same for every classifier; make one split (fmrgen generate), and "
-                "compare classifiers on it (fmrgen evaluate)"
-            )
-
     @property
     def fingerprint(self) -> str:
         """Return 16 hex digits over everything that can change a stored row or the plan of shards."""
@@ -213,14 +186,12 @@ def _called(section: ComponentConfig) -> str:
 
 
 def describe_recipes() -> dict[str, str]:
-    """Return the description of every shipped recipe that can be run by itself, by its name; studies are left out."""
+    """Return the description of every shipped recipe that can be run by itself, by its name."""
     descriptions = {}
     for name in shipped_recipes():
         if name.startswith("_"):
             continue
-        tree = read_recipe(name)
-        if _KEY_OF_STUDIES not in tree:
-            descriptions[name] = str(tree.get("description", ""))
+        descriptions[name] = str(read_recipe(name).get("description", ""))
     return descriptions
 
 
@@ -245,26 +216,6 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         return load_config(Recipe, reference, overrides)
     # A changed recipe must not keep the description of the original.
     return load_config(Recipe, reference, ["description=''", *overrides])
-
-
-def changes_to_moves(recipe: Recipe, family: str) -> list[str]:
-    """Return the changes that make a recipe one of randomly moved images: of its originals, under its oracle.
-
-    Args:
-        recipe: any, whose generator has a size of images.
-        family: of the moves.
-    """
-    size = getattr(recipe.generator, "image_size", None)
-    if size is None:
-        raise UserError(f"generator: {recipe.generator.kind} does not say its image_size, which moved images need")
-    changes = [f"generator={{kind: {MOVES}, family: {family}, image_size: {size}}}", f"source.copies={_COPIES}"]
-    changes += [f"perturb.{key}={value}" for key, value in _PERTURB_OF_MOVES.items()]
-    defaults = PerturbOptions()
-    changes += [f"perturb.{key}={getattr(defaults, key)}" for key in _NOT_OF_MOVES]
-    config = recipe.output.config
-    if recipe.generator.kind != MOVES:
-        config += "-moves"
-    return [*changes, f"output.config={config}", f"output.split={family}"]
 
 
 def _check_section(override: str) -> None:
@@ -294,9 +245,7 @@ def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequ
     kinds = tree.keys() & _COMMANDS.keys()
     if kinds and not kinds & section.model_fields.keys():
         command = _COMMANDS[kinds.pop()]
-        raise UserError(
-            f"{reference}: is a file for `fmrgen {command}`; `fmrgen recipes` and `fmrgen study` list others"
-        )
+        raise UserError(f"{reference}: is a file for `fmrgen {command}`; `fmrgen recipes` lists others")
     return validate(section, merged(tree, changes_of(overrides)), str(reference))
 
 
@@ -418,7 +367,7 @@ def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
     """Return the name and the section of an oracle from one word.
 
     Args:
-        text: `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: reference, …}`), or a
+        text: `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: vlm, …}`), or a
             short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of a CLIP,
             or `package.module:Name`.
 

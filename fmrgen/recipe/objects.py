@@ -84,7 +84,7 @@ def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
     Args:
         reference: a short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of
             a CLIP, or `package.module:Name`; a recipe whose oracle is meant; or a section as inline YAML
-            (`{kind: reference, …}`).
+            (`{kind: vlm, …}`).
         device: where it runs.
 
     Raises:

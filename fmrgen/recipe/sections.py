@@ -25,7 +25,7 @@ from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
 
 TRAINED_CLASSIFIER = "classifier.yaml"  # next to model.safetensors: the section that builds the network
-_WITH_A_MODEL = ("clip", "zero_shot", "open_clip", "reference")  # kinds of oracles that KIND:MODEL names
+_WITH_A_MODEL = ("clip", "zero_shot", "open_clip")  # kinds of oracles that KIND:MODEL names
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 

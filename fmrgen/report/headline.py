@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fmrgen.metrics.intervals import Estimate, as_percent
-from fmrgen.metrics.summary import main_metrics
+from fmrgen.metrics.summary import MAIN_METRICS
 from fmrgen.report.report import Badge, KeyFigure
 from fmrgen.results.evaluation import Evaluation, Result
 
@@ -34,18 +34,16 @@ def headline(evaluation: Evaluation) -> Headline:
     shared = _shared_results(evaluation)
     if len(own) > 1 and evaluation.own is not None:
         first = evaluation.own.ranking[0]
-        where = "images made against each of them"
+        where = "images generated against each of them"
         headline = _of_several(own, where, is_clear=(first.best, first.worst) == (1, 1))
     elif own:
-        headline = _of_one(own[0], "images made against it")
+        headline = _of_one(own[0], "images generated against it")
     elif len(shared) > 1:
         ranking = evaluation.comparisons[0].ranking
-        where = "the same moved images" if shared[0].is_moved else "the same perturbed images"
-        headline = _of_several(shared, where, is_clear=ranking[0].tied_with_next is False)
+        headline = _of_several(shared, "the same perturbed images", is_clear=ranking[0].tied_with_next is False)
     elif evaluation.results:
         result = evaluation.results[0]
-        where = "moved images" if result.is_moved else "images made against another network"
-        headline = _of_one(result, where)
+        headline = _of_one(result, "images generated against another network")
     else:
         return Headline([], None, [], [])
     related = {split.name for split in evaluation.splits if split.related is not None}
@@ -76,13 +74,12 @@ def _of_one(result: Result, where: str) -> Headline:
     total = result.total
     share = _kept_share(result)
     figures = []
-    for metric in reversed(main_metrics(of_moved=result.is_moved)):
+    for metric in reversed(MAIN_METRICS):
         estimate: Estimate | None = total[metric]
         if estimate is not None:
             figures.append(_figure(metric.name, estimate))
     if share is None:
-        accuracy = total.moved_accuracy if result.is_moved else total.perturbed_accuracy
-        line = f"of {where} {result.classifier} has {as_percent(accuracy)} right"
+        line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
         return Headline([line], None, figures, _next_steps([result]))
     line = f"on {where} {result.classifier} keeps {as_percent(share)} of its accuracy"
     return Headline([line], Badge(f"{share.value:.0f} % kept"), figures, _next_steps([result]))
@@ -114,8 +111,7 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
 
 def _kept_share(result: Result) -> Estimate | None:
     """Return the share of its accuracy that a classifier keeps."""
-    share: Estimate | None = result.total.relative_moved_accuracy if result.is_moved else result.total.fmr
-    return share
+    return result.total.fmr
 
 
 def _figure(name: str, estimate: Estimate) -> KeyFigure:
@@ -126,8 +122,6 @@ def _next_steps(results: Sequence[Result]) -> list[str]:
     """Return what to do with the figures."""
     first = results[0]
     steps = ["look at the images that fool it, in the gallery below: is the class still there?"]
-    if first.is_moved:
-        return steps
     if not first.judged:
         steps.append(f"ask a second judge: fmrgen judge {first.split}")
     if first.conditioned:

@@ -23,7 +23,6 @@ from fmrgen.report.tables import (
     judges_lines,
     judges_table,
     legend,
-    moves_table,
     neighbours,
     own_lines,
     own_table,
@@ -52,7 +51,6 @@ _CAPTIONS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
     "transfer": "Transfer: every classifier on every split",
     "models": "The same images in each classifier's own split, with its answers",
-    "moved": "MA / SA of every classifier on every split of moved images, with 95 % intervals",
     "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
     "families": "PA against SA, a point for each classifier, coloured by the letters that its name begins with",
     "iterations": "Guided steps in the stored images of valid rows",
@@ -100,8 +98,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
 
 def _about(evaluation: Evaluation) -> str:
     classifiers, splits = len(evaluation.classifiers), len(evaluation.splits)
-    kind = "split" if evaluation.of_moved().splits else "perturbed split"
-    text = f"{classifiers} classifier{'s' if classifiers > 1 else ''} on {splits} {kind}"
+    text = f"{classifiers} classifier{'s' if classifiers > 1 else ''} on {splits} perturbed split"
     text += f"{'s' if splits != 1 else ''}. Percent, with 95 % intervals"
     mark = legend(evaluation)
     return f"{text}; {mark}." if mark else f"{text}."
@@ -150,12 +147,11 @@ def _splits(evaluation: Evaluation) -> list[Section]:
         results, lines = row, []
         if comparison is not None:
             results, lines = ranked(row, comparison), neighbours(comparison)
-        if lines and not any(result.conditioned or result.is_moved for result in row):
+        if lines and not any(result.conditioned for result in row):
             lines.append(MADE_FOR_NONE)
         parts = [
             *_judges(split, results),
             *_attacks(split, results),
-            *_moves(results),
             *_groups(results),
             *_otherwise(results),
             *_confidence(results),
@@ -193,16 +189,6 @@ def _attacks(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
     about = "Of each image the worst that the oracle accepted counts, over all attacks and their steps."
     own = [sentence(f"FMR is {tightness(result.total)}") for result in results if result.conditioned]
     return [Section("attacks", "FMR after each attack", about, [attacks_table(split)], own)]
-
-
-def _moves(results: list[Result]) -> list[Section]:
-    if not any(result.moves for result in results):
-        return []
-    about = (
-        "MA / SA of each kind of move, over the images that the oracle accepted. The moves are the same for every "
-        "classifier."
-    )
-    return [Section("moves", "Accuracy by move", about, [moves_table(results)])]
 
 
 def _groups(results: list[Result]) -> list[Section]:
@@ -286,14 +272,13 @@ def _made(split: EvaluatedSplit, common_facts: dict[str, str]) -> list[Section]:
 
 
 def _transfer(evaluation: Evaluation) -> list[Section]:
-    perturbed = evaluation.of_perturbed()
-    if len(perturbed.splits) < 2:
+    if len(evaluation.splits) < 2:
         return []
     tables = []
-    if any(result.total.fmr for result in perturbed.results):
-        tables.append(transfer_table(perturbed, "fmr"))
-    tables.append(transfer_table(perturbed, "perturbed_accuracy"))
-    return [Section("transfer", "Transfer", sentence(transfer_reading(perturbed)), tables)]
+    if any(result.total.fmr for result in evaluation.results):
+        tables.append(transfer_table(evaluation, "fmr"))
+    tables.append(transfer_table(evaluation, "perturbed_accuracy"))
+    return [Section("transfer", "Transfer", sentence(transfer_reading(evaluation)), tables)]
 
 
 def _notes(evaluation: Evaluation) -> list[Section]:
@@ -305,8 +290,6 @@ def _notes(evaluation: Evaluation) -> list[Section]:
 
 def _figures(evaluation: Evaluation) -> list[Section]:
     about, mark = INTERVALS, legend(evaluation)
-    if evaluation.of_moved().splits:
-        about += " Those of moved images are over originals, whose copies depend on each other."
     if mark:
         about += f" {sentence(mark)}"
     return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ _T = TypeVar("_T")
 INK, FAINT = "#22303c", "#c9d1d8"
 LINES = ["#c8472f", "#2b6690", "#3f7d58", "#8a6bb1", "#b8862d", "#5b6770"]
 MOST_PERCENT = 200.0  # that an axis shows: FMR of a network at chance, and the ends of its interval, know no bounds
-_MOST_NAMED_POINTS = 8  # of a figure; more are numbered
 MOST_PANELS = len(LINES)  # and lines, each of a split
 PlotFormat = Literal["png", "pdf", "svg"]
 FORMATS: tuple[PlotFormat, ...] = get_args(PlotFormat)
@@ -183,34 +182,6 @@ def draw_band(
     if x:
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(x, y, color=colour, label=label, marker=marker, markersize=3.5)
-
-
-def draw_points(axes: Axes, points: Iterable[tuple[str, Estimate, Estimate]], names: Sequence[str]) -> None:
-    """Draw named points with both intervals.
-
-    Args:
-        axes: to draw on.
-        points: name, x and y.
-        names: of the whole figure: each has its colour, and if there are many its number, which `write_key` explains.
-    """
-    shades = colours(len(names))
-    for name, x, y in points:
-        place = names.index(name)
-        axes.plot(x.ends, [y.value] * 2, color=shades[place], linewidth=1)
-        axes.plot([x.value] * 2, y.ends, color=shades[place], linewidth=1)
-        axes.plot(x.value, y.value, color=shades[place], marker="o", markersize=5, linestyle="")
-        text = str(place + 1) if len(names) > _MOST_NAMED_POINTS else shortened(name, 24)
-        axes.annotate(text, (x.value, y.value), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-
-
-def write_key(figure: Figure, names: Sequence[str]) -> None:
-    """Write the names of many points right of the figure."""
-    if len(names) > _MOST_NAMED_POINTS:
-        lines = [f"{number}  {shortened(name)}" for number, name in enumerate(names, 1)]
-        figure.text(1, 0.98, "\n".join(lines), fontsize=7, va="top")
 
 
 def shortened(name: str, longest: int = 36) -> str:

@@ -46,7 +46,6 @@ NEEDS = {
     "iterations": "a split with a column of iterations",
     **dict.fromkeys(("budgets", "thresholds", "failures", "classes-by-budget"), _STEPS),
     "distances": "a split made with perturb.keep=first",
-    "moved": "a split of moved images (fmrgen generate --moves)",
 }
 
 Draw = Callable[[], Plot]
@@ -58,12 +57,7 @@ def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
 
     No plot grows without limit with the number of splits and classifiers.
     """
-    perturbed, moved = evaluation.of_perturbed(), evaluation.of_moved()
-    plots: dict[str, Draw] = {}
-    if perturbed.splits:
-        plots |= _plots_of_perturbed(perturbed)
-    if moved.splits:
-        plots["moved"] = partial(_moved, moved)
+    plots = _plots_of_perturbed(evaluation) if evaluation.splits else {}
     return {name: _styled(draw) for name, draw in plots.items()}
 
 
@@ -90,11 +84,15 @@ def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
 
 
 def figure(evaluation: Evaluation, name: str) -> Plot:
-    """Return one plot of the report, as `Evaluation.figure` does.
+    """Return one of the report's plots, as a figure of matplotlib to work on.
 
     Args:
         evaluation: returned by `evaluate`.
-        name: of a plot, see `Evaluation.figure`.
+        name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, of splits that keep their
+            steps `budgets`, `thresholds`, `failures` and `classes-by-budget`.
+
+    Returns:
+        The figure; `save("fmr.pdf")` writes it, its fonts embedded.
 
     Raises:
         UserError: there is no plot of that name, or these figures do not allow it.
@@ -159,16 +157,6 @@ def _fmr(evaluation: Evaluation) -> Plot:
 
     series = [Series("the classifier that the split was made for", _PA, "D"), Series(others, INK)]
     return _by_split(evaluation, figures, series, "FMR, %, with its 95 % interval", limit=min(MOST_PERCENT, limit))
-
-
-def _moved(evaluation: Evaluation) -> Plot:
-    """Draw MA / SA of every classifier on every split of moved images: on average, and of the worst move."""
-
-    def figures(result: Result) -> list[Estimate | None]:
-        return [result.total.relative_moved_accuracy, result.total.worst_moved_accuracy]
-
-    series = [Series("all moves", INK, shift=0.17), Series("the worst move of each", _PA, shift=-0.17)]
-    return _by_split(evaluation, figures, series, "accuracy on moved images, % of SA", limit=_LEAST_END_OF_FMR)
 
 
 def _accuracy(evaluation: Evaluation) -> Plot:
@@ -265,10 +253,8 @@ def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> st
         return short
     for result in row:
         if result.conditioned:
-            return f"images made against {shortened(result.classifier, _LONGEST_TITLE)} ({short})"
-    if row[0].is_moved:
-        return f"images moved at random ({short})"
-    return f"images made against another network ({short})"
+            return f"images generated against {shortened(result.classifier, _LONGEST_TITLE)} ({short})"
+    return f"images generated against another network ({short})"
 
 
 def _panel_of_own(

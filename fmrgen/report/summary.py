@@ -12,7 +12,7 @@ def summary_table(summary: Summary, *, every: bool = False) -> Table:
     if every:
         rows = [["rows", str(summary.rows), ""]]
         for metric in METRICS:
-            if summary[metric] is not None or (metric.compared and not summary.of_moved_images):
+            if summary[metric] is not None or metric.compared:
                 rows.append(_line(summary, metric))
     else:
         rows = _main_lines(summary)
@@ -22,10 +22,6 @@ def summary_table(summary: Summary, *, every: bool = False) -> Table:
 def _main_lines(summary: Summary) -> list[list[str]]:
     """Return the rows of the main figures."""
     valid = f"{summary.valid_rows} of {summary.rows}"
-    if summary.of_moved_images:
-        of_moves = ("standard_accuracy", "moved_accuracy", "relative_moved_accuracy", "worst_moved_accuracy")
-        lines = [_line(summary, BY_FIELD[field]) for field in of_moves]
-        return [["moved images that the oracle accepted (VR)", valid, _interval(summary.validation_rate)], *lines]
     of_attacks = [["FMR is", tightness(summary).partition(":")[0], ""]]
     for field in ("first_attack_fmr", "last_attacks_drop"):
         if summary[BY_FIELD[field]] is not None:

@@ -8,12 +8,11 @@ import numpy as np
 
 from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
-from fmrgen.metrics.summary import COMPARED, METRICS, Group, Metric, Summary, main_metrics
+from fmrgen.metrics.summary import COMPARED, MAIN_METRICS, METRICS, Group, Metric, Summary
 from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 from fmrgen.results.judges import JudgeFigures, chance_line
-from fmrgen.results.rank_correlation import rank_correlation
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
@@ -67,7 +66,7 @@ def split_table(results: Sequence[Result], group: Group = "main") -> Table:
         if metric.of == "classifier" and metric.group == group and any(result.total[metric] for result in results):
             metrics.append(metric)
     rows = [[_marked(result), *_cells(result.total, metrics)] for result in results]
-    first = _names(main_metrics(of_moved=results[0].is_moved)) if group == "main" else ()
+    first = _names(MAIN_METRICS) if group == "main" else ()
     return Table(["classifier", *_names(metrics)], rows, first_columns=first)
 
 
@@ -78,7 +77,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
     for metric in METRICS:
         if metric.of == "split" and metric.field not in ("stuck", "by_budget") and total[metric]:
             facts.append(f"{metric.name} {format_estimate(total[metric])}")
-    if split.stop_reasons and not results[0].is_moved:
+    if split.stop_reasons:
         counts = [f"{reason} {rows}" for reason, rows in split.stop_reasons.items()]
         facts.append(f"rows by how they ended: {', '.join(counts)}")
     return "; ".join(facts)
@@ -139,16 +138,6 @@ def attacks_table(split: EvaluatedSplit) -> Table:
     for number, after in enumerate(split.attacks, start=1):
         rows.append([str(number), after.attack, str(after.fooled), format_estimate(after.fmr)])
     return Table(["attacks", "the last of them", "rows fooled first by it", "FMR after it"], rows)
-
-
-def moves_table(results: Sequence[Result]) -> Table:
-    """Return the classifiers on a split of moved images, with MA / SA of each kind of move."""
-    moves = results[0].moves
-    header = [f"{after.move}, {after.valid_rows:,} of {after.rows:,} accepted" for after in moves]
-    rows = []
-    for result in results:
-        rows.append([_marked(result), *(format_estimate(after.accuracy) for after in result.moves)])
-    return Table(["MA / SA", *header], rows)
 
 
 def error_consistency_table(comparison: Comparison) -> Table | None:
@@ -318,16 +307,16 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
         if judge.kind == "person":
             lines += _lines_on_missed_images(judge, results)
     for judge in split.judges:
-        fmr: dict[str, dict[str, float]] = {"the oracle": {}, judge.judge: {}}
+        fmr: list[tuple[float, float]] = []
         for result in results:
             corrected = result.judged.get(judge.judge)
             if result.total.fmr and not result.at_chance and corrected and corrected.fmr:
-                fmr["the oracle"][result.classifier] = result.total.fmr.value
-                fmr[judge.judge][result.classifier] = corrected.fmr.value
-        ranked_by_both = len(fmr["the oracle"])
-        if ranked_by_both >= _FEWEST_RANKED:
-            tau = rank_correlation("the oracle", judge.judge, fmr).kendall
-            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {ranked_by_both} classifiers")
+                fmr.append((result.total.fmr.value, corrected.fmr.value))
+        if len(fmr) >= _FEWEST_RANKED:
+            from scipy.stats import kendalltau  # a second's import, which most reports do without
+
+            tau = kendalltau(*zip(*fmr, strict=True)).statistic
+            lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {len(fmr)} classifiers")
     return lines
 
 
@@ -371,7 +360,7 @@ def own_table(evaluation: Evaluation) -> Table | None:
         rows.append([name, _ranks(place.best, place.worst), *attacks, *_cells(result.total, metrics), area])
     of_attacks = ["attacks", "FMR one attack"] if has_attacks else []
     header = ["classifier", "rank", *of_attacks, *_names(metrics), "FMR by budget"]
-    return Table(header, rows, first_columns=("rank", *_names(main_metrics(of_moved=False))))
+    return Table(header, rows, first_columns=("rank", *_names(MAIN_METRICS)))
 
 
 def _attacks_cell(summary: Summary, split: EvaluatedSplit) -> str:

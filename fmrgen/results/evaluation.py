@@ -14,8 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from fmrgen.errors import UserError
 from fmrgen.files import json_text, of_schema, read_json
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.rows import AfterMove
-from fmrgen.metrics.summary import BY_FIELD, METRICS, Summary, main_metrics
+from fmrgen.metrics.summary import BY_FIELD, MAIN_METRICS, METRICS, Summary
 from fmrgen.results.corrected import Corrected
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
@@ -29,15 +28,10 @@ from fmrgen.results.worst_case import WorstCase
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from fmrgen import Plot
-
-Measure = Literal["fmr", "perturbed_accuracy", "relative_moved_accuracy"]  # that ranks the classifiers of a split
+Measure = Literal["fmr", "perturbed_accuracy"]  # that ranks the classifiers of a split
 SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
 _NOT_FIGURES = ("predictions", "samples")
-_IN_SHORT = (
-    *("fmr", "standard_accuracy", "perturbed_accuracy"),
-    *("relative_moved_accuracy", "worst_moved_accuracy", "validation_rate"),
-)
+_IN_SHORT = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate")
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,6 @@ class Result:
         masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
             `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
-        moves: figures of each kind of move, on a split of randomly moved images.
         groups: figures of the rows of each group, by the column that groups them and the group's name.
     """
 
@@ -163,13 +156,7 @@ class Result:
     at_chance: bool = False
     masked: bool = False
     rough: bool = False
-    moves: list[AfterMove] = field(default_factory=list)
     groups: dict[str, dict[str, Summary]] = field(default_factory=dict)
-
-    @property
-    def is_moved(self) -> bool:
-        """Whether the split's images were moved at random, the same for every classifier."""
-        return self.total.of_moved_images
 
 
 @dataclass(frozen=True)
@@ -180,7 +167,7 @@ class Comparison:
 
     Attributes:
         split: its name.
-        measure: the figure that ranks them: FMR, or PA if there are no originals; MA / SA of moved images.
+        measure: the figure that ranks them: FMR, or PA if there are no originals.
         ranking: the classifiers by falling `measure`.
         differences: of each pair; of more than 24 classifiers, of each two neighbours in the ranking.
     """
@@ -238,22 +225,6 @@ class Evaluation:
             if (result.split, result.classifier) == (split, classifier):
                 return result
         raise KeyError((split, classifier))
-
-    def of_perturbed(self) -> "Evaluation":
-        """Return the part of it that is about splits of perturbed images, without those of randomly moved ones."""
-        return self._of({result.split for result in self.results if not result.is_moved})
-
-    def of_moved(self) -> "Evaluation":
-        """Return the part of it that is about splits of randomly moved images."""
-        return self._of({result.split for result in self.results if result.is_moved})
-
-    def _of(self, splits: set[str]) -> "Evaluation":
-        return replace(
-            self,
-            splits=[split for split in self.splits if split.name in splits],
-            results=[result for result in self.results if result.split in splits],
-            comparisons=[comparison for comparison in self.comparisons if comparison.split in splits],
-        )
 
     def checked_predictions(self) -> pa.Table:
         """Return `predictions`. Raises UserError if there are figures alone."""
@@ -344,8 +315,7 @@ class Evaluation:
         """Return a table for a paper, in LaTeX with the rules of booktabs.
 
         Args:
-            figures: its columns, by their names in `to_frame`; by default SA, PA and FMR, or of moved images SA, MA and
-                MA / SA.
+            figures: its columns, by their names in `to_frame`; by default SA, PA and FMR.
 
         Returns:
             A `tabular` with a row for each classifier on its own split, the most robust first, if there are two or more
@@ -354,11 +324,11 @@ class Evaluation:
         Raises:
             UserError: there is no figure of a name.
         """
-        return latex_table(self._blocks(), figures or self._main_figures())
+        return latex_table(self._blocks(), figures or [metric.field for metric in MAIN_METRICS])
 
     def to_markdown(self, figures: Sequence[str] = ()) -> str:
         """Return the same table as `to_latex`, in Markdown."""
-        return markdown_table(self._blocks(), figures or self._main_figures())
+        return markdown_table(self._blocks(), figures or [metric.field for metric in MAIN_METRICS])
 
     def _blocks(self) -> list[Block]:
         """Return the rows of a paper's table: each classifier on its own split, or all on each split."""
@@ -371,28 +341,6 @@ class Evaluation:
             title = split.name if len(self.splits) > 1 else ""
             blocks.append(Block(title, [(result.classifier, result.total) for result in results]))
         return blocks
-
-    def _main_figures(self) -> list[str]:
-        """Return the columns of a paper's table."""
-        are_moved = all(result.is_moved for result in self.results)
-        return [metric.field for metric in main_metrics(of_moved=are_moved)]
-
-    def figure(self, name: str) -> "Plot":
-        """Return one of the report's plots, as a figure of matplotlib to work on.
-
-        Args:
-            name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, of splits that keep
-                their steps `budgets`, `thresholds`, `failures` and `classes-by-budget`, of moved images `moved`.
-
-        Returns:
-            The figure; `save("fmr.pdf")` writes it, its fonts embedded.
-
-        Raises:
-            UserError: there is no plot of that name, or these figures do not allow it.
-        """
-        from fmrgen import figure  # the public name: drawing stands above these data
-
-        return figure(self, name)
 
     def __repr__(self) -> str:
         return f"{self._in_short().to_string(index=False)}\n{self._reading()}"

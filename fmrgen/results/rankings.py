@@ -10,12 +10,11 @@ from fmrgen.metrics.intervals import (
     RESAMPLES,
     Estimate,
     Resampled,
-    first_of_each,
     in_percent_of,
     most_unseen,
     with_width,
 )
-from fmrgen.metrics.rows import groups_of, valid_rows
+from fmrgen.metrics.rows import valid_rows
 from fmrgen.metrics.summary import Summary
 from fmrgen.results.kappa import cohen_kappa
 
@@ -26,7 +25,6 @@ _ALL_PAIRS = 24  # classifiers
 class Difference:
     """The figures of `first` less those of `second` on the same examples, in points, with paired intervals.
 
-    Of moved images, `relative_moved_accuracy` is there instead of `perturbed_accuracy` and `fmr`.
     `error_consistency` is Cohen's kappa of their being right on the same valid images (Geirhos et al. 2020): 1 if they
     fail on the same ones, 0 if as often as by chance; None if they do not see the same images.
     """
@@ -37,7 +35,6 @@ class Difference:
     perturbed_accuracy: Estimate | None
     fmr: Estimate | None
     error_consistency: Estimate | None = None
-    relative_moved_accuracy: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -85,24 +82,20 @@ def difference(
             answers[f"{who} original"] = columns["original_prediction"] == label
     if not len(label):
         return Difference(first, second, None, None, None)
-    groups = groups_of(first_columns)
-    drawn = Resampled(answers, resamples, seed, groups)
+    drawn = Resampled(answers, resamples, seed)
     first_rate = drawn.rate("first perturbed", among="first valid")
     second_rate = drawn.rate("second perturbed", among="second valid")
-    independent = np.ones(len(label), dtype=bool) if groups is None else first_of_each(groups)
-    fewest_valid = min(int(answers[f"{who} valid"][independent].sum()) for who in ("first", "second"))
+    fewest_valid = min(int(answers[f"{who} valid"].sum()) for who in ("first", "second"))
     unseen = most_unseen(fewest_valid)
     accuracy = _difference(drawn, first_rate, second_rate, unseen, limit=100)
     fmr = standard = None
     if "first original" in answers and "second original" in answers:
         first_standard, second_standard = drawn.rate("first original"), drawn.rate("second original")
-        standard = _difference(drawn, first_standard, second_standard, most_unseen(int(independent.sum())), limit=100)
+        standard = _difference(drawn, first_standard, second_standard, most_unseen(len(label)), limit=100)
         lowest = min(float(first_standard[0]), float(second_standard[0]))
         unseen_fmr = 100 * unseen / lowest if lowest else np.inf
         first_fmr = in_percent_of(first_rate, first_standard)
         fmr = _difference(drawn, first_fmr, in_percent_of(second_rate, second_standard), unseen_fmr)
-    if groups is not None:
-        return Difference(first, second, standard, None, None, relative_moved_accuracy=fmr)
     return Difference(first, second, standard, accuracy, fmr)
 
 

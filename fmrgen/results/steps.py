@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -307,33 +307,6 @@ def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.nd
         fmr=_fmr(hit, still_valid, original, is_own=is_own),
         mean_iterations=mean(step[paths.valid[paths.row] & (step > 0)], least=1),
     )
-
-
-class RunFigures(NamedTuple):
-    """FMR of a run in percent (None if no row is valid), and the number of its valid rows."""
-
-    fmr: float | None
-    valid: int
-
-
-def figures_of_run(columns: Mapping[str, np.ndarray], budget: int, min_probability: float) -> RunFigures | None:
-    """Return the figures of a run with a smaller budget and a stricter oracle.
-
-    Args:
-        columns: as for `step_figures`.
-        budget: of that run.
-        min_probability: of that run.
-
-    Returns:
-        None if the split does not keep all steps.
-    """
-    paths = _paths_of(columns, _MOST_STEPS)
-    if paths is None:
-        return None
-    step = np.minimum(paths.last_step_above(min_probability), budget)
-    hit, valid = paths.right_after(step), paths.valid_after(step)
-    fmr = _ratio(hit[valid], columns["original_prediction"] == columns["label"])
-    return RunFigures(fmr, int(valid.sum()))
 
 
 def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:

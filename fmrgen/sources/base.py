@@ -39,12 +39,6 @@ class SourceConfig(ComponentConfig):
     license: str | None = Field(
         None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="licence of its images, as on the Hub: cc-by-4.0, other, …"
     )
-    copies: int | None = Field(
-        None,
-        ge=2,
-        le=1000,
-        description="take each example so often, each with an id of its own: for generator moves",
-    )
     on_error: Literal["fail", "skip"] = Field("fail", description="what to do about an unreadable image")
     fit: Fit = Field(
         "crop", description="crop: shorter side to size, then the centre; squash to a square; or pad with black"

@@ -250,11 +250,6 @@ class Split:
         return [name for name in IMAGES if name in self.features]
 
     @property
-    def is_moved(self) -> bool:
-        """Whether it shows each original several times, moved at random: its rows depend on each other."""
-        return "move" in self.features
-
-    @property
     def has_own_classes(self) -> bool:
         """Whether its labels are named as fmrgen recorded them, so that its stored predictions mean these."""
         if self.provenance is None or self.labels is None:
@@ -507,13 +502,6 @@ class Split:
                 raise UserError(f"{self.name}: column {name} holds {features[name].dtype}, no images")
         if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
             raise UserError(f"{self.name}: column label holds no class indices and no names of classes")
-        if self.is_moved:
-            for name in ("move", "original_id"):
-                if name not in features or not KNOWN_COLUMNS[name].can_be(features[name]):
-                    raise UserError(
-                        f"{self.name}: has a column move, as moved images have, and no usable {name}; rename move, or "
-                        "give the kind of move as words and the original of each row as an integer"
-                    )
 
     def decode_images(self, images: Mapping[str, pa.ChunkedArray], first_row: int) -> dict[str, list[LazyPixels]]:
         """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be

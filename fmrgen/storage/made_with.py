@@ -1,9 +1,9 @@
 """A split's components in words, and whether its classifier and oracle are related."""
 
-from fmrgen.config import IN_MEMORY, MOVES
+from fmrgen.config import IN_MEMORY
 from fmrgen.metrics.cautions import kinship_caution
 from fmrgen.metrics.gradients import slope_caution
-from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedPerturb, RecordedRecipe
+from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedPerturb
 
 
 def made_with(provenance: Provenance) -> dict[str, str]:
@@ -26,14 +26,8 @@ def made_with(provenance: Provenance) -> dict[str, str]:
         "classifier": _named(recipe.classifier),
         "generator": generator,
         "oracle": _named(recipe.oracle),
-        "perturbation": _moves(recipe) if recipe.generator.kind == MOVES else _perturbation(recipe.perturb),
+        "perturbation": _perturbation(recipe.perturb),
     }
-
-
-def _moves(recipe: RecordedRecipe) -> str:
-    copies, family = recipe.source.get("copies") or 1, recipe.generator.get("family")
-    protocol = recipe.generator.get("protocol")
-    return f"{copies} random moves of each original, {family}, protocol {protocol}, {_rule(recipe.perturb)}"
 
 
 def _rule(perturb: RecordedPerturb) -> str:

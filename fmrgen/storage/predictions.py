@@ -8,9 +8,8 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,8 @@ _ENDING = ".answers"
 _DIGEST = 32  # bytes of the sha256 with which a file begins
 _ROW = 256  # bytes that a file may have for each row
 _ABOUT_ROWS = 1 << 22  # and besides
-_ABOUT_KEYS = ("classifier", "split", "images", "rows")
 _log = logging.getLogger(__name__)
 _LARGEST = 4 << 30  # bytes of all files together
-
-
-@dataclass(frozen=True)
-class StoredPredictions:
-    """A file of the store; `about` names the classifier, the split, the images' column and the number of rows."""
-
-    path: Path
-    about: Mapping[str, Any]
 
 
 class PredictionStore:
@@ -110,22 +100,6 @@ class PredictionStore:
             path.unlink(missing_ok=True)
         if self._is_limited:
             self._forget_oldest()
-
-    def entries(self) -> Iterator[StoredPredictions]:
-        """Yield all files, the most recently used first."""
-        for path in sorted(self._files(), key=_last_use, reverse=True):
-            with suppress(OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-                file = self._parquet(path)
-                if file is not None:
-                    about = json.loads(file.schema_arrow.metadata[_ABOUT])
-                    yield StoredPredictions(path, {name: about[name] for name in _ABOUT_KEYS})
-
-    def remove(self, entry: StoredPredictions) -> None:
-        """Remove a file. Raises UserError if that fails."""
-        try:
-            self._shared.remove(entry.path)
-        except OSError as error:
-            raise UserError(f"{entry.path}: can't be removed: {error.strerror}") from None
 
     def _parquet(self, path: Path, largest: int = _LARGEST) -> pq.ParquetFile | None:
         """Return a file's parquet, not yet decoded; None if it is over `largest` bytes or its digest is wrong."""

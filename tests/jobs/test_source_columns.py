@@ -68,15 +68,6 @@ def test_the_other_columns_are_those_of_a_split_without(file, folder, tmp_path):
         assert ours.select(theirs.column_names).equals(theirs)
 
 
-def test_moved_images_keep_them_in_every_copy(file, tmp_path):
-    moves = load_recipe(
-        "mnist-moves", [f"source={{kind: datasets, path: {file}, columns: [width]}}", "source.copies=2"]
-    )
-    make_split(moves, tmp_path / "out")
-    rows = load_dataset(str(tmp_path / "out"), "mnist-moves", split="geometric")
-    assert rows["width"] == np.repeat(np.arange(10, 30), 2).tolist()
-
-
 def test_a_diff_groups_by_them(folder):
     found = diff("asset:mnist/lenet", "outside_components:HalfTrained", images=f"{folder}:mnist/lenet", by=["camera"])
     assert {group.name for group in found.flips.groups["camera"]} == {"front", "rear"}

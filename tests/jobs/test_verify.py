@@ -14,9 +14,10 @@ from commands import run
 from PIL import Image
 from places import ROOT
 
-from fmrgen import evaluate, verify, verify_files
+from fmrgen import evaluate, verify
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
+from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe.job import load_recipe
 from fmrgen.split.reference import parse_reference
 

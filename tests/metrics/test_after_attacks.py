@@ -6,7 +6,7 @@ import pytest
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.rows import Rows, accepted_as_label
 from fmrgen.metrics.summary import summarise, summarise_group
-from fmrgen.results.steps import figures_of_run, step_figures
+from fmrgen.results.steps import step_figures
 
 # The predictions of each attack on six rows of class 0, from the reconstruction on; the last row has no valid step.
 PREDICTIONS = [
@@ -150,15 +150,6 @@ def test_a_smaller_budget_counts_every_attack_up_to_it():
     assert at_two.fmr.value == pytest.approx(40 / sa)
     assert figures.first_failures == {1: 2, 2: 1}
     assert figures.never_failed == 2
-
-
-def test_a_stricter_oracle_cuts_every_attack():
-    columns = columns_of()
-    run = figures_of_run(
-        columns, budget=2, min_probability=0.75
-    )  # the first step of each attack has 0.8, its second 0.7
-    assert (run.valid, run.fmr) == (5, pytest.approx(60 / (5 / 6)))
-    assert figures_of_run(columns, budget=2, min_probability=0.85).valid == 0
 
 
 def test_a_class_without_rows_has_no_figures():

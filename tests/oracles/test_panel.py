@@ -1,7 +1,6 @@
 """Panels: their rules, the literal algorithm under each, and their members' verdicts in a split's rows."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,14 +13,12 @@ from places import SUPPORT
 from small_models import LABELS, smooth_images, tiny_network
 from stored import assert_same_rows, rows
 from torch import nn
-from transformers import ViTImageProcessor
 
 import fmrgen
-from fmrgen import Judgement, Labels, Originals, UserError, load_recipe, verify
+from fmrgen import Judgement, Originals, UserError, load_recipe, verify
 from fmrgen.engine.interfaces import NONE, Oracle
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.ensemble import Config, EnsembleOracle
-from fmrgen.oracles.reference import ReferenceOracle
 
 RULES = ("mean", "majority", "unanimous", "veto")
 
@@ -89,7 +86,7 @@ def test_a_mean_is_weighted_and_scores_of_several_kinds_are_not_mixed():
 def test_members_are_called_by_their_models():
     clip = {"kind": "clip", "model": "asset:mnist/clip"}
     lenet = {"kind": "classifier", "classifier": "asset:mnist/lenet"}
-    named = Config(oracles=[clip, clip, {"kind": "reference", "model": "asset:mnist/clip"}, lenet])
+    named = Config(oracles=[clip, clip, {"kind": "clip", "model": "asset:mnist/clip", "prompts": ["{class}"]}, lenet])
     assert named.build().member_names == ("clip-1", "clip-2", "clip-3", "model.safetensors")
     assert Config(oracles=[clip, lenet], names=["clip", "lenet"]).build().member_names == ("clip", "lenet")
     for keys, error in (
@@ -101,26 +98,15 @@ def test_members_are_called_by_their_models():
             Config(oracles=[clip, lenet], **keys)
 
 
-class PixelModel(nn.Module):
-    """Its features are the pixels of a quarter of the size."""
+class NearOriginal(Oracle):
+    """Sees the original's label where an image is near the original, else none of the classes."""
 
-    device = torch.device("cpu")
+    needs_originals = True
 
-    def __init__(self):
-        super().__init__()
-        self.calls = Counter()
-
-    def forward(self, pixel_values):
-        self.calls[len(pixel_values)] += 1
-        features = nn.functional.avg_pool2d(pixel_values.to(torch.get_default_dtype()), 4).flatten(1)
-        return SimpleNamespace(pooler_output=features - features.mean(1, keepdim=True))
-
-
-def reference(threshold=0.9):
-    processor = ViTImageProcessor(do_resize=False, do_normalize=False)
-    oracle = ReferenceOracle(PixelModel(), processor, threshold)
-    oracle.set_labels(Labels(tuple("abcd")))
-    return oracle
+    def judge(self, images, originals=None):
+        near = 1 - (images - originals.images).abs().flatten(1).mean(1) * 20
+        score = near.new_zeros(len(images), LABELS).scatter(1, originals.labels[:, None], near[:, None])
+        return Judgement(score.clamp(min=0), score, originals.labels.masked_fill(near < 0.5, NONE))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -128,8 +114,8 @@ def test_the_engine_equals_the_literal_algorithm_under_a_panel(double, rule):
     other = tiny_network(2)
     for weights in other.parameters():
         weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)), alpha=0.03)
-    members = [ClassifierOracle(tiny_network(2)), ClassifierOracle(other), reference(0.98)]
-    setting = Fixture(Identity(), 0.02, EnsembleOracle(members, ("one", "two", "reference"), rule))
+    members = [ClassifierOracle(tiny_network(2)), ClassifierOracle(other), NearOriginal()]
+    setting = Fixture(Identity(), 0.02, EnsembleOracle(members, ("one", "two", "near"), rule))
     found = {slots: setting.engine(slots=slots) for slots in (1, 3, COUNT)}
     for i, row in found[3].items():
         literal = setting.reference(i)
@@ -149,37 +135,10 @@ def test_the_engine_equals_the_literal_algorithm_under_a_panel(double, rule):
     assert reasons["oracle"] > COUNT / 8 or rule == "mean"  # there a sure reference outweighs two that are not
 
 
-def test_originals_are_looked_at_once_while_they_are_in_flight():
-    oracle, images = reference(), smooth_images(20)
-    labels = torch.arange(20) % LABELS
-    moved = (images * 0.5 + images.flip(0) * 0.5).mul(255).round() / 255
-    fresh = reference().judge(moved, Originals(images, labels)).score
-    oracle.judge(images, Originals(images, labels))
-    calls = oracle.model.calls.total()
-    assert oracle.judge(moved, Originals(images, labels)).score.equal(fresh)
-    assert oracle.model.calls.total() == calls + 1
-    swapped = images.clone()
-    swapped[[0, 19]] = images[[19, 0]]
-    again = oracle.judge(moved, Originals(swapped, labels)).score
-    assert oracle.model.calls.total() == calls + 3
-    assert again.equal(reference().judge(moved, Originals(swapped, labels)).score)
-    assert not again[0].equal(fresh[0])
-
-
-def test_a_reference_sees_the_label_of_an_original_that_is_near():
-    images, labels = smooth_images(6), torch.arange(6) % LABELS
-    judgement = reference(0.9).judge(torch.cat([images[:3], images[:3]]), Originals(images, labels))
-    assert judgement.decided.tolist() == [0, 1, 2, NONE, NONE, NONE]
-    assert judgement.score[range(3), labels[:3]].allclose(torch.ones(3), atol=1e-6)
-    assert judgement.score.count_nonzero(dim=1).tolist() == [1] * 6
-    with pytest.raises(UserError, match="compares images with their originals"):
-        reference().judge(images)
-
-
 PANEL = (
-    "oracle={kind: ensemble, rule: majority, names: [clip, lenet, reference], oracles: [{kind: clip, model: 'asset:"
-    "mnist/clip'}, {kind: classifier, classifier: 'asset:mnist/lenet'}, {kind: reference, model: 'asset:mnist/clip', "
-    "threshold: 0.6}]}"
+    "oracle={kind: ensemble, rule: majority, names: [clip, lenet, again], oracles: [{kind: clip, model: 'asset:"
+    "mnist/clip'}, {kind: classifier, classifier: 'asset:mnist/lenet'}, {kind: clip, model: 'asset:mnist/clip', "
+    "prompts: ['{class}']}]}"
 )
 JOB = (
     "mnist-lenet",
@@ -205,7 +164,7 @@ def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
     assert (verification.rows, verification.disagreements) == (30, [])
     stored = rows(panel_split)
     assert {tuple(verdict["name"] for verdict in row["judges"]) for row in stored.values()} == {
-        ("clip", "lenet", "reference")
+        ("clip", "lenet", "again")
     }
     for row in stored.values():
         seen = Counter(verdict["label"] for verdict in row["judges"])
@@ -248,14 +207,20 @@ def test_a_changed_verdict_is_found(panel_split, tmp_path):
     found = verify(f"{tmp_path / 'out'}:mnist/lenet", trust=True).disagreements
     assert {(entry.id, entry.column) for entry in found} == {
         (0, "judges: label of clip"),
-        (1, "judges: score of reference"),
+        (1, "judges: score of again"),
         (2, "judges"),
     }
 
 
 def test_originals_that_are_not_stored_leave_nothing_to_compare_with(tmp_path):
     recipe = load_recipe(
-        "mnist-lenet", [*(key for key in JOB if "=" in key), "output.keep_original=false", "source.limit=4"]
+        "mnist-lenet",
+        [
+            "oracle={kind: 'outside_components:ComparingConfig'}",
+            "output.keep_original=false",
+            "source.limit=4",
+            "perturb.budget=2",
+        ],
     )
     from fmrgen.jobs.generate import make_split
 

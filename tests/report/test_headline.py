@@ -29,7 +29,7 @@ def with_result(evaluation, name, **changes):
 def test_one_network_on_its_own_split(evaluation):
     first = headline(evaluation)
     fmr = evaluation.result("split", "lenet").total.fmr
-    assert first.conclusions == [f"on images made against it lenet keeps {fmr.value:.1f} % of its accuracy"]
+    assert first.conclusions == [f"on images generated against it lenet keeps {fmr.value:.1f} % of its accuracy"]
     assert first.badge.words == f"{fmr.value:.0f} % kept"
     assert [figure.name for figure in first.figures] == ["FMR", "PA", "SA"]
     assert first.next_steps[-1] == "find out where it fails: fmrgen explain split"

@@ -13,15 +13,13 @@ import pyarrow as pa
 import pytest
 from commands import run
 from datasets import ClassLabel, load_dataset
-from installed import needs_app
 from PIL import Image as PILImage
 from torch import nn
 
-from fmrgen import UserError, evaluate, show
+from fmrgen import UserError, evaluate, figure, show
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.console import print_report
 from fmrgen.report.markdown import to_markdown
-from fmrgen.report.orders import agreement_report
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.pages import report_page
 from fmrgen.report.plots import all_plots
@@ -32,8 +30,6 @@ from fmrgen.report.write import write, write_report
 from fmrgen.results.evaluation import Comparison
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.markdown_text import escape
-from fmrgen.results.orders import Agreement
-from fmrgen.results.rank_correlation import RankCorrelation
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sampler
 
@@ -157,20 +153,20 @@ def test_the_plots_are_pictures(evaluation):
 
 
 def test_a_figure_to_go_on_with(evaluation, tmp_path):
-    figure = evaluation.figure("fmr")
-    figure.axes[0].set_title("mine")
+    drawn = figure(evaluation, "fmr")
+    drawn.axes[0].set_title("mine")
     for name, begin in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")):
-        figure.save(tmp_path / name)
+        drawn.save(tmp_path / name)
         first = (tmp_path / name).read_bytes()
         assert first.startswith(begin)
-        figure.save(str(tmp_path / name))
+        drawn.save(str(tmp_path / name))
         assert (tmp_path / name).read_bytes() == first
     assert b"FontFile2" in (tmp_path / "a.pdf").read_bytes()
-    assert figure._repr_png_() == (tmp_path / "a.png").read_bytes()
+    assert drawn._repr_png_() == (tmp_path / "a.png").read_bytes()
     with pytest.raises(UserError, match=r"a\.gif: a picture is \.png, \.pdf or \.svg"):
-        figure.save(tmp_path / "a.gif")
+        drawn.save(tmp_path / "a.gif")
     with pytest.raises(UserError, match=r"unknown figure frm, did you mean fmr\?"):
-        evaluation.figure("frm")
+        figure(evaluation, "frm")
 
 
 def test_a_figure_that_is_no_number_is_an_error_unless_a_report_says_that_it_may_be_missing(tmp_path):
@@ -349,45 +345,3 @@ def test_what_is_said_of_many_is_short(evaluation):
     assert "Classifiers down, splits across." in page
     assert page.count("<summary>The first 24 classifiers by class</summary>") == 3
     assert "## Transfer" not in to_markdown(evaluation_report(many))  # the table of the one split says it
-
-
-@pytest.mark.slow
-@needs_app("studies")
-@pytest.mark.parametrize("count", [1, 4, 30])
-def test_other_pictures_of_many_stay_readable(count):
-    from fmrgen.apps.studies.rank_correlation_report import correlations_report
-
-    names = [f"vit_base_patch{number}_clip_224.openai_ft_in1k" for number in range(count)]
-    figures = [Estimate(3.0 * number, 0.0, 100.0) for number in range(count)]
-    agreement = Agreement(["vqgan", "ddim"], names, 9, [figures, figures[::-1]], [], [])
-    (drawn,) = (picture.draw() for picture in agreement_report(agreement).pictures())
-    assert len(drawn.axes[0].get_legend().get_texts()) == count
-    assert len({line.get_color() for line in drawn.axes[0].lines}) == count
-    column = dict(zip(names, figures, strict=True))
-    correlations = [RankCorrelation("SA", "FMR", names, 0.5, 0.4, 0.123)] * 20
-    report = correlations_report(correlations, {"SA": column, "FMR": column})
-    (scattered,) = (picture.draw() for picture in report.pictures())
-    for figure, name in ((drawn, "agreement"), (scattered, "agree")):
-        assert_readable(figure, name)
-
-
-@needs_app("studies")
-def test_a_sweep_over_decades(evaluation):
-    from fmrgen.apps.studies.sweep import SweepResult
-    from fmrgen.apps.studies.sweep_report import sweep_report
-
-    total = evaluation.results[0].total
-    ends = replace(total, validation_rate=Estimate(100.0, 97.0, 100.0), fmr=Estimate(0.0, 0.0, 900.0))
-    values = (0.003, 0.01, 0.03, 1.0)
-    results = [SweepResult({"perturb.step_size": value, "seed": 1}, "", ends) for value in values]
-    (figure,) = (picture.draw() for picture in sweep_report(results, "mnist-lenet").pictures())
-    assert_readable(figure, "sweep")
-    assert [tick.get_text() for tick in figure.axes[-1].get_xticklabels()] == ["0.003", "0.01", "0.03", "1"]
-    assert figure.axes[-1].get_xscale() == "log"
-    for axes, drawn in zip(figure.axes, (0.0, 100.0), strict=False):  # whole marks
-        low, high = axes.get_ylim()
-        assert low + 2 < drawn < high - 2
-    assert figure.axes[0].get_ylim()[1] < 250  # not as far as an interval of a network at chance
-    many = [SweepResult({"perturb.step_size": value, "seed": seed}, "", ends) for value in values for seed in range(40)]
-    (figure,) = (picture.draw() for picture in sweep_report(many, "mnist-lenet").pictures())
-    assert_readable(figure, "sweep")

@@ -7,7 +7,7 @@ from small_models import LABELS, tiny_vqgan
 
 from fmrgen.metrics.intervals import mean_of_ratio
 from fmrgen.metrics.summary import summarise
-from fmrgen.results.steps import figures_of_run, step_figures
+from fmrgen.results.steps import step_figures
 
 
 def columns_of(rows):
@@ -54,21 +54,6 @@ def test_every_threshold_has_the_figures_of_a_run_of_its_own(whole):
         assert at.mean_iterations == alone.mean_iterations
         different.add(at.validation_rate.value)
     assert len(different) > 1
-
-
-def test_a_smaller_budget_and_a_stricter_oracle_have_the_fmr_of_a_run_of_their_own(whole):
-    setting, columns = whole
-    found = set()
-    for budget in (1, 3, BUDGET):
-        for least in (0.0, 0.5, 0.8):
-            settings = {"slots": 8, "oracle_rule": "consistent", "min_probability": least, "budget": budget}
-            alone = summarise(columns_of(setting.engine(**settings)), resamples=50)
-            fmr, valid = figures_of_run(columns, budget, least)
-            assert valid == alone.valid_rows
-            assert fmr == (None if alone.fmr is None else pytest.approx(alone.fmr.value))
-            found.add(fmr)
-    assert len(found) > 1
-    assert figures_of_run(columns, BUDGET, 1.1) == (None, 0)
 
 
 def test_by_distance_only_images_within_it_count_as_fooled(whole):

@@ -6,8 +6,9 @@ import shutil
 import pytest
 from commands import run
 
-from fmrgen import evaluate, verify_files
+from fmrgen import evaluate
 from fmrgen.errors import UserError
+from fmrgen.jobs.verify_files import verify_files
 from fmrgen.publish.card import renew_card
 
 LENET = "asset:mnist/lenet"

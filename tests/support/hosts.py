@@ -3,7 +3,6 @@
 It is an HTTPS proxy. Clients that have `environment` reach every host through it, and trust its certificates.
 """
 
-import os
 import re
 import ssl
 import threading
@@ -126,8 +125,3 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(length)}.items():
             self.send_header(name, value)
         self.end_headers()
-
-
-def environment_of(hub: dict[str, str], hosts: Hosts) -> dict[str, str]:
-    """The environment in which the Hub and all other hosts are those of this machine."""
-    return {**os.environ, **hub, **hosts.environment}

@@ -10,7 +10,6 @@ APPS = {
     "judging": ("judge",),
     "pilot": ("init", "sparsify"),
     "release": ("diff",),
-    "studies": ("agree", "attack-oracle", "study", "sweep"),
     "training": ("train",),
 }
 

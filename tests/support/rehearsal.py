@@ -69,10 +69,7 @@ class Internet:
         """Publish what a recipe loads."""
         from fmrgen.recipe.job import load_recipe
 
-        overrides = []
-        if "stylegan-xl" in recipe:
-            overrides = [f"generator.checkpoint={STYLEGAN}/{stylegan_file(recipe)}"]
-        loaded = load_recipe(recipe, overrides)
+        loaded = load_recipe(recipe, stylegan_changes(recipe))
         for section in (loaded.classifier, loaded.generator, loaded.oracle, *getattr(loaded.oracle, "oracles", [])):
             self._once(
                 f"{section.kind} {getattr(section, 'model', None) or getattr(section, 'checkpoint', '')}", section
@@ -327,11 +324,15 @@ class Internet:
             self.hosts.files[address] = path
 
     def _stylegan_xl(self, section: object) -> None:
-        """A small network in the official form; its authors' are not rebuilt here."""
-        from official_stylegan import save_official
+        """A small network of 1,000 classes in the official form; its authors' are not rebuilt here."""
+        from official_stylegan import GOLDEN, save_official
+        from safetensors.torch import load_file
 
+        state = load_file(GOLDEN / "stylegan-xl-small-sr.state.safetensors")
+        for key in ("mapping.embed.weight", "mapping.w_avg"):  # a row for each class
+            state[key] = state[key].repeat(100, 1)
         path = self.folder("stylegan") / section.checkpoint.rpartition("/")[2]
-        save_official(path, "sr")
+        save_official(path, "sr", state)
         self.hosts.files[section.checkpoint] = path
 
     # Data sets
@@ -418,10 +419,13 @@ class Internet:
         self.hub.server_close()
 
 
-def stylegan_file(recipe: str) -> str:
-    return {"cifar10": "cifar10.pkl", "imagenet": "imagenet256.pkl", "imagenet64": "imagenet64.pkl"}[
-        recipe.partition("-")[0]
-    ]
+def stylegan_changes(recipe: str) -> list[str]:
+    """The file of a StyleGAN-XL, which its recipe leaves open, and the size of the small network that stands for it."""
+    data, _, generator = recipe.partition("-")
+    if generator != "stylegan-xl":
+        return []
+    file = {"cifar10": "cifar10.pkl", "imagenet": "imagenet256.pkl", "imagenet64": "imagenet64.pkl"}[data]
+    return [f"generator.checkpoint={STYLEGAN}/{file}", "generator.image_size=32"]
 
 
 def autoencoder(latent_channels: int) -> object:
@@ -499,9 +503,7 @@ def jpeg(pixels: np.ndarray) -> bytes:
 def rehearse(internet: Internet, recipe: str, place: Path, *more: str) -> dict[str, float | str]:
     """Runs a recipe on two images and two steps with empty caches; returns what that took."""
     internet.serve(recipe)
-    overrides = ["perturb.budget=2", *more]
-    if "stylegan-xl" in recipe:
-        overrides.append(f"generator.checkpoint={STYLEGAN}/{stylegan_file(recipe)}")
+    overrides = ["perturb.budget=2", *more, *stylegan_changes(recipe)]
     environment = {**os.environ, **internet.environment(place), "COLUMNS": "120"}
     command = [sys.executable, "-m", "fmrgen", "generate", recipe, "--limit", "2", *overrides, "--output", "out"]
     before = internet.sent

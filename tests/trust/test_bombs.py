@@ -141,8 +141,8 @@ def test_judgements_of_more_rows_than_the_split_can_have_are_not_unpacked(split)
 
 @pytest.mark.parametrize("values", [["x" * 2_000_000] + ["y"] * 200, ["x" * 20_000] * 200], ids=["one", "all"])
 def test_judgements_of_long_words_are_not_unpacked(split, values):
-    lay_judgements(split, stratum=values)
-    with pytest.raises(UserError, match=r"20[01] rows of its stratum would unpack to [\d,]+ bytes; it is not unpacked"):
+    lay_judgements(split, when=values)
+    with pytest.raises(UserError, match=r"20[01] rows of its when would unpack to [\d,]+ bytes; it is not unpacked"):
         judgements_of(open_split(str(split)))
 
 

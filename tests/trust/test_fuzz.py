@@ -28,12 +28,13 @@ from safetensors.torch import save
 from torch import nn
 from watched import no_trespass
 
-from fmrgen import evaluate, verify, verify_files
+from fmrgen import evaluate, verify
 from fmrgen.errors import UserError
 from fmrgen.files import is_inside
 from fmrgen.generators.networks.vqgan_files import _read_flax, _read_weights
 from fmrgen.image_files import MOST_PIXELS, open_rgb, path_inside
 from fmrgen.jobs.show import show
+from fmrgen.jobs.verify_files import verify_files
 from fmrgen.publish.card import data_named, write_card
 from fmrgen.recipe.job import source_config_of
 from fmrgen.sources.base import LoadedExample, SkippedExample

@@ -218,9 +218,8 @@ MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("urls", ["x.tar", "pipe:cat x.tar"], ids=["file", "stream"])
 @pytest.mark.parametrize("case", MEMBERS)
-def test_a_tar_that_leads_elsewhere(place, capsys, case, urls):
+def test_a_tar_that_leads_elsewhere(place, capsys, case):
     name, options = MEMBERS[case]
     with tarfile.open("x.tar", "w") as tar:
         member = tarfile.TarInfo(name)
@@ -228,12 +227,10 @@ def test_a_tar_that_leads_elsewhere(place, capsys, case, urls):
             setattr(member, key, value)
         tar.addfile(member, io.BytesIO())
     before = sorted(place.rglob("*"))
-    source = f"{{kind: webdataset, urls: '{urls}', classes: [a, b], limit: 4}}"
+    source = "{kind: webdataset, urls: x.tar, classes: [a, b], limit: 4}"
     assert run("generate", "r.yaml", f"source={source}", "-o", "out", "-q") == 2
-    told = "leads out of the tar" if "/" in name else "is a link or a device, and only plain files are read"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"can't be read as a tar: {name} {told}" in error
     assert [path for path in sorted(place.rglob("*")) if "out" not in path.parts[-4:]][: len(before)] == before
     assert not (place.parent.parent / "ran").exists()
 
@@ -286,7 +283,6 @@ def test_a_recipe_in_a_splits_provenance_runs_no_code_of_its_own(place, capsys):
     for section, value, command in (
         ("classifier", {"kind": "module", "target": "os:system", "args": {"command": COMMAND}}, ["verify", "out"]),
         ("oracle", {"kind": "os:system"}, ["verify", "out"]),
-        ("source", {"kind": "webdataset", "urls": f"pipe:{COMMAND}"}, ["evaluate", "out", "-c", LENET, "-q"]),
         ("source", {"kind": "os:system"}, ["evaluate", "out", "-c", LENET, "-q"]),
     ):
         path.write_text(json.dumps(told | {"recipe": told["recipe"] | {section: value}}))

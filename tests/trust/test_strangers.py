@@ -80,9 +80,6 @@ def remote(place, trust):
 
 
 SOURCES = {
-    "command": webdataset("pipe:touch ran"),
-    "command in braces": webdataset("{pipe:touch ran,pipe:true}"),
-    "command out of braces": webdataset(["p{ipe:touch ran,ipe:true}"]),
     "files": webdataset(["photos/x.tar"]),
     "address": webdataset("http://127.0.0.1:9/{0..1}.tar"),
     "chain": webdataset("hf://datasets/a/b/x.tar::/etc/passwd"),
@@ -103,7 +100,7 @@ def test_a_source_of_a_stranger_runs_and_reads_nothing(place, case):
 
 
 def test_the_command_tells_of_it_in_its_report(place):
-    alter(place, source=SOURCES["command in braces"])
+    alter(place, source=SOURCES["code"])
     with no_trespass(place):
         assert run("evaluate", "theirs", "-c", LENET, "-o", "report", "-q") == 0
     report = (place / "report/evaluation.md").read_text().replace("\\", "")
@@ -150,7 +147,6 @@ def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):
     oracles = [{"kind": "evil:One"}, {"kind": "classifier", "classifier": {"kind": "module", "target": "evil:two"}}]
     alter(
         place,
-        source=webdataset(["{pipe:three,pipe:four}", "/x.tar"]),
         classifier={"kind": "transformers", "model": "some/one", "trust_remote_code": "yes"},
         oracle={"kind": "ensemble", "oracles": oracles},
     )
@@ -161,7 +157,7 @@ def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):
 
     write_card(place / "theirs")
     card = (place / "theirs/README.md").read_text().replace("\\", "")
-    assert "pipe:three, pipe:four, that of some/one (trust_remote_code), evil:One, evil:two" in card
+    assert "that of some/one (trust_remote_code), evil:One, evil:two" in card
 
 
 def test_what_says_nothing_of_itself_is_refused():
@@ -175,7 +171,7 @@ def test_what_says_nothing_of_itself_is_refused():
 
 @pytest.mark.slow
 def test_a_stranger_on_the_hub_runs_nothing(place, hub):
-    alter(place, source=SOURCES["command in braces"], oracle={"kind": "classifier", "classifier": NET})
+    alter(place, source=SOURCES["code"], oracle={"kind": "classifier", "classifier": NET})
     upload(hub, place / "theirs", "someone/theirs")
     options = {"cwd": place, **hub.environment}
     shutil.rmtree(place / "theirs")
@@ -369,8 +365,7 @@ def test_pipes_in_a_folder_are_not_waited_for(place, capsys, file):
 def test_folders_of_odd_names_work(place, capsys, name):
     assert run("generate", "r.yaml", "-o", f"./{name}", "-q") == 0, capsys.readouterr().err
     assert evaluate(name, LENET).splits[0].rows == 4
-    for command in (["verify", name, "--files"], ["show", name],
-                    ["merge", name, "-o", "merged", "-q"]):  # fmt: skip
+    for command in (["verify", name, "--files"], ["show", name]):
         assert run(*command) == 0, (command, capsys.readouterr().err)
 
 

@@ -155,11 +155,6 @@ def explain(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if "original" not in opened.features:
         raise UserError(f"{split}: has no originals (output.keep_original), which explain changes")
-    if opened.is_moved:
-        raise UserError(
-            f"{split}: shows each original several times, moved at random, and explain takes each for an original of "
-            "its own; explain a split of perturbed images"
-        )
     other_classifier = None
     if classifier is not None:
         other_classifier = build_component(classifier_section(classifier), "classifier", nn.Module, device)

@@ -46,19 +46,6 @@ class Hypothesis:
         return {1: (0.0, 1.0), -1: (-1.0, 0.0), 0: (-1.0, 1.0)}[self.sign]
 
 
-def amounts_of(measures: np.ndarray, sign: int, middle: float | None = None) -> np.ndarray:
-    """Return how much each image has of what a hypothesis says, from its measures [N].
-
-    Args:
-        measures: of the attribute.
-        sign: of the hypothesis: the measure, its negative, or its distance from the middle.
-        middle: by default the median.
-    """
-    if sign:
-        return sign * measures
-    return np.abs(measures - (np.median(measures) if middle is None else middle))
-
-
 @dataclass(frozen=True)
 class Moved:
     """Predictions for N originals that were changed in one way, dose by dose, as long as the oracle accepted them.

@@ -23,9 +23,8 @@ from sklearn.preprocessing import StandardScaler
 
 from fmrgen.distributed.launch import Processes, launched_precision
 from fmrgen.engine.perturb import perturb
-from fmrgen.errors import UserError, one_line, option
+from fmrgen.errors import UserError, option
 from fmrgen.files import write_atomically
-from fmrgen.generators._mask import read_mask_file
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
@@ -123,31 +122,6 @@ def sparsify(
     }
     write_atomically(path, save({"mask": mask.mask}, metadata))
     return mask
-
-
-def read_mask(path: Path, recipe: Recipe) -> SparseMask:
-    """Read the mask that `sparsify` wrote.
-
-    Args:
-        path: of the file.
-        recipe: that it was made with.
-
-    Returns:
-        The mask and how it was found.
-
-    Raises:
-        UserError: the file is no such mask, or of another recipe.
-    """
-    mask, metadata = read_mask_file(path, str(path))
-    try:
-        sparse_mask = SparseMask(
-            mask, int(metadata["images"]), float(metadata["regularization"]), float(metadata["test_score"])
-        )
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: does not record how it was found: {one_line(error)}; delete it") from None
-    if metadata.get("fingerprint") != recipe.in_precision(launched_precision()).fingerprint:
-        raise UserError(f"{path}: was found with another recipe; delete it, or choose another {option('output')}")
-    return sparse_mask
 
 
 def latent_pairs(

@@ -2,6 +2,5 @@
 
 NAMES: dict[str, str] = {
     "Diff": "fmrgen.apps.release.diff",
-    "Flips": "fmrgen.apps.release.flips",
     "diff": "fmrgen.apps.release.diff",
 }

@@ -233,7 +233,6 @@ def _diff_on_recipe(
     sections = classifier_section(old), classifier_section(new)
     if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
-    recipe.check_perturbs()
     pair = Pair.of_recipe(recipe, *sections)
     networks = {"OLD": pair.old, "NEW": pair.rows.judges.classifier}
     without = [name for name, network in networks.items() if not has_gradient(network, pair.rows.originals[:2])]

@@ -107,7 +107,6 @@ def split_folders(
 
 def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
     """Return the recipes of `broke` and `fixed`."""
-    recipe.check_perturbs()
     perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
     networks = {"old": old, "new": new}
     recipes = []

@@ -75,7 +75,7 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
 
     Raises:
-        UserError: the images or a classifier can't be used, or they are randomly moved ones.
+        UserError: the images or a classifier can't be used.
     """
     processes = Processes()
     opened = opened_images(images)
@@ -84,11 +84,6 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
             f"{images}: has no labels; put the images of each class, two at least, into a folder of its name"
         )
     opened.check_columns()
-    if opened.is_moved:
-        raise UserError(
-            f"{opened.name}: shows each original several times, moved at random, and a diff counts rows as "
-            "independent; compare classifiers on it with fmrgen evaluate"
-        )
     models = []
     for number, classifier in enumerate([*old, new], start=1):
         name = f"OLD {number}" if len(old) > 1 else "OLD"

@@ -84,13 +84,6 @@ class TrainRecipe(StrictConfig):
     perturbed: PerturbedConfig | None = None
     generator: GeneratorField | None = None
 
-    @model_validator(mode="after")
-    def _takes_each_image_once(self) -> "TrainRecipe":
-        for name in ("source", "test"):
-            if getattr(self, name).copies is not None:
-                raise ValueError(f"{name}.copies is for generator moves: leave it out")
-        return self
-
 
 def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     """Return a training recipe from a file or a shipped name (`train/mnist-lenet`).

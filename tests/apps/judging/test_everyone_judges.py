@@ -18,7 +18,7 @@ PANEL = {
     "oracles": [
         {"kind": "clip", "model": "asset:mnist/clip"},
         {"kind": "classifier", "classifier": "asset:mnist/lenet"},
-        {"kind": "reference", "model": "asset:mnist/clip", "threshold": 0.6},
+        {"kind": "clip", "model": "asset:mnist/clip", "prompts": ["{class}"]},
     ],
 }
 READ = (

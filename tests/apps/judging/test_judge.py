@@ -251,7 +251,6 @@ def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
         (["--oracle", "{kind: clp}"], "oracle: 'clp': unknown kind, did you mean clip?"),
         (["--oracle", CLIP, "--oracle", CLIP], "two oracles are called clip; give one another name, NAME=…"),
         (["--oracle", "zero_shoot:x/y"], "zero_shoot:x/y: not an oracle; use KIND:MODEL (clip, zero_shot, open_clip"),
-        (["--oracle", "reference:asset:mnist/lenet"], "oracle.model: asset:mnist/lenet can't be loaded"),
     ],
 )
 def test_who_is_no_judge_is_told_in_a_line(judged, capsys, arguments, error):
