@@ -7,8 +7,7 @@
 | 9-class ImageNet | 99.31 | 72.00 |
 | ImageNet | 99.32 | 69.00 |
 
-The mask saves 12.7 % of the time on 9-class ImageNet, 28.5 % on ImageNet; what it does to FMR is not reported. Time is
-compared by benchmarks/sparse.py, which gives both the same machine.
+The mask saves 12.7 % of the time on 9-class ImageNet, 28.5 % on ImageNet; what it does to FMR is not reported.
 """
 
 from common import Run, figures, says

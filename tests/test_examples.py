@@ -48,6 +48,22 @@ def test_a_script(name, tmp_path):
         assert said in done.stdout
 
 
+TABLES = [
+    pytest.param(path.name, marks=pytest.mark.slow if path.name == "table_7.py" else pytest.mark.nightly)
+    for path in sorted((ROOT / "reproduce").glob("table_*.py"))
+]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_the_paper(name, tmp_path):
+    small = ["--limit", "8", "--steps", "2", "--trainings", "2"]
+    command = [sys.executable, ROOT / "reproduce" / name, *small, "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Table")
+    assert re.search(r"^\* .*: (\*\*(holds|DOES NOT HOLD|not decided)\*\*|not tested)", done.stdout, re.MULTILINE)
+
+
 def test_a_split_for_maite(finished_split, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["maite_dataset.py", str(finished_split), "mnist", "lenet"])
     runpy.run_path(str(EXAMPLES / "maite_dataset.py"), run_name="__main__")

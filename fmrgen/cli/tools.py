@@ -14,7 +14,10 @@ _VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VISIB
 
 
 def env(*, as_json: options.Json = False) -> None:
-    """Print what a bug report needs: versions, devices, variables. Nothing secret is among them."""
+    """Print versions, devices and variables for a bug report.
+
+    Nothing secret is among them.
+    """
     import torch
 
     from fmrgen.cli import display

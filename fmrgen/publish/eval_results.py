@@ -67,7 +67,7 @@ def push_results(
 def _entries(folder: Path, classifier: str) -> dict[str, bytes]:
     """Return a classifier's entries by their paths in a model's repo."""
     evaluation = read_figures(folder / "evaluation.json")
-    names = [known.name for known in evaluation.classifiers]
+    names = [measured.name for measured in evaluation.classifiers]
     if classifier not in names:
         raise UserError(f"{folder}: has no classifier {classifier}; choose from {', '.join(names)}")
     entries = {}

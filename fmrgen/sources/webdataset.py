@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from glob import glob, has_magic
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._selection import refuse_selection_of_a_stream
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.recipes import is_on_the_hub
-
-_MOST_REASON = 120  # characters of another library's message
 
 
 class Config(SourceConfig):
@@ -66,7 +65,7 @@ class Config(SourceConfig):
         length = self.limit
         if length is None and any("://" in tar for tar in tars):
             raise UserError("source.limit: how many samples the tars contain is only known for files; set it")
-        return Tars(tars, self, labels, length or sum(1 for tar in tars for _ in _samples(tar)))
+        return Tars(tars, self, labels, length or sum(1 for _ in chain.from_iterable(map(_samples, tars))))
 
     def places_it_reads(self) -> list[str]:
         return [url for url in self._expanded() if not is_on_the_hub(url)]
@@ -82,27 +81,22 @@ class Tars(StreamedSource):
         self._tars, self._config = tars, config
 
     def _examples(self, start: int) -> Iterator[RawExample]:
-        samples = (sample for tar in self._tars for sample in _samples(tar))
-        for number, sample in enumerate(samples):
-            if number < start:
-                continue
-            ending, _, key = self._config.label.partition(".")
-            stored: Any = (
-                _member(sample, [self._config.label.lower(), ending.lower()], "label", number)
-                .decode(errors="replace")
-                .strip()
-            )
+        images = [ending.lower() for ending in self._config.image]
+        of_label, (ending, _, key) = self._config.label.lower(), self._config.label.partition(".")
+        samples = enumerate(chain.from_iterable(map(_samples, self._tars)))
+        for number, sample in islice(samples, start, None):
+            stored: Any = _member(sample, [of_label, ending.lower()], "label", number).decode(errors="replace").strip()
             if key and ending == "json":
-                stored = json.loads(stored)[key]
+                try:
+                    stored = json.loads(stored)[key]
+                except (ValueError, KeyError, TypeError):
+                    raise UserError(f"source.label: sample {number} has no {key} in its json") from None
             elif stored.lstrip("-").isdigit():
                 stored = int(stored)
             label = label_of_source(self.labels, stored, number, "source.label")
             if label is not None:
-                endings = [ending.lower() for ending in self._config.image]
-                if self._config.on_error == "skip" and not any(ending in sample for ending in endings):
-                    yield RawExample(number, b"", label)
-                else:
-                    yield RawExample(number, _member(sample, endings, "image", number), label)
+                is_left_out = self._config.on_error == "skip" and not {*images} & sample.keys()
+                yield RawExample(number, b"" if is_left_out else _member(sample, images, "image", number), label)
 
 
 def _member(sample: dict[str, Any], endings: list[str], key: str, number: int) -> bytes:
@@ -131,4 +125,4 @@ def _samples(tar: str) -> Iterator[dict[str, Any]]:
             yield from group_by_keys(members(file))
     except Exception as error:  # tarfile, fsspec and the network under it fail in many ways
         shown = tar.partition("?")[0]
-        raise UserError(f"source.urls: {shown}: can't be read as a tar: {one_line(error, _MOST_REASON)}") from None
+        raise UserError(f"source.urls: {shown}: can't be read as a tar: {one_line(error, 120)}") from None
