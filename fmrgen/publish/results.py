@@ -67,7 +67,7 @@ def _record_split(
         add_to_split(paths, repo, split.files, message, write)
     except UserError as error:  # the evaluation itself is safe
         return Recorded(f"{split.name}: results not added to its card: {error}", failed=True)
-    return Recorded(f"{split.name}: {len(entries)} results added to its card")
+    return Recorded(f"{split.name}: {len(entries)} result{'s' * (len(entries) > 1)} added to its card")
 
 
 def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result) -> str:

@@ -123,7 +123,9 @@ def _read_labels(file: Path, labels: dict[str, int]) -> dict[str, int]:
                     raise UserError(f"{file}: line {number}: {label!r:.60} is no class; see classes.txt")
                 if label:
                     named[Path(row["file"]).name] = labels[label]
-    except (OSError, UnicodeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"{file}: can't be read: {error.strerror}") from None
+    except (UnicodeError, csv.Error) as error:
         raise UserError(f"{file}: can't be read as CSV: {one_line(error)}") from None
     if not named:
         raise UserError(f"{file}: has no label; fill its column label with the names in classes.txt")
