@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Config(ClassifierConfig):
     """`model` is the file; its only input is float [B, 3, H, W] or [B, H, W, 3], its first output logits [B, K].
 
-    Images are resized to `size`, by default the size of its input, and normalised: (x - mean) / std. `class_names` are
-    the names of its outputs.
+    Images in [0, 1] are resized to `size`, by default the size of its input; `mean` and `std` are of a network that
+    does not normalise them itself: (x - mean) / std. `class_names` are the names of its outputs.
     """
 
     FILES = ("model",)
@@ -24,8 +24,8 @@ class Config(ClassifierConfig):
 
     kind: str = "onnx"
     model: str
-    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)
-    std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    mean: list[float] = Field([0.0, 0.0, 0.0], min_length=3, max_length=3)
+    std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1, le=4096)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field("auto")
     gradients: bool = Field(False, description="rebuild it in torch, by onnx2torch, and compare what both say")
