@@ -13,8 +13,8 @@ _METADATA = "metadata.csv"
 class Config(SourceConfig):
     """`path` holds the class folders, with images at any depth; classes and files are in the order of their names.
 
-    Or it holds a `metadata.csv` with the columns `file_name`, relative to `path`, and `label`, words or numbers; then
-    examples are in the order of its lines.
+    Or it holds a `metadata.csv` with the columns `file_name`, of a file below `path` and relative to it, and `label`,
+    words or numbers; then examples are in the order of its lines.
     """
 
     PLACES = ("path",)
@@ -73,7 +73,7 @@ def _read_folders(root: Path) -> tuple[dict[str, list[Any]], Any]:
 def _read_metadata(root: Path) -> tuple[dict[str, list[Any]], Any]:
     """Return the columns `image`, paths, and `label` in the order of the metadata, and the feature of the labels.
 
-    Raises UserError if the metadata cannot be read or lacks a column or a value.
+    Raises UserError if the metadata cannot be read, lacks a column or a value, or names a file outside of the folder.
     """
     import pandas
     from datasets import Value
@@ -90,6 +90,9 @@ def _read_metadata(root: Path) -> tuple[dict[str, list[Any]], Any]:
         if is_missing.any():
             line = int(is_missing.to_numpy().argmax()) + 2  # the first line is the header
             raise UserError(f"source.path: {path}: line {line} has no {column}")
+    for name in table["file_name"]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"source.path: {path}: {name} is outside of the folder, and would be published with it")
     images = [str(root / name) for name in table["file_name"]]
     labels = table["label"].tolist()
     is_text = all(isinstance(label, str) for label in labels)

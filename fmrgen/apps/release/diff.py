@@ -138,6 +138,8 @@ def diff(
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed or ())
     verdict, evidence = judged(evidence)
     notes = faults_of([*of_old, of_new])
+    if labels is None and not all(predictions.has_ids for predictions in (*of_old, of_new)):
+        notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
     if all(np.array_equal(training.answers, of_new.answers) for training in of_old):
         notes.append("OLD and NEW give the same answers on every image")
     return Diff(verdict, margin, evidence, flips, notes=notes)

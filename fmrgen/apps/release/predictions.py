@@ -39,6 +39,7 @@ class Predictions:
         answers: of the classifier, as text; empty for none.
         confidence: how sure it is of each answer, from 0 to 1; None if there are no scores.
         columns: all others, by name: what images can be grouped by.
+        has_ids: whether the images have ids; else their ids are their places.
     """
 
     name: str
@@ -47,19 +48,20 @@ class Predictions:
     answers: np.ndarray
     confidence: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    has_ids: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def of(self, rows: np.ndarray) -> "Predictions":
         """Return the predictions for some images, by their places or bool [N]."""
-        return Predictions(
-            self.name,
-            self.ids[rows],
-            self.labels[rows],
-            self.answers[rows],
-            None if self.confidence is None else self.confidence[rows],
-            {name: values[rows] for name, values in self.columns.items()},
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=self.labels[rows],
+            answers=self.answers[rows],
+            confidence=None if self.confidence is None else self.confidence[rows],
+            columns={name: values[rows] for name, values in self.columns.items()},
         )
 
 
@@ -150,10 +152,8 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
         raise UserError(f"{name}: {int((label_text == '').sum()):,} rows have no label; leave them out")
     sure = None
     if scores is not None:
-        matrix = _scores(name, scores)
-        sure = _probabilities(matrix).max(axis=1)
-        if answers is None:
-            answers = matrix.argmax(axis=1)
+        of_scores, sure = _predicted(name, _scores(name, scores))
+        answers = of_scores if answers is None else answers
     if confidence is not None:
         try:
             sure = np.asarray(_values(confidence), dtype=np.float64)
@@ -173,7 +173,7 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     for other, values in columns.items():
         if other not in taken:
             others[other] = np.asarray(_values(values), dtype=object)
-    return Predictions(name, id_text, label_text, answer_text, sure, others)
+    return Predictions(name, id_text, label_text, answer_text, sure, others, has_ids=ids is not None)
 
 
 def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
@@ -237,6 +237,16 @@ def _scores(name: str, scores: Any) -> np.ndarray:
         return np.asarray(lists, dtype=np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{name}: its scores are not lists of numbers, one for each class") from None
+
+
+def _predicted(name: str, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class and the confidence of each row [N]: NaN where scores are NaN or inf; -inf leaves a class out."""
+    finite = np.isfinite(scores.max(axis=1))
+    if not finite.any():
+        raise UserError(f"{name}: no row has finite scores; check the network that gave them")
+    confidence = np.full(len(scores), np.nan)
+    confidence[finite] = _probabilities(scores[finite]).max(axis=1)
+    return np.where(finite, scores.argmax(axis=1), np.nan), confidence
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:
