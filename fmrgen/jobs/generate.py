@@ -26,7 +26,7 @@ from fmrgen.jobs.lifecycle import (
     nonfinite_error,
     record_run,
 )
-from fmrgen.jobs.self_check import SelfCheck, check_answers_of_rows
+from fmrgen.jobs.self_check import SelfCheck, check_kept_rows
 from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
@@ -117,8 +117,7 @@ def make_split(
             if not claims.is_begun:
                 oracle_is_known = self_check.of_oracle(folder, recipe.perturb.oracle_rule, on_note)
         self_check.begin(provenance, claims)
-        if claims.is_begun and not provenance.is_finished:
-            check_answers_of_rows(components, folder, provenance, device)
+        check_kept_rows(components.classifier, folder, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
         while not provenance.is_finished and claims.missing():
             job.perturb_shards()

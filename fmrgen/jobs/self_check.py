@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,10 +38,10 @@ _SAME = 0.01  # of a probability: more than rounding differs
 _MUCH = 10.0  # points of accuracy
 _ALL = 0.999  # share of weights
 _LEAST_PROBABILITY = 1e-30
-_ASKED_AGAIN = 2  # rows of a shard
+_QUERIED_AGAIN = 16  # rows of the split that is resumed
 _SLOPE_IMAGES = 16
 _UNCERTAIN = 0.7  # the loss of a classifier that sees the label and another class alike
-_LOSS_WITHIN = 0.05  # of a loss, and of it as a share: more than servers' rounding, less than another model makes
+_LOSS_WITHIN = 0.05  # of a loss, and of it as a share: more than devices' rounding, less than another network makes
 _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean; wrong classes to agree on
 
 
@@ -385,37 +384,35 @@ def _nearest_to_boundary(folder: SplitFolder) -> tuple[np.ndarray, list[int]]:
     return np.array(images), labels
 
 
-def check_answers_of_rows(
-    components: Components, folder: SplitFolder, provenance: Provenance, device: torch.device
-) -> None:
-    """Raise UserError if a classifier without weights, as an endpoint, answers otherwise than it did for finished rows.
+def check_kept_rows(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> None:
+    """Raise UserError if the classifier's losses on stored images are not those that their rows have.
 
-    The model behind its address was then changed, and one split would be made against two models. It is asked about
-    two rows of the first shard and two of the last, those of which it was least certain.
+    Identity does not see all that a forward depends on: the environment, files, functions that were replaced. So rows
+    that are spread over the existing shards are classified again before any is kept.
     """
-    if provenance.weights_sha256.classifier is not None:  # which are compared
-        return
     names = folder.shared.names(folder.paths.shards)
-    finished = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
-    for shard in {*finished[:1], *finished[-1:]}:
-        rows = folder.first_rows(shard, ["id", "image", "label", "accepted_labels", "loss"])
-        rows = [row for row in rows if row["loss"] is not None and math.isfinite(row["loss"])]
-        for row in sorted(rows, key=lambda row: abs(row["loss"] - _UNCERTAIN))[:_ASKED_AGAIN]:
-            now = _loss_of(row, components.classifier, folder.shard_path(shard), device)
-            if not math.isclose(now, row["loss"], rel_tol=_LOSS_WITHIN, abs_tol=_LOSS_WITHIN):
-                raise UserError(
-                    f"{folder.paths.root}:{folder.paths.name}: the classifier answers otherwise than it did for the "
-                    f"rows that are there (of id {row['id']} its loss was {row['loss']:.3g}, is {now:.3g}), so the "
-                    f"model behind it was changed; choose another {option('output')}"
-                )
-
-
-def _loss_of(row: dict[str, Any], classifier: nn.Module, path: Path, device: torch.device) -> float:
-    try:
-        pixels = np.asarray(open_rgb(stored_image(row["image"])))
-    except UserError as error:
-        raise UserError(f"{path}: id {row['id']}: its image is unreadable ({error}); delete this shard") from None
-    logits = logits_of(classifier, to_batch(pixels[None], device))
-    others = (row.get("accepted_labels") or [row["label"]])[1:]
-    also_true = also_of([others], logits.shape[1]).to(device)
-    return float(loss(logits, torch.tensor([row["label"]], device=device), also_true))
+    existing = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
+    spread = (
+        {existing[int(place)] for place in np.linspace(0, len(existing) - 1, _QUERIED_AGAIN)} if existing else set()
+    )
+    rows: list[dict[str, Any]] = []
+    for shard in spread:
+        first = folder.first_rows(shard, ["id", "image", "label", "accepted_labels", "loss"])
+        usable = [row for row in first if row["loss"] is not None and math.isfinite(row["loss"])]
+        usable.sort(key=lambda row: abs(row["loss"] - _UNCERTAIN))  # a change shows most where it is least certain
+        rows += usable[: math.ceil(_QUERIED_AGAIN / len(spread))]
+    for row in rows:
+        where = f"{folder.paths.root}:{folder.paths.name}"
+        try:
+            pixels = np.asarray(open_rgb(stored_image(row["image"])))
+        except UserError as error:
+            raise UserError(f"{where}: id {row['id']}: its image is unreadable ({error}); delete its shard") from None
+        logits = logits_of(classifier, to_batch(pixels[None], device))
+        also_true = also_of([(row.get("accepted_labels") or [row["label"]])[1:]], logits.shape[1]).to(device)
+        now = float(loss(logits, torch.tensor([row["label"]], device=device), also_true))
+        if not math.isclose(now, row["loss"], rel_tol=_LOSS_WITHIN, abs_tol=_LOSS_WITHIN):
+            raise UserError(
+                f"{where}: the classifier is not the one of the existing rows: its loss on the image of id {row['id']} "
+                f"was {row['loss']:.3g} and is {now:.3g}; put back what its forward reads, or choose another "
+                f"{option('output')}"
+            )

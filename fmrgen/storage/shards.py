@@ -215,7 +215,7 @@ class SplitFolder:
         path = self.shard_path(shard)
         with suppress(pa.ArrowException, OSError, ValueError), self.shared.open(path) as opened:
             file = pq.ParquetFile(opened)
-            for batch in file.iter_batches(columns=_stored_columns(file, columns)):
+            for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
                 return batch.to_pylist()
         return []
 
