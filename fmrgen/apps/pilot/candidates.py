@@ -45,7 +45,7 @@ class Candidate:
     @property
     def keeps_accuracy(self) -> bool:
         """Whether its reconstructions cost the tested network no more than 2 points."""
-        return self.lost is not None and self.lost.value <= _LOST
+        return self.lost is not None and round(self.lost.value, 9) <= _LOST  # 2.0000000000000018 is 2
 
 
 def candidates(size: int, chosen: Mapping[str, Any] | None, *, hub: bool) -> list[Candidate]:
