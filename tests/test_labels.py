@@ -83,11 +83,3 @@ def test_what_can_not_be_matched_is_refused():
         answer_in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("eins", "zwei", "drei")), IMAGE, "classifier")
     with pytest.raises(UserError, match="has 3 outputs, and 2 class_names"):
         answer_in_labels(fixed_logits(["owl", "cat"]), Labels(("owl", "cat")), IMAGE, "classifier")
-
-
-def test_groups_of_source_classes_need_no_names():
-    labels = Labels(("pets", "birds"), ((1, 2), (0,)), 3)
-    grouped = answer_in_labels(fixed_logits(["owl", "cat", "dog"]), labels, IMAGE, "classifier")
-    assert grouped(IMAGE).shape == (1, 2)
-    own = answer_in_labels(fixed_logits(["birds", "pets"], 2), labels, IMAGE, "classifier")  # it answers in the groups
-    assert own(IMAGE).tolist() == [[1, 0]]

@@ -1,4 +1,4 @@
-"""The house: nine modules in its hall, and imports that run one way."""
+"""The house: imports that run one way."""
 
 import ast
 import functools
@@ -89,13 +89,6 @@ def test_the_core_imports_no_app_and_apps_import_each_other_only_as_listed():
 def test_every_app_is_listed():
     installed = {app.__name__.rpartition(".")[2] for app in apps()}
     assert installed <= APPS.keys(), "list the app in tests/support/installed.py"
-
-
-def test_the_root_is_small_and_every_module_says_what_it_is():
-    assert len(list(ROOT.glob("*.py"))) <= 10
-    for name, tree in modules():
-        first_line = (ast.get_docstring(tree) or "").partition("\n")[0]
-        assert len(first_line) > 10, f"{name}: its first line says what it is"
 
 
 def test_figures_need_neither_torch_nor_datasets():

@@ -55,34 +55,6 @@ def test_messages_speak_as_the_caller_does(tmp_path, capsys):
         assert option("output.split") == "output.split"
 
 
-def test_no_message_of_the_library_writes_a_flag_by_hand():
-    """What Python reaches has `errors.option` for that; these files are of commands alone, or of other programs."""
-    commands = {
-        "cli",
-        "apps/pilot/init.py",
-        "delta/card.py",
-        "delta/rebuild.py",
-        "distributed/launch.py",
-        "distributed/launcher.py",
-        "progress/terminal.py",
-    }
-    root = Path(package.__file__).parent
-    for path in root.rglob("*.py"):
-        name = path.relative_to(root).as_posix()
-        if path.name in ("commands.py", "display.py") or commands & {name, *map(str, path.relative_to(root).parents)}:
-            continue
-        tree = ast.parse(path.read_text())
-        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        docstrings = [ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)]
-        whole = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
-        parts = {part for node in whole for part in node.values}
-        single = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in parts]
-        texts = ["".join(str(getattr(part, "value", "")) for part in node.values) for node in whole]
-        texts += [node.value for node in single if isinstance(node.value, str) and node.value not in docstrings]
-        found = [text for text in texts if re.search(r"(?<![\w-])--[a-z]", text)]
-        assert [text for text in found if not re.search(r"fmrgen \w+ |evaluate --attack|tar --", text)] == [], name
-
-
 def test_a_network_in_one_word():
     network = package.load_classifier("asset:mnist/lenet")
     assert not network.training

@@ -27,11 +27,6 @@ def test_what_fell_by_more_than_its_noise_is_named(rounds, falls):
     assert bool(record.fallen(of(rounds), earlier)) == falls
 
 
-def test_a_ratio_that_is_new_is_compared_with_nothing():
-    assert record.fallen({"new": [0.1]}, [of([0.9])]) == []
-    assert record.fallen(of([0.1]), []) == []
-
-
 def test_check_takes_the_last_records_before_the_new_one(tmp_path, monkeypatch, capsys):
     for day, value in enumerate([2.0, 1.0, 1.01, 1.02, 0.1, 1.0, 1.03, 0.2], 1):
         tree = {"commit": f"{day}", "date": f"2026-01-0{day}T00:00", "ratios": {"a to b": [value]}}
@@ -48,10 +43,3 @@ def test_check_takes_the_last_records_before_the_new_one(tmp_path, monkeypatch, 
             record.main()
         assert ended.value.code == status
     assert "a to b: 0.900, was 1.010 (its noise ends at 0.950)" in capsys.readouterr().out
-
-
-def test_the_plot_has_a_point_for_each_commit(tmp_path):
-    records = [{"commit": "abc1234", "ratios": of([0.9, 0.91])}, {"commit": "def5678", "ratios": {"other": [1.0]}}]
-    record.plot(records, tmp_path / "speed.svg")
-    drawing = (tmp_path / "speed.svg").read_text()
-    assert all(text in drawing for text in ("abc1234", "def5678", "engine to bare models", "other"))

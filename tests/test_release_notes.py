@@ -47,15 +47,11 @@ def test_notes_are_what_is_new_in_short_and_what_breaks(ready, capsys):
     ("file", "before", "after", "line"),
     [
         ("CHANGELOG.md", " (2026-12-01)", ", unreleased", "CHANGELOG.md has no section"),
-        ("CHANGELOG.md", " (2026-12-01)", " (2026-99-99)", "CHANGELOG.md has no section"),
         ("CITATION.cff", "\nversion: ", "\nversion: 9.", "CITATION.cff does not say 'version: "),
         ("CITATION.cff", "\ndate-released: 2026-12-01", "", "CITATION.cff does not say 'date-released: 2026-12-01'"),
         ("CITATION.cff", "Ann Example", "The fmrgen authors", "CITATION.cff still says 'The fmrgen authors'"),
-        ("pyproject.toml", "Ann Example", "The fmrgen authors", "pyproject.toml still says"),
         (".zenodo.json", "Example, Ann", "The fmrgen authors", ".zenodo.json still says"),
         ("MAINTAINERS.md", "ann@example.com", "*address*", "MAINTAINERS.md still says"),
-        ("MAINTAINERS.md", "Ann Example", "*the owner's name*", "MAINTAINERS.md still says"),
-        ("paper.md", "Ann Example", "To be filled in", "paper.md still says 'To be filled in'"),
     ],
 )
 def test_files_that_disagree_are_named(ready, file, before, after, line):
@@ -63,10 +59,3 @@ def test_files_that_disagree_are_named(ready, file, before, after, line):
     change(folder / file, before, after)
     with pytest.raises(SystemExit, match=line):
         release_notes.main([tag])
-
-
-def test_a_wrong_tag_or_none_is_named(ready):
-    with pytest.raises(SystemExit, match=r"the tag is v9\.9\.9, and pyproject\.toml says"):
-        release_notes.main(["v9.9.9"])
-    with pytest.raises(SystemExit, match=r"name the tag, such as v0\.2\.0"):
-        release_notes.main([])

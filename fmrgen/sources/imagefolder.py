@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from fmrgen.errors import UserError, one_line
 from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.datasets import Config as DatasetsConfig
@@ -17,21 +19,30 @@ class Config(SourceConfig):
     words or numbers; then examples are in the order of its lines.
     """
 
-    PLACES = ("path",)
+    PLACES = ("path", "metadata")
 
     kind: str = "imagefolder"
     path: str
+    metadata: str | None = Field(None, description="a CSV that lies elsewhere, in place of `metadata.csv`")
 
     def check_places(self, section: str) -> None:
-        if not (Path(self.path) / _METADATA).is_file():
+        if self.metadata is not None and not Path(self.metadata).is_file():
+            raise UserError(f"source.metadata: {self.metadata}: no such file")
+        if self._table() is None:
             _class_folders(Path(self.path))
+
+    def _table(self) -> Path | None:
+        """Return the CSV of file names and labels, if there is one."""
+        table = Path(self.metadata or Path(self.path) / _METADATA)
+        return table if table.is_file() else None
 
     def build(self, device: object = "cpu") -> Source:
         from datasets import Dataset, Features, Image
 
         root = Path(self.path)
-        if (root / _METADATA).is_file():
-            columns, label = _read_metadata(root)
+        table = self._table()
+        if table is not None:
+            columns, label = _read_metadata(root, table)
         else:
             columns, label = _read_folders(root)
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": label}))
@@ -39,7 +50,7 @@ class Config(SourceConfig):
         return DatasetsConfig(path=self.path, label_column="label", **shared).open(dataset)
 
     def places_it_reads(self) -> list[str]:
-        return [self.path]
+        return [place for place in (self.path, self.metadata) if place is not None]
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -70,7 +81,7 @@ def _read_folders(root: Path) -> tuple[dict[str, list[Any]], Any]:
     return {"image": images, "label": labels}, ClassLabel(names=names)
 
 
-def _read_metadata(root: Path) -> tuple[dict[str, list[Any]], Any]:
+def _read_metadata(root: Path, path: Path) -> tuple[dict[str, list[Any]], Any]:
     """Return the columns `image`, paths, and `label` in the order of the metadata, and the feature of the labels.
 
     Raises UserError if the metadata cannot be read, lacks a column or a value, or names a file outside of the folder.
@@ -78,7 +89,6 @@ def _read_metadata(root: Path) -> tuple[dict[str, list[Any]], Any]:
     import pandas
     from datasets import Value
 
-    path = root / _METADATA
     try:
         table = pandas.read_csv(path, dtype={"file_name": str})
     except (OSError, ValueError) as error:

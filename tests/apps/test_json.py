@@ -4,9 +4,7 @@ import json
 
 import pytest
 from commands import run
-from installed import needs_app, of_installed_commands
-
-from fmrgen.cli.app import app
+from installed import needs_app
 
 LENET = "asset:mnist/lenet"
 
@@ -71,23 +69,3 @@ def test_what_there_is(capsys):
     assert outcome(capsys, "recipes", "mnist-lenet")["generator"]["kind"] == "vqgan"
     assert outcome(capsys, "recipes", "sets/imagenet-c")["severities"] == [1, 2, 3, 4, 5]
     assert "fmrgen" in outcome(capsys, "env")
-
-
-@pytest.mark.parametrize(
-    "name",
-    of_installed_commands(
-        [
-            "generate",
-            "verify",
-            "evaluate",
-            "judge",
-            "push",
-            "recipes",
-            "env",
-            "train",
-            "compare",
-        ]
-    ),
-)
-def test_commands_that_programs_read(name):
-    assert any("--json" in argument.names for argument in app[name].assemble_argument_collection())

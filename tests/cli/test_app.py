@@ -10,59 +10,6 @@ from importlib.metadata import version
 
 import pytest
 from commands import fmrgen, run
-from installed import of_installed_commands
-
-
-def test_help_and_recipe_mistakes_import_no_torch():
-    code = (
-        "import sys; from fmrgen.cli.app import main\ntry: main({!r})\nexcept SystemExit: print('torch' in sys.modules)"
-    )
-    for arguments in (
-        ["--help"],
-        ["recipes"],
-        ["generate", "mnist-lenet", "generator.image_sise=3"],
-        ["generate", "mnist-lenet", "source={kind: imagefolder, path: gone}"],
-        ["evaluate", "gone", "-c", "asset:mnist/lenet"],
-        ["verify", "gone.parquet"],
-        ["evaluate", "gone", "-c", "{kind: lenet, checkpoint: gone.pth}"],
-    ):
-        result = subprocess.run(
-            [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, timeout=60
-        )
-        assert result.stdout.strip().endswith("False"), result
-        assert "gone" not in arguments or "gone" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    of_installed_commands([
-        (["generate", "mnist-lenat"], "mnist-lenat: no such file, and not a shipped recipe; did you mean mnist-lenet?"),
-        (["generate", "mnist-lenet", "perturb.step_sise=1"], "mnist-lenet: perturb.step_sise: unknown key, did you mean step_size?"),
-        (["generate", "mnist-lenet", "step_size=1"], "step_size=1: step_size is a key of a section; say perturb.step_size=1"),
-        (["generate", "mnist-lenet", "--limit", "0"], "--limit: must be >= 1, not 0"),
-        (["generate", "mnist-lenet", "--limit", "some"], "--limit: must be a whole number, not some"),
-        (["generate", "mnist-lenet", "--ouput", "x"], "--ouput: unknown option, did you mean --output; see fmrgen generate --help"),
-        (["generate"], "name a recipe, which `fmrgen recipes` lists; there is no fmrgen.yaml in this folder"),
-        (["generate", "mnist-lenet", "--limit", "2.5"], "--limit: must be a whole number, not 2.5"),
-        (["generate", "mnist-lenet", "-o"], "-o: its value is missing"),
-        (["generate", "mnist-lenet", "--json=perhaps"], "--json: must be true or false, not perhaps"),
-        (["genrate"], "genrate: unknown command, did you mean generate; see fmrgen --help"),
-        (["transfer", "out"], "transfer: unknown command, did you mean evaluate; see fmrgen --help"),
-        (["verify", "no/where:a/b"], "no/where: neither a folder nor a dataset repo"),
-        (["train", "train/mnist-lent"], "did you mean train/mnist-lenet?"),
-        (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` lists others"),
-        (["generate", "mnist-lenet", "classifier.checkpoint=gone.pth"], "classifier.checkpoint: no such file as gone.pth"),
-    ]),
-)  # fmt: skip
-def test_mistakes_are_one_line_and_exit_2(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert run(*arguments) == 2
-    out, told = capsys.readouterr()
-    assert message in told
-    assert told.startswith("fmrgen: ")
-    assert told.count("\n") == 1
-    assert not out
-    assert not list(tmp_path.iterdir())
 
 
 def test_help_without_arguments_and_the_version(capsys):
@@ -96,17 +43,8 @@ def test_ctrl_c_in_the_middle_of_an_import_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_however_often(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "fmrgen",
-        "generate",
-        "mnist-lenet",
-        "output.shard_size=4",
-        "--output",
-        str(tmp_path / "out"),
-        "-q",
-    ]
+    job = ["generate", "mnist-lenet", "output.shard_size=4", "--output", str(tmp_path / "out"), "-q"]
+    command = [sys.executable, "-m", "fmrgen", *job]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as job:
         try:
             deadline = time.monotonic() + 150
@@ -135,19 +73,3 @@ def test_output_that_can_not_be_written_is_a_line(command):
         result = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert result.returncode == 2
     assert result.stderr == "fmrgen: the output can't be written: No space left on device\n"
-
-
-def test_recipes_lists_what_can_be_run(capsys):
-    assert run("recipes") == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert "mnist-lenet" in names
-    assert not [name for name in names if name.startswith("_")]
-
-
-def test_q_silences_the_hubs_client_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")  # to be as before afterwards
-    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
-    assert run("show", tmp_path / "gone", "-o", tmp_path) == 2
-    assert "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
-    assert run("show", tmp_path / "gone", "-o", tmp_path, "-q") == 2
-    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"

@@ -20,8 +20,6 @@ from PIL import Image
 from places import ROOT
 from safetensors.torch import save_file
 
-from fmrgen.cli.app import COMMANDS
-
 LENET = "{kind: lenet, num_classes: 2}"
 PROVENANCE = "provenance/c/s.json"
 
@@ -85,22 +83,17 @@ def bomb():
 YAMLS = {
     "bomb": bomb(),
     "deep": b"[" * 5000,
-    "itself": b"a: &a [*a]",
     "tag": b"a: !!python/object/apply:os.system ['touch ran']",
-    "binary": b"\xff\xfe\x00a",
     "list": b"- a\n- b",
 }
 MASKS = {"still": torch.zeros(7, dtype=torch.bool), "shape": torch.ones(3, dtype=torch.bool), "floats": torch.ones(7)}
 PROVENANCES = {
-    "no_provenance": lambda told: "",
     "list_provenance": lambda told: "[]",
     "empty_provenance": lambda told: "{}",
     "deep_provenance": lambda told: '{"a":' + "[" * 100_000,
     "lacking": lambda told: json.dumps({name: told[name] for name in told if name != "labels"}),
     "outside": lambda told: json.dumps({**told, "files": {"../../etc/passwd.parquet": "0" * 64}}),
     "no_groups": lambda told: json.dumps({name: told[name] for name in told if name != "groups"}),
-    "no_digests": lambda told: json.dumps({**told, "files": {}}),
-    "no_examples": lambda told: json.dumps({**told, "examples": 0}),
     "unfinished": lambda told: json.dumps({**told, "finished": False}),
     "unknown_kind": lambda told: json.dumps({**told, "recipe": {**told["recipe"], "classifier": {"kind": "nope"}}}),
     "half_character": lambda told: json.dumps({**told, "fingerprint": "\ud800"}),
@@ -112,20 +105,23 @@ EVALUATE = ["-c", LENET, "-o", "e", "-q"]
 CASES = [
     # recipes
     (["generate", "nowhere.yaml"], "nowhere.yaml: no such file, and not a shipped recipe"),
-    (["generate", "photos"], "photos: no such file, and not a shipped recipe"),
+    (["generate"], "name a recipe, which `fmrgen recipes` lists; there is no fmrgen.yaml in this folder"),
+    (["generate", "mnist-lenet", "step_size=1"], "step_size=1: step_size is a key of a section; say perturb.step_size=1"),
+    (["generate", "train/mnist-lenet"], "train/mnist-lenet: is a file for `fmrgen train`; `fmrgen recipes` lists others"),
+    (["generate", "mnist-lenet", "--limit", "2.5"], "--limit: must be a whole number, not 2.5"),
+    (["generate", "mnist-lenet", "--json=perhaps"], "--json: must be true or false, not perhaps"),
+    (["generate", "mnist-lenet", "-o"], "-o: its value is missing"),
+    (["genrate"], "genrate: unknown command, did you mean generate; see fmrgen --help"),
     (["generate", "photos/a/0.png"], "photos/a/0.png: not YAML: 'utf-8' codec can't decode"),
     (["generate", "bomb.yaml"], "bomb.yaml: its aliases expand to more than 1,000,000 entries; write them out"),
-    (["generate", "itself.yaml"], "itself.yaml: its aliases expand to more than"),
     (["generate", "deep.yaml"], "deep.yaml: can't be read as YAML: it is nested too deeply"),
     (["generate", "tag.yaml"], "tag.yaml: not YAML: could not determine a constructor for the tag"),
-    (["generate", "binary.yaml"], "binary.yaml: not YAML"),
     (["generate", "list.yaml"], "list.yaml: a recipe must be a mapping of sections, this is a list"),
     ([*GENERATE, "perturb.slots=0"], "r.yaml: perturb: slots must be auto or from 1 to 65,536, not 0"),
     ([*GENERATE, "perturb.step_size=nan"], "r.yaml: perturb: step_size must be a positive number, not nan"),
     ([*GENERATE, "perturb.seed=-1"], "r.yaml: perturb: seed must not be negative, it is -1"),
     ([*GENERATE, "perturb.bugdet=3"], "r.yaml: perturb.bugdet: unknown key, did you mean budget?"),
     ([*GENERATE, f"perturb.budget={10**19}"], "r.yaml: perturb: budget must be from 1 to 1,000,000 steps"),
-    ([*GENERATE, "perturb.slots=3000000"], "r.yaml: perturb: slots must be auto or from 1 to 65,536"),
     ([*GENERATE, "output.split=all"], "r.yaml: output.split: 'all' is reserved in a dataset folder; choose another name"),
     ([*GENERATE, "output.config=README.md"], "r.yaml: output.config: 'README.md' is reserved in a dataset folder"),
     ([*GENERATE, "description=!!binary aGVsbG8="], "contains a bytes, neither text nor a number; put it in quotes"),
@@ -133,8 +129,6 @@ CASES = [
     ([*GENERATE, 'description="\\ud800"'], "contains half a character; fix it"),
     ([*GENERATE, "output.config=a b"], "r.yaml: output.config: 'a b' can't be a name here"),
     ([*GENERATE, "output.config=../up"], "r.yaml: output.config: '../up' can't be a name here"),
-    ([*GENERATE, "output.split=.."], "r.yaml: output.split: '..' can't be a name here"),
-    ([*GENERATE, "--limit", "-1"], "--limit: must be >= 1, not -1"),
     ([*GENERATE, "--limit", str(10**20)], "r.yaml: source.limit: must be 1,000,000,000,000 or less, not 1"),
     ([*GENERATE, "generator.image_size=7"], "r.yaml: generator.image_size: must be 8 or more, not 7"),
     ([*GENERATE, "generator.image_size=1000000"], "generator.image_size: an image of 1000000 px does not fit in memory"),
@@ -142,7 +136,6 @@ CASES = [
     ([*GENERATE, "source.path=gone"], "source.path: gone is not a folder of class folders"),
     ([*GENERATE, "source.path=one"], "source: 1 class is not enough"),
     ([*GENERATE, "source.path=none"], "source: contains no examples"),
-    ([*GENERATE, "source.classes=[x]"], "source.classes: 1 names for the source's 2 classes"),
     ([*GENERATE, "source.classes=[x, x]"], "source.classes: 2 classes are called 'x'; list names that differ"),
     ([*GENERATE, "source.classes=['', y]"], "source.classes: class 0 has no name"),
     ([*GENERATE, "source.classes={x: a, y: 1}"], "source.classes.x: 'a' is not a class index or a range"),
@@ -159,10 +152,9 @@ CASES = [
     ([*GENERATE, "classifier.num_classes=5"], "classifier: has 5 outputs for 2 labels"),
     ([*GENERATE, "classifier=nothing"], "classifier: nothing: not a classifier; use timm:NAME, zoo:NAME, hf:REPO"),
     ([*GENERATE, "classifier={kind: timm, model: resnet5000}"], "classifier.model: timm has no resnet5000"),
-    ([*GENERATE, "classifier={kind: module, target: 'gone:Net'}"], "gone:Net can't be imported: No module named 'gone'"),
     ([*GENERATE, "classifier={kind: module, target: 'broken_code:Net'}"], "classifier: module can't be built: RuntimeError: at import"),
     ([*GENERATE, "classifier={kind: module, target: 'exits:Net'}"], "classifier: module can't be built: SystemExit: 0"),
-    ([*GENERATE, "generator={kind: vqgan, model: photos, image_size: 32}"], "generator.model: photos can't be loaded"),
+    ([*GENERATE, "generator={kind: vqgan, model: photos, image_size: 32}"], "generator.model: photos is not a model's folder: it has no config.json"),
     ([*GENERATE, "generator={kind: vqgan, checkpoint: text.pth, config: list.yaml, image_size: 32}"], "generator.config: list.yaml is not a taming VQGAN config"),
     ([*GENERATE, "oracle={kind: clip, model: photos}"], "oracle.model: photos can't be loaded"),
     ([*GENERATE, "generator.mask=gone.safetensors"], "generator.mask: no such file as gone.safetensors"),
@@ -173,7 +165,6 @@ CASES = [
     # where to write
     (["generate", "r.yaml", "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder"),
     (["generate", "r.yaml", "-o", "r.yaml/in"], "r.yaml is not a folder; choose another --output"),
-    (["generate", "r.yaml", "-o", "/proc/new"], "/proc/new"),
     (["generate", "r.yaml", "-o", "new\udcff"], "its name is not UTF-8, so parquet can't be written there; choose another"),
     (["generate", "r.yaml", "-o", "card"], "card/README.md: its metadata can't be read, fix it by hand"),
     (["generate", "r.yaml", "perturb.budget=3", "-o", "out"], "out:c/s was made by another recipe: perturb.budget was 2, is 3; choose another"),
@@ -189,14 +180,12 @@ CASES = [
     (["verify", "out:c/x"], "out:c/x: no split c/x; found out:c/s"),
     (["verify", "out", "--fils"], "--fils: unknown option, did you mean --files"),
     (["verify", "unfinished"], "unfinished: not finished; run the same generate command again"),
-    (["verify", "no_provenance"], f"no_provenance/{PROVENANCE}: can't be read as JSON"),
     (["verify", "deep_provenance"], f"deep_provenance/{PROVENANCE}: can't be read as JSON"),
     (["verify", "list_provenance", "--files"], "is not a JSON mapping"),
     (["verify", "lacking"], "lacking: its provenance is not that of a finished split"),
     (["verify", "huge", "--files"], "shards are too many files"),
     (["verify", "half_character", "--files"], f"half_character/{PROVENANCE}: can't be read as JSON"),
     (["verify", "no_groups", "--files"], f"no_groups/{PROVENANCE}: is not a provenance of fmrgen; delete it, or choose another folder"),
-    (["verify", "no_digests"], "no_digests: its provenance is not that of a finished split"),
     (["explain", "gone"], "gone: neither a folder nor a dataset repo"),
     (["explain", "out", "-c", "no.such"], "no.such"),
     (["explain", "out", "--attribute", "nothing"], "nothing"),
@@ -207,7 +196,6 @@ CASES = [
     (["show", "outside"], "outside: its provenance is not that of a finished split"),
     (["show", "out", "--rows", "0"], "--rows: must be >= 1, not 0"),
     (["show", "out", "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder; choose another --output"),
-    (["evaluate", "gone.parquet", *EVALUATE], "gone.parquet: no such file"),
     (["evaluate", "junk.parquet", *EVALUATE], "junk.parquet: can't be opened"),
     (["evaluate", "no_image.parquet", *EVALUATE], "no_image.parquet: has no column image, only label"),
     (["evaluate", "no_label.parquet", *EVALUATE], "no_label.parquet: has no column label, only image"),
@@ -218,7 +206,6 @@ CASES = [
     (["evaluate", "out", "out", *EVALUATE], "split out:c/s is given twice"),
     (["evaluate", "out", "-c", "{kind: timm, model: resnet18, num_classes: 2}"], "classifier.num_classes: unknown key, did you mean class_names? (an argument of the network goes into model_args: {num_classes: 2})"),
     (["evaluate", "out", "-c", "{kind: lenet, num_classes: 5}", "-o", "e", "-q"], "classifier lenet on out:c/s: has 5 outputs for 2 labels"),
-    (["evaluate", "out", "-c", LENET, "-o", "r.yaml"], "r.yaml: can't be written: r.yaml is not a folder; choose another --output"),
     (["evaluate", "out", "-c", LENET, "--batch-size", str(10**20)], "--batch-size: must be <= 65536, not 1"),
     (["evaluate", "-c", LENET], "SPLIT: missing; name one, or pass --fixed SETS"),
     (["push", "gone", "a/b"], "gone: no such folder; push the --output of a generate command"),
@@ -237,9 +224,7 @@ CASES = [
     (["evaluate", "out", "-c", LENET, "--fixed", "photos"], "photos: is a folder; write --fixed {kind: imagefolder, path: photos}"),
     (["evaluate", "out", "-c", LENET, "--fixed", "sets/imagenet"], "sets/imagenet: no such file, and not a shipped set; did you mean sets/imagenet-"),
     (["diff", "r.yaml", "--old", LENET, "--new", "gone.pt"], "gone.pt: no such file"),
-    (["rebuild", "photos", "--source", "{kind: mnist}"], "contains no split without images; push one with --without-images"),
     (["train", "r.yaml"], "r.yaml: is a file for `fmrgen generate`"),
-    (["compare", "r.yaml", "-c", LENET], "--classifier: a comparison needs at least two"),
     ([*GENERATE, "perturb.min_probability=1"], "r.yaml: perturb: min_probability must be from 0 to less than 1, not 1"),
     (["recipes", "more"], "more: no such file, and not a shipped recipe"),
     (["evaluate", "out", "-c", "timn:resnet50"], "timn:resnet50 can't be imported: No module named 'timn'; did you mean timm:resnet50?"),
@@ -271,10 +256,11 @@ AT_ONCE = [
     ("rebuild out --source r.yaml", "out: contains no split without images; push one with --without-images"),
     ("rebuild nothing --source r.yaml", "nothing: no such folder, and a repo is called OWNER/NAME"),
     ("generate r.yaml -o /proc/x", "/proc/x: can't be written: no file can be made in /proc"),
-    ("evaluate out -c asset:mnist/lenet -o /proc/x", "/proc/x: can't be written"),
-    ("show out -o /proc/x", "/proc/x: can't be written"),
     ("explain out -o /proc/x", "/proc/x: can't be written"),
     ("generate r.yaml classifier={kind:&module,&target:&'nope:Net'}", "nope:Net can't be imported"),
+    ("generate mnist-lenet source={kind:&imagefolder,&path:&gone}", "source.path: gone"),
+    ("evaluate out -c {kind:&lenet,&checkpoint:&gone.pth}", "gone.pth"),
+    ("verify gone.parquet", "gone.parquet"),
     (
         "generate mnist-lenet source.corruption=blurr-3",
         "source.corruption: unknown value blurr-3, did you mean blur-3?",
@@ -327,11 +313,6 @@ def test_a_mistake_is_one_line_and_costs_nothing(place, arguments, message, caps
     assert digest(place / "out") == before
     assert not (place / "new").exists() or not list((place / "new").glob("c/*"))
     assert not (place / "ran").exists()
-
-
-def test_every_command_is_tried():
-    commands = {case[0][0] for case in CASES}
-    assert commands == COMMANDS.keys() - {"env"}
 
 
 def write(name, content):

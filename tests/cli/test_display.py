@@ -9,14 +9,6 @@ import pytest
 from commands import run
 
 from fmrgen.cli.display import hub_progress, quiet_libraries
-from fmrgen.progress.terminal import _rate
-
-
-@pytest.mark.parametrize(
-    ("images", "seconds", "shown"), [(3, 2.0, "1.5 images/s"), (1, 4.0, "4.0 s/image"), (0, 4.0, "")]
-)
-def test_rates_below_one_are_told_as_seconds(images, seconds, shown):
-    assert _rate(images, seconds) == shown
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from commands import run
 from installed import has_app
 from places import ROOT
 
-from fmrgen.cli.app import COMMANDS, app
 from fmrgen.recipe.job import load_recipe
 
 
@@ -63,28 +62,6 @@ def test_env(monkeypatch, capsys):
     for name in ("python", "torch", "datasets", "gpu", "cores"):
         assert re.search(rf"^{name} +\S", shown, re.MULTILINE)
     assert "secret" not in shown
-
-
-def test_the_list_of_commands_is_whole_sentences(capsys):
-    assert run("--help") == 0
-    shown = capsys.readouterr().out
-    assert "..." not in shown
-    for name in COMMANDS:
-        assert re.search(rf"^  {name} +[A-Z].*\.$", shown, re.MULTILINE), name
-    groups = ["Options", "Make", "Measure", "Validate", "Compare", "Publish", "Tools"]
-    if not has_app("judging"):
-        groups.remove("Validate")
-    assert re.findall(r"^(\w+):$", shown, re.MULTILINE) == groups
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_for_people(name, capsys):
-    assert run(name, "--help") == 0
-    shown = capsys.readouterr().out
-    assert not re.search(r"\b(STR|INT|FLOAT|PATH|CHOICE|None|False)\b", shown)
-    assert max(map(len, shown.splitlines())) <= 80
-    for argument in app[name].assemble_argument_collection(parse_docstring=True):
-        assert argument.parameter.help or not argument.show, f"{argument.name} has no help"
 
 
 @pytest.mark.slow

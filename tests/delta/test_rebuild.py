@@ -178,20 +178,16 @@ def bytes_of(table):
 FOREIGN = {
     "no metadata": lambda table: table.replace_schema_metadata(None),
     "no schema": lambda table: table.replace_schema_metadata({"other": "1"}),
-    "an empty schema": with_schema(b""),
     "a junk schema": with_schema(b"\xff" * 64),
     "a cut schema": lambda table: with_schema(table.schema.metadata[b"fmrgen_split_schema"][:100])(table),
     "another schema": other_schema,
     "no image": lambda table: table.drop_columns("image"),
-    "no id": lambda table: table.drop_columns("id"),
     "no digest": lambda table: table.drop_columns("original_sha256"),
     "null images": with_column("image", lambda column: pa.nulls(len(column), pa.binary())),
     "text images": with_column("image", lambda column: pa.array(["x"] * len(column))),
-    "text ids": with_column("id", lambda column: column.cast(pa.string())),
     "null digests": with_column("original_sha256", lambda column: pa.nulls(len(column), pa.string())),
     "a column more": lambda table: table.append_column("more", table["id"]),
     "cut parquet": lambda table: bytes_of(table)[:-9],
-    "junk parquet": lambda table: b"PAR1" + b"\xff" * 60 + b"PAR1",
     "no parquet": lambda table: b"",
 }
 

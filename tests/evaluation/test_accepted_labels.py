@@ -12,7 +12,6 @@ from PIL import Image
 from stored import rows
 
 from fmrgen import UserError, evaluate, load_recipe, summarise, verify
-from fmrgen.labels import Labels
 from fmrgen.metrics.rows import ANSWERS, accepted_as_label
 from fmrgen.storage.schema import KNOWN_COLUMNS
 
@@ -149,4 +148,3 @@ def test_what_holds_no_labels_is_told(source, accepted, said):
     recipe = load_recipe("mnist-lenet", [f"source={json.dumps({**section, 'classes': names, 'accepted': accepted})}"])
     with pytest.raises(UserError, match=said):
         recipe.source.build()
-    assert Labels(tuple(names))

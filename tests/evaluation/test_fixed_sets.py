@@ -130,8 +130,6 @@ def test_shipped_sets_and_their_names(capsys):
         load_fixed_sets(["{kind: mnist, classes: 'timm:imagenet-b'}"])
     assert run("recipes", "sets/imagenet-c") == 0
     assert "gaussian_noise: 88.6428" in capsys.readouterr().out
-    assert run("evaluate", "-c", LENET) == 2
-    assert "SPLIT: missing; name one, or pass --fixed SETS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -234,11 +234,7 @@ def test_a_network_that_falls_when_the_oracle_does_is_kin(kin, fell):
 def folder(tmp_path_factory):
     """Splits of LeNet and of networks that answer as it does: `masked`, and `control` by random steps."""
     folder = tmp_path_factory.mktemp("masking") / "out"
-    for split, *more in (
-        ("lenet",),
-        ("masked", f"classifier={MASKED}"),
-        ("control", "perturb.update=random"),
-    ):
+    for split, *more in (("lenet",), ("masked", f"classifier={MASKED}"), ("control", "perturb.update=random")):
         shared = ["source.limit=60", "perturb.budget=6", "perturb.step_size=0.1", f"output.split={split}"]
         notes = []
         make_split(load_recipe("mnist-lenet", [*shared, *more]), folder, on_note=notes.append)

@@ -58,8 +58,7 @@ def compiled(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("family", "name"),
-    [pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.nightly) for pair in PAIRS],
+    ("family", "name"), [pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.nightly) for pair in PAIRS]
 )
 def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path):
     torch.manual_seed(0)

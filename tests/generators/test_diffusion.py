@@ -37,13 +37,7 @@ ADM = {
     "training_steps": 1000,
     "rescale_times": False,
 }
-IDDPM = {
-    "heads": 4,
-    "qkv_order": "head_qkv",
-    "noise_schedule": "cosine",
-    "training_steps": 4000,
-    "rescale_times": True,
-}
+IDDPM = {"heads": 4, "qkv_order": "head_qkv", "noise_schedule": "cosine", "training_steps": 4000, "rescale_times": True}
 
 
 def golden(name):

@@ -94,10 +94,7 @@ def test_only_splits_of_the_same_attacks_are_ranked(folder):
 def test_a_mistake_in_the_list_is_one_line(tmp_path, capsys):
     for change, message in (
         ("perturb.attacks=strong", "perturb.attacks: must be 'one', 'standard' or 'thorough', not strong"),
-        (
-            "perturb.attacks=[{update: sign}, {updat: l2}]",
-            "attacks: entry 2: unknown key updat, did you mean update?",
-        ),
+        ("perturb.attacks=[{update: sign}, {updat: l2}]", "attacks: entry 2: unknown key updat, did you mean update?"),
         ("perturb.attacks=[{update: sign}, {noise: -1}]", "attacks: entry 2: noise must not be negative, it is -1"),
         ("perturb.attacks=[sign, l2]", "attacks: entry 1 is 'sign'; write {update: sign}"),
         ("perturb.attacks=[{update: sign}]", "a list of 2 to 100"),

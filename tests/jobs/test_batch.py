@@ -69,15 +69,3 @@ def test_images_and_labels_that_do_not_fit(digits):
         perturb_batch(images, labels[:5], classifier=SmallNet(), **DEMO)
     with pytest.raises(UserError, match="has values from 0 to 255; give RGB"):
         perturb_batch(images * 255, labels, classifier=SmallNet(), **DEMO)
-
-
-def test_figures_of_rows_in_memory_are_those_of_perturbed_images():
-    recipe = load_recipe("mnist-lenet", ["source.limit=8"])
-    source, classifier, generator, oracle = recipe.build()
-    examples = list(source.load_all(32))
-    images, labels = torch.stack([example.image for example in examples]), [example.label for example in examples]
-    batch = perturb_batch(
-        images, labels, classifier=classifier, generator=generator, oracle=oracle, progress=False, budget=3
-    )
-    summary = batch.summary()
-    assert summary.fmr is not None

@@ -40,21 +40,6 @@ def test_each_classifier_has_its_split_and_its_place(tmp_path, capsys):
     assert {path: path.read_bytes() for path in folder.glob("mnist/*.parquet")} == made
 
 
-@pytest.mark.slow
-def test_in_python_too(tmp_path):
-    recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1"])
-    classifiers = {
-        "a": "asset:mnist/lenet",
-        "b": "outside_components:HalfTrained",
-    }
-    evaluation = compare(recipe, classifiers, tmp_path / "out")
-    assert [split.split for split in evaluation.splits] == ["a", "b"]
-    assert {place.best for place in evaluation.own.ranking} | {place.worst for place in evaluation.own.ranking} <= {
-        1,
-        2,
-    }
-
-
 def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
     target = "{kind: module, target: 'outside_components:SmallNet', args: {width: 4}}"
     recipe = load_recipe("mnist-lenet", ["source.limit=8", "perturb.budget=1", f"classifier={target}"])
@@ -66,10 +51,7 @@ def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
 @pytest.mark.nightly
 def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
     recipe = load_recipe("mnist-lenet", ["source.limit=20", "perturb.budget=2", "perturb.start_noise=0.1"])
-    classifiers = {
-        "a": "asset:mnist/lenet",
-        "b": "outside_components:HalfTrained",
-    }
+    classifiers = {"a": "asset:mnist/lenet", "b": "outside_components:HalfTrained"}
     notes = []
     evaluation = compare(recipe, classifiers, tmp_path / "out", seeds=3, on_note=notes.append)
     assert not any("seeds change only" in note for note in notes)

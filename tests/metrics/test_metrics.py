@@ -371,8 +371,7 @@ def test_no_figure_of_a_sample_has_an_interval_without_width():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "accuracy", "original"),
-    [((3,) * 10, 0.01, 0.9), ((3,) * 10, 0.99, 0.95), ((300, 60, 20), 0.002, 0.9)],
+    ("sizes", "accuracy", "original"), [((3,) * 10, 0.01, 0.9), ((3,) * 10, 0.99, 0.95), ((300, 60, 20), 0.002, 0.9)]
 )
 def test_macro_fmr_of_classes_that_are_all_right_or_all_wrong_holds_the_truth(sizes, accuracy, original):
     """Without a fallback it held in 27, 75 and 51 % of splits; never is it narrower than that of plain FMR."""

@@ -1,5 +1,6 @@
 """Panels: their rules, the literal algorithm under each, and their members' verdicts in a split's rows."""
 
+import shutil
 from collections import Counter
 
 import pyarrow as pa
@@ -176,8 +177,6 @@ def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
 
 @needs_app("judging")
 def test_a_member_is_no_second_opinion_on_the_panels_split(panel_split, tmp_path):
-    import shutil
-
     shutil.copytree(panel_split, tmp_path / "out")
     (found,) = fmrgen.judge(str(tmp_path / "out"), ["one=asset:mnist/clip"], progress=False)
     assert found.shares_weights_with == ["the split's own oracle"]
@@ -191,8 +190,6 @@ def test_two_processes_make_the_same_rows_of_a_panel(panel_split, tmp_path):
 
 
 def test_a_changed_verdict_is_found(panel_split, tmp_path):
-    import shutil
-
     shutil.copytree(panel_split, tmp_path / "out")
     shard = sorted((tmp_path / "out/mnist").glob("*.parquet"))[0]
     table = pq.read_table(shard)

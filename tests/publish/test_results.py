@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from importlib.metadata import version
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -111,7 +110,7 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     folder.mkdir(parents=True)
     for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
         (folder / f"{name}.json").write_text(text)
-    assert "1 results" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
+    assert "1 result added" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
@@ -166,7 +165,7 @@ def test_results_on_a_card_of_the_hub(hub, split, tmp_path):
     upload(hub, split, "someone/splits")
     command = ("evaluate", "someone/splits", "-q", "--record")
     result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
-    assert "someone/splits:mnist/lenet: 1 results added to its card" in result.stdout, result.stderr
+    assert "someone/splits:mnist/lenet: 1 result added to its card" in result.stdout, result.stderr
     assert result.stderr == ""  # -q is quiet, the Hub's client too
     result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
     assert result.returncode == 0, result.stderr
@@ -181,15 +180,7 @@ def test_results_on_a_card_of_the_hub(hub, split, tmp_path):
     path.write_text(json.dumps(told))
     upload(hub, split, "someone/splits")
     result = fmrgen(
-        "evaluate",
-        f"someone/splits@{first}",
-        "-q",
-        "--record",
-        "-c",
-        LENET,
-        "-o",
-        tmp_path / "old",
-        **hub.environment,
+        "evaluate", f"someone/splits@{first}", "-q", "--record", "-c", LENET, "-o", tmp_path / "old", **hub.environment
     )
     assert ": was remade since; run this on the split as it is now" in result.stderr
     reader = {**hub.environment, "HF_TOKEN": "reader"}
@@ -245,25 +236,7 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
     assert "(pictures/mnist/lenet.png)" in card.text
 
 
-def test_a_card_can_be_cited(split):
-    from fmrgen.publish.card import write_card
-
-    write_card(split, "you/digits_2")
-    text = (split / "README.md").read_text()
-    provenance = json.loads((split / "provenance/mnist/lenet.json").read_text())
-    assert "# mnist/lenet: test images perturbed against lenet\n" in text
-    assert "pretty_name: 'mnist/lenet: test images perturbed against lenet'" in text
-    entry = re.search(r"```bibtex\n(@misc.*?)\n```", text, re.DOTALL)[1]
-    assert entry.startswith("@misc{you_digits_2_mnist_lenet,\n")
-    assert "  author    = {you},\n" in entry
-    assert "  url       = {https://huggingface.co/datasets/you/digits_2},\n" in entry
-    assert f"Revision mnist-lenet-{provenance['fingerprint']}-" in entry
-    assert f"generated with fmrgen {version('fmrgen')}" in entry
-
-
 def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
-    from fmrgen.publish.card import write_card
-
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     for one in told["runs"]:

@@ -61,8 +61,7 @@ def test_names_may_be_in_a_file_and_are_in_the_recipe_from_then_on(write, tmp_pa
     (tmp_path / name).write_text(text)
     of_names = f"class_names: {tmp_path / name}"
     loaded = load_recipe(
-        write(),
-        [f"source.classes={tmp_path / name}", f"classifier={{kind: module, target: 'a:B', {of_names}}}"],
+        write(), [f"source.classes={tmp_path / name}", f"classifier={{kind: module, target: 'a:B', {of_names}}}"]
     )
     assert loaded.source.classes == loaded.classifier.class_names == ["one", "two"]
     with pytest.raises(UserError, match=r"source.classes: .*gone can't be read as names: No such file"):
@@ -123,38 +122,20 @@ def test_fingerprint_is_of_what_changes_a_row(write):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["generator.step_sise=1"], r"x.yaml: generator.step_sise: unknown key"),
         (["perturb.step_sise=1"], r"x.yaml: perturb.step_sise: unknown key, did you mean step_size\?"),
         (["oracle.classifier.num_clases=1"], r"oracle.classifier.num_clases: unknown key, did you mean num_classes\?"),
         (["genrator.kind=vqgan"], r"genrator: unknown key, did you mean generator\?"),
         (["generator.kind=vqgann"], r"generator: 'vqgann': unknown kind, did you mean vqgan\?"),
-        (["generator.kind=base"], r"'base': unknown kind"),
         (["generator.kind=no_such_package:Config"], r"generator: no_such_package:Config can't be imported"),
         (["generator.kind=fmrgen.recipe.job:Nothing"], r"the module defines no Nothing"),
         (["generator.kind=pathlib:Path"], r"'pathlib:Path' is not a fmrgen.ComponentConfig"),
         (["generator=3"], r"generator: needs a mapping with a kind"),
         (["generator.kind=vqgan"], r"generator: value error, give either model, or checkpoint and config|image_size"),
-        (["perturb.budget=0"], r"perturb: budget must be from 1 to 1,000,000 steps, not 0"),
         (["perturb.budget=many"], r"perturb.budget: must be a whole number, not many"),
         (["perturb.step_size=0"], r"perturb: step_size must be auto or a positive number, not 0"),
-        (["perturb.step_size=.inf"], r"perturb: step_size must be auto or a positive number, not inf"),
-        (["perturb.slots=-1"], r"perturb: slots must be auto or from 1 to 65,536, not -1"),
-        (
-            ["perturb.update=sgd"],
-            r"perturb.update: must be 'sign', 'l2', 'adam', 'nes' or 'random'",
-        ),
-        (["output.shard_size=0"], r"output.shard_size"),
-        (["output.split=a/b"], r"output.split"),
-        (["output.config=../x"], r"output.config"),
-        (["source.limit=0"], r"source.limit"),
-        (
-            ["oracle.kind=clip", "oracle.prompts=[a cat]"],
-            r"oracle.prompts.0: the prompt 'a cat' has no \{class\}",
-        ),
-        (["output.split=2024-13-01"], r"=.*: not YAML: "),
-        (["generator.kind=.x:Config"], r"generator: .x:Config can't be imported"),
+        (["perturb.update=sgd"], r"perturb.update: must be 'sign', 'l2', 'adam', 'nes' or 'random'"),
+        (["oracle.kind=clip", "oracle.prompts=[a cat]"], r"oracle.prompts.0: the prompt 'a cat' has no \{class\}"),
         (["perturb"], r"an override is section.key=value"),
-        (["=3"], r"an override is section.key=value"),
         (["perturb.budget=[1"], r"=.*: not YAML: "),
     ],
 )
@@ -167,7 +148,6 @@ def test_mistakes_are_one_line_that_names_the_key(write, overrides, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b", "a recipe must be a mapping of sections, this is a list"),
         ("", "a recipe must be a mapping of sections, this is a NoneType"),
         ("a: [", "not YAML"),
         ("source: {kind: mnist}", r"classifier: is missing \(and 3 more\)"),
@@ -180,11 +160,6 @@ def test_broken_files(write, text, message):
     with pytest.raises(UserError, match=message) as error:
         load_recipe(write(text))
     assert "\n" not in str(error.value)
-
-
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(UserError, match=r"did you mean mnist-lenet\?"):
-        load_recipe("mnist-lenett")
 
 
 def test_every_shipped_recipe_is_described_once():

@@ -7,7 +7,6 @@ import pytest
 from fmrgen import evaluate
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.headline import headline
-from fmrgen.report.outline import evaluation_report
 from fmrgen.results.rankings import RankedClassifier
 
 LENET = "asset:mnist/lenet"
@@ -62,9 +61,3 @@ def test_two_networks_on_one_split_are_told_apart_or_not(evaluation, tied, words
     assert first.badge.words == words
     assert "90.0 %" in first.conclusions[0]
     assert [figure.text for figure in first.figures] == ["90.0 %", "70.0 %"]
-
-
-def test_it_stands_in_the_report(evaluation):
-    report, first = evaluation_report(evaluation), headline(evaluation)
-    assert (report.badge, report.conclusions) == (first.badge, first.conclusions)
-    assert list(report.figures) == first.figures

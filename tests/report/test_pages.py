@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image as PILImage
 from watched import browser, scroll_down
 
 from fmrgen import evaluate, show
-from fmrgen.report.gallery import Gallery, GalleryRow, galleries, page_data
+from fmrgen.report.gallery import Gallery, GalleryRow, galleries
 from fmrgen.report.index import write_page
 from fmrgen.report.page_cards import read_card
 from fmrgen.report.pages import gallery_page, render_page
@@ -245,17 +244,6 @@ def test_anyone_can_read_a_gallery_and_a_diff(finished_split, tmp_path, scheme, 
 
 
 @pytest.mark.browser
-def test_what_no_one_could_read_is_found(tmp_path):
-    """The rules do look: pale letters are a violation."""
-    text = "<!doctype html><html lang=en><title>x</title><main><h1 style='color:#ddd'>pale</h1></main></html>"
-    (tmp_path / "page.html").write_text(text)
-    with browser() as page:
-        page.goto(f"file://{tmp_path / 'page.html'}")
-        violations = Axe().run(page, options=RULES).response["violations"]
-    assert [violation["id"] for violation in violations] == ["color-contrast"]
-
-
-@pytest.mark.browser
 def test_a_page_without_javascript_tells_all_figures(report, evaluation):
     with browser(scripts=False) as page:
         page.goto(f"file://{report / 'report.html'}")
@@ -363,18 +351,6 @@ def test_a_page_that_says_nonsense_of_itself_is_not_listed(tmp_path, content):
     assert (tmp_path / "index.html").read_text().count("<li ") == 1
 
 
-@pytest.mark.browser
-def test_the_gallery_of_a_split(finished_split, tmp_path):
-    assert show(str(finished_split), tmp_path, gallery=50)
-    with browser() as page:
-        page.goto(f"file://{tmp_path / 'gallery.html'}")
-        assert listed(page) >= 50
-        assert 0 < choose(page, "outcome", "fooled") < 50
-    sheet = PILImage.open(tmp_path / "sheet.png")
-    assert sheet.width > 1000
-    assert len(sheet.convert("RGB").getcolors(1 << 24)) > 50
-
-
 def rows_of(page):
     return json.loads(re.search(r'id="galleries">(.*?)</script>', page.read_text())[1])[0]["columns"]
 
@@ -398,29 +374,3 @@ def test_a_gallery_of_rows_that_say_little(tmp_path):
         show(str(tmp_path / "few.parquet"), tmp_path / "out")
         assert len(rows_of(tmp_path / "out/gallery.html")["id"]) == 8
         assert (tmp_path / "out/sheet.png").stat().st_size > 5000
-
-
-def test_a_row_that_is_invalid_says_so(tmp_path):
-    image = png(np.zeros((4, 4, 3), np.uint8))
-    gallery = Gallery("x", ["a"], ["net"], [GalleryRow(0, 0, image, image, [[0, 0]], valid=False)])
-    columns = page_data([gallery], {"x": "x"})[0]["columns"]
-    assert columns["valid"] == [False]
-    assert not {"judges", "tags", "notes", "is_missed", "also_true"} & columns.keys()
-
-
-@pytest.mark.slow
-def test_many_rows_take_no_more_room_than_a_page_may(tmp_path):
-    """Photos of 300 rows take 2 MB at most, digits of 10,000 take 5."""
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
-    photos = []
-    for angle in range(30):
-        photo = PILImage.fromarray(small).resize((300, 200), PILImage.Resampling.BICUBIC).rotate(7 * angle)
-        photos.append(png(np.asarray(photo)))
-    rows = [GalleryRow(i, 0, photos[i % 30], photos[(i + 1) % 30], [[0, 1]]) for i in range(300)]
-    gallery = Gallery("photos", ["a", "b"], ["net"], rows)
-    sheets = page_data([gallery], {"photos": "photos"})[0]["sheets"]
-    assert len(gallery_page(gallery)) < 2e6
-    assert sheets["image"]["side"] >= 96
-    few = page_data([replace(gallery, rows=rows[:20])], {"photos": "photos"})[0]["sheets"]
-    assert few["image"]["side"] == 300

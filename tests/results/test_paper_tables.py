@@ -42,9 +42,3 @@ def test_a_name_does_not_become_the_length_of_a_line_break_or_ping_anybody(finis
     named = evaluate({"split": str(finished_split)}, {"[ours] @you": "{kind: lenet}"})
     assert "\n{}[ours] @you & " in named.to_latex()
     assert r"\[ours\] @&#8203;you" in named.to_markdown()
-
-
-def test_two_splits_are_two_blocks(finished_split):
-    both = evaluate({"first": str(finished_split), "again": str(finished_split)}, {"none": "{kind: lenet}"})
-    text = both.to_latex()
-    assert text.index(r"\multicolumn{4}{l}{first}") < text.index(r"\multicolumn{4}{l}{again}")

@@ -1,13 +1,12 @@
 """A split as one object: its columns, its images, and what a classifier answers to them."""
 
 import numpy as np
-import pytest
 import torch
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 from torch import nn
 
-from fmrgen import UserError, open_split
+from fmrgen import open_split
 from fmrgen.labels import Labels
 
 
@@ -63,20 +62,3 @@ def test_labels_without_names_are_the_classifiers():
     assert split.observed_labels() == Labels(("0", "1"))
     assert split.answers(Brightness())["image"].prediction.tolist() == [0, 1, 0]
     assert split.columns()["label"].tolist() == [0, 1, 1]
-
-
-def test_words_are_matched_with_the_labels():
-    split = open_split(dataset(["dark", "bright"], [10, 250]), name="squares")
-    assert split.columns(labels=Labels(("dark", "bright")))["label"].tolist() == [0, 1]
-    assert split.columns()["label"].tolist() == [1, 0]  # in the order of the alphabet
-    with pytest.raises(UserError, match=r"squares: row 0: label 'dark' matches none"):
-        split.columns(labels=Labels(("dim", "bright")))
-
-
-def test_a_classifier_that_fails_is_an_error_of_it(finished_split):
-    class Broken(nn.Module):
-        def forward(self, images):
-            raise ValueError("no")
-
-    with pytest.raises(UserError, match=r"classifier.*fails on an image of 32 px: ValueError: no"):
-        open_split(f"{finished_split}:mnist/lenet").answers(Broken())

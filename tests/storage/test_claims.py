@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -22,8 +21,6 @@ from fmrgen.storage.shards import SplitFolder
 from fmrgen.storage.shared_bucket import shared_folder
 
 LEASE = 2.0  # seconds
-PATHS = SplitPaths(Path(), "c", "s")
-
 MACHINE = """
 import json, os, socket, sys, time
 late, real = float(sys.argv[3]), time.time

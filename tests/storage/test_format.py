@@ -28,10 +28,6 @@ def files_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
-def test_a_split_says_its_format(split):
-    assert json.loads((split / PATH).read_text())["schema"] == "fmrgen-provenance/4"
-
-
 @pytest.mark.parametrize(
     "command",
     [

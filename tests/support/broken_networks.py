@@ -26,14 +26,3 @@ class Broken(torch.nn.Module):
         if self.fault == "constant":
             return logits * 0 + torch.nn.functional.one_hot(torch.tensor(1), 10)
         return logits
-
-
-class Mirrored(Broken):
-    """LeNet that sees images mirrored."""
-
-    def __init__(self):
-        super().__init__("mirrored")
-        self.class_names = self.lenet.class_names
-
-    def forward(self, images):
-        return self.lenet(images.flip(3))

@@ -101,13 +101,6 @@ def test_bytes_without_end_are_not_unpacked(tmp_path, capsys, groups):
     assert "of image; those can't be images, and they are not unpacked" in capsys.readouterr().err
 
 
-def test_a_value_that_every_row_names_is_counted_for_every_row(tmp_path, capsys):
-    images = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array([bytes(900_000)]))
-    pq.write_table(pa.table({"image": images, "label": [0] * 4000}), tmp_path / "x.parquet", row_group_size=4000)
-    assert run("evaluate", tmp_path / "x.parquet", "-c", LENET, "-q") == 2
-    assert "those can't be images" in capsys.readouterr().err
-
-
 def lay_judgements(split, **columns):
     """Lays a judge's table beside the split, all rows the same but for `columns`; returns its path and its file."""
     rows = max(len(values) for values in columns.values())

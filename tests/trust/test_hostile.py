@@ -275,24 +275,6 @@ def test_a_script_beside_a_dataset_is_not_run(place, capsys):
     assert not (place / "ran").exists()
 
 
-@pytest.mark.slow
-def test_a_recipe_in_a_splits_provenance_runs_no_code_of_its_own(place, capsys):
-    assert run("generate", "r.yaml", "output.keep_original=false", "-o", "out", "-q") == 0
-    path = place / "out/provenance/c/s.json"
-    told = json.loads(path.read_text())
-    for section, value, command in (
-        ("classifier", {"kind": "module", "target": "os:system", "args": {"command": COMMAND}}, ["verify", "out"]),
-        ("oracle", {"kind": "os:system"}, ["verify", "out"]),
-        ("source", {"kind": "os:system"}, ["evaluate", "out", "-c", LENET, "-q"]),
-    ):
-        path.write_text(json.dumps(told | {"recipe": told["recipe"] | {section: value}}))
-        status = run(*command)
-        output = capsys.readouterr()
-        report = (place / "evaluation/evaluation.md").read_text() if status == 0 else ""
-        assert "--trust" in output.err + report, output
-        assert not (place / "ran").exists()
-
-
 def test_an_image_address_in_somebodys_rows_is_not_read(place, capsys):
     (place / "secret.png").write_bytes((place / "photos/a/0.png").read_bytes())
     import pyarrow as pa

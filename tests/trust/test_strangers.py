@@ -228,10 +228,7 @@ def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, 
         os.symlink(place / "secret.png", place / "leak/link.png")
     os.mkfifo(place / "leak/pipe.png")
     (place / "secret.zip").write_bytes(b"PK\x05\x06" + bytes(18))
-    arguments = {
-        "evaluate": ["evaluate", "leak", "-c", LENET, "-q"],
-        "show": ["show", "leak"],
-    }
+    arguments = {"evaluate": ["evaluate", "leak", "-c", LENET, "-q"], "show": ["show", "leak"]}
     capsys.readouterr()
     with no_trespass(place):
         assert run(*arguments[command]) == 2

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fmrgen.errors import UserError
-from fmrgen.weights.checkpoint import freeze, load_checkpoint
+from fmrgen.weights.checkpoint import load_checkpoint
 
 
 def network():
@@ -27,9 +27,3 @@ def test_files_of_old_torch_lack_the_counts_of_batches_and_load(tmp_path):
     torch.save({"state_dict": state}, tmp_path / "short.th")
     with pytest.raises(UserError, match=r"short.th: not weights of this model: 1.running_mean is missing"):
         load_checkpoint(network(), str(tmp_path / "short.th"))
-
-
-def test_a_frozen_module_learns_nothing():
-    module = freeze(network(), "cpu")
-    assert not module.training
-    assert not any(parameter.requires_grad for parameter in module.parameters())

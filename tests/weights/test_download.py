@@ -12,7 +12,7 @@ from hosts import Fault, Hosts
 from fmrgen.errors import UserError
 from fmrgen.weights.download import cached_path, downloaded, size_of_download
 from fmrgen.weights.pretrained import local_file
-from fmrgen.weights.remote import Remote, check_room, format_size
+from fmrgen.weights.remote import Remote, check_room
 
 LARGE = 25_000_000  # more than the client writes at once, so that there is something to go on from
 
@@ -122,13 +122,6 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path, monkeypatch):
         check_room([Remote("k", address, 10**15, is_here=False)])
     with pytest.raises(UserError, match=r": 2000000\.0 GB are to be downloaded and .* or set HF_HOME to a folder"):
         check_room([Remote("source.path", "a/b", 10**15, is_here=False, is_dataset=True)])
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(900, "1 kB"), (934_000, "934 kB"), (934_000_000, "934 MB"), (6_300_000_000, "6.3 GB")]
-)
-def test_sizes_as_people_write_them(size, text):
-    assert format_size(size) == text
 
 
 def test_the_cache_names_files_as_their_addresses_do():

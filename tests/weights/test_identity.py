@@ -339,27 +339,6 @@ def test_a_changed_image_or_label_makes_another_dataset(count):
         assert SourceInMemory.of(Items(images, others)).sample_sha256 != before
 
 
-class Drawn(Items):
-    """Its images are drawn when they are read, as files are."""
-
-    def __init__(self, count):
-        self.count, self.targets = count, [place % 10 for place in range(count)]
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, place):
-        return np.full((4, 4, 3), place % 256, np.uint8), self.targets[place]
-
-
-def test_a_note_says_where_images_are_only_sampled():
-    in_memory = Items(np.zeros((2500, 4, 4, 3), np.uint8), Drawn(2500).targets)
-    assert SourceInMemory.of(in_memory).sampling_note() is None  # its array is digested whole
-    assert SourceInMemory.of(Drawn(100)).sampling_note() is None
-    note = SourceInMemory.of(Drawn(2500)).sampling_note()
-    assert note.startswith("source: 256 of its 2500 images are compared between runs, and all labels;")
-
-
 def test_every_row_of_a_dataset_of_the_hubs_library_counts():
     images = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
     features = Features({"image": Image(), "label": ClassLabel(names=list("0123456789"))})

@@ -119,7 +119,7 @@ def init(
         raise UserError(f"{path}: exists already; edit it, or name another with {option('output', 'output')}")
     section, device = classifier_section(model), start_process()
     source_config = _source_of(images)
-    parts = _Parts(path.with_suffix(".init"), source_config.fit)
+    parts = _Parts(path.with_suffix(".init"), source_config)
     source = build_source(source_config)
     if source.accepts_several:
         raise UserError(
@@ -188,13 +188,19 @@ def init(
 class _Parts:
     """The parts of the images, in a folder beside the recipe."""
 
-    def __init__(self, folder: Path, fit: str) -> None:
-        self.folder, self.fit = folder, fit
+    def __init__(self, folder: Path, source: SourceConfig) -> None:
+        self.folder, self.fit = folder, source.fit
+        self.images = Path(getattr(source, "path", "")) if source.kind == "imagefolder" else folder / "images"
+
+    def table(self, part: Part) -> Path:
+        """Return the path of the CSV that lists a part's images."""
+        return self.folder / f"{part}.csv"
 
     def section(self, part: Part) -> dict[str, Any]:
         """Return the source of a part; its order is that of a digest."""
         classes = str(self.folder / "classes.txt")
-        return {"kind": "imagefolder", "path": str(self.folder / part), "classes": classes, "fit": self.fit}
+        lists = {"path": str(self.images), "metadata": str(self.table(part))}
+        return {"kind": "imagefolder", **lists, "classes": classes, "fit": self.fit}
 
     def load(self, part: Part, size: int, most: int) -> list[Example]:
         """Return the first examples of a part at a size."""
@@ -235,8 +241,8 @@ def _deal(looked: Look, source: Source, parts: _Parts) -> tuple[dict[str, int], 
     write_atomically(file, json_text({"key": key}).encode())
     dealt = deal(looked)
     for part, photos in dealt.items():
-        if not (parts.folder / part / "metadata.csv").is_file():
-            write_part(parts.folder / part, photos, source)
+        if not parts.table(part).is_file():
+            write_part(parts.table(part), parts.images, photos, source)
     write_atomically(parts.folder / "classes.txt", "\n".join(looked.labels.names).encode())
     warnings = []
     missing = set(range(len(looked.labels))) - {photo.label for photo in dealt["tested"]}

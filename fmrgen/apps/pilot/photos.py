@@ -352,27 +352,27 @@ def _digest(place: int) -> str:
     return hashlib.sha256(str(place).encode()).hexdigest()
 
 
-def write_part(folder: Path, photos: Sequence[Photo], source: Source) -> None:
-    """Write a part as a folder that the source `imagefolder` reads: names of files and numbers of classes.
+def write_part(table: Path, root: Path, photos: Sequence[Photo], source: Source) -> None:
+    """Write a part as a `metadata` that the source `imagefolder` reads: names of files below `root`, and classes.
 
-    Files of the user are named where they lie; images that are no files of their own are written beside.
+    Images that are no files of their own are written into `root`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     lines = ["file_name,label"]
     wanted = {photo.place: photo for photo in photos}
     files: dict[int, str] = {}
     for place, example in _examples(source, np.array(sorted(wanted))):
-        files[place] = _file_of(folder, place, example)
+        files[place] = _file_of(root, place, example)
     for photo in photos:
         name = files[photo.place].replace('"', '""')
         lines.append(f'"{name}",{photo.label}')
-    write_atomically(folder / "metadata.csv", "\n".join([*lines, ""]).encode())
+    write_atomically(table, "\n".join([*lines, ""]).encode())
 
 
 def _file_of(folder: Path, place: int, example: RawExample) -> str:
-    """Return the file of an image, relative to `folder`; one that is no file is written there."""
+    """Return the file of an image, relative to `folder`; one that does not lie there is written there."""
     image = example.image
-    if isinstance(image, str) and Path(image).is_file():
+    if isinstance(image, str) and not os.path.relpath(image, folder).startswith(os.pardir):
         return os.path.relpath(image, folder)
     name = f"{place:06}.png"
     if not (folder / name).is_file():

@@ -59,10 +59,7 @@ def test_it_names_what_was_planted(explained, tmp_path):
     assert tried.endswith("a fault outside these is not found: silence is no clean bill of health")
     paths = write(explanation_report(explained), tmp_path)
     assert [path.name for path in paths] == ["explain.json", "explain.md", "explain.html"]
-    page = (tmp_path / "explain.html").read_text()
-    assert page.count("data:image/webp") >= 1
-    assert page.count("<svg") >= 1
-    assert "<h2>Originals changed to shapes moved up or down" in page
+    assert "<h2>Originals changed to shapes moved up or down" in (tmp_path / "explain.html").read_text()
 
 
 def test_with_a_direction_where_there_is_one(finished_split):
@@ -109,7 +106,6 @@ def test_what_can_not_be_explained(finished_split, tmp_path, capsys):
     for arguments, error in (
         ([tmp_path / "few"], "originals are left to test on"),
         ([tmp_path / "bare"], "has no originals (output.keep_original), which explain changes"),
-        ([finished_split, "--attribute", "torch.nn:Flatten"], "torch.nn:Flatten: is no attribute; derive it from"),
         ([finished_split, "--attribute", "nowhere:Own"], "nowhere"),
         ([tmp_path / "none"], "none"),
     ):

@@ -8,14 +8,7 @@ import torch
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Contrast, PositionAcross, PositionUp, Sharpness, Thickness
 from fmrgen.apps.explain.betting import drops_of, e_value
-from fmrgen.apps.explain.interventions import (
-    DOSES,
-    FALSE_DISCOVERIES,
-    Originals,
-    confirmed,
-    fewest_errors,
-    otherwise,
-)
+from fmrgen.apps.explain.interventions import DOSES, FALSE_DISCOVERIES, Originals, confirmed, fewest_errors, otherwise
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
@@ -55,8 +48,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(
-    "words",
-    [pytest.param(words, marks=[] if words == "lower contrast" else pytest.mark.slow) for words in PLANTED],
+    "words", [pytest.param(words, marks=[] if words == "lower contrast" else pytest.mark.slow) for words in PLANTED]
 )
 def test_what_is_planted_is_found_first(digits, words):
     attribute, is_wrong = PLANTED[words]

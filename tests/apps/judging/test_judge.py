@@ -4,6 +4,7 @@ import hashlib
 import html
 import json
 import os
+import shutil
 import signal
 import time
 from functools import partial
@@ -44,8 +45,6 @@ def judgements(folder, judge):
 @pytest.fixture(scope="module")
 def judged(finished_split, tmp_path_factory):
     """The finished split, judged by a CLIP and by a LeNet."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("judged") / "out"
     shutil.copytree(finished_split, folder)
     os.environ["FMRGEN_CACHE"] = str(folder.parent / "cache")
@@ -91,8 +90,6 @@ def test_what_it_prints_and_what_the_card_says(judged, capsys):
 @pytest.mark.slow
 def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_split, tmp_path, capsys):
     """The split's own oracle, the classifier that is measured, and panels of either."""
-    import shutil
-
     folder = tmp_path / "out"
     shutil.copytree(finished_split, folder)
     panel = f"{{kind: ensemble, oracles: [{{kind: clip, model: '{CLIP}'}}, {LENET}]}}"
@@ -125,8 +122,6 @@ def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_s
 
 
 def test_two_processes_say_the_same(judged, finished_split, tmp_path):
-    import shutil
-
     shutil.copytree(finished_split, tmp_path / "out")
     command = ("judge", tmp_path / "out", *ORACLES, "--batch-size", "16", "--quiet")
     for done in launched(2, *command, FMRGEN_CACHE=str(tmp_path / "cache")):
@@ -143,8 +138,6 @@ def test_two_processes_say_the_same(judged, finished_split, tmp_path):
 
 
 def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_path):
-    import shutil
-
     shutil.copytree(finished_split, tmp_path / "out")
     cache = tmp_path / "cache"
     command = ["judge", tmp_path / "out", *ORACLES[:2], "--batch-size", "2", "--quiet"]
@@ -201,11 +194,12 @@ def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_sp
     pushed = fmrgen("push", judged, "someone/digits", "--public", **hub.environment)
     assert pushed.returncode == 0, pushed.stderr
     assert set(read_back(hub, script)[0]) == {"clip", "lenet"}
+    evaluating = ("evaluate", "someone/digits", "-c", "asset:mnist/lenet", "-o", tmp_path / "report")
+    evaluated = fmrgen(*evaluating, **hub.environment)
+    assert "FMR under each judge" in evaluated.stdout, evaluated.stderr
 
 
 def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
-    import shutil
-
     shutil.copytree(judged, tmp_path / "out")
     paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
     folder = JudgementsFolder(paths)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,8 +132,6 @@ def judged(finished_split, tmp_path_factory):
 
     ann and ben say what the label is but for every tenth; all is said by eve, who sees what the number of the row says.
     """
-    import shutil
-
     folder = tmp_path_factory.mktemp("judged") / "out"
     shutil.copytree(finished_split, folder)
     assert run("judge", folder, "--oracle", MACHINE, "--quiet") == 0
@@ -217,8 +216,6 @@ def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
 
 
 def test_who_guesses_is_told_where_the_figures_are(judged, tmp_path):
-    import shutil
-
     shutil.copytree(judged, tmp_path / "out")
     write_sheet(str(tmp_path / "out"), tmp_path / "sheet", count=60)
     fill(tmp_path / "out", tmp_path / "sheet", tmp_path / "zoe.csv", lambda shown: "7")
@@ -268,8 +265,6 @@ def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
 
 
 def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(judged, tmp_path / "out")
     place = Path(tmp_path / "out/judgements/mnist/lenet")
     about = json.loads((place / "machine.json").read_text())
@@ -287,8 +282,6 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
 
 @pytest.mark.parametrize("name", ["people", "human"])
 def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tmp_path, name):
-    import shutil
-
     shutil.copytree(judged, tmp_path / "out")
     place = tmp_path / "out/judgements/mnist/lenet"
     (place / "machine.parquet").rename(place / f"{name}.parquet")
@@ -311,8 +304,6 @@ def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tm
     ],
 )
 def test_what_a_stranger_wrote_of_a_sample_ends_in_a_line(judged, tmp_path, capsys, strata, error):
-    import shutil
-
     shutil.copytree(judged, tmp_path / "out")
     about = tmp_path / "out/judgements/mnist/lenet/ann.json"
     told = json.loads(about.read_text())
@@ -322,8 +313,6 @@ def test_what_a_stranger_wrote_of_a_sample_ends_in_a_line(judged, tmp_path, caps
 
 
 def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_path, capsys):
-    import shutil
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 

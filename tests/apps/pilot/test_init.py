@@ -98,69 +98,37 @@ def test_scenes_that_look_alike_stay_in_one_part(photos):
     assert sizes[0][1] >= 3
 
 
-def _empty(folder):
-    (folder / "a").mkdir(parents=True)
-    (folder / "b").mkdir()
+def folders(*names, each=0, save=lambda path, number: scene(number, path.parent.name).save(path)):
+    """Makes folders with so many images in each."""
 
+    def make(root):
+        for name in names:
+            (root / name).mkdir(parents=True)
+            for number in range(each):
+                save(root / name / f"{number}.png", number)
 
-def _one_class(folder):
-    (folder / "a").mkdir(parents=True)
-    for number in range(40):
-        scene(number, "disc").save(folder / "a" / f"{number}.png")
-
-
-def _few(folder):
-    for shape in ("disc", "square"):
-        (folder / shape).mkdir(parents=True)
-        scene(1, shape).save(folder / shape / "1.png")
-
-
-def _flat(folder):
-    folder.mkdir()
-    scene(1, "disc").save(folder / "1.png")
-
-
-def _parts(folder):
-    for part in ("train", "val"):
-        (folder / part / "disc").mkdir(parents=True)
-
-
-def _masks(folder):
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-
-
-def _broken(folder):
-    for shape in ("disc", "square"):
-        (folder / shape).mkdir(parents=True)
-        for number in range(20):
-            (folder / shape / f"{number}.png").write_bytes(b"no image")
-
-
-def _file(folder):
-    folder.write_text("no folder")
-
-
-def _tiny(folder):
-    for shape in ("disc", "square"):
-        (folder / shape).mkdir(parents=True)
-        for number in range(20):
-            Image.new("RGB", (2, 2)).save(folder / shape / f"{number}.png")
+    return make
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_empty, "source: contains no examples|none of the 0 images"),
-        (_one_class, "all images are of one class, a; put those of each class into a folder of its name"),
-        (_few, "2 images can be read; at least 30 are needed"),
-        (_flat, "has no folder for each class, and no metadata.csv"),
-        (_parts, "holds train, val; name one of them, as .*/photos/train"),
-        (_masks, "looks like a dataset for segmentation"),
-        (_broken, "none of the 40 images can be read; the first: "),
-        (_file, "photos"),
+        (folders("a", "b"), "source: contains no examples|none of the 0 images"),
+        (folders("disc", each=40), "all images are of one class, disc; put those of each class into a folder of its"),
+        (folders("disc", "square", each=1), "2 images can be read; at least 30 are needed"),
+        (folders(".", each=1), "has no folder for each class, and no metadata.csv"),
+        (folders("train/disc", "val/disc"), "holds train, val; name one of them, as .*/photos/train"),
+        (folders("images", "masks"), "looks like a dataset for segmentation"),
+        (
+            folders("disc", "square", each=20, save=lambda path, number: path.write_bytes(b"no image")),
+            "none of the 40 images can be read; the first: ",
+        ),
+        (lambda folder: folder.write_text("no folder"), "photos"),
         (lambda folder: None, "no such folder"),
-        (_tiny, "none of the 40 images can be read; the first: it has 2×2 pixels"),
+        (
+            folders("disc", "square", each=20, save=lambda path, number: Image.new("RGB", (2, 2)).save(path)),
+            "none of the 40 images can be read; the first: it has 2×2 pixels",
+        ),
     ],
 )
 def test_folders_that_no_recipe_can_be_made_of(tmp_path, make, words):
@@ -178,13 +146,6 @@ def digits_in(folder, each):
         pixels = (example.image.permute(1, 2, 0) * 255).round().byte().numpy()
         Image.fromarray(pixels).save(folder / f"{example.label}" / f"{chr(97 + example.id % 26)}{example.id}q.png")
     return folder
-
-
-def test_a_command_without_a_recipe_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for command in (["generate"], ["compare", "-c", LENET, "-c", "b=" + LENET]):
-        assert run(*command) == 2
-        assert "`fmrgen init PHOTOS` writes for your own images" in capsys.readouterr().err
 
 
 class Sure(torch.nn.Module):
@@ -309,10 +270,10 @@ def test_a_killed_init_continues(tmp_path, monkeypatch):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    dealt = (tmp_path / "fmrgen.init/panel/metadata.csv").read_bytes()
+    dealt = (tmp_path / "fmrgen.init/panel.csv").read_bytes()
     again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "fmrgen.init/panel/metadata.csv").read_bytes() == dealt
+    assert (tmp_path / "fmrgen.init/panel.csv").read_bytes() == dealt
     for name in panel.MEMBERS:
         assert (tmp_path / "fmrgen.init" / name / "training.json").is_file()
     assert "errs more than what it judges" in again.stdout + again.stderr  # networks of 12 steps
