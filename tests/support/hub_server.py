@@ -34,7 +34,7 @@ class Fault:
 
     `status` answers with that, `headers` and `message` (or `body`). `drop` closes the connection: `before` the request has any effect,
     in the `middle` of its body or of the answer's, or `after` the effect and without an answer. `kill` is a process to end
-    at that moment. `slow` are seconds to wait.
+    at that moment. `slow` are seconds to wait, `etag` is sent in place of the right one.
     """
 
     at: int
@@ -46,6 +46,7 @@ class Fault:
     drop: str | None = None
     kill: int | None = None
     slow: float = 0
+    etag: str | None = None
 
 
 class World:
@@ -191,6 +192,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content if content is not None else {}).encode()
         fault, headers = self.fault, dict(headers or {})
+        if fault and fault.etag and "ETag" in headers:
+            headers |= {name: f'"{fault.etag}"' for name in ("ETag", "X-Linked-Etag") if name in headers}
         if fault and fault.drop == "after":
             self.drop()
             return
