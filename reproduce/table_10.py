@@ -1,6 +1,6 @@
 """Table 10: a model that sees no colours (App. H).
 
-| data made for | model | SA | FMR |
+| generated for | model | SA | FMR |
 |---|---|---|---|
 | vanilla | vanilla | 95.38 | 57.79 |
 | vanilla | gray | 93.52 | 66.06 |

@@ -35,7 +35,7 @@ if run.is_small:
     change = f"generator.checkpoint={generators['vdvae']}/model.safetensors"
     under["vdvae"] = run.compared("mnist-vdvae", models, change, name="vdvae")
     for name, evaluation in under.items():
-        says(f"PGD is above its twin under {name}", figures(evaluation, "pgd"), figures(evaluation, "plain"))
+        says(f"training by PGD is above plain training under {name}", figures(evaluation, "pgd"), figures(evaluation, "plain"))
 else:
     robust = ("ant", "sin", "ant-sin", "deepaugment", "augmix", "deepaugment-augmix")
     models = {"resnet50": "timm:resnet50.tv_in1k", **{name: f"zoo:{name}" for name in robust}}

@@ -1,6 +1,6 @@
 """Table 6: a split for one model fools others less.
 
-On the split made for a ResNet-18 (FMR 54.17 on itself) eight other CIFAR-10 networks have FMR from 66.16 to 70.57.
+On the split generated for a ResNet-18 (FMR 54.17 on itself) eight other CIFAR-10 networks have FMR from 66.16 to 70.57.
 """
 
 from common import Run, figures, says

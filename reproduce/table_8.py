@@ -1,6 +1,6 @@
 """Table 8: a model trained under PGD beside its twin, which is trained on the plain images.
 
-| data made for | model | SA | FMR |
+| generated for | model | SA | FMR |
 |---|---|---|---|
 | vanilla | vanilla | 95.38 | 57.79 |
 | vanilla | PGD | 85.70 | 95.96 |

@@ -1,6 +1,6 @@
 """Table 9: trained with perturbed copies (App. G).
 
-| data made for | model | SA | FMR |
+| generated for | model | SA | FMR |
 |---|---|---|---|
 | vanilla | vanilla | 95.38 | 57.79 |
 | vanilla | augmented | 87.41 | 89.10 |
