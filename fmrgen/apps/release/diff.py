@@ -236,7 +236,7 @@ def _diff_on_recipe(
     if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
     pair = Pair.of_recipe(recipe, *sections)
-    networks = {"OLD": pair.old, "NEW": pair.rows.judges.classifier}
+    networks = pair.networks
     without = [name for name, network in networks.items() if not has_gradient(network, pair.rows.originals[:2])]
     generated = None
     notes = []
@@ -247,7 +247,7 @@ def _diff_on_recipe(
         )
     else:
         generated = generate_against(recipe, output, *sections, job_progress=job_progress, on_note=on_note)
-    predictions = [pair.predictions_of(name, network) for name, network in networks.items()]
+    predictions = pair.predictions()
     flips, evidence = compare_predictions(predictions[:1], predictions[1], margin=margin, images="originals")
     outcome = Diff("undecided", margin, evidence, flips, generated)
     faults = faults_of(predictions)
@@ -300,8 +300,14 @@ class Pair:
         rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
         return cls(rows, of_old, source, generator)
 
-    def predictions_of(self, name: str, network: "nn.Module") -> Predictions:
-        """Return a network's predictions for all originals that can be read, at the size of the generator's images."""
+    @property
+    def networks(self) -> "dict[str, nn.Module]":
+        """Both networks, by their names in messages."""
+        return {"OLD": self.old, "NEW": self.rows.judges.classifier}
+
+    def predictions(self) -> list[Predictions]:
+        """Return the predictions of OLD and NEW for all originals that can be read, at the size of the generator's
+        images."""
         import torch
 
         from fmrgen.apps.explain.rows import object_array
@@ -312,7 +318,9 @@ class Pair:
 
         names = np.array([*self.source.labels.names, ""])  # -1, an output that is not finite, has the empty name
         ids: list[str] = []
-        labels, predicted, confidence = [], [], []
+        labels: list[np.ndarray] = []
+        predicted: dict[str, list[np.ndarray]] = {name: [] for name in self.networks}
+        confidence: dict[str, list[np.ndarray]] = {name: [] for name in self.networks}
         for start in range(0, len(self.source), _BATCH):
             stop = min(start + _BATCH, len(self.source))
             examples = self.source.load(start, stop, self.generator.image_size)
@@ -324,15 +332,20 @@ class Pair:
             accepted = None
             if self.source.accepts_several:
                 accepted = object_array([example.accepted for example in loaded])
-            logits = logits_of(network, batch)
-            highest = logits.softmax(1).max(1)
-            finite = torch.where(torch.isfinite(logits).all(1), highest.indices, -1).cpu().numpy()
             ids += [str(example.id) for example in loaded]
             labels.append(truth)
-            predicted.append(as_label(finite, truth, accepted))
-            confidence.append(highest.values.double().cpu().numpy())
-        of_labels, of_network = names[np.concatenate(labels)], names[np.concatenate(predicted)]
-        return Predictions(name, np.array(ids), of_labels, of_network, np.concatenate(confidence))
+            for name, network in self.networks.items():
+                logits = logits_of(network, batch)
+                highest = logits.softmax(1).max(1)
+                finite = torch.where(torch.isfinite(logits).all(1), highest.indices, -1).cpu().numpy()
+                predicted[name].append(as_label(finite, truth, accepted))
+                confidence[name].append(highest.values.double().cpu().numpy())
+        of_labels = names[np.concatenate(labels)]
+        outcomes = []
+        for name in self.networks:
+            of_network = names[np.concatenate(predicted[name])]
+            outcomes.append(Predictions(name, np.array(ids), of_labels, of_network, np.concatenate(confidence[name])))
+        return outcomes
 
 
 def _by_the_first_process(work: Callable[[], Result]) -> Result:
