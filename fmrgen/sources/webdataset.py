@@ -1,8 +1,10 @@
 """Tars in the format of webdataset, one after another, from files or the web."""
 
 import json
+import re
+import tarfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from glob import glob, has_magic
 from itertools import chain, islice
 from pathlib import Path
@@ -16,6 +18,8 @@ from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._selection import refuse_selection_of_a_stream
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.recipes import is_on_the_hub
+
+_META = r"__[^/]*__($|/)"  # members that the library passes over
 
 
 class Config(SourceConfig):
@@ -65,7 +69,7 @@ class Config(SourceConfig):
         length = self.limit
         if length is None and any("://" in tar for tar in tars):
             raise UserError("source.limit: how many samples the tars contain is only known for files; set it")
-        return Tars(tars, self, labels, length or sum(1 for _ in chain.from_iterable(map(_samples, tars))))
+        return Tars(tars, self, labels, length or sum(map(_count, tars)))
 
     def places_it_reads(self) -> list[str]:
         return [url for url in self._expanded() if not is_on_the_hub(url)]
@@ -120,9 +124,24 @@ def _samples(tar: str) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"{member['fname']} has more than {MOST_BYTES:,} bytes")
             yield {**member, "__url__": tar}
 
+    with _readable(tar), closing(xopen(tar, "rb")) as file:
+        yield from group_by_keys(members(file))
+
+
+def _count(tar: str) -> int:
+    """Return the number of samples of a tar on this machine, by its headers alone."""
+    from webdataset.tariterators import group_by_keys
+
+    with _readable(tar), tarfile.open(tar) as file:
+        names = [member.name for member in file if member.isreg() and not re.match(_META, member.name)]
+        members = [{"fname": name, "data": b"", "__url__": tar} for name in names]
+        return sum(1 for _ in group_by_keys(members))
+
+
+@contextmanager
+def _readable(tar: str) -> Iterator[None]:
     try:
-        with closing(xopen(tar, "rb")) as file:
-            yield from group_by_keys(members(file))
+        yield
     except Exception as error:  # tarfile, fsspec and the network under it fail in many ways
         shown = tar.partition("?")[0]
         raise UserError(f"source.urls: {shown}: can't be read as a tar: {one_line(error, 120)}") from None

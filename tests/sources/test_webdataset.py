@@ -66,6 +66,20 @@ def test_braces_patterns_and_lists_are_the_same_samples(tars, urls):
     assert found(urls, limit=3) == ALL[:3]
 
 
+def test_as_many_samples_are_counted_as_are_read(tars):
+    meta = ("__index__/about", {"json": b"{}"})  # which the library passes over
+    write_tar(
+        tars / "meta.tar",
+        [meta, ("a.b/c", {"png": png(7), "cls": b"1", "CLS2": b"0"}), ("d", {"png": png(8), "cls": b"0"})],
+    )
+    assert len(source("meta.tar")) == 2
+    assert found("meta.tar") == [(0, 7, 1), (1, 8, 0)]
+    cut = (tars / "val-0.tar").read_bytes()[:5000]
+    (tars / "cut.tar").write_bytes(cut)
+    with pytest.raises(UserError, match=r"source.urls: cut.tar: can't be read as a tar"):
+        found("cut.tar")
+
+
 def test_labels_by_name_from_a_key_of_a_json_member(tars):
     assert found("val-{0..2}.tar", label="json.name") == ALL
     with pytest.raises(UserError, match=r"source.label: sample 0 has no colour in its json"):
