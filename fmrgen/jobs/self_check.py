@@ -392,9 +392,10 @@ def check_kept_rows(classifier: nn.Module, folder: SplitFolder, device: torch.de
     """
     names = folder.shared.names(folder.paths.shards)
     existing = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
-    spread = (
-        {existing[int(place)] for place in np.linspace(0, len(existing) - 1, _QUERIED_AGAIN)} if existing else set()
-    )
+    if not existing:
+        return
+    spread = {existing[int(place)] for place in np.linspace(0, len(existing) - 1, _QUERIED_AGAIN)}
+    where = f"{folder.paths.root}:{folder.paths.name}"
     rows: list[dict[str, Any]] = []
     for shard in spread:
         first = folder.first_rows(shard, ["id", "image", "label", "accepted_labels", "loss"])
@@ -402,7 +403,6 @@ def check_kept_rows(classifier: nn.Module, folder: SplitFolder, device: torch.de
         usable.sort(key=lambda row: abs(row["loss"] - _UNCERTAIN))  # a change shows most where it is least certain
         rows += usable[: math.ceil(_QUERIED_AGAIN / len(spread))]
     for row in rows:
-        where = f"{folder.paths.root}:{folder.paths.name}"
         try:
             pixels = np.asarray(open_rgb(stored_image(row["image"])))
         except UserError as error:

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,9 @@ def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) ->
     with reading(split):
         wanted = set(draw(opened.columns(_COLUMNS), count, seed))
         names = []
-        for shown, name, content in _stored(opened):
-            if shown in wanted:
-                names.append(name)
-                write_atomically(folder / "images" / name, _enlarged(content))
+        for _, name, content in _stored(opened, wanted):
+            names.append(name)
+            write_atomically(folder / "images" / name, _enlarged(content))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerows([["file", "label"], *([f"images/{name}", ""] for name in sorted(names))])
@@ -132,14 +131,17 @@ def _read_labels(file: Path, labels: dict[str, int]) -> dict[str, int]:
     return named
 
 
-def _stored(opened: Split) -> Iterator[tuple[Shown, str, bytes]]:
-    """Yield each stored image of a split, the name of its file in a sheet, and its bytes."""
+def _stored(opened: Split, wanted: Container[Shown] | None = None) -> Iterator[tuple[Shown, str, bytes]]:
+    """Yield the stored images of a split, all or those wanted, the names of their files in a sheet, and their bytes."""
     for row in opened.stored_rows(("image", "original"), ("id", "image", "original")):
         for which in ("image", "original"):
+            shown = Shown(row["id"], which)
+            if wanted is not None and shown not in wanted:
+                continue
             opened.decode(row[which], f"id {row['id']}: its {which}")  # raises UserError unless it is an image
             stored = opened.image_of(row[which])
             content = stored if isinstance(stored, bytes) else Path(stored).read_bytes()
-            yield Shown(row["id"], which), f"{hashlib.sha256(content).hexdigest()[:_DIGITS]}.png", content
+            yield shown, f"{hashlib.sha256(content).hexdigest()[:_DIGITS]}.png", content
 
 
 def _enlarged(content: bytes) -> bytes:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from fmrgen.files import fingerprint, json_text, no_such_folder, read_json, to_y
 from fmrgen.jobs.step_size import find_step
 from fmrgen.labels import Labels
 from fmrgen.metrics.cautions import best_order, outputs_in_another_order
-from fmrgen.metrics.intervals import Estimate, format_estimate, proportion
+from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
 from fmrgen.recipe.job import Recipe, parse_oracle, source_config_of
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
@@ -204,13 +204,9 @@ class _Parts:
 
     def load(self, part: Part, size: int, most: int) -> list[Example]:
         """Return the first examples of a part at a size."""
-        return list(self._examples(part, size, most))
-
-    def _examples(self, part: Part, size: int, most: int) -> Iterator[Example]:
         source = build_source(source_config_of(self.section(part), "init"))
-        for example in source.load(0, min(most, len(source)), size):
-            if isinstance(example, LoadedExample):
-                yield example.for_engine()
+        loaded = source.load(0, min(most, len(source)), size)
+        return [example.for_engine() for example in loaded if isinstance(example, LoadedExample)]
 
 
 def _source_of(images: Any) -> SourceConfig:
@@ -277,9 +273,7 @@ def _accuracy_of(network: nn.Module, examples: Sequence[Example], labels: Labels
             f"{', …' if len(names) > _MOST_NAMED else ''}; list its classes, in the order of its outputs, as "
             "class_names of its section"
         )
-    accuracy = proportion(predicted == truth)
-    assert accuracy is not None
-    return accuracy
+    return panel.share(predicted == truth)
 
 
 def _oracle(
@@ -293,7 +287,7 @@ def _oracle(
     """Return name and section of the oracle that is named, or train a panel."""
     if named is not None:
         name, config = parse_oracle(named)
-        return name, {"kind": config.kind, **config.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})}
+        return name, _tree_of(config)
     taught = parts.load("panel", size, 500)
     if len(taught) < _FEWEST_TO_TEACH:
         raise UserError(
@@ -387,6 +381,11 @@ def _written(model: AnyClassifier, section: ComponentConfig) -> Any:
     """Return the classifier as the recipe names it."""
     if isinstance(model, str) and "{" not in model:
         return model
+    return _tree_of(section)
+
+
+def _tree_of(section: ComponentConfig) -> dict[str, Any]:
+    """Return a section as a recipe has it: its kind, and what is not by default."""
     return {"kind": section.kind, **section.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})}
 
 

@@ -155,18 +155,18 @@ def judged(
     return Judged(
         name=name,
         section=section,
-        accuracy=_share(answer.right),
-        kept=_share(answer.right & (answer.of_label >= threshold)),
-        mixes=_share(of_mixed.right & (of_mixed.of_label >= threshold)),
-        shuffled=_share(of_shuffled.highest >= threshold),
-        wrong=_share(~answer.right & (answer.highest >= threshold)),
+        accuracy=share(answer.right),
+        kept=share(answer.right & (answer.of_label >= threshold)),
+        mixes=share(of_mixed.right & (of_mixed.of_label >= threshold)),
+        shuffled=share(of_shuffled.highest >= threshold),
+        wrong=share(~answer.right & (answer.highest >= threshold)),
         threshold=threshold,
         members=members,
         doubted=np.flatnonzero(~answer.right & (answer.highest >= _SURE)).tolist(),
     )
 
 
-def _share(hits: np.ndarray) -> Estimate:
+def share(hits: np.ndarray) -> Estimate:
     """Return the share of True in `hits` [N], N ≥ 1, in percent."""
     share = proportion(hits)
     assert share is not None
