@@ -91,7 +91,7 @@ def figures(evaluation: Evaluation, model: str, on: str | None = None, metric: s
 
 
 def _trainings(evaluation: Evaluation, model: str) -> list[str]:
-    return [known.name for known in evaluation.classifiers if known.training_of == model] or [model]
+    return [classifier.name for classifier in evaluation.classifiers if classifier.training_of == model] or [model]
 
 
 def says(text: str, first: Sequence[Estimate], second: Sequence[Estimate], within: float | None = None) -> None:
@@ -106,7 +106,9 @@ def says(text: str, first: Sequence[Estimate], second: Sequence[Estimate], withi
     values = [np.array([figure.value for figure in figures]) for figures in (first, second)]
     apart, variance, freedom = float(values[0].mean() - values[1].mean()), 0.0, 0
     for of_model, estimates in zip(values, (first, second), strict=True):
-        variance += float(np.mean([((one.ends[1] - one.ends[0]) / 2 / norm.ppf(0.975)) ** 2 for one in estimates]))
+        variance += float(
+            np.mean([((estimate.ends[1] - estimate.ends[0]) / 2 / norm.ppf(0.975)) ** 2 for estimate in estimates])
+        )
         if len(of_model) > 1:
             variance, freedom = variance + float(of_model.var(ddof=1)) / len(of_model), freedom + len(of_model) - 1
     reach = float(t.ppf(0.975, freedom) if freedom else norm.ppf(0.975)) * math.sqrt(variance)

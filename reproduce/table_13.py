@@ -17,7 +17,7 @@ large, small = (run.compared(recipe, models, f"perturb.step_size={step}", name=f
 for step, evaluation in zip(steps, (large, small), strict=True):
     print(f"| class, step {step} | VR | FMR |\n|---|---|---|")
     split = own_splits(evaluation)["first"]
-    names = next(known.class_names for known in evaluation.splits if known.name == split)
+    names = next(measured.class_names for measured in evaluation.splits if measured.name == split)
     for name, of_class in zip(names, evaluation.result(split, "first").classes, strict=True):
         print(f"| {name} | {of_class.validation_rate} | {of_class.fmr} |")
     print()

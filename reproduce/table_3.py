@@ -50,6 +50,8 @@ for first, second in combinations(under, 2):
     both = [[figures(under[name], model) for model in models] for name in (first, second)]
     tau = "not tested, a figure is missing"
     if all(estimates for of_generator in both for estimates in of_generator):
-        ranks = [[mean(one.value for one in estimates) for estimates in of_generator] for of_generator in both]
+        ranks = [
+            [mean(estimate.value for estimate in estimates) for estimates in of_generator] for of_generator in both
+        ]
         tau = f"{kendalltau(*ranks).statistic:.2f}"
     print(f"* rankings under {first} and {second}: Kendall's tau {tau}")

@@ -123,7 +123,7 @@ def _next_steps(results: Sequence[Result]) -> list[str]:
     first = results[0]
     steps = ["look at the images that fool it, in the gallery below: is the class still there?"]
     if not first.judged:
-        steps.append(f"ask a second judge: fmrgen judge {first.split}")
+        steps.append(f"query a second judge: fmrgen judge {first.split} --oracle KIND:MODEL")
     if first.conditioned:
         steps.append(f"find out where it fails: fmrgen explain {first.split}")
     return steps
