@@ -58,6 +58,15 @@ class Classifier(nn.Module):
         return getattr(output, "logits", output)  # transformers' models wrap their logits
 
 
+def preprocessing_of(network: nn.Module) -> str:
+    """Return in a line how a network is shown images, before its own layers."""
+    for part in network.modules():
+        if isinstance(part, Classifier):
+            grey = "in grey, " if part.channels == "gray" else ""
+            return grey + " ".join(repr(part.preprocess).split())
+    return "in [0, 1]"
+
+
 def without_colours(images: Tensor) -> Tensor:
     """Return the luma (Rec. 601) of images [B, 3, H, W], in three equal channels."""
     luma = (images * _channels((0.299, 0.587, 0.114), images)).sum(1, keepdim=True)
@@ -87,6 +96,13 @@ class Normalize:
         self.std = [float(value) for value in std]
         self.size = size
         self.interpolation = interpolation
+
+    def __repr__(self) -> str:
+        size = "" if self.size is None else f"shorter side {self.size} px ({self.interpolation}), centre, "
+        if not any(self.mean) and set(self.std) == {1.0}:
+            return f"{size}in [0, 1]"
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        return f"{size}less {mean}, over {std}"
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.size is not None and images.shape[-2:] != (self.size, self.size):

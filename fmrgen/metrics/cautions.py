@@ -247,17 +247,20 @@ def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes:
 
 
 def best_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Return the class that each output would have to stand for, [K], to be right as often as possible.
+    """Return the class that each output would have to stand for, [K]: the commonest pairs first, each class once.
 
     Args:
         label: [N].
         prediction: [N], -1 for none.
         classes: number of classes.
     """
-    from scipy.optimize import linear_sum_assignment
-
     is_class = (prediction >= 0) & (prediction < classes)
-    confusion = np.zeros((classes, classes))
-    np.add.at(confusion, (prediction[is_class], label[is_class]), 1)
-    order: np.ndarray = linear_sum_assignment(confusion, maximize=True)[1]
+    pairs, counts = np.unique(prediction[is_class].astype(np.int64) * classes + label[is_class], return_counts=True)
+    order = np.full(classes, -1)
+    is_taken = np.zeros(classes, dtype=bool)
+    for output, stands_for in zip(*divmod(pairs[np.argsort(-counts, kind="stable")], classes), strict=True):
+        if order[output] < 0 and not is_taken[stands_for]:
+            order[output] = stands_for
+            is_taken[stands_for] = True
+    order[order < 0] = np.flatnonzero(~is_taken)
     return order

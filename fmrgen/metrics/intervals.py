@@ -28,10 +28,11 @@ class Estimate:
     high: float | None
 
     def __str__(self) -> str:
-        """Return `13.05 [11.1, 15.3]`; the value alone if it has no ends."""
+        """Return `13.05 [11.1, 15.3]`, or `0.40 [0.39, 0.41]`; the value alone if it has no ends."""
         if self.low is None or self.high is None:
             return f"{self.value:z.2f}"
-        return f"{self.value:z.2f} [{self.low:z.1f}, {self.high:z.1f}]"
+        digits = 1 if self.high - self.low >= 1 else 2
+        return f"{self.value:z.2f} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
     def __neg__(self) -> "Estimate":
         """Return the figure with the other sign: the difference of two, seen from the second."""
@@ -137,7 +138,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -
     middle = (only_first - only_second) / rows
     margin = Z * math.sqrt((only_first + only_second) / rows - middle**2) / rows**0.5
     value = float(first.mean() - second.mean())
-    low, high = float(middle - margin), float(middle + margin)
+    low, high = max(-1.0, float(middle - margin)), min(1.0, float(middle + margin))
     return Estimate(100 * value / per, 100 * low / per, 100 * high / per)
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -43,6 +43,10 @@ class SourceConfig(ComponentConfig):
     fit: Fit = Field(
         "crop", description="crop: shorter side to size, then the centre; squash to a square; or pad with black"
     )
+
+    def whole(self) -> Self:
+        """Return the source with all its images: real ones cost a tested network little, so no limit is set to them."""
+        return self.model_copy(update={"limit": None, "per_class": None})
 
 
 class RawExample(NamedTuple):

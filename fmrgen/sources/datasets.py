@@ -68,6 +68,9 @@ class Config(SourceConfig):
             refuse_selection_of_a_stream(self, "set source.streaming=false")
         return self
 
+    def whole(self) -> "Config":
+        return self if self.streaming else super().whole()  # a stream may have no other end
+
     def check_places(self, section: str) -> None:
         is_files = self.data_files is not None or _builder_of_files(self.path) is not None
         if not is_files and _looks_local(self.path) and not Path(self.path).exists():

@@ -19,38 +19,47 @@ class Config(SourceConfig):
     words or numbers; then examples are in the order of its lines.
     """
 
-    PLACES = ("path", "metadata")
+    PLACES = ("path", "only")
 
     kind: str = "imagefolder"
     path: str
-    metadata: str | None = Field(None, description="a CSV that lies elsewhere, in place of `metadata.csv`")
+    only: str | None = Field(
+        None, description="a file that lists the images to take, one a line, relative to `path`; in that order"
+    )
+
+    def whole(self) -> "Config":
+        return super().whole().model_copy(update={"only": None})
 
     def check_places(self, section: str) -> None:
-        if self.metadata is not None and not Path(self.metadata).is_file():
-            raise UserError(f"source.metadata: {self.metadata}: no such file")
-        if self._table() is None:
+        if self.only is not None and not Path(self.only).is_file():
+            raise UserError(f"source.only: {self.only}: no such file")
+        if not (Path(self.path) / _METADATA).is_file():
             _class_folders(Path(self.path))
-
-    def _table(self) -> Path | None:
-        """Return the CSV of file names and labels, if there is one."""
-        table = Path(self.metadata or Path(self.path) / _METADATA)
-        return table if table.is_file() else None
 
     def build(self, device: object = "cpu") -> Source:
         from datasets import Dataset, Features, Image
 
         root = Path(self.path)
-        table = self._table()
-        if table is not None:
-            columns, label = _read_metadata(root, table)
-        else:
-            columns, label = _read_folders(root)
+        read = _read_metadata if (root / _METADATA).is_file() else _read_folders
+        columns, label = read(root)
+        if self.only is not None:
+            columns = self._selected(columns)
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": label}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, label_column="label", **shared).open(dataset)
 
+    def _selected(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return the columns of the images that `only` lists. Raises UserError for one that is not there."""
+        assert self.only is not None
+        labels = dict(zip(columns["image"], columns["label"], strict=True))
+        images = [str(Path(self.path) / line) for line in Path(self.only).read_text(encoding="utf-8").splitlines()]
+        for image in images:
+            if image not in labels:
+                raise UserError(f"source.only: {self.only} lists {image}, which is not among the images of {self.path}")
+        return {"image": images, "label": [labels[image] for image in images]}
+
     def places_it_reads(self) -> list[str]:
-        return [place for place in (self.path, self.metadata) if place is not None]
+        return [place for place in (self.path, self.only) if place is not None]
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -81,7 +90,7 @@ def _read_folders(root: Path) -> tuple[dict[str, list[Any]], Any]:
     return {"image": images, "label": labels}, ClassLabel(names=names)
 
 
-def _read_metadata(root: Path, path: Path) -> tuple[dict[str, list[Any]], Any]:
+def _read_metadata(root: Path) -> tuple[dict[str, list[Any]], Any]:
     """Return the columns `image`, paths, and `label` in the order of the metadata, and the feature of the labels.
 
     Raises UserError if the metadata cannot be read, lacks a column or a value, or names a file outside of the folder.
@@ -89,6 +98,7 @@ def _read_metadata(root: Path, path: Path) -> tuple[dict[str, list[Any]], Any]:
     import pandas
     from datasets import Value
 
+    path = root / _METADATA
     try:
         table = pandas.read_csv(path, dtype={"file_name": str})
     except (OSError, ValueError) as error:

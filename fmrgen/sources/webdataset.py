@@ -40,6 +40,9 @@ class Config(SourceConfig):
     def check_places(self, section: str) -> None:
         self.tars()
 
+    def whole(self) -> "Config":
+        return self if any("://" in url for url in self._expanded()) else super().whole()
+
     def _expanded(self) -> list[str]:
         from braceexpand import braceexpand
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from fmrgen.apps.pilot import panel
 from fmrgen.apps.pilot.candidates import Candidate, best, candidates, predictions_of, tried
-from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_part
+from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_images
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.distributed.launch import start_process
 from fmrgen.errors import UserError, option
@@ -186,21 +186,28 @@ def init(
 
 
 class _Parts:
-    """The parts of the images, in a folder beside the recipe."""
+    """The parts of the images: lists in a folder beside the recipe."""
 
     def __init__(self, folder: Path, source: SourceConfig) -> None:
         self.folder, self.fit = folder, source.fit
-        self.images = Path(getattr(source, "path", "")) if source.kind == "imagefolder" else folder / "images"
+        self.own = source if source.kind == "imagefolder" else None
 
-    def table(self, part: Part) -> Path:
-        """Return the path of the CSV that lists a part's images."""
-        return self.folder / f"{part}.csv"
+    @property
+    def images(self) -> Path:
+        """The folder that holds the images."""
+        return self.folder / "images" if self.own is None else Path(self.own.model_dump()["path"])
+
+    def list_of(self, part: Part) -> Path:
+        """Return the path of the file that lists a part's images."""
+        return self.folder / f"{part}.txt"
 
     def section(self, part: Part) -> dict[str, Any]:
         """Return the source of a part; its order is that of a digest."""
+        only = {"only": str(self.list_of(part))}
+        if self.own is not None:
+            return {"kind": "imagefolder"} | self.own.model_dump(exclude_defaults=True, exclude={"on_error"}) | only
         classes = str(self.folder / "classes.txt")
-        lists = {"path": str(self.images), "metadata": str(self.table(part))}
-        return {"kind": "imagefolder", **lists, "classes": classes, "fit": self.fit}
+        return {"kind": "imagefolder", "path": str(self.images), "classes": classes, "fit": self.fit} | only
 
     def load(self, part: Part, size: int, most: int) -> list[Example]:
         """Return the first examples of a part at a size."""
@@ -236,10 +243,19 @@ def _deal(looked: Look, source: Source, parts: _Parts) -> tuple[dict[str, int], 
         )
     write_atomically(file, json_text({"key": key}).encode())
     dealt = deal(looked)
+    if parts.own is None:
+        write_images(parts.images, [photo for photos in dealt.values() for photo in photos], source)
+        write_atomically(parts.folder / "classes.txt", "\n".join(looked.labels.names).encode())
     for part, photos in dealt.items():
-        if not parts.table(part).is_file():
-            write_part(parts.table(part), parts.images, photos, source)
-    write_atomically(parts.folder / "classes.txt", "\n".join(looked.labels.names).encode())
+        if not photos:
+            raise UserError(
+                f"init: no image is left for the part {part}: of {len(looked.photos):,} most are copies, or frames of "
+                "few series; add images of other scenes"
+            )
+        files = [f"{photo.place:06}.png" for photo in photos]
+        if parts.own is not None:
+            files = [os.path.relpath(str(photo.file), parts.images) for photo in photos]
+        write_atomically(parts.list_of(part), "\n".join(files).encode())
     warnings = []
     missing = set(range(len(looked.labels))) - {photo.label for photo in dealt["tested"]}
     if missing:

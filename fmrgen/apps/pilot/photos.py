@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,9 @@ _MOST: dict[Part, int] = {"tested": 1000, "choose": 300}
 _HASH_SIDE = 8  # of a difference hash, 64 bits
 _ALIKE_BITS = 3  # by which the hashes of two photos of one scene differ, at most
 _LARGEST_GROUP = 0.2  # of a class: what is more alike is a class of like images, and no scene
+_MOST_NAMED = 20  # unreadable files
 _FEWEST_OF_TRACK, _MOST_OF_TRACK = 2, 200
-_TRACK = re.compile(r"(.+?)[_\-. ]?(?:frame|img|image)?[_\-. ]?\d+")
+_TRACK = re.compile(r"(.*?\D)[_\-. ]?(?:frame|img|image)?[_\-. ]?\d+")
 _MASKS = {"mask", "masks", "annotation", "annotations", "segmentation", "labels"}
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
@@ -44,6 +44,7 @@ class Photo(NamedTuple):
         mode: of its file, as Pillow has it: RGB, L, RGBA, P, …
         digest: of its pixels, reduced: equal for copies of one image.
         looks: a difference hash of 64 bits: nearly equal for photos of one scene.
+        file: its path; None if it is no file of its own.
         track: what its file name has in common with others of a series; None if it says nothing.
     """
 
@@ -53,6 +54,7 @@ class Photo(NamedTuple):
     mode: str
     digest: str
     looks: int
+    file: str | None
     track: str | None
 
 
@@ -63,20 +65,20 @@ class Look:
     Attributes:
         labels: of the source.
         photos: that can be read.
-        unreadable: place and reason of those that can't.
+        unreadable: file, or place, and reason of those that can't.
         left: how many were not looked at.
         groups: the group of each photo [N]: copies, photos of one scene and frames of one series share a number.
         copies: how many photos are copies of others.
-        contradictions: pairs of places of copies that are in two classes.
+        contradictions: pairs of copies that are in two classes, by their files or places.
     """
 
     labels: Labels
     photos: list[Photo]
-    unreadable: list[tuple[int, str]]
+    unreadable: list[tuple[str, str]]
     left: int
     groups: np.ndarray
     copies: int
-    contradictions: list[tuple[int, int]]
+    contradictions: list[tuple[str, str]]
 
     @property
     def side(self) -> int:
@@ -101,8 +103,9 @@ class Look:
         if self.left:
             lines.append(f"{self.left:,} more were not looked at")
         if self.unreadable:
-            place, reason = self.unreadable[0]
-            lines.append(f"{len(self.unreadable):,} can't be read and are left out, the first at {place} ({reason})")
+            listed = ", ".join(f"{name} ({reason})" for name, reason in self.unreadable[:_MOST_NAMED])
+            more = ", …" if len(self.unreadable) > _MOST_NAMED else ""
+            lines.append(f"{len(self.unreadable):,} can't be read and are left out: {listed}{more}")
         if self.copies:
             lines.append(f"{self.copies:,} are copies of others; copies stay in one part")
         if self.contradictions:
@@ -128,12 +131,12 @@ def look(source: Source, on_photos: Callable[[int, int | None], None] = lambda d
     count = min(len(source), MOST_PHOTOS)
     places = spaced(len(source), count)
     photos: list[Photo] = []
-    unreadable: list[tuple[int, str]] = []
+    unreadable: list[tuple[str, str]] = []
     for done, (place, example) in enumerate(_examples(source, places), start=1):
         try:
             photos.append(_photo(place, example))
         except UserError as error:
-            unreadable.append((place, str(error)))
+            unreadable.append((_name(example.image, place), str(error)))
         on_photos(done, len(places))
     check_photos(source.labels, photos, unreadable)
     copies, contradictions = _copies(photos)
@@ -164,11 +167,11 @@ def _examples(source: Source, places: np.ndarray) -> Iterator[tuple[int, RawExam
                 yield start + number, example
 
 
-def check_photos(labels: Labels, photos: Sequence[Photo], unreadable: Sequence[tuple[int, str]]) -> None:
+def check_photos(labels: Labels, photos: Sequence[Photo], unreadable: Sequence[tuple[str, str]]) -> None:
     """Raise UserError if images are too few to choose a recipe by."""
     if not photos:
-        reason = f"; the first: {unreadable[0][1]}" if unreadable else ""
-        raise UserError(f"init: none of the {len(unreadable)} images can be read{reason}")
+        first = "; the first, {}: {}".format(*unreadable[0]) if unreadable else ""
+        raise UserError(f"init: none of the {len(unreadable)} images can be read{first}")
     of_classes = Counter(photo.label for photo in photos)
     if len(of_classes) < 2:
         raise UserError(
@@ -208,8 +211,14 @@ def _photo(place: int, example: RawExample) -> Photo:
         mode=_mode(example.image),
         digest=hashlib.sha256(np.asarray(small).tobytes()).hexdigest()[:16],
         looks=int.from_bytes(bits.tobytes()),
+        file=example.image if isinstance(example.image, str) else None,
         track=_track(example.image),
     )
+
+
+def _name(image: "bytes | str | Image.Image", place: int) -> str:
+    """Return the path of an image, or that of its place in the source."""
+    return image if isinstance(image, str) else f"image {place}"
 
 
 def _mode(image: "bytes | str | Image.Image") -> str:
@@ -228,8 +237,8 @@ def _track(image: "bytes | str | Image.Image") -> str | None:
     return None if match is None else str(path.parent / match[1])
 
 
-def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[int, int]]]:
-    """Return how many photos are copies of others, and pairs of places of copies that are in two classes."""
+def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[str, str]]]:
+    """Return how many photos are copies of others, and pairs of copies that are in two classes."""
     first: dict[str, Photo] = {}
     copies = 0
     contradictions = []
@@ -239,7 +248,7 @@ def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[int, int]]]:
             continue
         copies += 1
         if other.label != photo.label:
-            contradictions.append((other.place, photo.place))
+            contradictions.append((other.file or f"image {other.place}", photo.file or f"image {photo.place}"))
     return copies, contradictions
 
 
@@ -299,12 +308,13 @@ def _scenes(photos: Sequence[Photo]) -> list[list[int]]:
 
 def _connected(hashes: np.ndarray) -> list[list[int]]:
     """Return sets of places [N] whose hashes are linked by differences of few bits."""
+    distinct, of_place = np.unique(hashes, return_inverse=True)  # thousands of blank images have one hash
     links = []
-    for place, value in enumerate(hashes[:-1]):
-        differing = np.bitwise_count(hashes[place + 1 :] ^ value)
+    for place, value in enumerate(distinct[:-1]):
+        differing = np.bitwise_count(distinct[place + 1 :] ^ value)
         links += [(place, int(other)) for other in np.flatnonzero(differing <= _ALIKE_BITS) + place + 1]
     sets: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(components(len(hashes), links).tolist()):
+    for place, number in enumerate(components(len(distinct), links)[of_place].tolist()):
         sets[number].append(place)
     return list(sets.values())
 
@@ -352,30 +362,12 @@ def _digest(place: int) -> str:
     return hashlib.sha256(str(place).encode()).hexdigest()
 
 
-def write_part(table: Path, root: Path, photos: Sequence[Photo], source: Source) -> None:
-    """Write a part as a `metadata` that the source `imagefolder` reads: names of files below `root`, and classes.
-
-    Images that are no files of their own are written into `root`.
-    """
+def write_images(root: Path, photos: Sequence[Photo], source: Source) -> None:
+    """Write images that are no files below `root` into it, with a `metadata.csv` of their numbers and classes."""
     root.mkdir(parents=True, exist_ok=True)
+    labels = {photo.place: photo.label for photo in photos}
     lines = ["file_name,label"]
-    wanted = {photo.place: photo for photo in photos}
-    files: dict[int, str] = {}
-    for place, example in _examples(source, np.array(sorted(wanted))):
-        files[place] = _file_of(root, place, example)
-    for photo in photos:
-        name = files[photo.place].replace('"', '""')
-        lines.append(f'"{name}",{photo.label}')
-    write_atomically(table, "\n".join([*lines, ""]).encode())
-
-
-def _file_of(folder: Path, place: int, example: RawExample) -> str:
-    """Return the file of an image, relative to `folder`; one that does not lie there is written there."""
-    image = example.image
-    if isinstance(image, str) and not os.path.relpath(image, folder).startswith(os.pardir):
-        return os.path.relpath(image, folder)
-    name = f"{place:06}.png"
-    if not (folder / name).is_file():
-        picture = image if isinstance(image, Image.Image) else open_rgb(image)
-        picture.convert("RGB").save(folder / name)
-    return name
+    for place, example in _examples(source, np.array(sorted(labels))):
+        lines.append(f"{place:06}.png,{labels[place]}")
+        open_rgb(example.image).save(root / f"{place:06}.png")
+    write_atomically(root / "metadata.csv", "\n".join([*lines, ""]).encode())

@@ -1,6 +1,6 @@
 """The command `diff`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,8 +80,11 @@ def diff(
         recipe, changes = options.own_recipe(recipe, overrides)
     if recipe is None:
         if limit is not None:
-            raise UserError("--limit is for a recipe: name one, or leave it out")
-        outcome = _on_real_images(old, new, images, margin, by, review, network)
+            raise UserError("--limit: real images are never limited; it is for those that a recipe generates")
+        from fmrgen.cli import display
+
+        on_note = display.print_note if is_first_process() and not quiet else lambda line: None
+        outcome = _on_real_images(old, new, images, margin, by, review, network, on_note)
         report = _report_on_real_images(outcome, old, new, images, strict)
     else:
         of_real = {"--images": images is not None, "--by": bool(by), "--review": review is not None}
@@ -102,6 +105,7 @@ def _on_real_images(
     by: Sequence[str],
     review: Path | None,
     network: str | None,
+    on_note: Callable[[str], None],
 ) -> "Diff":
     """Return the diff of two files of predictions, or of two classifiers on images; of OLD there may be several."""
     from fmrgen.apps.release.diff import diff as run
@@ -128,11 +132,11 @@ def _on_real_images(
         of_each = [classifier_of(place, network)[1] for place in places]
     *of_old, of_new = of_each
     if review is None:
-        return run(of_old, of_new, images=images, margin=margin, by=by)
+        return run(of_old, of_new, images=images, margin=margin, by=by, on_note=on_note)
     from fmrgen.apps.release.review import Review
 
     earlier = Review.read(review)
-    outcome = run(of_old, of_new, images=images, margin=margin, by=by, reviewed=earlier.labels)
+    outcome = run(of_old, of_new, images=images, margin=margin, by=by, reviewed=earlier.labels, on_note=on_note)
     if is_first_process():
         earlier.write(review, outcome.flips.doubted)
     return outcome
@@ -175,9 +179,9 @@ def _on_recipe(
     sides = {} if outcome.generated is None else split_folders(loaded, output, old_section, new_section)
     shown: dict[str, bytes | str] = {}
     if is_first_process():
-        from fmrgen.apps.release.on_images import images_of_source
+        from fmrgen.apps.release.on_images import stored_images
 
-        shown = images_of_source(loaded.source, flipped_ids(outcome))
+        shown = stored_images(loaded.source.whole(), flipped_ids(outcome))
     title = f"{old_name} → {new_name} on {recipe}"
     networks = {"OLD": old, "NEW": new}
     return outcome, diff_report(outcome, title, networks, sides, images=shown, strict=strict)

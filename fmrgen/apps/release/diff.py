@@ -17,20 +17,13 @@ from fmrgen.apps.release.predictions import Predictions, predictions_of_columns,
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from fmrgen.apps.explain.rows import JudgedImages
     from fmrgen.apps.release.generated import Generated
     from fmrgen.apps.release.on_images import Asked
-    from fmrgen.config import ComponentConfig
-    from fmrgen.engine.interfaces import Generator
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.recipe.job import Recipe
     from fmrgen.recipe.objects import AnyClassifier
-    from fmrgen.sources.base import Source
 
 Result = TypeVar("Result")
-_BATCH = 64
 _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
 
 
@@ -91,9 +84,10 @@ def diff(
 ) -> Diff:
     """Return which images NEW broke and which it fixed, and whether it is worse.
 
-    By predictions: `diff(old, new, labels)`. By two classifiers on labelled images, or on a split's: `images=`. On a
-    recipe's originals, as they are and transformed at random, with images generated against the two beside: `recipe=`.
-    The last two run on every process of a launch, with the same outcome on each.
+    By predictions: `diff(old, new, labels)`. By two classifiers on labelled images, or on a split's: `images=`. By a
+    recipe: on all images of its source, whatever its limit, and on its originals transformed at random, with images
+    generated against the two beside: `recipe=`. The last two run on every process of a launch, with the same outcome on
+    each.
 
     Args:
         old: predictions: an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
@@ -131,7 +125,10 @@ def diff(
         )
     trainings = old if _are_trainings(old, images) else [old]
     if images is not None:
-        return _diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed or {})
+        from fmrgen.apps.release.on_images import ask
+
+        answered = ask(images, trainings, new, by=by)
+        return _on_images(answered, trainings, margin=margin, by=by, reviewed=reviewed, on_note=on_note)
     of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = as_predictions("new", new, labels)
     *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
@@ -140,6 +137,8 @@ def diff(
     notes = faults_of([*of_old, of_new])
     if labels is None and not all(predictions.has_ids for predictions in (*of_old, of_new)):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
+    for predictions in (*of_old, of_new):
+        notes += _notes_on_spelling(predictions)
     if all(np.array_equal(training.answers, of_new.answers) for training in of_old):
         notes.append("OLD and NEW give the same answers on every image")
     return Diff(verdict, margin, evidence, flips, notes=notes)
@@ -177,20 +176,19 @@ def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
     return predictions_of_columns(name, columns)
 
 
-def _diff_on_images(
-    images: Any,
+def _on_images(
+    answered: "Asked",
     old: "Sequence[AnyClassifier]",
-    new: "AnyClassifier",
     *,
     margin: float,
-    by: Sequence[str],
-    reviewed: Mapping[str, str],
+    by: Sequence[str] = (),
+    reviewed: Mapping[str, str] | None = None,
+    on_note: Callable[[str], None],
 ) -> Diff:
     """Return the comparison of classifiers on labelled images, or on a split's originals and perturbed images."""
-    from fmrgen.apps.release.on_images import ask, notes_on_split
+    from fmrgen.apps.release.on_images import notes_on_split, preprocessing_notes
 
-    answered = ask(images, old, new, by=by)
-    column = answered.column
+    column, reviewed = answered.column, reviewed or {}
     *of_old, of_new = [relabelled(predictions, reviewed) for predictions in answered.of_real_images]
     is_split = answered.opened.provenance is not None
     of_images = "images"
@@ -203,14 +201,15 @@ def _diff_on_images(
         return replace(outcome, verdict="invalid", notes=faults)
     if _are_one_network(answered, old):
         return replace(outcome, notes=["OLD and NEW are one network: they have the same weights and settings"])
-    notes = notes_on_split(answered)
+    notes = notes_on_split(answered) + preprocessing_notes(answered, on_note)
+    of_others: list[Evidence] = []
     if is_split:
         if len(old) > 1:
             raise UserError("old: a split takes one network; several trainings are for real images")
         if column == "original":
-            evidence = [*evidence, *_evidence_on_perturbed(answered.answers["image"], margin)]
+            of_others = _evidence_on_perturbed(answered.answers["image"], margin)
         notes += _saturation_notes(answered.answers["image"])
-    verdict, evidence = judged(evidence)
+    verdict, evidence = judged(evidence, of_others)
     return replace(outcome, verdict=verdict, evidence=evidence, notes=notes)
 
 
@@ -224,22 +223,35 @@ def _diff_on_recipe(
     job_progress: "JobProgress | None",
     on_note: Callable[[str], None],
 ) -> Diff:
-    """Return the comparison on the originals of a recipe, as they are and transformed."""
+    """Return the comparison on all images of a recipe's source, and on its originals transformed."""
+    from fmrgen.apps.explain.rows import JudgedImages
     from fmrgen.apps.release.generated import generate_against, has_gradient
-    from fmrgen.apps.release.transformed import on_transformed_originals
+    from fmrgen.apps.release.on_images import ask
+    from fmrgen.apps.release.transformed import ORIGINALS, on_transformed_originals
+    from fmrgen.distributed.launch import Processes
+    from fmrgen.engine.interfaces import Generator
     from fmrgen.engine.options import WITHOUT_GRADIENT
+    from fmrgen.recipe.build import ClassifierAndOracle, build_component, build_oracle, build_source
     from fmrgen.recipe.objects import classifier_section
 
     if isinstance(old, list):
         raise UserError("old: with a recipe it is one network; several trainings are for real images")
     sections = classifier_section(old), classifier_section(new)
-    if sections[0] == sections[1]:  # equal weights under two names are found when the first split is begun
+    if sections[0] == sections[1]:
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
-    pair = Pair.of_recipe(recipe, *sections)
-    networks = pair.networks
-    without = [name for name, network in networks.items() if not has_gradient(network, pair.rows.originals[:2])]
+    answered = ask(recipe.source.whole(), sections[:1], sections[1])
+    outcome = _on_images(answered, sections[:1], margin=margin, on_note=on_note)
+    if outcome.verdict == "invalid" or _are_one_network(answered, sections[:1]):
+        return outcome
+    source, device = build_source(recipe.source), Processes().device
+    size = build_component(recipe.generator, "generator", Generator, device).image_size
+    of_old, of_new = answered.networks
+    judges = ClassifierAndOracle(of_new, build_oracle(recipe.oracle, source.labels, size, device))
+    rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
+    networks = {"OLD": of_old, "NEW": of_new}
+    without = [name for name, network in networks.items() if not has_gradient(network, rows.originals[:2])]
     generated = None
-    notes = []
+    notes = [*outcome.notes]
     if without and recipe.perturb.runs[0].update not in WITHOUT_GRADIENT:
         notes.append(
             f"no images were generated against the two, for {' and '.join(without)} gave no gradient; "
@@ -247,105 +259,11 @@ def _diff_on_recipe(
         )
     else:
         generated = generate_against(recipe, output, *sections, job_progress=job_progress, on_note=on_note)
-    predictions = pair.predictions()
-    flips, evidence = compare_predictions(predictions[:1], predictions[1], margin=margin, images="originals")
-    outcome = Diff("undecided", margin, evidence, flips, generated)
-    faults = faults_of(predictions)
-    if faults:
-        return replace(outcome, verdict="invalid", notes=faults)
-    evidence += _by_the_first_process(
-        lambda: on_transformed_originals(pair.rows, pair.old, pair.source.labels.names, margin=margin)
+    of_transformed = _by_the_first_process(
+        lambda: on_transformed_originals(rows, of_old, source.labels.names, margin=margin)
     )
-    verdict, evidence = judged(evidence)
-    return replace(outcome, verdict=verdict, evidence=evidence, notes=notes)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two networks, and the originals of a recipe.
-
-    Attributes:
-        rows: the originals that are transformed, judged by NEW and the recipe's oracle.
-        old: the network OLD.
-        source: of the recipe.
-        generator: of the recipe.
-    """
-
-    rows: "JudgedImages"
-    old: "nn.Module"
-    source: "Source"
-    generator: "Generator"
-
-    @classmethod
-    def of_recipe(cls, recipe: "Recipe", old: "ComponentConfig", new: "ComponentConfig") -> "Pair":
-        """Return the two networks and the originals of a recipe."""
-        from fmrgen.apps.explain.rows import JudgedImages
-        from fmrgen.apps.release.transformed import ORIGINALS
-        from fmrgen.distributed.launch import Processes
-        from fmrgen.engine.interfaces import Generator
-        from fmrgen.recipe.build import (
-            ClassifierAndOracle,
-            build_classifier,
-            build_component,
-            build_oracle,
-            build_source,
-        )
-
-        source, device = build_source(recipe.source), Processes().device
-        generator = build_component(recipe.generator, "generator", Generator, device)
-        size, labels = generator.image_size, source.labels
-        of_old = build_classifier(old, labels, size, device, "old")
-        of_new = build_classifier(new, labels, size, device, "new")
-        judges = ClassifierAndOracle(of_new, build_oracle(recipe.oracle, labels, size, device))
-        rows = JudgedImages.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
-        return cls(rows, of_old, source, generator)
-
-    @property
-    def networks(self) -> "dict[str, nn.Module]":
-        """Both networks, by their names in messages."""
-        return {"OLD": self.old, "NEW": self.rows.judges.classifier}
-
-    def predictions(self) -> list[Predictions]:
-        """Return the predictions of OLD and NEW for all originals that can be read, at the size of the generator's
-        images."""
-        import torch
-
-        from fmrgen.apps.explain.rows import object_array
-        from fmrgen.engine.images import to_batch
-        from fmrgen.metrics.rows import as_label
-        from fmrgen.recipe.build import logits_of
-        from fmrgen.sources.base import LoadedExample
-
-        names = np.array([*self.source.labels.names, ""])  # -1, an output that is not finite, has the empty name
-        ids: list[str] = []
-        labels: list[np.ndarray] = []
-        predicted: dict[str, list[np.ndarray]] = {name: [] for name in self.networks}
-        confidence: dict[str, list[np.ndarray]] = {name: [] for name in self.networks}
-        for start in range(0, len(self.source), _BATCH):
-            stop = min(start + _BATCH, len(self.source))
-            examples = self.source.load(start, stop, self.generator.image_size)
-            loaded = [example for example in examples if isinstance(example, LoadedExample)]
-            if not loaded:
-                continue
-            batch = to_batch(np.stack([example.image for example in loaded]), self.rows.originals.device)
-            truth = np.array([example.label for example in loaded])
-            accepted = None
-            if self.source.accepts_several:
-                accepted = object_array([example.accepted for example in loaded])
-            ids += [str(example.id) for example in loaded]
-            labels.append(truth)
-            for name, network in self.networks.items():
-                logits = logits_of(network, batch)
-                highest = logits.softmax(1).max(1)
-                finite = torch.where(torch.isfinite(logits).all(1), highest.indices, -1).cpu().numpy()
-                predicted[name].append(as_label(finite, truth, accepted))
-                confidence[name].append(highest.values.double().cpu().numpy())
-        of_labels = names[np.concatenate(labels)]
-        outcomes = []
-        for name in self.networks:
-            of_network = names[np.concatenate(predicted[name])]
-            outcomes.append(Predictions(name, np.array(ids), of_labels, of_network, np.concatenate(confidence[name])))
-        return outcomes
+    verdict, evidence = judged(outcome.evidence, of_transformed)
+    return replace(outcome, verdict=verdict, evidence=evidence, generated=generated, notes=notes)
 
 
 def _by_the_first_process(work: Callable[[], Result]) -> Result:
@@ -412,6 +330,19 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
                 "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
             )
     return faults
+
+
+def _notes_on_spelling(predictions: Predictions) -> list[str]:
+    """Return a line if predictions differ from labels in nothing but capitals or spaces."""
+    labels = {_folded(label): label for label in set(predictions.labels.tolist())}
+    for answer in sorted(set(predictions.answers.tolist()) - set(labels.values())):
+        if _folded(answer) in labels:
+            return [f"{predictions.name}: the prediction {answer!r} is not the label {labels[_folded(answer)]!r}"]
+    return []
+
+
+def _folded(name: str) -> str:
+    return "".join(name.casefold().split())
 
 
 def _are_one_network(answered: "Asked", old: Sequence[Any]) -> bool:

@@ -12,7 +12,6 @@ import numpy as np
 from scipy.special import gammaln, ndtr, xlogy
 from scipy.stats import binom
 
-from fmrgen.apps.explain.betting import ERROR
 from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion
 
 Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
@@ -21,6 +20,7 @@ BROKE, FIXED = "broke", "fixed"  # the two sides of a diff, and of its splits
 _MOST_EXACT = 60  # originals, up to which a p-value is exact
 _SHARES_TRIED = 100
 _ROUNDING = 1e-9
+_ERROR_OF_REAL, _ERROR_OF_OTHERS, _ERROR_OF_BETTER = 0.025, 0.01, 0.015
 Counts = int | np.ndarray
 
 
@@ -38,7 +38,7 @@ class Evidence:
         margin: points that NEW may lose on these images.
         p_worse: the chance of such a loss, or a larger one, of a NEW that loses `margin` points.
         p_better: the chance of such a gain of a NEW that gains no more than another seed may.
-        is_worse, is_better: whether NEW is, with at most 2.5 % false alarms over all evidence (Holm 1979).
+        is_worse, is_better: whether NEW is (Holm 1979): see `judged`.
     """
 
     kind: Kind
@@ -171,15 +171,22 @@ def one_of(count: int, worst: Evidence) -> Evidence:
     return replace(worst, p_worse=min(1.0, count * worst.p_worse), p_better=1.0)
 
 
-def judged(evidence: Sequence[Evidence]) -> tuple[Verdict, list[Evidence]]:
+def judged(of_real: Sequence[Evidence], of_others: Sequence[Evidence] = ()) -> tuple[Verdict, list[Evidence]]:
     """Return the verdict over all evidence, and the evidence with what each shows.
 
-    Equal networks are called different in at most 5 % of cases, 2.5 % either way, over all kinds together (Holm).
+    Equal networks are called different in at most 5 % of cases: real images show a loss in 2.5 %, whatever others are
+    beside them; these show one in 1 %; and any show a gain in 1.5 % (Holm in each of the three).
     NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction; it
     *fixed more* if besides it is better on some kind.
+
+    Args:
+        of_real: on real images as they are.
+        of_others: on perturbed or transformed images.
     """
-    worse = _holm([entry.p_worse for entry in evidence])
-    better = _holm([entry.p_better for entry in evidence])
+    evidence = [*of_real, *of_others]
+    worse = _holm([entry.p_worse for entry in of_real], _ERROR_OF_REAL)
+    worse += _holm([entry.p_worse for entry in of_others], _ERROR_OF_OTHERS)
+    better = _holm([entry.p_better for entry in evidence], _ERROR_OF_BETTER)
     lines = []
     for entry, is_worse, is_better in zip(evidence, worse, better, strict=True):
         lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
@@ -190,12 +197,12 @@ def judged(evidence: Sequence[Evidence]) -> tuple[Verdict, list[Evidence]]:
     return ("fixed more" if any(better) else "no worse"), lines
 
 
-def _holm(p_values: Sequence[float]) -> list[bool]:
-    """Return which hypotheses are rejected, so that with `ERROR / 2` at most one or more is so by mistake."""
+def _holm(p_values: Sequence[float], error: float) -> list[bool]:
+    """Return which hypotheses are rejected, so that with probability `error` at most one or more is so by mistake."""
     rejected = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     for number, place in enumerate(order):
-        if p_values[place] > ERROR / 2 / (len(p_values) - number):
+        if p_values[place] > error / (len(p_values) - number):
             break
         rejected[place] = True
     return rejected

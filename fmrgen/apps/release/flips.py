@@ -44,8 +44,8 @@ class FlippedGroup:
         images: how many there are; of a pair, of the true class.
         broke, fixed: negative and positive flips among them.
         p_value: of the exact test that they are as likely.
-        is_worse: whether more broke than were fixed, with 5 % false discoveries among all kinds that were tested
-            (Benjamini and Yekutieli 2001).
+        is_worse: whether it loses more than the margin, and more broke than were fixed with 5 % false discoveries among
+            all kinds that were tested (Benjamini and Yekutieli 2001).
         another_seed: images that the first training of OLD has right and the second wrong; None for one training, and
             for pairs.
     """
@@ -170,9 +170,9 @@ def compare_predictions(
         fixed=_mean_share(better),
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
-        classes=_worst_first(_counts(new.labels, broke, fixed, another_seed)),
-        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed)),
-        groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, another_seed, by),
+        classes=_worst_first(_counts(new.labels, broke, fixed, another_seed), margin),
+        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed), margin),
+        groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, another_seed, by, margin),
         old_calibration=_calibration(first, old_right[0]),
         new_calibration=_calibration(new, new_right),
         broken=listed_flips(first, new, broke),
@@ -315,7 +315,7 @@ def _counts_of_pairs(
     )
 
 
-def _worst_first(counts: _Counts) -> list[FlippedGroup]:
+def _worst_first(counts: _Counts, margin: float) -> list[FlippedGroup]:
     """Return the kinds with flips, those that are worse for certain first, then by broke less fixed.
 
     At most 5 % of those called worse are false discoveries, on average; all kinds count as tested.
@@ -323,7 +323,8 @@ def _worst_first(counts: _Counts) -> list[FlippedGroup]:
     if not len(counts.names):
         return []
     p_values = mcnemar(counts.broke, counts.fixed)
-    is_worse = (false_discovery_control(p_values, method="by") <= ERROR) & (counts.broke > counts.fixed)
+    loses_more = counts.broke - counts.fixed > margin / 100 * counts.images
+    is_worse = (false_discovery_control(p_values, method="by") <= ERROR) & loses_more
     order = np.lexsort([counts.fixed - counts.broke, ~is_worse])
     flipped = order[(counts.broke + counts.fixed)[order] > 0]
     groups = []
@@ -347,6 +348,7 @@ def _groups_by_columns(
     fixed: np.ndarray,
     another_seed: np.ndarray | None,
     by: Sequence[str],
+    margin: float,
 ) -> dict[str, list[FlippedGroup]]:
     """Return the groups of each column; of columns that were not named, those with few values of enough images."""
     if by:
@@ -356,7 +358,7 @@ def _groups_by_columns(
                 names = ", ".join(columns) or "none"
                 raise UserError(f"by: there is no column {grouping.column} (there are: {names})")
             values = grouping.names(columns[grouping.column].tolist())
-            named[grouping.column] = _worst_first(_counts(values, broke, fixed, another_seed))
+            named[grouping.column] = _worst_first(_counts(values, broke, fixed, another_seed), margin)
         return named
     groups = {}
     for name, column in columns.items():
@@ -364,7 +366,7 @@ def _groups_by_columns(
         distinct = len(counts.names)
         is_measure = distinct > _MOST_GROUPS or len(column) < _FEWEST_OF_A_GROUP * distinct
         if distinct > 1 and not is_measure:
-            groups[name] = _worst_first(counts)
+            groups[name] = _worst_first(counts, margin)
     return groups
 
 

@@ -1,13 +1,13 @@
 """A report as JUnit, for CI."""
 
-from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from fmrgen.report.report import Report, Section
+from fmrgen.report.markdown import to_markdown
+from fmrgen.report.report import Report
 
 
 def to_junit(report: Report) -> bytes:
-    """Return a JUnit file with one test, the report's check; its output has the tables and lines of the sections.
+    """Return a JUnit file with one test, the report's check; its output is the report as Markdown.
 
     Args:
         report: with a check.
@@ -26,21 +26,10 @@ def to_junit(report: Report) -> bytes:
     if check.outcome != "passed":
         message = "; ".join([*report.conclusions, *report.warnings])
         ElementTree.SubElement(case, check.outcome, message=_plain(message))
-    lines = [*report.warnings, *_lines(report.sections)]
-    ElementTree.SubElement(case, "system-out").text = _plain("\n".join(lines))
+    ElementTree.SubElement(case, "system-out").text = _plain(to_markdown(report))
     ElementTree.indent(suite)
     text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
-
-
-def _lines(sections: Sequence[Section]) -> list[str]:
-    """Return the rows of the tables of sections, and their lines."""
-    lines = []
-    for section in sections:
-        for table in section.tables:
-            lines += [": ".join(row) for row in table.rows]
-        lines += [*section.lines, *_lines(section.parts)]
-    return lines
 
 
 def _plain(text: str) -> str:

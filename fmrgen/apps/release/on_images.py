@@ -1,15 +1,19 @@
 """Two networks on labelled images: real ones, or a split's originals and perturbed images."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Features, Image, IterableDataset, List, Value
+from PIL import Image as PILImage
 from torch import nn
 
 from fmrgen.apps.release.predictions import Predictions
+from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, png_bytes
@@ -19,13 +23,14 @@ from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.sources.base import Source, SourceConfig
+from fmrgen.sources.imagefolder import Config as ImageFolder
 from fmrgen.split.classify import Answers, classify
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import open_split
 from fmrgen.split.rows import Split, reading
 
 _BATCH = 64
-_SHOWN_SIDE = 320  # pixels, of the longer side of an image on a page
+_MOST_NAMED = 20  # unreadable files
 _SECTIONS = ("{", "sets/")  # what names of sources begin with
 _RECIPES = (".yaml", ".yml")
 
@@ -95,7 +100,11 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
     networks = {model.name: model.answering_in(labels, first, opened.name) for model in models}
     columns = opened.columns(["id", "label", "valid", "accepted_labels"], labels)
     batches = opened.images(opened.image_columns, size=_BATCH)
-    answers = classify(batches, networks, columns["label"].__getitem__, processes, processes.device)
+    try:
+        answers = classify(batches, networks, columns["label"].__getitem__, processes, processes.device)
+    except UserError:
+        _check_images(opened)
+        raise
     ids = _ids(opened, columns)
     groups = {name: np.array(values, dtype=object) for name, values in opened.grouped_by(by).items()}
     by_column: dict[str, list[Predictions]] = {}
@@ -117,6 +126,8 @@ def opened_images(images: Any) -> Split:
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
+    if _has_class_folders(Path(text)):
+        return _opened_source(text, ImageFolder(path=text))
     if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
         return open_split(text, download=True)
     (fixed,) = load_fixed_sets([f"images={text}"]).values()
@@ -126,24 +137,55 @@ def opened_images(images: Any) -> Split:
     return _opened_source(text, next(iter(sources.values())))
 
 
+def _has_class_folders(folder: Path) -> bool:
+    """Return whether a folder has images in folders of classes, and no file that says more of them."""
+    if not folder.is_dir() or any(folder.glob("metadata.*")):
+        return False
+    suffixes = PILImage.registered_extensions()
+    return any(file.suffix.lower() in suffixes for file in folder.glob("*/*"))
+
+
+def _check_images(opened: Split) -> None:
+    """Raise UserError, which names them all, if images are unreadable."""
+    faults = {}
+    with reading(opened.name):
+        for row, stored in enumerate(opened.stored_rows(opened.image_columns, opened.image_columns)):
+            for column, image in stored.items():
+                try:
+                    open_rgb(opened.image_of(image))
+                except UserError as error:
+                    faults[(image or {}).get("path") or f"row {row}: its {column}"] = error
+    if faults:
+        listed = ", ".join(f"{name} ({error})" for name, error in list(faults.items())[:_MOST_NAMED])
+        more = ", …" if len(faults) > _MOST_NAMED else ""
+        raise UserError(f"{opened.name}: {len(faults)} images are unreadable: {listed}{more}; repair or remove them")
+
+
 def _opened_source(name: str, config: SourceConfig) -> Split:
-    """Return the images of a source at their own size, opened."""
+    """Return the images of a source at their own size, opened. Those of a folder have no ids but the names of files."""
     source = build_source(config)
+    folder = config.path if isinstance(config, ImageFolder) else None
     features = Features(
-        {"id": Value("int64"), "image": Image(), "label": ClassLabel(names=list(source.labels.names))}
+        ({"id": Value("int64")} if folder is None else {})
+        | {"image": Image(), "label": ClassLabel(names=list(source.labels.names))}
         | ({"accepted_labels": List(Value("int32"))} if source.accepts_several else {})
         | {column: Value(type) for column, type in source.columns.items()}
     )
-    dataset = IterableDataset.from_generator(_rows, features=features, gen_kwargs={"source": source})
-    return open_split(dataset, name=name)
+    arguments = {"source": source, "has_ids": folder is None}
+    dataset = IterableDataset.from_generator(_rows, features=features, gen_kwargs=arguments)
+    return replace(open_split(dataset, name=name), repo=folder)
 
 
-def _rows(source: Source) -> Iterator[dict[str, Any]]:
+def _rows(source: Source, has_ids: bool) -> Iterator[dict[str, Any]]:
     for example in source.read(0, len(source)):
         image = example.image
-        if not isinstance(image, bytes):
+        if isinstance(image, PILImage.Image):
             image = png_bytes(np.asarray(open_rgb(image)))
-        row = {"id": example.id, "image": {"bytes": image, "path": None}, "label": example.label}
+        is_file = isinstance(image, str)
+        stored = {"bytes": None if is_file else image, "path": image if is_file else None}
+        row: dict[str, Any] = {"image": stored, "label": example.label}
+        if has_ids:
+            row["id"] = example.id
         if example.accepted is not None:
             row["accepted_labels"] = list(example.accepted)
         row |= example.extra or {}
@@ -162,8 +204,9 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
             names.append((row["image"] or {}).get("path") or "")
     if len(set(names)) < len(names):
         return np.arange(len(names)).astype(str)
-    folder = opened.repo or ""
-    return np.array([name.removeprefix(folder).lstrip("/") for name in names])
+    if opened.repo is not None and Path(opened.repo).is_dir():
+        names = [os.path.relpath(name, opened.repo) for name in names]
+    return np.array(names)
 
 
 def _predictions(
@@ -207,20 +250,14 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
     return files
 
 
-def images_of_source(config: SourceConfig, wanted: Collection[str]) -> dict[str, bytes | str]:
-    """Return some images of a source by their ids, as PNG files small enough for a page."""
-    files: dict[str, bytes | str] = {}
-    if not wanted:
-        return files
-    source = build_source(config)
-    for example in source.read(0, len(source)):
-        if len(files) == len(wanted):
-            break
-        if str(example.id) in wanted:
-            image = open_rgb(example.image)
-            image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-            files[str(example.id)] = png_bytes(np.asarray(image))
-    return files
+def preprocessing_notes(answered: Asked, on_note: Callable[[str], None]) -> list[str]:
+    """Return a line if the two networks preprocess images in different ways, which alone can make them differ; tell
+    `on_note` if they do it alike."""
+    old, new = (preprocessing_of(model.module) for model in answered.models)
+    if old != new:
+        return [f"the networks preprocess images in different ways: OLD {old}; NEW {new}"]
+    on_note(f"both networks get images {old}")
+    return []
 
 
 def notes_on_split(answered: Asked) -> list[str]:

@@ -5,6 +5,7 @@ Nothing here imports torch, `datasets` or pandas.
 
 import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +17,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.files import open_plain
 
 FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
 _IDS = ("id", "sample_id", "image_id", "example_id", "index", "file_name", "filename", "file", "path", "image_path")
 _LABELS = ("label", "labels", "target", "targets", "true", "y_true", "ground_truth", "reference", "references")
-_PREDICTIONS = ("prediction", "predictions", "predicted", "pred", "preds", "y_pred", "answer", "output")
+_PREDICTIONS = (
+    "prediction",
+    "predictions",
+    "predicted",
+    "pred",
+    "preds",
+    "y_pred",
+    "predicted_label",
+    "predicted_class",
+    "pred_label",
+    "answer",
+    "output",
+)
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
+_NUMBERED_SCORES = ("p{}", "p_{}", "prob{}", "prob_{}", "score{}", "score_{}", "logit{}", "logit_{}")  # a column each
 _CONFIDENCES = ("confidence", "score", "probability")  # of the answer
 _OF_EVALUATE = ("split", "classifier", "id", "label", "valid", "original_prediction", "prediction")
 _SHOWN = 3  # ids in an error
+_DEEPEST = 1000  # brackets of a line of JSON: Arrow follows them without end
 _ROUNDING = 1e-3  # by which probabilities may miss a sum of 1
 
 
@@ -87,9 +103,18 @@ def read_predictions(path: str | Path) -> Predictions:
     if path.name == "evaluation.json":
         path = path.with_name("predictions.parquet")  # which `evaluate` writes beside it
     try:
-        table = _table_of(path)
+        with open_plain(path) as file:
+            table = _table_of(path, file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path}: can't be read as {path.suffix[1:] or 'a table'}: {one_line(error)}") from None
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: has two columns {max(names, key=names.count)}; drop one")
+    for field_of_table in table.schema:
+        if pa.types.is_binary(field_of_table.type):
+            raise UserError(f"{path}: its column {field_of_table.name} is not UTF-8; save the file as UTF-8")
     if set(_OF_EVALUATE) <= set(table.column_names):
         table = _of_one_classifier(path, table)
     return predictions_of_columns(str(path), {name: table[name] for name in table.column_names})
@@ -105,18 +130,27 @@ def _of_one_classifier(path: Path, table: pa.Table) -> pa.Table:
     return pa.table({"id": ids, "label": table["label"], "prediction": table["prediction"], "split": table["split"]})
 
 
-def _table_of(path: Path) -> pa.Table:
+def _table_of(path: Path, file: Any) -> pa.Table:
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
-        return pq.read_table(path)
+        from fmrgen.trust.parquet import check_parquet_files
+
+        check_parquet_files([str(path)])
+        return pq.read_table(file)
     if path.suffix.lower() == ".csv":
         from pyarrow import csv
 
-        return csv.read_csv(path)
+        header = file.readline()
+        file.seek(0)
+        delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
+        return csv.read_csv(file, parse_options=csv.ParseOptions(delimiter=delimiter))
     from pyarrow.json import read_json
 
-    return read_json(path)
+    if any(line.count(b"[") + line.count(b"{") > _DEEPEST for line in file):
+        raise UserError(f"{path}: a line of it is nested too deeply; give a flat object on each line")
+    file.seek(0)
+    return read_json(file)
 
 
 def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions:
@@ -140,10 +174,14 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
 
     labels, answers = column(_LABELS), column(_PREDICTIONS)
     scores, confidence = column(_SCORES), column(_CONFIDENCES)
+    if scores is None:
+        scores = _numbered_scores(columns, taken)
     if labels is None or (answers is None and scores is None):
         missing, names = ("label", _LABELS) if labels is None else ("prediction", _PREDICTIONS)
         listed = ", ".join(map(str, columns)) or "none"
-        raise UserError(f"{name}: has no column {missing}; call it {' or '.join(names[:3])} (its columns: {listed})")
+        raise UserError(
+            f"{name}: has no column {missing}; call it {', '.join(names[:-1])} or {names[-1]} (its columns: {listed})"
+        )
     _check_lengths(name, columns)
     label_text = as_text(labels)
     if not len(label_text):
@@ -221,7 +259,21 @@ def as_text(column: Any) -> np.ndarray:
                 text = str(int(value))
             texts.append(text)
         return np.array(texts, dtype=str)
-    return np.array(["" if value is None else str(value).strip() for value in values.tolist()], dtype=str)
+    texts = ["" if value is None else str(value).strip() for value in values.tolist()]
+    # é is one character here and two in another tool: both are one class.
+    return np.array([text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts], dtype=str)
+
+
+def _numbered_scores(columns: Mapping[str, Any], taken: set[str]) -> list[list[Any]] | None:
+    """Return scores of columns p0, p1, …, [N][K], and add their names to `taken`; None if there are no two."""
+    for pattern in _NUMBERED_SCORES:
+        names: list[str] = []
+        while (name := pattern.format(len(names))) in columns:
+            names.append(name)
+        if len(names) > 1:
+            taken.update(names)
+            return [list(row) for row in zip(*(_values(columns[name]) for name in names), strict=True)]
+    return None
 
 
 def _scores(name: str, scores: Any) -> np.ndarray:
@@ -235,7 +287,7 @@ def _scores(name: str, scores: Any) -> np.ndarray:
                 f"{name}: its scores have {min(lengths)} to {max(lengths)} values a row; each needs all classes"
             )
         return np.asarray(lists, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise UserError(f"{name}: its scores are not lists of numbers, one for each class") from None
 
 
@@ -260,7 +312,7 @@ def _probabilities(scores: np.ndarray) -> np.ndarray:
 
 def few(ids: Sequence[str], most: int = _SHOWN) -> str:
     """Return the first few ids, for a message."""
-    return ", ".join(map(str, ids[:most])) + (", …" if len(ids) > most else "")
+    return ", ".join(text or "an empty one" for text in map(str, ids[:most])) + (", …" if len(ids) > most else "")
 
 
 def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:

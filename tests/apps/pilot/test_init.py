@@ -57,7 +57,7 @@ def test_a_folder_in_words(photos):
     looked = looked_at(photos)
     lines = looked.lines()
     assert lines[0] == "63 images of 2 classes (31 to 32 each), shorter side 40 to 40 px, RGB 62, L 1"
-    assert lines[1].startswith("1 can't be read and are left out, the first at ")
+    assert lines[1].startswith("1 can't be read and are left out: ")
     assert lines[2] == "2 are copies of others; copies stay in one part"
     assert lines[3].startswith("1 pairs of copies are in two classes, first ")
     dealt = deal(looked)
@@ -121,13 +121,13 @@ def folders(*names, each=0, save=lambda path, number: scene(number, path.parent.
         (folders("images", "masks"), "looks like a dataset for segmentation"),
         (
             folders("disc", "square", each=20, save=lambda path, number: path.write_bytes(b"no image")),
-            "none of the 40 images can be read; the first: ",
+            "none of the 40 images can be read; the first, ",
         ),
         (lambda folder: folder.write_text("no folder"), "photos"),
         (lambda folder: None, "no such folder"),
         (
             folders("disc", "square", each=20, save=lambda path, number: Image.new("RGB", (2, 2)).save(path)),
-            "none of the 40 images can be read; the first: it has 2×2 pixels",
+            "none of the 40 images can be read; the first, .*: it has 2×2 pixels",
         ),
     ],
 )
@@ -270,10 +270,10 @@ def test_a_killed_init_continues(tmp_path, monkeypatch):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    dealt = (tmp_path / "fmrgen.init/panel.csv").read_bytes()
+    dealt = (tmp_path / "fmrgen.init/panel.txt").read_bytes()
     again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "fmrgen.init/panel.csv").read_bytes() == dealt
+    assert (tmp_path / "fmrgen.init/panel.txt").read_bytes() == dealt
     for name in panel.MEMBERS:
         assert (tmp_path / "fmrgen.init" / name / "training.json").is_file()
     assert "errs more than what it judges" in again.stdout + again.stderr  # networks of 12 steps

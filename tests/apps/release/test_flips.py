@@ -1,9 +1,13 @@
 """Flips on real images: figures by hand, verdicts that don't cry wolf, files as anyone writes them, and bad input."""
 
 import json
+import os
+import tracemalloc
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from commands import run
@@ -216,14 +220,14 @@ def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
     same = write(tmp_path / "c.csv", labels, old)
     assert run("diff", "--old", first, "--new", same, "-o", tmp_path / "out", "-q") == 0
     printed = capsys.readouterr()
-    assert "no difference found: of 400 images" in printed.out
+    assert "undecided: of 400 images" in printed.out
     assert "OLD and NEW give the same answers on every image" in printed.err
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda table: table.drop(columns="prediction"), "has no column prediction; call it prediction or"),
+        (lambda table: table.drop(columns="prediction"), "has no column prediction; call it prediction, predictions, "),
         (lambda table: table.iloc[:0], "is empty"),
         (lambda table: pd.concat([table, table.iloc[:2]]), "has 2 ids more than once: 0.png, 1.png"),
         (lambda table: table.iloc[3:], "3 ids of"),
@@ -246,6 +250,95 @@ def test_bad_input_is_one_line(tmp_path, capsys, change, words):
     assert words in line
 
 
+SHARES = [f"p{label}" for label in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "write_file"),
+    [
+        ("semicolons.csv", lambda path, table: table.to_csv(path, index=False, sep=";")),
+        ("tabs.csv", lambda path, table: table.to_csv(path, index=False, sep="\t")),
+        (
+            "renamed.csv",
+            lambda path, table: table.rename(columns={"prediction": "predicted_label"}).to_csv(path, index=False),
+        ),
+        (
+            "shares.csv",
+            lambda path, table: pd.concat(
+                [
+                    table[["id", "label"]],
+                    pd.get_dummies(table["prediction"], dtype=float).set_axis(list(SHARES), axis=1),
+                ],
+                axis=1,
+            ).to_csv(path, index=False),
+        ),
+        ("rows.jsonl", lambda path, table: table.to_json(path, orient="records", lines=True)),
+    ],
+)
+def test_files_as_other_tools_write_them(tmp_path, name, write_file):
+    labels, _, new = pair(np.random.default_rng(9), 200, 0.1, 0.1)
+    table = pd.DataFrame({"id": range(200), "label": labels, "prediction": new})
+    write_file(tmp_path / name, table)
+    answers = read_predictions(tmp_path / name).answers
+    assert answers.tolist() == [str(answer) for answer in new]
+
+
+def bomb(path):
+    """4 GB of one repeated word in some kilobytes."""
+    word = pa.array(["x" * (1 << 20)]).dictionary_encode()
+    indices = pa.array(np.zeros(4096, dtype=np.int32))
+    columns = {"label": np.zeros(4096), "prediction": np.zeros(4096)}
+    words = pa.DictionaryArray.from_arrays(indices, word.dictionary)
+    pq.write_table(pa.table({**columns, "word": words}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write_file", "words"),
+    [
+        ("bomb.parquet", bomb, "would unpack to"),
+        ("deep.jsonl", lambda path: path.write_text("[" * 100_000), "a line of it is nested too deeply"),
+        ("twice.csv", lambda path: path.write_text("label,prediction,prediction\n1,1,2\n"), "two columns prediction"),
+        ("long.csv", lambda path: path.write_text(f'label,scores\n1,"[1, {"9" * 400}]"\n'), "not lists of numbers"),
+        ("nested.csv", lambda path: path.write_text(f'label,scores\n1,"{"[" * 5000}"\n'), "not lists of numbers"),
+        ("latin.csv", lambda path: path.write_bytes("label,prediction\ncafé,café\n".encode("latin-1")), "not UTF-8"),
+        ("pipe.csv", os.mkfifo, "is a pipe, a socket or a device"),
+    ],
+)
+def test_hostile_files_of_predictions_are_refused_in_a_line(tmp_path, name, write_file, words):
+    write_file(tmp_path / name)
+    with pytest.raises(UserError, match=words):
+        read_predictions(tmp_path / name)
+
+
+def test_one_name_in_two_encodings_is_one_class_and_one_in_two_spellings_is_noted():
+    labels = np.array(["caf\u00e9", "stop"] * 20)
+    composed = np.array(["cafe\u0301", "stop"] * 20)
+    assert diff(labels, composed, labels).flips.broke.value == 0
+    noted = diff(labels, np.array(["caf\u00e9", "Stop"] * 20), labels).notes
+    assert any("the prediction 'Stop' is not the label 'stop'" in note for note in noted)
+
+
+def test_twenty_thousand_classes_take_no_table_of_them_all():
+    labels = np.arange(20_000)
+    tracemalloc.start()
+    found = diff(labels, labels, labels)
+    assert found.flips.images == 20_000
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
+
+
+def test_groups_below_the_margin_are_not_worse():
+    random = np.random.default_rng(0)
+    labels = np.zeros(100_000, dtype=int)
+    new = np.where(random.random(100_000) < 0.003, 1, 0)
+    table = {"label": labels, "camera": np.arange(100_000) % 2}
+    found = {}
+    for margin in (0.0, 0.5):
+        outcome = diff({**table, "prediction": labels}, {**table, "prediction": new}, by=["camera"], margin=margin)
+        found[margin] = [group.is_worse for group in outcome.flips.groups["camera"]]
+    assert found == {0.0: [True, True], 0.5: [False, False]}
+
+
 def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
     labels, old, _ = pair(np.random.default_rng(9), 50, 0.1, 0.1)
     first = write(tmp_path / "a.csv", labels, old)
@@ -264,8 +357,8 @@ def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
             ("mnist-lenet", "--old", first, "--new", tmp_path / "d.csv", "--by", "label"),
             "leave out the recipe mnist-lenet",
         ),
-        (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit is for a recipe"),
-        (("--old", f"{first},{tmp_path / 'e.csv'}", "--new", tmp_path / "d.csv"), "e.csv: can't be read"),
+        (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit: real images are never limited"),
+        (("--old", f"{first},{tmp_path / 'e.csv'}", "--new", tmp_path / "d.csv"), "e.csv: no such file"),
     ):
         assert run("diff", *arguments, "-o", tmp_path / "out") == 2
         assert words in capsys.readouterr().err.replace("\n", " ")
