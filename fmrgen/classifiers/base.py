@@ -263,7 +263,7 @@ def _wrong_outputs(outputs: int, labels: Labels, section: str) -> UserError:
         alternative = f" (or the source's {labels.source_size} classes)"
     return UserError(
         f"{section}: has {outputs} outputs for {len(labels)} labels{alternative}; choose weights trained for these "
-        "labels"
+        "labels, or list the names of its outputs as class_names; a class without images needs an empty folder"
     )
 
 

@@ -12,10 +12,10 @@ def compare(
     /,
     *overrides: options.Overrides,
     classifiers: options.Classifiers,
+    network: options.Network = None,
     output: options.Output = Path("out"),
     limit: options.Limit | None = None,
     seeds: options.Count = 1,
-    batch_size: options.BatchSize = 64,
     plots: options.Plots = "",
     processes: options.Processes = 1,
     as_json: options.Json = False,
@@ -33,7 +33,7 @@ def compare(
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers
 
-    named, formats = load_classifiers(classifiers), options.plot_formats(plots)
+    named, formats = load_classifiers(classifiers, network), options.plot_formats(plots)
     if sum(len(section) if isinstance(section, list) else 1 for section in named.values()) < 2:
         raise UserError("--classifier: a comparison needs at least two; repeat it")
     check_writable(output)
@@ -55,7 +55,6 @@ def compare(
             named,
             output,
             seeds=seeds,
-            batch_size=batch_size,
             job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
             on_note=display.print_note,
             on_rows=on_rows,

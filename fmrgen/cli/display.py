@@ -163,7 +163,6 @@ def deliver(
     as_json: bool = False,
     quiet: bool = False,
     plot_formats: "Sequence[PlotFormat]" = (),
-    top: int | None = None,
 ) -> None:
     """Write a report into a folder, and print it.
 
@@ -176,7 +175,6 @@ def deliver(
         as_json: print JSON.
         quiet: print no table.
         plot_formats: of its plots besides PNG.
-        top: the most rows of a table that are printed.
     """
     from fmrgen.report.console import print_report
     from fmrgen.report.write import write
@@ -186,7 +184,7 @@ def deliver(
     if as_json:
         print_json(report.data)
     elif not quiet:
-        print_report(report, top=top)
+        print_report(report)
     if as_json or quiet:
         for line in report.warnings:
             print_note(f"warning: {line}")

@@ -28,9 +28,8 @@ def evaluate(
     by: options.By = (),
     download: bool = False,
     models: options.File | None = None,
-    network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
+    network: options.Network = None,
     dry_run: bool = False,
-    top: options.Count | None = None,
     store: Annotated[str | None, Parameter(metavar="DIR")] = None,
     strict: bool = False,
     batch_size: options.BatchSize = 64,
@@ -59,9 +58,7 @@ def evaluate(
         by: Show figures by this column of the splits too, or by bounds: width:30,60. Repeat for more.
         download: Download splits before reading them, instead of streaming.
         models: YAML with more classifiers, `NAME: C` or `NAME: OWNER/MODEL`.
-        network: Network of the weights that -c names, as 'steps/*.pt'.
         dry_run: List the classifiers and their sizes, and measure nothing.
-        top: Print only the first N rows of each table.
         store: Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.
         strict: Stop at the first classifier that fails, instead of leaving it out.
         trust: Run the code, and read the data, that the source in a split's provenance names.
@@ -112,7 +109,7 @@ def evaluate(
         if as_json:
             print(evaluation.to_json(), end="")
         elif not quiet:
-            print_report(report, top=top)
+            print_report(report)
         print_outcome = display.print_note if as_json else display.print_line
         if record:
             _record_results(evaluation, print_outcome)

@@ -73,6 +73,9 @@ Classifiers = Annotated[
 ]
 Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
 BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per forward pass, at most 65,536.")]
+Network = Annotated[
+    str | None, Parameter(name="--as", metavar="MODULE:NAME", help="Network of the files of weights, such as last.pt.")
+]
 Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")]
 Processes = Annotated[
     Count, Parameter(name=OPTION, help="Run N processes on this machine, one per GPU.", show_default=False)
@@ -116,7 +119,29 @@ def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[
             f"name a recipe, which `fmrgen recipes` lists; there is no {OWN_RECIPE} in this folder, which "
             "`fmrgen init PHOTOS` writes for your own images"
         )
+    if recipe is None:
+        from fmrgen.cli.display import print_note
+        from fmrgen.distributed.rank import is_first_process
+
+        if is_first_process():
+            print_note(f"by {OWN_RECIPE} of this folder")
     return recipe or OWN_RECIPE, changes
+
+
+def is_own(split: str) -> bool:
+    """Return whether a split in a folder demands no code and no place but those of `fmrgen.yaml` in this folder."""
+    if not Path(OWN_RECIPE).is_file() or not Path(split.partition(":")[0]).is_dir():
+        return False
+    from fmrgen.recipe.job import Recipe
+    from fmrgen.split.reference import locate
+    from fmrgen.trust.recipes import demands_of, untrusted_demands
+
+    provenance = locate(split).provenance
+    if provenance is None:
+        return False
+    own = demands_of(load_recipe(OWN_RECIPE, ()))
+    of_split = untrusted_demands(Recipe, provenance.recipe.tree, split)
+    return {*of_split.code} <= {*own.code} and {*of_split.places} <= {*own.places}
 
 
 def own_split() -> str:

@@ -74,6 +74,6 @@ def samples_of(classified: Classified, rows: Sequence[int]) -> list[Sample]:
         files = {name: png_bytes(np.asarray(images[row])) for name, images in pixels.items()}
         values = {name: column[row].item() for name, column in columns.items() if column.dtype != object}
         if classified.judges:
-            values["judges"] = labels_of_row(classified.judges, row)
+            values["later_judges"] = labels_of_row(classified.judges, row)
         samples.append(Sample(row, files["image"], files.get("original"), values))
     return samples

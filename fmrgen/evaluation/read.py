@@ -85,7 +85,7 @@ def read_split(
     classified.judges = _judges(classified, judgements, digests)
     if classified.judges:
         for sample in samples:
-            sample.columns["judges"] = labels_of_row(classified.judges, sample.row)
+            sample.columns["later_judges"] = labels_of_row(classified.judges, sample.row)
     return classified
 
 

@@ -36,7 +36,7 @@ from fmrgen.storage.paths import CARD, SplitPaths, card_lock
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
 from fmrgen.storage.shards import SplitFolder, summary_of
 from fmrgen.trust.cards import by_config, names_of_data
-from fmrgen.trust.recipes import untrusted_code
+from fmrgen.trust.recipes import untrusted_demands
 
 _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to here -->"
 _DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs begin so
@@ -459,7 +459,7 @@ def _code_of(recipe: RecordedRecipe) -> str:
     """Return all code of others that a recipe runs; "" if it runs none."""
     tree = {name: getattr(recipe, name).tree for name in ComponentConfigs.model_fields}
     try:
-        return ", ".join(untrusted_code(ComponentConfigs, tree, "recipe"))
+        return ", ".join(untrusted_demands(ComponentConfigs, tree, "recipe").code)
     except UserError as error:  # a kind of another version, or none at all
         return f"of a kind that this version of fmrgen does not know ({error})"
 

@@ -29,7 +29,7 @@ from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.classifier_forms import form_of
 from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
-from fmrgen.recipe.many_classifiers import classifiers_of_file, expanded
+from fmrgen.recipe.many_classifiers import classifiers_of_file, expanded, split_at_commas
 from fmrgen.recipe.sections import (
     ClassifierField,
     ClassifierOnly,
@@ -286,6 +286,22 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
     return str(name or default), _classifier_of(tree, reference)
 
 
+def the_classifier(text: str, network: str | None) -> tuple[str, ComponentConfig]:
+    """Return the name and the config of the one classifier that a word of a command stands for.
+
+    Args:
+        text: as for `parse_classifier`, a file of weights, or a pattern of one.
+        network: `package.module:Name`, the network that a file of weights belongs to.
+
+    Raises:
+        UserError: it stands for none, or several.
+    """
+    words = expanded(text, network)
+    if len(words) != 1:
+        raise UserError(f"{text}: stands for {len(words)} classifiers; name one")
+    return parse_classifier(words[0])
+
+
 def _classifier_of(tree: Any, name: str) -> ComponentConfig:
     config = validate(ClassifierOnly, tree, name)
     check_places(config)
@@ -318,32 +334,12 @@ def load_classifiers(
 def _parse_trainings(text: str) -> tuple[str, ComponentConfig | list[ComponentConfig]]:
     """Return a classifier as `parse_classifier` does, or the trainings that `NAME=A,B,…` lists."""
     name, reference = _name_and_reference(text)
-    trainings = _split_at_commas(reference)
+    trainings = split_at_commas(reference)
     if len(trainings) < 2 or reference.startswith(("http:", "https:")) or Path(reference).exists():
         return parse_classifier(text)
     if name is None:
         raise UserError(f"classifier {text}: several trainings need a name, NAME={text}")
     return name, [parse_classifier(training)[1] for training in trainings]
-
-
-def _split_at_commas(text: str) -> list[str]:
-    """Return the parts of a text between commas that are outside braces and their quotes."""
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            if letter == quote:
-                quote = ""
-        elif letter in "\"'" and depth:
-            quote = letter
-        elif letter == "{":
-            depth += 1
-        elif letter == "}":
-            depth -= 1
-        if letter == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part for part in parts if part]
 
 
 def _name_and_reference(text: str) -> tuple[str | None, str]:

@@ -28,8 +28,14 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     Raises:
         UserError: nothing has such a name, or there are files of weights and no network.
     """
-    if text.lstrip().startswith("{") or re.match(r"[\w.-]+=", text):
+    if text.lstrip().startswith("{"):
         return [text]
+    named = re.match(r"[\w.-]+=", text)
+    if named is not None:
+        parts = split_at_commas(text[named.end() :])
+        if network is not None:
+            parts = [_section_of_file(part, network) if Path(part).is_file() else part for part in parts]
+        return [named[0] + ",".join(parts)]
     prefix, _, rest = text.partition(":")
     if prefix == "timm" and _WILD.search(rest):
         return _of_timm(rest)
@@ -78,7 +84,31 @@ def _of_file(path: Path, network: str | None) -> str:
         cure = option("as", "target, in a section of kind module")
         raise UserError(f"{path}: is a file of weights; say which network they are of ({cure}), as package.module:Name")
     name = re.sub(r"[^\w.-]+", "-", path.stem)
-    return f"{name}={json.dumps({'kind': 'module', 'target': network, 'checkpoint': str(path)})}"
+    return f"{name}={_section_of_file(str(path), network)}"
+
+
+def _section_of_file(path: str, network: str) -> str:
+    return json.dumps({"kind": "module", "target": network, "checkpoint": path})
+
+
+def split_at_commas(text: str) -> list[str]:
+    """Return the parts of a text between commas that are outside braces and their quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            if letter == quote:
+                quote = ""
+        elif letter in "\"'" and depth:
+            quote = letter
+        elif letter == "{":
+            depth += 1
+        elif letter == "}":
+            depth -= 1
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part]
 
 
 def classifiers_of_file(path: Path) -> list[str]:

@@ -19,17 +19,16 @@ from fmrgen.report.report import Report, Section, Table
 _WIDTH_OF_LOGS = 200
 
 
-def print_report(report: Report, *, top: int | None = None) -> None:
+def print_report(report: Report) -> None:
     """Print a report's warnings, the sections that a terminal shows, and its conclusions.
 
     Args:
         report: to print.
-        top: the most rows of each table; None for as many as the report itself wants.
     """
     for line in report.warnings:
         _print_line(f"warning: {line}")
     for section in report.sections:
-        _print_section(section, top)
+        _print_section(section)
     for line in report.conclusions:
         _print_line(line)
 
@@ -66,13 +65,12 @@ def print_table(content: Table, title: str) -> None:
         console.print(table)
 
 
-def _print_section(section: Section, top: int | None) -> None:
+def _print_section(section: Section) -> None:
     """Print the tables of a section, the first under its title, then its lines; a section without tables is notes."""
     if section.shown != "everywhere":
         return
-    most_rows = section.most_rows if top is None else top
     for number, table in enumerate(section.tables):
-        shown = replace(table, rows=table.rows[:most_rows])
+        shown = replace(table, rows=table.rows[: section.most_rows])
         print_table(shown, "" if number else section.title)
         if len(shown.rows) < len(table.rows):
             _print_line(f"{len(shown.rows)} of {len(table.rows)} rows")
@@ -81,7 +79,7 @@ def _print_section(section: Section, top: int | None) -> None:
     for line in section.lines:
         _print_line(line if section.tables else f"note: {line}")
     for part in section.parts:
-        _print_section(part, top)
+        _print_section(part)
 
 
 def _print_line(line: str) -> None:

@@ -218,7 +218,7 @@ def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int
         probability=_rounded(columns.get("oracle_probability")),
         loss=_rounded(columns.get("loss")),
         valid=None if valid is None else bool(valid),
-        judges=columns.get("judges", {}),
+        judges=columns.get("later_judges", {}),
         is_missed=True if example_id in missed else None,
         steps=steps_of(columns),
     )

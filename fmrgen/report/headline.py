@@ -9,6 +9,7 @@ from fmrgen.report.report import Badge, KeyFigure
 from fmrgen.results.evaluation import Evaluation, Result
 
 _MOST_FIGURES = 3
+_FEWEST_TO_EXPLAIN = 400  # rows: of half of them, those of use show no change that makes fewer than 10 % wrong
 _WHOLE = 100.0  # percent, the end of a bar unless a figure is higher
 
 
@@ -82,6 +83,8 @@ def _of_one(result: Result, where: str) -> Headline:
         line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
         return Headline([line], None, figures, _next_steps([result]))
     line = f"on {where} {result.classifier} keeps {as_percent(share)} of its accuracy"
+    if result.conditioned:
+        line += ", at most"  # further attacks find more
     return Headline([line], Badge(f"{share.value:.0f} % kept"), figures, _next_steps([result]))
 
 
@@ -97,9 +100,10 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     if is_clear:
         line = (
             f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; {second.classifier} "
-            f"follows with {shares[1]}"
+            f"follows with {shares[1]}; another seed of one recipe may lie further apart than that (name several "
+            "trainings as NAME=A,B,C)"
         )
-        badge = Badge(f"{first.classifier} is the most robust", "good")
+        badge = Badge(f"{first.classifier} ranks first on these images")
     else:
         line = (
             f"on {where} {first.classifier} keeps {shares[0]} of its accuracy and {second.classifier} {shares[1]}: "
@@ -124,6 +128,6 @@ def _next_steps(results: Sequence[Result]) -> list[str]:
     steps = ["look at the images that fool it, in the gallery below: is the class still there?"]
     if not first.judged:
         steps.append(f"query a second judge: fmrgen judge {first.split} --oracle KIND:MODEL")
-    if first.conditioned:
+    if first.conditioned and first.total.rows >= _FEWEST_TO_EXPLAIN:
         steps.append(f"find out where it fails: fmrgen explain {first.split}")
     return steps

@@ -71,8 +71,8 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
     return config
 
 
-def untrusted_code(section: type[AnyConfig], tree: Any, name: str) -> list[str]:
-    """Return all code of others that the components in a stranger's recipe would run.
+def untrusted_demands(section: type[AnyConfig], tree: Any, name: str) -> Demands:
+    """Return what the components in a stranger's recipe demand.
 
     Args:
         section: the config class.
@@ -82,18 +82,23 @@ def untrusted_code(section: type[AnyConfig], tree: Any, name: str) -> list[str]:
     Raises:
         UserError: it is not valid.
     """
-    return _weigh(section, tree, name)[1].code
+    return _weigh(section, tree, name)[1]
 
 
 def _weigh(section: type[AnyConfig], tree: Any, name: str) -> tuple[AnyConfig, Demands]:
     """Return a stranger's recipe as a section, and what its components demand, each demand once."""
     config = validate(section, tree, name, context=UNTRUSTED)
+    return config, demands_of(config)
+
+
+def demands_of(config: Any) -> Demands:
+    """Return what the components of a validated section demand, each demand once."""
     code: dict[str, None] = {}
     places: dict[str, None] = {}
     for component in components_in(config):
         code |= dict.fromkeys(component.code_it_runs())
         places |= dict.fromkeys(component.places_it_reads())
-    return config, Demands(list(code), list(places))
+    return Demands(list(code), list(places))
 
 
 def components_in(value: Any) -> Iterator[ComponentConfig]:

@@ -153,6 +153,9 @@ def check_no_program(path: Path | BinaryIO, subject: str) -> None:
     except Exception as error:  # a broken file can fail anywhere in the readers
         raise UserError(f"{subject}: not a readable checkpoint: {one_line(error)}") from None
     if any(name.endswith("/constants.pkl") for name in names):
-        raise UserError(f"{subject}: is a TorchScript program, not weights; it was not run")
+        raise UserError(
+            f"{subject}: is a TorchScript program, not weights; it was not run; export "
+            "the network as ONNX, or save its state_dict"
+        )
     if is_tar:
         raise UserError(f"{subject}: is a tar, and is not unpacked; save the state_dict anew with torch.save")

@@ -244,6 +244,22 @@ def test_anyone_can_read_a_gallery_and_a_diff(finished_split, tmp_path, scheme, 
 
 
 @pytest.mark.browser
+def test_a_gallery_of_a_split_with_a_panel_says_nothing_undefined(tmp_path, monkeypatch):
+    """The column `judges` is of the panel's votes, and no later judge."""
+    monkeypatch.chdir(tmp_path)
+    member = "{kind: clip, model: 'asset:mnist/clip'}"
+    panel = f"{{kind: ensemble, names: [a, b], oracles: [{member}, {member}]}}"
+    assert run("generate", "mnist-lenet", f"oracle={panel}", "source.limit=6", "perturb.budget=3", "-q") == 0
+    assert run("show", "out", "--gallery", 6, "-q") == 0
+    with browser() as page:
+        page.goto(f"file://{tmp_path / 'gallery/gallery.html'}")
+        assert listed(page) == 6
+        text = page.locator("body").inner_text()
+        assert "undefined" not in text
+        assert page.locator("#filters [name=judges]").count() == 0  # nobody has judged it later
+
+
+@pytest.mark.browser
 def test_a_page_without_javascript_tells_all_figures(report, evaluation):
     with browser(scripts=False) as page:
         page.goto(f"file://{report / 'report.html'}")

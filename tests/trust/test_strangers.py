@@ -27,7 +27,7 @@ from watched import no_trespass
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.recipe.sections import ComponentConfigs
-from fmrgen.trust.recipes import untrusted_code, untrusted_config
+from fmrgen.trust.recipes import untrusted_config, untrusted_demands
 
 LENET = "{kind: lenet, num_classes: 2}"
 EVIL = "open('ran', 'w')\nimport torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
@@ -524,7 +524,7 @@ def test_no_provenance_does_anything_before_it_is_trusted(place, tree):
     for module in ("sources", "classifiers", "generators", "oracles"):
         importlib.import_module(f"fmrgen.{module}")
     with no_trespass(place, reads=False), suppress(UserError):
-        untrusted_code(ComponentConfigs, tree, "x")
+        untrusted_demands(ComponentConfigs, tree, "x")
         found = untrusted_config(ComponentConfigs, tree, "x", trust=False, cure="cure")
         build_what_is_admitted(found)
     assert not (place / "ran").exists()

@@ -15,6 +15,7 @@ def explain(
     /,
     *,
     classifier: Annotated[str | None, Parameter(alias="-c", metavar="C")] = None,
+    network: options.Network = None,
     attributes: Annotated[Sequence[str], Parameter(name="--attribute", metavar="MODULE:NAME")] = (),
     rows: options.Count = 1000,
     output: options.Output = Path("explained"),
@@ -34,10 +35,10 @@ def explain(
         output: The folder to write to.
     """
     from fmrgen.files import check_writable
-    from fmrgen.recipe.job import parse_classifier
+    from fmrgen.recipe.job import the_classifier
     from fmrgen.split.reference import check_there
 
-    section = None if classifier is None else parse_classifier(classifier)[1]
+    section = None if classifier is None else the_classifier(classifier, network)[1]
     if split is None:
         split = options.own_split()
     check_there(split)
@@ -57,7 +58,7 @@ def explain(
             classifier=section,
             attributes=[*ATTRIBUTES, *own_attributes],
             rows=rows,
-            trust=trust,
+            trust=trust or options.is_own(split),
             on_attributes=on_attributes,
         )
     report = explanation_report(explanation)

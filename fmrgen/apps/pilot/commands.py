@@ -18,7 +18,7 @@ def init(
     /,
     *,
     model: Annotated[str, Parameter(metavar="C")],
-    network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
+    network: options.Network = None,
     generator: Annotated[str | None, Parameter(metavar="{kind: …}")] = None,
     oracle: Annotated[str | None, Parameter(metavar="O")] = None,
     output: Annotated[Path, Parameter(alias="-o", metavar="FILE")] = Path(options.OWN_RECIPE),
@@ -35,19 +35,15 @@ def init(
     Args:
         images: A folder with a folder of images for each class; OWNER/DATASET[:SPLIT] on the Hub; or a source section.
         model: The network that will be tested.
-        network: Network of a file of weights that --model names, as last.pt.
         generator: Use this generator.
         oracle: Use this oracle, and train no panel.
         output: The recipe's file; what it rests on lies beside it, in NAME.init.
         offline: Take nothing from the Hub.
     """
     from fmrgen.files import no_such_folder, parse_yaml
-    from fmrgen.recipe.job import source_config_of
-    from fmrgen.recipe.many_classifiers import expanded
+    from fmrgen.recipe.job import source_config_of, the_classifier
 
-    words = expanded(model, network)
-    if len(words) != 1:
-        raise UserError(f"--model {model}: stands for {len(words)} classifiers; name one")
+    section = the_classifier(model, network)[1]
     photos: Any = images
     if images.lstrip().startswith("{"):
         photos = source_config_of(parse_yaml(images, images), images)
@@ -67,7 +63,7 @@ def init(
     with progress.split_progress(show) as on_stage:
         outcome = run(
             photos,
-            words[0],
+            model if network is None else section,
             output=output,
             generator=None if generator is None else parse_yaml(generator, generator),
             oracle=oracle,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fmrgen.apps.release.networks import classifier_of, name_of, several
+from fmrgen.apps.release.networks import name_of, several
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
 from fmrgen.distributed.rank import is_first_process, launched_processes
@@ -36,7 +36,7 @@ def diff(
     *overrides: options.Overrides,
     old: Answers,
     new: Answers,
-    network: Annotated[str | None, Parameter(name="--as", metavar="MODULE:NAME")] = None,
+    network: options.Network = None,
     images: str | None = None,
     margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,
     strict: bool = False,
@@ -61,7 +61,6 @@ def diff(
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
             prediction, or an evaluation.json. Without a recipe A,B,… are trainings of one.
         new: The one that is to take its place, or its predictions.
-        network: Network of the files of weights that --old and --new name, as last.pt.
         images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
         margin: Points of accuracy that the new one may lose.
         strict: Also exit with 1 if the images do not show that NEW is no worse.
@@ -127,9 +126,10 @@ def _on_real_images(
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
     else:
         from fmrgen.cli import display
+        from fmrgen.recipe.job import the_classifier
 
         display.quiet_libraries()
-        of_each = [classifier_of(place, network)[1] for place in places]
+        of_each = [the_classifier(place, network)[1] for place in places]
     *of_old, of_new = of_each
     if review is None:
         return run(of_old, of_new, images=images, margin=margin, by=by, on_note=on_note)
@@ -155,8 +155,10 @@ def _on_recipe(
     quiet: bool,
 ) -> "tuple[Diff, Report]":
     """Return the diff of two classifiers by a recipe, and its report."""
-    old_name, old_section = classifier_of(old, network)
-    new_name, new_section = classifier_of(new, network)
+    from fmrgen.recipe.job import the_classifier
+
+    old_name, old_section = the_classifier(old, network)
+    new_name, new_section = the_classifier(new, network)
 
     from fmrgen.apps.release.diff import diff as run
     from fmrgen.apps.release.diff_gallery import flipped_ids

@@ -232,7 +232,7 @@ def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
     doubted = {
         sample.columns["id"]
         for sample in evaluation.samples[evaluation.splits[0].name]
-        if any(label != sample.columns["label"] for label in sample.columns["judges"].values())
+        if any(label != sample.columns["label"] for label in sample.columns["later_judges"].values())
     }
     with browser() as page:
         page.goto(f"file://{tmp_path / 'report.html'}")
