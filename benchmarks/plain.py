@@ -1,7 +1,6 @@
-"""Algorithm 1 as the paper writes it, in batches that wait for their slowest image: the engine's yardstick.
+"""Algorithm 1 in batches that wait for their slowest image: the engine's yardstick.
 
-In batches of one image it is the literal algorithm. Every step decodes twice: for the gradient at the last image, and
-for the new one.
+Every step decodes twice: for the gradient at the last image, and for the new one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,12 @@ def autocast(options: PerturbOptions, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16")
 
 
+def is_plain(options: PerturbOptions) -> bool:
+    """Whether batches that wait can do what the options say: one attack of sign steps, without noise."""
+    is_one = (options.attacks, options.start, options.start_noise) == ("one", "none", 0)
+    return is_one and options.update == "sign" and not options.reencode
+
+
 def plain_perturb(
     examples: Sequence[Example],
     classifier: nn.Module,
@@ -42,8 +47,7 @@ def plain_perturb(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[tuple[int, Outcome]]:
-    """(id, outcome) of every example, by sign steps from carried latents."""
-    assert (options.update, options.start, options.start_noise, options.reencode) == ("sign", "none", 0, False)
+    """(id, outcome) of every example, by sign steps from carried latents: see `is_plain`."""
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         outcomes = _perturb_batch(batch, classifier, generator, oracle, options, device)
@@ -83,10 +87,19 @@ def _perturb_batch(
             with reduced:
                 new = _rounded(as_float32(generator.decode(Latents(free, fixed))))
             accepted = accepts(oracle.judge(new, originals), target, options)[0].tolist()
+            has_reached = [False] * len(batch)
+            if options.keep == "first":
+                with reduced:
+                    logits = as_float32(classifier(new))
+                lead = OBJECTIVES[options.objective](logits, truth)
+                has_reached = ((logits.argmax(1) != labels) & (lead > 0)).tolist()
         stored = to_bytes(new).cpu()
         for row, outcome in enumerate(outcomes):
             if alive[row] and accepted[row] and not stuck[row]:
                 outcome.image, outcome.iterations = stored[row], step
+                if has_reached[row]:
+                    alive[row] = False
+                    outcome.stop_reason = StopReason.REACHED
             elif alive[row]:
                 alive[row] = False
                 refused = StopReason.ORACLE if outcome.iterations else StopReason.REJECTED

@@ -7,8 +7,8 @@ The ways take turns on the same images and models; medians of the rounds are com
 step of one image, judged: the same number for every way. Engine and limit take turns every few passes: they differ by
 less than a machine's speed does from one minute to the next.
 
-- literal: one image at a time, two decodes a step (on the first `--literal` images);
-- static: the same in batches that wait for their slowest image;
+- literal: Algorithm 1 one image at a time, as the tests have it (on the first `--literal` images, in float32);
+- static: in batches that wait for their slowest image, for recipes of one attack of sign steps;
 - engine: `fmrgen.perturb`;
 - limit: the bare models, for as many image-passes as the images need, at the batch size that is best for them: decode
   and classify with the gradient to the latent, judge; no logic;
@@ -28,10 +28,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.plain import Outcome, autocast, plain_perturb
+from benchmarks.plain import Outcome, autocast, is_plain, plain_perturb
+from benchmarks.reference import reference_ensemble, reference_perturb
 from fmrgen import perturb
 from fmrgen.engine.images import as_float32
 from fmrgen.engine.interfaces import Latents
+from fmrgen.engine.models import row_seed
 from fmrgen.engine.objectives import OBJECTIVES, truth_of
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe, load_recipe
@@ -67,6 +69,26 @@ def run_plain(
 ) -> dict[int, Outcome]:
     _, classifier, generator, oracle = components
     return dict(plain_perturb(examples, classifier, generator, oracle, recipe.perturb, batch_size, device))
+
+
+def run_literal(
+    recipe: Recipe, components: Components, examples: Sequence[Example], device: torch.device
+) -> dict[int, Outcome]:
+    _, classifier, generator, oracle = components
+    options = recipe.perturb
+    settings = {name: getattr(options, name) for name in options.__dataclass_fields__ if name != "seed"}
+    outcomes = {}
+    for example in examples:
+        generator.row_seeds = [row_seed(options.seed, example.id)]
+        others = [label for label in example.accepted or () if label != example.label]
+        one = example.image[None].to(device), example.label, classifier, generator, oracle
+        if options.attacks == "one":
+            seeds = [row_seed(options.seed, example.id, purpose) for purpose in ("update", "start")]
+            row = reference_perturb(*one, accepted=others, seed=seeds[0], start_seed=seeds[1], **settings)
+        else:
+            row = reference_ensemble(*one, example_id=example.id, seed=options.seed, accepted=others, **settings)
+        outcomes[example.id] = Outcome(row.image.cpu(), row.iterations, StopReason[row.stop_reason.upper()])
+    return outcomes
 
 
 def iterations_of(outcomes: dict[int, Outcome]) -> int:
@@ -263,10 +285,10 @@ def measure(
         for name, spent in {"engine": took, "limit": limit.seconds, "limit with encode": limit.seconds + more}.items():
             rates.setdefault(name, []).append(iterations / spent)
             print(f"{name}: {spent:.1f} s, {rates[name][-1]:.1f} image-iterations/s", flush=True)
-        if static:
+        if static and is_plain(recipe.perturb):
             time_way("static", run_plain, examples, slots)
         if literal:
-            time_way("literal", run_plain, examples[:literal], 1)
+            time_way("literal", run_literal, examples[:literal])
     ways = {name: round(median(values), 2) for name, values in rates.items()}
     ratios = {
         f"engine/{name}": [round(e / r, 3) for e, r in zip(rates["engine"], values, strict=True)]
@@ -319,7 +341,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     components = recipe.build(device)
     examples = load_examples(components)
-    literal = min(options.literal, len(examples))
+    literal = min(options.literal, len(examples)) if recipe.perturb.precision == "fp32" else 0
     result = measure(recipe, components, examples, not options.no_static, literal, options.rounds, device)
     print_table(result)
     if options.json:

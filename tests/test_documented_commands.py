@@ -64,6 +64,13 @@ def test_options_within_sentences_exist(page):
         assert options <= names | {"--help"}, line
 
 
+@pytest.mark.parametrize("page", WITH_BLOCKS)
+def test_no_network_for_imagenet_is_measured_on_digits(page):
+    """At night digits stand for ImageNet, on both sides: so a command may not mix them."""
+    for line in shown(page):
+        assert not (re.search(r"\bmnist|\bgtsrb", line) and re.search(r"timm:|zoo:|imagenet", line)), line
+
+
 def test_benchmarks_have_the_options_that_pages_show():
     for page in WITH_BLOCKS:
         for line in shown(page):
@@ -85,7 +92,8 @@ INSTEAD = {
     r"(--num-processes|--num_processes) \d+": r"\1 2",
     r"(--part 2/2 --output) out": r"\1 out-of-second",
     r"/shared/out|\$SCRATCH/out": "out",
-    r"timm:resnet50\.a1_in1k|(?<==)…": "trained/next",
+    r"timm:vit_\S+|(?<==)…": "trained/next",
+    r"you/imagenet-fmr(:\S+)?": "someone/digits",
     r"'timm:resnet\*'": "asset:mnist/lenet",
     r"zero_shot:\S+|\./clip": "asset:mnist/clip",
     r" team/digits": "",

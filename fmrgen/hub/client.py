@@ -210,9 +210,8 @@ class HubClient:
         # The Hub answers 401 for repos that do not exist, too.
         is_unauthorized = status == 401 and not isinstance(error, RepositoryNotFoundError)
         if is_unauthorized or isinstance(error, LocalTokenNotFoundError):
-            return UserError(
-                "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN to a valid token"
-            )
+            fault = "the Hub does not know your token" if get_token() else "you are not logged in to the Hub"
+            return UserError(f"{fault}: log in with `hf auth login`, or set HF_TOKEN to a valid token")
         if isinstance(error, GatedRepoError):
             return RepoError(terms_line(self.name, self.kind))
         if isinstance(error, RevisionNotFoundError):

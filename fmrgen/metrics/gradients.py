@@ -14,6 +14,7 @@ from fmrgen.metrics.summary import Summary
 JudgedSteps = Literal["none", "first", "all"]
 """Which of a split's steps show whether a gradient is masked, see `judged_steps`."""
 
+_FEWEST_ROWS = 5  # valid ones: of an honest network one in ten does not climb at first
 _FEWEST_FIRST_UP = 80.0  # percent: honest networks have 91 to 100, masked ones often about 50, as a coin has
 _FEWEST_UP = 93.0  # percent of the steps to the boundary: honest networks have 95 to 100, masked ones 26 to 91
 _FEWEST_NEAR_UP = 80.0  # percent of those near it: honest networks have 93 to 100
@@ -57,7 +58,7 @@ def has_masked_gradient(summary: Summary, steps: JudgedSteps = "all") -> bool:
         summary: of the split.
         steps: that count, see `judged_steps`.
     """
-    if steps == "none":
+    if steps == "none" or summary.valid_rows < _FEWEST_ROWS:
         return False
     if _climbs_seldom_at_first(summary):
         return not has_rough_gradient(summary, steps)

@@ -182,7 +182,8 @@ def choose_split(text: str, reference: Reference, available: list[tuple[str, str
     if reference.config is not None and reference.split is not None:
         place = (reference.config, reference.split)
         if place not in available:
-            raise UserError(f"{text}: no split {place[0]}/{place[1]}" + (f"; found {names}" if names else " in it"))
+            splits = [f"{config}/{split}" for config, split in available]
+            raise UserError(f"{text}: {unknown_message('split', '/'.join(place), splits)}")
         return place
     if len(available) != 1:
         raise UserError(f"{text}: " + (f"choose one: {names}" if available else "contains no perturbed split"))

@@ -42,7 +42,8 @@ class ShardClaims:
         self, folder: SplitFolder, wanted: list[int], on_note: Callable[[str], None] = lambda line: None
     ) -> None:
         self.folder, self.wanted, self._on_note = folder, wanted, on_note
-        self._former_holders = 0  # how many of the shared folder's were reported
+        self._former_holders = 0  # how many of the shared folder's were looked at
+        self._reported: set[str] = set()  # of these
         self._held: set[int] = set()
         self._reserved: int | None = None
         self._closed = False
@@ -73,8 +74,10 @@ class ShardClaims:
 
     def _report_takeovers(self) -> None:
         former_holders = self.folder.shared.former_holders
-        for holder in dict.fromkeys(former_holders[self._former_holders :]):
-            self._on_note(f"took over the shards of {holder}, of which nothing was heard")
+        for holder in former_holders[self._former_holders :]:
+            if holder not in self._reported:
+                self._on_note(f"took over the shards of {holder}, of which nothing was heard")
+                self._reported.add(holder)
         self._former_holders = len(former_holders)
 
     def missing(self) -> list[int]:

@@ -21,8 +21,8 @@ from fakes import Brightness, Identity, Patient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from reference import reference_perturb
 
+from benchmarks.reference import reference_perturb
 from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError
 from fmrgen.generators.base import GeneratorConfig

@@ -269,7 +269,7 @@ def test_configs_are_not_mixed(hub, split, other):
         (
             REPO,
             {"HF_TOKEN": "nobody"},
-            "you are not logged in to the Hub: log in with `hf auth login`, or set HF_TOKEN",
+            "the Hub does not know your token: log in with `hf auth login`, or set HF_TOKEN",
         ),
         (REPO, {"HF_TOKEN": ""}, "you are not logged in to the Hub"),
         (REPO, {"HF_TOKEN": "reader"}, "use a token with write access to someone, or another name"),

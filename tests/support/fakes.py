@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import torch
-from reference import reference_ensemble, reference_perturb
 from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network
 from torch import nn
 
+from benchmarks.reference import reference_ensemble, reference_perturb
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
 from fmrgen.engine.models import row_seed
 from fmrgen.oracles.classifier import ClassifierOracle

@@ -7,48 +7,63 @@ new image.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from fmrgen.engine.acceptance import accepts, targets
 from fmrgen.engine.ensemble import attack_seed
-from fmrgen.engine.interfaces import Latents, Originals
+from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.objectives import OBJECTIVES
 from fmrgen.engine.options import PerturbOptions
 
 
 @dataclass
 class ReferenceRow:
-    image: torch.Tensor
+    """What an image has become: bytes [3, H, W]."""
+
+    image: Tensor
     valid: bool
     iterations: int
     stop_reason: str
     queries: int = 0
-    accepted_images: list = field(default_factory=list)  # after each step
+    accepted_images: list[Tensor] = field(default_factory=list)  # after each step
     attack: int = 0
 
 
-def to_bytes(image):
+def to_bytes(image: Tensor) -> Tensor:
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 class ReferenceGenerator:
     """g(x, b): moves the latent of one image one step up the classifier's loss and decodes it."""
 
-    def __init__(self, x, label, accepted, classifier, generator, options, seed, start_seed):
+    def __init__(
+        self,
+        x: Tensor,
+        label: int,
+        accepted: Sequence[int],
+        classifier: nn.Module,
+        generator: Generator,
+        options: PerturbOptions,
+        seed: int,
+        start_seed: int,
+    ) -> None:
         self.seed, self.start_seed, self.started = seed, start_seed, False
         self.label, self.accepted, self.options = label, accepted, options
         self.classifier, self.generator = classifier, generator
         self.nes_mean, self.nes_steps, self.queries = torch.zeros(1), 0, 1
-        self.basis = None
-        self.adam_mean, self.adam_square, self.adam_steps = 0.0, 0.0, 0
+        self.basis: Tensor | None = None
+        self.adam_mean, self.adam_square, self.adam_steps = torch.zeros(1), torch.zeros(1), 0
         self.has_begun = False
         self.encode(x)
         self.first_z = self.z
         self.aim = self.aimed_at(classifier(x)[0].tolist())
 
-    def aimed_at(self, logits):
+    def aimed_at(self, logits: list[float]) -> int:
         """The class that the image is to be taken for."""
         others = sorted(
             (k for k in range(len(logits)) if k != self.label and k not in self.accepted), key=lambda k: logits[k]
@@ -58,40 +73,40 @@ class ReferenceGenerator:
         places = {"third": -2, "fourth": -3, "least_likely": 0}
         if self.options.target in places:
             return others[max(places[self.options.target], -len(others))]
-        return self.options.target
+        return int(self.options.target)
 
-    def has_reached(self, image):
+    def has_reached(self, image: Tensor) -> bool:
         logits = self.classifier(image)
         fooled = logits.argmax().item() not in (self.label, *self.accepted)
-        return self.options.keep == "first" and fooled and self.objective(logits).item() > 0
+        return self.options.keep == "first" and fooled and bool(self.objective(logits) > 0)
 
-    def encode(self, x):
+    def encode(self, x: Tensor) -> None:
         with torch.no_grad():
             self.z, self.fixed = self.generator.encode(x, torch.tensor([self.label]))
 
-    def decode(self, z):
+    def decode(self, z: Tensor) -> Tensor:
         return self.generator.decode(Latents(z, self.fixed))
 
-    def gradient(self):
+    def gradient(self) -> Tensor:
         z = self.z.clone().requires_grad_(True)
         image = self.decode(z)
         rounded = (image * 255).round().clamp(0, 255) / 255
-        self.objective(self.classifier(image + (rounded - image).detach())).sum().backward()
-        return z.grad
+        climbed = self.objective(self.classifier(image + (rounded - image).detach())).sum()
+        return torch.autograd.grad(climbed, z)[0]
 
-    def objective(self, logits):
+    def objective(self, logits: Tensor) -> Tensor:
         if self.options.objective == "targeted":
             return logits[:, self.aim] - torch.cat([logits[:, : self.aim], logits[:, self.aim + 1 :]], 1).amax(1)
         truth = torch.tensor([[k == self.label or k in self.accepted for k in range(logits.shape[1])]])
         return OBJECTIVES[self.options.objective](logits, truth)
 
-    def f(self, z):
+    def f(self, z: Tensor) -> Tensor:
         self.queries += 1
         with torch.no_grad():
             image = (self.decode(z) * 255).round().clamp(0, 255) / 255
             return self.objective(self.classifier(image))
 
-    def estimate(self):
+    def estimate(self) -> Tensor:
         """Corrected along one random direction after another, each at right angles to the step's others, by two places
         as far off as five steps."""
         along = self.directions()
@@ -100,7 +115,7 @@ class ReferenceGenerator:
         self.first = along[0]
         return self.nes_mean
 
-    def directions(self):
+    def directions(self) -> list[Tensor]:
         """The next ones of the row's basis, which is whole after as many steps as it takes."""
         count = self.z.numel()
         if self.basis is None:
@@ -108,14 +123,15 @@ class ReferenceGenerator:
             self.basis = torch.linalg.qr(torch.randn(count, count, generator=draws).double()).Q.T.to(self.z)
         pairs = min(self.options.queries // 2, count)
         first, self.nes_steps = self.nes_steps * pairs, self.nes_steps + 1
-        return [self.basis[(first + number) % count].view_as(self.z) for number in range(pairs)]
+        basis = self.basis
+        return [basis[(first + number) % count].view_as(self.z) for number in range(pairs)]
 
-    def corrected(self, estimate, u):
-        away = 5 * self.options.step_size * math.sqrt(self.z.numel()) * u
+    def corrected(self, estimate: Tensor, u: Tensor) -> Tensor:
+        away = 5 * self.options.step * math.sqrt(self.z.numel()) * u
         rise = self.f(self.z + away) - self.f(self.z - away)
         return estimate + (rise - (estimate * u).sum()) * u
 
-    def step(self, gradient):
+    def step(self, gradient: Tensor) -> Tensor:
         if self.options.update == "nes":
             estimate = self.estimate()
             return (estimate if (estimate != 0).any() else self.first).sign()
@@ -133,14 +149,14 @@ class ReferenceGenerator:
         square = self.adam_square / (1 - 0.999**self.adam_steps)
         return mean / (square.sqrt() + 1e-8 * square.mean().sqrt())
 
-    def noise(self):
+    def noise(self) -> Tensor | float:
         if not self.options.start_noise or self.started:
             return 0
         self.started = True
         draws = torch.Generator().manual_seed(self.start_seed)
         return self.options.start_noise * torch.randn(self.z.shape[1:], generator=draws)[None].to(self.z)
 
-    def __call__(self, x_previous):
+    def __call__(self, x_previous: Tensor) -> Tensor | str:
         """The next image, or why there is none."""
         if self.options.reencode:
             self.encode(x_previous)
@@ -152,28 +168,39 @@ class ReferenceGenerator:
             return "nonfinite"
         if (gradient == 0).all():
             return "stuck"
-        moved = self.z + self.options.step_size * self.step(gradient) + self.noise()
+        moved = self.z + self.options.step * self.step(gradient) + self.noise()
         self.z = self.generator.project(Latents(moved, self.fixed), self.first_z)
         self.queries += 1
         with torch.no_grad():
-            return to_bytes(self.decode(self.z)).double() / 255
+            return to_bytes(self.decode(self.z)).to(x_previous) / 255
 
 
-def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), seed=0, start_seed=0, **options):
+def reference_perturb(
+    x: Tensor,
+    label: int,
+    classifier: nn.Module,
+    generator: Generator,
+    oracle: Oracle,
+    *,
+    accepted: Sequence[int] = (),
+    seed: int = 0,
+    start_seed: int = 0,
+    **settings: Any,
+) -> ReferenceRow:
     """One image [1, 3, H, W] on the 8-bit grid → ReferenceRow; `seed` is of a random update, `start_seed` of noise."""
-    options, labels = PerturbOptions(**options), torch.tensor([label])
+    options, labels = PerturbOptions(**settings), torch.tensor([label])
 
-    def h(image):
+    def h(image: Tensor) -> Judgement:
         return oracle.judge(image, Originals(x, labels))
 
-    def is_accepted(image):
+    def is_accepted(image: Tensor) -> bool:
         """Any of the accepted labels will do, one after another as if it were the only one."""
         wanted = [target, *(torch.tensor([one]) for one in accepted if options.oracle_rule == "label")]
-        return any(accepts(h(image), one, options)[0].item() for one in wanted)
+        return any(bool(accepts(h(image), one, options)[0].item()) for one in wanted)
 
     target = targets(labels, h(x).decided, options)
     g = ReferenceGenerator(x, label, accepted, classifier, generator, options, seed, start_seed)
-    images = []
+    images: list[Tensor] = []
     reason = "budget"
     x_t = x
     while len(images) < options.budget:
@@ -192,10 +219,24 @@ def reference_perturb(x, label, classifier, generator, oracle, *, accepted=(), s
     return ReferenceRow(to_bytes(x_t)[0], bool(images), len(images), reason, g.queries, images)
 
 
-def reference_ensemble(x, label, classifier, generator, oracle, *, example_id, seed=0, accepted=(), **options):
+def reference_ensemble(
+    x: Tensor,
+    label: int,
+    classifier: nn.Module,
+    generator: Generator,
+    oracle: Oracle,
+    *,
+    example_id: int,
+    seed: int = 0,
+    accepted: Sequence[int] = (),
+    **settings: Any,
+) -> ReferenceRow:
     """Every attack from the start, until one has fooled the classifier; then the worst of all images accepted."""
-    options, right = PerturbOptions(seed=seed, **options), (label, *accepted)
-    rows, candidates, queries = [], [], 1
+    options, right = PerturbOptions(seed=seed, **settings), (label, *accepted)
+    rows: list[ReferenceRow] = []
+    candidates: list[tuple[bool, float, int, int, Tensor]] = []
+    queries = 1
+    assert not isinstance(options.attacks, str)
     for number, attack in enumerate(options.attacks):
         row = reference_perturb(
             x,
@@ -212,8 +253,8 @@ def reference_ensemble(x, label, classifier, generator, oracle, *, example_id, s
                 "update": attack.update,
                 "objective": attack.objective,
                 "target": attack.target,
-                "step_size": attack.step * options.step_size,
-                "start_noise": attack.noise * options.step_size,
+                "step_size": attack.step * options.step,
+                "start_noise": attack.noise * options.step,
             },
         )
         rows.append(row)
