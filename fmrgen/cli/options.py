@@ -139,7 +139,10 @@ def is_own(split: str) -> bool:
     provenance = locate(split).provenance
     if provenance is None:
         return False
-    own = demands_of(load_recipe(OWN_RECIPE, ()))
+    try:
+        own = demands_of(load_recipe(OWN_RECIPE, ()))
+    except UserError:
+        return False
     of_split = untrusted_demands(Recipe, provenance.recipe.tree, split)
     return {*of_split.code} <= {*own.code} and {*of_split.places} <= {*own.places}
 

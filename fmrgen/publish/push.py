@@ -168,7 +168,9 @@ def push(
     _check_all_sent(splits, state, commit)
     tags = [] if hub.is_pull_request else _add_tags(hub, splits, commit)
     if public and state.private:
-        notes.append(f"{hub.name} stays private: {option('public', 'public=True')} allows a public repo, and changes none")
+        notes.append(
+            f"{hub.name} stays private: {option('public', 'public=True')} allows a public repo, and changes none"
+        )
     return Pushed(hub.name, state.private, commit, url, list(new), tags, notes + _warn(splits, state))
 
 

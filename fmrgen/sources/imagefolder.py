@@ -85,6 +85,11 @@ def _read_folders(root: Path) -> tuple[dict[str, list[Any]], Any]:
         for file in sorted((root / name).rglob("*")):
             # A link that leads nowhere is an error later: it is not passed over here.
             if file.suffix.lower() in suffixes and not file.is_dir():
+                try:
+                    str(file).encode()
+                except UnicodeEncodeError:
+                    shown = str(file).encode(errors="backslashreplace").decode()
+                    raise UserError(f"source.path: {shown}: its name is no text in UTF-8; rename it") from None
                 images.append(str(file))
                 labels.append(label)
     return {"image": images, "label": labels}, ClassLabel(names=names)

@@ -1,13 +1,20 @@
 """Opening a split to read it: one that fmrgen made, or anyone's rows of images and labels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
-from datasets import Dataset, Features, IterableDataset, load_dataset
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
+from PIL import Image as PILImage
 
 from fmrgen.errors import UserError, one_line
+from fmrgen.image_files import open_rgb, png_bytes
+from fmrgen.recipe.build import build_source
+from fmrgen.sources.base import Source, SourceConfig
+from fmrgen.sources.imagefolder import Config as ImageFolder
 from fmrgen.split.reference import Location, locate, with_chosen_split
 from fmrgen.split.rows import Split
 from fmrgen.storage.provenance import Provenance
@@ -22,7 +29,7 @@ def open_split(
 
     Args:
         split: a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file (a pattern or an address of such),
-            or a dataset in memory.
+            a folder with a folder of images for each class, or a dataset in memory.
         name: how it is called from here on; by default what was given.
         download: fetch what is on the Hub whole before it is read; else it is streamed.
 
@@ -35,6 +42,8 @@ def open_split(
     if not isinstance(split, str | Path):
         return _in_memory(split, name)
     split = f"{split}"  # the reference alone: `str` of a GeneratedSplit has its figures too
+    if _has_class_folders(Path(split)):
+        return open_source(name or split, ImageFolder(path=split))
     try:
         location = locate(split)
         admitted = admit(location.kind, location.reference.repo, location.commit, location.files)
@@ -112,3 +121,42 @@ def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
     if stream.features is None:
         raise UserError(f"{name}: contains no rows")
     return stream
+
+
+def _has_class_folders(folder: Path) -> bool:
+    """Return whether a folder has images in folders of classes, and no file that says more of them."""
+    if not folder.is_dir() or any(folder.glob("metadata.*")):
+        return False
+    suffixes = PILImage.registered_extensions()
+    return any(file.suffix.lower() in suffixes for file in folder.glob("*/*"))
+
+
+def open_source(name: str, config: SourceConfig) -> Split:
+    """Return the images of a source at their own size, opened. Those of a folder have no ids but the names of files."""
+    source = build_source(config)
+    folder = config.path if isinstance(config, ImageFolder) else None
+    features = Features(
+        ({"id": Value("int64")} if folder is None else {})
+        | {"image": Image(), "label": ClassLabel(names=list(source.labels.names))}
+        | ({"accepted_labels": List(Value("int32"))} if source.accepts_several else {})
+        | {column: Value(type) for column, type in source.columns.items()}
+    )
+    arguments = {"source": source, "has_ids": folder is None}
+    dataset = IterableDataset.from_generator(_rows, features=features, gen_kwargs=arguments)
+    return replace(open_split(dataset, name=name), repo=folder)
+
+
+def _rows(source: Source, has_ids: bool) -> Iterator[dict[str, Any]]:
+    for example in source.read(0, len(source)):
+        image = example.image
+        if isinstance(image, PILImage.Image):
+            image = png_bytes(np.asarray(open_rgb(image)))
+        is_file = isinstance(image, str)
+        stored = {"bytes": None if is_file else image, "path": image if is_file else None}
+        row: dict[str, Any] = {"image": stored, "label": example.label}
+        if has_ids:
+            row["id"] = example.id
+        if example.accepted is not None:
+            row["accepted_labels"] = list(example.accepted)
+        row |= example.extra or {}
+        yield row

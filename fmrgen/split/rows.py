@@ -511,7 +511,7 @@ class Split:
         for name, column in images.items():
             decoded[name] = []
             for row, value in enumerate(column.to_pylist(), first_row):
-                decode = partial(self._pixels, value, f"row {row}: its {name}")
+                decode = partial(self._pixels, value, (value or {}).get("path") or f"row {row}: its {name}")
                 if room > 0:
                     decoded[name].append(image := decode())
                     room -= image.shape[0] * image.shape[1]

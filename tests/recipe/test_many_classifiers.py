@@ -38,6 +38,7 @@ def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch
         "it-s": odd[2],
     }
     assert load_classifiers(["step20.pt"], TARGET)["step20"] == found["step20"]
+    assert load_classifiers(["mine=step10.pt,step20.pt"], TARGET)["mine"] == list(found.values())
     with pytest.raises(UserError, match=r"step10.pt: is a file of weights; say which network they are of"):
         load_classifiers(["*.pt"])
     with pytest.raises(UserError, match=r"\*.onnx: no file or folder has such a name"):

@@ -25,6 +25,7 @@ from photos import lay_out, photo
 from watched import no_trespass
 
 from fmrgen import evaluate
+from fmrgen.cli.options import is_own
 from fmrgen.errors import UserError
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.trust.recipes import untrusted_config, untrusted_demands
@@ -141,6 +142,20 @@ def test_with_trust_they_run(place, capsys):
     alter(place, oracle={"kind": "classifier", "classifier": NET})
     assert run("verify", "theirs", "-q", "--trust") == 2
     assert (place / "ran").exists()
+
+
+def test_a_split_is_ones_own_if_it_demands_no_more_than_the_recipe_of_the_folder(place):
+    recipe = yaml.safe_load((place / "r.yaml").read_text())
+    (place / "my_net.py").write_text(EVIL.partition("\n")[2])
+    mine = {"kind": "module", "target": "my_net:Net"}
+    (place / "fmrgen.yaml").write_text(yaml.safe_dump({**recipe, "classifier": mine}))
+    alter(place, classifier=mine, source=recipe["source"])
+    assert is_own("theirs")
+    alter(place, classifier={"kind": "module", "target": NET})
+    assert not is_own("theirs")
+    alter(place, classifier=mine, source=SOURCES["files"])
+    assert not is_own("theirs")
+    assert not (place / "ran").exists()
 
 
 def test_all_code_is_named_in_the_line_and_on_the_card(place, capsys):

@@ -308,7 +308,7 @@ def _oracle(
     if len(taught) < _FEWEST_TO_TEACH:
         raise UserError(
             f"init: {len(taught)} images are too few to teach a panel of networks ({_FEWEST_TO_TEACH} at least); name "
-            f"a CLIP or a better network with {option('oracle', 'oracle=')}"
+            f"a CLIP or a better network with {option('oracle', 'oracle=')}; a diff on real images needs none"
         )
     images = torch.stack([example.image for example in taught])
     mean, std = images.mean((0, 2, 3)).tolist(), images.std((0, 2, 3)).clamp(min=0.05).tolist()

@@ -6,6 +6,7 @@ from fmrgen.results.markdown_text import escape
 
 _MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
 _MOST_LINES = 3
+_LONGEST, _LONGEST_BLOCK = 60_000, 2_000  # characters: GitHub takes 65,536, and names may have any length
 
 
 def to_comment(report: Report) -> str:
@@ -27,5 +28,7 @@ def to_comment(report: Report) -> str:
         blocks.append("\n".join(["**Why**", "", *reasons]))
     blocks += pictures
     figures = sections_to_markdown(report.sections, level=4)
+    if sum(map(len, (figures, *blocks))) > _LONGEST:
+        figures = "They are too long for a comment: see diff.md."
     blocks.append(f"<details><summary>All figures</summary>\n\n{figures}\n\n</details>")
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block[:_LONGEST_BLOCK] for block in blocks[:-1]) + f"\n\n{blocks[-1]}\n"

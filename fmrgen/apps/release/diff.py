@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged
 from fmrgen.apps.release.flips import Flips, compare_predictions, evidence_of_classes
-from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, relabelled
+from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, read_predictions, relabelled
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def diff(
     each.
 
     Args:
-        old: predictions: an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`; or a
-            classifier, as for `evaluate`. A list is of several trainings of one recipe, unless there is `recipe`.
+        old: predictions: a file, an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`;
+            or a classifier, as for `evaluate`. A list is of several trainings of one recipe, unless there is `recipe`.
         new: likewise, of the one that is to take its place.
         labels: the true classes [N], if `old` and `new` are arrays of predictions.
         images: a split, a dataset, a folder with a folder for each class, or a section of a source.
@@ -162,6 +162,8 @@ def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
     """
     if isinstance(values, Predictions):
         return values
+    if isinstance(values, str | Path):
+        return read_predictions(values)
     if isinstance(values, Mapping):
         columns = dict(values)
     elif hasattr(values, "columns"):

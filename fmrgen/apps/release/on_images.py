@@ -1,32 +1,27 @@
 """Two networks on labelled images: real ones, or a split's originals and perturbed images."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Features, Image, IterableDataset, List, Value
-from PIL import Image as PILImage
 from torch import nn
 
 from fmrgen.apps.release.predictions import Predictions
 from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
-from fmrgen.image_files import open_rgb, png_bytes
+from fmrgen.image_files import open_rgb
 from fmrgen.labels import Labels
 from fmrgen.metrics.rows import as_label
-from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
-from fmrgen.sources.base import Source, SourceConfig
-from fmrgen.sources.imagefolder import Config as ImageFolder
+from fmrgen.sources.base import SourceConfig
 from fmrgen.split.classify import Answers, classify
 from fmrgen.split.models import LoadedClassifier
-from fmrgen.split.open import open_split
+from fmrgen.split.open import open_source, open_split
 from fmrgen.split.rows import Split, reading
 
 _BATCH = 64
@@ -122,27 +117,17 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
 def opened_images(images: Any) -> Split:
     """Return images, as of `ask` or a config of a source, opened."""
     if isinstance(images, SourceConfig):
-        return _opened_source(images.kind, images)
+        return open_source(images.kind, images)
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
-    if _has_class_folders(Path(text)):
-        return _opened_source(text, ImageFolder(path=text))
     if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
         return open_split(text, download=True)
     (fixed,) = load_fixed_sets([f"images={text}"]).values()
     sources = fixed.sources("images")
     if len(sources) > 1:
         raise UserError(f"{text}: has {len(sources)} sets; name a section of one")
-    return _opened_source(text, next(iter(sources.values())))
-
-
-def _has_class_folders(folder: Path) -> bool:
-    """Return whether a folder has images in folders of classes, and no file that says more of them."""
-    if not folder.is_dir() or any(folder.glob("metadata.*")):
-        return False
-    suffixes = PILImage.registered_extensions()
-    return any(file.suffix.lower() in suffixes for file in folder.glob("*/*"))
+    return open_source(text, next(iter(sources.values())))
 
 
 def _check_images(opened: Split) -> None:
@@ -159,37 +144,6 @@ def _check_images(opened: Split) -> None:
         listed = ", ".join(f"{name} ({error})" for name, error in list(faults.items())[:_MOST_NAMED])
         more = ", …" if len(faults) > _MOST_NAMED else ""
         raise UserError(f"{opened.name}: {len(faults)} images are unreadable: {listed}{more}; repair or remove them")
-
-
-def _opened_source(name: str, config: SourceConfig) -> Split:
-    """Return the images of a source at their own size, opened. Those of a folder have no ids but the names of files."""
-    source = build_source(config)
-    folder = config.path if isinstance(config, ImageFolder) else None
-    features = Features(
-        ({"id": Value("int64")} if folder is None else {})
-        | {"image": Image(), "label": ClassLabel(names=list(source.labels.names))}
-        | ({"accepted_labels": List(Value("int32"))} if source.accepts_several else {})
-        | {column: Value(type) for column, type in source.columns.items()}
-    )
-    arguments = {"source": source, "has_ids": folder is None}
-    dataset = IterableDataset.from_generator(_rows, features=features, gen_kwargs=arguments)
-    return replace(open_split(dataset, name=name), repo=folder)
-
-
-def _rows(source: Source, has_ids: bool) -> Iterator[dict[str, Any]]:
-    for example in source.read(0, len(source)):
-        image = example.image
-        if isinstance(image, PILImage.Image):
-            image = png_bytes(np.asarray(open_rgb(image)))
-        is_file = isinstance(image, str)
-        stored = {"bytes": None if is_file else image, "path": image if is_file else None}
-        row: dict[str, Any] = {"image": stored, "label": example.label}
-        if has_ids:
-            row["id"] = example.id
-        if example.accepted is not None:
-            row["accepted_labels"] = list(example.accepted)
-        row |= example.extra or {}
-        yield row
 
 
 def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -193,17 +193,13 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
         of_scores, sure = _predicted(name, _scores(name, scores))
         answers = of_scores if answers is None else answers
     if confidence is not None:
-        try:
-            sure = np.asarray(_values(confidence), dtype=np.float64)
-        except (TypeError, ValueError):
-            raise UserError(f"{name}: its confidence is not a column of numbers") from None
-        outside = np.isfinite(sure) & ((sure < 0) | (sure > 1))
-        if outside.any():
-            raise UserError(f"{name}: its confidence goes up to {sure[outside].max():g}; give probabilities, 0 to 1")
+        sure = _confidence(name, confidence)
     ids = column(_IDS)
     answer_text = as_text(answers)
     _check_vocabulary(name, label_text, answer_text)
     id_text = np.arange(len(label_text)).astype(str) if ids is None else as_text(ids)
+    if ids is not None and (id_text == "").any():
+        raise UserError(f"{name}: {int((id_text == '').sum()):,} rows have no id; give each its own")
     repeated = [text for text, count in Counter(id_text.tolist()).items() if count > 1]
     if repeated:
         raise UserError(f"{name}: has {len(repeated):,} ids more than once: {few(repeated)}")
@@ -262,6 +258,18 @@ def as_text(column: Any) -> np.ndarray:
     texts = ["" if value is None else str(value).strip() for value in values.tolist()]
     # é is one character here and two in another tool: both are one class.
     return np.array([text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts], dtype=str)
+
+
+def _confidence(name: str, column: Any) -> np.ndarray:
+    """Return confidences [N]. Raises UserError if they are no probabilities."""
+    try:
+        sure = np.asarray(_values(column), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: its confidence is not a column of numbers") from None
+    outside = np.isfinite(sure) & ((sure < 0) | (sure > 1))
+    if outside.any():
+        raise UserError(f"{name}: its confidence goes up to {sure[outside].max():g}; give probabilities, 0 to 1")
+    return sure
 
 
 def _numbered_scores(columns: Mapping[str, Any], taken: set[str]) -> list[list[Any]] | None:

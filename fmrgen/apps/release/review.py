@@ -71,9 +71,9 @@ class Review:
 
 def _as_text(value: str) -> str:
     """Return a cell that a spreadsheet shows as it is."""
-    return f"'{value}" if value.startswith(_FORMULAS) else value
+    return f"'{value}" if value.startswith((*_FORMULAS, "'")) else value
 
 
 def _as_read(cell: str) -> str:
     cell = cell.strip()
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULAS) else cell
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith((*_FORMULAS, "'")) else cell

@@ -490,3 +490,45 @@ def test_rows_without_ids_are_paired_by_place_and_that_is_said(tmp_path):
     assert any("paired by their place" in note for note in diff(*tables).notes)
     assert not diff(*[table.assign(id=range(300)) for table in tables]).notes
     assert not diff(old, new, labels).notes
+
+
+def test_unreadable_images_are_named_by_their_files_all_at_once(photos, capsys):
+    for name in ("3/torn.png", "5/text.jpg"):
+        (photos / name).write_text("no image")
+    assert run("diff", "--images", photos, "--old", LENET, "--new", "outside_components:HalfTrained") == 2
+    message = capsys.readouterr().err
+    assert "2 images are unreadable: " in message
+    assert "3/torn.png (no image)" in message
+    assert "5/text.jpg (no image)" in message
+
+
+def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(photos, capsys):
+    for file in (photos / "7").iterdir():
+        file.unlink()
+    network = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', num_classes: 10}"
+    assert diff(network, "outside_components:HalfTrained", images=photos).flips.images < 60
+    assert run("evaluate", photos, "-c", network, "-o", photos.parent / "report", "-q") == 0
+    (photos / "7").rmdir()
+    capsys.readouterr()
+    assert run("diff", "--images", photos, "--old", network, "--new", "outside_components:HalfTrained") == 2
+    assert "list the names of its outputs as class_names; a class without images needs" in capsys.readouterr().err
+
+
+def test_a_network_and_its_export_are_one_both_ways(photos, tmp_path):
+    """A module is shown images in [0, 1], and so is a file that says nothing of it."""
+    network = parse_classifier(LENET)[1].build()
+    torch.onnx.export(network, torch.rand(1, 3, 32, 32), tmp_path / "net.onnx", dynamo=False)
+    for pair_of_both in ((network, f"onnx:{tmp_path / 'net.onnx'}"), (f"onnx:{tmp_path / 'net.onnx'}", network)):
+        found = diff(*pair_of_both, images=photos)
+        assert (found.flips.broke.value, found.flips.fixed.value) == (0, 0)
+        assert any("preprocess images in different ways" in note for note in found.notes)
+
+
+def test_how_images_are_preprocessed_is_said(photos):
+    other = parse_classifier(LENET)[1].build()
+    with torch.no_grad():
+        other.network[5].bias[7] -= 4
+    lines = []
+    diff(LENET, other, images=photos, on_note=lines.append)
+    (line,) = lines
+    assert line.startswith("both networks get images shorter side 32 px (auto), centre, less 0.1, 0.1, 0.1, over")
