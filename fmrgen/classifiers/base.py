@@ -58,6 +58,10 @@ class Classifier(nn.Module):
         return getattr(output, "logits", output)  # transformers' models wrap their logits
 
 
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
 def preprocessing_of(network: nn.Module) -> str:
     """Return in a line how a network is shown images, before its own layers."""
     for part in network.modules():
@@ -101,8 +105,7 @@ class Normalize:
         size = "" if self.size is None else f"shorter side {self.size} px ({self.interpolation}), centre, "
         if not any(self.mean) and set(self.std) == {1.0}:
             return f"{size}in [0, 1]"
-        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
-        return f"{size}less {mean}, over {std}"
+        return f"{size}less {_listed(self.mean)}, over {_listed(self.std)}"
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.size is not None and images.shape[-2:] != (self.size, self.size):

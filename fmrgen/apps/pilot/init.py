@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
@@ -244,7 +245,7 @@ def _deal(looked: Look, source: Source, parts: _Parts) -> tuple[dict[str, int], 
     write_atomically(file, json_text({"key": key}).encode())
     dealt = deal(looked)
     if parts.own is None:
-        write_images(parts.images, [photo for photos in dealt.values() for photo in photos], source)
+        write_images(parts.images, list(chain.from_iterable(dealt.values())), source)
         write_atomically(parts.folder / "classes.txt", "\n".join(looked.labels.names).encode())
     for part, photos in dealt.items():
         if not photos:

@@ -280,7 +280,8 @@ def _numbered_scores(columns: Mapping[str, Any], taken: set[str]) -> list[list[A
             names.append(name)
         if len(names) > 1:
             taken.update(names)
-            return [list(row) for row in zip(*(_values(columns[name]) for name in names), strict=True)]
+            of_classes = [_values(columns[name]) for name in names]
+            return [list(row) for row in zip(*of_classes, strict=True)]
     return None
 
 
