@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, multinomial, norm
 
@@ -83,9 +85,22 @@ def test_equal_networks_are_called_different_in_at_most_5_percent_over_all_kinds
         for number, kind in enumerate(kinds):
             (drops,) = pairs(0.0, (0.02, 0.2)[kind != "originals"], 10 * seed + number, 1, 300)
             lines.append(evidence(drops, kind))
-        verdicts.append(judged(lines)[0])
-    assert verdicts.count("broke more") <= 0.025 * 400 + 6
-    assert verdicts.count("fixed more") <= 0.025 * 400 + 6
+        verdicts.append(judged(lines[:2], lines[2:])[0])
+    assert verdicts.count("broke more") <= 0.035 * 400 + 6
+    assert verdicts.count("fixed more") <= 0.015 * 400 + 6
+
+
+@given(data=st.data())
+def test_no_other_images_make_a_verdict_on_real_ones_greener(data):
+    """A loss that real images show is shown whatever stands beside it, and what they leave open stays open."""
+    counts = st.tuples(st.integers(0, 30), st.integers(0, 30))
+    real, *others = (
+        evidence(np.repeat([1, -1, 0], [broke, fixed, 60]), "originals" if number == 0 else "transformed", margin=2)
+        for number, (broke, fixed) in enumerate(data.draw(st.lists(counts, min_size=1, max_size=5)))
+    )
+    alone, together = judged([real])[0], judged([real], others)[0]
+    if alone in ("broke more", "undecided"):
+        assert together in ("broke more", alone)
 
 
 def test_one_kind_is_enough_for_worse_and_none_may_be_open_for_no_worse():

@@ -492,6 +492,23 @@ def test_rows_without_ids_are_paired_by_place_and_that_is_said(tmp_path):
     assert not diff(old, new, labels).notes
 
 
+def test_a_recipe_of_a_part_of_a_folder_is_compared_on_all_of_it(photos, tmp_path):
+    """As `init` writes it: the part is for what is generated."""
+    files = sorted(str(file.relative_to(photos)) for file in photos.rglob("*.png"))[:30]
+    (tmp_path / "tested.txt").write_text("\n".join(files))
+    part = f"source={{kind: imagefolder, path: {photos}, only: {tmp_path / 'tested.txt'}, limit: 8}}"
+    recipe = load_recipe("mnist-lenet", [part, "perturb.budget=2"])
+    assert len(build_source(recipe.source)) == 8
+    other = parse_classifier("outside_components:HalfTrained")[1]
+    by_recipe = diff(parse_classifier(LENET)[1], other, recipe=recipe, output=tmp_path / "out")
+    by_images = diff(LENET, other, images=photos)
+    assert by_recipe.flips == by_images.flips
+    assert len(by_recipe.evidence) > len(by_images.evidence)
+    (tmp_path / "tested.txt").write_text("3/gone.png")
+    with pytest.raises(UserError, match=r"lists .*gone.png, which is not among the images"):
+        build_source(recipe.source)
+
+
 def test_unreadable_images_are_named_by_their_files_all_at_once(photos, capsys):
     for name in ("3/torn.png", "5/text.jpg"):
         (photos / name).write_text("no image")
