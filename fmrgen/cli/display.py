@@ -16,12 +16,9 @@ from rich.table import Table
 
 from fmrgen.errors import printable, write_line
 from fmrgen.files import json_text
-from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.progress.terminal import format_duration
 from fmrgen.report.console import terminal
-from fmrgen.report.summary import summary_table
 from fmrgen.storage.paths import rows_of_a_shard
-from fmrgen.weights.remote import format_size
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -43,6 +40,8 @@ def quiet_libraries() -> None:
     What fmrgen logs is printed by one process of each machine.
     """
     import datasets
+
+    from fmrgen.hub.timeouts import bound_requests
 
     ours = logging.getLogger("fmrgen")
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -82,6 +81,8 @@ def print_plan(plan: "Plan", split: str) -> None:
     if work is None:
         print_line("Time, memory and disk are measured once these files are here: run this again then.")
         return
+    from fmrgen.weights.remote import format_size
+
     perturb = plan.recipe.perturb
     size = rows_of_a_shard(plan.recipe.output.shard_size, work.examples)
     shards = f"{work.shards} shard{'s' if work.shards > 1 else ''} of {size}"
@@ -105,6 +106,8 @@ def print_plan(plan: "Plan", split: str) -> None:
 
 def print_summary(summary: "Summary", split: str, *, every: bool = False) -> None:
     """Print the table at the end of a job, of the main metrics or of `every` one."""
+    from fmrgen.report.summary import summary_table
+
     content = summary_table(summary, every=every)
     table = Table(*content.header, title=printable(split), title_justify="left", box=box.SQUARE)
     for row in content.rows:
@@ -116,6 +119,8 @@ def print_summary(summary: "Summary", split: str, *, every: bool = False) -> Non
 def hub_progress(show: bool) -> Iterator[None]:
     """Show the bars of the Hub's client if there is a terminal to draw them on."""
     from huggingface_hub.utils import logging
+
+    from fmrgen.hub.timeouts import no_bars
 
     logging.set_verbosity_error()  # what goes wrong is tried again or raised, and printed in one line
     with nullcontext() if show and sys.stderr.isatty() else no_bars():

@@ -42,7 +42,7 @@ def open_split(
     if not isinstance(split, str | Path):
         return _in_memory(split, name)
     split = f"{split}"  # the reference alone: `str` of a GeneratedSplit has its figures too
-    if _has_class_folders(Path(split)):
+    if has_class_folders(Path(split)):
         return open_source(name or split, ImageFolder(path=split))
     try:
         location = locate(split)
@@ -123,7 +123,7 @@ def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
     return stream
 
 
-def _has_class_folders(folder: Path) -> bool:
+def has_class_folders(folder: Path) -> bool:
     """Return whether a folder has images in folders of classes, and no file that says more of them."""
     if not folder.is_dir() or any(folder.glob("metadata.*")):
         return False

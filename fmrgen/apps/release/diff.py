@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-import pyarrow as pa
 
 from fmrgen.apps.release.evidence import Evidence, Verdict, evidence_of, judged
 from fmrgen.apps.release.flips import Flips, compare_predictions, evidence_of_classes
@@ -309,16 +308,17 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
 
     faults = []
     for predictions in answers:
-        texts = pa.concat_arrays([pa.array(predictions.labels), pa.array(predictions.answers)]).dictionary_encode()
-        labels, answered = np.split(texts.indices.to_numpy(), 2)
+        of_labels, of_answers = predictions.labels.tolist(), predictions.answers.tolist()
+        numbers = {text: number for number, text in enumerate(dict.fromkeys([*of_labels, *of_answers]))}
+        labels, answered = (np.array([numbers[text] for text in texts]) for texts in (of_labels, of_answers))
+        names = list(numbers)
         not_finite = int((predictions.answers == "").sum())
         if not_finite:
             faults.append(
                 f"{predictions.name} gives outputs that are not finite on {not_finite:,} of {len(predictions):,} "
                 "images: check its weights and its preprocessing"
             )
-        elif outputs_in_another_order(labels, answered, len(texts.dictionary)):
-            names = texts.dictionary.to_pylist()
+        elif outputs_in_another_order(labels, answered, len(names)):
             order = best_order(labels, answered, len(names))
             place = next(place for place, label in enumerate(order.tolist()) if label != place)
             faults.append(
@@ -326,7 +326,7 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
                 f"on {(order[answered] == labels).mean():.1%} if its answers are put in another order: {names[place]} "
                 f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names"
             )
-        elif is_at_chance(labels, answered, len(texts.dictionary)):
+        elif is_at_chance(labels, answered, len(names)):
             faults.append(
                 f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, "
                 "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"

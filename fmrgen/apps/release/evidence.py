@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import gammaln, ndtr, xlogy
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc, gammaln, ndtr, xlogy
 
 from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion
 
@@ -113,12 +112,12 @@ def p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
         margin: a share, from 0 to less than 1.
     """
     if margin == 0:
-        return float(binom.sf(broke - 1, broke + fixed, 0.5))
+        return float(bdtrc(broke - 1, broke + fixed, 0.5)) if broke else 1.0
     difference = broke - fixed
     if originals <= _MOST_EXACT and difference > originals * margin:
         return _exact_p_of_loss(broke, fixed, originals, margin)
     by_score = ndtr(-(difference - originals * margin - 1) / _error(broke, fixed, originals, margin))
-    if_none_fixed = binom.sf(difference - 1, originals, margin)
+    if_none_fixed = bdtrc(difference - 1, originals, margin) if difference > 0 else 1.0
     return float(max(by_score, if_none_fixed))
 
 
@@ -159,7 +158,7 @@ def mcnemar(broke: np.ndarray, fixed: np.ndarray) -> np.ndarray:
         broke: numbers of images that one network alone has right, [G].
         fixed: numbers of images that the other alone has right, [G].
     """
-    p_values: np.ndarray = np.minimum(1.0, 2 * binom.cdf(np.minimum(broke, fixed), broke + fixed, 0.5))
+    p_values: np.ndarray = np.minimum(1.0, 2 * bdtr(np.minimum(broke, fixed), broke + fixed, 0.5))
     return p_values
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import false_discovery_control
 
 from fmrgen.apps.explain.betting import ERROR
 from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, one_of, p_of_loss
@@ -323,8 +322,11 @@ def _worst_first(counts: _Counts, margin: float) -> list[FlippedGroup]:
     if not len(counts.names):
         return []
     p_values = mcnemar(counts.broke, counts.fixed)
-    loses_more = counts.broke - counts.fixed > margin / 100 * counts.images
-    is_worse = (false_discovery_control(p_values, method="by") <= ERROR) & loses_more
+    count = len(p_values)
+    ranks = np.arange(1, count + 1)
+    rising = np.sort(p_values)
+    passing = rising[rising <= ERROR * ranks / (count * (1 / ranks).sum())]
+    is_worse = (p_values <= passing.max(initial=-1)) & (counts.broke - counts.fixed > margin / 100 * counts.images)
     order = np.lexsort([counts.fixed - counts.broke, ~is_worse])
     flipped = order[(counts.broke + counts.fixed)[order] > 0]
     groups = []

@@ -19,9 +19,10 @@ from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.sources.base import SourceConfig
+from fmrgen.sources.imagefolder import Config as ImageFolder
 from fmrgen.split.classify import Answers, classify
 from fmrgen.split.models import LoadedClassifier
-from fmrgen.split.open import open_source, open_split
+from fmrgen.split.open import has_class_folders, open_source, open_split
 from fmrgen.split.rows import Split, reading
 
 _BATCH = 64
@@ -193,6 +194,9 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
         images: as of `ask`.
         wanted: what the images are called.
     """
+    folder = images.path if isinstance(images, ImageFolder) else images
+    if isinstance(folder, str | Path) and has_class_folders(Path(folder)):
+        return {name: str(Path(folder) / name) for name in wanted}
     opened = opened_images(images)
     column = column_of_real_images(opened)
     names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))

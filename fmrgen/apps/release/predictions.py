@@ -217,10 +217,9 @@ def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
         listed = ", ".join(f"{column} {length}" for column, length in list(lengths.items())[:_SHOWN])
         raise UserError(f"{name}: its columns have different lengths ({listed})")
     for column, values in columns.items():
-        if np.ndim(values) > 1 and column not in _SCORES:
-            raise UserError(
-                f"{name}: {column} has {np.ndim(values)} dimensions; give a class for each image, or scores"
-            )
+        dimensions = 1 if isinstance(values, pa.ChunkedArray) else np.ndim(values)  # which would import pandas
+        if dimensions > 1 and column not in _SCORES:
+            raise UserError(f"{name}: {column} has {dimensions} dimensions; give a class for each image, or scores")
 
 
 def _check_vocabulary(name: str, labels: np.ndarray, answers: np.ndarray) -> None:
