@@ -17,6 +17,7 @@ from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.imagefolder import Config as ImageFolder
 from fmrgen.split.reference import Location, locate, with_chosen_split
 from fmrgen.split.rows import Split
+from fmrgen.storage.paths import splits_in
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.admit import Admitted, admit
 from fmrgen.trust.parquet import FILES_CURE
@@ -125,7 +126,7 @@ def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
 
 def has_class_folders(folder: Path) -> bool:
     """Return whether a folder has images in folders of classes, and no file that says more of them."""
-    if not folder.is_dir() or any(folder.glob("metadata.*")):
+    if not folder.is_dir() or splits_in(folder) or any(folder.glob("metadata.*")):
         return False
     suffixes = PILImage.registered_extensions()
     return any(file.suffix.lower() in suffixes for file in folder.glob("*/*"))

@@ -125,7 +125,7 @@ def test_code_in_a_zip_that_is_a_program(place, capsys):
     torch.jit.script(torch.nn.Linear(2, 2)).save("w.pth")
     assert run("generate", "r.yaml", "classifier.checkpoint=w.pth", "-o", "out", "-q") == 2
     assert (
-        "classifier.checkpoint: w.pth: is a TorchScript program, not weights; it was not run\n"
+        "classifier.checkpoint: w.pth: is a TorchScript program, not weights; it was not run; export the network as ONNX"
         in capsys.readouterr().err
     )
 
