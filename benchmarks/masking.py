@@ -55,9 +55,9 @@ def judge(folders: list[Path]) -> None:
             for number in range(count):  # every part has all classes, which take turns
                 rows = np.arange(len(table)) // 10 % count == number
                 part = {name: values[rows] for name, values in columns.items()}
-                verdicts[_verdict(summarise(part, resamples=200))] += 1
+                verdicts[_verdict(summarise(part))] += 1
             of_parts += verdicts
-            summary = summarise(columns, resamples=200)
+            summary = summarise(columns)
             figures = [summary.first_attack_fmr or summary.fmr, summary.first_steps_up, summary.steps_up]
             figures += [summary.near_steps_up, summary.last_less_ever]
             cells = [paths.split, *map(_cell, figures), "" if provenance.slope is None else f"{provenance.slope:.2f}"]

@@ -14,9 +14,9 @@ from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.missed import about_missed, missed_by_all, samples_of
 from fmrgen.metrics.cautions import cautions, is_at_chance, outputs_in_another_order
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
-from fmrgen.metrics.intervals import FEWER_RESAMPLES, Estimate
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.rows import Rows
-from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, Summary, summarise, summarise_classes, summarise_group
+from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, Summary, summarise, summarise_classes
 from fmrgen.results.evaluation import (
     SCHEMA,
     AfterAttack,
@@ -193,7 +193,9 @@ def _result(
         judged = corrected_by(classified.judges, own, stored["valid"])
     groups: dict[str, dict[str, Summary]] = {}
     for column, of_column in classified.groups.items():
-        groups[column] = {name: summarise_group(of_classes, rows) for name, rows in of_column.items()}
+        groups[column] = {}
+        for name, rows in of_column.items():
+            groups[column][name] = summarise({column: values[rows] for column, values in of_classes.items()})
     steps = _judged_steps(classified) if is_own else "none"
     return Result(
         split=classified.split.name,
@@ -383,7 +385,7 @@ def _steps_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray], classes:
 
 def _attacks_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray]) -> list[AfterAttack]:
     """Return the figures after each attack; none for one attack, or if rows do not fit the recipe."""
-    figures = Rows(columns, FEWER_RESAMPLES).after_each_attack()
+    figures = Rows(columns).after_each_attack()
     if perturb.attacks == "one" or len(figures) > perturb.attack_count:
         return []
     fooled = columns["attack"][columns["valid"] & (columns["prediction"] != columns["label"])]

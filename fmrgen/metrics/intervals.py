@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-FEWER_RESAMPLES = 2_000  # for figures that come by the hundred: a split may have a thousand classes
+_DRAWS = 2_000  # of the error of a calibration error
 _BINS = 15  # of confidence, in the calibration error
 Z = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of a normal interval
 _ROUNDING = 1e-15  # of a variance of shares
@@ -173,8 +173,8 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> Est
     within = share**2 * variance / rows
 
     random = np.random.default_rng(0)
-    excess = np.abs(random.normal(size=(FEWER_RESAMPLES, len(rows)))) @ np.sqrt(within)
-    excess += random.normal(size=FEWER_RESAMPLES) * math.sqrt(between)
+    excess = np.abs(random.normal(size=(_DRAWS, len(rows)))) @ np.sqrt(within)
+    excess += random.normal(size=_DRAWS) * math.sqrt(between)
     most = float(np.percentile(excess, 100 * (1 + CONFIDENCE) / 2))
     margin = Z * math.sqrt(float(within.sum()) + between)
     low, high = max(0.0, value - most), min(1.0, value + margin)
@@ -286,56 +286,46 @@ def in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def foundation_model_robustness(
-    perturbed_hit: np.ndarray,
-    valid: np.ndarray,
-    original_hit: np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    perturbed_hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray
 ) -> tuple[Estimate | None, Estimate | None]:
     """Return FMR = PA / SA × 100, with SA over all examples, and with SA over the valid ones (paper §3.3).
 
-    PA is over the valid ones. The intervals are the paired bootstrap's, since PA and SA come from the same examples. If
-    none or all of the valid rows are hits there is nothing to resample, and the interval is Wilson's ends of PA divided
-    by those of SA; if exactly the hits on originals are hits, as many rows may differ as Wilson's interval leaves if
-    none does. No end is beyond 100 in percent of the low end of SA, since PA is at most 100. None if no row is valid
-    or SA is zero.
+    PA is over the valid ones. The interval joins Wilson's intervals of PA and SA, which come from the same examples
+    and so depend on each other (MOVER: Donner and Zou 2012). No end is beyond 100 in percent of the low end of SA,
+    since PA is at most 100. None if no row is valid or SA is zero.
 
     Args:
         perturbed_hit: bool [N], whether the classifier is right on each perturbed image.
         valid: bool [N].
         original_hit: bool [N], whether it is right on each original.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
     """
+    of_valid = original_hit[valid]
+    over_valid = _ratio_of_accuracies(perturbed_hit[valid], np.ones_like(of_valid), of_valid)
+    return _ratio_of_accuracies(perturbed_hit, valid, original_hit), over_valid
+
+
+def _ratio_of_accuracies(hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
+    """Return the share of `hit` among valid rows in percent of that of `original_hit` in all; bool [N] each."""
     if not valid.any() or not original_hit.any():
-        return None, None
-    drawn = Resampled({"valid": valid, "perturbed": perturbed_hit, "original": original_hit}, resamples, seed)
-    perturbed_accuracy = drawn.rate("perturbed", among="valid")
-    fmr = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original")))
-    valid_fmr = drawn.estimate(in_percent_of(perturbed_accuracy, drawn.rate("original", among="valid")))
-    return (
-        _possible_fmr(fmr, perturbed_hit[valid], original_hit),
-        _possible_fmr(valid_fmr, perturbed_hit[valid], original_hit[valid]),
-    )
-
-
-def _possible_fmr(estimate: Estimate | None, perturbed_hit: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
-    """Return an estimate of FMR, its interval replaced if resampling could not vary it, and cut to what is possible.
-
-    Args:
-        estimate: the bootstrap's.
-        perturbed_hit: of the valid rows.
-        original_hit: of the rows that SA is over.
-    """
-    if estimate is None:
         return None
-    if _are_equal(perturbed_hit):
-        estimate = ratio_of_proportions(proportion(perturbed_hit), proportion(original_hit))
-    if estimate is None:
-        return None
-    unseen = most_unseen(len(perturbed_hit)) / float(original_hit.mean())
-    return _within_reach(with_width(estimate, unseen), original_hit)
+    over, under = float(hit[valid].mean()), float(original_hit.mean())
+    over_low, over_high = (end / 100 for end in wilson(int(hit[valid].sum()), int(valid.sum())))
+    under_low, under_high = (end / 100 for end in wilson(int(original_hit.sum()), len(valid)))
+    over_influence, under_influence = np.where(valid, hit - over, 0), original_hit - under
+    scale = math.sqrt(float((over_influence**2).sum() * (under_influence**2).sum()))
+    correlation = float(over_influence @ under_influence) / scale if scale else 0.0
+
+    def end(of_over: float, of_under: float, side: int) -> float | None:
+        middle = over * under - correlation * abs((of_over - over) * (of_under - under))
+        square = of_under * (2 * under - of_under)
+        root = max(0.0, middle**2 - of_over * (2 * over - of_over) * square)
+        return (middle + side * math.sqrt(root)) / square if square > 0 else None
+
+    low, high = end(over_low, under_high, -1), end(over_high, under_low, 1)
+    if low is None:  # SA is small, and may be twice as high
+        low = over_low / under_high
+    ratio = Estimate(100 * over / under, 100 * max(0.0, low), 100 * high if high is not None else math.inf)
+    return _within_reach(with_width(ratio, most_unseen(int(valid.sum())) / under), original_hit)
 
 
 def _within_reach(ratio: Estimate, original_hit: np.ndarray) -> Estimate:
@@ -416,53 +406,6 @@ def ratio_and_influence(
     over, under = float(part[valid].mean()), float(original_hit.mean())
     part_influence = np.where(valid, (part - over) / valid.mean(), 0)
     return 100 * over / under, 100 * (part_influence / under - over / under**2 * (original_hit - under))
-
-
-def macro_robustness(
-    perturbed_hit: np.ndarray,
-    valid: np.ndarray,
-    original_hit: np.ndarray,
-    label: np.ndarray,
-    *,
-    resamples: int = FEWER_RESAMPLES,
-    seed: int = 0,
-) -> Estimate | None:
-    """Return FMR with every class of the same weight: the mean of the classes' PA by the mean of their SA.
-
-    A class without a valid row has no PA and counts in neither mean. The interval is the percentile bootstrap's, drawn
-    within classes. If every class has none or all of its valid rows as hits, or exactly its hits on originals, it is
-    made as that of FMR, from as many rows as would be as informative if they were of one class. None if no class has a
-    valid row, or SA is zero.
-
-    Args:
-        perturbed_hit: bool [N], whether the classifier is right on each perturbed image.
-        valid: bool [N].
-        original_hit: bool [N], whether it is right on each original.
-        label: [N].
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
-    random = np.random.default_rng(seed)
-    perturbed, standard = np.zeros(resamples + 1), np.zeros(resamples + 1)
-    classes, is_constant, inverse_rows = np.unique(label[valid]), True, np.zeros(2)
-    for class_label in classes:
-        rows = label == class_label
-        is_constant &= _are_equal(perturbed_hit[rows & valid])
-        inverse_rows += 1 / (rows & valid).sum(), 1 / rows.sum()
-        answers = {"valid": valid[rows], "perturbed": perturbed_hit[rows], "original": original_hit[rows]}
-        drawn = Resampled(answers, resamples, int(random.integers(1 << 31)))
-        rates = drawn.rate("perturbed", among="valid")[: resamples + 1]
-        perturbed += np.where(np.isnan(rates), rates[0], rates)  # drawn without a valid row
-        standard += drawn.rate("original")[: resamples + 1]
-    estimate = between_percentiles(in_percent_of(perturbed, standard))
-    if estimate is None:
-        return None
-    valid_rows, all_rows = len(classes) ** 2 / inverse_rows
-    perturbed_accuracy = Estimate(float(perturbed[0]) / len(classes), None, None)
-    standard_accuracy = Estimate(float(standard[0]) / len(classes), None, None)
-    if is_constant:
-        return ratio_of_proportions(share(perturbed_accuracy, valid_rows), share(standard_accuracy, all_rows))
-    return with_width(estimate, 100 * most_unseen(valid_rows) / standard_accuracy.value)
 
 
 def share(percent: Estimate, rows: float) -> Estimate:

@@ -11,7 +11,6 @@ from fmrgen.metrics.intervals import (
     expected_calibration_error,
     foundation_model_robustness,
     grouped_proportion,
-    macro_robustness,
     mean,
     paired_difference,
     proportion,
@@ -111,9 +110,9 @@ class Rows:
         "attacks",
     )
 
-    def __init__(self, values: Mapping[str, np.ndarray], resamples: int) -> None:
+    def __init__(self, values: Mapping[str, np.ndarray]) -> None:
         values = accepted_as_label(values)
-        self._values, self._resamples = values, resamples
+        self._values = values
         self.label, self.has_valid = values["label"], "valid" in values
         self.valid = valid_rows(values)
 
@@ -152,7 +151,7 @@ class Rows:
         perturbed, original = self.right("prediction"), self.right("original_prediction")
         if perturbed is None or original is None:
             return None, None
-        return foundation_model_robustness(perturbed, self.valid, original, resamples=self._resamples)
+        return foundation_model_robustness(perturbed, self.valid, original)
 
     def fmr_if(self, rows: np.ndarray | None = None, invalid_right: bool | None = None) -> Estimate | None:
         """Return FMR of `rows` (bool [N]) alone, or with the invalid rows counted as right or as wrong."""
@@ -165,7 +164,7 @@ class Rows:
         if invalid_right is not None:
             perturbed = np.where(valid, perturbed, invalid_right)
             valid = np.ones_like(valid)
-        fmr = foundation_model_robustness(perturbed[rows], valid[rows], original[rows], resamples=self._resamples)
+        fmr = foundation_model_robustness(perturbed[rows], valid[rows], original[rows])
         return fmr[0]
 
     def fmr_where_oracle_is_right(self) -> Estimate | None:
@@ -180,7 +179,7 @@ class Rows:
         perturbed, reconstructed = self.right("prediction"), self.right("reconstruction_prediction")
         if perturbed is None or reconstructed is None:
             return None
-        return foundation_model_robustness(perturbed, self.valid, reconstructed, resamples=self._resamples)[0]
+        return foundation_model_robustness(perturbed, self.valid, reconstructed)[0]
 
     def share_stopped_by(self, reason: StopReason) -> Estimate | None:
         """Return the share of rows that ended for a reason."""
@@ -227,7 +226,7 @@ class Rows:
         for number in range(self._most_attacks):
             is_right = ~(self._fooled & (self._values["attack"] <= number))
             valid = self.valid & (first_valid <= number)
-            figures.append(foundation_model_robustness(is_right, valid, original, resamples=self._resamples)[0])
+            figures.append(foundation_model_robustness(is_right, valid, original)[0])
         return figures
 
     @property
@@ -250,7 +249,7 @@ class Rows:
             return None
         first = self._first_attack
         is_right = first["prediction"] == self.label
-        return foundation_model_robustness(is_right, first["valid"], original, resamples=self._resamples)[0]
+        return foundation_model_robustness(is_right, first["valid"], original)[0]
 
     def drop_of_last_attacks(self) -> Estimate | None:
         """Return by how many points of FMR each of the last two attacks lowered it, on average.
@@ -410,7 +409,7 @@ class Rows:
         if perturbed is not None:
             perturbed_accuracy = proportion(perturbed[self.valid])
         if perturbed is not None and original is not None:
-            fmr = foundation_model_robustness(perturbed, self.valid, original, resamples=self._resamples)[0]
+            fmr = foundation_model_robustness(perturbed, self.valid, original)[0]
         return standard_accuracy, perturbed_accuracy, fmr
 
     def calibration_error(self, prefix: str) -> Estimate | None:
@@ -440,13 +439,6 @@ class Rows:
         if not rows.any():
             return None
         return confidence[rows], right[rows]
-
-    def macro_fmr(self) -> Estimate | None:
-        """Return FMR with every class of the same weight."""
-        perturbed, original = self.right("prediction"), self.right("original_prediction")
-        if perturbed is None or original is None or len(np.unique(self.label)) < 2:
-            return None
-        return macro_robustness(perturbed, self.valid, original, self.label)
 
 
 def _stopped_by(reasons: np.ndarray, reason: StopReason) -> np.ndarray:

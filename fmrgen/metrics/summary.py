@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from fmrgen.metrics.intervals import FEWER_RESAMPLES, RESAMPLES, Estimate, format_estimate
+from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.rows import Rows
 from fmrgen.records import StopReason
 
@@ -135,13 +136,6 @@ class Summary:
         "PA / accuracy on plain reconstructions",
         "PA / accuracy on plain reconstructions × 100: the effect of the steps without that of the generator",
         lambda rows: rows.perturbed_by_reconstructed(),
-        group="otherwise",
-    )
-    macro_fmr: Estimate | None = _metric(
-        "FMR macro",
-        "FMR, classes weighted equally",
-        "mean of the classes' PA / mean of their SA × 100",
-        lambda rows: rows.macro_fmr(),
         group="otherwise",
     )
     lowest_fmr: Estimate | None = _metric(
@@ -349,31 +343,46 @@ class Summary:
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
 BY_FIELD = {metric.field: metric for metric in METRICS}
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
+# Those of each class, and the columns that they need.
+_NAMES_OF_CLASSES = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "mean_iterations")
+OF_CLASSES = [BY_FIELD[name] for name in (*_NAMES_OF_CLASSES, "oracle_accuracy")]
+_COLUMNS_OF_CLASSES = (
+    "label",
+    "accepted_labels",
+    "valid",
+    "iterations",
+    "prediction",
+    "original_prediction",
+    "original_oracle_label",
+)
 # What a reader needs first: SA, PA and FMR.
 MAIN_METRICS = [BY_FIELD[name] for name in ("standard_accuracy", "perturbed_accuracy", "fmr")]
 
 
-def summarise(columns: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES) -> Summary:
+def summarise(columns: Mapping[str, np.ndarray]) -> Summary:
     """Return the summary of rows.
 
     Args:
         columns: arrays [N] under the split's column names, lists of steps as arrays of lists; `label` and `prediction`
             are required. Without `valid` all rows count; without another column, figures that need it are None.
-        resamples: of the bootstrap.
 
     Returns:
         Every metric, rates in percent.
     """
-    rows = Rows(columns, resamples)
+    rows = Rows(columns)
     figures = {metric.field: metric.make(rows) for metric in METRICS}
     return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
-    """Return a summary of the rows of each label (paper App. J, Tables 13 and 14), with fewer resamples."""
-    return [summarise_group(columns, columns["label"] == label) for label in range(classes)]
-
-
-def summarise_group(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> Summary:
-    """Return a summary of some of the rows, bool [N], with fewer resamples."""
-    return summarise({name: values[rows] for name, values in columns.items()}, resamples=FEWER_RESAMPLES)
+    """Return a summary of the rows of each label (paper App. J, Tables 13 and 14), of `OF_CLASSES` alone."""
+    names = [name for name in _COLUMNS_OF_CLASSES if name in columns]
+    in_order = np.argsort(columns["label"], kind="stable")
+    ends = np.searchsorted(columns["label"][in_order], np.arange(classes + 1))
+    summaries = []
+    for start, end in pairwise(ends.tolist()):
+        places = in_order[start:end]
+        rows = Rows({name: columns[name][places] for name in names})
+        figures = {metric.field: metric.make(rows) for metric in OF_CLASSES}
+        summaries.append(Summary(rows=len(places), valid_rows=int(rows.valid.sum()), **figures))
+    return summaries

@@ -8,7 +8,7 @@ import numpy as np
 
 from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
-from fmrgen.metrics.summary import COMPARED, MAIN_METRICS, METRICS, Group, Metric, Summary
+from fmrgen.metrics.summary import COMPARED, MAIN_METRICS, METRICS, OF_CLASSES, Group, Metric, Summary
 from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
@@ -85,7 +85,7 @@ def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
 
 def class_table(result: Result, split: EvaluatedSplit) -> Table:
     """Return a classifier's figures by class (paper Tables 13 and 14), the totals last."""
-    metrics = [metric for metric in METRICS if result.total[metric] and metric.group == "main"]
+    metrics = [metric for metric in OF_CLASSES if result.total[metric] and metric.of == "classifier"]
     rows, filters = [], []
     for label, (name, summary) in enumerate(zip(split.class_names, result.classes, strict=True)):
         rows.append([name, str(summary.rows), *_cells(summary, metrics)])

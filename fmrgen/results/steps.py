@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 
 from fmrgen.metrics.intervals import (
-    FEWER_RESAMPLES,
-    RESAMPLES,
     Estimate,
     foundation_model_robustness,
     mean,
@@ -135,7 +133,7 @@ def step_figures(
     for smaller in _spread(budget):
         hit = paths.right_after(np.minimum(smaller, paths.lengths))
         right_at[smaller] = hit
-        fmr = _fmr(hit, valid, original, is_own=smaller == budget)
+        fmr = foundation_model_robustness(hit, valid, original)[0]
         budgets.append(AtBudget(smaller, proportion(hit[valid]), fmr))
     share_of_budgets = np.zeros(len(label))
     longest = int(paths.lengths.max(initial=0))
@@ -148,7 +146,7 @@ def step_figures(
     for least in sorted({own_threshold, *_THRESHOLDS}):
         if least >= own_threshold:
             last_steps = paths.last_step_above(least)
-            thresholds.append(_at_threshold(least, last_steps, paths, original, is_own=least == own_threshold))
+            thresholds.append(_at_threshold(least, last_steps, paths, original))
 
     first_failure = paths.first_failures()
     by_class = []
@@ -181,7 +179,7 @@ def _by_distance(right: np.ndarray, valid: np.ndarray, original: np.ndarray, shi
     figures = []
     for most in np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES), method="inverted_cdf")):
         hit = right | (shift > most)
-        fmr = _fmr(hit, valid, original, is_own=False)
+        fmr = foundation_model_robustness(hit, valid, original)[0]
         figures.append(AtDistance(float(most), proportion(hit[valid]), fmr))
     return figures
 
@@ -297,22 +295,16 @@ def _paths_of(columns: Mapping[str, np.ndarray], budget: int) -> _Paths | None:
     return _Paths(row, lengths, right, probability_matrix, columns["valid"], are_attacks)
 
 
-def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.ndarray, *, is_own: bool) -> AtThreshold:
+def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.ndarray) -> AtThreshold:
     """Return the figures under a threshold from the step [P] after which each path ends, 0 for none."""
     still_valid, hit = paths.valid_after(step), paths.right_after(step)
     return AtThreshold(
         min_probability=float(least),
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
-        fmr=_fmr(hit, still_valid, original, is_own=is_own),
+        fmr=foundation_model_robustness(hit, still_valid, original)[0],
         mean_iterations=mean(step[paths.valid[paths.row] & (step > 0)], least=1),
     )
-
-
-def _fmr(hit: np.ndarray, valid: np.ndarray, original: np.ndarray, *, is_own: bool) -> Estimate | None:
-    """Return FMR; for the split as it is (`is_own`) with the same interval as everywhere else."""
-    resamples = RESAMPLES if is_own else FEWER_RESAMPLES
-    return foundation_model_robustness(hit, valid, original, resamples=resamples)[0]
 
 
 def _spread(budget: int) -> list[int]:

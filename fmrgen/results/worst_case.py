@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtrc
 
-from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, Estimate, foundation_model_robustness, proportion
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, foundation_model_robustness, proportion
 from fmrgen.metrics.rows import valid_rows
 from fmrgen.results.own_splits import common_ids, rows_of
 
@@ -40,9 +40,7 @@ class WorstCase:
     fooled_more_by: str | None
 
 
-def worst_cases(
-    answers: Mapping[str, Mapping[str, Columns]], own_splits: Mapping[str, str], *, resamples: int = RESAMPLES
-) -> list[WorstCase]:
+def worst_cases(answers: Mapping[str, Mapping[str, Columns]], own_splits: Mapping[str, str]) -> list[WorstCase]:
     """Return the worst case of each classifier, in the order of the classifiers: it ranks nobody.
 
     A classifier with a close relative among the others is fooled by the images of both.
@@ -50,7 +48,6 @@ def worst_cases(
     Args:
         answers: by split, by classifier: its columns as for `summarise`, and `id`; the ids are those of one source.
         own_splits: the split that was made for a classifier.
-        resamples: number of bootstrap resamples.
 
     Returns:
         Empty if there are fewer than two splits, or they have no ids in common.
@@ -75,7 +72,7 @@ def worst_cases(
         fmr = None
         if "original_prediction" in first:
             original = first["original_prediction"] == first["label"]
-            fmr, _ = foundation_model_robustness(never_fooled, any_valid, original, resamples=resamples)
+            fmr, _ = foundation_model_robustness(never_fooled, any_valid, original)
         cases.append(
             WorstCase(
                 classifier=classifier,

@@ -25,7 +25,7 @@ def split(**changed):
         "stop_reason": np.full(ROWS, "oracle"),
         **changed,
     }
-    return cautions(summarise(told, resamples=100))
+    return cautions(summarise(told))
 
 
 def test_a_sound_split_has_none():

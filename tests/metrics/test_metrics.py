@@ -10,7 +10,6 @@ from fmrgen.metrics.intervals import (
     Estimate,
     format_coefficient,
     foundation_model_robustness,
-    macro_robustness,
     mean,
     mean_of_ratio,
     paired_difference,
@@ -52,7 +51,6 @@ def test_figures_worked_by_hand():
     assert summary.oracle_accuracy.value == 100
     assert summary.lowest_fmr.value == pytest.approx(25 / 75 * 100)  # the invalid row wrong, or right
     assert summary.highest_fmr.value == pytest.approx(50 / 75 * 100)
-    assert summary.macro_fmr is None  # there is one class
 
 
 def test_fmr_by_other_ways_of_counting():
@@ -68,24 +66,7 @@ def test_fmr_by_other_ways_of_counting():
     )
     assert summary.fmr.value == pytest.approx(100 * (2 / 4) / (3 / 4))
     assert summary.oracle_right_fmr.value == pytest.approx(100 * (1 / 3) / 1)
-    assert summary.macro_fmr.value == pytest.approx(100 * ((2 / 3 + 0) / 2) / ((2 / 3 + 1) / 2))
     assert summary.lowest_fmr.value == summary.highest_fmr.value == summary.fmr.value
-    no_class_1 = columns(label=[0, 0, 0, 1], valid=[True, True, True, False], prediction=[0, 0, 1, 1])
-    assert summarise(no_class_1).macro_fmr is None  # class 0, the only one with a valid row, has no SA
-
-
-def test_the_interval_of_macro_fmr_covers():
-    random = np.random.default_rng(2)
-    sizes, accuracy, covered = (300, 60, 20), (0.9, 0.5, 0.2), 0
-    label = np.repeat(np.arange(3), sizes)
-    for trial in range(200):
-        perturbed = random.random(len(label)) < np.array(accuracy)[label]
-        original = perturbed | (random.random(len(label)) < 0.8)
-        truth = 100 * np.mean(accuracy) / np.mean([1 - (1 - a) * 0.2 for a in accuracy])
-        valid = random.random(len(label)) < 0.9
-        found = macro_robustness(perturbed, valid, original, label, resamples=400, seed=trial)
-        covered += found.low <= truth <= found.high
-    assert 0.9 < covered / 200 <= 0.99
 
 
 def test_what_has_no_divisor_is_none_without_a_warning():
@@ -317,7 +298,8 @@ def test_fmr_ends_where_pa_would_be_more_than_all():
     row = np.arange(122)
     valid, original = row < 10, (row < 8) | (row >= 12)
     _, over_valid = foundation_model_robustness(row < 9, valid, original)
-    assert over_valid.high == pytest.approx(10_000 / proportion(original[valid]).low)  # the bootstrap says 246, not 204
+    assert over_valid.value == 112.5
+    assert over_valid.low < 100 < over_valid.high <= 10_000 / proportion(original[valid]).low
 
 
 def test_few_valid_rows_have_no_interval_of_fmr_in_print():
@@ -357,7 +339,7 @@ def test_no_figure_of_a_sample_has_an_interval_without_width():
         other |= {"label": one["label"]}
         part = one["prediction"] == one["label"]
         figures = {
-            **vars(summarise(one, resamples=100)),
+            **vars(summarise(one)),
             **vars(difference("one", "other", one, other, resamples=100)),
             "area": mean_of_ratio(part.astype(float), one["valid"], one["original_prediction"] == one["label"]),
         }
@@ -366,26 +348,8 @@ def test_no_figure_of_a_sample_has_an_interval_without_width():
                 assert found.low <= found.value <= found.high, (name, found, one)
                 assert found.high - found.low > 1e-6, (name, found, one)
                 made, kinds = made + 1, kinds | {name}
-    assert made > 4000
-    assert {"macro_fmr", "valid_fmr", "fmr", "area"} <= kinds
-
-
-@pytest.mark.parametrize(
-    ("sizes", "accuracy", "original"), [((3,) * 10, 0.01, 0.9), ((3,) * 10, 0.99, 0.95), ((300, 60, 20), 0.002, 0.9)]
-)
-def test_macro_fmr_of_classes_that_are_all_right_or_all_wrong_holds_the_truth(sizes, accuracy, original):
-    """Without a fallback it held in 27, 75 and 51 % of splits; never is it narrower than that of plain FMR."""
-    random, held = np.random.default_rng(5), 0
-    label = np.repeat(np.arange(len(sizes)), sizes)
-    valid = np.ones(len(label), bool)
-    for _ in range(150):
-        hits, originals = random.random(len(label)) < accuracy, random.random(len(label)) < original
-        macro = macro_robustness(hits, valid, originals, label, resamples=200)
-        held += macro.low <= 100 * accuracy / original <= macro.high
-        if len(set(hits)) == 1:
-            plain = foundation_model_robustness(hits, valid, originals, resamples=50)[0]
-            assert macro.high - macro.low >= plain.high - plain.low - 1e-9
-    assert held >= 139  # 93 %
+    assert made > 3500
+    assert {"valid_fmr", "fmr", "area"} <= kinds
 
 
 def test_fmr_of_rows_that_are_right_as_before_holds_the_truth():
@@ -394,7 +358,7 @@ def test_fmr_of_rows_that_are_right_as_before_holds_the_truth():
     for _ in range(200):
         originals = random.random(60) < 0.9
         hits = originals ^ (random.random(60) < 0.01)
-        fmr = foundation_model_robustness(hits, np.ones(60, bool), originals, resamples=200)[1]
+        fmr = foundation_model_robustness(hits, np.ones(60, bool), originals)[1]
         held += fmr.low <= 100 * (0.9 * 0.99 + 0.1 * 0.01) / 0.9 <= fmr.high
     assert held >= 184  # 92 %
 
@@ -428,13 +392,26 @@ def test_outputs_in_another_order_are_noticed_and_weak_classifiers_are_not():
     assert not outputs_in_another_order(label, swapped, 10)
 
 
+@pytest.mark.parametrize("rows", [30, 100, 1000])
+@pytest.mark.parametrize(("perturbed", "original"), [(0.02, 0.9), (0.5, 0.9), (0.8, 0.95), (0.95, 0.98), (0.3, 0.6)])
+def test_the_interval_of_fmr_holds_the_truth_whatever_it_is(rows, perturbed, original):
+    """By a bootstrap it is held in 87 % of splits at 50 rows where nearly all images are right."""
+    random, held = np.random.default_rng(rows), 0
+    for _ in range(600):
+        right = random.random(rows) < original
+        hits = right & (random.random(rows) < perturbed / original)
+        fmr, _ = foundation_model_robustness(hits, random.random(rows) < 0.88, right)
+        held += fmr.low <= 100 * perturbed / original <= fmr.high
+    assert held / 600 >= 0.91
+
+
 def test_the_intervals_contain_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     truth = 100 * (0.9 * 0.22 + 0.1 * 0.02) / 0.9
     within, splits = {"fmr": 0, "sa": 0}, 500
-    for seed in range(splits):
+    for _ in range(splits):
         perturbed, valid, original = simulate(rng, 1000)
-        fmr, _ = foundation_model_robustness(perturbed, valid, original, resamples=500, seed=seed)
+        fmr, _ = foundation_model_robustness(perturbed, valid, original)
         sa = proportion(original)
         within["fmr"] += fmr.low <= truth <= fmr.high
         within["sa"] += sa.low <= 90 <= sa.high
@@ -464,11 +441,6 @@ def test_the_interval_of_a_ratio_of_rates_covers(rate, base_rate):
         found = ratio_of_rates(rng.binomial(80, rate), 80, rng.binomial(900, base_rate), 900)
         held += found.low <= rate / base_rate <= found.high
     assert held >= 0.92 * 500
-
-
-def test_the_interval_is_the_same_each_time():
-    examples = simulate(np.random.default_rng(1), 200)
-    assert foundation_model_robustness(*examples) == foundation_model_robustness(*examples)
 
 
 def test_every_metric_is_on_the_page():
