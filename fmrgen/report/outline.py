@@ -41,9 +41,9 @@ from fmrgen.report.tables import (
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 
 INTERVALS = (
-    "Percent, with 95 % intervals: Wilson's for accuracies and VR; the paired bootstrap's over examples for FMR and "
-    "differences, since PA and SA come from the same images; Student's for steps. Two neighbours in a ranking are tied "
-    "where the interval of their difference contains zero."
+    "Percent, with 95 % intervals: Wilson's for accuracies and VR, joined with their correlation for FMR, since PA and "
+    "SA come from the same images; the paired bootstrap's over examples for differences; Student's for steps. Two "
+    "neighbours in a ranking are tied where the interval of their difference contains zero."
 )
 
 
