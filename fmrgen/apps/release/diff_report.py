@@ -163,7 +163,7 @@ def _line_of_worse(outcome: Diff) -> str:
         counts = [
             f"{_number(entry.broke, entry.originals):,} of {entry.originals:,} {entry.images}" for entry in others
         ]
-        line += f"; so also {_listed(counts)}"
+        line += f"; {_listed(counts)} broke"
     return line
 
 
@@ -253,11 +253,12 @@ def _evidence_table(outcome: Diff) -> Table:
 def _worse_lines(outcome: Diff) -> list[str]:
     """Return what NEW is worse on: kinds of images first, then classes, pairs and groups of real ones."""
     lines = [entry.line for entry in outcome.worse]
+    named = {entry.images for entry in outcome.worse}
     kinds = {"class": outcome.flips.classes, "pair": outcome.flips.pairs, **outcome.flips.groups}
     for kind, groups in kinds.items():
         for group in groups:
-            if group.is_worse:
-                lines.append(f"{kind} {group.name}: {group.broke} of {group.images} broke, {group.fixed} were fixed")
+            if group.is_worse and f"{outcome.evidence[0].images} of {kind} {group.name}" not in named:
+                lines.append(f"{kind} {group.name}: {group.broke} of {group.images} broke, {group.fixed} fixed")
     return lines
 
 
