@@ -6,6 +6,9 @@ from fakes import COUNT, STEP, Brightness, Fixture, Identity, Patient, by_id, gr
 from small_models import perturb, tiny_vqgan
 from torch import nn
 
+from fmrgen.engine.models import Models
+from fmrgen.engine.options import PerturbOptions
+from fmrgen.engine.slots import Slots
 from fmrgen.records import StopReason
 
 
@@ -48,14 +51,35 @@ class Scarce:
 
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
 @pytest.mark.parametrize("update", ["sign", "adam"])
-def test_where_memory_runs_out_slots_are_halved_and_nothing_is_lost(double, update, reencode):
+def test_where_memory_runs_out_slots_are_halved_and_nothing_is_lost(double, update, reencode, monkeypatch):
     setting = Fixture(tiny_vqgan(), 0.05)
     expected = setting.engine(update=update, reencode=reencode, slots=3)
-    scarce = Scarce(setting.generator, encode_rows=3, decode_rows=(20, 6, 2))
+    displaced, halve = [], Slots.halve
+
+    def counted(slots):
+        before = sum(slots.occupied)
+        halve(slots)
+        displaced.append(before - sum(slots.occupied))
+
+    monkeypatch.setattr(Slots, "halve", counted)
+    scarce = Scarce(setting.generator, encode_rows=3, decode_rows=(6, 2))
     same_rows(setting.engine(update=update, reencode=reencode, slots=COUNT), expected)
-    assert scarce.decoded[0] == COUNT
+    assert displaced[:2] == [6, 3]  # of twelve slots, all at work
     assert min(scarce.decoded) <= 2
-    assert scarce.ran_out >= 3
+
+
+def test_where_images_do_not_fit_their_halves_keep_their_columns():
+    labels = torch.arange(5)
+    models = Models(Brightness(), Identity(), Patient(1), PerturbOptions(budget=1, step_size=STEP), torch.device("cpu"))
+
+    def work(images, given):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return [images.flatten(1)[:, 0] * 10 + given]
+
+    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 16, 16)
+    (together,) = models._in_parts_that_fit(work, images, labels)
+    assert together.tolist() == [0, 11, 22, 33, 44]
 
 
 def test_where_not_even_one_image_fits_the_error_is_raised():

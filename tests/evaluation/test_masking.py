@@ -121,6 +121,20 @@ def test_a_network_that_jumps_is_rough_and_not_masked(fooled, state):
     assert ("gradient is masked" in line) == (state == "masked")
 
 
+def test_an_interval_that_reaches_zero_excuses_nothing():
+    """First steps climb by chance; guided steps fool four of eight more, which may be chance too."""
+    rows = controlled(
+        guided=[1] * 2 + [0] * 6,
+        by_chance=[[0, 0]] * 7 + [[0, 1]],
+        objectives=[[0, 1, 2]] * 2 + [[0, -1, 2]] * 6,
+        of_chance=[[0, 1.5]] * 8,
+    )
+    summary = summarise(rows)
+    assert summary.guided_less_random.value < -10
+    assert summary.guided_less_random.low < 0 < summary.guided_less_random.high
+    assert not has_rough_gradient(summary)
+
+
 def walked(*objectives, predictions=None, label=0):
     """Valid rows of label 0, right on their originals, that climbed so; the last prediction is that of `prediction`."""
     if predictions is None:

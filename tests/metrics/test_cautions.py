@@ -32,6 +32,15 @@ def test_a_sound_split_has_none():
     assert split() == []
 
 
+def test_a_few_points_are_no_reason_for_doubt_however_many_rows_show_them():
+    """The oracle is right on 92 % of 20,000 originals, the classifier on 95."""
+    told = {"label": np.zeros(20_000, dtype=int), "valid": np.ones(20_000, dtype=bool)}
+    share = np.arange(20_000) / 20_000
+    for name, right in (("prediction", 0.6), ("original_prediction", 0.95), ("original_oracle_label", 0.92)):
+        told[name] = (share >= right).astype(int)
+    assert cautions(summarise(told)) == []
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

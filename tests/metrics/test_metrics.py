@@ -10,11 +10,13 @@ from fmrgen.metrics.intervals import (
     Estimate,
     format_coefficient,
     foundation_model_robustness,
+    grouped_proportion,
     mean,
     mean_of_ratio,
     paired_difference,
     proportion,
     ratio_of_rates,
+    wilson,
 )
 from fmrgen.metrics.summary import METRICS, summarise, summarise_classes
 from fmrgen.report.summary import summary_table
@@ -300,6 +302,34 @@ def test_fmr_ends_where_pa_would_be_more_than_all():
     _, over_valid = foundation_model_robustness(row < 9, valid, original)
     assert over_valid.value == 112.5
     assert over_valid.low < 100 < over_valid.high <= 10_000 / proportion(original[valid]).low
+
+
+def test_the_interval_of_a_paired_difference_by_hand():
+    """Of 8 rows 3 are hits of the first alone and 1 of the second: half a row is added to each."""
+    first = np.array([1, 1, 1, 0, 1, 1, 0, 0], bool)
+    second = np.array([0, 0, 0, 1, 1, 1, 0, 0], bool)
+    found = paired_difference(first, second)
+    middle = (3.5 - 1.5) / 10
+    margin = 1.959964 * np.sqrt(((3.5 + 1.5) / 10 - middle**2) / 10)
+    assert (found.low, found.high) == pytest.approx((100 * (middle - margin), 100 * (middle + margin)))
+
+
+def test_steps_of_one_row_count_as_what_they_are_worth():
+    """Two rows of four steps each, one with all hits and one with none: as two rows, and no more."""
+    hits, rows = np.repeat([True, False], 4), np.repeat([0, 1], 4)
+    variance = ((2.0**2) + (-2.0) ** 2) / 8**2 * 2 / 1
+    expected = wilson(0.5 * 0.25 / variance, 0.25 / variance)
+    found = grouped_proportion(hits, rows)
+    assert (found.value, found.low, found.high) == pytest.approx((50, *expected))
+
+
+def test_a_difference_that_no_resample_shows_may_be_as_large_as_the_fewer_valid_rows_allow():
+    def told(valid):
+        rows = np.arange(40)
+        return {"label": rows * 0, "prediction": rows * 0, "original_prediction": rows * 0, "valid": rows < valid}
+
+    found = difference("a", "b", told(40), told(10))
+    assert found.perturbed_accuracy.high == pytest.approx(wilson(0, 10)[1])
 
 
 def test_few_valid_rows_have_no_interval_of_fmr_in_print():

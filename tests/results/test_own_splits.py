@@ -40,6 +40,14 @@ def test_rows_are_paired_by_id_whatever_their_order():
     assert fewer.rows == 300
 
 
+def test_of_several_splits_of_a_classifier_the_first_counts():
+    random = np.random.default_rng(0)
+    (one, two), (other, _) = family(random, 300, (0.5, 0.0)), family(random, 300, (-2.0, 0.0))
+    found = compare_own([one, two, ("later", "c0", other[2])])
+    assert [(place.split, place.classifier) for place in found.ranking] == [("s0", "c0"), ("s1", "c1")]
+    assert found.differences == compare_own([one, two]).differences
+
+
 def test_what_can_not_be_compared_is_none():
     random = np.random.default_rng(0)
     one, two = family(random, 50, (0.5, 0.0))

@@ -1,12 +1,15 @@
 """A split as one object: its columns, its images, and what a classifier answers to them."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 import torch
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 from torch import nn
 
-from fmrgen import open_split
+from fmrgen import UserError, open_split
 from fmrgen.labels import Labels
 
 
@@ -62,3 +65,20 @@ def test_labels_without_names_are_the_classifiers():
     assert split.observed_labels() == Labels(("0", "1"))
     assert split.answers(Brightness())["image"].prediction.tolist() == [0, 1, 0]
     assert split.columns()["label"].tolist() == [0, 1, 1]
+
+
+def test_a_split_whose_files_have_an_id_twice_is_refused(split):
+    shard = min((split / "mnist").glob("*.parquet"))
+    table = pq.read_table(shard)
+    ids = table["id"].to_pylist()
+    ids[1] = ids[0]
+    place = table.schema.get_field_index("id")
+    pq.write_table(table.set_column(place, table.schema.field("id"), pa.array(ids, pa.int64())), shard)
+    with pytest.raises(UserError, match=f"its files contain id {ids[0]} twice"):
+        list(open_split(f"{split}:mnist/lenet").stored_rows([], ["id"]))
+
+
+def test_ids_that_do_not_tell_rows_apart_are_no_column():
+    rows = dataset([0, 1, 0], [0, 255, 9]).add_column("id", [7, 7, 8])
+    assert "id" not in open_split(rows).columns(["id", "label"])
+    assert open_split(rows.select([1, 2])).columns(["id"])["id"].tolist() == [7, 8]

@@ -1,0 +1,66 @@
+"""What is taken for a shard of a split, and what splits may share a config."""
+
+import os
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fmrgen.errors import UserError
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import check_config, read_provenance
+from fmrgen.storage.shards import ShardError, SplitFolder
+from fmrgen.storage.shared_disk import SharedDisk
+
+
+def folder_of(root):
+    paths = SplitPaths(root, "mnist", "lenet")
+    provenance = read_provenance(paths)
+    return SplitFolder.of(paths, provenance), provenance
+
+
+def checked(folder, provenance, shard=0):
+    return folder.check_shard(shard, provenance.row_schema.features, provenance.fingerprint)
+
+
+def test_a_shard_under_the_name_of_another_is_none(split):
+    folder, provenance = folder_of(split)
+    assert len(checked(folder, provenance).ids) == 40
+    os.replace(folder.shard_path(1), folder.shard_path(0))
+    with pytest.raises(ShardError, match="is shard 1 under another name"):
+        checked(folder, provenance)
+
+
+@pytest.mark.parametrize("column", ["prediction", "image"])
+def test_a_shard_with_a_missing_value_is_none(split, column):
+    folder, provenance = folder_of(split)
+    table = pq.read_table(folder.shard_path(0))
+    place = table.schema.get_field_index(column)
+    values = table[column].to_pylist()
+    values[3] = None if column == "prediction" else {"bytes": None, "path": None}
+    changed = table.set_column(place, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+    pq.write_table(changed, folder.shard_path(0), write_page_checksum=True)
+    with pytest.raises(ShardError, match="a value is missing"):
+        checked(folder, provenance)
+
+
+@pytest.mark.parametrize("part", ["oracle", "generator"])
+def test_splits_with_other_weights_share_no_config(split, part):
+    folder, provenance = folder_of(split)
+    paths = replace(folder.paths, split="other")
+    check_config(paths, provenance, "here")
+    weights = provenance.weights_sha256.model_copy(update={part: "0" * 64})
+    other = provenance.model_copy(update={"weights_sha256": weights})
+    with pytest.raises(UserError, match=f"config mnist has another {part} in its split lenet"):
+        check_config(paths, other, "here")
+
+
+def test_a_folder_that_was_replaced_is_not_there(tmp_path):
+    shared, shards = SharedDisk(), tmp_path / "shards"
+    shards.mkdir()
+    assert shared.take(shards / "shard-0.lock")
+    assert shared.is_there(shards)
+    shards.rename(tmp_path / "moved")
+    shards.mkdir()
+    assert not shared.is_there(shards)
