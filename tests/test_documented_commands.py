@@ -20,7 +20,15 @@ PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(fmrgen [a-z][^`\n]*)`")
 LAUNCHER = re.compile(r"^accelerate launch (?:--multi_gpu )?(?:--num_processes \d+ )?(?:-m )?|^srun .*?(?=fmrgen)")
-OTHER_PROGRAMS = ("python -m benchmarks.", "python examples/", "python reproduce/", "python -m venv", "pip ", "pytest ")
+OTHER_PROGRAMS = (
+    "python -m benchmarks.",
+    "python examples/",
+    "python reproduce/",
+    "python scripts/",
+    "python -m venv",
+    "pip ",
+    "pytest ",
+)
 OTHER_PROGRAMS += (".ci/run", "scripts/", "scp ", "for ", "done", "#", "PYTHONPATH=tests/support python -m benchmarks.")
 
 

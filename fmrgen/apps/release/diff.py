@@ -310,7 +310,8 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
     for predictions in answers:
         of_labels, of_answers = predictions.labels.tolist(), predictions.answers.tolist()
         numbers = {text: number for number, text in enumerate(dict.fromkeys([*of_labels, *of_answers]))}
-        labels, answered = (np.array([numbers[text] for text in texts]) for texts in (of_labels, of_answers))
+        labels = np.array([numbers[text] for text in of_labels])
+        answered = np.array([numbers[text] for text in of_answers])
         names = list(numbers)
         not_finite = int((predictions.answers == "").sum())
         if not_finite:
