@@ -132,6 +132,7 @@ def seen(capsys):
     return text
 
 
+@pytest.mark.slow
 def test_nothing_in_data_steers_the_terminal(place, capsys):
     classes = json.dumps([EVIL, "b"])
     assert run("generate", "r.yaml", f"source.classes={classes}", "-o", "out") == 0

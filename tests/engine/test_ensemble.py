@@ -22,7 +22,7 @@ ATTACKS = (
 )
 
 
-@pytest.fixture(params=["vqgan", "transform"])
+@pytest.fixture(params=[pytest.param("vqgan", marks=pytest.mark.slow), "transform"])
 def setting(request, double):
     """Two of three labels are the classifier's own answers: most images do not fool it from the start."""
     setting = Fixture(tiny_vqgan(), 0.05) if request.param == "vqgan" else Fixture(Transform(SIZE), 0.01)

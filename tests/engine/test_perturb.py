@@ -17,9 +17,18 @@ from fmrgen.generators.transform import Transform
 from fmrgen.records import Example, StopReason
 
 
-@pytest.fixture(params=["vqgan", "transform"])
+@pytest.fixture(params=[pytest.param("vqgan", marks=pytest.mark.slow), "transform"])
 def setting(request, double):
     return Fixture(tiny_vqgan(), 0.05) if request.param == "vqgan" else Fixture(Transform(SIZE), 0.02)
+
+
+def test_with_vqgan_too_the_engine_equals_the_literal_algorithm(double):
+    """Each rule and option with it is among the slow ones."""
+    setting = Fixture(tiny_vqgan(), 0.05)
+    for i, row in setting.engine(4, slots=3).items():
+        literal = setting.reference(i)
+        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
+        assert torch.equal(row.image, literal.image)
 
 
 @pytest.mark.parametrize(

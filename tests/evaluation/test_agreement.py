@@ -45,6 +45,7 @@ def test_originals_that_nobody_names_right_are_named_and_shown(mislabelled):
     assert few.splits[0].missed_by_all is None
 
 
+@pytest.mark.slow
 def test_error_consistency_is_kappa_of_being_right(finished_split, tmp_path):
     found = evaluate(str(finished_split), CLASSIFIERS, progress=False)
     said = found.predictions.to_pandas()

@@ -60,6 +60,7 @@ def compiled(monkeypatch):
 @pytest.mark.parametrize(
     ("family", "name"), [pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.nightly) for pair in PAIRS]
 )
+@pytest.mark.slow
 def test_a_pass_is_one_graph_and_compiled_once(family, name, compiled, tmp_path):
     torch.manual_seed(0)
     classifier = parse_classifier(f"it={CLASSIFIERS[name](tmp_path / 'classifier')}")[1].build("cpu")

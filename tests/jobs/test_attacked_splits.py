@@ -17,6 +17,9 @@ ATTACKS = "[{update: sign}, {update: l2, noise: 4}, {objective: targeted, target
 CHANGES = ["source.limit=24", "output.shard_size=12", "perturb.budget=12", "perturb.control=8"]
 
 
+pytestmark = pytest.mark.slow  # one split for all of them
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacks")

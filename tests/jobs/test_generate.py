@@ -291,6 +291,7 @@ def drop_a_column(shard, other):
 
 
 @pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.slow
 def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, finished):
     pictures = [picture(i) for i in range(4)]
     make_split(recipe(pictures), tmp_path / "whole")

@@ -49,6 +49,7 @@ def job(folder, *more, limit=1):
     return ["generate", RECIPE, "--limit", limit, "perturb.budget=1", *more, "--output", folder / "out"]
 
 
+@pytest.mark.slow
 def test_the_first_recipe_downloads_what_it_needs_once(user, internet, tmp_path):
     planned = user(*job(tmp_path), "--dry-run")
     assert planned.returncode == 0, planned.stderr

@@ -16,6 +16,9 @@ PHOTOS = "FMRGEN_SIGNS"  # the test signs of GTSRB, a parquet file
 FEW = ["perturb.budget=6", "perturb.min_probability=0.05", "perturb.control=0", "output.shard_size=3"]
 
 
+pytestmark = pytest.mark.slow  # one split for all of them
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Splits of the drawn signs, by one process and by two."""
@@ -52,7 +55,6 @@ def test_the_panel_and_the_photos_are_on_record(folder):
     assert [summary.rows for summary in result.groups["width"].values()] == [2, 5, 5]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(PHOTOS not in os.environ, reason=f"{PHOTOS} names no parquet file of GTSRB's test signs")
 def test_the_shipped_networks_keep_their_promises():
     """On 1,500 photos: the classifier 98 %, the panel 97.5 %, each within a point of it on plain reconstructions."""

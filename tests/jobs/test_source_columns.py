@@ -87,6 +87,7 @@ def test_columns_that_cannot_be_kept(file, tmp_path, columns, words):
         make_split(recipe(file, columns=columns), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_figures_by_group(folder, tmp_path, capsys):
     split = f"{folder}:mnist/lenet"
     evaluation = evaluate([split], ["asset:mnist/lenet"], by=["width:15,25", "camera"], progress=False)

@@ -12,6 +12,7 @@ from fmrgen.jobs.step_size import Trial, Wanted, search
 JOB = ["generate", "mnist-lenet", "--limit", "12", "perturb.budget=20", "output.shard_size=4", "-q"]
 
 
+@pytest.mark.slow
 def test_the_step_is_found_recorded_and_kept(tmp_path, capsys):
     out = tmp_path / "out"
     assert run(*JOB, "perturb.step_size=auto", "-o", out) == 0

@@ -199,6 +199,7 @@ def test_other_weights_and_broken_files_are_one_line(split):
         verify(str(split))
 
 
+@pytest.mark.slow
 def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
     """Weights in plain tensors and code of one's own: another PCA does not go on with a split without a word."""
     monkeypatch.chdir(tmp_path)

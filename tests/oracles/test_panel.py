@@ -160,6 +160,7 @@ def panel_split(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
     verification = verify(f"{panel_split}:mnist/lenet", trust=True)
     assert (verification.rows, verification.disagreements) == (30, [])

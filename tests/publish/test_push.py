@@ -475,6 +475,7 @@ def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tm
     assert hub.world().files(REPO)[kept] == before[kept]
 
 
+@pytest.mark.slow
 def test_a_damaged_split_is_mended_by_pushing_it_again(hub, split):
     assert push(hub, split, REPO).returncode == 0
     before = hub.world().files(REPO)

@@ -114,6 +114,7 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys):
     (split / "results").write_text("in the way")
     assert run("evaluate", split, "-c", LENET, "--record", "-q", "-o", tmp_path / "report") == 0

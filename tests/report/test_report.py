@@ -128,6 +128,7 @@ def test_samples_are_even_over_classes_and_have_every_reason():
     assert [s.row for s in look(Sampler(20, 2))] == [s.row for s in samples]
 
 
+@pytest.mark.slow
 def test_the_plots_are_pictures(evaluation):
     plots = all_plots(evaluation)
     of_steps = {"budgets", "thresholds", "failures", "classes-by-budget"}

@@ -239,6 +239,7 @@ TEMPLATE = "{{ cycler.__init__.__globals__.os.system('touch ran') }}{% for x in 
 MARKUP = "</script><script>document.title='ran'</script><img src=x onerror=alert(1)>"
 
 
+@pytest.mark.slow
 def test_templates_and_markup_in_class_names_are_text(place, capsys):
     classes = json.dumps([TEMPLATE, MARKUP])
     job = ["generate", "r.yaml", f"source.classes={classes}", f"description={json.dumps(TEMPLATE)}"]

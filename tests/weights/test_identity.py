@@ -190,6 +190,7 @@ def test_what_was_loaded_counts_and_not_the_file_alone(lab, tmp_path):
     assert identity_of(net).state_sha256 != state
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_another_process_and_after_a_batch(lab, tmp_path):
     net = lab()
     expected = known(net)

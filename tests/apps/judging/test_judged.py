@@ -262,6 +262,7 @@ def test_rows_are_valid_by_the_word_of_whoever_saw_them_all(judged):
         evaluate(str(judged), {"lenet": LENET}, valid_by="zoe", progress=False)
 
 
+@pytest.mark.slow
 def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path, capsys):
     shutil.copytree(judged, tmp_path / "out")
     place = Path(tmp_path / "out/judgements/mnist/lenet")

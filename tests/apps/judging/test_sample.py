@@ -67,6 +67,7 @@ def test_a_rare_group_is_taken_whole_and_a_small_split_too():
         draw(columns(valid=0), 300, 0)
 
 
+@pytest.mark.slow
 def test_a_sheet_from_the_split_to_its_figures(split, tmp_path, capsys):
     assert run("judge", split, "--sheet", tmp_path / "sheet", "--n", "40") == 0
     assert "sheet.csv: 70 images to name, by the classes in classes.txt" in capsys.readouterr().out
