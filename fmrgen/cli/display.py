@@ -179,7 +179,7 @@ def deliver(
         folder: of its files; None writes none.
         as_json: print JSON.
         quiet: print no table.
-        plot_formats: of its plots besides PNG.
+        plot_formats: in which its plots are written as files too.
     """
     from fmrgen.report.console import print_report
     from fmrgen.report.write import write

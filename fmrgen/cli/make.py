@@ -149,7 +149,7 @@ def _check_push(repo: str | None, output: str, part: str | None, *, public: bool
 
 def _check_repo(repo: str, recipe: "Recipe", *, public: bool, replace: bool) -> None:
     """Raise UserError if the Hub will not take the recipe's split, before it is made."""
-    from fmrgen.distributed.launch import launched_precision
+    from fmrgen.distributed.launcher import launched_precision
     from fmrgen.publish.push import check_push
 
     check_push(repo, recipe.in_precision(launched_precision()), public=public, replace=replace)
@@ -165,7 +165,7 @@ def _make(
 ) -> "Summary":
     """Make the split, with progress on the terminal, in the log file and in trackers; return its summary."""
     from fmrgen.cli import display
-    from fmrgen.jobs.generate import make_split
+    from fmrgen.jobs.finished import finished_summary
     from fmrgen.progress import terminal as progress
     from fmrgen.progress.job import Progress
     from fmrgen.progress.tracked import TrackedJob
@@ -200,7 +200,11 @@ def _make(
             print_progress(news)
             track_progress(news)
 
-        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_start=on_start, on_note=on_note)
+        summary = finished_summary(recipe, output, on_start, on_note)
+        if summary is None:
+            from fmrgen.jobs.generate import make_split  # torch, which a finished split does not need
+
+            summary = make_split(recipe, output, part=part, on_progress=on_progress, on_start=on_start, on_note=on_note)
         if part is not None and not read_provenance(paths).is_finished:
             on_note(
                 f"{output}: holds a part of {paths.name}; when all parts are there, copy their folders into one, and "

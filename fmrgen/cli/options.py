@@ -76,7 +76,7 @@ BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per f
 Network = Annotated[
     str | None, Parameter(name="--as", metavar="MODULE:NAME", help="Network of the files of weights, such as last.pt.")
 ]
-Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as pdf or svg too, besides PNG.")]
+Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as files too: png, pdf, svg.")]
 Processes = Annotated[
     Count, Parameter(name=OPTION, help="Run N processes on this machine, one per GPU.", show_default=False)
 ]
@@ -100,9 +100,14 @@ Quiet = Annotated[bool, Parameter(alias="-q", help="Print no progress and no tab
 
 def plot_formats(names: str) -> "list[PlotFormat]":
     """Return the formats of `--plots`. Raises UserError for an unknown one."""
-    from fmrgen.report.plot import all_formats
+    if not names:  # matplotlib can wait
+        return []
+    from fmrgen.report.plot import FORMATS
 
-    return all_formats([name.strip() for name in names.split(",") if name.strip()])
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for unknown in set(asked).difference(FORMATS):
+        raise UserError(f"plots are {', '.join(FORMATS)}, not {unknown}")
+    return [name for name in FORMATS if name in asked]
 
 
 def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[str]]:

@@ -2,12 +2,11 @@
 
 import atexit
 import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -83,18 +82,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def peak_memory_of_process() -> int:
-    """Return the most resident memory that this process had so far, in bytes."""
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def start_process() -> torch.device:
@@ -246,21 +233,6 @@ def errors_of_one_process() -> Iterator[None]:
     except UserError as error:
         error.from_one_process = True
         raise
-
-
-def launched_precision() -> Literal["bf16"] | None:
-    """Return the precision of `accelerate launch --mixed_precision`; None for full precision.
-
-    Raises UserError for one that does not suffice.
-    """
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if precision == "bf16":
-        return "bf16"
-    if precision != "no":
-        raise UserError(
-            f"--mixed_precision {precision}: not precise enough for these gradients; launch with bf16 or no"
-        )
-    return None
 
 
 def _leave() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
+from typing import Literal
 
 from fmrgen.errors import UserError
 
@@ -114,3 +115,18 @@ def unheeded_processes() -> str | None:
         f"accelerate launch was asked for {processes} processes but started one, as it does on CPUs; "
         f"use fmrgen's own {OPTION} {processes} instead"
     )
+
+
+def launched_precision() -> Literal["bf16"] | None:
+    """Return the precision of `accelerate launch --mixed_precision`; None for full precision.
+
+    Raises UserError for one that does not suffice.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision == "bf16":
+        return "bf16"
+    if precision != "no":
+        raise UserError(
+            f"--mixed_precision {precision}: not precise enough for these gradients; launch with bf16 or no"
+        )
+    return None

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from fmrgen.config import InMemory
-from fmrgen.distributed.launch import device_name, errors_of_one_process, launched_precision, start_process
-from fmrgen.distributed.launcher import unheeded_processes
+from fmrgen.distributed.launch import device_name, errors_of_one_process, start_process
+from fmrgen.distributed.launcher import launched_precision, unheeded_processes
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
+from fmrgen.jobs.finished import finished_summary
 from fmrgen.jobs.lifecycle import (
     claim,
     finish,
@@ -83,6 +84,9 @@ def make_split(
     """
     if part is not None and is_bucket(output):
         raise UserError(f"{output}: all machines see this bucket, and share the work by themselves; leave the part out")
+    summary = finished_summary(recipe, output, on_start, on_note)
+    if summary is not None:
+        return summary
     shared, root = shared_folder(output, recipe.output.claims)
     check_writable(root)
     recipe = recipe.in_precision(launched_precision())

@@ -12,6 +12,7 @@ import numpy as np
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside
+from fmrgen.jobs.finished import models_read
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.oracles.base import OracleConfig
@@ -59,6 +60,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "source_columns": dict(components.source.columns),
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
         "oracle_sha256": sorted(digests_of_parts(components.oracle)),
+        "models_read": models_read(recipe),
         "code_sha256": code_sha256(recipe),
         "runs": [],
     }

@@ -9,13 +9,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from fmrgen.distributed.launch import device_name, launched_precision, peak_memory_of_process, start_process
+from fmrgen.distributed.launch import device_name, start_process
+from fmrgen.distributed.launcher import launched_precision
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.lifecycle import new_provenance
 from fmrgen.jobs.step_size import settled_step
+from fmrgen.progress.job import peak_memory_of_process
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed

@@ -11,12 +11,12 @@ from fmrgen.engine.interfaces import Latents
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
+from fmrgen.jobs.finished import with_recorded_step
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed, StopReason
 from fmrgen.sources.base import LoadedExample, StreamedSource
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import read_provenance
 
 IMAGES = 32
 _ENCODED = 4  # of them, for the scale of the latent
@@ -116,13 +116,11 @@ def settled_step(
         device: to work on.
         on_note: called with a line on what was tried, and what is taken.
     """
+    recipe = with_recorded_step(recipe, paths)
     options = recipe.perturb
     if options.step_size != "auto":
         return recipe
-    if paths.provenance.is_file():
-        step = float(read_provenance(paths).recipe.tree["perturb"]["step_size"])
-    else:
-        step = find_step(components, options, device, on_note)
+    step = find_step(components, options, device, on_note)
     return recipe.model_copy(update={"perturb": replace(options, step_size=step)})
 
 

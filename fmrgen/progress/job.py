@@ -1,13 +1,11 @@
 """The progress of a job over all of its processes, counted from the shards that are written."""
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import torch
-
-from fmrgen.distributed.launch import peak_memory_of_process
 from fmrgen.errors import UserError
 from fmrgen.records import Perturbed, StopReason
 from fmrgen.storage.shards import SplitFolder, Tally
@@ -70,9 +68,23 @@ class Progress:
 
 def memory_in_use() -> int:
     """Return the peak memory so far, in bytes: that of torch on the GPU, or of this process if there is no GPU."""
+    import torch  # which a finished split does not need
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
     return peak_memory_of_process()
+
+
+def peak_memory_of_process() -> int:
+    """Return the most resident memory that this process had so far, in bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class ProgressCounter:

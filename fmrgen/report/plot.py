@@ -50,13 +50,6 @@ _STYLE: Any = {
 _METADATA: Any = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figures, the same bytes
 
 
-def all_formats(more: Sequence[str]) -> list[PlotFormat]:
-    """Return PNG, which is always written, and `more`. Raise UserError if a format is unknown."""
-    for unknown in set(more).difference(FORMATS):
-        raise UserError(f"plots are {', '.join(FORMATS)}, not {unknown}")
-    return [name for name in FORMATS if name == "png" or name in more]
-
-
 @contextmanager
 def drawing() -> Iterator[None]:
     """Set the style of all pictures, within which they are made and written."""
@@ -140,19 +133,6 @@ class Plot(Figure):
         if file_format not in FORMATS:
             raise UserError(f"{path}: a picture is .png, .pdf or .svg")
         write_atomically(Path(path), self.to_bytes(file_format))
-
-    def save_all(self, folder: Path, name: str, more: Sequence[PlotFormat] = ()) -> list[Path]:
-        """Write the picture, and return the paths, the PNG's first.
-
-        Args:
-            folder: to write into.
-            name: of the files, without the end.
-            more: formats besides PNG.
-        """
-        paths = [folder / f"{name}.{file_format}" for file_format in all_formats(more)]
-        for path in paths:
-            self.save(path)
-        return paths
 
     def _repr_png_(self) -> bytes:
         return self.to_bytes()

@@ -22,47 +22,43 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     Args:
         report: to be written.
         folder: to write into.
-        plot_formats: of each picture besides PNG.
+        plot_formats: in each of which the pictures are written as files too; Markdown shows PNG.
 
     Returns:
         The paths, the JSON's first and the page's last.
 
     Raises:
-        UserError: a file can't be written; a format is unknown.
+        UserError: a file can't be written; a format is none of these.
     """
-    formats: Sequence[PlotFormat] = ()
-    if plot_formats or any(report.pictures()):
+    if any(report.pictures()):
         from fmrgen.report.linked_svg import drawn  # brings matplotlib
-        from fmrgen.report.plot import all_formats
-
-        formats = all_formats(plot_formats)
     paths, drawings = [], {}
     for picture in report.pictures():
         plot = picture.draw()
-        png = None
         if picture.name:
-            files = plot.save_all(folder, picture.name, plot_formats)
-            png = files[0].read_bytes()
-            paths += files
-        drawings[picture] = drawn(picture, plot, png, has_gallery=report.galleries is not None)
+            for file_format in plot_formats:
+                paths.append(folder / f"{picture.name}.{file_format}")
+                plot.save(paths[-1])
+        drawings[picture] = drawn(picture, plot, has_gallery=report.galleries is not None)
     json_path, markdown_path = folder / f"{report.name}.json", folder / f"{report.name}.md"
     page_path = folder / f"{report.page_name or report.name}.html"
     write_atomically(json_path, json_text(report.data, strict=not report.allow_nan).encode())
-    write_atomically(markdown_path, to_markdown(report, with_pictures=True).encode())
-    write_page(page_path, report_page(report, drawings, formats))
+    write_atomically(markdown_path, to_markdown(report, with_pictures="png" in plot_formats).encode())
+    write_page(page_path, report_page(report, drawings, plot_formats))
     return [json_path, markdown_path, *paths, page_path]
 
 
 def write_report(evaluation: "Evaluation", folder: str | Path, plot_formats: "Sequence[PlotFormat]" = ()) -> None:
-    """Write `evaluation.json`, `predictions.parquet`, `evaluation.md`, `report.html` and its `plots`.
+    """Write `evaluation.json`, `predictions.parquet`, `evaluation.md` and `report.html`.
 
     Args:
         evaluation: returned by `evaluate`.
         folder: to write into.
-        plot_formats: of each plot besides PNG: `pdf` and `svg`, for papers, with their fonts inside.
+        plot_formats: `png`, `pdf` and `svg`, in which the plots are written too, with their fonts inside.
 
     Raises:
-        UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without predictions.
+        UserError: it can't be written to; a format is none of these; `evaluation` was read from a file, without
+            predictions.
     """
     from fmrgen.report.outline import evaluation_report
 

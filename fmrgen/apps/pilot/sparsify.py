@@ -21,7 +21,8 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fmrgen.distributed.launch import Processes, launched_precision
+from fmrgen.distributed.launch import Processes
+from fmrgen.distributed.launcher import launched_precision
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, option
 from fmrgen.files import write_atomically
