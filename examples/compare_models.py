@@ -21,8 +21,7 @@ def main() -> None:
         print(f"{place.classifier}: ranks {place.best} to {place.worst}")
     steps = evaluation.per_step()
     print(steps[steps["budget"].isin([1, 5, 10, 25, 50])].to_string(index=False))
-    for name in ("budgets", "thresholds"):
-        fmrgen.figure(evaluation, name).save(arguments.output / f"{name}.svg")
+    fmrgen.figure(evaluation, "budgets").save(arguments.output / "budgets.svg")
 
 
 if __name__ == "__main__":

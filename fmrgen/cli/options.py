@@ -104,10 +104,10 @@ def plot_formats(names: str) -> "list[PlotFormat]":
         return []
     from fmrgen.report.plot import FORMATS
 
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    for unknown in set(asked).difference(FORMATS):
+    formats = [name.strip() for name in names.split(",") if name.strip()]
+    for unknown in set(formats).difference(FORMATS):
         raise UserError(f"plots are {', '.join(FORMATS)}, not {unknown}")
-    return [name for name in FORMATS if name in asked]
+    return [name for name in FORMATS if name in formats]
 
 
 def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[str]]:

@@ -77,7 +77,7 @@ def models_read(recipe: Recipe) -> str | None:
     sections = (recipe.classifier, recipe.generator, recipe.oracle)
     if any(runs_code_of_others(section) for section in sections):
         return None
-    found: list[str] = []
+    digests: list[str] = []
     for config in components_in(sections):
         places, model, read = config.PLACES or (), config.hub_model(), []
         if model is not None:
@@ -86,8 +86,8 @@ def models_read(recipe: Recipe) -> str | None:
             if reference is not None and (model is None or reference != model.repo):
                 read += _contents(reference)
         has_random_weights = not read and any(key != "mask" for key in places)
-        found += [""] if has_random_weights else read
-    return None if "" in found else fingerprint(found)
+        digests += [""] if has_random_weights else read
+    return None if "" in digests else fingerprint(digests)
 
 
 def _contents(reference: str) -> list[str]:

@@ -51,15 +51,8 @@ _CAPTIONS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
     "transfer": "Transfer: every classifier on every split",
     "models": "The same images in each classifier's own split, with its answers",
-    "accuracy": "SA on originals and PA on perturbed images, with 95 % intervals",
-    "families": "PA against SA, a point for each classifier, coloured by the letters that its name begins with",
-    "iterations": "Guided steps in the stored images of valid rows",
-    "classes": "Accuracy by class",
-    "budgets": "FMR of each split's own classifier at smaller budgets, and its mean over budgets",
-    "distances": "FMR of each split's own classifier, had larger changes not counted",
-    "thresholds": "FMR and VR, had the oracle asked for a higher probability",
-    "failures": "The step at which a split's own classifier is first wrong",
-    "classes-by-budget": "FMR by class and budget",
+    "budgets": "FMR of each split's own classifier at smaller budgets and under a stricter oracle",
+    "steps": "Guided steps in the stored images of valid rows",
 }
 _PHOTOS = "models"  # the plot that consists of images
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split

@@ -1,7 +1,5 @@
 """The figures of an evaluation as pictures."""
 
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,42 +12,35 @@ from matplotlib.ticker import MaxNLocator
 
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.metrics.intervals import Estimate, format_estimate
-from fmrgen.metrics.summary import COMPARED, Summary
-from fmrgen.report.dots import MOST_ROWS, Panel, Row, Series, dot_plot
+from fmrgen.metrics.summary import COMPARED
+from fmrgen.report.dots import MOST_ROWS, OWN, Panel, Row, dot_plot
 from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Place, Plot, drawing, extremes, shortened
 from fmrgen.report.side_by_side import common_rows, side_by_side
-from fmrgen.report.step_plots import step_plots
+from fmrgen.report.step_plots import budgets, splits_with_budgets
 from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names, short_split_names
 from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
 
-_SA, _PA, _ORACLE = "#7d93a8", "#c8472f", "#3f7d58"
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
-_FAMILIES = ("#c8472f", "#2b6690", "#3f7d58", "#b08a2e", "#7a4f8f", "#4aa3a3", "#8c5a3c")
 _LONGEST_LINE = 14  # letters of a name over a column
 _LEAST_OF_A_SPLIT = 5  # classifiers that a chart shows of each split, if there are so many
 _LONGEST_TITLE = 24  # letters of a classifier in one
 _MOST_SPLITS = 8  # of which a chart shows several classifiers each; of more it shows their own ones
 _MOST_WIDE = 8  # cells across a matrix that have room for an interval
 _MOST_CELLS = 40  # across or down
-_LEAST_CLASSES, _MOST_CLASSES = 10, 30  # shown of a split, the fewer the more splits there are
 _LEAST_END_OF_FMR = 105.0  # of its axis, in percent: FMR is above 100 where perturbed images are easier
 _LIGHT_TEXT_BELOW = 0.6  # brightness of a cell's colour, from 0 to 1
 
-_STEPS = "a split that keeps its steps"
 # What an evaluation must contain for a plot that not every report has.
 NEEDS = {
     "fmr": "originals",
     "transfer": "two classifiers",
-    "families": f"more than {_MOST_WIDE} classifiers, and originals",
     "models": "two splits of one source, with the classifiers that they were made for",
-    "iterations": "a split with a column of iterations",
-    **dict.fromkeys(("budgets", "thresholds", "failures", "classes-by-budget"), _STEPS),
-    "distances": "a split made with perturb.keep=first",
+    "steps": "a split with a column of iterations",
+    "budgets": "a split that keeps its steps",
 }
 
 Draw = Callable[[], Plot]
-_ResultsOfSplit = tuple[EvaluatedSplit, list[Result]]
 
 
 def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
@@ -62,7 +53,7 @@ def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
 
 
 def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
-    """Return the plots of splits of perturbed images: at least one."""
+    """Return the plots of splits of perturbed images."""
     plots: dict[str, Draw] = {}
     by_split = _sorted(evaluation) if len(evaluation.splits) > MOST_PANELS else evaluation
     if any(result.total.fmr for result in evaluation.results):
@@ -72,15 +63,13 @@ def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
     ids = common_rows(evaluation)
     if ids:
         plots["models"] = partial(side_by_side, evaluation, ids)
-    plots["accuracy"] = partial(_accuracy, by_split)
-    with_both_accuracies = _with_both_accuracies(evaluation)
-    if len(evaluation.classifiers) > _MOST_WIDE and with_both_accuracies:
-        plots["families"] = partial(_families, with_both_accuracies)
     with_iterations = [split for split in by_split.splits if split.iterations]
     if with_iterations:
-        plots["iterations"] = partial(_iterations, with_iterations)
-    plots["classes"] = partial(_classes, by_split)
-    return plots | step_plots(by_split.splits)
+        plots["steps"] = partial(_steps, with_iterations)
+    with_budgets = splits_with_budgets(by_split.splits)
+    if with_budgets:
+        plots["budgets"] = partial(budgets, with_budgets)
+    return plots
 
 
 def figure(evaluation: Evaluation, name: str) -> Plot:
@@ -88,8 +77,7 @@ def figure(evaluation: Evaluation, name: str) -> Plot:
 
     Args:
         evaluation: returned by `evaluate`.
-        name: `fmr`, `accuracy`, `families`, `transfer`, `iterations`, `classes`, `models`, of splits that keep their
-            steps `budgets`, `thresholds`, `failures` and `classes-by-budget`.
+        name: `fmr`, `transfer`, `budgets`, `steps`, or `models`, the same images in each classifier's own split.
 
     Returns:
         The figure; `save("fmr.pdf")` writes it, its fonts embedded.
@@ -143,108 +131,29 @@ def _own(row: Sequence[Result]) -> Result:
 
 
 def _fmr(evaluation: Evaluation) -> Plot:
-    """Draw FMR with its interval of every classifier on every split."""
+    """Draw FMR with its interval of every classifier on every split, in the order of the split's table; of many splits
+    that of their own classifiers alone."""
     limit = _LEAST_END_OF_FMR
-    others = "FMR"
     for result in evaluation.results:
         if result.total.fmr:
             limit = max(limit, result.total.fmr.ends[1])
-        if result.conditioned:
-            others = "others"
-
-    def figures(result: Result) -> list[Estimate | None]:
-        return [result.total.fmr, None] if result.conditioned else [None, result.total.fmr]
-
-    series = [Series("the classifier that the split was made for", _PA, "D"), Series(others, INK)]
-    return _by_split(evaluation, figures, series, "FMR, %, with its 95 % interval", limit=min(MOST_PERCENT, limit))
-
-
-def _accuracy(evaluation: Evaluation) -> Plot:
-    """Draw SA beside PA of every classifier on every split, with intervals."""
-
-    def figures(result: Result) -> list[Estimate | None]:
-        return [result.total.standard_accuracy, result.total.perturbed_accuracy]
-
-    series = [Series("SA, originals", _SA, shift=0.17), Series("PA, perturbed", _PA, shift=-0.17)]
-    return _by_split(evaluation, figures, series, "accuracy, %")
-
-
-def _with_both_accuracies(evaluation: Evaluation) -> list[_ResultsOfSplit]:
-    """Return the splits with the results of classifiers that have SA and PA and are not the split's own."""
-    splits = []
-    for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
-        results = []
-        for result in row:
-            if result.total.standard_accuracy and result.total.perturbed_accuracy and not result.conditioned:
-                results.append(result)
-        if results:
-            splits.append((split, results))
-    return splits
-
-
-def _families(all_splits: list[_ResultsOfSplit]) -> Plot:
-    """Draw PA against SA, a point for each classifier in the colour of its family: the letters its name begins with."""
-    splits, note = extremes(all_splits)
-    figure = Plot(figsize=(6.4, 0.4 + 3.6 * len(splits)))
-    panels = figure.subplots(len(splits), 1, squeeze=False)[:, 0]
-    short = short_names([split.name for split, _ in splits])
-    sizes: Counter[str] = Counter()
-    for _, results in splits:
-        sizes.update(family_of(result.classifier) for result in results)
-    largest = [family for family, _ in sizes.most_common(len(_FAMILIES))]
-    colours = dict(zip(largest, _FAMILIES, strict=False))
-    for axes, (split, results) in zip(panels, splits, strict=True):
-        for family, colour in [*colours.items(), ("others", None)]:
-            x, y = [], []
-            for result in results:
-                accuracy, perturbed = result.total.standard_accuracy, result.total.perturbed_accuracy
-                if accuracy and perturbed and colours.get(family_of(result.classifier)) == colour:
-                    x.append(accuracy.value)
-                    y.append(perturbed.value)
-            if x:
-                axes.scatter(x, y, s=16, color=colour or "#a9b1b8", label=family)
-        axes.axline((50, 50), slope=1, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
-        axes.set_title(short[split.name])
-        axes.set_ylabel("PA, %")
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    panels[-1].set_xlabel(f"SA, %; on the dashed line PA is SA{note}")
-    figure.tight_layout()
-    return figure
-
-
-def family_of(name: str) -> str:
-    """Return the letters that a classifier's name begins with."""
-    letters = re.match(r"[^\W\d_]+", name)
-    if letters is None:
-        return name
-    return letters[0].lower()
-
-
-def _by_split(
-    evaluation: Evaluation,
-    figures: Callable[[Result], list[Estimate | None]],
-    series: Sequence[Series],
-    label: str,
-    limit: float = 100,
-) -> Plot:
-    """Draw the classifiers on each split in the order of its table; of many splits their own classifiers alone."""
     short = short_split_names(evaluation)
     if len(evaluation.splits) > _MOST_SPLITS:
-        panels = [_panel_of_own(evaluation, figures, short)]
+        panels = [_panel_of_own(evaluation, short)]
     else:
         panels = []
         most = max(_LEAST_OF_A_SPLIT, MOST_ROWS // len(evaluation.splits))
         for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
             results = ranked(row, comparison)[:most]
-            rows = []
-            for result in results:
-                name = f"{result.classifier}{_mark(result)}"
-                rows.append(Row(name, figures(result), _filter(result)))
             title = _panel_title(split, row, short[split.name])
             if len(results) < len(row):
                 title += f", the first {len(results)} of {len(row)} classifiers"
-            panels.append(Panel(title, rows))
-    return dot_plot(panels, series, label, limit)
+            panels.append(Panel(title, [_row(result, result.classifier) for result in results]))
+    return dot_plot(panels, "FMR, %, with its 95 % interval", min(MOST_PERCENT, limit))
+
+
+def _row(result: Result, name: str) -> Row:
+    return Row(f"{name}{_mark(result)}", result.total.fmr, result.conditioned, _filter(result))
 
 
 def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> str:
@@ -257,26 +166,20 @@ def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> st
     return f"images generated against another network ({short})"
 
 
-def _panel_of_own(
-    evaluation: Evaluation, figures: Callable[[Result], list[Estimate | None]], short: dict[str, str]
-) -> Panel:
+def _panel_of_own(evaluation: Evaluation, short: dict[str, str]) -> Panel:
     """Return a panel with a row for each split: its own classifier, or the first one if it has none."""
-    rows = []
-    addition = ""
-    for row in evaluation.matrix[:MOST_ROWS]:
-        result = _own(row)
-        if not result.conditioned:
-            addition = ", or the first one"
-        rows.append(Row(f"{short[result.split]}{_mark(result)}", figures(result), _filter(result)))
+    owners = [_own(row) for row in evaluation.matrix[:MOST_ROWS]]
+    addition = "" if all(result.conditioned for result in owners) else ", or the first one"
     title = f"{len(evaluation.splits)} splits"
-    if len(rows) < len(evaluation.splits):
-        title = f"{len(rows)} of {title}"
+    if len(owners) < len(evaluation.splits):
+        title = f"{len(owners)} of {title}"
+    rows = [_row(result, short[result.split]) for result in owners]
     return Panel(f"{title}, each with its own classifier{addition}", rows)
 
 
-def _filter(result: Result, label: int | None = None) -> str:
-    """Return the filter of a page's gallery for a classifier on a split, or for one class of it."""
-    return gallery_filter(split=result.split, network=result.classifier, label=label)
+def _filter(result: Result) -> str:
+    """Return the filter of a page's gallery for a classifier on a split."""
+    return gallery_filter(split=result.split, network=result.classifier)
 
 
 def _mark(result: Result) -> str:
@@ -381,7 +284,7 @@ def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None, wide: 
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if wide else 7)
 
 
-def _iterations(all_splits: list[EvaluatedSplit]) -> Plot:
+def _steps(all_splits: list[EvaluatedSplit]) -> Plot:
     """Draw how many valid rows took how many guided steps."""
     splits, note = extremes(all_splits)
     figure = Plot(figsize=(6.4, 0.6 + 1.5 * len(splits)))
@@ -389,7 +292,7 @@ def _iterations(all_splits: list[EvaluatedSplit]) -> Plot:
     short = short_names([split.name for split in splits])
     for axes, split in zip(panels, splits, strict=True):
         counts = {int(steps): rows for steps, rows in (split.iterations or {}).items()}
-        axes.bar(list(counts), list(counts.values()), width=0.9, color=_PA)
+        axes.bar(list(counts), list(counts.values()), width=0.9, color=OWN)
         for steps, rows in counts.items():
             wanted = gallery_filter(split=split.name, steps=steps)
             figure.places.append(Place(axes, steps - 0.5, 0, 1, rows, f"{steps} steps: {rows} rows", wanted))
@@ -402,40 +305,6 @@ def _iterations(all_splits: list[EvaluatedSplit]) -> Plot:
     panels[-1].set_xlabel(f"guided steps in the stored image{note}")
     figure.tight_layout()
     return figure
-
-
-def _classes(evaluation: Evaluation) -> Plot:
-    """Draw SA, PA and the oracle's accuracy by class: on each split its own classifier, or else the first one."""
-    splits, note = extremes(list(zip(evaluation.splits, map(_own, evaluation.matrix), strict=True)))
-    short = short_split_names(evaluation)
-    most = max(_LEAST_CLASSES, min(_MOST_CLASSES, MOST_ROWS // len(splits)))
-    panels = []
-    for split, result in splits:
-        rows = []
-        for label in _lowest(result.classes, most):
-            summary = result.classes[label]
-            accuracies = [summary.oracle_accuracy, summary.standard_accuracy, summary.perturbed_accuracy]
-            rows.append(Row(split.class_names[label], accuracies, _filter(result, label)))
-        title = f"{result.classifier}: {_panel_title(split, [result], short[split.name])}"
-        if len(rows) < len(result.classes):
-            title += f", the {len(rows)} classes of lowest PA"
-        panels.append(Panel(title, rows))
-    series = [
-        Series("oracle on originals", _ORACLE, "D", 0.24),
-        Series("SA", _SA),
-        Series("PA", _PA, shift=-0.24),
-    ]
-    return dot_plot(panels, series, f"accuracy of each class, %{note}")
-
-
-def _lowest(classes: Sequence[Summary], most: int) -> list[int]:
-    """Return the labels of the `most` classes of lowest PA, in the order of the classes."""
-    accuracies = {}
-    for label, summary in enumerate(classes):
-        if summary.rows:
-            accuracy = summary.perturbed_accuracy
-            accuracies[label] = np.inf if accuracy is None else accuracy.value  # without valid rows: last
-    return sorted(sorted(accuracies, key=accuracies.__getitem__)[:most])
 
 
 def _broken(name: str) -> str:

@@ -28,7 +28,7 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
         The paths, the JSON's first and the page's last.
 
     Raises:
-        UserError: a file can't be written; a format is none of these.
+        UserError: a file can't be written; a format is unknown.
     """
     if any(report.pictures()):
         from fmrgen.report.linked_svg import drawn  # brings matplotlib
@@ -57,7 +57,7 @@ def write_report(evaluation: "Evaluation", folder: str | Path, plot_formats: "Se
         plot_formats: `png`, `pdf` and `svg`, in which the plots are written too, with their fonts inside.
 
     Raises:
-        UserError: it can't be written to; a format is none of these; `evaluation` was read from a file, without
+        UserError: it can't be written to; a format is unknown; `evaluation` was read from a file, without
             predictions.
     """
     from fmrgen.report.outline import evaluation_report

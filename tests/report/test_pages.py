@@ -125,15 +125,13 @@ def test_a_figure_leads_to_its_images(report, evaluation):
         assert page.locator("#filters [name=split]").input_value() == "first"
         assert listed(page) > 0
 
-        bar = page.locator(
-            "svg a", has=page.locator("title", has_text=re.compile(r"first wrong at step \d+: \d+ rows"))
-        ).first
-        step = re.search(r"step (\d+)", bar.locator("title").text_content())[1]
+        bar = page.locator("svg a", has=page.locator("title", has_text=re.compile(r"\d+ steps: \d+ rows"))).first
+        steps = re.search(r"\d+", bar.locator("title").text_content())[0]
         bar.locator("path").click(force=True)
-        page.wait_for_function("() => location.hash.includes('step=')")
-        assert f"step={step}-{step}" in filters_of(page)
+        page.wait_for_function("() => location.hash.includes('steps=')")
+        assert f"steps={steps}" in filters_of(page)
         page.locator("#reset").click()
-        assert "step" not in filters_of(page)
+        assert "steps" not in filters_of(page)
 
 
 @pytest.mark.browser

@@ -55,7 +55,7 @@ def test_a_plot_writes_out_control_characters_of_names(finished_split, tmp_path)
     for plot in plots:
         ElementTree.parse(plot)
         assert "\u202e" not in plot.read_text()
-    assert r"\x1b[31m\u202e3" in (tmp_path / "plots/classes.svg").read_text()
+    assert r"\x1b[31m\u202e1" in (tmp_path / "plots/fmr.svg").read_text()
 
 
 def test_rows_of_chosen_classes_on_a_sheet_of_chosen_size(finished_split, tmp_path):
@@ -133,8 +133,7 @@ def test_samples_are_even_over_classes_and_have_every_reason():
 @pytest.mark.slow
 def test_the_plots_are_pictures(evaluation):
     plots = all_plots(evaluation)
-    of_steps = {"budgets", "thresholds", "failures", "classes-by-budget"}
-    assert set(plots) == {"fmr", "accuracy", "transfer", "iterations", "classes"} | of_steps
+    assert set(plots) == {"fmr", "transfer", "budgets", "steps"}
     for draw in plots.values():
         picture = PILImage.open(io.BytesIO(draw().to_bytes())).convert("RGB")
         assert picture.width > 600
@@ -166,25 +165,14 @@ def test_a_figure_that_is_no_number_is_an_error_unless_a_report_says_that_it_may
     assert json.loads((tmp_path / "odd.json").read_text()) == {"figure": None}
 
 
-def test_classes_without_fmr_have_no_plot_by_budget(evaluation):
-    """As of four rows against a network that was never trained: FMR is known, and of no single class."""
-    (split, *others) = evaluation.splits
-    classes = [replace(figures, fmr=[None] * len(figures.fmr)) for figures in split.steps.classes]
-    without = replace(split, steps=replace(split.steps, classes=classes))
-    plots = all_plots(replace(evaluation, splits=[without, *others]))
-    assert ("classes-by-budget" in plots) == bool(others)
-    for draw in plots.values():
-        draw()
-
-
 def test_plots_of_very_little(finished_split):
     rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
     bare = rows.select_columns(["image", "label"])
     plots = all_plots(evaluate({"bare": bare}, [LENET]))
-    assert set(plots) == {"accuracy", "classes"}
+    assert set(plots) == set()
     nothing_valid = rows.remove_columns("valid").add_column("valid", [False] * len(rows))
     evaluation = evaluate({"invalid": nothing_valid}, {"a": LENET, "b": LENET})
     assert evaluation.results[0].total.perturbed_accuracy is None
-    assert set(all_plots(evaluation)) == {"accuracy", "transfer", "classes"}
+    assert set(all_plots(evaluation)) == {"transfer"}
     assert "| a | " in to_markdown(evaluation_report(evaluation))
     assert "| PA |" not in to_markdown(evaluation_report(evaluation))
