@@ -20,19 +20,20 @@ _QUALITY = 85  # of WebP, in percent
 _LONGEST = 400_000  # letters of SVG; a plot that takes more is a bitmap
 
 
-def drawn(picture: Picture, plot: Plot, *, has_gallery: bool) -> str:
+def drawn(picture: Picture, plot: Plot, png: bytes | None, *, has_gallery: bool) -> str:
     """Return a picture as an element of HTML, all its texts escaped: SVG, or a bitmap of photos.
 
     Args:
         picture: says whether it consists of photos.
         plot: its content.
+        png: its file, if it has been drawn already.
         has_gallery: whether the page has a gallery, which the plot's places filter.
     """
     if not picture.of_photos:
         svg = _svg(picture, plot, has_gallery=has_gallery)
         if len(svg) <= _LONGEST:
             return svg
-    bitmap = open_rgb(plot.to_bytes())
+    bitmap = open_rgb(png or plot.to_bytes())
     address = webp_address(bitmap, _QUALITY)
     width = bitmap.width * _PAGE_DOTS_PER_INCH // _FILE_DOTS_PER_INCH
     style = "" if picture.of_photos else ' class="drawn"'

@@ -20,13 +20,13 @@ from fmrgen.report.tables import short_names
 _APPS = Path(__file__).parents[1] / "apps"
 
 
-def report_page(report: Report, drawings: Mapping[Picture, str], plot_formats: Sequence[str]) -> str:
+def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[Picture, Sequence[Path]]) -> str:
     """Return a report as one page of HTML.
 
     Args:
         report: to be shown.
         drawings: its pictures as elements of a page, as `drawn` in `linked_svg.py` makes them.
-        plot_formats: in each of which the pictures that have a name lie beside the page.
+        files: of each picture, beside the page or in a folder there.
     """
     gallery = None
     if report.galleries is not None:
@@ -47,7 +47,7 @@ def report_page(report: Report, drawings: Mapping[Picture, str], plot_formats: S
         card=card.to_json(),
         report=report,
         drawings={picture: Markup(drawing) for picture, drawing in drawings.items()},  # ours, all texts escaped
-        formats=plot_formats,
+        files=files,
         gallery=gallery,
     )
 

@@ -9,7 +9,7 @@ from fmrgen.files import json_text, write_atomically
 from fmrgen.report.index import write_page
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
-from fmrgen.report.report import Report
+from fmrgen.report.report import Picture, Report
 
 if TYPE_CHECKING:
     from fmrgen.report.plot import PlotFormat
@@ -22,7 +22,8 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     Args:
         report: to be written.
         folder: to write into.
-        plot_formats: in each of which the pictures are written as files too; Markdown shows PNG.
+        plot_formats: in each of which the pictures are written as files too; those of photos are always written as
+            PNG, which Markdown shows.
 
     Returns:
         The paths, the JSON's first and the page's last.
@@ -32,19 +33,24 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     """
     if any(report.pictures()):
         from fmrgen.report.linked_svg import drawn  # brings matplotlib
-    paths, drawings = [], {}
+    paths: list[Path] = []
+    drawings: dict[Picture, str] = {}
+    files: dict[Picture, list[Path]] = {}
     for picture in report.pictures():
-        plot = picture.draw()
-        if picture.name:
-            for file_format in plot_formats:
-                paths.append(folder / f"{picture.name}.{file_format}")
-                plot.save(paths[-1])
-        drawings[picture] = drawn(picture, plot, has_gallery=report.galleries is not None)
+        plot, png = picture.draw(), None
+        formats = dict.fromkeys(["png", *plot_formats] if picture.of_photos else plot_formats)
+        files[picture] = [folder / f"{picture.name}.{file_format}" for file_format in formats if picture.name]
+        for path in files[picture]:
+            plot.save(path)
+            if picture.of_photos and path.suffix == ".png":
+                png = path.read_bytes()
+        paths += files[picture]
+        drawings[picture] = drawn(picture, plot, png, has_gallery=report.galleries is not None)
     json_path, markdown_path = folder / f"{report.name}.json", folder / f"{report.name}.md"
     page_path = folder / f"{report.page_name or report.name}.html"
     write_atomically(json_path, json_text(report.data, strict=not report.allow_nan).encode())
-    write_atomically(markdown_path, to_markdown(report, with_pictures="png" in plot_formats).encode())
-    write_page(page_path, report_page(report, drawings, plot_formats))
+    write_atomically(markdown_path, to_markdown(report, with_pictures=True).encode())
+    write_page(page_path, report_page(report, drawings, files))
     return [json_path, markdown_path, *paths, page_path]
 
 

@@ -239,9 +239,9 @@ def _values(column: Any) -> list[Any]:
 
 def as_text(column: Any) -> np.ndarray:
     """Return classes or ids as text, [N]: 3 and 3.0 are the same, and a missing one is empty."""
-    if isinstance(column, pa.ChunkedArray | pa.Array):
-        column = column.to_numpy(zero_copy_only=False)
-    values = np.asarray(column)
+    if isinstance(column, pa.ChunkedArray | pa.Array) and pa.types.is_floating(column.type):
+        column = column.fill_null(math.nan)
+    values = np.asarray(_values(column))  # pyarrow's own conversion would import pandas
     if values.dtype.kind in "iub":
         return values.astype(str)
     if values.dtype.kind == "f":
