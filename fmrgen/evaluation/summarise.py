@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fmrgen.distributed.launch import Alone, Sharing
 from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Outcome, compare_own_splits, worst_of_all
 from fmrgen.evaluation.classified import Answered, Classified
@@ -47,6 +48,7 @@ def summarise_evaluation(
     attack: str | None = None,
     fixed: FixedSetResults | None = None,
     failed: list[FailedClassifier] | None = None,
+    processes: Sharing | None = None,
 ) -> Evaluation:
     """Return the figures of an evaluation.
 
@@ -56,6 +58,7 @@ def summarise_evaluation(
         attack: in short form, if the answers to attacked originals are among them.
         fixed: the classifiers' results on fixed sets.
         failed: classifiers that could not be measured.
+        processes: share the classifiers, and all return the same.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
@@ -63,7 +66,7 @@ def summarise_evaluation(
     outcomes: list[Outcome] = []
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     for split in classified:
-        outcome, split_results = _measure(split, models)
+        outcome, split_results = _measure(split, models, processes or Alone())
         for model in models:
             columns = outcome.columns[model.name]
             tables.append(predictions_table(outcome.name, model.name, columns, _counted_columns(split)))
@@ -95,18 +98,24 @@ def _counted_columns(classified: Classified) -> dict[str, np.ndarray]:
     return columns if classified.valid is None else {**columns, "valid": classified.valid}
 
 
-def _measure(classified: Classified, models: list[EvaluatedClassifier]) -> tuple[Outcome, list[Result]]:
+def _measure(
+    classified: Classified, models: list[EvaluatedClassifier], processes: Sharing
+) -> tuple[Outcome, list[Result]]:
     """Return the results of all classifiers on a split, and what comparisons need of it."""
     stored = classified.columns
     counted = _counted_columns(classified)
-    columns = {}
-    results = []
-    for model in models:
+    columns, own_share = {}, {}
+    for number, model in enumerate(models):
         own = _columns_of(classified, counted, model.name)
-        results.append(_result(classified, model.name, own, stored))
+        if number % processes.size == processes.rank:
+            own_share[model.name] = _result(classified, model.name, own, stored)
         if "id" in stored:
             own = {**own, "id": stored["id"]}
         columns[model.name] = own
+    by_name: dict[str, Result] = {}
+    for share in processes.gather(own_share):
+        by_name |= share
+    results = [by_name[model.name] for model in models]
     return Outcome(classified, _made_for(classified, results), columns), results
 
 
