@@ -194,16 +194,20 @@ def _classify_batch(
     images: list[LazyPixels], labels: Tensor, classifiers: Mapping[str, nn.Module], device: torch.device
 ) -> dict[str, list[Tensor]]:
     """Return the columns of `Answers`, [B, …], of each classifier; images of one size go through it together."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in classifiers}
+    parts: dict[str, list[list[Tensor]]] = {name: [] for name in classifiers}
     order: list[int] = []  # places of the images, as they were classified
     with torch.inference_mode():
         for places, same_size in _parts_that_fit(images):
             batch = to_batch(np.stack(same_size), device)
             order += places
             for name, classifier in classifiers.items():
-                parts[name].append(_logits_of(name, classifier, batch))
+                logits = _logits_of(name, classifier, batch)
+                parts[name].append(answers_of(logits, labels[places]))
         back = torch.tensor(order, device=device).argsort()
-        return {name: answers_of(torch.cat(logits)[back], labels) for name, logits in parts.items()}
+        answers = {}
+        for name, columns_of_parts in parts.items():
+            answers[name] = [torch.cat(column)[back] for column in zip(*columns_of_parts, strict=True)]
+        return answers
 
 
 def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:
