@@ -48,13 +48,8 @@ def test_a_script(name, tmp_path):
         assert said in done.stdout
 
 
-TABLES = [
-    pytest.param(path.name, marks=pytest.mark.slow if path.name == "table_7.py" else pytest.mark.nightly)
-    for path in sorted((ROOT / "reproduce").glob("table_*.py"))
-]
-
-
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "reproduce").glob("table_*.py")))
 def test_a_table_of_the_paper(name, tmp_path):
     small = ["--limit", "8", "--steps", "2", "--trainings", "2"]
     command = [sys.executable, ROOT / "reproduce" / name, *small, "--output", tmp_path]

@@ -61,7 +61,7 @@ def test_a_changed_figure_is_found(page, before, after, line, pages):
     assert all(text.startswith(page) for text in said())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_figures_of_readme_are_those_of_its_command(tmp_path):
     from commands import fmrgen
 

@@ -139,8 +139,11 @@ class Net(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "one shard lost"])
-@pytest.mark.parametrize("head", [None, "head"], ids=["file", "imported by name"])
+@pytest.mark.parametrize(
+    ("head", "is_finished"),
+    [(None, True), ("head", False)],
+    ids=["a file, finished", "imported by name, one shard lost"],
+)
 def test_another_network_of_the_command_is_refused(place, head, is_finished):
     (place / "mine.py").write_text(MODULE)
     (place / "roll.json").write_text("0")

@@ -116,7 +116,7 @@ def test_an_address_that_is_gone_or_fails_on_the_way(user, internet, tmp_path):
     assert "has changed since it was downloaded from https://example.org" in changed.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_a_kill_and_what_others_do_with_the_split(user, internet, home, tmp_path):
     """accelerate launches two processes; both are killed; the resumed split is that of one process."""
     work = ["output.shard_size=1", "perturb.budget=3"]
