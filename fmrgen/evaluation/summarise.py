@@ -31,7 +31,7 @@ from fmrgen.results.evaluation import (
 )
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
-from fmrgen.results.steps import StepFigures, step_figures
+from fmrgen.results.steps import step_figures
 from fmrgen.split.classify import KeptAnswers
 from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
@@ -345,15 +345,16 @@ def _evaluated_split(
     if provenance is None:
         return figures
     digests = {model.name: model.weights_sha256 for model in models}
+    perturb = provenance.recipe.perturb
     return replace(
         figures,
         fingerprint=provenance.fingerprint,
         files=provenance.files_digest,
         classifier_sha256=provenance.weights_sha256.classifier,
         made_with=made_with(provenance),
-        steps=_steps_of(provenance.recipe.perturb, counted, len(classified.labels)),
+        steps=step_figures(counted, perturb.budget, perturb.min_probability),
         related=related_line(provenance),
-        attacks=_attacks_of(provenance.recipe.perturb, counted),
+        attacks=_attacks_of(perturb, counted),
         judges=[judge_figures(judge, stored, provenance, digests) for judge in classified.judges],
     )
 
@@ -386,10 +387,6 @@ def _is_judged_by_itself(provenance: Provenance) -> bool:
     """Return whether the oracle, or a member of it, has the classifier's weights; such splits are no longer made."""
     weights = provenance.weights_sha256
     return weights.classifier in {weights.oracle, *provenance.oracle_sha256} - {None}
-
-
-def _steps_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray], classes: int) -> StepFigures | None:
-    return step_figures(columns, perturb.budget, classes, perturb.min_probability, perturb.keep == "first")
 
 
 def _attacks_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray]) -> list[AfterAttack]:

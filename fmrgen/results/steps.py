@@ -1,13 +1,12 @@
-"""Figures of a split's own classifier from the recorded steps: smaller budgets, stricter oracles, the first failure.
+"""Figures of a split's own classifier from the recorded steps: smaller budgets, stricter oracles.
 
 A run with a smaller budget, or with a higher `min_probability`, would have stored an image that this run went through:
 so its figures are read off the record of the steps, and no other run is needed. Of several attacks, all that were made
 are counted; with a smaller budget more of them would have been needed, so these figures are upper bounds.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -25,8 +24,6 @@ _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen one
 # Provenance and rows may come from a stranger; these bound the memory that they can make us use.
 _MOST_STEPS = 1_000_000
 _MOST_ENTRIES = 1 << 28  # rows × steps
-SHIFTS = {"latent_shift": "of the latent", "pixel_shift": "of the pixels (0 to 1)"}
-_DISTANCES = 20  # points of a curve over distance
 _NEEDED = (
     "step_predictions",
     "step_oracle_probabilities",
@@ -59,24 +56,6 @@ class AtThreshold:
 
 
 @dataclass(frozen=True)
-class AtDistance:
-    """The figures if an image counts as fooling only when it moved by no more than `most`."""
-
-    most: float
-    perturbed_accuracy: Estimate | None
-    fmr: Estimate | None
-
-
-@dataclass(frozen=True)
-class StepsOfClass:
-    """One class: FMR at each of the budgets, and first failures as in `StepFigures`."""
-
-    fmr: list[float | None]
-    first_failures: dict[int, int]
-    never_failed: int
-
-
-@dataclass(frozen=True)
 class StepFigures:
     """The split's own classifier, step by step.
 
@@ -84,38 +63,20 @@ class StepFigures:
         budgets: figures by budget.
         area_under_fmr: the mean of FMR over the budgets 1 to the split's own.
         thresholds: figures by the oracle's least probability.
-        first_failures: the number of valid rows by the step at which their prediction is wrong for the first time;
-            step 0 is the plain reconstruction.
-        never_failed: the number of the other valid rows.
-        classes: in the order of the split's class names.
-        distances: figures by distance, for each column of `SHIFTS`; empty unless the split keeps the first image that
-            fools, whose shift is the least.
     """
 
     budgets: list[AtBudget]
     area_under_fmr: Estimate | None
     thresholds: list[AtThreshold]
-    first_failures: dict[int, int]
-    never_failed: int
-    classes: list[StepsOfClass]
-    distances: dict[str, list[AtDistance]] = field(default_factory=dict)
 
 
-def step_figures(
-    columns: Mapping[str, np.ndarray],
-    budget: int,
-    classes: int,
-    own_threshold: float = 0.0,
-    keeps_first: bool = False,
-) -> StepFigures | None:
+def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: float = 0.0) -> StepFigures | None:
     """Return the figures of the steps.
 
     Args:
         columns: of a split, [N] each, under its columns' names; lists of steps as arrays of lists.
         budget: the split's budget.
-        classes: number of labels.
         own_threshold: the `min_probability` that the split was made with; only stricter ones can be computed.
-        keeps_first: whether rows end at the first image that fools.
 
     Returns:
         None if the split keeps no steps, or not one for each iteration and the reconstruction.
@@ -128,11 +89,9 @@ def step_figures(
     label, valid = columns["label"], columns["valid"]
     original = columns["original_prediction"] == label
 
-    right_at = {}  # whether the image that each budget would have stored is classified rightly, by budget
     budgets = []
     for smaller in _spread(budget):
         hit = paths.right_after(np.minimum(smaller, paths.lengths))
-        right_at[smaller] = hit
         fmr = foundation_model_robustness(hit, valid, original)[0]
         budgets.append(AtBudget(smaller, proportion(hit[valid]), fmr))
     share_of_budgets = np.zeros(len(label))
@@ -147,41 +106,11 @@ def step_figures(
         if least >= own_threshold:
             last_steps = paths.last_step_above(least)
             thresholds.append(_at_threshold(least, last_steps, paths, original))
-
-    first_failure = paths.first_failures()
-    by_class = []
-    for class_label in range(classes):
-        members = label == class_label
-        failures = first_failure[members & valid]
-        class_fmr = [_ratio(hit[members & valid], original[members]) for hit in right_at.values()]
-        by_class.append(StepsOfClass(class_fmr, _counted(failures), int((failures < 0).sum())))
-
-    distances = {}
-    for name in SHIFTS:
-        if keeps_first and name in columns:
-            distances[name] = _by_distance(whole, valid, original, columns[name])
     return StepFigures(
         budgets=budgets,
         area_under_fmr=mean_of_ratio(share_of_budgets, valid, original),
         thresholds=thresholds,
-        first_failures=_counted(first_failure[valid]),
-        never_failed=int((first_failure[valid] < 0).sum()),
-        classes=by_class,
-        distances=distances,
     )
-
-
-def _by_distance(right: np.ndarray, valid: np.ndarray, original: np.ndarray, shift: np.ndarray) -> list[AtDistance]:
-    """Return the figures at distances that divide the fooling images evenly, all arguments [N]."""
-    fooled = ~right & valid
-    if not np.isfinite(shift[valid]).all() or not fooled.any():
-        return []
-    figures = []
-    for most in np.unique(np.quantile(shift[fooled], np.linspace(0, 1, _DISTANCES), method="inverted_cdf")):
-        hit = right | (shift > most)
-        fmr = foundation_model_robustness(hit, valid, original)[0]
-        figures.append(AtDistance(float(most), proportion(hit[valid]), fmr))
-    return figures
 
 
 def _as_matrix(lists: Sequence[Any], iterations: np.ndarray) -> np.ndarray | None:
@@ -245,21 +174,6 @@ class _Paths:
         step: np.ndarray = np.minimum(self.lengths, accepted_in_a_row)
         return step
 
-    def first_failures(self) -> np.ndarray:
-        """Return the step [N] at which each row's prediction is wrong for the first time; -1 if at none.
-
-        Step 0 is the reconstruction, which does not count among several attacks.
-        """
-        wrong = ~self.right
-        if self.are_attacks:
-            wrong[:, 0] = False
-        never = self.right.shape[1]
-        first = np.where(wrong.any(1), wrong.argmax(1), never)
-        earliest = np.full(len(self.valid), never)
-        np.minimum.at(earliest, self.row, first)
-        failures: np.ndarray = np.where(earliest == never, -1, earliest)
-        return failures
-
     def _in_all_paths(self, holds: np.ndarray) -> np.ndarray:
         """Return whether something [P] holds in all paths of each row [N]."""
         in_all = np.ones(len(self.valid), dtype=bool)
@@ -312,15 +226,3 @@ def _spread(budget: int) -> list[int]:
     if budget <= _MOST_BUDGETS:
         return list(range(1, budget + 1))
     return sorted({round(b) for b in np.geomspace(1, budget, _MOST_BUDGETS)})
-
-
-def _counted(steps: np.ndarray) -> dict[int, int]:
-    """Return how often each step occurs; -1 is no step."""
-    return dict(sorted(Counter(steps[steps >= 0].tolist()).items()))
-
-
-def _ratio(hit: np.ndarray, original: np.ndarray) -> float | None:
-    """Return the share of `hit` in percent of the share of `original`; None if there is nothing to divide."""
-    if not len(hit) or not original.any():
-        return None
-    return 100 * float(hit.mean() / original.mean())

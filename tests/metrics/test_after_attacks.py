@@ -117,7 +117,7 @@ def test_another_true_label_is_right_in_every_attack():
     figures = Rows(columns).after_each_attack()
     assert [figure.value for figure in figures] == pytest.approx([100, 80, 80])
     replaced = accepted_as_label(columns)
-    assert step_figures(replaced, budget=2, classes=3).first_failures == {1: 1}
+    assert [at.perturbed_accuracy.value for at in step_figures(replaced, budget=2).budgets] == pytest.approx([80, 80])
     assert summarise(columns).first_attack_fmr.value == pytest.approx(100)
 
 
@@ -126,12 +126,10 @@ def test_a_row_that_a_judge_finds_invalid_does_not_count():
     columns["valid"] = columns["valid"] & (np.arange(6) != 0)  # the row that the first attack fools
     summary = summarise(columns)
     assert summary.first_attack_fmr.value == pytest.approx(100 / (5 / 6))
-    figures = step_figures(columns, budget=2, classes=3)
+    figures = step_figures(columns, budget=2)
     assert figures.budgets[-1].fmr.value == pytest.approx(summary.fmr.value)
     unattacked = {name: values for name, values in columns.items() if name not in ("attack", "attacks")}
-    assert step_figures(unattacked, budget=2, classes=3).thresholds[0].validation_rate.value == pytest.approx(
-        100 * 4 / 6
-    )
+    assert step_figures(unattacked, budget=2).thresholds[0].validation_rate.value == pytest.approx(100 * 4 / 6)
 
 
 def test_records_that_do_not_fit_are_left_out():
@@ -143,13 +141,11 @@ def test_records_that_do_not_fit_are_left_out():
 
 
 def test_a_smaller_budget_counts_every_attack_up_to_it():
-    figures = step_figures(columns_of(), budget=2, classes=3)
+    figures = step_figures(columns_of(), budget=2)
     sa = 5 / 6
     at_one, at_two = figures.budgets
     assert at_one.fmr.value == pytest.approx(60 / sa)  # the fools of one step: the second and the fifth row's
     assert at_two.fmr.value == pytest.approx(40 / sa)
-    assert figures.first_failures == {1: 2, 2: 1}
-    assert figures.never_failed == 2
 
 
 def test_a_class_without_rows_has_no_figures():

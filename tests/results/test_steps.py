@@ -30,7 +30,7 @@ def whole(double):
 
 def test_every_budget_has_the_figures_of_a_run_of_its_own(whole):
     setting, columns = whole
-    figures = step_figures(columns, BUDGET, LABELS)
+    figures = step_figures(columns, BUDGET)
     assert [at.budget for at in figures.budgets] == list(range(1, BUDGET + 1))
     for budget in (1, 2, 5, BUDGET):
         alone = summarise(columns_of(setting.engine(slots=8, oracle_rule="consistent", budget=budget)))
@@ -46,7 +46,7 @@ def test_every_budget_has_the_figures_of_a_run_of_its_own(whole):
 def test_every_threshold_has_the_figures_of_a_run_of_its_own(whole):
     setting, columns = whole
     different = set()
-    for at in step_figures(columns, BUDGET, LABELS).thresholds:
+    for at in step_figures(columns, BUDGET).thresholds:
         settings = {"slots": 8, "oracle_rule": "consistent", "min_probability": at.min_probability}
         alone = summarise(columns_of(setting.engine(**settings)))
         assert at.validation_rate == alone.validation_rate
@@ -56,26 +56,9 @@ def test_every_threshold_has_the_figures_of_a_run_of_its_own(whole):
     assert len(different) > 1
 
 
-def test_by_distance_only_images_within_it_count_as_fooled(whole):
-    setting, _ = whole
-    rows = setting.engine(slots=8, oracle_rule="consistent", keep="first")
-    shift = np.linspace(0.1, 1, len(rows))  # made up: in so few steps nearly all are equal
-    columns = columns_of(rows) | {"latent_shift": shift, "pixel_shift": shift**2}
-    assert step_figures(columns, BUDGET, LABELS).distances == {}
-    distances = step_figures(columns, BUDGET, LABELS, keeps_first=True).distances
-    found = distances["latent_shift"]
-    assert [at.fmr for at in distances["pixel_shift"]] == [at.fmr for at in found]  # in the same order
-    wrong, valid = columns["prediction"] != columns["label"], columns["valid"]
-    assert {at.most for at in found} == set(shift[wrong & valid])
-    for at in found:
-        fooled = wrong & (shift <= at.most)
-        assert at.perturbed_accuracy.value == pytest.approx(100 * (1 - fooled[valid].mean()))
-    assert found[-1].perturbed_accuracy.value == summarise(columns).perturbed_accuracy.value
-
-
 def test_only_what_is_stricter_than_the_splits_own_oracle_is_told(whole):
     _, columns = whole
-    thresholds = [at.min_probability for at in step_figures(columns, BUDGET, LABELS, own_threshold=0.82).thresholds]
+    thresholds = [at.min_probability for at in step_figures(columns, BUDGET, own_threshold=0.82).thresholds]
     assert thresholds[:2] == [0.82, 0.85]
 
 
@@ -83,37 +66,18 @@ def test_a_split_whose_rows_all_stopped_at_the_reconstruction(whole):
     setting, _ = whole
     columns = columns_of(setting.engine(slots=8, min_probability=0.999))
     assert not columns["iterations"].any()
-    figures = step_figures(columns, BUDGET, LABELS)
+    figures = step_figures(columns, BUDGET)
     assert [at.validation_rate.value for at in figures.thresholds] == [0] * len(figures.thresholds)
     assert figures.area_under_fmr is None
-    assert figures.never_failed == 0
-
-
-def test_first_failures_are_counted_of_valid_rows():
-    steps = [[0, 0, 1, 0], [0, 0], [1, 1, 1], [0], [2, 1]]
-    columns = {
-        "label": np.array([0, 0, 0, 0, 1]),
-        "valid": np.array([True, True, True, False, True]),
-        "iterations": np.array([3, 1, 2, 0, 1]),
-        "original_prediction": np.array([0, 0, 0, 0, 1]),
-        "step_predictions": np.array([np.array(row) for row in steps], dtype=object),
-        "step_oracle_probabilities": np.array([np.full(len(row), 0.9) for row in steps], dtype=object),
-    }
-    figures = step_figures(columns, 10, 2)
-    assert figures.first_failures == {0: 2, 2: 1}
-    assert figures.never_failed == 1
-    assert (figures.classes[1].first_failures, figures.classes[1].never_failed) == ({0: 1}, 0)
-    assert figures.classes[0].fmr[:3] == pytest.approx([200 / 3, 100 / 3, 200 / 3])
-    assert figures.classes[1].fmr[-1] == 100
 
 
 def test_steps_that_do_not_fit_their_rows_say_nothing(whole):
     _, columns = whole
-    assert step_figures({**columns, "iterations": columns["iterations"] + 1}, BUDGET, LABELS) is None
-    assert step_figures(columns, 2, LABELS) is None  # rows of more steps than the provenance allows
-    assert step_figures(columns, 10**9, LABELS) is None
-    assert step_figures({name: columns[name] for name in columns if name != "step_predictions"}, BUDGET, LABELS) is None
-    assert len(step_figures(columns, 1000, LABELS).budgets) <= 60
+    assert step_figures({**columns, "iterations": columns["iterations"] + 1}, BUDGET) is None
+    assert step_figures(columns, 2) is None  # rows of more steps than the provenance allows
+    assert step_figures(columns, 10**9) is None
+    assert step_figures({name: columns[name] for name in columns if name != "step_predictions"}, BUDGET) is None
+    assert len(step_figures(columns, 1000).budgets) <= 60
     assert len(columns["label"]) == COUNT
 
 
