@@ -275,7 +275,7 @@ class ClassifierConfig(ComponentConfig):
 class InMemory(ComponentConfig):
     """A classifier, generator or oracle that was made by the caller.
 
-    `target` is its class, `weights_sha256` and `state_sha256` are its identity (`weights.identity`). They are part of
+    `target` is its class, `weights_sha256` and `state` are its identity (`weights.identity`). They are part of
     the fingerprint of a recipe, so a split is only continued with the same object. Earlier versions recorded no state.
     """
 
@@ -284,7 +284,7 @@ class InMemory(ComponentConfig):
     kind: str = "in_memory"
     target: str
     weights_sha256: str | None = None
-    state_sha256: str | None = None
+    state: str | None = None
     _held: Any = PrivateAttr(None)
     _code: dict[str, str] = PrivateAttr(default_factory=dict)
     _unknown: str | None = PrivateAttr(None)
@@ -294,7 +294,7 @@ class InMemory(ComponentConfig):
         cls,
         held: Any,
         weights_sha256: str | None,
-        state_sha256: str | None = None,
+        state: str | None = None,
         code: Mapping[str, str] | None = None,
         unknown: str | None = None,
     ) -> "InMemory":
@@ -303,11 +303,11 @@ class InMemory(ComponentConfig):
         Args:
             held: the object.
             weights_sha256: digest of its weights.
-            state_sha256: digest of the rest of its state.
+            state: digest of the rest of its state.
             code: the sha256 of the files of source code that it comes from, by module.
             unknown: the attribute that can't be compared with another process's, if there is one.
         """
-        section = cls(target=called(held), weights_sha256=weights_sha256, state_sha256=state_sha256)
+        section = cls(target=called(held), weights_sha256=weights_sha256, state=state)
         section._held, section._code, section._unknown = held, dict(code or {}), unknown
         return section
 

@@ -1,7 +1,6 @@
 """One classifier asked about the images of a split, or what it said before."""
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -16,24 +15,21 @@ from fmrgen.classifiers.base import left_out_note
 from fmrgen.config import FINGERPRINT
 from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.attacks import Attack
-from fmrgen.engine.images import as_float32, to_batch
+from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.evaluation.attacked import Attacked
 from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
-from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
+from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, classify
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
-_Said = list[float | None] | None  # of one image: prediction, margin and probabilities; None where it can't be asked
-
-_VERSION = 3  # of what a key is made of
-_NOTICED = 1e-5  # of a margin: more than rounding differs from run to run, less than another crop or mean makes
-_ROUNDED = 1e-2  # of a margin: more than it differs between batches of other sizes, in half precision too
-_ODD = (3, 5)  # by so many pixels higher and wider is the noise that shows how other sizes are resized
+_VERSION = 4  # of what a key is made of
+_ROUNDED = 1e-2  # of a probability: more than it differs between batches of other sizes
+_NOTICED = 1e-5  # above one, of a probability
 
 
 @dataclass
@@ -121,16 +117,17 @@ class Predictor:
     def _stored_or_new(
         self, answering: nn.Module, images: ImageSet, classified: Classified, on_images: Callable[[int], None]
     ) -> Answers:
-        """Return the stored answers to images if the classifier still answers a probe as it did then; else new ones."""
+        """Return the stored answers to images if the classifier still gives them to some of the images; else new ones.
+
+        Its identity may not show all that they follow from, as a file that its forward reads.
+        """
         if not self.model.is_known:
             return self._new(answering, images, classified, on_images)
         truth = classified.columns["label"]
         classes = len(classified.labels)
         key = self._key(images, classified)
-        probe = _probe(answering, images, truth, self.device)
-        rows = images.numbers[list(images.spread)].tolist()
-        stored = _unpacked(self.store.get(key, _schema(classes), len(truth)), probe, rows, classes)
-        if stored is not None and not _agrees_with_labels(stored, truth):
+        stored = _unpacked(self.store.get(key, _schema(classes), len(truth)), classes)
+        if stored is not None and not (_agrees_with_labels(stored, truth) and self._gives(stored, answering, images)):
             stored = None
         everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
@@ -138,22 +135,37 @@ class Predictor:
             return stored
         answers = self._new(answering, images, classified, on_images)
         name = self.model.name
-        if not _says_the_same(probe, _probe(answering, images, truth, self.device), _ROUNDED):
+        if not self._gives(answers, answering, images):
             raise UserError(
                 f"classifier {name}: its answers for the same images changed during the run; nothing in its forward "
                 "may depend on earlier calls"
             )
         if self.puts:
-            metadata = {
-                "classifier": name,
-                "split": classified.split.name,
-                "images": images.name,
-                "rows": len(truth),
-                "probe": probe,
-            }
+            metadata = {"classifier": name, "split": classified.split.name, "images": images.name, "rows": len(truth)}
             columns = [_column(getattr(answers, column.name)) for column in fields(answers)]
             self._pending.append((key, pa.table(columns, schema=_schema(classes)), metadata))
         return answers
+
+    @torch.inference_mode()
+    def _gives(self, answers: Answers, answering: nn.Module, images: ImageSet) -> bool:
+        """Return whether the classifier gives these answers to images from the whole set, but for rounding."""
+        for row, pixels in zip(images.numbers[list(images.spread)].tolist(), images.spread.values(), strict=True):
+            try:
+                logits = answering(to_batch(pixels[None], self.device))[0].float()
+            except (Exception, SystemExit):  # anyone's code stands there; `classify` says what it throws
+                return False
+            is_answer = bool(logits.amax().isfinite())
+            if is_answer != (answers.prediction[row] != NO_ANSWER):
+                return False
+            if not is_answer:
+                continue
+            probabilities = logits.softmax(0).topk(min(TOP, len(logits))).values.cpu().numpy()
+            if not np.allclose(probabilities, answers.top_probabilities[row], rtol=0, atol=_ROUNDED):
+                return False
+            is_tied = probabilities[0] - probabilities[1] <= 2 * _ROUNDED
+            if int(logits.argmax()) != answers.prediction[row] and not is_tied:
+                return False
+        return True
 
     def _new(
         self, network: nn.Module, images: ImageSet, classified: Classified, on_images: Callable[[int], None]
@@ -221,46 +233,6 @@ def _refusal(answering: nn.Module, images: ImageSet, device: torch.device) -> st
     return None
 
 
-@torch.inference_mode()
-def _probe(answering: nn.Module, images: ImageSet, truth: np.ndarray, device: torch.device) -> list[_Said]:
-    """Return answers to some images from the whole set, and to noise at their size and at another one.
-
-    It shows what its identity may not, as a file that its forward reads. The noise counts as of the first class.
-    """
-    noise = torch.Generator().manual_seed(0)
-    first = to_batch(images.first[None], device)
-    larger = (*first.shape[:2], first.shape[2] + _ODD[0], first.shape[3] + _ODD[1])
-    probe: list[_Said] = [None] * len(images.spread)
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for number, pixels in enumerate(images.spread.values()):
-        by_shape.setdefault(pixels.shape, []).append(number)
-    spread = list(images.spread.values())
-    labels = truth[images.numbers[list(images.spread)]]
-    for numbers in by_shape.values():
-        batch = to_batch(np.stack([spread[number] for number in numbers]), device)
-        for number, answer in zip(numbers, _probe_batch(answering, batch, labels[numbers]), strict=True):
-            probe[number] = answer
-    for shape in (first.shape, larger):
-        probe += _probe_batch(answering, torch.rand(shape, generator=noise).to(first), np.zeros(1, np.int64))
-    return probe
-
-
-def _probe_batch(answering: nn.Module, images: torch.Tensor, labels: np.ndarray) -> list[_Said]:
-    """Return a classifier's answers to a batch; None for each if it does not take it."""
-    try:
-        logits = as_float32(answering(images))
-        columns = answers_of(logits, torch.from_numpy(labels).to(logits.device))
-    except (Exception, SystemExit):  # anyone's code stands there, and some networks take one size alone
-        return [None] * len(images)
-    answers = Answers(*(column.cpu().numpy() for column in columns))
-    return [_said_of(answers, row) for row in range(len(images))]
-
-
-def _said_of(answers: Answers, row: int) -> _Said:
-    values = [answers.prediction[row], answers.margin[row], *answers.top_probabilities[row]]
-    return [float(value) if math.isfinite(value) else None for value in values]
-
-
 def _schema(classes: int) -> pa.Schema:
     """Return the columns of stored answers in so many classes."""
     top = min(TOP, classes)
@@ -274,25 +246,18 @@ def _schema(classes: int) -> pa.Schema:
     )
 
 
-def _unpacked(
-    stored: tuple[pa.Table, dict[str, Any]] | None, probe: list[_Said], rows: list[int], classes: int
-) -> Answers | None:
-    """Return stored answers; None where there are none, they can't be answers, or the classifier says something else
-    now: its `probe`, of the images of `rows` and of noise."""
+def _unpacked(stored: tuple[pa.Table, dict[str, Any]] | None, classes: int) -> Answers | None:
+    """Return stored answers; None if there are none, or they can't be answers."""
     if stored is None:
         return None
-    table, about = stored
-    try:
-        if not _says_the_same(about["probe"], probe, _NOTICED) or any(column.null_count for column in table.columns):
-            return None
-        columns = [np.stack(table[name].to_numpy()) for name in table.column_names]
-        answers = Answers(*columns)
-        if not _are_answers(answers, classes):
-            return None
-    except (KeyError, TypeError, ValueError, pa.ArrowException):
+    table, _ = stored
+    if any(column.null_count for column in table.columns):
         return None
-    in_table = [_said_of(answers, row) for row in rows]
-    return answers if _says_the_same(in_table, probe[: len(rows)], _ROUNDED) else None
+    try:
+        answers = Answers(*(np.stack(table[name].to_numpy()) for name in table.column_names))
+    except (TypeError, ValueError, pa.ArrowException):
+        return None
+    return answers if _are_answers(answers, classes) else None
 
 
 def _are_answers(answers: Answers, classes: int) -> bool:
@@ -315,24 +280,6 @@ def _agrees_with_labels(answers: Answers, labels: np.ndarray) -> bool:
     is_right = answers.prediction == labels
     margin = answers.margin
     return bool((margin[is_answer & is_right] >= 0).all() and (margin[is_answer & ~is_right] <= 0).all())
-
-
-def _says_the_same(before: list[_Said], now: list[_Said], tolerance: float) -> bool:
-    """Return whether two probes agree, but for rounding."""
-    if len(before) != len(now):
-        return False
-    for then, today in zip(before, now, strict=True):
-        if then is None or today is None:
-            if then is not today:
-                return False
-            continue
-        old, new = np.array(then, dtype=np.float64), np.array(today, dtype=np.float64)
-        if old.shape != new.shape or not np.array_equal(np.isnan(old), np.isnan(new)):
-            return False
-        is_number = ~np.isnan(new)
-        if not (np.abs(old - new)[is_number] <= tolerance * (1 + np.abs(new[is_number]))).all():
-            return False
-    return True
 
 
 def _column(values: np.ndarray) -> pa.Array:

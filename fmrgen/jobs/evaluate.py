@@ -290,9 +290,7 @@ class _Job:
         model = sharing.together(lambda: _load(name, classifier, device, group))
         title = f"classifier {name}"
         if model.unknown is not None:
-            _log.warning(
-                "%s: its attribute %s can't be compared between runs, so its answers are not kept", title, model.unknown
-            )
+            _log.warning("%s: can't be hashed (%s), so its predictions are not kept", title, model.unknown)
         sharing.check_same(f"weights of {title}", model.weights_sha256)
         predictor = Predictor(
             model,

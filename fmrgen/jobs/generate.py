@@ -162,9 +162,7 @@ def _notes_on_parts(recipe: Recipe, components: Components) -> list[str]:
     for name in ("classifier", "generator", "oracle"):
         section = getattr(recipe, name)
         if isinstance(section, InMemory) and section.unknown is not None:
-            notes.append(
-                f"{name}: its attribute {section.unknown} can't be compared between runs, so no other run can go on"
-            )
+            notes.append(f"{name}: can't be hashed ({section.unknown}), so no other run can go on")
     if isinstance(recipe.source, SourceInMemory):
         sampling = recipe.source.sampling_note()
         if sampling is not None:
@@ -383,7 +381,7 @@ def _kept_encodings(
         return None
     return kept_encodings(
         {
-            "generator": identity_of(components.generator, weights).key,
+            "generator": identity_of(components.generator, recipe.generator, weights).key,
             "section": recipe.generator.model_dump(mode="json"),
             "device": device_name(device),
             "precision": recipe.perturb.precision,

@@ -29,7 +29,7 @@ from fmrgen.storage.provenance import Kinship, Provenance
 from fmrgen.storage.shard_claims import ShardClaims
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.weights.digest import check_same_weights, shared_weights
-from fmrgen.weights.identity import state_sha256
+from fmrgen.weights.identity import hashed
 
 _IMAGES = 256
 _TOGETHER = 16
@@ -168,7 +168,7 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
     if network is None:
         return False
     has_same_weights = bool(digests_of(classifier) & digests_of(network) - {None})
-    return has_same_weights and state_sha256(classifier) == state_sha256(network)
+    return has_same_weights and hashed(classifier) == hashed(network)
 
 
 @dataclass(frozen=True)

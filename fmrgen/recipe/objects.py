@@ -22,7 +22,7 @@ from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
 from fmrgen.recipe.sections import generator_config_of, generator_of_short_form, oracle_config_of
 from fmrgen.trust.recipes import components_in
-from fmrgen.weights.identity import identity_of, state_sha256
+from fmrgen.weights.identity import hashed, identity_of
 
 _PROCESS = secrets.token_hex(8)
 _counter = itertools.count()
@@ -185,7 +185,7 @@ def _section(component: Any, name: str, role: type) -> ComponentConfig:
             wanted = f"{wanted} or a torch module"
         raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
     identity = identity_of(component)
-    state = _states.of(component).get(identity.state_sha256, identity.state_sha256)
+    state = _states.of(component).get(identity.state, identity.state)
     if identity.unknown is not None:
         state = _name_in_this_launch(component, state)
     return InMemory.of(component, identity.weights_sha256, state, identity.code, identity.unknown)
@@ -211,8 +211,8 @@ def settle(section: ComponentConfig) -> None:
     for config in components_in(section):
         if not isinstance(config, InMemory) or config.held is None:
             continue
-        if config.unknown is None and config.state_sha256 is not None:
-            _states.of(config.held)[state_sha256(config.held)] = config.state_sha256
+        if config.unknown is None and config.state is not None:
+            _states.of(config.held)[hashed(config.held)[0]] = config.state
 
 
 def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:

@@ -53,7 +53,7 @@ class LoadedClassifier:
         else:
             assert section is not None
             module = build_component(section, f"classifier {name}", nn.Module, device).eval()
-        return cls(name, section, module, identity_of(module), training_of)
+        return cls(name, section, module, identity_of(module, section), training_of)
 
     def answering_in(self, labels: Labels, image: torch.Tensor, split: str) -> nn.Module:
         """Return the network, made to answer in a split's labels. Raises UserError if it can't.
@@ -84,8 +84,8 @@ class LoadedClassifier:
 
     @property
     def unknown(self) -> str | None:
-        """The attribute that can't be compared with another process's; None where all can."""
-        return self.identity.unknown_beside(self.section)
+        """Why it can't be compared with another process's; None if it can."""
+        return self.identity.unknown
 
     @property
     def is_known(self) -> bool:

@@ -398,7 +398,7 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
         if key in old and key in new and old[key] != new[key]:
             if key.endswith(".weights_sha256"):
                 return f"its {section} had other weights ({NEW_WEIGHTS})"
-            if key.endswith(".state_sha256"):
+            if key.endswith(".state"):
                 return f"its {section} had different attributes or code ({NEW_STATE})"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"

@@ -1,4 +1,4 @@
-"""Nothing that can change an answer escapes the identity of a component, and nothing else changes it."""
+"""What the identity of a component shows, and what it knowingly does not: stored rows that are queried again do."""
 
 import importlib
 import os
@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-from enum import Enum
 from functools import partial
 
 import numpy as np
@@ -17,6 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 from torch import nn
 
 from fmrgen import UserError
+from fmrgen.recipe.job import parse_classifier
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.weights.digest import weights_sha256
 from fmrgen.weights.identity import identity_of
@@ -119,7 +119,7 @@ def lab(tmp_path, monkeypatch):
 
 def known(component):
     identity = identity_of(component)
-    return identity.weights_sha256, identity.state_sha256, tuple(identity.code.items())
+    return identity.weights_sha256, identity.state, tuple(identity.code.items())
 
 
 def another_number(text, generator):
@@ -142,18 +142,21 @@ CHANGES = [
     lambda net, to: setattr(net, "prepare", lambda images: images - to),
     lambda net, to: setattr(net.gate, "level", to),
     lambda net, to: setattr(net.gate, "floor", to),
-    lambda net, to: setattr(type(net), "temperature", to),
     lambda net, to: setattr(net.layers[0], "output_size", int(to)),
     lambda net, to: net.layers.append(nn.Softmax(1)),
     lambda net, to: net.register_forward_hook(lambda module, inputs, output: output * to),
     lambda net, to: setattr(net, "forward", partial(net.layers.forward, to)),
     lambda net, to: net.layers[2].weight.data[0].add_(to),
+    lambda net, to: net.half() if to > 1 else net.double(),
+    lambda net, to: net.train().gate.register_buffer("extra", torch.tensor(to)),
+]
+# What modules and classes hold that were changed after they were imported: `tests/jobs/test_kept_rows.py`.
+UNSEEN = [
+    lambda net, to: setattr(type(net), "temperature", to),
     lambda net, to: set_in("lab_net", "SHIFT", to),
     lambda net, to: set_in("lab_rules", "LIMITS", {"low": to}),
     lambda net, to: set_in("lab_rules", "fix", lambda logits, images: logits + to),
     lambda net, to: set_in("lab_late", "late", lambda logits: logits + to),
-    lambda net, to: net.half() if to > 1 else net.double(),
-    lambda net, to: net.train().gate.register_buffer("extra", torch.tensor(to)),
 ]
 
 
@@ -176,18 +179,10 @@ def test_each_of_a_hundred_changes_is_seen(lab):
             missed.append(number)
     assert not missed
     assert known(lab()) == before
-
-
-def test_what_was_loaded_counts_and_not_the_file_alone(lab, tmp_path):
-    """A file that was edited after it was imported is not yet what answers, and what was reloaded is."""
-    net = lab()
-    state = identity_of(net).state_sha256
-    rules = tmp_path / "lab_rules.py"
-    rules.write_text(rules.read_text().replace("0.1", "0.2"))
-    assert identity_of(net).state_sha256 == state
-    importlib.invalidate_caches()
-    importlib.reload(sys.modules["lab_rules"])
-    assert identity_of(net).state_sha256 != state
+    for change in UNSEEN:
+        net = lab()
+        change(net, 2.5)
+        assert known(net) == before
 
 
 @pytest.mark.slow
@@ -199,91 +194,34 @@ def test_it_is_the_same_in_another_process_and_after_a_batch(lab, tmp_path):
     net.requires_grad_(False)
     assert known(net) == expected
     code = "import lab_late, lab_net; from fmrgen.weights.identity import identity_of as i; n = i(lab_net.Net()); "
-    code += "print(n.weights_sha256, n.state_sha256, *n.code.values())"
+    code += "print(n.weights_sha256, n.state, *n.code.values())"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "PYTHONHASHSEED": "1"}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
     assert printed.decode().split() == [*expected[:2], *(digest for _, digest in expected[2])]
 
 
-def test_what_a_component_computes_itself_does_not_count():
-    class Cached(nn.Linear):
-        derived = ("seen",)
-
-    net = Cached(4, 4)
-    before = identity_of(net).state_sha256
-    net.seen = torch.rand(3)
-    assert identity_of(net).state_sha256 == before
-    net.other = torch.rand(3)
-    assert identity_of(net).state_sha256 != before
-
-
-def test_what_cannot_be_known_is_named(tmp_path):
+def test_what_cannot_be_hashed_is_named():
     net = nn.Linear(4, 4)
-    net.lock = threading.Lock()  # of no answer
-    assert identity_of(net).unknown is None
-    with (tmp_path / "file").open("w") as net.log:
-        assert identity_of(net).unknown == "log (of type TextIOWrapper)"
+    net.numbers = (number for number in range(3))
+    assert identity_of(net).state == ""
+    assert "generator" in identity_of(net).unknown
 
 
-class Kind(Enum):
-    """Its values are shown by an address, and its members alike."""
-
-    ONE = partial(torch.mul, 2)
-    TWO = partial(torch.mul, 3)
-
-    def __repr__(self):
-        return "Kind"
-
-
-class Named(str):
-    """Text with an attribute."""
+def test_training_and_compilation_are_the_callers():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    state = identity_of(net).state
+    assert identity_of(net.eval()).state == state
+    assert identity_of(net.train()).state == state
+    assert net[1].training
+    compiled = torch.compile(net)
+    assert identity_of(compiled).state == identity_of(net).state != ""
 
 
-def test_odd_attributes_count():
-    def state(value):
-        net = nn.Linear(2, 2)
-        net.value = value
-        return identity_of(net).state_sha256
-
-    def named(label):
-        text = Named("a")
-        text.label = label
-        return text
-
-    assert state(Kind.ONE) == state(Kind.ONE) != state(Kind.TWO)
-    assert state(named(1)) == state(named(1)) != state(named(2))
-    masked = [np.ma.masked_array([1, 2], mask=mask) for mask in ([0, 0], [0, 1])]
-    assert state(masked[0]) != state(masked[1])
-
-
-def test_a_patched_class_of_a_library_is_seen(monkeypatch):
-    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    before = identity_of(net).state_sha256
-    monkeypatch.setattr(nn.ReLU, "forward", lambda self, values: values.clamp(min=0.5))
-    assert identity_of(net).state_sha256 != before
-
-
-def test_a_long_graph_is_its_code():
-    def traced(by):
-        return torch.fx.symbolic_trace(nn.Sequential(*[nn.Linear(2, 2) for _ in range(300)], Scaled(by)))
-
-    states = [identity_of(traced(by)).state_sha256 for by in (2.0, 2.0, 3.0)]
-    assert states[0] == states[1] != states[2]
-    deep = Scaled(1.0)
-    for _ in range(2000):
-        deep = [deep]
-    net = nn.Linear(2, 2)
-    net.deep = deep
-    assert "nested too deeply" in identity_of(net).unknown
-
-
-class Scaled(nn.Module):
-    def __init__(self, by):
-        super().__init__()
-        self.by = by
-
-    def forward(self, values):
-        return values * self.by
+def test_of_a_section_of_a_built_in_kind_weights_say_all():
+    section = parse_classifier("asset:mnist/lenet")[1]
+    net = section.build()
+    net.log = threading.Lock()
+    assert (identity_of(net, section).state, identity_of(net, section).unknown) == ("", None)
 
 
 def test_a_scripted_network_is_its_code_and_constants():

@@ -142,26 +142,21 @@ class Job:
         self.device = processes.device
         labels, size = provenance.job_labels, provenance.image_size
         self.oracle = build_oracle(section, labels, size, self.device, f"oracle {name}")
-        identity = identity_of(self.oracle)
+        identity = identity_of(self.oracle, section)
         self.digest = identity.weights_sha256
         processes.check_same(f"weights of oracle {name}", self.digest)
         self.columns = opened.image_columns
         if self.oracle.needs_originals and "original" not in self.columns:
             raise UserError(f"{opened.name}: has no originals (output.keep_original), and {name} compares with them")
-        unknown = identity.unknown_beside(section)
-        if unknown is not None:
-            _log.warning(
-                "oracle %s: its attribute %s can't be compared between runs, so it judges from the beginning",
-                name,
-                unknown,
-            )
+        if identity.unknown is not None:
+            _log.warning("oracle %s: can't be hashed (%s), so it judges from the beginning", name, identity.unknown)
         key = {
             "files": provenance.files,
             "section": section.model_dump(mode="json"),
             "oracle": identity.key,
             "name": name,
             "batch_size": batch_size,
-            "launch": None if unknown is None else processes.gather(secrets.token_hex(8))[0],
+            "launch": None if identity.unknown is None else processes.gather(secrets.token_hex(8))[0],
         }
         self.parts = cache_folder() / "judgements" / fingerprint(key)
 
