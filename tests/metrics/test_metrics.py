@@ -18,6 +18,7 @@ from fmrgen.metrics.intervals import (
     ratio_of_rates,
     wilson,
 )
+from fmrgen.metrics.rows import Rows
 from fmrgen.metrics.summary import METRICS, summarise, summarise_classes
 from fmrgen.report.summary import summary_table
 from fmrgen.results.rankings import difference, rank
@@ -486,3 +487,21 @@ def test_a_ratio_of_rates_and_its_interval():
     assert (found.value, found.low, found.high) == pytest.approx((3.79929, 1.39268, 10.3647), rel=1e-4)
     assert ratio_of_rates(0, 100, 0, 200) is None
     assert ratio_of_rates(0, 0, 5, 200) is None
+
+
+def test_steps_up_are_counted_on_the_way_to_the_boundary():
+    """Of two rows: -1, -0.5, -0.6, -0.1 and, wrong from the second image on, -1, 0.5, 0.7."""
+    lists = [np.array([-1, -0.5, -0.6, -0.1]), np.array([-1, 0.5, 0.7])]
+    columns = {
+        "label": np.array([0, 0]),
+        "valid": np.array([True, True]),
+        "iterations": np.array([3, 2]),
+        "prediction": np.array([0, 1]),
+        "step_objectives": np.array(lists, dtype=object),
+        "step_predictions": np.array([np.array([0, 0, 0, 0]), np.array([0, 1, 1])], dtype=object),
+    }
+    rows = Rows(columns)
+    assert rows.share_of_steps_up().value == pytest.approx(100 * 3 / 4)
+    assert rows.share_of_steps_up(near=True) is None
+    columns["step_objectives"][0] = np.array([-1, -0.2, -0.3, -0.1])  # from 0.25 on a step begins near the boundary
+    assert Rows(columns).share_of_steps_up(near=True).value == 0

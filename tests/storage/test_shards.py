@@ -6,10 +6,12 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel
 
 from fmrgen.errors import UserError
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import check_config, read_provenance
+from fmrgen.storage.schema import KNOWN_COLUMNS, are_whole
 from fmrgen.storage.shards import ShardError, SplitFolder
 from fmrgen.storage.shared_disk import SharedDisk
 
@@ -64,3 +66,39 @@ def test_a_folder_that_was_replaced_is_not_there(tmp_path):
     shards.rename(tmp_path / "moved")
     shards.mkdir()
     assert not shared.is_there(shards)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        (OSError(5, "Input/output error"), UserError, "can't be read: .*Input/output error"),
+        (MemoryError("no room"), UserError, "can't be read: no room"),
+        (OSError("Couldn't deserialize thrift"), ShardError, "is damaged"),
+    ],
+    ids=["a disk", "memory", "content"],
+)
+def test_only_content_makes_a_shard_damaged(split, monkeypatch, fault, error, message):
+    folder, provenance = folder_of(split)
+
+    def fail(*arguments, **options):
+        raise fault
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(UserError, match=message) as raised:
+        checked(folder, provenance)
+    assert type(raised.value) is error
+
+
+def test_columns_of_others_are_read_where_their_type_fits():
+    names = ClassLabel(names=["a", "b"])
+    assert KNOWN_COLUMNS["stop_reason"].can_be(names)
+    assert not KNOWN_COLUMNS["clip_score"].can_be(names)
+    assert not KNOWN_COLUMNS["judges"].can_be(names)
+
+
+@pytest.mark.parametrize(
+    ("records", "is_whole"),
+    [([], True), ([{"stop_reason": "oracle"}], True), ([{"stop_reason": None}], False), ([None], False)],
+)
+def test_records_of_attacks_are_whole(records, is_whole):
+    assert are_whole(records) == is_whole
