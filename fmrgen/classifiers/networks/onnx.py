@@ -83,8 +83,6 @@ class DifferentiableOnnxNetwork(OnnxNetwork):
         UserError: onnx2torch does not know one of its operators, or outputs differ.
     """
 
-    derived = ("_to_compare",)
-
     def __init__(self, path: Path, device: "torch.device | str") -> None:
         super().__init__(path, device)
         try:
