@@ -458,6 +458,21 @@ def test_originals_come_from_the_source_in_the_provenance(without_originals, row
     assert result.conditioned
 
 
+def test_one_that_is_never_right_is_compared_by_fmr_too(finished_split):
+    class Five(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.eye(10)[5])
+
+        def forward(self, images):
+            return self.logits + 0 * images.mean((1, 2, 3)).unsqueeze(1)
+
+    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
+    found = evaluate({"threes": rows.filter(lambda row: row["label"] == 3)}, {"lenet": LENET, "five": Five()})
+    assert found.result("threes", "five").total.fmr is None
+    assert found.comparisons[0].measure == "fmr"
+
+
 @pytest.mark.slow
 def test_originals_from_a_source_that_is_given(without_originals):
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))

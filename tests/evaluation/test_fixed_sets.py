@@ -54,6 +54,7 @@ def test_corruptions_and_mce(corrupted, finished_split):
     assert lenet.mean_corruption_error.value == pytest.approx(100 * (error["noise"] / 80 + error["dark"] / 40) / 2)
     assert lenet.accuracy.value > other.accuracy.value
     assert lenet.mean_corruption_error.value < other.mean_corruption_error.value
+    assert 0 < other.mean_corruption_error.low < other.mean_corruption_error.value
     said = found.predictions.to_pandas()
     rows = said[(said.split == "digits-c: dark-1") & (said.classifier == "mnist/lenet")]
     assert 100 * (rows.label == rows.prediction).mean() == pytest.approx(by_set["dark-1"])
