@@ -22,13 +22,13 @@ from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.images import ImageSet
 from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
-from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, classify
+from fmrgen.split.classify import NO_ANSWER, TOP, Answers, KeptAnswers, answers_of, classify
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
 _VERSION = 4  # of what a key is made of
-_ROUNDED = 1e-2  # of a probability: more than it differs between batches of other sizes
+_ROUNDED = 1e-2  # of a margin, a probability: more than they differ between batches of other sizes
 _NOTICED = 1e-5  # above one, of a probability
 
 
@@ -127,7 +127,9 @@ class Predictor:
         classes = len(classified.labels)
         key = self._key(images, classified)
         stored = _unpacked(self.store.get(key, _schema(classes), len(truth)), classes)
-        if stored is not None and not (_agrees_with_labels(stored, truth) and self._gives(stored, answering, images)):
+        if stored is not None and not (
+            _agrees_with_labels(stored, truth) and self._gives(stored, answering, images, truth)
+        ):
             stored = None
         everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
         if stored is not None and everyone_knows:
@@ -135,7 +137,7 @@ class Predictor:
             return stored
         answers = self._new(answering, images, classified, on_images)
         name = self.model.name
-        if not self._gives(answers, answering, images):
+        if not self._gives(answers, answering, images, truth):
             raise UserError(
                 f"classifier {name}: its answers for the same images changed during the run; nothing in its forward "
                 "may depend on earlier calls"
@@ -147,23 +149,20 @@ class Predictor:
         return answers
 
     @torch.inference_mode()
-    def _gives(self, answers: Answers, answering: nn.Module, images: ImageSet) -> bool:
+    def _gives(self, answers: Answers, answering: nn.Module, images: ImageSet, truth: np.ndarray) -> bool:
         """Return whether the classifier gives these answers to images from the whole set, but for rounding."""
         for row, pixels in zip(images.numbers[list(images.spread)].tolist(), images.spread.values(), strict=True):
+            label = torch.from_numpy(truth[row : row + 1]).to(self.device)
             try:
-                logits = answering(to_batch(pixels[None], self.device))[0].float()
+                columns = answers_of(answering(to_batch(pixels[None], self.device)).float(), label)
             except (Exception, SystemExit):  # anyone's code stands there; `classify` says what it throws
                 return False
-            is_answer = bool(logits.amax().isfinite())
-            if is_answer != (answers.prediction[row] != NO_ANSWER):
-                return False
-            if not is_answer:
-                continue
-            probabilities = logits.softmax(0).topk(min(TOP, len(logits))).values.cpu().numpy()
-            if not np.allclose(probabilities, answers.top_probabilities[row], rtol=0, atol=_ROUNDED):
-                return False
+            prediction, _, probabilities, margin = (column[0].cpu().numpy() for column in columns)
+            for now, then in ((probabilities, answers.top_probabilities[row]), (margin, answers.margin[row])):
+                if not np.allclose(now, then, rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True):
+                    return False
             is_tied = probabilities[0] - probabilities[1] <= 2 * _ROUNDED
-            if int(logits.argmax()) != answers.prediction[row] and not is_tied:
+            if prediction != answers.prediction[row] and not is_tied:
                 return False
         return True
 
