@@ -100,6 +100,7 @@ class Last(nn.Module):
         return self.network(images.permute(0, 3, 1, 2))
 
 
+@pytest.mark.slow
 def test_other_layouts_and_fixed_batches(tmp_path):
     torch.manual_seed(0)
     last = Last().eval()
@@ -173,6 +174,7 @@ def test_what_is_another_network_on_smooth_images_alone_is_refused(pooled, monke
         rebuilt(torch.full((2, 3, 32, 32), 0.5))
 
 
+@pytest.mark.slow
 def test_what_can_not_be_rebuilt_is_told(pooled, tmp_path, monkeypatch):
     fixed = exported(pooled[0], tmp_path / "fixed.onnx", batch=2, dynamic=False)
     with pytest.raises(UserError, match="rebuilt in torch it fails on 1 images|can't be rebuilt in torch"):

@@ -34,7 +34,11 @@ def setting(request, double):
     return setting
 
 
-@pytest.mark.parametrize("options", [{}, {"keep": "first"}, {"min_probability": 0.27}], ids=["last", "first", "sure"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *[pytest.param(more, marks=pytest.mark.slow) for more in ({"keep": "first"}, {"min_probability": 0.27})]],
+    ids=["last", "first", "sure"],
+)
 def test_an_ensemble_equals_the_literal_one(setting, options):
     options = {"attacks": ATTACKS, "queries": 6, "oracle_rule": "consistent", **options}
     expected = {i: setting.reference_ensemble(i, **options) for i in range(COUNT)}
@@ -88,6 +92,7 @@ def test_every_attack_is_recorded_up_to_the_first_that_fools(setting):
             assert len(row.step_losses) == len(row.step_objectives) == row.iterations + 1
 
 
+@pytest.mark.slow
 def test_the_control_is_that_of_the_first_attack(setting):
     options = {"budget": BUDGET, "step_size": setting.step_size, "slots": 3, "queries": 6, "oracle_rule": "consistent"}
     models = (setting.classifier, setting.generator, setting.oracle)

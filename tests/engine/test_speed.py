@@ -89,6 +89,7 @@ def test_where_not_even_one_image_fits_the_error_is_raised():
         list(perturb(grey(0.2, 0.3), Brightness(), generator, Patient(1), budget=2, step_size=STEP))
 
 
+@pytest.mark.slow
 def test_slots_found_by_timing_make_the_same_rows(double):
     setting = Fixture(tiny_vqgan(), 0.05)
     expected = setting.engine(slots=3)

@@ -375,6 +375,7 @@ def test_a_trained_folder_that_names_code_is_refused(finished_split, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_grouped_split_whose_classifier_has_another_order(tmp_path):
     groups = ["source.classes={low: 0-4, high: 5-9}", "source.limit=60", "perturb.budget=2", "output.split=grouped"]
     make_split(load_recipe("mnist-lenet", groups), tmp_path / "grouped")

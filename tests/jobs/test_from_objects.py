@@ -73,6 +73,7 @@ def test_the_rows_are_those_of_the_recipe_with_the_same_parts(digits, dataset, t
         assert split.summary == of_recipe.summary
 
 
+@pytest.mark.slow
 def test_a_torch_module_may_be_the_oracle(dataset, net, tmp_path):
     lenet = load_recipe("mnist-lenet").classifier.build()
     split = generate(dataset, net, output=tmp_path / "out", progress=False, **{**DEMO, "oracle": lenet})

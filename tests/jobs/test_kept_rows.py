@@ -100,7 +100,9 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "one shard lost"])
+@pytest.mark.parametrize(
+    "is_finished", [pytest.param(True, marks=pytest.mark.slow), False], ids=["finished", "one shard lost"]
+)
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_network_that_looks_the_same_is_refused(place, change, is_finished):
     part, alter = CHANGES[change]

@@ -106,6 +106,7 @@ def test_a_tracker_that_fails_is_noted_once_and_stops_no_other(fake, recipe, tmp
     assert list((logs / "fmrgen").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_no_job_waits_for_a_tracker_that_hangs(fake, recipe, tmp_path, monkeypatch):
     hangs = threading.Event()
     fake(at_log=hangs.wait)

@@ -315,6 +315,7 @@ def test_a_store_by_http_is_a_line_that_says_how(monkeypatch, store):
         shared_folder(f"s3://{BUCKET}/out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
 def test_conflicts_that_never_end_are_a_line(tmp_path, monkeypatch, method):
     monkeypatch.setattr("fmrgen.storage.shared_bucket._PAUSE", 0.01)

@@ -62,6 +62,7 @@ def test_it_names_what_was_planted(explained, tmp_path):
     assert "<h2>Originals changed to shapes moved up or down" in (tmp_path / "explain.html").read_text()
 
 
+@pytest.mark.slow
 def test_with_a_direction_where_there_is_one(finished_split):
     found = explain(str(finished_split), classifier=FailsOn(is_bright).eval(), attributes=[Brightness(), PositionUp()])
     assert {finding.words for finding in found.confirmed} == {"brighter images", "another brightness"}

@@ -137,6 +137,7 @@ def test_two_processes_say_the_same(judged, finished_split, tmp_path):
             assert other == verdict
 
 
+@pytest.mark.slow
 def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_path):
     shutil.copytree(finished_split, tmp_path / "out")
     cache = tmp_path / "cache"

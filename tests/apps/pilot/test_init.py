@@ -214,6 +214,7 @@ def test_a_recipe_under_an_oracle_that_is_named(tmp_path, monkeypatch, capsys):
     assert "fmrgen.init: is of an init of other images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dataset_and_a_network_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits_in(tmp_path / "digits", 12)

@@ -63,6 +63,7 @@ def test_figures_by_hand():
     assert exact.p_worse == pytest.approx(6 / 32)  # four or five of five
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "rate"), [(300, 0.0), (300, 0.05), (1000, 0.05), (1000, 0.2)])
 def test_equal_networks_are_called_different_in_at_most_5_percent(images, rate):
     random = np.random.default_rng(int(images + 1000 * rate))
@@ -318,6 +319,7 @@ def test_one_name_in_two_encodings_is_one_class_and_one_in_two_spellings_is_note
     assert any("the prediction 'Stop' is not the label 'stop'" in note for note in noted)
 
 
+@pytest.mark.slow
 def test_twenty_thousand_classes_take_no_table_of_them_all():
     labels = np.arange(20_000)
     tracemalloc.start()
