@@ -295,7 +295,9 @@ def measure(
         for name, values in rates.items()
         if name != "engine"
     }
-    agreements = {name: agreement(outcomes["engine"], outcomes[name]) for name in outcomes if name == "static"}
+    agreements = {}
+    if "static" in outcomes:
+        agreements["static"] = agreement(outcomes["engine"], outcomes["static"])
     if literal:  # by the engine with one slot: a batch of one has other kernels, whose last bits tip a row in fifty
         one_slot = recipe.model_copy(update={"perturb": replace(recipe.perturb, slots=1)})
         alone = run_engine(one_slot, components, examples[:literal], device)

@@ -276,7 +276,7 @@ class InMemory(ComponentConfig):
     """A classifier, generator or oracle that was made by the caller.
 
     `target` is its class, `weights_sha256` and `state` are its identity (`weights.identity`). They are part of
-    the fingerprint of a recipe, so a split is only continued with the same object. Earlier versions recorded no state.
+    the fingerprint of a recipe, so a split is only continued with the same object.
     """
 
     PLACES = ()
@@ -303,9 +303,9 @@ class InMemory(ComponentConfig):
         Args:
             held: the object.
             weights_sha256: digest of its weights.
-            state: digest of the rest of its state.
+            state: digest of the object, or a name of this launch if it can't be hashed.
             code: the sha256 of the files of source code that it comes from, by module.
-            unknown: the attribute that can't be compared with another process's, if there is one.
+            unknown: why it can't be hashed; None if it is.
         """
         section = cls(target=called(held), weights_sha256=weights_sha256, state=state)
         section._held, section._code, section._unknown = held, dict(code or {}), unknown
@@ -323,7 +323,7 @@ class InMemory(ComponentConfig):
 
     @property
     def unknown(self) -> str | None:
-        """The attribute that can't be compared with another process's; None if all can."""
+        """Why it can't be hashed; None if it is."""
         return self._unknown
 
     def build(self, device: "torch.device | str" = "cpu") -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fmrgen.distributed.launch import Alone, Sharing
+from fmrgen.distributed.launch import Sharing
 from fmrgen.errors import UserError
 from fmrgen.evaluation.across_splits import Outcome, compare_own_splits, worst_of_all
 from fmrgen.evaluation.classified import Answered, Classified
@@ -45,20 +45,20 @@ _NAMED = 5  # classes in a note
 def summarise_evaluation(
     models: list[EvaluatedClassifier],
     classified: list[Classified],
+    processes: Sharing,
     attack: str | None = None,
     fixed: FixedSetResults | None = None,
     failed: list[FailedClassifier] | None = None,
-    processes: Sharing | None = None,
 ) -> Evaluation:
     """Return the figures of an evaluation.
 
     Args:
         models: the classifiers, in the order in which they are shown.
         classified: the splits, with the answers of each classifier.
+        processes: share the classifiers, and all return the same.
         attack: in short form, if the answers to attacked originals are among them.
         fixed: the classifiers' results on fixed sets.
         failed: classifiers that could not be measured.
-        processes: share the classifiers, and all return the same.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
@@ -66,7 +66,7 @@ def summarise_evaluation(
     outcomes: list[Outcome] = []
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
     for split in classified:
-        outcome, split_results = _measure(split, models, processes or Alone())
+        outcome, split_results = _measure(split, models, processes)
         for model in models:
             columns = outcome.columns[model.name]
             tables.append(predictions_table(outcome.name, model.name, columns, _counted_columns(split)))

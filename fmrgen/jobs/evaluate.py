@@ -135,7 +135,7 @@ def evaluate(
             decoded.answered[measured_classifier.about.name] = measured_classifier.splits[number]
     on_fixed_sets = _by_set([measured_classifier.fixed for measured_classifier in measured])
     about = [measured_classifier.about for measured_classifier in measured]
-    return summarise_evaluation(about, classified, attack, on_fixed_sets, failed, processes)
+    return summarise_evaluation(about, classified, processes, attack, on_fixed_sets, failed)
 
 
 def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Processes, download: bool) -> list[Split]:

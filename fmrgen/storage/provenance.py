@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fmrgen.storage.schema import Schema
 
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that made the split"
-NEW_STATE = "such as a setting, a mean or a function; list attributes that it computes itself in its `derived`"
+NEW_STATE = "such as a setting, a mean or a function"
 SCHEMA = f"fmrgen-provenance/{ROWS_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 

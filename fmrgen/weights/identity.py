@@ -76,8 +76,9 @@ def identity_of(component: object, section: BaseModel | None = None, weights: st
     if section is None or runs_code_of_others(section):
         state, unknown = hashed(component)
         for module in filter(is_own, modules):
-            for name, path in own_files(module).items():
-                code[name] = sha256_of(path)
+            if module not in code:  # else the modules that it imports are in it too
+                for name, path in own_files(module).items():
+                    code[name] = sha256_of(path)
     tops = {module.partition(".")[0] for module in modules if not is_own(module)}
     libraries = {name: _version(name) for name in sorted({*tops, *_BUILT_ON})}
     libraries["fmrgen"] = own_code_sha256()

@@ -469,9 +469,9 @@ def test_one_that_is_never_right_is_compared_by_fmr_too(finished_split):
             return self.logits + 0 * images.mean((1, 2, 3)).unsqueeze(1)
 
     rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
-    found = evaluate({"threes": rows.filter(lambda row: row["label"] == 3)}, {"lenet": LENET, "five": Five()})
-    assert found.result("threes", "five").total.fmr is None
-    assert found.comparisons[0].measure == "fmr"
+    evaluation = evaluate({"threes": rows.filter(lambda row: row["label"] == 3)}, {"lenet": LENET, "five": Five()})
+    assert evaluation.result("threes", "five").total.fmr is None
+    assert evaluation.comparisons[0].measure == "fmr"
 
 
 @pytest.mark.slow

@@ -483,8 +483,8 @@ def test_every_metric_is_on_the_page():
 
 def test_a_ratio_of_rates_and_its_interval():
     """By hand: 10.5 / 101 over 5.5 / 201; the variance of its logarithm is 1/10.5 - 1/101 + 1/5.5 - 1/201."""
-    found = ratio_of_rates(10, 100, 5, 200)
-    assert (found.value, found.low, found.high) == pytest.approx((3.79929, 1.39268, 10.3647), rel=1e-4)
+    ratio = ratio_of_rates(10, 100, 5, 200)
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3.79929, 1.39268, 10.3647), rel=1e-4)
     assert ratio_of_rates(0, 100, 0, 200) is None
     assert ratio_of_rates(0, 0, 5, 200) is None
 
