@@ -166,19 +166,13 @@ def own_split() -> str:
     return split
 
 
-def limited(limit: int | None, overrides: Sequence[str]) -> list[str]:
-    """Return the changes to a recipe, the limit first."""
-    changes = [] if limit is None else [f"source.limit={limit}"]
-    return [*changes, *overrides]
-
-
 def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None) -> "job.Recipe":
     """Return a recipe with its changes, in which nothing is wrong that can be seen without torch.
 
     Args:
         recipe: its file, or its name.
         overrides: changes, `section.key=value`.
-        limit: the number of examples, unless it is the recipe's own.
+        limit: the number of examples, whatever recipe and changes say.
 
     Raises:
         UserError: a file, a key or a value is wrong, or something that the recipe names is not there.
@@ -186,6 +180,7 @@ def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None)
     from fmrgen.config import check_places
     from fmrgen.recipe import job
 
-    loaded = job.load_recipe(recipe, limited(limit, overrides))
+    limits = [] if limit is None else [f"source.limit={limit}"]
+    loaded = job.load_recipe(recipe, [*overrides, *limits])
     check_places(loaded)
     return loaded

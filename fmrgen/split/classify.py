@@ -99,6 +99,7 @@ def classify(
     processes: Sharing,
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
+    together: int | None = None,
 ) -> Predictions:
     """Return the answers of each classifier to every image, by row; every process gets all of them.
 
@@ -112,11 +113,13 @@ def classify(
         processes: that share the batches.
         device: of the classifiers.
         on_rows: called with the number of rows as they go by.
+        together: the most images that a classifier gets at once; by default those of a batch that are of one size.
 
     Raises:
         UserError: whatever `decode` or a classifier throws.
     """
-    mine = processes.together(partial(_classify_own, batches, classifiers, labels, processes, device, on_rows))
+    own = partial(_classify_own, batches, classifiers, labels, processes, device, on_rows, together)
+    mine = processes.together(own)
     return _by_row(processes.gather(mine))
 
 
@@ -127,6 +130,7 @@ def _classify_own(
     processes: Sharing,
     device: torch.device,
     on_rows: Callable[[int], None],
+    together: int | None,
 ) -> dict[tuple[str, str], _Share]:
     """Return this process's rows and answers, by classifier and by the name of the images."""
     rows: dict[str, list[np.ndarray]] = {}
@@ -136,7 +140,7 @@ def _classify_own(
             truth = torch.from_numpy(labels(batch_rows)).to(device)
             for images_name, images in decoded.result().items():
                 rows.setdefault(images_name, []).append(batch_rows)
-                for name, answers in _classify_batch(images, truth, classifiers, device).items():
+                for name, answers in _classify_batch(images, truth, classifiers, device, together).items():
                     columns.setdefault((name, images_name), []).append(answers)
         on_rows(len(batch_rows))
     shares = {}
@@ -172,8 +176,9 @@ def _decode_own(
         yield from waiting
 
 
-def _parts_that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[Pixels]]]:
-    """Yield the images in parts of one size and of no more than `MOST_PIXELS`, with their places in the list."""
+def _parts_that_fit(images: list[LazyPixels], together: int) -> Iterator[tuple[list[int], list[Pixels]]]:
+    """Yield the images in parts of one size, so many `together` and no more than `MOST_PIXELS`, with their places in
+    the list."""
     decoded: dict[int, Pixels] = {}
     pixels_decoded = 0
     for place, image in enumerate(images):
@@ -185,29 +190,31 @@ def _parts_that_fit(images: list[LazyPixels]) -> Iterator[tuple[list[int], list[
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for number, waiting in decoded.items():
             by_shape.setdefault(waiting.shape, []).append(number)
-        for places in by_shape.values():
-            yield places, [decoded[number] for number in places]
+        for same_size in by_shape.values():
+            for start in range(0, len(same_size), together):
+                places = same_size[start : start + together]
+                yield places, [decoded[number] for number in places]
         decoded, pixels_decoded = {}, 0
 
 
 def _classify_batch(
-    images: list[LazyPixels], labels: Tensor, classifiers: Mapping[str, nn.Module], device: torch.device
+    images: list[LazyPixels],
+    labels: Tensor,
+    classifiers: Mapping[str, nn.Module],
+    device: torch.device,
+    together: int | None,
 ) -> dict[str, list[Tensor]]:
     """Return the columns of `Answers`, [B, …], of each classifier; images of one size go through it together."""
-    parts: dict[str, list[list[Tensor]]] = {name: [] for name in classifiers}
+    parts: dict[str, list[Tensor]] = {name: [] for name in classifiers}
     order: list[int] = []  # places of the images, as they were classified
     with torch.inference_mode():
-        for places, same_size in _parts_that_fit(images):
+        for places, same_size in _parts_that_fit(images, together or len(images)):
             batch = to_batch(np.stack(same_size), device)
             order += places
             for name, classifier in classifiers.items():
-                logits = _logits_of(name, classifier, batch)
-                parts[name].append(answers_of(logits, labels[places]))
+                parts[name].append(_logits_of(name, classifier, batch))
         back = torch.tensor(order, device=device).argsort()
-        answers = {}
-        for name, columns_of_parts in parts.items():
-            answers[name] = [torch.cat(column)[back] for column in zip(*columns_of_parts, strict=True)]
-        return answers
+        return {name: answers_of(torch.cat(logits)[back], labels) for name, logits in parts.items()}
 
 
 def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What helps to find one's way: recipes resolved, dry runs, the doctor, help without jargon."""
 
+import json
 import os
 import re
 import subprocess
@@ -95,3 +96,9 @@ def test_the_shell_completes_commands_options_and_recipes(tmp_path):
     ):
         script = f'. {installed}; COMP_WORDS=({words}); COMP_CWORD={len(words.split()) - 1}; _fmrgen; echo "${{COMPREPLY[@]}}"'
         assert bash(script).split() == [completed]
+
+
+def test_a_limit_counts_whatever_the_changes_say(capsys):
+    arguments = ("mnist-lenet", "--limit", "3", "source={kind: mnist, limit: 7}", "--dry-run", "--json")
+    assert run("generate", *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["recipe"]["source"]["limit"] == 3

@@ -25,7 +25,8 @@ from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import has_class_folders, open_source, open_split
 from fmrgen.split.rows import Split, reading
 
-_BATCH = 64
+_READ = 512  # rows at a time: photos come in many sizes, and those of one size are classified together
+_BATCH = 64  # images of them that a network gets at once
 _MOST_NAMED = 20  # unreadable files
 _SECTIONS = ("{", "sets/")  # what names of sources begin with
 _RECIPES = (".yaml", ".yml")
@@ -95,9 +96,11 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
     first = opened.first_image(processes.device)
     networks = {model.name: model.answering_in(labels, first, opened.name) for model in models}
     columns = opened.columns(["id", "label", "valid", "accepted_labels"], labels)
-    batches = opened.images(opened.image_columns, size=_BATCH)
+    batches = opened.images(opened.image_columns, size=_READ)
     try:
-        answers = classify(batches, networks, columns["label"].__getitem__, processes, processes.device)
+        answers = classify(
+            batches, networks, columns["label"].__getitem__, processes, processes.device, together=_BATCH
+        )
     except UserError:
         _check_images(opened)
         raise
