@@ -45,7 +45,6 @@ NOT_FINGERPRINTED = (
     "source.license",
     "perturb.slots",
     "perturb.compile",
-    "output.claims",
 )
 FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves out what can change no stored row
 IN_MEMORY = "in_memory"  # the kind of an object that was handed over in Python, which no recipe names

@@ -213,7 +213,7 @@ def _is_text(text: str) -> bool:
 
 def write_atomically(
     path: Path, content: bytes | memoryview, *, make_folder: bool = True, durable: bool = True, replace: bool = True
-) -> None:
+) -> bool:
     """Write a file so that it has all of `content`, or does not exist, whenever the machine stops.
 
     Args:
@@ -223,6 +223,9 @@ def write_atomically(
         durable: without it the same holds only whenever the process stops, which is enough for what is quickly made
             again.
         replace: without it an existing file is left as it is.
+
+    Returns:
+        Whether it was written.
 
     Raises:
         UserError: it can't be written.
@@ -236,10 +239,11 @@ def write_atomically(
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+        is_written = True
         if replace:
             temporary.replace(path)
         else:
-            _move_where_nothing_is(temporary, path)
+            is_written = _move_where_nothing_is(temporary, path)
         if durable:
             directory = os.open(path.parent, os.O_RDONLY)
             try:
@@ -252,19 +256,31 @@ def write_atomically(
         if isinstance(error, OSError):
             raise UserError(f"{path}: can't be written: {error.strerror}") from None
         raise
+    return is_written
 
 
-def _move_where_nothing_is(temporary: Path, path: Path) -> None:
-    """Give a file its name, or remove it if another file has that name."""
+def _move_where_nothing_is(temporary: Path, path: Path) -> bool:
+    """Give a file its name, or remove it if another file has that name; return whether it has it."""
+    is_moved = True
     try:
         os.link(temporary, path)
     except FileExistsError:
-        pass
+        is_moved = False
     except OSError:  # a file system without hard links: another process could come between these two lines
         if not path.exists():
             temporary.replace(path)
-            return
+            return True
+        is_moved = False
     temporary.unlink()
+    return is_moved
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it exists. Raises UserError if it can't be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be made: {error.strerror}") from None
 
 
 def write_changed(path: Path, content: bytes) -> None:

@@ -284,14 +284,6 @@ def digests_of(classifier: nn.Module) -> set[str | None]:
     return {weights_sha256(classifier), *weights_digests(network, _WRAPPERS)}
 
 
-def check_same_answers(classifier: nn.Module) -> None:
-    """Raise UserError if the model behind a classifier's address has changed since it was first asked."""
-    for part in classifier.modules():
-        check = getattr(part, "check_same_answers", None)
-        if callable(check):
-            check()
-
-
 def left_out_note(answering: nn.Module | None, labels: Labels) -> str | None:
     """Return a note on a classifier that knows more classes than there are labels; None if it does not.
 

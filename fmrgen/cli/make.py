@@ -101,7 +101,7 @@ def generate(
         all_metrics: Print every metric; run it again to see them later.
     """
     from fmrgen.files import check_writable
-    from fmrgen.storage.shared_bucket import is_bucket
+    from fmrgen.storage.bucket import is_bucket
 
     _check_push(push, output, part, public=public, replace=replace)
     own_part = _parse_part(part)
@@ -132,7 +132,7 @@ def generate(
 
 def _check_push(repo: str | None, output: str, part: str | None, *, public: bool, replace: bool) -> None:
     """Raise UserError if an option needs --push, or if the job will not leave a whole split on this machine."""
-    from fmrgen.storage.shared_bucket import is_bucket
+    from fmrgen.storage.bucket import is_bucket
 
     if repo is None:
         for option, is_set in (("--public", public), ("--replace", replace)):
@@ -170,15 +170,15 @@ def _make(
     from fmrgen.progress.job import Progress
     from fmrgen.progress.tracked import TrackedJob
     from fmrgen.progress.trackers import tracking
+    from fmrgen.storage.bucket import open_store
     from fmrgen.storage.paths import SplitPaths
     from fmrgen.storage.provenance import read_provenance
-    from fmrgen.storage.shared_bucket import folder_of
 
     is_first = is_first_process()
     show = not quiet and is_first
     log = progress.JobLog(log_file if is_first else None)
     config = recipe.model_dump(mode="json") | {"fingerprint": recipe.fingerprint}
-    paths = SplitPaths(folder_of(output), recipe.output.config, recipe.output.split)
+    paths = SplitPaths(open_store(output).root, recipe.output.config, recipe.output.split)
 
     def on_note(line: str) -> None:
         display.print_note(line)

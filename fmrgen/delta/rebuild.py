@@ -8,7 +8,7 @@ import numpy as np
 from fmrgen.delta.card import write_delta_card
 from fmrgen.delta.files import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_file, write_delta
 from fmrgen.errors import UserError
-from fmrgen.files import check_writable, write_atomically
+from fmrgen.files import check_writable
 from fmrgen.hub.fetch import fetched
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.jobs.lifecycle import claimed_alone, finish
@@ -109,9 +109,9 @@ def _rebuild(
 ) -> Summary:
     about, provenance = read_about(root, config, split)
     originals = _Originals(build_source(source), provenance.image_size)
-    with claimed_alone(output, config, split, provenance, provenance.runs, on_note) as (target, claimed):
+    with claimed_alone(output, config, split, provenance, on_note) as (target, claimed, claims):
         if claimed.is_finished and dict(claimed.files) == dict(provenance.files):
-            return finish(target)
+            return finish(target, claims)
         if claimed.is_finished:
             where = f"{output}:{config}/{split}"
             raise UserError(f"{where}: is there already, and its files are not the delta's; choose another --output")
@@ -124,10 +124,10 @@ def _rebuild(
             for example_id, digest in zip(ids, digests, strict=True):
                 pixels[example_id] = originals.pixels(example_id, digest)
             content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
-            write_atomically(target.shard_path(shard), content)
+            target.store.create(target.shard_path(shard), content)
             done += len(ids)
             on_rows(done, provenance.rows)
-        return finish(target)
+        return finish(target, claims)
 
 
 class _Originals:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from fmrgen.classifiers.base import check_same_answers
 from fmrgen.distributed.launch import (
     Alone,
     Processes,
@@ -308,7 +307,6 @@ class _Job:
             answers.append(answers_on_split)
         fixed = classify_fixed_sets(model, self.fixed, sharing, device, self.batch_size, self._count)
         check_same_weights(title, model.module, model.weights_sha256)
-        sharing.together(lambda: check_same_answers(model.module))
         predictor.keep()
         return _Measured(_described(model), answers, fixed)
 

@@ -66,7 +66,7 @@ def finished_summary(
 
 def with_recorded_step(recipe: Recipe, paths: SplitPaths) -> Recipe:
     """Return the recipe with the step size that its split has, if it asks for `auto` and has a split."""
-    if recipe.perturb.step_size != "auto" or not paths.provenance.is_file():
+    if recipe.perturb.step_size != "auto" or not paths.is_on_record:
         return recipe
     step = float(read_provenance(paths).recipe.tree["perturb"]["step_size"])
     return recipe.model_copy(update={"perturb": replace(recipe.perturb, step_size=step)})

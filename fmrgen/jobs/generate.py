@@ -38,12 +38,13 @@ from fmrgen.recipe.objects import settle
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.sources.in_memory import Config as SourceInMemory
+from fmrgen.storage.bucket import is_bucket, open_store
 from fmrgen.storage.encodings import KeptEncodings, kept_encodings
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance, Run, Skipped, new_run, now
 from fmrgen.storage.shard_claims import ShardClaims, own_shards
 from fmrgen.storage.shards import SplitFolder, summary_of_rows
-from fmrgen.storage.shared_bucket import is_bucket, shared_folder
+from fmrgen.storage.store import Store, mirror
 from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.identity import identity_of
 from fmrgen.weights.remote import check_room, remotes_of
@@ -87,8 +88,10 @@ def make_split(
     summary = finished_summary(recipe, output, on_start, on_note)
     if summary is not None:
         return summary
-    shared, root = shared_folder(output, recipe.output.claims)
+    store = open_store(output)
+    root = store.root
     check_writable(root)
+    mirror(store)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     note_once = on_note if is_first_process() else lambda line: None  # once for a launch
@@ -106,15 +109,15 @@ def make_split(
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     recipe = settled_step(recipe, components, paths, device, note_once)
-    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
+    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
     with (
-        _called(output, root),
+        _called(store),
         _settled(recipe),
         errors_of_one_process(),
         closing(ShardClaims(folder, own_shards(folder.shards, part), on_note)) as claims,
     ):
         run = new_run(device_name(device))
-        provenance = claim(folder, new_provenance(recipe, components), [run], claims, on_note)
+        provenance = claim(folder, new_provenance(recipe, components), run, claims, on_note)
         oracle_is_known = False
         if is_first_process():
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
@@ -125,18 +128,17 @@ def make_split(
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
         while not provenance.is_finished and claims.missing():
             job.perturb_shards()
+            job.record(run)  # before others can finish the split
             claims.wait(on_note, job.progress.show)
         job.note_encodings(on_note)
         if job.progress.own.rows:
             self_check.end(folder, provenance)
-        if not provenance.is_finished:
-            job.record(run)
         if part is not None and not claims.is_split_whole:
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
         _measure_slope(self_check, folder, provenance, note_once)
-        summary = finish(folder, job.faults)
+        summary = finish(folder, claims, job.faults)
         for caution in cautions(summary, oracle_is_known=oracle_is_known, steps=provenance.judged_steps):
             note_once(caution)
         return summary
@@ -188,13 +190,13 @@ def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardC
 
 
 @contextmanager
-def _called(output: str | Path, root: Path) -> Iterator[None]:
+def _called(store: Store) -> Iterator[None]:
     """Make errors name the folder as the caller did, wherever its files are on this machine."""
     try:
         yield
     except UserError as error:
-        if is_bucket(output):  # whose files are in a folder of another name
-            error.args = (str(error).replace(str(root), str(output)),)
+        if not store.is_local:
+            error.args = (str(error).replace(str(store.root), store.name),)
         raise
 
 
@@ -258,6 +260,7 @@ class _Job:
         self._extra: dict[int, Mapping[str, Any]] = {}  # example id → its values of the source's columns
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
+        self._recorded = 1  # times that its run was put on record
         self.encodings = _kept_encodings(recipe, components, provenance, device)
 
     def perturb_shards(self) -> None:
@@ -296,11 +299,12 @@ class _Job:
             on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
 
     def record(self, run: Run) -> None:
-        """Record what this process has done."""
+        """Put on record what this process has done so far."""
         end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
         if self.progress.slots:
             end["slots"] = self.progress.slots
-        record_run(self.folder, run.model_copy(update=end))
+        record_run(self.folder, run.model_copy(update=end), self._recorded)
+        self._recorded += 1
 
     def _set_slots(self, slots: int) -> None:
         self.progress.slots = slots
@@ -365,7 +369,8 @@ class _Job:
             self.folder.write_shard(shard.number, shard.rows, shard.skipped, schema, self.recipe.fingerprint)
         except UserError:
             self.claims.check_folder()  # the folder may have gone at this very moment
-            raise
+            if shard.number in self.claims.missing():
+                raise
         self.claims.release(shard.number)
 
 

@@ -1,17 +1,21 @@
-"""A split's life in its folder: claimed by a job, shared by its processes, finished when all shards are checked."""
+"""A split's life in its folder: begun by a job, shared by its processes, finished when all shards are checked.
 
-import time
+Its beginning, a file for each run, its shards and the finished provenance are created once, and never rewritten.
+"""
+
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
-from fmrgen.files import check_inside
+from fmrgen.files import check_inside, json_text, make_folder
 from fmrgen.jobs.finished import models_read
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.oracles._parts import digests_of_parts
@@ -20,10 +24,9 @@ from fmrgen.publish.card import check_card, renew_card
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import StopReason
-from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.paths import CARD, SplitPaths
 from fmrgen.storage.provenance import (
     SCHEMA,
-    Kinship,
     Provenance,
     Run,
     provenance_to_continue,
@@ -32,6 +35,7 @@ from fmrgen.storage.provenance import (
 from fmrgen.storage.schema import OWN_COLUMNS
 from fmrgen.storage.shard_claims import ShardClaims
 from fmrgen.storage.shards import ShardError, SplitFolder, summary_of
+from fmrgen.storage.store import check_creates_once, mirror, send, set_aside
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.weights.digest import weights_sha256
 
@@ -68,11 +72,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
 
 
 def claim(
-    folder: SplitFolder,
-    fresh: Provenance,
-    runs: Sequence[Run],
-    claims: ShardClaims,
-    on_note: Callable[[str], None],
+    folder: SplitFolder, fresh: Provenance, run: Run | None, claims: ShardClaims, on_note: Callable[[str], None]
 ) -> Provenance:
     """Make the folder ready for this process, check its shards if no other process is at work on it, and take the first
     shard, all before another process can.
@@ -80,7 +80,7 @@ def claim(
     Args:
         folder: of the split.
         fresh: the provenance of the split if this job begins it.
-        runs: added to the provenance if rows are missing.
+        run: of this process, put on record if rows are missing.
         claims: take the first shard.
         on_note: called with a line for each file that is set aside.
 
@@ -88,33 +88,34 @@ def claim(
         The provenance of the split.
 
     Raises:
-        UserError: another recipe's split is in the folder.
+        UserError: another recipe's split is in the folder, or processes can't share it.
     """
-    paths = folder.paths
-    check_inside(paths.provenance.parent, paths.root)
-    for path in (folder.shard_path(0), paths.picture):
+    paths, store = folder.paths, folder.store
+    for path in (folder.shard_path(0), paths.provenance, paths.picture):
         check_inside(path.parent, paths.root)
-    _wait_for_dead_claims(folder, fresh, claims)
-    with folder.shared.alone(paths):
+    for folder_of_files in (paths.provenance.parent, paths.shards):
+        make_folder(folder_of_files)
+    check_creates_once(store, paths.provenance.parent)
+    claims.await_holders()
+    with claims.claims.alone(paths.claim):
+        mirror(store)
         check_card(paths.root)
         at_work = claims.anyone_at_work()
         provenance = provenance_to_continue(paths, fresh, begun=at_work or claims.is_begun)
-        missing = not paths.shards.is_dir() or bool(claims.missing())
+        is_new = provenance is fresh or paths.provenance.is_file()
+        missing = bool(claims.missing())
         files = provenance.files
         if missing:
             _check_same_maker(paths, provenance, fresh)
-        if not at_work and folder.shared.is_local:  # otherwise shards are checked at the end
+        if not at_work and store.is_local:  # otherwise shards are checked at the end
             intact = _intact_shards(folder, provenance, fresh, on_note)
             missing = len(intact) < folder.shards
             files = {name: digest for name, digest in provenance.files.items() if name in intact}
         if missing or not provenance.is_finished:
-            # Parts may list the same run: the folder's own record of it stays.
-            recorded = {run.id for run in provenance.runs}
-            new_runs = {run.id: run for run in runs if run.id not in recorded}
-            changes = {"finished": False, "files": files, "runs": [*provenance.runs, *new_runs.values()]}
-            provenance = provenance.model_copy(update=changes)
-            folder.begin(provenance)
-            folder.shared.send()  # first: a claim alone, of a process that is killed now, would say nothing of its job
+            provenance = provenance.model_copy(update={"finished": False, "files": files})
+            _begin(folder, provenance, is_new=is_new)
+            if run is not None:
+                record_run(folder, run, 0)
             claims.reserve()
         elif is_first_process():
             changed = changed_code(provenance.code_sha256, fresh.code_sha256)
@@ -122,6 +123,27 @@ def claim(
                 title = f"{paths.root}:{paths.name}"
                 on_note(f"{title}: was made by other code in {', '.join(changed)}; its figures are of that")
         return provenance
+
+
+def _begin(folder: SplitFolder, provenance: Provenance, *, is_new: bool) -> None:
+    """Put the beginning of a split on record; what an earlier one left goes.
+
+    A claim alone, of a process that is killed now, would say nothing of its job, so this comes first.
+    """
+    paths, store = folder.paths, folder.store
+    if is_new:
+        forget_records(folder)
+        store.create(paths.begun, provenance.encoded)
+        store.remove(paths.provenance)
+
+
+def forget_records(folder: SplitFolder) -> None:
+    """Remove what an unfinished split has on record, and what was left of it by processes that were killed."""
+    records = folder.paths.provenance.parent
+    for name in folder.paths.records_among(folder.store.names(records)):
+        folder.store.remove(records / name)
+    for path in records.glob(f"..{folder.paths.split}.*.json.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _intact_shards(
@@ -133,7 +155,7 @@ def _intact_shards(
     if missing:
         _check_same_maker(folder.paths, provenance, fresh)
     for error in wrong:
-        name = folder.shared.set_aside(error.path).name
+        name = set_aside(folder.store, error.path).name
         on_note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}")
     if missing:
         for path in folder.paths.leftovers():
@@ -162,24 +184,10 @@ def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: st
         raise UserError(f"{where} was started with other code in {', '.join(changed)}; put it back, or {cure}")
 
 
-def _wait_for_dead_claims(folder: SplitFolder, fresh: Provenance, claims: ShardClaims) -> None:
-    """Wait for the time of a lease at most, if claims without shards would keep this job from beginning: a job that was
-    killed as it began may have left them, and nothing else."""
-    started, patience = time.monotonic(), folder.shared.patience(folder.paths.root)
-    while not claims.is_begun and claims.anyone_at_work() and time.monotonic() - started < patience:
-        folder.shared.refresh()
-        try:
-            provenance_to_continue(folder.paths, fresh, begun=True)
-        except UserError:
-            time.sleep(folder.shared.poll)
-        else:
-            return
-
-
 @contextmanager
 def claimed_alone(
-    output: Path, config: str, split: str, provenance: Provenance, runs: Sequence[Run], on_note: Callable[[str], None]
-) -> Iterator[tuple[SplitFolder, Provenance]]:
+    output: Path, config: str, split: str, provenance: Provenance, on_note: Callable[[str], None]
+) -> Iterator[tuple[SplitFolder, Provenance, ShardClaims]]:
     """Claim a split of a folder that is to be put together from finished shards, while no job is at work on it.
 
     Args:
@@ -187,53 +195,58 @@ def claimed_alone(
         config: of the split.
         split: its name in that.
         provenance: of the shards.
-        runs: that made them.
         on_note: called with a line for each file that is set aside.
 
     Yields:
-        The split's folder and provenance.
+        The split's folder, its provenance, and who works on it.
 
     Raises:
         UserError: a job is at work on it, or another recipe's split is in it.
     """
-    fresh = provenance.model_copy(update={"finished": False, "runs": [], "files": {}, "skipped": []})
+    fresh = provenance.model_copy(update={"finished": False, "files": {}, "skipped": []})
     folder = SplitFolder.of(SplitPaths(output, config, split), provenance)
     with closing(ShardClaims(folder, list(range(folder.shards)))) as claims:
-        begun, patience = time.monotonic(), folder.shared.patience(output)
-        while claims.anyone_at_work():
-            if time.monotonic() - begun >= patience:
-                raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
-            time.sleep(folder.shared.poll)
-        yield folder, claim(folder, fresh, runs, claims, on_note)
+        claims.await_holders()
+        if claims.anyone_at_work():
+            raise UserError(f"{output}:{config}/{split}: another job is working on it; wait until it ends")
+        yield folder, claim(folder, fresh, None, claims, on_note), claims
 
 
-def record_run(folder: SplitFolder, ended: Run) -> None:
-    """Replace the record of a run's start by that of its end."""
-    with folder.shared.alone(folder.paths):
-        provenance = read_provenance(folder.paths)
-        runs = [ended if run.id == ended.id else run for run in provenance.runs]
-        provenance.model_copy(update={"runs": runs}).write(folder.paths)
+def record_run(folder: SplitFolder, run: Run, times: int) -> None:
+    """Put a run on record: its start, and how it ended, again if it took up more work after that.
+
+    Args:
+        folder: of the split.
+        run: of a process.
+        times: how often it was put on record before.
+    """
+    name = f"run-{re.sub(r'[^0-9]', '', run.started)}-{run.job}"
+    record(folder, f"{name}-{times:03d}", {"runs": {name: run.tree}})
 
 
-def record_kinship(folder: SplitFolder, kinship: Kinship) -> None:
-    """Record in a split's provenance how near its classifier and oracle are."""
-    with folder.shared.alone(folder.paths):
-        read_provenance(folder.paths).model_copy(update={"kinship": kinship}).write(folder.paths)
+def record(folder: SplitFolder, name: str, content: Mapping[str, Any]) -> None:
+    """Put something on record of an unfinished split: entries of its provenance."""
+    paths, store = folder.paths, folder.store
+
+    def is_finished() -> bool:  # by another process, which needs no record any more, and may have removed this one
+        return paths.provenance.name in store.names(paths.provenance.parent)
+
+    if not is_finished():
+        try:
+            store.create(paths.record(name), json_text(content, strict=True).encode())
+        except UserError:
+            if not is_finished():
+                raise
 
 
-def record_slope(folder: SplitFolder, slope: float) -> None:
-    """Record in a split's provenance how steep its classifier is along its gradient, as a share of what that says."""
-    with folder.shared.alone(folder.paths):
-        read_provenance(folder.paths).model_copy(update={"slope": slope}).write(folder.paths)
-
-
-def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Summary:
+def finish(folder: SplitFolder, claims: ShardClaims, faults: Counter[str | None] | None = None) -> Summary:
     """Check the whole split, and mark it as finished; then write its picture and its card.
 
     If the split is finished already, only files that a killed run did not write are written.
 
     Args:
         folder: of the split.
+        claims: of this process.
         faults: in how many rows of this run each part was not finite.
 
     Returns:
@@ -242,18 +255,28 @@ def finish(folder: SplitFolder, faults: Counter[str | None] | None = None) -> Su
     Raises:
         UserError: a row is missing or wrong, or no row has finite values.
     """
-    with folder.shared.alone(folder.paths):
-        provenance = read_provenance(folder.paths)
-        if provenance.is_finished and not folder.shared.is_local:
-            folder.shared.forget(folder.paths)
+    paths, store = folder.paths, folder.store
+    with claims.claims.alone(paths.claim):
+        mirror(store)
+        provenance = read_provenance(paths)
+        has_all = paths.picture.exists() and (paths.root / CARD).exists()
+        if provenance.is_finished and has_all and not store.is_local:
             return summary_of(provenance)
-        with folder.shared.files(folder.paths):
-            try:
-                return _finish(folder, provenance, faults)
-            except ShardError as error:
-                if error.path.exists():  # it may not have been checked at the start
-                    folder.shared.set_aside(error.path)
-                raise
+        try:
+            for shard in range(folder.shards):
+                store.fetch(folder.shard_path(shard))
+            if not claims.anyone_at_work():
+                for path in paths.leftovers():
+                    path.unlink(missing_ok=True)
+            return _finish(folder, provenance, faults)
+        except ShardError as error:
+            if error.path.exists():  # it may not have been checked at the start
+                set_aside(store, error.path)
+            raise
+        finally:
+            if not store.is_local:
+                for path in paths.found_shards():
+                    path.unlink(missing_ok=True)
 
 
 def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None] | None) -> Summary:
@@ -276,15 +299,18 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
     if checked is not None:
         tree = provenance.tree | {"finished": True, "summary": asdict(summary)}
         tree |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
-        Provenance.model_validate(tree).write(folder.paths)
-        shards = folder.paths.shards
-        for name in folder.paths.claims_among(folder.shared.names(shards)):  # of no use any more, no part of a dataset
-            folder.shared.remove(shards / name)
+        paths, store = folder.paths, folder.store
+        store.create(paths.provenance, Provenance.model_validate(tree).encoded)
+        forget_records(folder)
+        for name in paths.claims_among(store.names(paths.shards)):  # of no use any more, no part of a dataset
+            store.remove(paths.shards / name)
+        mirror(store)
     if checked is not None or not folder.paths.picture.exists():
         from fmrgen.jobs.show import write_picture  # matplotlib, which what only moves files needs not
 
         write_picture(folder.paths)
-    renew_card(folder.paths.root)
+        send(folder.store, folder.paths.picture)
+    renew_card(folder.store)
     return summary
 
 

@@ -22,11 +22,12 @@ from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
+from fmrgen.storage.bucket import open_store
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import provenance_to_continue
 from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
-from fmrgen.storage.shared_bucket import is_bucket, shared_folder
+from fmrgen.storage.store import mirror
 from fmrgen.weights.remote import Remote, check_room, remotes_of
 
 # Images of a trial: on a CPU the time per image hardly depends on their number, a GPU must be filled.
@@ -105,7 +106,8 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     Raises:
         UserError: the job would stop before its first image.
     """
-    shared, root = shared_folder(output, recipe.output.claims)
+    store = open_store(output)
+    root = store.root
     check_writable(root)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
@@ -116,15 +118,15 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     components = recipe.build(device)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
-    shared.refresh()
+    mirror(store)
     files: set[str] = set()
     with suppress(FileNotFoundError):
-        files = shared.names(paths.shards)
+        files = store.names(paths.shards)
     begun = bool(paths.shards_among(files))
-    if recipe.perturb.step_size != "auto" or paths.provenance.is_file():
+    if recipe.perturb.step_size != "auto" or paths.is_on_record:
         recipe = settled_step(recipe, components, paths, device, lambda line: None)
         provenance_to_continue(paths, new_provenance(recipe, components), begun=begun)
-    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, shared)
+    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
     wanted = own_shards(folder.shards, part)
     missing = [shard for shard in wanted if folder.shard_path(shard).name not in files]
     left = sum(len(folder.positions(shard)) for shard in missing)
@@ -147,7 +149,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         slots=0 if slots == "auto" else min(slots, len(components.source)),
         memory_bytes=_memory_of(device),
         split_bytes=left * trial.row_bytes,
-        free_bytes=None if is_bucket(output) else shutil.disk_usage(_existing(root)).free,
+        free_bytes=shutil.disk_usage(_existing(root)).free if store.is_local else None,
     )
     return Plan(recipe, downloads, work)
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from fmrgen.classifiers.base import check_same_answers, digests_of
+from fmrgen.classifiers.base import digests_of
 from fmrgen.engine.images import on_byte_grid, to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.objectives import also_of, loss, margin
 from fmrgen.engine.slope import slope_along_gradient
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
-from fmrgen.jobs.lifecycle import record_kinship, record_slope
+from fmrgen.jobs.lifecycle import record
 from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
 from fmrgen.metrics.gradients import slope_caution
 from fmrgen.metrics.intervals import mean, proportion
@@ -28,6 +28,7 @@ from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.provenance import Kinship, Provenance
 from fmrgen.storage.shard_claims import ShardClaims
 from fmrgen.storage.shards import SplitFolder
+from fmrgen.storage.store import set_aside
 from fmrgen.weights.digest import check_same_weights, shared_weights
 from fmrgen.weights.identity import hashed
 
@@ -76,7 +77,7 @@ class SelfCheck:
         Returns whether a note says that the oracle does not know the images: cautions at the end need not repeat it.
         """
         answers = first_answers(self.components, self.device)
-        record_kinship(folder, kinship(self.common, answers))
+        record(folder, "kinship", {"kinship": kinship(self.common, answers).model_dump()})
         if answers is None:
             return False
         oracle_note = oracle_caution(answers) if oracle_rule == "label" else None
@@ -102,7 +103,7 @@ class SelfCheck:
         slope = slope_near_boundary(self.components.classifier, folder, self.device)
         if slope is None:
             return None
-        record_slope(folder, round(slope, 3))
+        record(folder, "slope", {"slope": round(slope, 3)})
         return slope_caution(slope)
 
     def end(self, folder: SplitFolder, before: Provenance) -> None:
@@ -115,14 +116,12 @@ class SelfCheck:
             for name, digest in before.weights_sha256:
                 check_same_weights(name, getattr(self.components, name), digest)
             check_first_answers(self.components, self.device, self.answers)
-            check_same_answers(self.components.classifier)
         except UserError:
-            names = folder.shared.names(folder.paths.shards)
+            names = folder.store.names(folder.paths.shards)
             for number in range(folder.shards):
                 path = folder.shard_path(number)
                 if path.name in names:
-                    with suppress(FileNotFoundError):  # by another process of the job
-                        folder.shared.set_aside(path)
+                    set_aside(folder.store, path)
             raise
 
 
@@ -390,7 +389,7 @@ def check_kept_rows(classifier: nn.Module, folder: SplitFolder, device: torch.de
     Identity does not see all that a forward depends on: the environment, files, functions that were replaced. So rows
     that are spread over the existing shards are classified again before any is kept.
     """
-    names = folder.shared.names(folder.paths.shards)
+    names = folder.store.names(folder.paths.shards)
     existing = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
     if not existing:
         return

@@ -140,7 +140,7 @@ class ProgressCounter:
         self._counted = time.monotonic()
         names: set[str] = set()
         with suppress(OSError, UserError):
-            names = self.folder.shared.names(self.folder.paths.shards)
+            names = self.folder.store.names(self.folder.paths.shards)
         written = self._written
         counted = set()
         for shard in list(self._uncounted):  # a copy, for the thread that loads examples takes shards meanwhile

@@ -22,7 +22,6 @@ from fmrgen.files import (
     to_yaml,
     write_changed,
 )
-from fmrgen.locks import held
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import COMPARED, Metric, Summary
@@ -31,10 +30,12 @@ from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.summary import summary_table
 from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import JudgeFile, JudgementsFolder, judgements_config
+from fmrgen.storage.claims import Claims
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
-from fmrgen.storage.paths import CARD, SplitPaths, card_lock
+from fmrgen.storage.paths import CARD, SplitPaths, card_claim
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
 from fmrgen.storage.shards import SplitFolder, summary_of
+from fmrgen.storage.store import Store, mirror, send
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_demands
 
@@ -73,10 +74,12 @@ def write_card(root: Path, repo: str | None = None) -> None:
     write_changed(path, "\n\n".join(filter(None, parts)).encode() + b"\n")
 
 
-def renew_card(root: Path) -> None:
-    """Write the card of a folder under a lock, since jobs of other splits and evaluations write it too."""
-    with held(card_lock(root)):
-        write_card(root)
+def renew_card(store: Store) -> None:
+    """Write the card of a folder, alone, since jobs of other splits and evaluations write it too."""
+    with Claims(store).alone(card_claim(store.root)):
+        mirror(store)
+        write_card(store.root)
+        send(store, store.root / CARD)
 
 
 def check_card(root: Path) -> None:

@@ -16,6 +16,7 @@ from fmrgen.hub.timeouts import checked_commit
 from fmrgen.publish.card import renew_card, write_card
 from fmrgen.storage.paths import CARD, SMALL_FILE, SplitPaths
 from fmrgen.storage.provenance import read_provenance
+from fmrgen.storage.store import Disk
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def add_to_split(
 
     if repo is None:
         write_checked(paths.root)
-        renew_card(paths.root)
+        renew_card(Disk(paths.root))
         return None, None
 
     def change(folder: Path, state: RepoState) -> Change:

@@ -69,10 +69,6 @@ class OutputConfig(StrictConfig):
         description="rows in a shard, the unit of work and of resume; auto: for about a thousand shards",
     )
     keep_original: bool = True
-    claims: Literal["auto", "lock", "lease"] = Field(
-        "auto",
-        description="how processes claim shards: by the operating system's locks, or by leases where those don't work",
-    )
 
     def renamed(self, **names: str) -> "OutputConfig":
         """Return the same section with another `config` or `split`. Raises ValueError if it can't be named so."""

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError, chain, one_line, unknown_message
 from fmrgen.files import check_inside, no_such_folder, read_json
+from fmrgen.storage.bucket import is_bucket
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
-from fmrgen.storage.shared_bucket import is_bucket
 from fmrgen.trust.admit import Kind, admit
 
 
@@ -134,6 +134,8 @@ def _finished_provenance(text: str, repo: str, commit: str | None, config: str, 
         paths = SplitPaths(Path(repo), config, split)
         check_inside(paths.provenance, paths.root)
         path = paths.provenance
+        if paths.begun.is_file() and not path.is_file():
+            raise UserError(f"{text}: not finished; run the same generate command again")
     else:
         path = _fetched_provenance(repo, commit, SplitPaths(Path(), config, split))
     provenance = parse_provenance(read_json(path), text)

@@ -13,10 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
-from fmrgen.locks import held
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +100,7 @@ class KeptEncodings:
 
     def prune(self) -> None:
         """Delete the least recently used entries, of any generator, if all together are larger than the bound."""
-        with suppress(UserError, OSError), held(self.root / ".lock"):
+        with suppress(UserError, OSError), FileLock(self.root / ".lock"):
             for temporary in self.root.rglob(".*.tmp"):  # by writers that were killed
                 with suppress(FileNotFoundError):
                     if temporary.stat().st_mtime < time.time() - _LONGEST_WRITE:

@@ -21,6 +21,11 @@ SMALL_FILE = (
     rf"{re.escape(BENCHMARK)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
+# What else the processes of a job read of a folder that is not on their disk: the card, pictures, and what unfinished
+# splits have on record.
+_MIRRORED = re.compile(
+    rf"{SMALL_FILE}|{re.escape(CARD)}|pictures/.*\.png|provenance/{CONFIG_NAME}/\.{SPLIT_NAME}\.[\w-]+\.json"
+)
 _AUTO_SHARDS = 1000  # about so many shards does `auto` make
 _AUTO_MIN_ROWS, _AUTO_MAX_ROWS = 10, 500  # of each of them
 
@@ -98,17 +103,36 @@ class SplitPaths:
         return self.root / "judgements" / self.config / self.split
 
     @property
-    def lock(self) -> Path:
-        """The lock that a process holds for a moment when it begins, ends or finishes the split."""
-        return self.provenance.with_name(f".{self.split}.lock")
+    def begun(self) -> Path:
+        """The provenance of a split that is not finished; hidden, since nobody but its job reads it."""
+        return self.record("begun")
 
-    def shard_lock(self, number: int) -> Path:
-        """Return the lock that the process holds which makes the shard."""
-        return self.shards / f".{self.split}-{number:05d}.lock"
+    @property
+    def is_on_record(self) -> bool:
+        """Whether a job has begun the split, or finished it."""
+        return self.provenance.exists() or self.begun.exists()
+
+    def record(self, name: str) -> Path:
+        """Return what an unfinished split has on record beside its beginning: a run, or something measured."""
+        return self.provenance.with_name(f".{self.split}.{name}.json")
+
+    def records_among(self, names: Iterable[str]) -> list[str]:
+        """Return what an unfinished split has on record, its beginning too, among the names of its folder's files."""
+        pattern = re.compile(rf"\.{re.escape(self.split)}\.[\w-]+\.json")
+        return sorted(filter(pattern.fullmatch, names))
+
+    @property
+    def claim(self) -> Path:
+        """The claim that a process holds for a moment when it begins or finishes the split."""
+        return self.provenance.with_name(f".{self.split}.claim")
+
+    def shard_claim(self, number: int) -> Path:
+        """Return the claim that the process holds which makes the shard."""
+        return self.shards / f".{self.split}-{number:05d}.claim"
 
     def claims_among(self, names: Iterable[str]) -> list[str]:
-        """Return the split's shard locks, held or not, among the names of its folder's files."""
-        pattern = re.compile(rf"\.{re.escape(self.split)}-\d+\.lock")
+        """Return the files of the split's claims on shards, held or not, among the names of its folder's files."""
+        pattern = re.compile(rf"\.{re.escape(self.split)}-\d+\.claim\.\d+")
         return sorted(filter(pattern.fullmatch, names))
 
     def shards_among(self, names: Iterable[str]) -> list[str]:
@@ -125,20 +149,28 @@ class SplitPaths:
         return sorted(self.root.glob(self.shard_pattern))
 
     def leftovers(self) -> list[Path]:
-        """Return the temporary files of a run that was killed while it wrote."""
-        shards = self.shards.glob(f".{self.split}-*-of-*.parquet.*.tmp")
+        """Return the temporary files of processes that were killed while they wrote."""
+        shards = self.shards.glob(f".{self.split}-*.parquet.*.tmp")
         return [*shards, *self.provenance.parent.glob(f".{self.split}.json.*.tmp")]
 
 
-def card_lock(root: Path) -> Path:
-    """Return the lock that is held while the card of a folder is written."""
-    return root / "provenance" / ".card.lock"
+def card_claim(root: Path) -> Path:
+    """Return the claim that is held while the card of a folder is written."""
+    return root / "provenance" / ".card.claim"
+
+
+def is_mirrored(name: str) -> bool:
+    """Return whether a file of a dataset folder, by its path there, is brought to every machine that works on it."""
+    return _MIRRORED.fullmatch(name) is not None
 
 
 def splits_in(root: Path) -> list[SplitPaths]:
-    """Return every split that fmrgen made in a folder, finished or not, by its provenance; sorted by their names."""
-    files = [str(path.relative_to(root)) for path in root.glob("provenance/*/*")]
-    return [SplitPaths(root, config, split) for config, split in splits_among(files)]
+    """Return every split that fmrgen made in a folder, finished or not, by what is on record; sorted by their names."""
+    files = []
+    for path in root.glob("provenance/*/*"):
+        name = re.sub(r"^\.(.+)\.begun\.json$", r"\1.json", path.name)
+        files.append(path.relative_to(root).with_name(name).as_posix())
+    return [SplitPaths(root, config, split) for config, split in splits_among(sorted(set(files)))]
 
 
 def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
-from fmrgen.files import cache_folder, write_atomically
-from fmrgen.storage.shared_bucket import shared_folder
+from fmrgen.files import cache_folder, make_folder
+from fmrgen.storage.bucket import open_store
 
 _ABOUT = b"fmrgen.answers"  # key of a file's metadata
 _ENDING = ".answers"
@@ -45,7 +45,7 @@ class PredictionStore:
 
     def __init__(self, place: str | Path | None = None) -> None:
         self.place, self._is_limited = place or cache_folder() / "predictions", place is None
-        self._shared, self._folder = shared_folder(self.place)
+        self._store = open_store(self.place)
         self._has_failed = False
 
     def get(self, key: str, schema: pa.Schema, rows: int) -> tuple[pa.Table, dict[str, Any]] | None:
@@ -60,8 +60,6 @@ class PredictionStore:
             return None
         path = self._path(key)
         try:
-            if not self._shared.exists(path):
-                return None
             file = self._parquet(path, _ABOUT_ROWS + _ROW * rows)
             if file is None or file.metadata.num_rows != rows or not file.schema_arrow.equals(schema):
                 return None
@@ -91,20 +89,20 @@ class PredictionStore:
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
         try:
             content = sink.getvalue().to_pybytes()
-            write_atomically(path, hashlib.sha256(content).digest() + content, durable=False)
-            with suppress(FileNotFoundError):  # another process of this machine has sent its own
-                self._shared.publish(path, replace=True)
+            make_folder(path.parent)
+            self._store.write(path, hashlib.sha256(content).digest() + content)
         except UserError as error:
             self._fails(error)
-        if not self._shared.is_local:
-            path.unlink(missing_ok=True)
         if self._is_limited:
             self._forget_oldest()
 
     def _parquet(self, path: Path, largest: int = _LARGEST) -> pq.ParquetFile | None:
-        """Return a file's parquet, not yet decoded; None if it is over `largest` bytes or its digest is wrong."""
-        with self._shared.open(path) as file:
-            digest, content = file.read(_DIGEST), file.read(largest + 1)
+        """Return a file's parquet, not yet decoded; None if no file of up to `largest` bytes has its digest."""
+        opened = self._store.open(path)
+        if opened is None:
+            return None
+        with opened:
+            digest, content = opened.read(_DIGEST), opened.read(largest + 1)
         if len(content) > largest or hashlib.sha256(content).digest() != digest:
             return None
         return pq.ParquetFile(io.BytesIO(content))
@@ -122,11 +120,11 @@ class PredictionStore:
                     path.unlink()
 
     def _path(self, key: str) -> Path:
-        return self._folder / f"{key}{_ENDING}"
+        return self._store.root / f"{key}{_ENDING}"
 
     def _files(self) -> list[Path]:
         with suppress(OSError):
-            return [self._folder / name for name in self._shared.names(self._folder) if name.endswith(_ENDING)]
+            return list(self._store.root.glob(f"*{_ENDING}"))
         return []
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from fmrgen.config import NOT_FINGERPRINTED
 from fmrgen.engine.options import ALONG_GRADIENT, attack_name
 from fmrgen.errors import UserError, option
-from fmrgen.files import check_inside, fingerprint, read_json, write_atomically
+from fmrgen.files import check_inside, fingerprint, read_json
 from fmrgen.image_files import LARGEST_SIDE
 from fmrgen.labels import Labels
 from fmrgen.records import ROWS_VERSION
@@ -149,9 +149,9 @@ class Run(_Recorded):
     slots: int | None = None
 
     @property
-    def id(self) -> tuple[str | None, str]:
-        """A key that no other run has."""
-        return self.job, self.started
+    def tree(self) -> dict[str, Any]:
+        """The run as a file has it."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class Kinship(_Recorded):
@@ -307,13 +307,13 @@ class Provenance(_Recorded):
                 del tree[name]
         if not tree["source_columns"]:
             del tree["source_columns"]
-        tree["runs"] = [run.model_dump(mode="json", exclude_none=True) for run in self.runs]
+        tree["runs"] = [run.tree for run in self.runs]
         return tree
 
-    def write(self, paths: SplitPaths) -> None:
-        """Write the file. Raises UserError if that fails."""
-        text = json.dumps(self.tree, indent=2, ensure_ascii=False)
-        write_atomically(paths.provenance, text.encode() + b"\n")
+    @property
+    def encoded(self) -> bytes:
+        """The content of its file."""
+        return json.dumps(self.tree, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 class FormatError(UserError):
@@ -340,12 +340,35 @@ def parse_provenance(tree: Mapping[str, Any], where: str) -> Provenance | None:
 
 
 def read_provenance(paths: SplitPaths) -> Provenance:
-    """Return the provenance of a split. Raises UserError if it is missing, can't be read, or lies behind a link."""
+    """Return the provenance of a split; of an unfinished one with the runs so far.
+
+    Raises UserError if it is missing, can't be read, or lies behind a link.
+    """
     check_inside(paths.provenance, paths.root)
-    provenance = parse_provenance(read_json(paths.provenance), f"{paths.root}:{paths.name}")
+    path = paths.provenance
+    if path.is_file() or not paths.begun.is_file():
+        tree = read_json(path)
+    else:
+        path, tree = paths.begun, _tree_on_record(paths)
+    provenance = parse_provenance(tree, f"{paths.root}:{paths.name}")
     if provenance is None:
-        raise UserError(f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another folder")
+        raise UserError(f"{path}: is not a provenance of fmrgen; delete it, or choose another folder")
     return provenance
+
+
+def _tree_on_record(paths: SplitPaths) -> dict[str, Any]:
+    """Return the beginning of an unfinished split, with what was put on record since: runs, and what they measured."""
+    check_inside(paths.begun, paths.root)
+    tree, runs = read_json(paths.begun), dict[str, Any]()
+    for name in paths.records_among(os.listdir(paths.begun.parent)):
+        path = paths.begun.with_name(name)
+        if path != paths.begun:
+            check_inside(path, paths.root)
+            recorded = read_json(path)
+            runs |= recorded.pop("runs", {})  # by name; one that has ended replaces itself
+            tree |= recorded
+    tree["runs"] = [*tree.get("runs", ()), *runs.values()]
+    return tree
 
 
 def read_all(root: Path) -> dict[tuple[str, str], Provenance]:
@@ -429,15 +452,10 @@ def provenance_to_continue(paths: SplitPaths, fresh: Provenance, begun: bool) ->
     where, another = f"{paths.root}:{paths.name}", option("output")
     provenance = fresh
     if begun:  # else a run has stored nothing yet, and its provenance does not count
-        if not paths.provenance.exists():
+        if not paths.is_on_record:
             raise UserError(f"{where} contains shards but no provenance file; delete them or choose another {another}")
-        earlier = parse_provenance(read_json(paths.provenance), where)
-        if earlier is None:
-            raise UserError(
-                f"{paths.provenance}: is not a provenance of fmrgen; delete it, or choose another {another}"
-            )
-        check_same_job(where, earlier, fresh, f"choose another {another} or {option('output.split')}, or delete it")
-        provenance = earlier
+        provenance = read_provenance(paths)
+        check_same_job(where, provenance, fresh, f"choose another {another} or {option('output.split')}, or delete it")
     check_config(paths, provenance, str(paths.root))
     return provenance
 

@@ -1,4 +1,4 @@
-"""How processes share a split's shards: each takes the next free one by a claim, which ends with the process.
+"""How processes share a split's shards: each takes the next free one by a claim.
 
 Processes do not talk. A shard whose file exists is done; one that is claimed is being worked on, whatever machine holds
 it; any other may be taken. So processes may come late, be killed or be started again at any time.
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from fmrgen.errors import UserError
+from fmrgen.storage.claims import Claims
 from fmrgen.storage.shards import SplitFolder
 
 _PATIENCE = 60.0  # seconds of waiting for others before a note
@@ -42,8 +43,8 @@ class ShardClaims:
         self, folder: SplitFolder, wanted: list[int], on_note: Callable[[str], None] = lambda line: None
     ) -> None:
         self.folder, self.wanted, self._on_note = folder, wanted, on_note
-        self._former_holders = 0  # how many of the shared folder's were looked at
-        self._reported: set[str] = set()  # of these
+        self.claims = Claims(folder.store)
+        self._reported = 0  # of the holders from whom claims were taken over
         self._held: set[int] = set()
         self._reserved: int | None = None
         self._closed = False
@@ -56,33 +57,38 @@ class ShardClaims:
         return self._reserved is not None
 
     def take(self) -> int | None:
-        """Take the next shard that neither exists nor is held by anyone, and return it; None if there is none."""
+        """Take the next shard that neither exists nor is held by anyone, and return it; None if there is none.
+
+        What others have claimed comes last: they are at work on it, unless they are dead.
+        """
         if self._reserved is not None:
             reserved, self._reserved = self._reserved, None
             return reserved
-        shared = self.folder.shared
-        for shard in self.missing():
-            if shard in self._held or not self._claim(shard):
-                continue
-            if not shared.exists(self.folder.shard_path(shard)):
-                self._report_takeovers()
-                return shard
-            # Another process has just written it, so nothing was taken over.
-            self._former_holders = len(shared.former_holders)
-            self.release(shard)
+        names = self._names()
+        claimed = {name.rpartition(".")[0] for name in self.folder.paths.claims_among(names)}
+        missing = [shard for shard in self._missing_among(names) if shard not in self._held]
+        for shard in sorted(missing, key=lambda shard: self.folder.paths.shard_claim(shard).name in claimed):
+            if self._claim(shard, names):
+                if self.folder.shard_path(shard).name not in self._names():
+                    self._report_takeovers()
+                    return shard
+                # Another process has just written it, so nothing was taken over.
+                self._reported = len(self.claims.former_holders)
+                self.release(shard)
         return None
 
     def _report_takeovers(self) -> None:
-        former_holders = self.folder.shared.former_holders
-        for holder in former_holders[self._former_holders :]:
-            if holder not in self._reported:
+        former_holders = self.claims.former_holders
+        for holder in dict.fromkeys(former_holders[self._reported :]):
+            if holder not in former_holders[: self._reported]:
                 self._on_note(f"took over the shards of {holder}, of which nothing was heard")
-                self._reported.add(holder)
-        self._former_holders = len(former_holders)
+        self._reported = len(former_holders)
 
     def missing(self) -> list[int]:
         """Return the wanted shards that do not exist yet."""
-        names = self._names()
+        return self._missing_among(self._names())
+
+    def _missing_among(self, names: set[str]) -> list[int]:
         return [shard for shard in self.wanted if self.folder.shard_path(shard).name not in names]
 
     @property
@@ -98,11 +104,20 @@ class ShardClaims:
 
     def anyone_at_work(self) -> bool:
         """Return whether another process holds a shard of the split."""
-        paths = self.folder.paths
-        claims = paths.claims_among(self._names(may_be_gone=True))
-        is_anyone = any(self.folder.shared.is_taken(paths.shards / name) for name in claims)
-        self._report_takeovers()
-        return is_anyone
+        return bool({"held", "silent"} & self._states())
+
+    def await_holders(self) -> None:
+        """Wait, for a lease at most, until it is clear who of those that hold shards lives, if no shard exists yet.
+
+        A job that was killed as it began must not keep another one out.
+        """
+        while not self.is_begun and "silent" in self._states():
+            time.sleep(self.folder.store.poll)
+
+    def _states(self) -> set[str]:
+        names = self._names(may_be_gone=True)
+        claimed = {name.rpartition(".")[0] for name in self.folder.paths.claims_among(names)}
+        return {self.claims.state(self.folder.paths.shards / claim, names) for claim in claimed}
 
     def wait(self, on_note: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
         """Wait until the shards that others hold are written, or one of them is free and taken.
@@ -116,22 +131,27 @@ class ShardClaims:
         missing = self.missing()
         while missing and not self.reserve():
             if not is_reported and time.monotonic() - begun > _PATIENCE:
-                names = ", ".join(self.folder.paths.shard_lock(shard).name for shard in missing[:_NAMED])
+                names = ", ".join(self.folder.shard_path(shard).name for shard in missing[:_NAMED])
                 more = ", …" if len(missing) > _NAMED else ""
                 on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that others hold ({names}{more})")
                 is_reported = True
-            time.sleep(self.folder.shared.poll)
+            time.sleep(self.folder.store.poll)
             meanwhile()
             missing = self.missing()
 
     def check_folder(self) -> None:
         """Raise UserError if the folder is not the one any more in which shards were taken."""
-        if not self.folder.shared.is_there(self.folder.paths.shards):
+        paths = self.folder.paths
+        try:
+            names = self.folder.store.names(paths.provenance.parent)
+        except OSError:
+            raise self._gone() from None
+        if names.isdisjoint((paths.begun.name, paths.provenance.name)):
             raise self._gone()
 
     def release(self, shard: int) -> None:
         self._held.discard(shard)
-        self.folder.shared.release(self.folder.paths.shard_lock(shard))
+        self.claims.release(self.folder.paths.shard_claim(shard))
 
     def close(self) -> None:
         """Release all shards, and take no more."""
@@ -140,17 +160,23 @@ class ShardClaims:
         for shard in list(self._held):
             self.release(shard)
 
-    def _claim(self, shard: int) -> bool:
+    def _claim(self, shard: int, names: set[str]) -> bool:
         with self._turn:
-            if self._closed or not self.folder.shared.take(self.folder.paths.shard_lock(shard)):
+            if self._closed:
                 return False
-            self._held.add(shard)
-            return True
+            try:
+                is_taken = self.claims.take(self.folder.paths.shard_claim(shard), names)
+            except UserError:
+                self.check_folder()  # it may have gone at this very moment
+                raise
+            if is_taken:
+                self._held.add(shard)
+            return is_taken
 
     def _names(self, *, may_be_gone: bool = False) -> set[str]:
         """Return the names of the files in the shards' folder; none if it is gone and `may_be_gone`."""
         try:
-            return self.folder.shared.names(self.folder.paths.shards)
+            return self.folder.store.names(self.folder.paths.shards)
         except FileNotFoundError:
             if may_be_gone:
                 return set()

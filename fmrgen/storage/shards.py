@@ -16,14 +16,14 @@ from datasets import Dataset, Features
 from pydantic import TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import open_plain, sha256_of, write_atomically
+from fmrgen.files import open_plain, sha256_of
 from fmrgen.image_files import png_bytes
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
 from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, Column, Schema
-from fmrgen.storage.shared_disk import Shared, SharedDisk
+from fmrgen.storage.store import Disk, Store
 
 Checked = TypeVar("Checked")
 
@@ -32,7 +32,7 @@ _FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).it
 _MOST_SHARDS = 1_000_000
 _CHECKED_COLUMNS = ["id", "valid", "iterations"]
 _ROW_GROUP = 100  # rows
-_SHARD_SCHEMA = "fmrgen-shard/1"  # shards of fmrgen 0.1.0 name none
+_SHARD_SCHEMA = "fmrgen-shard/1"
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the header, with the recipe's fingerprint and the skipped ids
 
 
@@ -112,14 +112,14 @@ class ShardError(UserError):
 class SplitFolder:
     """The shards of one split in a dataset folder.
 
-    Shard i holds the examples at source positions `positions(i)`; its file is whole or does not exist. `shared` is how
-    the processes of a job share the folder.
+    Shard i holds the examples at source positions `positions(i)`; its file is whole or does not exist. `store` is where
+    the processes of a job share it.
     """
 
     paths: SplitPaths
     examples: int
     shard_size: int
-    shared: Shared = SharedDisk()  # noqa: RUF009 - its claims are told apart by their paths
+    store: Store
 
     def __post_init__(self) -> None:
         if self.shards > _MOST_SHARDS:
@@ -132,7 +132,7 @@ class SplitFolder:
 
     @classmethod
     def planned(
-        cls, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], shared: Shared | None = None
+        cls, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
     ) -> "SplitFolder":
         """Return the folder of a split that has `examples` examples.
 
@@ -140,9 +140,9 @@ class SplitFolder:
             paths: of the split.
             examples: how many it has.
             shard_size: the recipe's.
-            shared: how processes share the folder; by default it is on a disk.
+            store: of the folder; by default the disk that it is on.
         """
-        return cls(paths, examples, rows_of_a_shard(shard_size, examples), shared or cls.shared)
+        return cls(paths, examples, rows_of_a_shard(shard_size, examples), store or Disk(paths.root))
 
     @property
     def shards(self) -> int:
@@ -153,14 +153,6 @@ class SplitFolder:
 
     def shard_path(self, shard: int) -> Path:
         return self.paths.shard(shard, self.shards)
-
-    def begin(self, provenance: Provenance) -> None:
-        """Make the folder, and write the provenance of a split that is not finished yet."""
-        provenance.write(self.paths)
-        try:
-            self.paths.shards.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.paths.shards}: can't create this folder: {error.strerror}") from None
 
     def write_shard(
         self,
@@ -192,31 +184,27 @@ class SplitFolder:
             "tally": [len(in_order), sum(row.valid for row in in_order), sum(row.iterations for row in in_order)],
         }
         table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(header).encode()})
-        # A holder that stood still may come late, after the split was finished. For a bucket, a file on this machine
-        # is only the remains of an earlier job.
-        is_final = self.shared.is_local
-        write_atomically(self.shard_path(shard), parquet_bytes(table), make_folder=False, replace=not is_final)
-        self.shared.publish(self.shard_path(shard))
+        self.store.create(self.shard_path(shard), parquet_bytes(table))
 
     def read_tally(self, shard: int) -> Tally:
-        """Return the tally in a shard's header, without reading its rows.
-
-        Shards of an earlier version have only the number of rows; the tally of one that can't be read is 0.
-        """
+        """Return the tally in a shard's header, without reading its rows; 0 of one that can't be read."""
         with suppress(Exception):  # whatever a file or a store throws: only the progress bar needs it
-            with self.shared.open(self.shard_path(shard)) as file:
-                metadata = pq.read_metadata(file)
-            header = json.loads(metadata.metadata[_SHARD_KEY])
-            return Tally(*map(int, header.get("tally", [metadata.num_rows])))
+            opened = self.store.open(self.shard_path(shard))
+            if opened is not None:
+                with opened:
+                    metadata = pq.read_metadata(opened)
+                return Tally(*map(int, json.loads(metadata.metadata[_SHARD_KEY])["tally"]))
         return Tally()
 
     def first_rows(self, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the first rows of a shard, wherever it lies, of those columns that it has; [] if it is damaged."""
         path = self.shard_path(shard)
-        with suppress(pa.ArrowException, OSError, ValueError), self.shared.open(path) as opened:
-            file = pq.ParquetFile(opened)
-            for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
-                return batch.to_pylist()
+        with suppress(pa.ArrowException, OSError, ValueError):
+            opened = self.store.open(path)
+            if opened is not None:
+                with opened, pq.ParquetFile(opened) as file:
+                    for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
+                        return batch.to_pylist()
         return []
 
     def read_columns(self, columns: Sequence[str], shards: Sequence[int] | None = None) -> pa.Table:

@@ -7,14 +7,14 @@ import zipfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from filelock import FileLock
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import cache_folder, sha256_of, write_atomically
+from fmrgen.files import cache_folder, make_folder, sha256_of, write_atomically
 from fmrgen.hub.timeouts import bound_requests
-from fmrgen.locks import held
 
 _DRIVE = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
 _HEADERS = {"Accept-Encoding": "identity"}  # a compressed answer has another length, and can't be resumed
@@ -63,7 +63,8 @@ def downloaded(address: str, key: str) -> Path:
     """
     path = cached_path(address)
     record = path.with_name(f"{path.name}.sha256")
-    with held(path.with_name(f".{path.name}.lock")):
+    make_folder(path.parent)
+    with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             _fetch(address, path, key)
         digest = sha256_of(path)

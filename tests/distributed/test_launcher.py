@@ -22,7 +22,7 @@ def start(folder, *arguments):
 
 
 def at_work(folder):
-    return list((folder / "out/mnist").glob(".lenet-*.lock"))
+    return list((folder / "out/mnist").glob(".lenet-*.claim.*"))
 
 
 @pytest.mark.slow

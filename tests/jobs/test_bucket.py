@@ -12,8 +12,9 @@ from photos import six_shards
 from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.job import load_recipe
+from fmrgen.storage.bucket import open_store
+from fmrgen.storage.claims import Claims
 from fmrgen.storage.shard_claims import ShardClaims
-from fmrgen.storage.shared_bucket import shared_folder
 
 SHARDS = [f"c/s-{number:05d}-of-00006.parquet" for number in range(6)]
 
@@ -33,7 +34,7 @@ def bucket(tmp_path, monkeypatch, store):
     """Makes the split on a new machine each time; the store's keys and rows are those below the output."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("fmrgen.storage.shared_bucket.SharedBucket.poll", 0.1)
+    monkeypatch.setattr("fmrgen.storage.bucket.Bucket.poll", 0.1)
     monkeypatch.setenv("FMRGEN_LEASE_SECONDS", "1")
     file = six_shards(tmp_path)
 
@@ -102,8 +103,10 @@ def test_a_shard_that_is_damaged_is_found_at_the_end_and_made_again(bucket):
     whole = bucket.make()
     rows = bucket.rows()
     bucket.put(
-        "provenance/c/s.json", bucket.read("provenance/c/s.json").replace(b'"finished": true', b'"finished": false')
+        "provenance/c/.s.begun.json",
+        bucket.read("provenance/c/s.json").replace(b'"finished": true', b'"finished": false'),
     )
+    bucket.remove("provenance/c/s.json")
     bucket.put(SHARDS[2], bucket.read(SHARDS[2])[:-40])
     with pytest.raises(UserError, match=rf"{bucket.output}/c/s-00002-of-00006.parquet: is damaged .*; run the same"):
         bucket.make()
@@ -119,22 +122,22 @@ def test_another_recipe_is_refused(bucket):
         bucket.make("perturb.budget=3")
 
 
-DEAD = b'{"holder": "dead", "beats": 0, "host": "far-away", "pid": 7}'
+DEAD = b'{"token": "dead", "beat": 0, "lease": 1, "host": "far-away", "pid": 7, "machine": "far-away"}'
 
 
 @pytest.mark.nightly
 def test_a_job_that_was_killed_as_it_began_blocks_nobody(bucket):
-    bucket.put("c/.s-00000.lock", DEAD)
+    bucket.put("c/.s-00000.claim.0", DEAD)
     notes = []
     whole = bucket.make(on_note=notes.append)
     assert "took over the shards of far-away (process 7), of which nothing was heard" in notes
     for key in SHARDS:
         bucket.remove(key)
-    bucket.put("c/.s-00001.lock", DEAD)
+    bucket.put("c/.s-00001.claim.0", DEAD)
     assert bucket.make() == whole
     for key in SHARDS:
         bucket.remove(key)
-    bucket.put("c/.s-00002.lock", DEAD)  # and the provenance of the recipe before
+    bucket.put("c/.s-00002.claim.0", DEAD)  # and the provenance of the recipe before
     assert bucket.make("perturb.budget=3").rows == 12
 
 
@@ -143,11 +146,12 @@ def test_a_job_that_has_just_begun_keeps_another_recipe_out(bucket):
     bucket.make()
     for key in SHARDS:
         bucket.remove(key)
-    shared, root = shared_folder(bucket.output)
-    assert shared.take(root / "c/.s-00003.lock")
+    store = open_store(bucket.output)
+    claims = Claims(store)
+    assert claims.take(store.root / "c/.s-00003.claim")
     with pytest.raises(UserError, match="was made by another recipe: perturb.budget was 2, is 3"):
         bucket.make("perturb.budget=3")
-    shared.release(root / "c/.s-00003.lock")
+    claims.release(store.root / "c/.s-00003.claim")
 
 
 @pytest.mark.slow
@@ -155,7 +159,7 @@ def test_the_provenance_is_there_before_a_claim(bucket, monkeypatch):
     reserve = ShardClaims.reserve
 
     def reserved(self):
-        assert "provenance/c/s.json" in bucket.names()
+        assert "provenance/c/.s.begun.json" in bucket.names()
         return reserve(self)
 
     monkeypatch.setattr(ShardClaims, "reserve", reserved)

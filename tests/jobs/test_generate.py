@@ -18,7 +18,7 @@ from commands import fmrgen
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
 from PIL import Image as PILImage
 from places import ROOT
-from stored import assert_same_rows, parts, rows
+from stored import assert_same_rows, parts, rows, unfinish
 
 from fmrgen.distributed.launch import start_processes
 from fmrgen.errors import UserError
@@ -27,7 +27,6 @@ from fmrgen.jobs.verify import verify
 from fmrgen.recipe.job import load_recipe
 from fmrgen.split.open import open_split
 from fmrgen.storage.paths import SplitPaths
-from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 
 RECIPE = ("mnist-lenet", "--limit", "30", "output.shard_size=5", "perturb.budget=12")
@@ -297,9 +296,9 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, finished):
     make_split(recipe(pictures), tmp_path / "whole")
     for harm in (cut, flip_a_bit, swap, drop_a_row, drop_a_column):
         out = shutil.copytree(tmp_path / "whole", tmp_path / harm.__name__)
-        folder = SplitFolder(SplitPaths(out, "mnist", "lenet"), 4, 2)
+        folder = SplitFolder.planned(SplitPaths(out, "mnist", "lenet"), 4, 2)
         if not finished:
-            read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
+            unfinish(folder.paths)
         harm(folder.shard_path(1), folder.shard_path(0))
         torch.manual_seed(0)
         notes = []
@@ -316,8 +315,8 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, finished):
 def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe, tmp_path, monkeypatch):
     pictures = [picture(i) for i in range(4)]
     make_split(recipe(pictures), tmp_path / "out")
-    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
-    read_provenance(folder.paths).model_copy(update={"finished": False, "files": {}}).write(folder.paths)
+    folder = SplitFolder.planned(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
+    unfinish(folder.paths, files={})
     before = rows(tmp_path / "out")
 
     def fails(*arguments, **options):
@@ -334,8 +333,8 @@ def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe,
 def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path):
     pictures = [picture(i) for i in range(4)]
     make_split(recipe(pictures), tmp_path / "out")
-    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
-    read_provenance(folder.paths).model_copy(update={"finished": False}).write(folder.paths)
+    folder = SplitFolder.planned(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
+    unfinish(folder.paths)
     table = pq.read_table(folder.shard_path(0))
     pq.write_table(table.set_column(1, "label", [[1, 1]]).cast(table.schema), folder.shard_path(0))  # well formed
     torch.manual_seed(0)

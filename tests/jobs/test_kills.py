@@ -15,7 +15,6 @@ import pytest
 import torch
 import warm
 from commands import fmrgen, wait_for
-from filelock import FileLock
 from object_store import BUCKET, object_store
 from photos import six_shards
 from PIL import Image
@@ -25,18 +24,19 @@ from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe.job import load_recipe
+from fmrgen.storage.claims import Claims
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
+from fmrgen.storage.store import Disk
 
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
 
 class Place:
-    """Where a job works: a folder whose claims are locks or leases, or one in an object store."""
+    """Where a job works: a folder, or one in an object store."""
 
     def __init__(self, kind, folder, store):
         self.kind, self.folder, self._store = kind, folder, store
         self.output = f"s3://{BUCKET}/{folder.parent.name}" if kind == "bucket" else folder
-        self.options = [] if kind == "bucket" else [f"output.claims={kind}"]
         self.runs = 0
 
     def environment(self):
@@ -103,7 +103,7 @@ def undisturbed(tmp_path_factory, pytestconfig):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lock", "lease", pytest.param("bucket", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("bucket", marks=pytest.mark.nightly)])
 def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store):
     """SIGKILL at random moments, to all processes or to one that the others do without; then any other number goes on."""
     kills, dice = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kill-seed"))
@@ -115,7 +115,7 @@ def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store
         attempts += 1
         processes, slots = dice.choice([1, 2, 3]), dice.choice([16, 32, 48])
         before = len(place.parts())
-        job = generating(place.output, [*images, *place.options], processes, slots, place.environment())
+        job = generating(place.output, images, processes, slots, place.environment())
         try:
             # Most moments fall into the work, some into its beginning; none waits for more than some shards.
             begun = dice.random() < 0.7
@@ -144,7 +144,7 @@ def test_killed_again_and_again(kind, undisturbed, tmp_path, pytestconfig, store
             assert {*statuses} <= {0, -signal.SIGKILL}, said
         finally:
             job.end()
-    statuses, said = generating(place.output, [*images, *place.options], 1, 48, place.environment()).wait(900)
+    statuses, said = generating(place.output, images, 1, 48, place.environment()).wait(900)
     assert statuses == [0], said
     out = place.brought()
     found, expected = rows(out), rows(whole)
@@ -184,7 +184,7 @@ def test_of_two_processes_one_is_killed_and_the_job_ends_all_the_same(tmp_path):
             job.end()
     assert sorted(rows(out)) == list(range(80))
     assert verify_files(str(out)).finished
-    assert not [*out.rglob("*.tmp"), *out.glob("mnist/.*.lock")]
+    assert not [*out.rglob("*.tmp"), *out.glob("mnist/.*.claim.*")]
     runs = json.loads((out / "provenance/mnist/lenet.json").read_text())["runs"]
     assert [("finished" in run) for run in runs] == [False, True]
 
@@ -264,7 +264,7 @@ def small_disk(tmp_path):
     def mount(*options):
         return subprocess.run(["mount", *options, "-t", "tmpfs", "tmpfs", place], capture_output=True, text=True)
 
-    if os.geteuid() != 0 or mount("-o", "size=24k").returncode != 0:
+    if os.geteuid() != 0 or mount("-o", "size=80k").returncode != 0:
         pytest.skip("may not mount a file system here")
     yield place, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
     subprocess.run(["umount", "--lazy", place], check=True)
@@ -344,14 +344,14 @@ def test_a_job_waits_for_shards_that_others_hold_and_takes_them_when_they_are_le
     paths.provenance.parent.mkdir(parents=True)
     shutil.copy(SplitPaths(tmp_path / "whole", "c", "s").provenance, paths.provenance)
     paths.shards.mkdir(parents=True)
-    other = FileLock(paths.shard_lock(3), thread_local=False)
-    other.acquire()
+    other = Claims(Disk(tmp_path / "out"))
+    assert other.take(paths.shard_claim(3))
     seen = []
 
     def leave_it(progress):
         seen.append(progress.done)
         if seen.count(10) > 3:  # all but the shard that another one holds, and then it waits
-            other.release()
+            other.release(paths.shard_claim(3))
 
     assert make_split(recipe(), tmp_path / "out", on_progress=leave_it).rows == 12
     assert seen[-1] == 12

@@ -10,6 +10,7 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.publish.card import renew_card
+from fmrgen.storage.store import Disk
 
 LENET = "asset:mnist/lenet"
 PATH = "provenance/mnist/lenet.json"
@@ -25,7 +26,7 @@ def other(split):
 
 
 def files_of(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_another_version_refuses_it(other, command, capsys):
 
 def test_its_card_is_not_written_anew(other):
     with pytest.raises(UserError, match="has the format fmrgen-provenance/3"):
-        renew_card(other)
+        renew_card(Disk(other))
 
 
 def test_a_snapshot_in_the_hubs_cache_is_a_folder_though_it_is_all_links(split, tmp_path):

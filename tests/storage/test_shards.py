@@ -13,7 +13,6 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import check_config, read_provenance
 from fmrgen.storage.schema import KNOWN_COLUMNS, are_whole
 from fmrgen.storage.shards import ShardError, SplitFolder
-from fmrgen.storage.shared_disk import SharedDisk
 
 
 def folder_of(root):
@@ -56,16 +55,6 @@ def test_splits_with_other_weights_share_no_config(split, part):
     other = provenance.model_copy(update={"weights_sha256": weights})
     with pytest.raises(UserError, match=f"config mnist has another {part} in its split lenet"):
         check_config(paths, other, "here")
-
-
-def test_a_folder_that_was_replaced_is_not_there(tmp_path):
-    shared, shards = SharedDisk(), tmp_path / "shards"
-    shards.mkdir()
-    assert shared.take(shards / "shard-0.lock")
-    assert shared.is_there(shards)
-    shards.rename(tmp_path / "moved")
-    shards.mkdir()
-    assert not shared.is_there(shards)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from fmrgen.storage.provenance import read_provenance
+
 
 def rows(folder, split="lenet"):
     """Every stored value of a split of the config mnist by id, images as their bytes."""
@@ -34,3 +36,10 @@ def assert_same_rows(found, expected):
 
 def parts(folder, pattern="**/*.parquet"):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).glob(pattern))
+
+
+def unfinish(paths, **changes):
+    """Make a finished split one that a killed repair has left: all of it is there, and not marked as finished."""
+    provenance = read_provenance(paths).model_copy(update={"finished": False, **changes})
+    paths.begun.write_bytes(provenance.encoded)
+    paths.provenance.unlink()

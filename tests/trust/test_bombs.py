@@ -172,9 +172,13 @@ def test_batches_of_large_images_are_decoded_and_classified_in_parts(tmp_path, m
 
     sizes = []
     ask = classify._parts_that_fit
-    monkeypatch.setattr(
-        classify, "_parts_that_fit", lambda images: (sizes.append(len(part[0])) or part for part in ask(images))
-    )
+
+    def parts(*arguments):
+        for part in ask(*arguments):
+            sizes.append(len(part[0]))
+            yield part
+
+    monkeypatch.setattr(classify, "_parts_that_fit", parts)
 
     def answers(store):
         found = evaluate([str(tmp_path / "x.parquet")], [LENET], store=tmp_path / store)

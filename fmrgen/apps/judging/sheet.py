@@ -20,6 +20,7 @@ from fmrgen.split.judgements import TABLE, UNSURE, JudgeFile, JudgementsFolder, 
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import now
+from fmrgen.storage.store import Disk
 
 _COLUMNS = ("id", "label", "accepted_labels", "valid", "iterations", "prediction")
 _UNSURE = "unsure"
@@ -105,7 +106,7 @@ def read_sheet(split: str, name: str, file: Path, *, output: Path) -> Path:
     about = JudgeFile.of(name, "person", {"strata": strata}, None, paths.name, provenance, content)
     folder.write(about, content)
     if opened.revision is None:
-        renew_card(paths.root)
+        renew_card(Disk(paths.root))
     return folder.table_path(name)
 
 

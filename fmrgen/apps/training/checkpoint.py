@@ -12,10 +12,12 @@ import torch
 
 from fmrgen.apps.training.recipe import TrainRecipe
 from fmrgen.errors import UserError, one_line, option
-from fmrgen.files import fingerprint, json_text, parse_json, write_atomically
-from fmrgen.storage.shared_bucket import shared_folder
+from fmrgen.files import fingerprint, json_text, make_folder, parse_json
+from fmrgen.storage.bucket import open_store
+from fmrgen.storage.claims import Claims
+from fmrgen.storage.store import read
 
-_STATE, RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.lock"
+_STATE, RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.claim"
 
 
 def _fingerprint(recipe: TrainRecipe) -> str:
@@ -39,8 +41,8 @@ class TrainingFolder:
 
     def __init__(self, output: str | Path, recipe: TrainRecipe) -> None:
         self.output, self.tree = output, recipe.model_dump(mode="json")
-        self._shared, self.folder = shared_folder(output)
-        self._is_taken = False
+        self._store = open_store(output)
+        self.folder, self._claims = self._store.root, Claims(self._store)
         self.fingerprint = _fingerprint(recipe)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,21 +55,16 @@ class TrainingFolder:
     @property
     def poll(self) -> float:
         """Seconds between two checks whether another run has left the folder."""
-        return self._shared.poll
+        return self._store.poll
 
     def take(self) -> bool:
         """Claim the folder for this run; return whether that succeeded. Only the first process calls it."""
-        self._is_taken = self._shared.take(self.folder / _CLAIM)
-        return self._is_taken
+        return self._claims.take(self.folder / _CLAIM)
 
     def leave(self) -> None:
         """Release the folder for other runs."""
-        if not self._is_taken:
-            return
         with suppress(UserError):  # an error of the run itself is the one to report
-            if self._record() is not None:  # the run has ended, so no other run waits for the claim
-                self._shared.remove(self.folder / _CLAIM)
-            self._shared.release(self.folder / _CLAIM)
+            self._claims.release(self.folder / _CLAIM)
 
     def metrics(self) -> dict[str, float] | None:
         """Return the figures of a run that has ended here; None if none has."""
@@ -120,7 +117,7 @@ class TrainingFolder:
             numbers[name] = value if math.isfinite(value) else None  # JSON has no NaN
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
         self._write(RECORD, json_text(content, strict=True).encode())
-        self._shared.remove(self.folder / _STATE)
+        self._store.remove(self.folder / _STATE)
 
     def _record(self) -> dict[str, Any] | None:
         content = self._read(RECORD)
@@ -129,15 +126,8 @@ class TrainingFolder:
         return parse_json(content, f"{self.output}/{RECORD}")
 
     def _read(self, name: str) -> bytes | None:
-        path = self.folder / name
-        if not self._shared.exists(path):
-            return None
-        try:
-            with self._shared.open(path) as file:
-                return bytes(file.read())
-        except OSError as error:
-            raise UserError(f"{self.output}/{name}: can't be read: {error.strerror or error}") from None
+        return read(self._store, self.folder / name)
 
     def _write(self, name: str, content: bytes) -> None:
-        write_atomically(self.folder / name, content)
-        self._shared.publish(self.folder / name, replace=True)
+        make_folder((self.folder / name).parent)
+        self._store.write(self.folder / name, content)

@@ -134,7 +134,7 @@ def test_a_run_is_waited_for_and_taken_over_where_its_process_is_gone(tmp_path, 
         assert second.returncode == 0, err
         assert out.startswith(f"{output}: accuracy ")
         assert not is_there("checkpoint.pt")
-        assert not is_there(".training.lock")
+        assert not is_there(".training.claim.0")
         if kind == "bucket":
             made = store.client.get_object(Bucket=BUCKET, Key="run/model.safetensors")["Body"].read()
         else:

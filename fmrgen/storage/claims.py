@@ -1,0 +1,238 @@
+"""Who works on what: a claim is a file of one generation, which its holder renews; who creates the next one owns it.
+
+A claim that has not changed for a lease is free, by the clock of whoever looks at it, and so is one whose process is
+dead on this very machine. Claims save work and order it. Nothing rests on them: work that two processes do at once
+gives equal files, and the first one stays.
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal
+
+from fmrgen.errors import UserError
+from fmrgen.storage.store import Store, read
+
+LEASE = "FMRGEN_LEASE_SECONDS"  # a variable of the environment
+_SHORTEST, _LONGEST = 0.1, 1e6  # seconds of a lease
+_BEATS = 3  # times that a claim is renewed during a lease, so that one lost request does not end it
+_LOOKS = 8  # at a claim in an object store during a lease
+_LONGEST_HOST, _LONGEST_PID = 80, 12  # characters of what a claim says of its holder
+
+State = Literal["free", "held", "silent"]
+
+
+def lease_seconds() -> float:
+    """Return how long a claim outlives a holder that is silent, by default a minute.
+
+    Raises UserError if the environment has anything but a number of seconds.
+    """
+    try:
+        seconds = float(os.environ.get(LEASE, "60"))
+    except ValueError:
+        seconds = 0.0
+    if not _SHORTEST <= seconds < _LONGEST:
+        raise UserError(f"{LEASE}: must be seconds, from {_SHORTEST}; 60 by default")
+    return seconds
+
+
+@dataclass
+class _Held:
+    """A claim of this process: its file, and what is in it."""
+
+    file: Path
+    content: dict[str, Any]
+
+    @property
+    def encoded(self) -> bytes:
+        return json.dumps(self.content).encode()
+
+
+@dataclass
+class _Watched:
+    """Another process's claim, as it was last read: `since` when it has this content, and whether it ever changed."""
+
+    content: bytes
+    since: float
+    looked: float
+    has_changed: bool = False
+
+
+class Claims:
+    """The claims that this process holds in a store, and those of others that it has seen.
+
+    Attributes:
+        former_holders: from whom it has taken over claims.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.former_holders = store, list[str]()
+        self._lease = lease_seconds()
+        self._held: dict[Path, _Held] = {}
+        self._watched: dict[Path, _Watched] = {}
+        self._turn = threading.RLock()  # threads read ahead, write shards and renew claims
+        self._heart: threading.Thread | None = None
+
+    def take(self, path: Path, names: Collection[str] | None = None) -> bool:
+        """Take a claim unless another process holds it, and return whether this one does now; never waits.
+
+        Args:
+            path: of the claim, whose files are `PATH.0`, `PATH.1`, …
+            names: of the files beside it, as they were just now.
+
+        Raises:
+            UserError: the store fails.
+            OSError: the folder can't be read.
+        """
+        names = self.store.names(path.parent) if names is None else names
+        generation = _latest(path, names)
+        if generation >= 0 and self._state(_file(path, generation)) != "free":
+            return False
+        earlier = self._watched.pop(_file(path, generation), None)
+        claim = _Held(_file(path, generation + 1), self._content())
+        if not self.store.claim(claim.file, claim.encoded, is_held=False):
+            return False
+        if earlier is not None:
+            self.former_holders.append(_holder_in(earlier.content))
+        with self._turn:
+            self._held[path] = claim
+            if self._heart is None:
+                self._heart = threading.Thread(target=self._renew, daemon=True, name="claims")
+                self._heart.start()
+        return True
+
+    def state(self, path: Path, names: Collection[str]) -> State:
+        """Return whether other processes hold a claim: `silent` if nobody knows, since its holder is not on this
+        machine, and has not renewed it as long as this process looks."""
+        generation = _latest(path, names)
+        if generation < 0 or path in self._held:
+            return "free"
+        return self._state(_file(path, generation))
+
+    def release(self, path: Path) -> None:
+        """Release a claim that this process holds, or has lost meanwhile."""
+        with self._turn:
+            claim = self._held.pop(path, None)
+            if claim is None or not self._is_own(claim):
+                return
+            for generation in range(_latest(path, [claim.file.name]) + 1):  # its own last, since only the latest counts
+                self.store.remove(_file(path, generation))
+
+    @contextmanager
+    def alone(self, path: Path) -> Iterator[None]:
+        """Return a context that one process at a time enters."""
+        while not self.take(path):
+            time.sleep(self.store.poll / 2)
+        try:
+            yield
+        finally:
+            self.release(path)
+
+    def _state(self, file: Path) -> State:
+        now = time.monotonic()
+        watched = self._watched.get(file)
+        pause = 0.0 if self.store.is_local else self._lease / _LOOKS
+        if watched is None or now - watched.looked >= pause:
+            content = read(self.store, file)
+            if content is None:
+                return "held"  # it was released just now
+            if watched is None:
+                watched = _Watched(content, now, now)
+            elif content != watched.content:
+                watched = _Watched(content, now, now, has_changed=True)
+            watched.looked = now
+            self._watched[file] = watched
+        holder = _parsed(watched.content)
+        is_here = holder.get("machine") == _this_machine()
+        if is_here and not _is_running(holder.get("pid")):
+            return "free"
+        if now - watched.since >= _lease_of(holder, self._lease):
+            return "free"
+        return "held" if is_here or watched.has_changed else "silent"
+
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = {"token": token_hex(16), "beat": 0, "lease": self._lease}
+        return content | {"host": socket.gethostname(), "pid": os.getpid(), "machine": _this_machine()}
+
+    def _is_own(self, claim: _Held) -> bool:
+        """Return whether a claim's file is still this process's: it may have stood still while others came and went."""
+        content = read(self.store, claim.file)
+        return content is not None and _parsed(content).get("token") == claim.content["token"]
+
+    def _renew(self) -> None:
+        """Renew the claims now and then, as long as any is held."""
+        while True:
+            time.sleep(self._lease / _BEATS)
+            with self._turn:
+                if not self._held:
+                    self._heart = None
+                    return
+            for path in list(self._held):
+                with self._turn, suppress(UserError):  # the store may answer the next time
+                    claim = self._held.get(path)
+                    if claim is None:
+                        continue
+                    claim.content["beat"] += 1
+                    if not self._is_own(claim) or not self.store.claim(claim.file, claim.encoded, is_held=True):
+                        del self._held[path]  # another process owns it
+
+
+def _file(path: Path, generation: int) -> Path:
+    return path.with_name(f"{path.name}.{generation}")
+
+
+def _latest(path: Path, names: Collection[str]) -> int:
+    """Return the latest generation of a claim among the names of files beside it; -1 if there is none."""
+    pattern = re.compile(rf"{re.escape(path.name)}\.(\d{{1,9}})")
+    matches = filter(None, map(pattern.fullmatch, names))
+    return max((int(match[1]) for match in matches), default=-1)
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Return what a claim says; {} if it is no claim."""
+    with suppress(ValueError, RecursionError):
+        holder = json.loads(content)
+        if isinstance(holder, dict):
+            return holder
+    return {}
+
+
+def _lease_of(holder: dict[str, Any], default: float) -> float:
+    lease = holder.get("lease")
+    return lease if isinstance(lease, int | float) and _SHORTEST <= lease < _LONGEST else default
+
+
+def _holder_in(content: bytes) -> str:
+    """Return the name of a claim's holder, cut to a sensible length."""
+    holder = _parsed(content)
+    host, pid = str(holder.get("host"))[:_LONGEST_HOST], str(holder.get("pid"))[:_LONGEST_PID]
+    return f"{host} (process {pid})"
+
+
+@cache
+def _this_machine() -> str:
+    """Return what tells the processes of this machine, or container, from those of any other."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def _is_running(pid: object) -> bool:
+    """Return whether a process of that number runs on this machine; it may be another one by now."""
+    import psutil
+
+    if not isinstance(pid, int):
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
