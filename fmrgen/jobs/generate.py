@@ -25,9 +25,10 @@ from fmrgen.jobs.lifecycle import (
     finish,
     new_provenance,
     nonfinite_error,
+    record,
     record_run,
 )
-from fmrgen.jobs.self_check import SelfCheck, check_kept_rows
+from fmrgen.jobs.self_check import check, check_kept_rows, check_unchanged, measure_slope
 from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
@@ -47,7 +48,7 @@ from fmrgen.storage.shards import SplitFolder, summary_of_rows
 from fmrgen.storage.store import Store, mirror
 from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.identity import identity_of
-from fmrgen.weights.remote import check_room, remotes_of
+from fmrgen.weights.remote import announced_downloads
 
 _READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
@@ -95,19 +96,17 @@ def make_split(
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
     note_once = on_note if is_first_process() else lambda line: None  # once for a launch
-    remotes = remotes_of(recipe)
-    check_room(remotes)
-    for remote in remotes:
-        if not remote.is_here:
-            note_once(f"{remote.key}: {remote.name}, {remote.described_size}, is downloaded")
+    for line in announced_downloads(recipe):
+        note_once(line)
     components = recipe.build(device)
     if components.source.accepts_several and recipe.perturb.start != "none":
         raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
-    self_check = SelfCheck(components, device)
-    for note in [*self_check.notes(), *_notes_on_parts(recipe, components)]:
-        note_once(note)
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
+    in_full = is_first_process() and not paths.is_on_record
+    before = check(components, recipe.perturb.oracle_rule, device, in_full=in_full)
+    for note in [*before.notes, *_notes_on_parts(recipe, components)]:
+        note_once(note)
     recipe = settled_step(recipe, components, paths, device, note_once)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
     with (
@@ -118,40 +117,28 @@ def make_split(
     ):
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), run, claims, on_note)
-        oracle_is_known = False
         if is_first_process():
             on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
-            if not claims.is_begun:
-                oracle_is_known = self_check.of_oracle(folder, recipe.perturb.oracle_rule, on_note)
-        self_check.begin(provenance, claims)
+        if before.kinship is not None:
+            record(folder, "kinship", {"kinship": before.kinship.model_dump()})
         check_kept_rows(components.classifier, folder, device)
         job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
-        while not provenance.is_finished and claims.missing():
-            job.perturb_shards()
-            job.record(run)  # before others can finish the split
-            claims.wait(on_note, job.progress.show)
-        job.note_encodings(on_note)
+        if not provenance.is_finished:
+            job.work(run, on_note)
         if job.progress.own.rows:
-            self_check.end(folder, provenance)
+            check_unchanged(components, before, provenance.weights_sha256, folder, device)
         if part is not None and not claims.is_split_whole:
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
-        _measure_slope(self_check, folder, provenance, note_once)
+        if provenance.judged_steps != "none" and not provenance.is_finished and is_first_process():
+            slope_note = measure_slope(components.classifier, folder, device)
+            if slope_note is not None:
+                on_note(slope_note)
         summary = finish(folder, claims, job.faults)
-        for caution in cautions(summary, oracle_is_known=oracle_is_known, steps=provenance.judged_steps):
+        for caution in cautions(summary, steps=provenance.judged_steps):
             note_once(caution)
         return summary
-
-
-def _measure_slope(
-    self_check: SelfCheck, folder: SplitFolder, provenance: Provenance, on_note: Callable[[str], None]
-) -> None:
-    """Record how steep the classifier is along its gradient, if steps followed it; note if the gradient says more."""
-    if provenance.judged_steps != "none" and not provenance.is_finished and is_first_process():
-        note = self_check.of_gradient(folder)
-        if note is not None:
-            on_note(note)
 
 
 def _notes_on_parts(recipe: Recipe, components: Components) -> list[str]:
@@ -263,7 +250,18 @@ class _Job:
         self._recorded = 1  # times that its run was put on record
         self.encodings = _kept_encodings(recipe, components, provenance, device)
 
-    def perturb_shards(self) -> None:
+    def work(self, run: Run, on_note: Callable[[str], None]) -> None:
+        """Perturb shards until none is missing, and put that on record; wait for those that others hold."""
+        while self.claims.missing():
+            self._perturb_shards()
+            self._record(run)  # before others can finish the split
+            self.claims.wait(on_note, self.progress.show)
+        encodings = self.encodings
+        if encodings is not None and encodings.found:
+            total = encodings.found + encodings.made
+            on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
+
+    def _perturb_shards(self) -> None:
         """Perturb all shards that can be taken.
 
         A source that fails is an error only when the images before it are through and their shards are written.
@@ -291,14 +289,7 @@ class _Job:
         if self._failure is not None:
             raise self._failure
 
-    def note_encodings(self, on_note: Callable[[str], None]) -> None:
-        """Note how many encodings came from the cache, if any did."""
-        encodings = self.encodings
-        if encodings is not None and encodings.found:
-            total = encodings.found + encodings.made
-            on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
-
-    def record(self, run: Run) -> None:
+    def _record(self, run: Run) -> None:
         """Put on record what this process has done so far."""
         end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
         if self.progress.slots:

@@ -1,7 +1,6 @@
 """Whether the oracle can judge, before a long job rests on it: it knows the images, and is no kin of the classifier."""
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,8 +24,7 @@ from fmrgen.metrics.gradients import slope_caution
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
-from fmrgen.storage.provenance import Kinship, Provenance
-from fmrgen.storage.shard_claims import ShardClaims
+from fmrgen.storage.provenance import Kinship, RecordedWeights
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.storage.store import set_aside
 from fmrgen.weights.digest import check_same_weights, shared_weights
@@ -54,75 +52,69 @@ class CommonWeights:
     of_oracle: float
 
 
-class SelfCheck:
-    """What a job asks of its own classifier and oracle: before its first image, and once more after its last.
+@dataclass(frozen=True)
+class Checked:
+    """Classifier and oracle as a job finds them, and must leave them.
+
+    Attributes:
+        answers: of both to some originals; None if that failed, which the job itself reports.
+        kinship: of the two; None if it was not measured.
+        notes: what a user should know of them before the work begins.
+    """
+
+    answers: "FirstAnswers | None"
+    kinship: Kinship | None
+    notes: list[str]
+
+
+def check(components: Components, oracle_rule: str, device: torch.device, *, in_full: bool) -> Checked:
+    """Ask classifier and oracle about a few originals, or in full about enough to say whether the oracle knows them and
+    how alike the two are.
 
     Raises:
         UserError: the oracle has all of the classifier's weights, see `weights_in_common`.
     """
+    common = weights_in_common(components)
+    answers = first_answers(components, device, _IMAGES if in_full else _ASKED_TWICE)
+    notes = [common_weights_caution(common)]
+    if not in_full:
+        return Checked(answers, None, [note for note in notes if note is not None])
+    if answers is not None:
+        notes += [oracle_caution(answers) if oracle_rule == "label" else None, likeness_caution(answers)]
+    return Checked(answers, kinship(common, answers), [note for note in notes if note is not None])
 
-    def __init__(self, components: Components, device: torch.device) -> None:
-        self.components, self.device = components, device
-        self.common = weights_in_common(components)
-        self.answers: FirstAnswers | None = None  # at the beginning; None if they are not compared
 
-    def notes(self) -> list[str]:
-        """Return what a user should know of the two before the work begins."""
-        caution = common_weights_caution(self.common)
-        return [] if caution is None else [caution]
+def check_unchanged(
+    components: Components, before: Checked, weights: RecordedWeights, folder: SplitFolder, device: torch.device
+) -> None:
+    """Raise UserError if a model has other weights than those on record, or gives other answers than before the job.
 
-    def of_oracle(self, folder: SplitFolder, oracle_rule: str, on_note: Callable[[str], None]) -> bool:
-        """Ask both about the first originals; record in the split how alike they are, and note what is odd.
+    The shards are set aside then: they are not of one network.
+    """
+    try:
+        for name, digest in weights:
+            check_same_weights(name, getattr(components, name), digest)
+        check_first_answers(components, device, before.answers)
+    except UserError:
+        names = folder.store.names(folder.paths.shards)
+        for number in range(folder.shards):
+            path = folder.shard_path(number)
+            if path.name in names:
+                set_aside(folder.store, path)
+        raise
 
-        Returns whether a note says that the oracle does not know the images: cautions at the end need not repeat it.
-        """
-        answers = first_answers(self.components, self.device)
-        record(folder, "kinship", {"kinship": kinship(self.common, answers).model_dump()})
-        if answers is None:
-            return False
-        oracle_note = oracle_caution(answers) if oracle_rule == "label" else None
-        for note in (oracle_note, likeness_caution(answers)):
-            if note is not None:
-                on_note(note)
-        return oracle_note is not None
 
-    def begin(self, provenance: Provenance, claims: ShardClaims) -> None:
-        """Keep the answers to a few originals, to be compared with those at the end, if there is anything left to do.
+def measure_slope(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> str | None:
+    """Measure how steep the classifier really is along its gradient, on the stored images nearest its boundary, and
+    record that in the split. Return a line if it is not as steep as its gradient says.
 
-        A classifier without weights, as an endpoint, is asked no more than it must be.
-        """
-        if claims.missing() and provenance.weights_sha256.classifier is not None:
-            self.answers = first_answers(self.components, self.device, _ASKED_TWICE)
-
-    def of_gradient(self, folder: SplitFolder) -> str | None:
-        """Measure how steep the classifier really is along its gradient, on the stored images nearest its boundary, and
-        record that in the split. Return a line if it is not as steep as its gradient says.
-
-        Steps end there: a gradient that shows the way far from the boundary, and not near it, hides failures.
-        """
-        slope = slope_near_boundary(self.components.classifier, folder, self.device)
-        if slope is None:
-            return None
-        record(folder, "slope", {"slope": round(slope, 3)})
-        return slope_caution(slope)
-
-    def end(self, folder: SplitFolder, before: Provenance) -> None:
-        """Raise UserError if a model is no longer what it was before the job, or gives other answers than at its
-        beginning.
-
-        The shards are set aside then: they are not of one network.
-        """
-        try:
-            for name, digest in before.weights_sha256:
-                check_same_weights(name, getattr(self.components, name), digest)
-            check_first_answers(self.components, self.device, self.answers)
-        except UserError:
-            names = folder.store.names(folder.paths.shards)
-            for number in range(folder.shards):
-                path = folder.shard_path(number)
-                if path.name in names:
-                    set_aside(folder.store, path)
-            raise
+    Steps end there: a gradient that shows the way far from the boundary, and not near it, hides failures.
+    """
+    slope = slope_near_boundary(classifier, folder, device)
+    if slope is None:
+        return None
+    record(folder, "slope", {"slope": round(slope, 3)})
+    return slope_caution(slope)
 
 
 def weights_in_common(components: Components) -> CommonWeights:
@@ -226,7 +218,7 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
 
 
 def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
-    """Raise UserError if classifier or oracle answer the first `_ASKED_TWICE` originals otherwise than `before`.
+    """Raise UserError if classifier or oracle answer the first originals otherwise than `before`.
 
     A network that counts its calls, or learns from them, is another one at the end of a job.
     """
@@ -239,7 +231,7 @@ def check_first_answers(components: Components, device: torch.device, before: Fi
     for then, now in zip(before.of_oracles, after.of_oracles, strict=True):
         answers.append(("oracle", then, now))
     for name, then, now in answers:
-        if not torch.allclose(then.exp(), now.exp(), rtol=0, atol=_SAME, equal_nan=True):
+        if not torch.allclose(then[: len(now)].exp(), now.exp(), rtol=0, atol=_SAME, equal_nan=True):
             raise UserError(
                 f"{name}: its answers for the same images changed during the run; nothing in its forward may depend on "
                 "earlier calls"

@@ -18,13 +18,11 @@ _CHANCE_REACHES = 0.1  # of the way from guessing to being always right: see `is
 _FEWEST_REORDERED = 10  # rows that must be right in another order of the classes
 
 
-def cautions(summary: Summary, *, oracle_is_known: bool = False, steps: JudgedSteps = "all") -> list[str]:
+def cautions(summary: Summary, *, steps: JudgedSteps = "all") -> list[str]:
     """Return a line for each reason to doubt a split's FMR, with what can be done about it.
 
     Args:
         summary: of the split.
-        oracle_is_known: leaves out that the oracle recognises fewer originals than the classifier, if the reader
-            knows that already.
         steps: that show whether the gradient is masked, see `judged_steps`.
     """
     lines: list[str | None] = []
@@ -37,10 +35,9 @@ def cautions(summary: Summary, *, oracle_is_known: bool = False, steps: JudgedSt
         _budget_caution(summary),
         _fmr_caution(summary),
         _convergence_caution(summary),
+        _oracle_caution(summary),
+        _reconstruction_caution(summary),
     ]
-    if not oracle_is_known:
-        lines.append(_oracle_caution(summary))
-    lines.append(_reconstruction_caution(summary))
     return [line for line in lines if line is not None]
 
 

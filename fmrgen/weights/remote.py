@@ -75,6 +75,13 @@ def remotes_of(recipe: BaseModel) -> list[Remote]:
     return list(by_name.values())
 
 
+def announced_downloads(recipe: BaseModel) -> list[str]:
+    """Return a line on each file that building a recipe downloads. Raises UserError if the disk has no room."""
+    remotes = remotes_of(recipe)
+    check_room(remotes)
+    return [f"{each.key}: {each.name}, {each.described_size}, is downloaded" for each in remotes if not each.is_here]
+
+
 def check_room(remotes: Sequence[Remote]) -> None:
     """Raise UserError if what is not on this machine does not fit on the disk of its cache."""
     from huggingface_hub.constants import HF_HOME
