@@ -213,8 +213,11 @@ def _classify_batch(
             order += places
             for name, classifier in classifiers.items():
                 parts[name].append(_logits_of(name, classifier, batch))
-        back = torch.tensor(order, device=device).argsort()
-        return {name: answers_of(torch.cat(logits)[back], labels) for name, logits in parts.items()}
+        classified = torch.tensor(order, device=device)
+        back, answers = classified.argsort(), {}
+        for name, logits in parts.items():
+            answers[name] = [column[back] for column in answers_of(torch.cat(logits), labels[classified])]
+        return answers
 
 
 def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:

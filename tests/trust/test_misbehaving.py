@@ -63,7 +63,7 @@ class Net(nn.Module):
             logits = logits[1:]
         if what == "drifts":
             self.inner.bias.data += 1e-4
-        if what == "nan after a look" and self.calls > 7:
+        if what == "nan after a look" and self.calls > 6:
             logits = logits * torch.nan
         return logits.bfloat16() if what == "bfloat16" else logits
 
