@@ -36,6 +36,8 @@ from fmrgen.storage.provenance import Provenance, now
 from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
 
+_QUERIED = 16  # batches of those that were judged before
+_ROUNDED = 1e-2  # of a score or a probability: more than they differ between batches of other sizes
 _Pixels = dict[str, np.ndarray]
 _log = logging.getLogger(__name__)
 
@@ -159,6 +161,9 @@ class Job:
             "launch": None if identity.unknown is None else processes.gather(secrets.token_hex(8))[0],
         }
         self.parts = cache_folder() / "judgements" / fingerprint(key)
+        cached = sorted(int(part.stem) for part in self.parts.glob("[0-9]*.parquet"))
+        spread = np.linspace(0, len(cached) - 1, _QUERIED if cached else 0).astype(int)
+        self.queried = {cached[place] for place in spread}  # batches, by whose first rows the oracle is recognised
 
     def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
         """Judge the batches that are not in the cache; return the whole table, in the order of the rows."""
@@ -174,7 +179,9 @@ class Job:
         with reading(self.opened.name):
             for number, (rows, decoded) in enumerate(decode_own(self._batches(), self.processes, self.device)):
                 batch_and_pixels = None if decoded is None else decoded.result()
-                if batch_and_pixels is not None:
+                if batch_and_pixels is not None and number in self.queried:
+                    self._check_part(number, self._verdicts(*batch_and_pixels))
+                elif batch_and_pixels is not None:
                     write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
                 done += len(rows)
                 on_rows(done, self.provenance.rows)
@@ -193,6 +200,19 @@ class Job:
             return False
         return table.schema.equals(TABLE) and table["id"].to_pylist() == ids * len(self.columns)
 
+    def _check_part(self, number: int, verdicts: pa.Table) -> None:
+        """Raise UserError unless the cached verdicts on a batch begin as these, on its first row, do."""
+        cached = pq.read_table(self._part(number))
+        first = cached.take(pa.array(range(0, len(cached), len(cached) // len(self.columns))))
+        is_same = first["label"].equals(verdicts["label"])
+        for name in ("probability", "score"):
+            is_same &= np.allclose(first[name], verdicts[name], rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True)
+        if not is_same:
+            raise UserError(
+                f"oracle {self.name}: is not the one that judged the first rows: it sees other things in the same "
+                f"images; put back what it reads, or delete {self.parts} to have all of them judged again"
+            )
+
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
         """Yield the ids of each batch and the function that decodes it; collect `self.rows` on the way."""
         self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
@@ -203,9 +223,13 @@ class Job:
             yield np.asarray(batch["id"]), partial(self._decode, number, batch)
 
     def _decode(self, number: int, batch: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], _Pixels] | None:
-        """Return a batch and its images; None if it was judged before."""
+        """Return a batch and its images; of one that was judged before its first row, or None if it is not queried."""
         if self._has_part(number, batch["id"]):
-            return None
+            if number not in self.queried:
+                return None
+            batch = {name: values[:1] for name, values in batch.items()}
+        else:
+            self.queried.discard(number)  # its file is damaged
         return batch, self.opened.decoded(batch)
 
     def _verdicts(self, batch: dict[str, list[Any]], pixels: _Pixels) -> pa.Table:

@@ -321,3 +321,30 @@ def test_a_judge_goes_on_as_the_same_alone(judged, tmp_path, monkeypatch):
     assert judgements(judged, "above") == first
     judge({"above": Above(0.2)})
     assert judgements(judged, "above") == other != first
+
+
+class Ruled(package.Oracle):
+    """Sees a 1 in bright images, else a 0; how bright, and when it stops, the environment says, which no digest shows."""
+
+    def judge(self, images, originals=None):
+        os.environ["BATCHES"] = str(int(os.environ["BATCHES"]) - 1)
+        if os.environ["BATCHES"] == "0":
+            raise KeyboardInterrupt
+        bright = images.flatten(1).mean(1) > float(os.environ["BRIGHT"])
+        said = torch.nn.functional.one_hot(bright.long(), 10).float()
+        return package.Judgement(said, said)
+
+
+@pytest.mark.slow
+def test_a_judge_that_sees_other_things_now_does_not_go_on(judged, tmp_path, monkeypatch):
+    def judge(bright, batches):
+        monkeypatch.setenv("BRIGHT", str(bright))
+        monkeypatch.setenv("BATCHES", str(batches))
+        return package.judge(str(judged), {"ruled": Ruled()}, batch_size=8, progress=False)
+
+    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        judge(0.1, 20)
+    with pytest.raises(UserError, match="oracle ruled: is not the one that judged the first rows: .* or delete "):
+        judge(0.9, 1000)
+    assert len(judge(0.1, 1000)) == 1
