@@ -365,10 +365,14 @@ def _tree_on_record(paths: SplitPaths) -> dict[str, Any]:
         if path != paths.begun:
             check_inside(path, paths.root)
             recorded = read_json(path)
-            runs |= recorded.pop("runs", {})  # by name; one that has ended replaces itself
+            recorded_runs = recorded.pop("runs", {})  # by name; one that has ended replaces itself
+            if not isinstance(recorded_runs, dict):
+                raise UserError(f"{path}: is not a record of fmrgen; delete it")
+            runs |= recorded_runs
             tree |= recorded
-    tree["runs"] = [*tree.get("runs", ()), *runs.values()]
-    return tree
+    if isinstance(tree.get("runs"), list):
+        tree["runs"] += runs.values()
+    return tree | {"finished": False}
 
 
 def read_all(root: Path) -> dict[tuple[str, str], Provenance]:

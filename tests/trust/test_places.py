@@ -103,6 +103,28 @@ def test_a_job_claims_through_no_link(place, monkeypatch, name):
     assert kept.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "record",
+    ["[]", '{"runs": 3}', '{"runs": {"a": 5}}', '{"finished": true}', '{"files": {"../x": ""}}', "{", "pipe", "link"],
+)
+def test_what_an_unfinished_split_has_on_record_is_data(place, capsys, record):
+    records = place / "theirs/provenance/c"
+    (records / "s.json").rename(records / ".s.begun.json")
+    path = records / ".s.run-1.json"
+    if record == "pipe":
+        os.mkfifo(path)
+    elif record == "link":
+        (place.parent / "note").write_text("private words")
+        path.symlink_to(place.parent / "note")
+    else:
+        path.write_text(record)
+    for command in (["verify", "theirs", "--files"], ["verify", "theirs"], ["evaluate", "theirs", "-c", LENET, "-q"]):
+        assert run(*command) in (0, 1, 2)
+        error = capsys.readouterr().err
+        assert error.count("\n") <= 1
+        assert "private words" not in error
+
+
 def test_a_folder_that_is_a_link_as_a_whole_works(place, capsys):
     (place / "disk").mkdir()
     (place / "mine").symlink_to("disk")
