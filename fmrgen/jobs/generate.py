@@ -103,18 +103,14 @@ def make_split(
         raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
-    in_full = is_first_process() and not paths.is_on_record
+    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
+    claims = ShardClaims(folder, own_shards(folder.shards, part), on_note)
+    in_full = is_first_process() and not claims.is_begun
     before = check(components, recipe.perturb.oracle_rule, device, in_full=in_full)
     for note in [*before.notes, *_notes_on_parts(recipe, components)]:
         note_once(note)
     recipe = settled_step(recipe, components, paths, device, note_once)
-    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
-    with (
-        _called(store),
-        _settled(recipe),
-        errors_of_one_process(),
-        closing(ShardClaims(folder, own_shards(folder.shards, part), on_note)) as claims,
-    ):
+    with _called(store), _settled(recipe), errors_of_one_process(), closing(claims):
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), run, claims, on_note)
         if is_first_process():
@@ -131,10 +127,9 @@ def make_split(
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
-        if provenance.judged_steps != "none" and not provenance.is_finished and is_first_process():
-            slope_note = measure_slope(components.classifier, folder, device)
-            if slope_note is not None:
-                on_note(slope_note)
+        if is_first_process() and not provenance.is_finished:
+            for note in measure_slope(components.classifier, folder, provenance.judged_steps, device):
+                on_note(note)
         summary = finish(folder, claims, job.faults)
         for caution in cautions(summary, steps=provenance.judged_steps):
             note_once(caution)

@@ -20,7 +20,7 @@ from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
 from fmrgen.jobs.lifecycle import record
 from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
-from fmrgen.metrics.gradients import slope_caution
+from fmrgen.metrics.gradients import JudgedSteps, slope_caution
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
@@ -104,17 +104,20 @@ def check_unchanged(
         raise
 
 
-def measure_slope(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> str | None:
+def measure_slope(
+    classifier: nn.Module, folder: SplitFolder, judged_steps: JudgedSteps, device: torch.device
+) -> list[str]:
     """Measure how steep the classifier really is along its gradient, on the stored images nearest its boundary, and
-    record that in the split. Return a line if it is not as steep as its gradient says.
+    record that in the split, if steps followed it. Return a line if it is not as steep as its gradient says.
 
     Steps end there: a gradient that shows the way far from the boundary, and not near it, hides failures.
     """
-    slope = slope_near_boundary(classifier, folder, device)
+    slope = None if judged_steps == "none" else slope_near_boundary(classifier, folder, device)
     if slope is None:
-        return None
+        return []
     record(folder, "slope", {"slope": round(slope, 3)})
-    return slope_caution(slope)
+    note = slope_caution(slope)
+    return [] if note is None else [note]
 
 
 def weights_in_common(components: Components) -> CommonWeights:

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from commands import run
+from stored import unfinish
 from torch import nn
 
 from fmrgen import UserError, evaluate, load_recipe
@@ -15,7 +16,8 @@ from fmrgen.recipe.job import parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import warning_lines
-from fmrgen.storage.provenance import parse_provenance
+from fmrgen.storage.paths import SplitPaths
+from fmrgen.storage.provenance import parse_provenance, read_provenance
 from fmrgen.weights.digest import shared_weights
 
 SHIFTED = "oracle.class_prompts={'0': five, '1': six, '2': seven, '3': eight, '4': nine, '5': zero, '6': one, '7': two}"
@@ -179,3 +181,16 @@ def test_a_split_whose_oracle_was_its_classifier_is_told(split):
     path.write_text(json.dumps(told))
     notes = evaluate(str(split), "asset:mnist/lenet").splits[0].notes
     assert "its oracle has the weights of its own classifier: FMR is 100 however good the network is" in notes
+
+
+def test_kinship_is_on_record_though_the_first_run_was_killed_before_its_first_shard(tmp_path):
+    job = ("generate", "mnist-lenet", "perturb.budget=1", "--limit", "60", "--output", tmp_path, "--quiet")
+    assert run(*job) == 0
+    paths = SplitPaths(tmp_path, "mnist", "lenet")
+    measured = read_provenance(paths).kinship
+    assert measured is not None
+    unfinish(paths, kinship=None)
+    for shard in paths.found_shards():
+        shard.unlink()
+    assert run(*job) == 0
+    assert read_provenance(paths).kinship == measured
