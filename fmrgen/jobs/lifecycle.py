@@ -304,7 +304,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         forget_records(folder)
         for name in paths.claims_among(store.names(paths.shards)):  # of no use any more, no part of a dataset
             store.remove(paths.shards / name)
-        mirror(store)
+        store.fetch(paths.provenance)
     if checked is not None or not folder.paths.picture.exists():
         from fmrgen.jobs.show import write_picture  # matplotlib, which what only moves files needs not
 

@@ -100,7 +100,7 @@ class KeptEncodings:
 
     def prune(self) -> None:
         """Delete the least recently used entries, of any generator, if all together are larger than the bound."""
-        with suppress(UserError, OSError), FileLock(self.root / ".lock"):
+        with suppress(OSError), FileLock(self.root / ".lock"):
             for temporary in self.root.rglob(".*.tmp"):  # by writers that were killed
                 with suppress(FileNotFoundError):
                     if temporary.stat().st_mtime < time.time() - _LONGEST_WRITE:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError
-from fmrgen.files import cache_folder, make_folder
+from fmrgen.files import cache_folder
 from fmrgen.storage.bucket import open_store
 
 _ABOUT = b"fmrgen.answers"  # key of a file's metadata
@@ -89,7 +89,6 @@ class PredictionStore:
         pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
         try:
             content = sink.getvalue().to_pybytes()
-            make_folder(path.parent)
             self._store.write(path, hashlib.sha256(content).digest() + content)
         except UserError as error:
             self._fails(error)

@@ -65,7 +65,7 @@ class ShardClaims:
             reserved, self._reserved = self._reserved, None
             return reserved
         names = self._names()
-        claimed = {name.rpartition(".")[0] for name in self.folder.paths.claims_among(names)}
+        claimed = self._claimed_among(names)
         missing = [shard for shard in self._missing_among(names) if shard not in self._held]
         for shard in sorted(missing, key=lambda shard: self.folder.paths.shard_claim(shard).name in claimed):
             if self._claim(shard, names):
@@ -116,8 +116,12 @@ class ShardClaims:
 
     def _states(self) -> set[str]:
         names = self._names(may_be_gone=True)
-        claimed = {name.rpartition(".")[0] for name in self.folder.paths.claims_among(names)}
+        claimed = self._claimed_among(names)
         return {self.claims.state(self.folder.paths.shards / claim, names) for claim in claimed}
+
+    def _claimed_among(self, names: set[str]) -> set[str]:
+        """Return the names of the claims on shards, without their generations."""
+        return {name.rpartition(".")[0] for name in self.folder.paths.claims_among(names)}
 
     def wait(self, on_note: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
         """Wait until the shards that others hold are written, or one of them is free and taken.

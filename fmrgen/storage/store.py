@@ -48,7 +48,7 @@ class Store(Protocol):
         """
 
     def write(self, path: Path, content: Content) -> None:
-        """Write a whole file, whether it exists or not; its folder must exist. Raises UserError."""
+        """Write a whole file, whether it exists or not. Raises UserError."""
 
     def remove(self, path: Path) -> None:
         """Remove a file, if it exists."""
@@ -91,7 +91,7 @@ class Disk:
         return True
 
     def write(self, path: Path, content: Content) -> None:
-        write_atomically(path, content, make_folder=False)
+        write_atomically(path, content)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def check_creates_once(store: Store, folder: Path) -> None:
     if is_created_again:
         raise UserError(
             f"{store.name}: creates files that exist already, so processes can't share the work there; choose another "
-            f"{option('output')}, and copy that"
+            f"{option('output')}"
         )
 
 

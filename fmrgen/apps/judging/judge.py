@@ -209,8 +209,8 @@ class Job:
             is_same &= np.allclose(first[name], verdicts[name], rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True)
         if not is_same:
             raise UserError(
-                f"oracle {self.name}: is not the one that judged the first rows: it sees other things in the same "
-                f"images; put back what it reads, or delete {self.parts} to have all of them judged again"
+                f"oracle {self.name}: is not the one that judged the first rows: its verdicts on the same images "
+                f"differ; put back what it reads, or delete {self.parts} to judge all of them again"
             )
 
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:

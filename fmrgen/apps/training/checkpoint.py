@@ -12,7 +12,7 @@ import torch
 
 from fmrgen.apps.training.recipe import TrainRecipe
 from fmrgen.errors import UserError, one_line, option
-from fmrgen.files import fingerprint, json_text, make_folder, parse_json
+from fmrgen.files import fingerprint, json_text, parse_json
 from fmrgen.storage.bucket import open_store
 from fmrgen.storage.claims import Claims
 from fmrgen.storage.store import read
@@ -129,5 +129,4 @@ class TrainingFolder:
         return read(self._store, self.folder / name)
 
     def _write(self, name: str, content: bytes) -> None:
-        make_folder((self.folder / name).parent)
         self._store.write(self.folder / name, content)

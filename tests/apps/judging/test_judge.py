@@ -331,8 +331,8 @@ class Ruled(package.Oracle):
         if os.environ["BATCHES"] == "0":
             raise KeyboardInterrupt
         bright = images.flatten(1).mean(1) > float(os.environ["BRIGHT"])
-        said = torch.nn.functional.one_hot(bright.long(), 10).float()
-        return package.Judgement(said, said)
+        probabilities = torch.nn.functional.one_hot(bright.long(), 10).float()
+        return package.Judgement(probabilities, probabilities)
 
 
 @pytest.mark.slow
