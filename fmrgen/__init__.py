@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from fmrgen.apps.pilot.init import init as init
     from fmrgen.apps.pilot.sparsify import SparseMask as SparseMask
     from fmrgen.apps.pilot.sparsify import sparsify as sparsify
-    from fmrgen.apps.release.diff import Diff as Diff
     from fmrgen.apps.release.diff import diff as diff
+    from fmrgen.apps.release.outcome import Diff as Diff
     from fmrgen.apps.training.loop import train as train
     from fmrgen.apps.training.recipe import TrainRecipe as TrainRecipe
     from fmrgen.apps.training.recipe import load_train_recipe as load_train_recipe
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from fmrgen.sources.base import SourceConfig as SourceConfig
     from fmrgen.split.generated import GeneratedSplit as GeneratedSplit
     from fmrgen.split.open import open_split as open_split
-    from fmrgen.split.rows import OpenedSplit as OpenedSplit
+    from fmrgen.split.rows import Split as Split
     from fmrgen.weights.checkpoint import freeze as freeze
 
     __version__: str
@@ -95,7 +95,6 @@ _MODULES = {
     "Judgement": "fmrgen.engine.interfaces",
     "Labels": "fmrgen.labels",
     "Latents": "fmrgen.engine.interfaces",
-    "OpenedSplit": "fmrgen.split.rows",
     "Oracle": "fmrgen.engine.interfaces",
     "OracleConfig": "fmrgen.oracles.base",
     "Originals": "fmrgen.engine.interfaces",
@@ -107,6 +106,7 @@ _MODULES = {
     "Result": "fmrgen.results.evaluation",
     "Source": "fmrgen.sources.base",
     "SourceConfig": "fmrgen.sources.base",
+    "Split": "fmrgen.split.rows",
     "StopReason": "fmrgen.records",
     "Summary": "fmrgen.metrics.summary",
     "UserError": "fmrgen.errors",

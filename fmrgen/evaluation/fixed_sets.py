@@ -88,8 +88,8 @@ def _classify(
         lambda more: on_images(title, more, total),
     )
     prediction = predictions[name]["image"].prediction
-    columns = {"id": np.array(opened.ids), "label": np.array(opened.labels)}
-    table = predictions_table(title, name, {"label": columns["label"], "prediction": prediction}, columns)
+    columns = {"id": np.array(opened.ids), "label": np.array(opened.labels), "prediction": prediction}
+    table = predictions_table(title, name, columns)
     return SetAnswers(columns["id"], {name: prediction == columns["label"]}), table
 
 

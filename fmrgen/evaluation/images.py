@@ -19,8 +19,8 @@ _FEWEST_SPREAD = 16  # images, spread over a set, by which a classifier is recog
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """Images [N] of one kind.
+class CachedImages:
+    """Images [N] of one kind, decoded once for all classifiers as far as they fit on the disk.
 
     Attributes:
         name: what they are called in the batches.
@@ -45,7 +45,7 @@ class ImageSet:
         """The first of the images, [H, W, 3]."""
         return self.spread[0]
 
-    def opened(self) -> "ImageSet":
+    def opened(self) -> "CachedImages":
         """Return the set with its file mapped, which may then be deleted."""
         if self.path is None:
             return self
@@ -117,14 +117,14 @@ class _Kept:
         self.path.unlink(missing_ok=True)
         self.room.left += len(self.numbers) * (self.spread[0].nbytes if self.spread else 0)
 
-    def set_of(self, name: str, read: Callable[[], Iterator[Batch]]) -> ImageSet:
+    def set_of(self, name: str, read: Callable[[], Iterator[Batch]]) -> CachedImages:
         if not self.file.closed:
             try:
                 self.file.close()
             except OSError:
                 self.give_up()
         path = self.path if self.path.exists() else None
-        return ImageSet(name, np.array(self.numbers), self.digest.hexdigest(), path, self.spread, read)
+        return CachedImages(name, np.array(self.numbers), self.digest.hexdigest(), path, self.spread, read)
 
 
 def decode_once(
@@ -133,7 +133,7 @@ def decode_once(
     folder: Path,
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
-) -> dict[str, ImageSet]:
+) -> dict[str, CachedImages]:
     """Decode all images of `batches`, and keep what fits in files of `folder`.
 
     Args:

@@ -5,13 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fmrgen.evaluation.classified import Classified
-from fmrgen.image_files import png_bytes
-from fmrgen.results.samples import Sample
-from fmrgen.split.judged import labels_of_row
-
 _FEWEST = 3  # classifiers that an image must mislead all of
-_NAMED, _SHOWN = 12, 24  # rows in a note, and in a gallery
+_NAMED = 12  # rows in a note
 
 
 class Missed(NamedTuple):
@@ -53,27 +48,3 @@ def about_missed(missed: Missed | None, classifiers: int) -> list[str]:
         f"none of {classifiers} classifiers is right on {len(missed.ids)} of the originals: look at their labels "
         f"(fmrgen show --ids {ids})"
     ]
-
-
-def samples_of(classified: Classified, rows: Sequence[int]) -> list[Sample]:
-    """Return the first of some rows as a gallery shows them, without those that it shows already.
-
-    Their images are those that were decoded for the classifiers; [] if these were not kept.
-    """
-    pixels: dict[str, np.ndarray] = {}
-    for name in classified.split.image_columns:
-        if name in classified.images:
-            decoded = classified.images[name].pixels
-            if decoded is None:
-                return []
-            pixels[name] = decoded
-    shown = {sample.row for sample in classified.samples}
-    columns = classified.columns
-    samples = []
-    for row in [row for row in rows if row not in shown][:_SHOWN]:
-        files = {name: png_bytes(np.asarray(images[row])) for name, images in pixels.items()}
-        values = {name: column[row].item() for name, column in columns.items() if column.dtype != object}
-        if classified.judges:
-            values["later_judges"] = labels_of_row(classified.judges, row)
-        samples.append(Sample(row, files["image"], files.get("original"), values))
-    return samples

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.classified import Classified
+from fmrgen.evaluation.measured import MeasuredSplit
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.labels import plain
 from fmrgen.recipe.build import build_source
@@ -20,7 +20,7 @@ from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
 def source_readers(
-    classified: Classified, user_source: str | SourceConfig | None, trust: bool, batch_size: int
+    measured: MeasuredSplit, user_source: str | SourceConfig | None, trust: bool, batch_size: int
 ) -> dict[str, Callable[[], Iterator[Batch]]]:
     """Return what reads a split's images from its source: `original` ones if the split has none, and `native` ones,
     at their own sizes, if the user named a source.
@@ -28,7 +28,7 @@ def source_readers(
     A note says why there are none.
 
     Args:
-        classified: the split.
+        measured: the split.
         user_source: the source that the user named; None for the one in the provenance.
         trust: whether the one in the provenance may run code.
         batch_size: images in a batch.
@@ -36,18 +36,18 @@ def source_readers(
     Raises:
         UserError: a source that the user named can't be used, or is not the one that the split was made of.
     """
-    columns, notes = classified.columns, classified.notes
-    config = _source_section(user_source, classified.split, trust, notes)
+    columns, notes = measured.columns, measured.notes
+    config = _source_section(user_source, measured.split, trust, notes)
     if config is None:
         return {}
     if "id" not in columns:
         raise UserError(
-            f"{classified.split.name}: has no column of distinct ids, so its originals can't be found in a source"
+            f"{measured.split.name}: has no column of distinct ids, so its originals can't be found in a source"
         )
-    height, width = classified.images["image"].first.shape[:2]
+    height, width = measured.images["image"].first.shape[:2]
     if height != width:
         raise UserError(
-            f"{classified.split.name}: its images are not square, so its originals can't be made from a source"
+            f"{measured.split.name}: its images are not square, so its originals can't be made from a source"
         )
     try:
         source = build_source(config)
@@ -59,13 +59,13 @@ def source_readers(
         )
         return {}
     wanted: dict[str, Callable[[RawExample], LazyPixels]] = {}
-    if "original" not in classified.split.features:
+    if "original" not in measured.split.features:
         wanted["original"] = partial(_original, size=height, fit=source.fit)
     if user_source is not None:
         wanted["native"] = lambda example: partial(_native, example)
 
     return {
-        name: partial(_source_batches, source, columns, classified, batch_size, name, load)
+        name: partial(_source_batches, source, columns, measured, batch_size, name, load)
         for name, load in wanted.items()
     }
 
@@ -95,7 +95,7 @@ def _source_section(
 def _source_batches(
     source: Source,
     columns: dict[str, np.ndarray],
-    classified: Classified,
+    measured: MeasuredSplit,
     batch_size: int,
     name: str,
     load: Callable[[RawExample], LazyPixels],
@@ -114,13 +114,13 @@ def _source_batches(
         if row is None:
             continue
         label = int(columns["label"][row])
-        theirs, ours = source.labels.names[example.label], classified.labels.names[label]
+        theirs, ours = source.labels.names[example.label], measured.labels.names[label]
         is_same = example.label == label  # labels without names are numbers of the source's classes
-        if classified.split.labels:
+        if measured.split.labels:
             is_same = plain(theirs) == plain(ours)
         if not is_same:
             raise UserError(
-                f"source: id {example.id} is a {theirs!r} there and a {ours!r} in {classified.split.name}; it is "
+                f"source: id {example.id} is a {theirs!r} there and a {ours!r} in {measured.split.name}; it is "
                 "another source"
             )
         waiting.append((row, example))
@@ -130,7 +130,7 @@ def _source_batches(
             break
     if row_of:
         more = f" and {len(row_of) - 1} more ids" if len(row_of) > 1 else ""
-        raise UserError(f"source: id {next(iter(row_of))}{more} of {classified.split.name} are not in it")
+        raise UserError(f"source: id {next(iter(row_of))}{more} of {measured.split.name} are not in it")
     if waiting:
         yield batch()
 

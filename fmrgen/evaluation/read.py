@@ -11,18 +11,18 @@ import numpy as np
 
 from fmrgen.distributed.launch import Processes, errors_of_one_process
 from fmrgen.errors import UserError
-from fmrgen.evaluation.classified import Classified
-from fmrgen.evaluation.images import ImageSet, decode_once
+from fmrgen.evaluation.images import CachedImages, decode_once
+from fmrgen.evaluation.measured import MeasuredSplit
 from fmrgen.evaluation.originals import source_readers
 from fmrgen.labels import Labels
 from fmrgen.metrics.grouping import Grouping
-from fmrgen.results.samples import Sampler
 from fmrgen.sources.base import SourceConfig
 from fmrgen.split.classify import Batch
 from fmrgen.split.judged import Judge, judges_by_row, labels_of_row
 from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.rows import Split, joined_columns
+from fmrgen.split.sampler import Sampler
 
 _MOST_GROUPS = 100  # by one column
 
@@ -38,7 +38,7 @@ def read_split(
     trust: bool,
     groupings: Sequence[Grouping],
     on_rows: Callable[[int], None],
-) -> Classified:
+) -> MeasuredSplit:
     """Return a split with its images decoded, by one process of each machine.
 
     Args:
@@ -63,7 +63,7 @@ def read_split(
     readers: dict[str, Callable[[], Iterator[Batch]]] = {}
     for name in split.image_columns:
         readers[name] = partial(split.images, [name], size=batch_size)
-    images: dict[str, ImageSet] = {}
+    images: dict[str, CachedImages] = {}
     with errors_of_one_process():
         if processes.is_first_here:
             batches = _batches(split, labels, batch_size, parts, sampler, digests, values)
@@ -71,22 +71,22 @@ def read_split(
     images = _shared(images, readers, processes)
     parts, digests, values, samples = processes.of_first_here((parts, digests, values, sampler.samples))
     columns = joined_columns(split.name, parts)
-    classified = Classified(split, labels, columns, images, samples, [*notes, *judgement_notes])
+    measured = MeasuredSplit(split, labels, columns, images, samples, [*notes, *judgement_notes])
     for grouping in groupings:
-        classified.groups[grouping.column] = _groups(split.name, grouping, values[grouping.column])
+        measured.groups[grouping.column] = _groups(split.name, grouping, values[grouping.column])
     if "original" not in split.features or source is not None:
-        readers = source_readers(classified, source, trust, batch_size)
+        readers = source_readers(measured, source, trust, batch_size)
         for read in readers.values():
-            originals: dict[str, ImageSet] = {}
+            originals: dict[str, CachedImages] = {}
             with errors_of_one_process():
                 if processes.is_first_here:
                     originals = decode_once(read(), readers, folder, processes.device)
-            classified.images |= _shared(originals, readers, processes)
-    classified.judges = _judges(classified, judgements, digests)
-    if classified.judges:
+            measured.images |= _shared(originals, readers, processes)
+    measured.judges = _judges(measured, judgements, digests)
+    if measured.judges:
         for sample in samples:
-            sample.columns["later_judges"] = labels_of_row(classified.judges, sample.row)
-    return classified
+            sample.columns["later_judges"] = labels_of_row(measured.judges, sample.row)
+    return measured
 
 
 def _batches(
@@ -109,16 +109,15 @@ def _batches(
         digests: are extended by the sha256 of the stored images, by their columns.
         values: are extended by those of the columns that rows are grouped by.
     """
-    for part in split.parts(size, labels, split.image_columns, others=list(values)):
+    for part in split.parts(size, labels, [*split.image_columns, *values]):
         parts.append(part.columns)
-        truth = part.columns["label"]
-        sampler.add(part.first_row, part.as_table(), truth.tolist(), split.image_of)
+        sampler.add(part, split.image_of)
         for name, column_digests in digests.items():
-            column_digests += [sha256(stored["bytes"]).hexdigest() for stored in part.images[name].to_pylist()]
+            column_digests += [sha256(stored["bytes"]).hexdigest() for stored in part.table[name].to_pylist()]
         for name, column_values in values.items():
-            column_values += part.others[name].to_pylist()
-        rows = np.arange(part.first_row, part.first_row + len(truth))
-        yield Batch(rows, partial(split.decode_images, part.images, part.first_row))
+            column_values += part.table[name].to_pylist()
+        rows = np.arange(part.first_row, part.first_row + len(part.table))
+        yield Batch(rows, partial(split.decode_images, part.table.select(split.image_columns), rows))
 
 
 def _groups(split: str, grouping: Grouping, values: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -134,8 +133,8 @@ def _groups(split: str, grouping: Grouping, values: Sequence[Any]) -> dict[str, 
 
 
 def _shared(
-    images: Mapping[str, ImageSet], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
-) -> dict[str, ImageSet]:
+    images: Mapping[str, CachedImages], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
+) -> dict[str, CachedImages]:
     """Return what one process of each machine has decoded, on all processes of it.
 
     The files are deleted at once: they last as long as they are mapped, and a kill leaves none.
@@ -152,10 +151,10 @@ def _shared(
 
 
 def _judges(
-    classified: Classified, judgements: Sequence[Judgements], digests: Mapping[str, Sequence[str]]
+    measured: MeasuredSplit, judgements: Sequence[Judgements], digests: Mapping[str, Sequence[str]]
 ) -> list[Judge]:
     """Return who judged the split besides its oracle. Raises UserError if they judged other images."""
-    split, columns, classes = classified.split, classified.columns, len(classified.labels)
+    split, columns, classes = measured.split, measured.columns, len(measured.labels)
     if not judgements or not split.has_own_classes:
         return []
     for of_judge in judgements:

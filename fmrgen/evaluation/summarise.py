@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from fmrgen.distributed.launch import Sharing
-from fmrgen.errors import UserError
-from fmrgen.evaluation.across_splits import Outcome, compare_own_splits, worst_of_all
-from fmrgen.evaluation.classified import Answered, Classified
-from fmrgen.evaluation.missed import about_missed, missed_by_all, samples_of
-from fmrgen.metrics.cautions import cautions, is_at_chance, outputs_in_another_order
+from fmrgen.evaluation.across_splits import compare_own_splits, worst_of_all
+from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
+from fmrgen.evaluation.missed import about_missed, missed_by_all
+from fmrgen.metrics.cautions import cautions, is_at_chance
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.rows import Rows
@@ -32,19 +31,19 @@ from fmrgen.results.evaluation import (
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
 from fmrgen.results.steps import step_figures
-from fmrgen.split.classify import KeptAnswers
 from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
 _OF_SURENESS = ("confidence", "in_top5")
-_SAME_ANSWERS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
+_PREDICTIONS = {"prediction", "original_prediction", "native_prediction", "attacked_prediction"}
+_SAME_PREDICTIONS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 _NAMED = 5  # classes in a note
 
 
 def summarise_evaluation(
     models: list[EvaluatedClassifier],
-    classified: list[Classified],
+    splits: list[MeasuredSplit],
     processes: Sharing,
     attack: str | None = None,
     fixed: FixedSetResults | None = None,
@@ -54,72 +53,55 @@ def summarise_evaluation(
 
     Args:
         models: the classifiers, in the order in which they are shown.
-        classified: the splits, with the answers of each classifier.
+        splits: with the predictions of each classifier.
         processes: share the classifiers, and all return the same.
-        attack: in short form, if the answers to attacked originals are among them.
+        attack: in short form, if the predictions for attacked originals are among them.
         fixed: the classifiers' results on fixed sets.
         failed: classifiers that could not be measured.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
-    splits: list[EvaluatedSplit] = []
-    outcomes: list[Outcome] = []
+    evaluated: list[EvaluatedSplit] = []
     tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
-    for split in classified:
-        outcome, split_results = _measure(split, models, processes)
+    for split in splits:
+        split_results = _results(split, processes)
+        split.made_for = _made_for(split, split_results)
         for model in models:
-            columns = outcome.columns[model.name]
-            tables.append(predictions_table(outcome.name, model.name, columns, _counted_columns(split)))
-        comparison = _compare(outcome, split_results)
+            tables.append(predictions_table(split.name, model.name, split.classifiers[model.name].columns))
+        comparison = _compare(split, split_results)
         results += split_results
-        outcomes.append(outcome)
         comparisons.append(comparison)
-        splits.append(_evaluated_split(outcome, split_results, comparison.measure, models))
-    worst = worst_of_all(outcomes)
+        evaluated.append(_evaluated_split(split, split_results, comparison.measure, models))
+    worst = worst_of_all(splits)
     return Evaluation(
         schema=SCHEMA,
         attack=attack,
-        splits=splits,
+        splits=evaluated,
         classifiers=models,
         failed=failed or [],
         results=results,
         comparisons=comparisons,
-        own=compare_own_splits(outcomes, worst, models),
+        own=compare_own_splits(splits, worst, models),
         worst=worst,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
-        samples={split.split.name: split.samples for split in classified},
+        samples={split.name: split.samples for split in splits},
     )
 
 
-def _counted_columns(classified: Classified) -> dict[str, np.ndarray]:
-    """Return the split's columns, with the rows valid that a judge takes for valid, if one was named."""
-    columns = classified.columns
-    return columns if classified.valid is None else {**columns, "valid": classified.valid}
-
-
-def _measure(
-    classified: Classified, models: list[EvaluatedClassifier], processes: Sharing
-) -> tuple[Outcome, list[Result]]:
-    """Return the results of all classifiers on a split, and what comparisons need of it."""
-    stored = classified.columns
-    counted = _counted_columns(classified)
-    columns, own_share = {}, {}
-    for number, model in enumerate(models):
-        own = _columns_of(classified, counted, model.name)
+def _results(split: MeasuredSplit, processes: Sharing) -> list[Result]:
+    """Return the result of each classifier on a split."""
+    own_share = {}
+    for number, name in enumerate(split.classifiers):
         if number % processes.size == processes.rank:
-            own_share[model.name] = _result(classified, model.name, own, stored)
-        if "id" in stored:
-            own = {**own, "id": stored["id"]}
-        columns[model.name] = own
+            own_share[name] = _result(split, name)
     by_name: dict[str, Result] = {}
     for share in processes.gather(own_share):
         by_name |= share
-    results = [by_name[model.name] for model in models]
-    return Outcome(classified, _made_for(classified, results), columns), results
+    return [by_name[name] for name in split.classifiers]
 
 
-def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
+def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
     """Return the classifiers of a split, compared by FMR, or by PA where there are no originals."""
     measure: Measure = "perturbed_accuracy"
     if any(result.total.fmr for result in results):
@@ -129,64 +111,18 @@ def _compare(outcome: Outcome, results: list[Result]) -> Comparison:
         if not result.conditioned and not result.at_chance:
             summaries[result.classifier] = result.total
     differences = []
-    for first, second in pairs_of(list(outcome.columns), summaries, measure):
-        pair = outcome.columns[first], outcome.columns[second]
+    for first, second in pairs_of(list(split.classifiers), summaries, measure):
+        pair = split.classifiers[first].columns, split.classifiers[second].columns
         differences.append(replace(difference(first, second, *pair), error_consistency=error_consistency(*pair)))
-    return Comparison(outcome.name, measure, rank(summaries, differences, measure), differences)
+    return Comparison(split.name, measure, rank(summaries, differences, measure), differences)
 
 
-def _columns_of(classified: Classified, columns: dict[str, np.ndarray], classifier: str) -> dict[str, np.ndarray]:
-    """Return the columns that a summary of this classifier is made of."""
-    answers = classified.answered[classifier].answers
-    shared = ("label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
-    own = {name: columns[name] for name in shared if name in columns}
-    own["prediction"] = answers["image"].prediction
-    if "original" in answers:
-        own["original_prediction"] = answers["original"].prediction
-    for kind, prefix in (("image", ""), ("original", "original_")):
-        if kind in answers:
-            own[f"{prefix}confidence"] = answers[kind].confidence.astype(np.float64)
-            in_top5 = answers[kind].in_top5
-            if in_top5 is not None:
-                own[f"{prefix}in_top5"] = in_top5
-    if "native" in answers:
-        own["native_prediction"] = answers["native"].prediction
-    if "attacked" in answers and "original" in answers:
-        # What was wrong before an attack stays so: it is not attacked.
-        was_right = answers["original"].prediction == columns["label"]
-        own["attacked_prediction"] = np.where(was_right, answers["attacked"].prediction, answers["original"].prediction)
-    return own
-
-
-def check_order(classified: Classified, classifier: str, answered: Answered) -> None:
-    """Raise UserError if a classifier's outputs are in another order than the labels."""
-    if answered.order_is_known:
-        return
-    answers = answered.answers.get("original", answered.answers["image"])
-    if outputs_in_another_order(classified.columns["label"], answers.prediction, len(classified.labels)):
-        cure = "" if classified.split.labels else ", and give the split's label column its names (ClassLabel)"
-        raise UserError(
-            f"classifier {classifier} on {classified.split.name}: its predictions match the labels only if its classes "
-            "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
-            f"{cure}"
-        )
-
-
-def _result(
-    classified: Classified, classifier: str, own: dict[str, np.ndarray], stored: dict[str, np.ndarray]
-) -> Result:
-    """Return the result of a classifier on a split.
-
-    Args:
-        classified: the split.
-        classifier: its name.
-        own: the columns of its summary.
-        stored: the columns of the split.
-    """
-    labels = classified.labels
-    answered = classified.answered[classifier]
-    notes = _notes_on_answers(answered)
-    is_own = _is_own_classifier(answered, own, stored, notes)
+def _result(split: MeasuredSplit, classifier: str) -> Result:
+    """Return the result of a classifier on a split."""
+    labels, stored = split.labels, split.columns
+    on_split = split.classifiers[classifier]
+    own, notes = on_split.columns, [*on_split.notes]
+    is_own = _is_own_classifier(on_split, stored, notes)
     if is_own:
         own = own | {name: stored[name] for name in OWN_COLUMNS if name in stored}
     of_classes = {name: column for name, column in own.items() if not name.endswith(_OF_SURENESS)}
@@ -194,20 +130,20 @@ def _result(
     at_chance = False
     if "original_prediction" in own:
         at_chance = is_at_chance(own["label"], own["original_prediction"], len(labels))
-    twin = _twin_of(classifier, classified)
-    if twin is not None:
-        notes.append(f"it gives the same answers as {twin} on every image: they are one network, or copies of it")
+    same = _first_with_its_predictions(classifier, split)
+    if same is not None:
+        notes.append(f"it gives the same predictions as {same} on every image: they are one network, or copies of it")
     judged = {}
-    if classified.judges:
-        judged = corrected_by(classified.judges, own, stored["valid"])
+    if split.judges:
+        judged = corrected_by(split.judges, own, stored["valid"])
     groups: dict[str, dict[str, Summary]] = {}
-    for column, of_column in classified.groups.items():
+    for column, of_column in split.groups.items():
         groups[column] = {}
         for name, rows in of_column.items():
             groups[column][name] = summarise({column: values[rows] for column, values in of_classes.items()})
-    steps = _judged_steps(classified) if is_own else "none"
+    steps = _judged_steps(split) if is_own else "none"
     return Result(
-        split=classified.split.name,
+        split=split.name,
         classifier=classifier,
         conditioned=is_own,
         total=total,
@@ -221,50 +157,32 @@ def _result(
     )
 
 
-def _notes_on_answers(answered: Answered) -> list[str]:
-    notes = list(answered.notes)
-    for name, answers in answered.answers.items():
-        silent = int((answers.prediction < 0).sum())
-        if silent:
-            notes.append(f"its highest logit is not finite on {silent} of the column {name}; these count as wrong")
-    return notes
-
-
-def _twin_of(name: str, classified: Classified) -> str | None:
-    """Return the first classifier before this one that gives the same answers to all images."""
-    own = classified.answered[name].answers
-    for other, answered in classified.answered.items():
-        if other == name:
+def _first_with_its_predictions(classifier: str, split: MeasuredSplit) -> str | None:
+    """Return the first classifier before this one that has the same predictions for all images."""
+    own = split.classifiers[classifier].columns
+    for name, other in split.classifiers.items():
+        if name == classifier:
             return None
-        if _are_same(own, answered.answers):
-            return other
+        both = own.keys() & other.columns.keys() & _PREDICTIONS
+        if both == own.keys() & _PREDICTIONS and all(np.array_equal(other.columns[kind], own[kind]) for kind in both):
+            return name
     return None
 
 
-def _are_same(first: Mapping[str, KeptAnswers], second: Mapping[str, KeptAnswers]) -> bool:
-    """Return whether all predictions in `first` are in `second` too."""
-    for kind, answers in first.items():
-        if kind not in second or not np.array_equal(second[kind].prediction, answers.prediction):
-            return False
-    return True
-
-
-def _judged_steps(classified: Classified) -> JudgedSteps:
+def _judged_steps(split: MeasuredSplit) -> JudgedSteps:
     """Return which of the split's own steps show whether a gradient is masked; all if nothing is on record."""
-    provenance = classified.split.provenance
+    provenance = split.split.provenance
     return "all" if provenance is None else provenance.judged_steps
 
 
-def _is_own_classifier(
-    answered: Answered, own: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], notes: list[str]
-) -> bool:
+def _is_own_classifier(on_split: OnSplit, stored: Mapping[str, np.ndarray], notes: list[str]) -> bool:
     """Return whether the split was made for a classifier; a note says why not, if it has that one's weights."""
-    if not answered.has_recorded_weights:
+    if not on_split.has_recorded_weights:
         return False
     for name in ("prediction", "original_prediction"):
-        if name in stored and name in own:
-            agreed = float((stored[name] == own[name]).mean())
-            if agreed < _SAME_ANSWERS:
+        if name in stored and name in on_split.columns:
+            agreed = float((stored[name] == on_split.columns[name]).mean())
+            if agreed < _SAME_PREDICTIONS:
                 notes.append(
                     f"it has the weights of the classifier that the split was made for, but its {name} is the stored "
                     f"one for {agreed:.1%} of the rows only: is its preprocessing another?"
@@ -273,12 +191,12 @@ def _is_own_classifier(
     return True
 
 
-def _made_for(classified: Classified, results: list[Result]) -> Result | None:
+def _made_for(split: MeasuredSplit, results: list[Result]) -> Result | None:
     """Return the result of the split's own classifier; of several with its weights, of the one with the recorded
     section."""
     own = [result for result in results if result.conditioned]
     for result in own:
-        if classified.answered[result.classifier].has_recorded_section:
+        if split.classifiers[result.classifier].has_recorded_section:
             return result
     return own[0] if own else None
 
@@ -304,20 +222,17 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
 
 
 def _evaluated_split(
-    outcome: Outcome, results: list[Result], measure: str, models: list[EvaluatedClassifier]
+    measured: MeasuredSplit, results: list[Result], measure: str, models: list[EvaluatedClassifier]
 ) -> EvaluatedSplit:
-    """Return the figures of a split that are no single classifier's, and add to the gallery what all of them miss."""
-    classified = outcome.classified
-    split, provenance = classified.split, classified.split.provenance
-    stored, counted = classified.columns, _counted_columns(classified)
+    """Return the figures of a split that are no single classifier's."""
+    split, provenance = measured.split, measured.split.provenance
+    stored, counted = measured.columns, measured.counted
     above_chance = [result.classifier for result in results if not result.at_chance]
-    missed = missed_by_all([outcome.columns[name] for name in above_chance], stored)
-    if missed is not None:
-        classified.samples += samples_of(classified, missed.rows)
-    notes = [*classified.notes]
-    notes += _more_fooled(outcome.made_for, results, measure)
+    missed = missed_by_all([measured.classifiers[name].columns for name in above_chance], stored)
+    notes = [*measured.notes]
+    notes += _more_fooled(measured.made_for, results, measure)
     notes += about_missed(missed, len(above_chance))
-    notes += _notes_on_split(classified, outcome.made_for, counted)
+    notes += _notes_on_split(measured)
     iterations = stop_reasons = None
     if "iterations" in counted:
         taken = counted["iterations"]
@@ -326,7 +241,7 @@ def _evaluated_split(
         stop_reasons = _counted(counted["stop_reason"])
     figures = EvaluatedSplit(
         name=split.name,
-        class_names=list(classified.labels.names),
+        class_names=list(measured.labels.names),
         rows=len(counted["label"]),
         repo=split.repo,
         config=split.config,
@@ -339,8 +254,8 @@ def _evaluated_split(
         stop_reasons=stop_reasons,
         notes=notes,
         missed_by_all=None if missed is None else missed.ids,
-        people_alpha=people_alpha(classified.judges),
-        valid_by=classified.valid_by,
+        people_alpha=people_alpha(measured.judges),
+        valid_by=measured.valid_by,
     )
     if provenance is None:
         return figures
@@ -355,30 +270,31 @@ def _evaluated_split(
         steps=step_figures(counted, perturb.budget, perturb.min_probability),
         related=related_line(provenance),
         attacks=_attacks_of(perturb, counted),
-        judges=[judge_figures(judge, stored, provenance, digests) for judge in classified.judges],
+        judges=[judge_figures(judge, stored, provenance, digests) for judge in measured.judges],
     )
 
 
-def _notes_on_split(classified: Classified, made_for: Result | None, counted: Mapping[str, np.ndarray]) -> list[str]:
+def _notes_on_split(measured: MeasuredSplit) -> list[str]:
     """Return what a reader of a split's figures must know, in words."""
     notes = []
+    made_for = measured.made_for
     if made_for is not None:
-        notes += cautions(made_for.total, steps=_judged_steps(classified))
-        classes = zip(classified.labels.names, made_for.classes, strict=True)
+        notes += cautions(made_for.total, steps=_judged_steps(measured))
+        classes = zip(measured.labels.names, made_for.classes, strict=True)
         empty = [name for name, summary in classes if summary.rows and not summary.valid_rows]
         if empty:
             few = ", ".join(name.partition(",")[0] for name in empty[:_NAMED])
             if len(empty) > _NAMED:
                 few += ", …"
             notes.append(f"{len(empty)} classes have no valid row: {few}")
-    provenance = classified.split.provenance
+    provenance = measured.split.provenance
     if provenance is not None:
         notes += lines_on_models(provenance)
     if provenance is not None and _is_judged_by_itself(provenance):
         notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
-    if "valid" not in counted:
+    if "valid" not in measured.counted:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
-    if provenance is not None and not classified.split.has_own_classes:
+    if provenance is not None and not measured.split.has_own_classes:
         notes.append("its label names are not those of its provenance, so its stored predictions are not used")
     return notes
 
@@ -405,16 +321,13 @@ def _counted(values: np.ndarray) -> dict[Any, int]:
     return dict(sorted(Counter(values.tolist()).items()))
 
 
-def predictions_table(
-    split: str, classifier: str, own: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]
-) -> pa.Table:
+def predictions_table(split: str, classifier: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
     """Return a classifier's predictions row by row, as `Evaluation.predictions` has them.
 
     Args:
         split: its name.
         classifier: its name.
-        own: the columns of the classifier's summary; those that are not there are null.
-        columns: of the split, for `label` and `id`; without ids rows are numbered.
+        columns: of the classifier's summary; those that are not there are null, and without ids rows are numbered.
     """
     rows = len(columns["label"])
     zeros = pa.array(np.zeros(rows, np.int32))
@@ -430,5 +343,5 @@ def predictions_table(
         "prediction": pa.int32(),
     }
     for name, kind in types.items():
-        arrays[name] = pa.array(own[name]).cast(kind) if name in own else pa.nulls(rows, kind)
+        arrays[name] = pa.array(columns[name]).cast(kind) if name in columns else pa.nulls(rows, kind)
     return pa.table(arrays)

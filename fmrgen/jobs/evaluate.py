@@ -21,11 +21,11 @@ from fmrgen.distributed.launch import (
 )
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
-from fmrgen.evaluation.ask import Predictor
-from fmrgen.evaluation.classified import Answered, Classified
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
+from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
+from fmrgen.evaluation.predictor import Predictor
 from fmrgen.evaluation.read import read_split
-from fmrgen.evaluation.summarise import check_order, summarise_evaluation
+from fmrgen.evaluation.summarise import summarise_evaluation
 from fmrgen.progress.tqdm_bars import OnRows, image_bars
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_classifiers, load_fixed_sets
@@ -114,27 +114,29 @@ def evaluate(
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
         report = on_rows if on_rows is not None and processes.is_first else bars
-        classified = []
+        splits_read = []
         for split, of_split in zip(opened, groupings, strict=True):
             loaders = []
             for name, (classifier, _) in trainings.items():
                 loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
             count = _counter(report, f"{split.name} (reading)", split.rows)
-            decoded = read_split(
+            measured = read_split(
                 split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count
             )
             if valid_by is not None:
-                decoded.valid_by = valid_by
-                decoded.valid = valid_rows(decoded.judges, valid_by, decoded.columns, split.name)
-            classified.append(decoded)
-        job = _Job(trainings, classified, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store, report)
-        measured, failed = job.run(strict)
-    for number, decoded in enumerate(classified):
-        for measured_classifier in measured:
-            decoded.answered[measured_classifier.about.name] = measured_classifier.splits[number]
-    on_fixed_sets = _by_set([measured_classifier.fixed for measured_classifier in measured])
-    about = [measured_classifier.about for measured_classifier in measured]
-    return summarise_evaluation(about, classified, processes, attack, on_fixed_sets, failed)
+                measured.valid_by = valid_by
+                measured.valid = valid_rows(measured.judges, valid_by, measured.columns, split.name)
+            splits_read.append(measured)
+        job = _Job(
+            trainings, splits_read, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store, report
+        )
+        done, failed = job.run(strict)
+    for number, measured in enumerate(splits_read):
+        for classifier_done in done:
+            measured.classifiers[classifier_done.about.name] = classifier_done.splits[number]
+    on_fixed_sets = _by_set([classifier_done.fixed for classifier_done in done])
+    about = [classifier_done.about for classifier_done in done]
+    return summarise_evaluation(about, splits_read, processes, attack, on_fixed_sets, failed)
 
 
 def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Processes, download: bool) -> list[Split]:
@@ -221,10 +223,10 @@ def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str
 
 @dataclass(frozen=True)
 class _Measured:
-    """A classifier, with its answers on each split and its results on fixed sets."""
+    """A classifier, with its predictions on each split and its results on fixed sets."""
 
     about: EvaluatedClassifier
-    splits: list[Answered]
+    splits: list[OnSplit]
     fixed: FixedSetResults
 
 
@@ -237,7 +239,7 @@ class _Job:
     def __init__(
         self,
         trainings: Mapping[str, tuple[AnyClassifier, str | None]],
-        classified: list[Classified],
+        splits: list[MeasuredSplit],
         fixed: Mapping[str, FixedSets],
         processes: Processes,
         attack: Attack | None,
@@ -245,7 +247,7 @@ class _Job:
         store: PredictionStore,
         on_rows: OnRows,
     ) -> None:
-        self.trainings, self.classified, self.fixed, self.on_rows = trainings, classified, fixed, on_rows
+        self.trainings, self.splits, self.fixed, self.on_rows = trainings, splits, fixed, on_rows
         self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
         self.shares_models = len(trainings) >= processes.size
         self.sharing: Sharing = Alone() if self.shares_models else processes
@@ -300,22 +302,18 @@ class _Job:
             batch_size=self.batch_size,
             attack=self.attack,
         )
-        answers = []
-        for classified in self.classified:
-            answers_on_split = predictor.answers(classified, self._counter_of(classified))
-            check_order(classified, name, answers_on_split)
-            answers.append(answers_on_split)
+        on_splits = [predictor.on_split(split, self._counter_of(split)) for split in self.splits]
         fixed = classify_fixed_sets(model, self.fixed, sharing, device, self.batch_size, self._count)
         check_same_weights(title, model.module, model.weights_sha256)
         predictor.keep()
-        return _Measured(_described(model), answers, fixed)
+        return _Measured(_described(model), on_splits, fixed)
 
-    def _counter_of(self, classified: Classified) -> Callable[[int], None]:
-        """Return what counts the images of a split that a classifier has answered."""
-        images = sum(len(image_set.numbers) for image_set in classified.images.values())
+    def _counter_of(self, split: MeasuredSplit) -> Callable[[int], None]:
+        """Return what counts the images of a split that a classifier has predicted."""
+        images = sum(len(of_kind.numbers) for of_kind in split.images.values())
         if self.attack is not None:
-            images += len(classified.images["original"].numbers)
-        return lambda more: self._count(classified.split.name, more, images)
+            images += len(split.images["original"].numbers)
+        return lambda more: self._count(split.name, more, images)
 
     def _count(self, name: str, more: int, images: int) -> None:
         self._done[name] += more

@@ -236,8 +236,8 @@ def check_first_answers(components: Components, device: torch.device, before: Fi
     for name, then, now in answers:
         if not torch.allclose(then[: len(now)].exp(), now.exp(), rtol=0, atol=_SAME, equal_nan=True):
             raise UserError(
-                f"{name}: its answers for the same images changed during the run; nothing in its forward may depend on "
-                "earlier calls"
+                f"{name}: its predictions for the same images changed during the run; nothing in its forward may "
+                "depend on earlier calls"
             )
 
 

@@ -15,9 +15,10 @@ from fmrgen.report.index import write_page
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.plot import Plot, PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
-from fmrgen.results.samples import Sample, Sampler
+from fmrgen.results.samples import Sample
 from fmrgen.split.open import open_split
 from fmrgen.split.rows import Split
+from fmrgen.split.sampler import Sampler
 from fmrgen.storage.paths import SplitPaths
 
 _ROWS = 6  # of the contact sheet
@@ -170,7 +171,7 @@ def _sample(opened: Split, rows: int, ids: Sequence[int] = (), classes: Sequence
     chosen = frozenset(map(labels.names.index, classes)) or None
     sampler = Sampler(rows, len(chosen or labels), of_labels=chosen, of_ids=frozenset(ids) or None)
     for part in opened.parts(_BATCH, labels, opened.image_columns):
-        sampler.add(part.first_row, part.as_table(), part.columns["label"].tolist(), opened.image_of)
+        sampler.add(part, opened.image_of)
         if sampler.full:
             break
     if not sampler.samples and not ids:

@@ -189,7 +189,8 @@ def _verify_rows(
     disagreements: list[Disagreement] = []
     done = 0
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
-    for batch in opened.batches(batch_size, opened.image_columns):
+    for table in opened.tables(batch_size):
+        batch = table.to_pydict()
         pixels = opened.decoded(batch)
         originals = pixels.get("original", pixels["image"])
         answers = _answers(pixels["image"], originals, batch, judges, device)

@@ -19,7 +19,7 @@ from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import component_errors
 
 TOP = 5
-NO_ANSWER = -1  # the prediction where the highest logit is not finite
+NO_PREDICTION = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
 _BATCHES_AHEAD = 2  # batches that are read ahead of those being decoded
@@ -39,8 +39,8 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a classifier says of images, by row.
+class Predicted:
+    """What a classifier predicts for images, by row.
 
     Attributes:
         prediction: the class of the highest logit, int32 [N]; -1 where that is not finite.
@@ -54,42 +54,34 @@ class Answers:
     top_probabilities: np.ndarray
     margin: np.ndarray
 
-    def in_order(self, rows: np.ndarray) -> "Answers":
-        """Return the answers in rising order of the `rows` [N] that they are for."""
+    def in_order(self, rows: np.ndarray) -> "Predicted":
+        """Return the predictions in rising order of the `rows` [N] that they are for."""
         order = np.argsort(rows)
-        return Answers(*(getattr(self, column.name)[order] for column in fields(self)))
+        return Predicted(*(getattr(self, column.name)[order] for column in fields(self)))
 
+    def summarised(
+        self, prefix: str, labels: np.ndarray, classes: int, accepted: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the columns [N] that figures are made of: `prediction`, `confidence` and, of more than five classes,
+        `in_top5`.
 
-@dataclass(frozen=True)
-class KeptAnswers:
-    """What figures need of answers, and a thousand classifiers have room for.
-
-    Attributes:
-        prediction: as in `Answers`, int32 [N].
-        confidence: the probability of that, float32 [N].
-        in_top5: whether the label is among the five likeliest classes, bool [N]; None of no more than five classes.
-    """
-
-    prediction: np.ndarray
-    confidence: np.ndarray
-    in_top5: np.ndarray | None
-
-    @classmethod
-    def of(
-        cls, answers: Answers, labels: np.ndarray, classes: int, accepted: np.ndarray | None = None
-    ) -> "KeptAnswers":
-        """Return what figures need of answers to images of `labels` [N], of so many classes; an `accepted` class counts
-        as the label."""
-        in_top5 = None
+        Args:
+            prefix: of their names, as `original_`.
+            labels: [N].
+            classes: how many there are.
+            accepted: [N], the classes that are true of each row, which count as its label.
+        """
+        columns = {
+            f"{prefix}prediction": as_label(self.prediction, labels, accepted),
+            f"{prefix}confidence": self.top_probabilities[:, 0].astype(np.float64),
+        }
         if classes > TOP:
-            likeliest = [as_label(column, labels, accepted) for column in answers.top_classes.T]
-            in_top5 = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
-        prediction = as_label(answers.prediction, labels, accepted)
-        return cls(prediction, answers.top_probabilities[:, 0].copy(), in_top5)
+            likeliest = [as_label(column, labels, accepted) for column in self.top_classes.T]
+            columns[f"{prefix}in_top5"] = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
+        return columns
 
 
-Predictions = dict[str, dict[str, Answers]]  # classifier → name of the images → by row
-_Share = tuple[np.ndarray, Answers]  # rows [n], and the answers for them
+_Share = tuple[np.ndarray, Predicted]  # rows [n], and the answers for them
 
 
 def classify(
@@ -100,8 +92,8 @@ def classify(
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
     together: int | None = None,
-) -> Predictions:
-    """Return the answers of each classifier to every image, by row; every process gets all of them.
+) -> dict[str, dict[str, Predicted]]:
+    """Return the predictions of each classifier for every kind of images, by the names of both; every process gets all.
 
     All processes draw all `batches`, and each decodes and classifies its own: batch i is made up the same however many
     processes there are, and so are the last bits of its logits.
@@ -146,7 +138,7 @@ def _classify_own(
     shares = {}
     for (name, images_name), batches_of_answers in columns.items():
         arrays = [torch.cat(column).cpu().numpy() for column in zip(*batches_of_answers, strict=True)]
-        shares[name, images_name] = np.concatenate(rows[images_name]), Answers(*arrays)
+        shares[name, images_name] = np.concatenate(rows[images_name]), Predicted(*arrays)
     return shares
 
 
@@ -204,7 +196,7 @@ def _classify_batch(
     device: torch.device,
     together: int | None,
 ) -> dict[str, list[Tensor]]:
-    """Return the columns of `Answers`, [B, …], of each classifier; images of one size go through it together."""
+    """Return the columns of `Predicted`, [B, …], of each classifier; images of one size go through it together."""
     parts: dict[str, list[Tensor]] = {name: [] for name in classifiers}
     order: list[int] = []  # places of the images, as they were classified
     with torch.inference_mode():
@@ -216,7 +208,7 @@ def _classify_batch(
         classified = torch.tensor(order, device=device)
         back, answers = classified.argsort(), {}
         for name, logits in parts.items():
-            answers[name] = [column[back] for column in answers_of(torch.cat(logits), labels[classified])]
+            answers[name] = [column[back] for column in predicted_of(torch.cat(logits), labels[classified])]
         return answers
 
 
@@ -229,36 +221,36 @@ def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:
     return logits if logits.is_floating_point() else logits.float()
 
 
-def answers_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the columns of `Answers`, of logits [B, K] for images of `labels` [B]."""
+def predicted_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return the columns of `Predicted`, of logits [B, K] for images of `labels` [B]."""
     # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
     is_finite = logits.amax(1).isfinite()
-    prediction = torch.where(is_finite, logits.argmax(1), NO_ANSWER)
+    prediction = torch.where(is_finite, logits.argmax(1), NO_PREDICTION)
     classes = logits.topk(min(TOP, logits.shape[1]), 1).indices
     probabilities = logits.float().softmax(1).gather(1, classes)
     true = logits.gather(1, labels.unsqueeze(1))
     margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)
     return [
         prediction.to(torch.int32),
-        classes.where(is_finite.unsqueeze(1), NO_ANSWER).to(torch.int32),
+        classes.where(is_finite.unsqueeze(1), NO_PREDICTION).to(torch.int32),
         probabilities.where(is_finite.unsqueeze(1), torch.nan),
         margin.float().where(is_finite, torch.nan),
     ]
 
 
-def _by_row(shares: list[dict[tuple[str, str], _Share]]) -> Predictions:
+def _by_row(shares: list[dict[tuple[str, str], _Share]]) -> dict[str, dict[str, Predicted]]:
     """Return the processes' shares put together by row, whichever process had which."""
     together: dict[tuple[str, str], list[_Share]] = {}
     for own in shares:
         for key, share in own.items():
             together.setdefault(key, []).append(share)
-    predictions: Predictions = {}
+    predictions: dict[str, dict[str, Predicted]] = {}
     for (name, images_name), parts in sorted(together.items(), key=lambda entry: entry[0][1]):
         rows = np.concatenate([part_rows for part_rows, _ in parts])
         if not np.array_equal(np.sort(rows), np.arange(len(rows))):
             raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
         columns = []
-        for column in fields(Answers):
+        for column in fields(Predicted):
             columns.append(np.concatenate([getattr(answers, column.name) for _, answers in parts]))
-        predictions.setdefault(name, {})[images_name] = Answers(*columns).in_order(rows)
+        predictions.setdefault(name, {})[images_name] = Predicted(*columns).in_order(rows)
     return predictions

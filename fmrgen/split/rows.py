@@ -1,4 +1,4 @@
-"""A split: its rows, its columns and images, and what a classifier answers to these."""
+"""A split: its rows, its columns and images, and what a classifier predicts for these."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ import torch
 from datasets import ClassLabel, Features, Image, IterableDataset, Value
 from PIL import Image as PILImage
 
-from fmrgen.distributed.launch import Alone
+from fmrgen.distributed.launch import Alone, Sharing
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside
@@ -24,7 +24,7 @@ from fmrgen.metrics.grouping import Grouping
 from fmrgen.metrics.rows import accepted_as_label
 from fmrgen.recipe.build import names_of_outputs
 from fmrgen.recipe.objects import AnyClassifier
-from fmrgen.split.classify import MOST_PIXELS, Answers, Batch, LazyPixels, Pixels, classify
+from fmrgen.split.classify import MOST_PIXELS, Batch, LazyPixels, Pixels, Predicted, classify
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import Provenance
@@ -38,29 +38,25 @@ _ROWS = 4096  # read at a time, where no images are
 
 
 class Part(NamedTuple):
-    """Some rows of a split, from `first_row` on: columns [n], and images and others [n] as stored, by their names."""
+    """Some rows of a split, from `first_row` on: `columns` [n] by their names, and the `table` that they were read
+    from, with images and other columns as they are stored."""
 
     first_row: int
     columns: dict[str, np.ndarray]
-    images: dict[str, pa.ChunkedArray]
-    others: dict[str, pa.ChunkedArray]
+    table: pa.Table
 
-    def as_table(self) -> pa.Table:
-        """Return the rows without the records of attacks."""
-        columns: dict[str, Any] = dict(self.images)
-        for name, values in self.columns.items():
-            if name in _LISTS:
-                columns[name] = pa.array([row_values.tolist() for row_values in values])
-            elif name not in _RECORDS:
-                columns[name] = pa.array(values)
-        return pa.table(columns)
+    def values(self, place: int) -> dict[str, Any]:
+        """Return the values of one of the rows, without images and the records of attacks."""
+        row = {name: values[place] for name, values in self.columns.items() if name not in _RECORDS}
+        return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
 
 
 @dataclass(frozen=True, repr=False)
 class Split:
     """A split: its rows, as a stream of what its files hold now, and where they come from.
 
-    `columns()` has what is no image, `images()` the images, `answers(classifier)` what a classifier says of them.
+    `columns()` has what is no image, `images()` the images, `predictions(classifier)` what a classifier says of them;
+    `tables()` has all of it as it is stored.
 
     Attributes:
         name: how the split is called from here on.
@@ -119,13 +115,6 @@ class Split:
             return "://" not in file and is_inside(Path(file), Path(self.repo))
         return lies_in_repo(file, self.repo, self.revision)
 
-    def undecoded(self, columns: Iterable[str]) -> IterableDataset:
-        """Its rows, the images of `columns` as they are stored: for `image_of`, or `decode`."""
-        stream = self.dataset
-        for name in columns:
-            stream = stream.cast_column(name, Image(decode=False))
-        return stream
-
     def decode(self, stored: dict[str, Any] | None, title: str) -> PILImage.Image:
         """Return a stored image as 8-bit RGB. Raises UserError, which calls it `title`, if it is none or lies
         elsewhere."""
@@ -135,37 +124,42 @@ class Split:
         except UserError as error:
             raise UserError(f"{self.name}: {title} is unreadable ({error}); repair that row, or remove it") from None
 
-    def batches(
-        self, size: int, images: Sequence[str] = (), columns: Sequence[str] | None = None
-    ) -> Iterator[dict[str, list[Any]]]:
-        """Yield all rows in their order, as lists of values by column.
+    def tables(self, size: int = _ROWS, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+        """Yield all rows in their order, `size` at a time, as they are stored.
 
         Args:
-            size: rows at a time; the last batch may have fewer.
-            images: columns of images, which are left as they are stored: for `pixels`, `decode` and `image_of`.
-            columns: those to read; by default all. Of a split that fmrgen made, `id` comes with them.
+            size: rows at a time; the last table may have fewer.
+            columns: those to read; by default all. Of a split that fmrgen generated, `id` comes with them.
 
         Raises:
-            UserError: a file can't be read, or the files of a split that fmrgen made hold other rows than its
+            UserError: a file can't be read, or the files of a split that fmrgen generated hold other rows than its
                 provenance says. What a caller does with odd values is its own: `reading` makes that an error too.
         """
+        names = list(dict.fromkeys(self.features if columns is None else columns))
+        if self.provenance is not None and "id" not in names:
+            names.append("id")
+        stream = self.dataset
+        for name in self.image_columns:
+            if name in names:
+                stream = stream.cast_column(name, Image(decode=False))
         ids: list[int] = []
         with reading(self.name):
-            for batch in self._stream(images, columns).iter(size):
+            for table in stream.select_columns(names).with_format("arrow").iter(size):
                 if self.provenance is not None:
-                    ids += batch["id"]
-                yield batch
-        check_recorded_rows(self, ids)
+                    ids += table["id"].to_pylist()
+                yield table
+        if self.provenance is not None:
+            self._check_recorded_rows(self.provenance, ids)
 
-    def stored_rows(self, images: Sequence[str] = (), columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows one by one, as `batches` yields several."""
-        ids: list[int] = []
-        with reading(self.name):
-            for row in self._stream(images, columns):
-                if self.provenance is not None:
-                    ids.append(row["id"])
-                yield row
-        check_recorded_rows(self, ids)
+    def _check_recorded_rows(self, provenance: Provenance, ids: Sequence[int]) -> None:
+        """Raise UserError where the files hold other rows than the provenance says; `ids` are those of all rows."""
+        if len(ids) != provenance.rows:
+            raise UserError(
+                f"{self.name}: its files have {len(ids)} rows and its provenance says {provenance.rows}; {FILES_CURE}"
+            )
+        if len(set(ids)) < len(ids):
+            twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
+            raise UserError(f"{self.name}: its files contain id {twice} twice; {FILES_CURE}")
 
     def groupings(self, by: Sequence[str]) -> list[Grouping]:
         """Return groupings of the rows from their short forms. Raises UserError for no such column, or one twice."""
@@ -178,38 +172,17 @@ class Split:
                 raise UserError(f"by: {self.name} has no column {name} (it has: {', '.join(self.features)})")
         return groupings
 
-    def grouped_by(self, by: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the values [N] of each column that rows are grouped by, as `groupings` takes and refuses them."""
-        names = [grouping.column for grouping in self.groupings(by)]
-        values: dict[str, list[Any]] = {name: [] for name in names}
-        if names:
-            for row in self.stored_rows((), names):
-                for name in values:
-                    values[name].append(row[name])
-        return values
-
-    def _stream(self, images: Sequence[str], columns: Sequence[str] | None) -> IterableDataset:
-        stream = self.undecoded(images)
-        if columns is None:
-            return stream
-        names = list(columns)
-        if self.provenance is not None and "id" not in names:
-            names.append("id")
-        return stream.select_columns(names)
-
-    def pixels(self, batch: Mapping[str, list[Any]], column: str) -> np.ndarray:
-        """Return the images of a column, uint8 [B, H, W, 3], of a batch of `undecoded` rows, which are of one size.
-        Raises UserError, which names the row, where one is unreadable."""
-        stored = zip(batch["id"], batch[column], strict=True)
-        return np.stack([np.asarray(self.decode(image, f"id {row}: its {column}")) for row, image in stored])
-
     def decoded(self, batch: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
         """Return the images of a batch of stored rows by column, uint8 [B, H, W, 3] each, all of one size.
 
         Raises UserError if an image is unreadable, a row lacks a value, or its label is not one of the classes.
         """
         self._check_values(batch)
-        return {name: self.pixels(batch, name) for name in self.image_columns if name in batch}
+        pixels = {}
+        for name in self.image_columns:
+            stored = zip(batch["id"], batch[name], strict=True)
+            pixels[name] = np.stack([self._pixels(image, f"id {row}: its {name}") for row, image in stored])
+        return pixels
 
     def _check_values(self, batch: Mapping[str, list[Any]]) -> None:
         classes = len(self.labels or ())
@@ -283,24 +256,22 @@ class Split:
         Raises:
             UserError: there are no rows, or a column holds what it can't.
         """
-        return joined_columns(self.name, [part.columns for part in self.parts(_ROWS, labels, names=names)])
+        return joined_columns(self.name, [part.columns for part in self.parts(labels=labels, names=names)])
 
     def parts(
         self,
-        size: int,
+        size: int = _ROWS,
         labels: Labels | None = None,
-        images: Sequence[str] = (),
+        stored: Sequence[str] = (),
         names: Iterable[str] | None = None,
-        others: Sequence[str] = (),
     ) -> Iterator[Part]:
         """Yield all rows in their order, `size` at a time.
 
         Args:
             size: rows at a time; the last part may have fewer.
             labels: what the labels mean, for a split that does not name them.
-            images: columns of images, which are left as they are stored.
+            stored: columns that are left as they are stored, images among them.
             names: the other columns, as far as the split has them; by default all that fmrgen knows.
-            others: columns of any kind, which are left as they are stored too.
 
         Raises:
             UserError: a file can't be read, or a column holds what it can't.
@@ -309,21 +280,14 @@ class Split:
         if names is not None:
             wanted = [name for name in names if name in wanted]
         meaning = labels or self.labels or self.observed_labels()
-        ids: list[int] = []
         first_row = 0
-        with reading(self.name):
-            stream = self.undecoded(images).select_columns(list(dict.fromkeys([*images, *wanted, *others])))
-            for table in stream.with_format("arrow").iter(size):
+        for table in self.tables(size, [*stored, *wanted]):
+            with reading(self.name):
                 columns = {name: self._read_column(table, name, first_row, meaning) for name in wanted}
-                if "label" in columns:
-                    columns = accepted_as_label(columns)
-                if "id" in columns and self.provenance is not None:
-                    ids += columns["id"].tolist()
-                stored = {name: table[name] for name in images}
-                yield Part(first_row, columns, stored, {name: table[name] for name in others})
-                first_row += len(table)
-        if "id" in wanted:
-            check_recorded_rows(self, ids)
+            if "label" in columns:
+                columns = accepted_as_label(columns)
+            yield Part(first_row, columns, table)
+            first_row += len(table)
 
     def images(
         self, columns: Sequence[str] = ("image",), rows: np.ndarray | None = None, size: int = 64
@@ -339,54 +303,62 @@ class Split:
             UserError: a file can't be read.
         """
         first_row, done = 0, 0
-        with reading(self.name):
-            for table in self.undecoded(columns).select_columns([*columns]).with_format("arrow").iter(size):
-                places = np.arange(len(table))
-                if rows is not None:
-                    places = rows[(rows >= first_row) & (rows < first_row + len(table))] - first_row
-                if len(places):
-                    wanted = {name: table[name].take(pa.array(places)) for name in columns}
-                    yield Batch(np.arange(done, done + len(places)), partial(self.decode_images, wanted, first_row))
-                done += len(places)
-                first_row += len(table)
+        for table in self.tables(size, columns):
+            numbers = np.arange(first_row, first_row + len(table))
+            if rows is not None:
+                numbers = rows[(rows >= first_row) & (rows < first_row + len(table))]
+            if len(numbers):
+                wanted = table.select([*columns]).take(pa.array(numbers - first_row))
+                yield Batch(np.arange(done, done + len(numbers)), partial(self.decode_images, wanted, numbers))
+            done += len(numbers)
+            first_row += len(table)
 
-    def answers(
+    def predictions(
         self,
-        classifier: AnyClassifier,
+        classifiers: Mapping[str, AnyClassifier] | Sequence[LoadedClassifier],
         *,
         columns: Sequence[str] | None = None,
         batch_size: int = 64,
+        read: int | None = None,
+        processes: Sharing | None = None,
         device: torch.device | str | None = None,
-    ) -> dict[str, Answers]:
-        """Return a classifier's answers to the split's images, by the column that these are in.
+    ) -> dict[str, dict[str, Predicted]]:
+        """Return classifiers' predictions for the split's images, by the classifier and the column that these are in.
+
+        Images are decoded once for all of them.
 
         Args:
-            classifier: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], which is put in evaluation mode,
-                or what `fmrgen.load_classifier` takes.
+            classifiers: by name, modules from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in
+                evaluation mode, or what `fmrgen.load_classifier` takes; or loaded ones.
             columns: of images; by default all.
-            batch_size: images that it gets at once.
-            device: of the classifier; by default a GPU if there is one.
+            batch_size: the most images that a classifier gets at once; they are of one size.
+            read: rows that are read together; by default `batch_size`.
+            processes: that share the rows; by default this one takes all.
+            device: of the classifiers; by default a GPU if there is one.
 
         Raises:
-            UserError: the classifier can't be loaded, can't answer in the split's labels, or fails on an image.
+            UserError: a classifier can't be loaded, can't predict the split's labels, or fails on an image.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = LoadedClassifier.load("classifier", classifier, place)
+        models = classifiers
+        if isinstance(models, Mapping):
+            models = [LoadedClassifier.load(name, classifier, place) for name, classifier in models.items()]
         self.check_columns()
-        labels = self.labels_for([lambda: model], place)
-        network = model.answering_in(labels, self.first_image(place), self.name)
+        labels = self.labels_for([partial(models.__getitem__, number) for number in range(len(models))], place)
+        first = self.first_image(place)
+        networks = {model.name: model.answering_in(labels, first, self.name) for model in models}
         truth = self.columns(["label"], labels)["label"]
-        batches = self.images(columns or self.image_columns, size=batch_size)
-        return classify(batches, {"": network}, truth.__getitem__, Alone(), place)[""]
+        batches = self.images(columns or self.image_columns, size=read or batch_size)
+        sharing = processes or Alone()
+        return classify(batches, networks, truth.__getitem__, sharing, place, together=batch_size)
 
     def first_image(self, device: torch.device) -> torch.Tensor:
         """Return its first image, [1, 3, H, W]. Raises UserError where there is none."""
-        with reading(self.name):
-            row = next(iter(self.undecoded(["image"]).select_columns(["image"]).take(1)), None)
-        if row is None:
+        table = next(self.tables(1, ["image"]), None)
+        if table is None:
             raise UserError(f"{self.name}: contains no rows")
-        image = self.decode(row["image"], "row 0: its image")
-        return to_batch(np.asarray(image)[None], device)
+        image = self._pixels(table["image"].to_pylist()[0], "row 0: its image")
+        return to_batch(image[None], device)
 
     def labels_for(self, models: Iterable[Callable[[], LoadedClassifier]], device: torch.device) -> Labels:
         """Return its labels; if it does not name them, the class names of the first classifier that does.
@@ -433,9 +405,8 @@ class Split:
         """Return labels for a split that does not name them: the words in the column, or the numbers up to the highest
         one."""
         values: set[Any] = set()
-        with reading(self.name):
-            for table in self.dataset.select_columns(["label"]).with_format("arrow").iter(_ROWS):
-                values.update(table["label"].unique().to_pylist())
+        for table in self.tables(columns=["label"]):
+            values.update(table["label"].unique().to_pylist())
         numbers = [value for value in values if isinstance(value, int)]
         if numbers:
             return Labels(tuple(map(str, range(max(numbers) + 1))))
@@ -503,14 +474,19 @@ class Split:
         if not isinstance(features["label"], ClassLabel) and not LABEL.can_be(features["label"]):
             raise UserError(f"{self.name}: column label holds no class indices and no names of classes")
 
-    def decode_images(self, images: Mapping[str, pa.ChunkedArray], first_row: int) -> dict[str, list[LazyPixels]]:
+    def decode_images(self, images: pa.Table, rows: np.ndarray) -> dict[str, list[LazyPixels]]:
         """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be
-        decoded."""
+        decoded.
+
+        Args:
+            images: columns of images, as they are stored.
+            rows: the numbers of the rows, for messages.
+        """
         decoded: dict[str, list[LazyPixels]] = {}
         room = MOST_PIXELS
-        for name, column in images.items():
+        for name in images.column_names:
             decoded[name] = []
-            for row, value in enumerate(column.to_pylist(), first_row):
+            for row, value in zip(rows.tolist(), images[name].to_pylist(), strict=True):
                 decode = partial(self._pixels, value, (value or {}).get("path") or f"row {row}: its {name}")
                 if room > 0:
                     decoded[name].append(image := decode())
@@ -521,9 +497,6 @@ class Split:
 
     def _pixels(self, stored: dict[str, Any] | None, title: str) -> Pixels:
         return np.asarray(self.decode(stored, title))
-
-
-OpenedSplit = Split  # as it was called first
 
 
 def joined_columns(name: str, parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -552,19 +525,3 @@ def reading(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
         raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
-
-
-def check_recorded_rows(opened: Split, ids: Sequence[int]) -> None:
-    """Raise UserError where the files of a split that fmrgen made hold other rows than its provenance says.
-
-    `ids` are those of all its rows.
-    """
-    if opened.provenance is None:
-        return
-    if len(ids) != opened.rows:
-        raise UserError(
-            f"{opened.name}: its files have {len(ids)} rows and its provenance says {opened.rows}; {FILES_CURE}"
-        )
-    if len(set(ids)) < len(ids):
-        twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
-        raise UserError(f"{opened.name}: its files contain id {twice} twice; {FILES_CURE}")

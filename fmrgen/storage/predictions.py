@@ -5,13 +5,10 @@ It needs no claims: a file is written whole, and if two processes write the same
 
 import hashlib
 import io
-import json
 import logging
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +17,10 @@ from fmrgen.errors import UserError
 from fmrgen.files import cache_folder
 from fmrgen.storage.bucket import open_store
 
-_ABOUT = b"fmrgen.answers"  # key of a file's metadata
-_ENDING = ".answers"
+_ENDING = ".predictions"
 _DIGEST = 32  # bytes of the sha256 with which a file begins
 _ROW = 256  # bytes that a file may have for each row
-_ABOUT_ROWS = 1 << 22  # and besides
+_BESIDES_ROWS = 1 << 22  # and besides
 _log = logging.getLogger(__name__)
 _LARGEST = 4 << 30  # bytes of all files together
 
@@ -48,8 +44,8 @@ class PredictionStore:
         self._store = open_store(self.place)
         self._has_failed = False
 
-    def get(self, key: str, schema: pa.Schema, rows: int) -> tuple[pa.Table, dict[str, Any]] | None:
-        """Return the table under a key and what is known about it; None unless there is one of that schema and size.
+    def get(self, key: str, schema: pa.Schema, rows: int) -> pa.Table | None:
+        """Return the table under a key; None unless there is one of that schema and size.
 
         Args:
             key: of the file.
@@ -60,33 +56,26 @@ class PredictionStore:
             return None
         path = self._path(key)
         try:
-            file = self._parquet(path, _ABOUT_ROWS + _ROW * rows)
+            file = self._parquet(path, _BESIDES_ROWS + _ROW * rows)
             if file is None or file.metadata.num_rows != rows or not file.schema_arrow.equals(schema):
                 return None
             table = file.read()
-            about = json.loads(file.schema_arrow.metadata[_ABOUT])
         except UserError as error:
             self._fails(error)
             return None
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        except (OSError, pa.ArrowException):
             return None
         with suppress(OSError):
             os.utime(path)
-        return table, about
+        return table
 
-    def put(self, key: str, table: pa.Table, about: Mapping[str, Any]) -> None:
-        """Write a table; if that fails, warn once.
-
-        Args:
-            key: of the file.
-            table: the predictions.
-            about: what they are of, as JSON.
-        """
+    def put(self, key: str, table: pa.Table) -> None:
+        """Write a table under a key; if that fails, warn once."""
         if self._has_failed:
             return
         path = self._path(key)
         sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd")
         try:
             content = sink.getvalue().to_pybytes()
             self._store.write(path, hashlib.sha256(content).digest() + content)
@@ -108,7 +97,7 @@ class PredictionStore:
 
     def _fails(self, error: UserError) -> None:
         self._has_failed = True
-        _log.warning("%s; answers are not kept", error)
+        _log.warning("%s; predictions are not kept", error)
 
     def _forget_oldest(self) -> None:
         total = 0

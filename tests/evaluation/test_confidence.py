@@ -7,7 +7,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from benchmarks.coverage import NETWORKS, calibration_error_held
 from fmrgen.metrics.summary import METRICS, summarise
-from fmrgen.split.classify import Answers, KeptAnswers, answers_of
+from fmrgen.split.classify import Predicted, predicted_of
 
 CLASSES = 12
 
@@ -25,9 +25,8 @@ def rows():
     valid = torch.rand(500, generator=random) < 0.8
     columns = {"label": labels.numpy(), "valid": valid.numpy()}
     for prefix, of in logits.items():
-        answers = Answers(*(column.numpy() for column in answers_of(of, labels)))
-        kept = KeptAnswers.of(answers, columns["label"], CLASSES)
-        columns |= {f"{prefix}{name}": values for name, values in vars(kept).items()}
+        predicted = Predicted(*(column.numpy() for column in predicted_of(of, labels)))
+        columns |= predicted.summarised(prefix, columns["label"], CLASSES)
     return columns, logits, labels, valid
 
 

@@ -104,7 +104,7 @@ def test_modules_sections_and_names_of_ones_own(finished_split):
     assert evaluation.result("mine", "b") is b
     assert b.notes == [
         "it does not name its classes: its outputs are assumed to be in the order of the labels",
-        "it gives the same answers as a on every image: they are one network, or copies of it",
+        "it gives the same predictions as a on every image: they are one network, or copies of it",
     ]
     assert a.notes == []
     assert evaluation.comparisons[0].ranking == []  # all are the split's own classifier

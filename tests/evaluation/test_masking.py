@@ -281,7 +281,9 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     text = to_markdown(evaluation_report(found))
     assert text.index("**Warning:** the gradient of masked may be masked") < text.index("## ")
     assert any("gradient may be masked" in note for note in found.splits[1].notes)
-    twins = [note for result in found.results for note in result.notes if "it gives the same answers as lenet" in note]
+    twins = [
+        note for result in found.results for note in result.notes if "it gives the same predictions as lenet" in note
+    ]
     assert len(twins) == 3  # masked, on each split
     assert not any("be masked" in note for split in found.splits[::2] for note in split.notes)
 

@@ -14,14 +14,14 @@ from fmrgen import PerturbOptions, UserError, load_recipe, open_split, show
 from fmrgen.engine.perturb import perturb
 from fmrgen.jobs.steps import decode_steps
 from fmrgen.recipe.build import build_components
-from fmrgen.results.samples import Sampler
+from fmrgen.split.sampler import Sampler
 
 
 def samples_of(split, rows=20):
     opened = open_split(str(split))
     sampler = Sampler(rows, len(opened.labels))
     for part in opened.parts(64, opened.labels, opened.image_columns):
-        sampler.add(part.first_row, part.as_table(), part.columns["label"].tolist(), opened.image_of)
+        sampler.add(part, opened.image_of)
     return opened, sampler.samples
 
 

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from commands import run
@@ -20,7 +21,8 @@ from fmrgen.report.report import Report
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.write import write, write_report
 from fmrgen.results.markdown_text import escape
-from fmrgen.results.samples import Sampler
+from fmrgen.split.rows import Part
+from fmrgen.split.sampler import Sampler
 
 LENET = "asset:mnist/lenet"
 
@@ -115,11 +117,10 @@ def test_mistakes_of_show(finished_split, tmp_path, capsys, arguments, message):
 
 def test_samples_are_even_over_classes_and_have_every_reason():
     def look(sampler):
-        labels = [0] * 90 + [1] * 10
-        reasons = ["oracle"] * 95 + ["rejected"] * 5
-        table = pa.table({"image": [{"bytes": b"x", "path": None}] * 100, "stop_reason": reasons})
-        sampler.add(0, table, labels)
-        sampler.add(100, table, labels)
+        columns = {"label": np.repeat([0, 1], [90, 10]), "stop_reason": np.repeat(["oracle", "rejected"], [95, 5])}
+        table = pa.table({"image": [{"bytes": b"x", "path": None}] * 100})
+        for first_row in (0, 100):
+            sampler.add(Part(first_row, columns, table), lambda stored: stored["bytes"])
         return sampler.samples
 
     samples = look(Sampler(20, 2))

@@ -1,4 +1,4 @@
-"""A split as one object: its columns, its images, and what a classifier answers to them."""
+"""A split as one object: its columns, its images, and what a classifier predicts."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from fmrgen.labels import Labels
 
 
 class Brightness(nn.Module):
-    """Answers by the mean of an image: 0 for dark, 1 for bright."""
+    """Decides by the mean of an image: 0 for dark, 1 for bright."""
 
     def forward(self, images):
         mean = images.mean((1, 2, 3))
@@ -26,16 +26,16 @@ def dataset(labels, levels):
     return Dataset.from_dict({"image": images, "label": labels}).cast_column("image", Image())
 
 
-def test_answers_are_the_stored_ones_of_the_splits_own_classifier(finished_split):
+def test_predictions_are_the_stored_ones_of_the_splits_own_classifier(finished_split):
     split = open_split(f"{finished_split}:mnist/lenet")
     columns = split.columns(["id", "label", "prediction", "original_prediction", "valid"])
-    answers = split.answers("asset:mnist/lenet", batch_size=50)
-    assert np.array_equal(answers["image"].prediction, columns["prediction"])
-    assert np.array_equal(answers["original"].prediction, columns["original_prediction"])
+    predicted = split.predictions({"lenet": "asset:mnist/lenet"}, batch_size=50)["lenet"]
+    assert np.array_equal(predicted["image"].prediction, columns["prediction"])
+    assert np.array_equal(predicted["original"].prediction, columns["original_prediction"])
     assert columns["valid"].dtype == bool
     assert len(columns["id"]) == 120
-    is_right = answers["image"].prediction == columns["label"]
-    assert np.array_equal(answers["image"].margin > 0, is_right)
+    is_right = predicted["image"].prediction == columns["label"]
+    assert np.array_equal(predicted["image"].margin > 0, is_right)
 
 
 def test_all_columns_are_there_without_images(finished_split):
@@ -49,7 +49,7 @@ def test_all_columns_are_there_without_images(finished_split):
 
 def test_images_of_some_rows_are_numbered_anew(finished_split):
     split = open_split(f"{finished_split}:mnist/lenet")
-    stored = [row["image"] for row in split.stored_rows(["image"])]
+    stored = [image for table in split.tables(columns=["image"]) for image in table["image"].to_pylist()]
     rows = np.array([1, 39, 40, 119])
     numbers, images = [], []
     for batch in split.images(rows=rows, size=7):
@@ -63,7 +63,7 @@ def test_images_of_some_rows_are_numbered_anew(finished_split):
 def test_labels_without_names_are_the_classifiers():
     split = open_split(dataset([0, 1, 1], [10, 250, 20]), name="squares")
     assert split.observed_labels() == Labels(("0", "1"))
-    assert split.answers(Brightness())["image"].prediction.tolist() == [0, 1, 0]
+    assert split.predictions({"mean": Brightness()})["mean"]["image"].prediction.tolist() == [0, 1, 0]
     assert split.columns()["label"].tolist() == [0, 1, 1]
 
 
@@ -75,7 +75,7 @@ def test_a_split_whose_files_have_an_id_twice_is_refused(split):
     place = table.schema.get_field_index("id")
     pq.write_table(table.set_column(place, table.schema.field("id"), pa.array(ids, pa.int64())), shard)
     with pytest.raises(UserError, match=f"its files contain id {ids[0]} twice"):
-        list(open_split(f"{split}:mnist/lenet").stored_rows([], ["id"]))
+        list(open_split(f"{split}:mnist/lenet").tables(columns=["id"]))
 
 
 def test_ids_that_do_not_tell_rows_apart_are_no_column():

@@ -193,9 +193,9 @@ def test_weights_that_change_on_the_way_are_noticed_and_leave_no_split(place, ca
 
 def test_answers_that_change_on_the_way_are_noticed_and_leave_no_split(place, capsys, finished_split):
     assert run(*JOB, classifier("tires"), oracle()) == 2
-    assert "classifier: its answers for the same images changed during the run" in capsys.readouterr().err
+    assert "classifier: its predictions for the same images changed during the run" in capsys.readouterr().err
     assert not list(place.glob("out/c/s-*.parquet"))
-    with pytest.raises(UserError, match="classifier odd: its answers for the same images changed during the run"):
+    with pytest.raises(UserError, match="classifier odd: its predictions for the same images changed during the run"):
         evaluate([str(finished_split)], {"odd": Net("tires", 10)})
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
-from fmrgen.apps.explain.interventions import DOSES, Originals, Trial, confirmed, fewest_errors
-from fmrgen.apps.explain.rows import JudgedImages
+from fmrgen.apps.explain.interventions import DOSES, Trial, confirmed, fewest_errors, try_out
+from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
 from fmrgen.errors import UserError
@@ -20,29 +20,11 @@ from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
 from fmrgen.recipe.build import build_component
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.report.sheet import ImagePair
 from fmrgen.split.open import open_own_split
 
 _PAIRS_SHOWN = 8  # of a finding
 _FEWEST = 20  # originals to test on
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An original and its changed image, which the classifier has wrong.
-
-    Attributes:
-        id: of the original.
-        label: the true class.
-        answer: the class that the classifier predicts for the changed image.
-        original: as a PNG file.
-        image: the changed image, likewise.
-    """
-
-    id: int
-    label: str
-    answer: str
-    original: bytes
-    image: bytes
 
 
 @dataclass(frozen=True)
@@ -80,7 +62,7 @@ class Finding:
     doses: dict[str, list[tuple[float, int, int]]]
     classes: list[tuple[str, int, int]]
     pairs: list[tuple[str, str, int]]
-    shown: list[Pair]
+    shown: list[ImagePair]
 
 
 @dataclass(frozen=True)
@@ -166,27 +148,32 @@ def explain(
         trust=trust,
         device=device,
     )
-    sample = JudgedImages.read(opened, provenance, judges, rows, device)
+    sample = DrawnRows.of_split(opened, provenance, judges, rows, device)
     is_observed = np.array([row_seed(0, example_id, "explain") % 2 for example_id in sample.ids]) == 0
-    observed = sample.of(is_observed & sample.columns["valid"].astype(bool))
+    observed = sample.at(is_observed & sample.columns["valid"])
     if not len(observed) or is_observed.all():
         raise UserError(
             f"{split}: its {len(sample)} rows are too few, for one half suggests where it fails and the other tests "
             "it; make a larger split"
         )
-    fooled = observed.answers(observed.images) != observed.labels
+    fooled = observed.predictions(observed.images) != observed.labels
     in_split = {}
     for attribute in attributes:
         change = measured(attribute, observed.images) - measured(attribute, observed.originals)
         in_split[attribute.name] = _standardised_difference(change, fooled)
 
-    tested = testable(sample.of(~is_observed))
+    others = sample.at(~is_observed)
+    is_right = others.predictions(others.originals) == others.labels
+    tested = others.at(is_right & others.accepts(others.originals))
     if len(tested) < _FEWEST:
         raise UserError(
             f"{split}: {len(tested)} originals are left to test on (not looked at before, right by the "
             f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
         )
-    trials = try_out(attributes, tested, on_attributes)
+    trials: list[Trial] = []
+    for done, attribute in enumerate(attributes, start=1):
+        trials += try_out(tested, attribute)
+        on_attributes(done, len(attributes))
     confirmed_trials = confirmed(trials)
     names = list(provenance.labels)
     findings = [_finding(trial, trial in confirmed_trials, tested, names, in_split) for trial in trials]
@@ -208,43 +195,6 @@ def _rank(finding: Finding) -> tuple[bool, float]:
     return True, -finding.e_value
 
 
-def testable(rows: JudgedImages) -> JudgedImages:
-    """Return the originals that the classifier has right, and in which the oracle sees their class."""
-    has_right = rows.answers(rows.originals) == rows.labels
-    return rows.of(has_right & rows.sees(rows.originals))
-
-
-def originals_of(tested: JudgedImages) -> Originals:
-    """Return originals that are `testable`, to be changed."""
-    return Originals(
-        tested.originals,
-        tested.ids,
-        tested.labels,
-        lambda images, at: tested.at(at).answers(images),
-        lambda images, at: tested.at(at).sees(images),
-    )
-
-
-def try_out(
-    attributes: Sequence[Attribute],
-    tested: JudgedImages,
-    on_attributes: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Trial]:
-    """Return the trials of attributes on originals that are `testable`: of more, of less, and of either.
-
-    Args:
-        attributes: to change.
-        tested: the originals.
-        on_attributes: called with (attributes done, attributes in all).
-    """
-    originals = originals_of(tested)
-    trials: list[Trial] = []
-    for done, attribute in enumerate(attributes, start=1):
-        trials += originals.try_out(attribute)
-        on_attributes(done, len(attributes))
-    return trials
-
-
 def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | None:
     """Return the mean of `change` [N] where the classifier is fooled minus that elsewhere, in standard deviations."""
     if min(fooled.sum(), (~fooled).sum()) < 2:
@@ -258,7 +208,7 @@ def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | 
 def _finding(
     trial: Trial,
     is_confirmed: bool,
-    rows: JudgedImages,
+    rows: DrawnRows,
     names: Sequence[str],
     in_split: Mapping[str, float | None],
 ) -> Finding:
@@ -268,7 +218,7 @@ def _finding(
     errors: dict[str, Estimate] = {}
     doses: dict[str, list[tuple[float, int, int]]] = {}
     for way, moved in trial.moved.items():
-        wrong[way] = moved.answers != rows.labels
+        wrong[way] = moved.last != rows.labels
         share = proportion(wrong[way])
         if share is not None:
             errors[way] = share
@@ -293,7 +243,7 @@ def _finding(
         in_split=difference,
         doses=doses,
         classes=_errors_by_class(wrong["along"], rows.labels, names),
-        pairs=_errors_by_pair(wrong["along"], rows.labels, trial.moved["along"].answers, names),
+        pairs=_errors_by_pair(wrong["along"], rows.labels, trial.moved["along"].last, names),
         shown=_example_pairs(trial, rows, names) if is_confirmed else [],
     )
 
@@ -316,11 +266,11 @@ def _errors_by_pair(
     return [(names[label], names[answer], count) for (label, answer), count in counts.most_common()]
 
 
-def _example_pairs(trial: Trial, rows: JudgedImages, names: Sequence[str]) -> list[Pair]:
+def _example_pairs(trial: Trial, rows: DrawnRows, names: Sequence[str]) -> list[ImagePair]:
     """Return some of the originals that the change makes wrong, of the most frequent pairs of classes first."""
     along = trial.moved["along"]
-    label_pairs = list(zip(rows.labels.tolist(), along.answers.tolist(), strict=True))
-    wrong = np.flatnonzero(along.answers != rows.labels)
+    label_pairs = list(zip(rows.labels.tolist(), along.last.tolist(), strict=True))
+    wrong = np.flatnonzero(along.last != rows.labels)
     counts = Counter(label_pairs[place] for place in wrong)
     examples = []
     for place in sorted(wrong, key=lambda place: -counts[label_pairs[place]])[:_PAIRS_SHOWN]:
@@ -328,15 +278,7 @@ def _example_pairs(trial: Trial, rows: JudgedImages, names: Sequence[str]) -> li
         amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
         changed = on_byte_grid(trial.hypothesis.attribute.change(original, amount))
         label, answer = label_pairs[place]
-        examples.append(
-            Pair(
-                id=int(rows.columns["id"][place]),
-                label=names[label],
-                answer=names[answer],
-                original=_png(original),
-                image=_png(changed),
-            )
-        )
+        examples.append(ImagePair(_png(original), _png(changed), names[label], names[answer], is_wrong=True))
     return examples
 
 

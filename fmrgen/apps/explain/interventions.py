@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fmrgen.apps.explain.attributes import Attribute
 from fmrgen.apps.explain.betting import discoveries, drops_of, e_value
+from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
@@ -20,8 +21,7 @@ FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
 _BATCH = 64
 _RESCALINGS = 4  # make a control as long as its change, to one or two percent
 
-Answers = Callable[[Tensor, np.ndarray], np.ndarray]
-Sees = Callable[[Tensor, np.ndarray], np.ndarray]
+Change = Callable[[DrawnRows, float], Tensor]  # rows and a dose from 0 to 1 to changed originals [B, 3, H, W]
 SIGNS = (1, -1, 0)
 
 
@@ -63,7 +63,7 @@ class Moved:
         return count
 
     @property
-    def answers(self) -> np.ndarray:
+    def last(self) -> np.ndarray:
         """The prediction at the last accepted dose, [N]; that for the original if none is accepted."""
         last: np.ndarray = np.take_along_axis(self.predictions, self.doses[:, None], 1)[:, 0]
         return last
@@ -115,98 +115,63 @@ class Trial:
         """
         wrong = {}
         for way, outcome in moved.items():
-            wrong[way] = outcome.answers != outcome.predictions[:, 0]
+            wrong[way] = outcome.last != outcome.predictions[:, 0]
         wrong_along = wrong.pop("along")
         evidence = [e_value(drops_of(wrong_along, wrong_in_control), 0.0) for wrong_in_control in wrong.values()]
         return cls(hypothesis, moved, signs, min(evidence))
 
 
-class Originals:
-    """Originals [N, 3, H, W] in [0, 1] that a classifier has right and whose class the oracle sees.
+def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
+    """Change originals by an attribute both ways, and as much otherwise; return one trial for each hypothesis.
 
     Args:
-        images: the originals.
-        ids: [N], which seed what is random.
-        labels: [N].
-        answers: takes images [B, 3, H, W] and the places [B] of their originals; returns the classifier's labels, [B].
-        sees: takes the same; returns whether the oracle accepts them, bool [B].
+        rows: originals that the classifier has right and whose class the oracle sees.
+        attribute: to change.
     """
+    along = {sign: _moved(rows, partial(_along, attribute, sign)) for sign in (1, -1)}
+    control = {sign: _moved(rows, partial(_otherwise, attribute, sign)) for sign in (1, -1)}
+    trials = []
+    for sign in SIGNS:
+        if sign:
+            moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
+            signs = np.full(len(rows), sign)
+        else:  # drawn by the ids
+            signs = np.array([1 if row_seed(0, example_id, "either way") % 2 else -1 for example_id in rows.ids])
+            moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
+        trials.append(Trial.of(Hypothesis(attribute, sign), moved, signs))
+    return trials
 
-    def __init__(self, images: Tensor, ids: Sequence[int], labels: np.ndarray, answers: Answers, sees: Sees) -> None:
-        self.images, self.ids, self.labels, self._answers, self._sees = images, ids, labels, answers, sees
 
-    def try_out(self, attribute: Attribute) -> list[Trial]:
-        """Change the originals both ways, and as much otherwise; return one trial for each hypothesis."""
-        along = {sign: self._move(partial(self.along, attribute, sign)) for sign in (1, -1)}
-        control = {sign: self._move(partial(self.otherwise, attribute, sign)) for sign in (1, -1)}
-        trials = []
-        for sign in SIGNS:
-            if sign:
-                moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
-                signs = np.full(len(self.ids), sign)
-            else:
-                signs = self._random_signs()
-                moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
-            trials.append(Trial.of(Hypothesis(attribute, sign), moved, signs))
-        return trials
+def _along(attribute: Attribute, sign: int, rows: DrawnRows, dose: float) -> Tensor:
+    """Return originals [B, 3, H, W] with more of an attribute (`sign` 1) or less (-1)."""
+    return on_byte_grid(attribute.change(rows.originals, sign * dose))
 
-    def moved(self, hypothesis: Hypothesis) -> Moved:
-        """Return the predictions for the originals changed as a hypothesis says, without its controls."""
-        if hypothesis.sign:
-            return self._move(partial(self.along, hypothesis.attribute, hypothesis.sign))
-        along = {sign: self._move(partial(self.along, hypothesis.attribute, sign)) for sign in (1, -1)}
-        return _mixed(self._random_signs(), along)
 
-    def along(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-        """Return images with more of an attribute or less.
+def _otherwise(attribute: Attribute, sign: int, rows: DrawnRows, dose: float) -> Tensor:
+    """Return originals [B, 3, H, W] changed as much in another way."""
+    changed = _along(attribute, sign, rows, dose)
+    return otherwise(rows.originals, changed, rows.ids, own_waves=attribute.is_of_waves)
 
-        Args:
-            attribute: to change.
-            sign: 1 for more, -1 for less.
-            images: the originals at `at`, [B, 3, H, W].
-            at: their places, [B].
-            dose: the size of the change, from 0 to 1.
-        """
-        return on_byte_grid(attribute.change(images, sign * dose))
 
-    def otherwise(self, attribute: Attribute, sign: int, images: Tensor, at: np.ndarray, dose: float) -> Tensor:
-        """Return images changed as much in another way.
-
-        Args:
-            attribute: whose change is as large.
-            sign: 1 for more, -1 for less.
-            images: the originals at `at`, [B, 3, H, W].
-            at: their places, [B].
-            dose: the size of the change, from 0 to 1.
-        """
-        ids = [self.ids[place] for place in at]
-        return otherwise(images, self.along(attribute, sign, images, at, dose), ids, own_waves=attribute.is_of_waves)
-
-    def _random_signs(self) -> np.ndarray:
-        """Return more (1) or less (-1) for each original, drawn by its id, [N]."""
-        signs = []
-        for example_id in self.ids:
-            signs.append(1 if row_seed(0, example_id, "either way") % 2 else -1)
-        return np.array(signs)
-
-    def _move(self, move: Callable[[Tensor, np.ndarray, float], Tensor]) -> Moved:
-        """Return the predictions for all originals, moved dose by dose until the oracle rejects them."""
-        predictions = np.full((len(self.labels), 1 + len(DOSES)), -1)
-        predictions[:, 0] = self.labels
-        remaining = np.arange(len(self.labels))
-        for number, dose in enumerate(DOSES, start=1):
-            accepted_places = []
-            for at in np.split(remaining, range(_BATCH, len(remaining), _BATCH)):
-                changed = move(self.images[torch.from_numpy(at).to(self.images.device)], at, dose)
-                accepted = self._sees(changed, at)
-                accepted_places.append(at[accepted])
-                if accepted.any():
-                    answers = self._answers(changed[torch.from_numpy(accepted).to(changed.device)], at[accepted])
-                    predictions[at[accepted], number] = answers
-            remaining = np.concatenate(accepted_places)
-            if not len(remaining):
-                break
-        return Moved(predictions)
+def _moved(rows: DrawnRows, change: Change) -> Moved:
+    """Return the predictions for all originals, changed dose by dose until the oracle rejects them."""
+    predictions = np.full((len(rows), 1 + len(DOSES)), -1)
+    predictions[:, 0] = rows.labels
+    remaining = np.arange(len(rows))
+    for number, dose in enumerate(DOSES, start=1):
+        accepted_places = []
+        for at in np.split(remaining, range(_BATCH, len(remaining), _BATCH)):
+            part = rows.at(at)
+            changed = change(part, dose)
+            accepted = part.accepts(changed)
+            accepted_places.append(at[accepted])
+            if accepted.any():
+                images = changed[torch.from_numpy(accepted).to(changed.device)]
+                predictions[at[accepted], number] = part.at(accepted).predictions(images)
+        remaining = np.concatenate(accepted_places)
+        if not len(remaining):
+            break
+    return Moved(predictions)
 
 
 def _mixed(signs: np.ndarray, moved: Mapping[int, Moved]) -> Moved:

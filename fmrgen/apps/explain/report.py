@@ -5,11 +5,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from fmrgen.apps.explain.explain import Explanation, Finding, Pair
+from fmrgen.apps.explain.explain import Explanation, Finding
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
 from fmrgen.report.report import Badge, KeyFigure, Picture, Report, Section, Table
-from fmrgen.report.sheet import ImagePair, pair_sheet
+from fmrgen.report.sheet import pair_sheet
 
 SCHEMA = "fmrgen-explain/2"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
@@ -40,7 +40,7 @@ def explanation_report(explanation: Explanation) -> Report:
         )
         pairs = Picture(
             "Left the original with its label, beside it the changed image with the classifier's answer.",
-            partial(_pairs, finding.shown),
+            partial(pair_sheet, finding.shown, _PAIRS_ACROSS),
             of_photos=True,
         )
         title = f"Originals changed to {finding.words}"
@@ -52,8 +52,7 @@ def explanation_report(explanation: Explanation) -> Report:
     )
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
     for finding_tree in tree["findings"]:
-        for pair in finding_tree["shown"]:
-            del pair["original"], pair["image"]  # bytes; only the page has them
+        del finding_tree["shown"]  # images, which only the page has
     return Report(
         "explain",
         f"Where the classifier fails: {explanation.split}",
@@ -158,9 +157,3 @@ def _curve(finding: Finding) -> Plot:
         grid_of_figures(axes)
         axes.legend(fontsize=8)
     return figure
-
-
-def _pairs(shown: list[Pair]) -> Plot:
-    """Return a picture of originals with their labels, each beside its changed image with the answer."""
-    pairs = [ImagePair(pair.original, pair.image, pair.label, pair.answer, is_wrong=True) for pair in shown]
-    return pair_sheet(pairs, _PAIRS_ACROSS)

@@ -1,8 +1,6 @@
-"""Rows of a split in memory, and the predictions of a classifier and an oracle for images made of them."""
+"""Rows in memory, and what a classifier and an oracle say of images that are made of them."""
 
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +18,16 @@ from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import Provenance
 
 _BATCH = 64
-_COLUMNS = ("id", "label", "valid", "accepted_labels")
 
 
 @dataclass(frozen=True)
-class JudgedImages:
-    """Rows of a split with the models that judge them.
+class DrawnRows:
+    """Rows of a split, or of a source, with the models that judge them.
 
     Attributes:
         originals: [N, 3, H, W] in [0, 1].
-        images: their perturbed images, likewise.
-        columns: [N] each.
+        images: their perturbed images, likewise; of a source the originals.
+        columns: `id`, `label`, and where they are known `valid` and `accepted_labels`, [N] each.
         judges: the classifier and the oracle.
         options: by which the oracle accepts an image.
     """
@@ -42,15 +39,15 @@ class JudgedImages:
     options: PerturbOptions
 
     @classmethod
-    def read(
+    def of_split(
         cls,
         opened: Split,
         provenance: Provenance,
         judges: ClassifierAndOracle,
         most: int,
         device: torch.device | str,
-    ) -> "JudgedImages":
-        """Return rows of a split, drawn at random if it has more than `most`.
+    ) -> "DrawnRows":
+        """Return rows of a split, drawn by a hash of their ids if it has more than `most`.
 
         Args:
             opened: the split.
@@ -59,31 +56,23 @@ class JudgedImages:
             most: how many rows to draw.
             device: of the images.
         """
-        columns: dict[str, list[Any]] = {}
+        columns = opened.columns(("id", "label", "valid", "accepted_labels"))
+        seeds = [row_seed(0, example_id, "drawn") for example_id in columns["id"].tolist()]
+        rows = np.sort(sorted(range(len(seeds)), key=seeds.__getitem__)[:most])
+        pixels: dict[str, list[Tensor]] = {"original": [], "image": []}
         with reading(opened.name):
-            rows = _drawn_rows(opened, most)
-            for start in range(0, len(rows), _BATCH):
-                batch: dict[str, list[Any]] = {}
-                for row in rows[start : start + _BATCH]:
-                    for name, value in row.items():
-                        batch.setdefault(name, []).append(value)
-                for name, values in (batch | opened.decoded(batch)).items():
-                    columns.setdefault(name, []).extend(values)
-        originals = to_batch(np.stack(columns.pop("original")), device)
-        images = to_batch(np.stack(columns.pop("image")), device)
-        arrays = {}
-        for name, column in columns.items():
-            if name == "accepted_labels":
-                arrays[name] = object_array(column)
-            else:
-                arrays[name] = np.asarray(column)
+            for batch in opened.images((*pixels,), rows, _BATCH):
+                for name, images in batch.decode().items():
+                    decoded = [image if isinstance(image, np.ndarray) else image() for image in images]
+                    pixels[name].append(to_batch(np.stack(decoded), device))
         recorded = provenance.recipe.perturb
         options = PerturbOptions(
             oracle_rule=recorded.oracle_rule,  # type: ignore[arg-type]  # which it checks
             min_probability=recorded.min_probability,
             min_margin=recorded.min_margin,
         )
-        return cls(originals, images, arrays, judges, options)
+        drawn = {name: values[rows] for name, values in columns.items()}
+        return cls(torch.cat(pixels["original"]), torch.cat(pixels["image"]), drawn, judges, options)
 
     @classmethod
     def of_source(
@@ -94,8 +83,8 @@ class JudgedImages:
         options: PerturbOptions,
         most: int,
         device: torch.device | str,
-    ) -> "JudgedImages":
-        """Return originals spread evenly over a source, which stand for their own images.
+    ) -> "DrawnRows":
+        """Return originals spread evenly over a source.
 
         Args:
             source: to load them from.
@@ -117,7 +106,8 @@ class JudgedImages:
             "label": np.array([example.label for example in loaded]),
         }
         if source.accepts_several:
-            columns["accepted_labels"] = object_array([example.accepted for example in loaded])
+            columns["accepted_labels"] = np.empty(len(loaded), dtype=object)
+            columns["accepted_labels"][:] = [np.asarray(example.accepted) for example in loaded]
         return cls(originals, originals, columns, judges, options)
 
     def __len__(self) -> int:
@@ -132,32 +122,25 @@ class JudgedImages:
     def labels(self) -> np.ndarray:
         return self.columns["label"]
 
-    def of(self, chosen: np.ndarray) -> "JudgedImages":
-        """Return the rows where `chosen`, bool [N], is True."""
-        return self.at(np.flatnonzero(chosen))
-
-    def at(self, places: np.ndarray) -> "JudgedImages":
-        """Return the rows at `places`."""
+    def at(self, places: np.ndarray) -> "DrawnRows":
+        """Return the rows at `places`, or where it is True."""
         on_device = torch.from_numpy(places).to(self.originals.device)
         columns = {name: values[places] for name, values in self.columns.items()}
-        return JudgedImages(self.originals[on_device], self.images[on_device], columns, self.judges, self.options)
+        return replace(self, originals=self.originals[on_device], images=self.images[on_device], columns=columns)
 
-    def judged_by(self, classifier: nn.Module) -> "JudgedImages":
+    def judged_by(self, classifier: nn.Module) -> "DrawnRows":
         """Return the rows judged by another classifier and the same oracle."""
         return replace(self, judges=self.judges._replace(classifier=classifier))
 
-    def answers(self, images: Tensor) -> np.ndarray:
+    def predictions(self, images: Tensor) -> np.ndarray:
         """Return the classifier's predictions for images [N, 3, H, W] made of the rows, [N].
 
         A prediction that is another accepted label of its row is given as the row's label.
         """
-        predictions = []
-        for batch in images.split(_BATCH):
-            predictions.append(logits_of(self.judges.classifier, batch).argmax(1))
-        answers = torch.cat(predictions).cpu().numpy()
-        return as_label(answers, self.labels, self.columns.get("accepted_labels"))
+        batches = [logits_of(self.judges.classifier, batch).argmax(1) for batch in images.split(_BATCH)]
+        return as_label(torch.cat(batches).cpu().numpy(), self.labels, self.columns.get("accepted_labels"))
 
-    def sees(self, images: Tensor) -> np.ndarray:
+    def accepts(self, images: Tensor) -> np.ndarray:
         """Return whether the oracle accepts images [N, 3, H, W] as what the rows are, bool [N]."""
         labels = torch.from_numpy(self.labels).to(images.device)
         accepted = []
@@ -170,22 +153,3 @@ class JudgedImages:
             _, judgement = judgement_of(self.judges.oracle, images[places], originals)
             accepted.append(accepts(judgement, target, self.options)[0])
         return torch.cat(accepted).cpu().numpy()
-
-
-def _drawn_rows(opened: Split, most: int) -> list[dict[str, Any]]:
-    """Return at most `most` rows, drawn by a hash of their ids, in the order of the split."""
-    images = opened.image_columns
-    columns = [*images, *(name for name in _COLUMNS if name in opened.features)]
-    heap: list[tuple[int, int, dict[str, Any]]] = []  # its first entry is the next to drop
-    for place, row in enumerate(opened.stored_rows(images, columns)):
-        heappush(heap, (-row_seed(0, row["id"], "drawn"), place, row))
-        if len(heap) > most:
-            heappop(heap)
-    return [row for *_, row in sorted(heap, key=lambda entry: entry[1])]
-
-
-def object_array(values: list[Any]) -> np.ndarray:
-    """Return lists of any lengths as an array of arrays, [N]."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = [np.asarray(value) for value in values]
-    return array

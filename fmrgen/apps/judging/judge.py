@@ -216,8 +216,8 @@ class Job:
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
         """Yield the ids of each batch and the function that decodes it; collect `self.rows` on the way."""
         self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
-        batches = self.opened.batches(self.batch_size, self.columns, [*self.columns, *self.rows])
-        for number, batch in enumerate(batches):
+        for number, table in enumerate(self.opened.tables(self.batch_size, [*self.columns, *self.rows])):
+            batch = table.to_pydict()
             for name, values in self.rows.items():
                 values += batch[name]
             yield np.asarray(batch["id"]), partial(self._decode, number, batch)

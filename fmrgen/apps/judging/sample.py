@@ -14,6 +14,9 @@ _BANDS = 3  # of iterations: thirds
 _FEWEST_PER_STRATUM = 2  # a single row has no variance
 
 
+Kind = Literal["image", "original"]
+
+
 @dataclass(frozen=True)
 class Shown:
     """An image that a person is shown.
@@ -24,7 +27,7 @@ class Shown:
     """
 
     id: int
-    which: Literal["image", "original"]
+    which: Kind
 
 
 def draw(columns: Mapping[str, np.ndarray], count: int, seed: int) -> list[Shown]:

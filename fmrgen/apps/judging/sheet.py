@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Container, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from fmrgen.apps.judging.sample import Shown, draw, strata_of
+from fmrgen.apps.judging.sample import Kind, Shown, draw, strata_of
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_writable, write_atomically
 from fmrgen.image_files import open_rgb, png_bytes
@@ -24,6 +25,8 @@ from fmrgen.storage.store import Disk
 
 _COLUMNS = ("id", "label", "accepted_labels", "valid", "iterations", "prediction")
 _UNSURE = "unsure"
+_BATCH = 64  # rows
+_KINDS: tuple[Kind, ...] = ("image", "original")
 _SMALLEST_SIDE = 128  # px, to which smaller images are enlarged for the eye
 _DIGITS = 16  # of an image's sha256, in the name of its file
 
@@ -134,8 +137,8 @@ def _read_labels(file: Path, labels: dict[str, int]) -> dict[str, int]:
 
 def _stored(opened: Split, wanted: Container[Shown] | None = None) -> Iterator[tuple[Shown, str, bytes]]:
     """Yield the stored images of a split, all or those wanted, the names of their files in a sheet, and their bytes."""
-    for row in opened.stored_rows(("image", "original"), ("id", "image", "original")):
-        for which in ("image", "original"):
+    for row in chain.from_iterable(table.to_pylist() for table in opened.tables(_BATCH, ("id", *_KINDS))):
+        for which in _KINDS:
             shown = Shown(row["id"], which)
             if wanted is not None and shown not in wanted:
                 continue

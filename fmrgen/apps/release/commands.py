@@ -13,7 +13,7 @@ from fmrgen.distributed.rank import is_first_process, launched_processes
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
-    from fmrgen.apps.release.diff import Diff
+    from fmrgen.apps.release.outcome import Diff
     from fmrgen.report.report import Report
 
 _STATUS = {"broke more": 1, "invalid": 2}

@@ -8,9 +8,9 @@ from fmrgen.report.gallery import Gallery, GalleryRow, gallery_filter, steps_of
 from fmrgen.storage.provenance import read_provenance
 
 if TYPE_CHECKING:
-    from fmrgen.apps.release.diff import Diff
     from fmrgen.apps.release.flips import Flip
     from fmrgen.apps.release.generated import Generated, GeneratedImage
+    from fmrgen.apps.release.outcome import Diff
     from fmrgen.storage.shards import SplitFolder
 
 MOST_SHOWN = 300  # images of each side

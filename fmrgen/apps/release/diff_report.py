@@ -6,10 +6,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.apps.release.diff import Diff
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
 from fmrgen.apps.release.evidence import BROKE
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
+from fmrgen.apps.release.outcome import Diff
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table

@@ -1,15 +1,19 @@
 """Two networks on labelled images: real ones, or a split's originals and perturbed images."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
+import pyarrow.compute as pc
 
-from fmrgen.apps.release.predictions import Predictions
+from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
+from fmrgen.apps.release.flips import compare_predictions, evidence_of_classes
+from fmrgen.apps.release.outcome import Diff, faults_of
+from fmrgen.apps.release.predictions import Predictions, relabelled
 from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
@@ -20,71 +24,94 @@ from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.imagefolder import Config as ImageFolder
-from fmrgen.split.classify import Answers, classify
+from fmrgen.split.classify import Predicted
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import has_class_folders, open_source, open_split
-from fmrgen.split.rows import Split, reading
+from fmrgen.split.rows import Split, joined_columns
 
 _READ = 512  # rows at a time: photos come in many sizes, and those of one size are classified together
 _BATCH = 64  # images of them that a network gets at once
 _MOST_NAMED = 20  # unreadable files
+_SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
 _SECTIONS = ("{", "sets/")  # what names of sources begin with
 _RECIPES = (".yaml", ".yml")
 
 
-class Asked(NamedTuple):
-    """What networks say of labelled images.
+class OnImages(NamedTuple):
+    """A diff of classifiers on labelled images, and these as loaded: trainings of OLD, then NEW; `differ` says whether
+    both work and are two networks."""
 
-    Attributes:
-        answers: by column of images, `original` or `image`, the predictions of each network: trainings of OLD, then
-            NEW. Those for `image` are of the valid rows.
-        opened: the images.
-        models: OLD's first training and NEW, to be asked more.
-        networks: the same, which answer in the labels of the images.
-        class_names: by label.
-    """
-
-    answers: dict[str, list[Predictions]]
-    opened: Split
+    outcome: Diff
     models: list[LoadedClassifier]
-    networks: list[nn.Module]
-    class_names: Sequence[str]
-
-    @property
-    def column(self) -> str:
-        """The column of real images."""
-        return column_of_real_images(self.opened)
-
-    @property
-    def of_real_images(self) -> list[Predictions]:
-        """The predictions of each network for the real images."""
-        return self.answers[self.column]
+    differ: bool
 
 
-def column_of_real_images(opened: Split) -> str:
-    """Return the column of a split's originals, or that of the images of what has none."""
-    return "original" if "original" in opened.image_columns else "image"
-
-
-def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Sequence[str] = ()) -> Asked:
-    """Ask networks about labelled images.
+def diff_on_images(
+    images: Any,
+    old: Sequence[AnyClassifier],
+    new: AnyClassifier,
+    *,
+    margin: float,
+    by: Sequence[str] = (),
+    reviewed: Mapping[str, str] | None = None,
+    on_note: Callable[[str], None],
+) -> OnImages:
+    """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
     Args:
         images: a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
             each class; or a section or recipe of a source.
         old: trainings of the classifier in use.
         new: the one that is to take its place.
+        margin: points of accuracy that NEW may lose.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
+        reviewed: what some images show, by their ids.
+        on_note: called with each note, one line.
 
     Raises:
         UserError: the images or a classifier can't be used.
     """
-    processes = Processes()
     opened = opened_images(images)
     if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:
         raise UserError(
             f"{images}: has no labels; put the images of each class, two at least, into a folder of its name"
         )
+    is_split, column = opened.provenance is not None, column_of_real_images(opened)
+    if is_split and len(old) > 1:
+        raise UserError("old: a split takes one network; several trainings are for real images")
+    models, predictions = _predict(opened, old, new, by)
+    *of_old, of_new = [relabelled(of_one, reviewed or {}) for of_one in predictions[column]]
+    of_images = "images"
+    if is_split:
+        of_images = "originals" if column == "original" else "perturbed images"
+    flips, evidence = compare_predictions(
+        of_old, of_new, margin=margin, by=by, reviewed=reviewed or {}, images=of_images
+    )
+    outcome = Diff("undecided", margin, evidence, flips)
+    faults = faults_of([*of_old, of_new])
+    if faults:
+        return OnImages(replace(outcome, verdict="invalid", notes=faults), models, differ=False)
+    if _are_one_network(models, predictions.values()):
+        notes = ["OLD and NEW are one network: they have the same weights and settings"]
+        return OnImages(replace(outcome, notes=notes), models, differ=False)
+    notes = _preprocessing_notes(models, on_note)
+    of_others: list[Evidence] = []
+    if is_split:
+        notes = _notes_on_split(opened, models) + notes + _saturation_notes(predictions["image"])
+        if column == "original":
+            of_others = _evidence_on_perturbed(predictions["image"], margin)
+    verdict, evidence = judged(evidence, of_others)
+    return OnImages(replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, differ=True)
+
+
+def _predict(
+    opened: Split, old: Sequence[AnyClassifier], new: AnyClassifier, by: Sequence[str]
+) -> tuple[list[LoadedClassifier], dict[str, list[Predictions]]]:
+    """Return classifiers, OLD's trainings and then NEW, and their predictions by column of images.
+
+    Those for `image` are of the valid rows.
+    """
+    processes = Processes()
     opened.check_columns()
     models = []
     for number, classifier in enumerate([*old, new], start=1):
@@ -92,34 +119,40 @@ def ask(images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, by: Se
         if number > len(old):
             name = "NEW"
         models.append(LoadedClassifier.load(name, classifier, processes.device))
-    labels = opened.labels_for([partial(models.__getitem__, place) for place in range(len(models))], processes.device)
-    first = opened.first_image(processes.device)
-    networks = {model.name: model.answering_in(labels, first, opened.name) for model in models}
-    columns = opened.columns(["id", "label", "valid", "accepted_labels"], labels)
-    batches = opened.images(opened.image_columns, size=_READ)
+    device = processes.device
+    labels = opened.labels_for([partial(models.__getitem__, number) for number in range(len(models))], device)
     try:
-        answers = classify(
-            batches, networks, columns["label"].__getitem__, processes, processes.device, together=_BATCH
-        )
+        predicted = opened.predictions(models, read=_READ, batch_size=_BATCH, processes=processes, device=device)
     except UserError:
         _check_images(opened)
         raise
+    values: dict[str, list[Any]] = {grouping.column: [] for grouping in opened.groupings(by)}
+    parts = []
+    for part in opened.parts(labels=labels, stored=[*values], names=["id", "label", "valid", "accepted_labels"]):
+        parts.append(part.columns)
+        for name in values:
+            values[name] += part.table[name].to_pylist()
+    columns = joined_columns(opened.name, parts)
     ids = _ids(opened, columns)
-    groups = {name: np.array(values, dtype=object) for name, values in opened.grouped_by(by).items()}
+    groups = {name: np.array(of_rows, dtype=object) for name, of_rows in values.items()}
     by_column: dict[str, list[Predictions]] = {}
     for column in opened.image_columns:
         rows = np.arange(len(columns["label"]))
         if column == "image" and "valid" in columns:
             rows = np.flatnonzero(columns["valid"])
-        for name in networks:
-            predictions = _predictions(name, answers[name][column], ids, columns, labels, groups, rows)
+        for name, of_model in predicted.items():
+            predictions = _predictions(name, of_model[column], ids, columns, labels, groups, rows)
             by_column.setdefault(column, []).append(predictions)
-    chosen = [models[0], models[-1]]
-    return Asked(by_column, opened, chosen, [networks[model.name] for model in chosen], labels.names)
+    return models, by_column
+
+
+def column_of_real_images(opened: Split) -> str:
+    """Return the column of a split's originals, or that of the images of what has none."""
+    return "original" if "original" in opened.image_columns else "image"
 
 
 def opened_images(images: Any) -> Split:
-    """Return images, as of `ask` or a config of a source, opened."""
+    """Return images, as of `diff_on_images` or a config of a source, opened."""
     if isinstance(images, SourceConfig):
         return open_source(images.kind, images)
     if not isinstance(images, str | Path):
@@ -137,13 +170,15 @@ def opened_images(images: Any) -> Split:
 def _check_images(opened: Split) -> None:
     """Raise UserError, which names them all, if images are unreadable."""
     faults = {}
-    with reading(opened.name):
-        for row, stored in enumerate(opened.stored_rows(opened.image_columns, opened.image_columns)):
+    row = 0
+    for table in opened.tables(_READ, opened.image_columns):
+        for stored in table.select(opened.image_columns).to_pylist():
             for column, image in stored.items():
                 try:
                     open_rgb(opened.image_of(image))
                 except UserError as error:
                     faults[(image or {}).get("path") or f"row {row}: its {column}"] = error
+            row += 1
     if faults:
         listed = ", ".join(f"{name} ({error})" for name, error in list(faults.items())[:_MOST_NAMED])
         more = ", …" if len(faults) > _MOST_NAMED else ""
@@ -157,9 +192,8 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if "id" in opened.features:
         raise UserError(f"{opened.name}: its ids do not tell all images apart; give each its own, or drop the column")
     names = []
-    with reading(opened.name):
-        for row in opened.stored_rows(["image"], ["image"]):
-            names.append((row["image"] or {}).get("path") or "")
+    for table in opened.tables(_READ, ["image"]):
+        names += [path or "" for path in pc.struct_field(table["image"], "path").to_pylist()]
     if len(set(names)) < len(names):
         return np.arange(len(names)).astype(str)
     if opened.repo is not None and Path(opened.repo).is_dir():
@@ -169,23 +203,22 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _predictions(
     name: str,
-    answers: Answers,
+    predicted: Predicted,
     ids: np.ndarray,
     columns: Mapping[str, np.ndarray],
     labels: Labels,
     groups: Mapping[str, np.ndarray],
     rows: np.ndarray,
 ) -> Predictions:
-    """Return the predictions of a network for some rows; what gives no finite output has no answer."""
+    """Return the predictions of a network for some rows; what gives no finite output has none."""
     names = np.array([*labels.names, ""])
-    accepted = columns.get("accepted_labels")
-    predicted = as_label(answers.prediction, columns["label"], accepted)
+    prediction = as_label(predicted.prediction, columns["label"], columns.get("accepted_labels"))
     return Predictions(
         name,
         ids[rows],
         names[columns["label"]][rows],
-        names[predicted][rows],
-        answers.top_probabilities[rows, 0].astype(np.float64),
+        names[prediction][rows],
+        predicted.top_probabilities[rows, 0].astype(np.float64),
         {group: values[rows] for group, values in groups.items()},
     )
 
@@ -194,7 +227,7 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
     """Return some images by what they are called: their files' bytes or paths.
 
     Args:
-        images: as of `ask`.
+        images: as of `diff_on_images`.
         wanted: what the images are called.
     """
     folder = images.path if isinstance(images, ImageFolder) else images
@@ -204,29 +237,33 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
     column = column_of_real_images(opened)
     names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))
     files = {}
-    with reading(opened.name):
-        for name, row in zip(names.tolist(), opened.stored_rows([column], [column]), strict=True):
+    first_row = 0
+    for table in opened.tables(_READ, [column]):
+        for name, image in zip(names[first_row : first_row + len(table)].tolist(), table[column], strict=True):
             if name in wanted:
-                files[name] = opened.image_of(row[column])
+                files[name] = opened.image_of(image.as_py())
+        first_row += len(table)
     return files
 
 
-def preprocessing_notes(answered: Asked, on_note: Callable[[str], None]) -> list[str]:
-    """Return a line if the two networks preprocess images in different ways, which alone can make them differ; tell
-    `on_note` if they do it alike."""
-    old, new = (preprocessing_of(model.module) for model in answered.models)
+def _preprocessing_notes(models: Sequence[LoadedClassifier], on_note: Callable[[str], None]) -> list[str]:
+    """Return a line if OLD and NEW preprocess images in different ways, which alone can make them differ.
+
+    `on_note` is called with a line if they do it alike.
+    """
+    old, new = (preprocessing_of(model.module) for model in (models[0], models[-1]))
     if old != new:
         return [f"the networks preprocess images in different ways: OLD {old}; NEW {new}"]
     on_note(f"both networks get images {old}")
     return []
 
 
-def notes_on_split(answered: Asked) -> list[str]:
+def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[str]:
     """Return a line on the worth of a verdict if the split was made against one of the two."""
-    provenance = answered.opened.provenance
+    provenance = opened.provenance
     if provenance is None or provenance.weights_sha256.classifier is None:
         return []
-    attacked = [model.name for model in answered.models if model.has_weights(provenance.weights_sha256.classifier)]
+    attacked = [model.name for model in models if model.has_weights(provenance.weights_sha256.classifier)]
     if len(attacked) != 1:
         return []
     meanings = {
@@ -235,3 +272,33 @@ def notes_on_split(answered: Asked) -> list[str]:
     }
     name = attacked[0]
     return [f"the split was made against {name} alone: {meanings[name]}; use one made against a third network"]
+
+
+def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> list[Evidence]:
+    """Return the evidence of a split's perturbed images, and of the class that broke most surely on them."""
+    old, new = of_both
+    if not len(new):
+        return []
+    old_right, new_right = old.answers == old.labels, new.answers == new.labels
+    broke, fixed = old_right & ~new_right, new_right & ~old_right
+    evidence = [evidence_of("perturbed", "perturbed images", broke, fixed, margin)]
+    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images of class {name}", margin)
+
+
+def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:
+    """Return a line if perturbed images hardly fool either, so that they can't show what NEW lost."""
+    for predictions in of_both:
+        if 100 * (predictions.answers == predictions.labels).mean() < _SATURATED:
+            return []
+    return [
+        f"both are right on more than {_SATURATED:.0f} % of the perturbed images, which hardly fool either: a loss "
+        f"can't show; use a split generated against a network like these"
+    ]
+
+
+def _are_one_network(models: Sequence[LoadedClassifier], predictions: Iterable[Sequence[Predictions]]) -> bool:
+    """Return whether OLD and NEW have the same weights and, for each kind of images, the same predictions."""
+    digests = {model.weights_sha256 for model in models}
+    if len(models) > 2 or len(digests) > 1 or None in digests:
+        return False
+    return all(np.array_equal(of_old.answers, of_new.answers) for of_old, of_new in predictions)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional import InterpolationMode
 
-from fmrgen.apps.explain.rows import JudgedImages
+from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.apps.release.evidence import Evidence, evidence_of
 from fmrgen.apps.release.flips import evidence_of_classes
 from fmrgen.engine.images import on_byte_grid
@@ -67,7 +67,7 @@ _FAMILIES: dict[str, tuple[Callable[[Tensor, np.random.Generator], Tensor], str,
 
 
 def on_transformed_originals(
-    rows: JudgedImages, old: nn.Module, class_names: Sequence[str], *, margin: float
+    rows: DrawnRows, old: nn.Module, class_names: Sequence[str], *, margin: float
 ) -> list[Evidence]:
     """Compare two networks on originals transformed at random, ten times in each of three families.
 
@@ -101,7 +101,7 @@ def on_transformed_originals(
 
 
 def _transformed(
-    rows: JudgedImages, transform: Callable[[Tensor, np.random.Generator], Tensor], family: str
+    rows: DrawnRows, transform: Callable[[Tensor, np.random.Generator], Tensor], family: str
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield places [B] of originals, with their images [B, 3, H, W] after one transformation each."""
     family_number = list(_FAMILIES).index(family)
@@ -115,7 +115,7 @@ def _transformed(
             yield places, on_byte_grid(torch.stack(images))
 
 
-def _differences(new: JudgedImages, old: JudgedImages, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _differences(new: DrawnRows, old: DrawnRows, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return which images OLD alone has right, and which NEW alone, bool [N] each, as far as the oracle accepts them.
 
     Args:
@@ -123,10 +123,10 @@ def _differences(new: JudgedImages, old: JudgedImages, images: Tensor) -> tuple[
         old: the same originals, judged by the old one.
         images: of each original, [N, 3, H, W] in [0, 1].
     """
-    new_right = new.answers(images) == new.labels
-    old_right = old.answers(images) == old.labels
+    new_right = new.predictions(images) == new.labels
+    old_right = old.predictions(images) == old.labels
     differs = np.flatnonzero(new_right != old_right)
     counts = np.zeros(len(images), dtype=bool)
     if len(differs):
-        counts[differs] = new.at(differs).sees(images[torch.from_numpy(differs).to(images.device)])
+        counts[differs] = new.at(differs).accepts(images[torch.from_numpy(differs).to(images.device)])
     return counts & old_right, counts & new_right

@@ -29,9 +29,10 @@ class PerturbedCopies:
         columns = [name for name in ("id", "image", "valid") if name in split.features]
         self.files = {}
         with reading(split.name):
-            for row in split.stored_rows(["image"], columns):
-                if row.get("valid", True):
-                    self.files[int(row["id"])] = split.image_of(row["image"])
+            for table in split.tables(columns=columns):
+                for row in table.to_pylist():
+                    if row.get("valid", True):
+                        self.files[int(row["id"])] = split.image_of(row["image"])
 
     def of(self, ids: Tensor, images: Tensor) -> Tensor:
         """Return the copies of images, uint8 [B, 3, H, W], with `ids` [B]; an image without a copy stays as it is."""

@@ -8,7 +8,7 @@ import torch
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Contrast, PositionAcross, PositionUp, Sharpness, Thickness
 from fmrgen.apps.explain.betting import drops_of, e_value
-from fmrgen.apps.explain.interventions import DOSES, FALSE_DISCOVERIES, Originals, confirmed, fewest_errors, otherwise
+from fmrgen.apps.explain.interventions import DOSES, FALSE_DISCOVERIES, confirmed, fewest_errors, otherwise, try_out
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_recipe
@@ -23,19 +23,37 @@ def digits():
     return torch.stack([example.image for example in examples]), np.array([example.label for example in examples])
 
 
-def originals(digits, is_wrong, sees=lambda images, at: np.ones(len(images), dtype=bool)):
+class Rows:
     """Of a classifier that errs where `is_wrong(changed images, originals)`."""
-    images, labels = digits
 
-    def answers(changed, at):
-        wrong = is_wrong(changed, images[torch.from_numpy(at)]).numpy()
-        return np.where(wrong, (labels[at] + 1) % 10, labels[at])
+    def __init__(self, originals, labels, is_wrong, sees, places=None):
+        self.places = np.arange(len(labels)) if places is None else places
+        self.originals, self.labels, self.is_wrong, self.sees = originals, labels, is_wrong, sees
 
-    return Originals(images, range(len(images)), labels, answers, sees)
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def ids(self):
+        return self.places.tolist()
+
+    def at(self, places):
+        originals, labels = self.originals[torch.from_numpy(places)], self.labels[places]
+        return Rows(originals, labels, self.is_wrong, self.sees, self.places[places])
+
+    def predictions(self, images):
+        return np.where(self.is_wrong(images, self.originals).numpy(), (self.labels + 1) % 10, self.labels)
+
+    def accepts(self, images):
+        return self.sees(images, self.originals)
 
 
-def tried(of, attributes=ATTRIBUTES):
-    return [trial for attribute in attributes for trial in of.try_out(attribute)]
+def originals(digits, is_wrong, sees=lambda images, before: np.ones(len(images), dtype=bool)):
+    return Rows(*digits, is_wrong, sees)
+
+
+def tried(rows, attributes=ATTRIBUTES):
+    return [trial for attribute in attributes for trial in try_out(rows, attribute)]
 
 
 PLANTED = {
@@ -56,7 +74,7 @@ def test_what_is_planted_is_found_first(digits, words):
     found = confirmed(tried(of))
     assert found[0].hypothesis.words == words, [(one.hypothesis.words, one.e_value) for one in found]
     moved = found[0].moved["along"]
-    assert (moved.answers != digits[1]).mean() > 0.5
+    assert (moved.last != digits[1]).mean() > 0.5
     assert moved.by_dose[0][1] <= moved.by_dose[-1][1]
 
 
@@ -71,10 +89,8 @@ def test_errors_of_chance_prove_nothing(digits):
 
 
 def test_an_image_is_moved_no_further_than_the_oracle_sees_it(digits):
-    images, _ = digits
-
-    def sees(changed, at):
-        return (changed - images[torch.from_numpy(at)]).flatten(1).norm(dim=1).numpy() < 8
+    def sees(changed, before):
+        return (changed - before).flatten(1).norm(dim=1).numpy() < 8
 
     seen = []
 
@@ -82,11 +98,11 @@ def test_an_image_is_moved_no_further_than_the_oracle_sees_it(digits):
         seen.extend((changed - before).flatten(1).norm(dim=1).tolist())
         return torch.zeros(len(changed), dtype=torch.bool)
 
-    trials = originals(digits, is_wrong, sees).try_out(PositionAcross())
+    trials = try_out(originals(digits, is_wrong, sees), PositionAcross())
     assert 0 < max(seen) < 8
     doses = trials[0].moved["along"].doses
     assert 0 < doses.mean() < len(DOSES)
-    assert (trials[0].moved["along"].answers == digits[1]).all()
+    assert (trials[0].moved["along"].last == digits[1]).all()
 
 
 def test_the_control_is_as_large_a_change_and_another_one():

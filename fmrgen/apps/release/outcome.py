@@ -1,0 +1,91 @@
+"""The outcome of a diff."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmrgen.apps.release.evidence import Evidence, Verdict
+from fmrgen.apps.release.flips import Flips
+from fmrgen.apps.release.predictions import Predictions
+from fmrgen.metrics.cautions import best_order, is_at_chance, outputs_in_another_order
+
+if TYPE_CHECKING:
+    from fmrgen.apps.release.generated import Generated
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The comparison of a classifier in use, OLD, with the one that is to take its place, NEW.
+
+    Attributes:
+        verdict: `broke more`: on some kind of images NEW loses more than is allowed; `no worse`: on every kind it loses
+            less; `fixed more`: besides, it is better on some kind; `undecided`: the images do not tell; `invalid`: one
+            of the two does not work. Equal networks get `broke more` or `fixed more` in at most 5 % of cases.
+        margin: points that NEW may lose.
+        evidence: what each kind of images shows: real ones first.
+        flips: on the real images, or on the originals of a split.
+        generated: images generated against the two, with a recipe; they are no part of the verdict.
+        notes: cautions; the faults if the verdict is `invalid`.
+    """
+
+    verdict: Verdict
+    margin: float
+    evidence: list[Evidence]
+    flips: Flips
+    generated: "Generated | None" = None
+    notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        flips = self.flips
+        broke, fixed = (round(share.value * flips.images / 100) for share in (flips.broke, flips.fixed))
+        return (
+            f"Diff({self.verdict}: {broke} of {flips.images} broke, {fixed} fixed; accuracy "
+            f"{flips.old_accuracy.value:.2f} → {flips.new_accuracy.value:.2f} %, drop {flips.drop} points)"
+        )
+
+    @property
+    def worse(self) -> list[Evidence]:
+        """The evidence that NEW is worse."""
+        return [entry for entry in self.evidence if entry.is_worse]
+
+    @property
+    def not_excluded(self) -> list[Evidence]:
+        """The evidence by which NEW may lose more than is allowed."""
+        return [entry for entry in self.evidence if entry.can_excuse and entry.drop.ends[1] >= entry.margin]
+
+
+def faults_of(answers: Sequence[Predictions]) -> list[str]:
+    """Return a line for each network that does not work.
+
+    Its outputs are not finite, which would count as wrong answers, or are in another order than the classes, or it is
+    at chance.
+    """
+    faults = []
+    for predictions in answers:
+        of_labels, of_answers = predictions.labels.tolist(), predictions.answers.tolist()
+        numbers = {text: number for number, text in enumerate(dict.fromkeys([*of_labels, *of_answers]))}
+        labels = np.array([numbers[text] for text in of_labels])
+        answered = np.array([numbers[text] for text in of_answers])
+        names = list(numbers)
+        not_finite = int((predictions.answers == "").sum())
+        if not_finite:
+            faults.append(
+                f"{predictions.name} gives outputs that are not finite on {not_finite:,} of {len(predictions):,} "
+                "images: check its weights and its preprocessing"
+            )
+        elif outputs_in_another_order(labels, answered, len(names)):
+            order = best_order(labels, answered, len(names))
+            place = next(place for place, label in enumerate(order.tolist()) if label != place)
+            faults.append(
+                f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, and "
+                f"on {(order[answered] == labels).mean():.1%} if its answers are put in another order: {names[place]} "
+                f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names"
+            )
+        elif is_at_chance(labels, answered, len(names)):
+            faults.append(
+                f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, "
+                "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
+            )
+    return faults

@@ -1,0 +1,286 @@
+"""The predictions of one classifier for the images of a split, new or stored before."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import ClassLabel
+from torch import nn
+
+from fmrgen.classifiers.base import left_out_note
+from fmrgen.config import FINGERPRINT
+from fmrgen.distributed.launch import Sharing
+from fmrgen.engine.attacks import Attack
+from fmrgen.engine.images import to_batch
+from fmrgen.errors import UserError
+from fmrgen.evaluation.attacked import Attacked
+from fmrgen.evaluation.images import CachedImages
+from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
+from fmrgen.files import fingerprint
+from fmrgen.labels import match_classes
+from fmrgen.metrics.cautions import outputs_in_another_order
+from fmrgen.metrics.rows import as_label
+from fmrgen.split.classify import TOP, Predicted, classify, predicted_of
+from fmrgen.split.models import LoadedClassifier
+from fmrgen.storage.predictions import PredictionStore
+from fmrgen.storage.provenance import Provenance
+
+_OF_ANY = ("id", "label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
+_PREFIXES = {"image": "", "original": "original_"}  # of the columns of predictions
+_VERSION = 4  # of what a key is made of
+_ROUNDED = 1e-2  # of a margin, a probability: more than they differ between batches of other sizes
+
+
+@dataclass
+class Predictor:
+    """A classifier that predicts one split after another.
+
+    Its new predictions are stored by `keep`, once it is known that it stayed what it was.
+
+    Attributes:
+        model: the classifier.
+        store: of predictions.
+        puts: whether this process writes there.
+        sharing: the processes among which batches are shared.
+        device: of the classifier.
+        batch_size: images at once.
+        attack: on originals, too.
+    """
+
+    model: LoadedClassifier
+    store: PredictionStore
+    puts: bool
+    sharing: Sharing
+    device: torch.device
+    batch_size: int
+    attack: Attack | None
+    _pending: list[tuple[str, pa.Table]] = field(default_factory=list)
+
+    def on_split(self, measured: MeasuredSplit, on_images: Callable[[int], None]) -> OnSplit:
+        """Return its predictions for every kind of images of a split.
+
+        Args:
+            measured: the split.
+            on_images: called with a number of images as they go by.
+
+        Raises:
+            UserError: it can't predict the split's labels, its outputs are in another order than these, or it fails on
+                an image.
+        """
+        model, labels = self.model, measured.labels
+        first = to_batch(measured.images["image"].first[None], self.device)
+        network = self.sharing.together(lambda: model.answering_in(labels, first, measured.name))
+        predicted: dict[str, Predicted] = {}
+        refused = []
+        for name, images in measured.images.items():
+            if name == "native":
+                refusals = self.sharing.gather(_refusal(network, images, self.device))
+                refusal = next((error for error in refusals if error is not None), None)
+                if refusal is not None:
+                    height, width, _ = images.first.shape
+                    refused.append(
+                        f"SA native is not available, it takes no images of {height}×{width} pixels ({refusal})"
+                    )
+                    continue
+            predicted[name] = self._stored_or_new(network, images, measured, on_images)
+        if self.attack is not None:
+            attacked = Attacked(network, self.attack)
+            predicted["attacked"] = self._new(attacked, measured.images["original"], measured, on_images)
+        columns = _summarised(measured, predicted)
+        notes = []
+        if not _order_is_known(model, measured):
+            check_order(model.name, measured, columns)
+            why = "not all of its classes match by name"
+            if model.class_names is None:
+                why = "it does not name its classes"
+            notes.append(f"{why}: its outputs are assumed to be in the order of the labels")
+        left_out = left_out_note(network, labels)
+        if left_out is not None:
+            notes.append(left_out)
+        notes += refused
+        for name in predicted:
+            missing = int((predicted[name].prediction < 0).sum())
+            if missing:
+                notes.append(f"its highest logit is not finite on {missing} of the column {name}; these count as wrong")
+        provenance = measured.split.provenance
+        has_weights, has_section = _has_recorded_weights(model, provenance), _has_recorded_section(model, provenance)
+        return OnSplit(columns, has_weights, has_section, notes)
+
+    def keep(self) -> None:
+        """Store its new predictions."""
+        for key, table in self._pending:
+            self.store.put(key, table)
+
+    def _stored_or_new(
+        self, network: nn.Module, images: CachedImages, measured: MeasuredSplit, on_images: Callable[[int], None]
+    ) -> Predicted:
+        """Return the stored predictions for images if the classifier still gives them for some of these; else new ones.
+
+        Its identity may not show all that they follow from, as a file that its forward reads.
+        """
+        if not self.model.is_known:
+            return self._new(network, images, measured, on_images)
+        truth = measured.columns["label"]
+        classes = len(measured.labels)
+        key = self._key(images, measured)
+        stored = _unpacked(self.store.get(key, _schema(classes), len(truth)))
+        if stored is not None and not self._gives(stored, network, images, truth):
+            stored = None
+        everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
+        if stored is not None and everyone_knows:
+            on_images(len(truth))
+            return stored
+        predicted = self._new(network, images, measured, on_images)
+        if not self._gives(predicted, network, images, truth):
+            raise UserError(
+                f"classifier {self.model.name}: its predictions for the same images changed during the run; nothing in "
+                "its forward may depend on earlier calls"
+            )
+        if self.puts:
+            columns = [_column(getattr(predicted, column.name)) for column in fields(predicted)]
+            self._pending.append((key, pa.table(columns, schema=_schema(classes))))
+        return predicted
+
+    @torch.inference_mode()
+    def _gives(self, predicted: Predicted, network: nn.Module, images: CachedImages, truth: np.ndarray) -> bool:
+        """Return whether the classifier gives these predictions for images from the whole set, but for rounding."""
+        for row, pixels in zip(images.numbers[list(images.spread)].tolist(), images.spread.values(), strict=True):
+            label = torch.from_numpy(truth[row : row + 1]).to(self.device)
+            try:
+                columns = predicted_of(network(to_batch(pixels[None], self.device)).float(), label)
+            except (Exception, SystemExit):  # anyone's code stands there; `classify` says what it throws
+                return False
+            prediction, _, probabilities, margin = (column[0].cpu().numpy() for column in columns)
+            for now, then in ((probabilities, predicted.top_probabilities[row]), (margin, predicted.margin[row])):
+                if not np.allclose(now, then, rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True):
+                    return False
+            is_tied = probabilities[0] - probabilities[1] <= 2 * _ROUNDED
+            if prediction != predicted.prediction[row] and not is_tied:
+                return False
+        return True
+
+    def _new(
+        self, network: nn.Module, images: CachedImages, measured: MeasuredSplit, on_images: Callable[[int], None]
+    ) -> Predicted:
+        name = self.model.name
+        predictions = classify(
+            images.batches(self.batch_size),
+            {name: network},
+            measured.columns["label"].__getitem__,
+            self.sharing,
+            self.device,
+            on_images,
+        )
+        return predictions[name][images.name]
+
+    def _key(self, images: CachedImages, measured: MeasuredSplit) -> str:
+        """Return what all predictions for images follow from, as one word."""
+        model = self.model
+        section = None if model.section is None else model.section.model_dump(mode="json")
+        truth_sha256 = hashlib.sha256(np.ascontiguousarray(measured.columns["label"]).data).hexdigest()
+        dataset = [images.sha256, truth_sha256, asdict(measured.labels)]
+        return fingerprint([model.identity.key, section, dataset, _VERSION, self.batch_size, self.device.type])
+
+
+def _summarised(measured: MeasuredSplit, predicted: Mapping[str, Predicted]) -> dict[str, np.ndarray]:
+    """Return the columns [N] that a summary of a classifier is made of, from its predictions by the kind of images."""
+    counted, classes = measured.counted, len(measured.labels)
+    columns = {name: counted[name] for name in _OF_ANY if name in counted}
+    label, accepted = counted["label"], counted.get("accepted_labels")
+    for name, prefix in _PREFIXES.items():
+        if name in predicted:
+            columns |= predicted[name].summarised(prefix, label, classes, accepted)
+    for name in ("native", "attacked"):
+        if name in predicted:
+            columns[f"{name}_prediction"] = as_label(predicted[name].prediction, label, accepted)
+    if "attacked" in predicted:
+        # What was wrong before an attack stays so: it is not attacked.
+        was_right = columns["original_prediction"] == label
+        columns["attacked_prediction"] = np.where(
+            was_right, columns["attacked_prediction"], columns["original_prediction"]
+        )
+    return columns
+
+
+def check_order(classifier: str, measured: MeasuredSplit, columns: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError if a classifier's outputs, by the columns of its summary, are in another order than labels."""
+    predictions = columns.get("original_prediction", columns["prediction"])
+    if outputs_in_another_order(columns["label"], predictions, len(measured.labels)):
+        cure = "" if measured.split.labels else ", and give the split's label column its names (ClassLabel)"
+        raise UserError(
+            f"classifier {classifier} on {measured.name}: its predictions match the labels only if its classes "
+            "are put in another order; list its classes, in the order of its outputs, as class_names of its section"
+            f"{cure}"
+        )
+
+
+def _has_recorded_weights(model: LoadedClassifier, provenance: Provenance | None) -> bool:
+    """Return whether a split was made for this network: by its weights, or if it has none by its section, as an
+    endpoint."""
+    if provenance is None:
+        return False
+    recorded = provenance.weights_sha256.classifier
+    if recorded is not None:
+        return model.has_weights(recorded)
+    if model.section is None or model.weights_sha256 is not None:
+        return False
+    tree = provenance.recipe.classifier.tree
+    section = model.section.model_dump(mode="json", context=FINGERPRINT)
+    return all(tree.get(key) == value for key, value in section.items())
+
+
+def _has_recorded_section(model: LoadedClassifier, provenance: Provenance | None) -> bool:
+    """Return whether a split was made with this very section, but for keys of later versions."""
+    if provenance is None or model.section is None:
+        return False
+    return model.section.model_dump(mode="json") == provenance.recipe.classifier.tree
+
+
+def _order_is_known(model: LoadedClassifier, measured: MeasuredSplit) -> bool:
+    """Return whether every label was found by its name among the classifier's classes."""
+    feature = measured.split.features["label"]
+    if model.class_names is None:
+        return model.in_words
+    if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
+        return False
+    match = match_classes(model.class_names, measured.labels.names)
+    return match is not None and match.by_name
+
+
+@torch.inference_mode()
+def _refusal(network: nn.Module, images: CachedImages, device: torch.device) -> str | None:
+    """Return what a classifier throws at the first of the images; None where it takes it."""
+    try:
+        network(to_batch(images.first[None], device))
+    except (Exception, SystemExit) as error:  # anyone's code stands there, and some networks take one size alone
+        return type(error).__name__
+    return None
+
+
+def _schema(classes: int) -> pa.Schema:
+    """Return the columns of stored predictions in so many classes."""
+    top = min(TOP, classes)
+    return pa.schema(
+        [
+            ("prediction", pa.int32()),
+            ("top_classes", pa.list_(pa.int32(), top)),
+            ("top_probabilities", pa.list_(pa.float32(), top)),
+            ("margin", pa.float32()),
+        ]
+    )
+
+
+def _unpacked(table: pa.Table | None) -> Predicted | None:
+    """Return stored predictions; None if there are none, or they are damaged."""
+    if table is None or any(column.null_count for column in table.columns):
+        return None
+    return Predicted(*(np.stack(table[name].to_numpy()) for name in table.column_names))
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
