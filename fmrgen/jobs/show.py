@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from fmrgen.errors import UserError, option, unknown_message
+from fmrgen.files import write_atomically
 from fmrgen.jobs.steps import decode_steps
 from fmrgen.labels import Labels
 from fmrgen.report.gallery import stored_gallery
-from fmrgen.report.index import write_page
 from fmrgen.report.pages import gallery_page
 from fmrgen.report.plot import Plot, PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
@@ -113,7 +113,7 @@ def show(
     except UserError as error:
         raise UserError(f"{split}: one of its images is unreadable ({error})") from None
     files = [Path(folder) / "gallery.html", Path(folder) / f"sheet.{file_format}"]
-    write_page(files[0], page)
+    write_atomically(files[0], page.encode())
     sheet.save(files[1])
     return files
 

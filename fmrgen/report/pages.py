@@ -13,11 +13,8 @@ from markupsafe import Markup
 
 from fmrgen.errors import printable_lines
 from fmrgen.report.gallery import Gallery, page_data
-from fmrgen.report.page_cards import PageCard
 from fmrgen.report.report import KeyFigure, Picture, Report, sentence
 from fmrgen.report.tables import short_names
-
-_APPS = Path(__file__).parents[1] / "apps"
 
 
 def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[Picture, Sequence[Path]]) -> str:
@@ -33,18 +30,9 @@ def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[
         galleries = report.galleries()
         if galleries:
             gallery = _gallery_json(galleries, short_names([shown.split for shown in galleries]))
-    badge = report.badge
-    card = PageCard(
-        kind=report.name,
-        title=report.title,
-        words="" if badge is None else badge.words,
-        tone="plain" if badge is None else badge.tone,
-        line=sentence(report.conclusions[0]) if report.conclusions else report.about,
-    )
     return render_page(
         "report.html",
         title=report.title,
-        card=card.to_json(),
         report=report,
         drawings={picture: Markup(drawing) for picture, drawing in drawings.items()},  # ours, all texts escaped
         files=files,
@@ -55,19 +43,17 @@ def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[
 def gallery_page(gallery: Gallery) -> str:
     """Return one split's rows as a page of HTML."""
     data = _gallery_json([gallery], {gallery.split: gallery.split})
-    card = PageCard(kind="gallery", title=gallery.split, line=f"{len(gallery.rows)} rows.")
-    return render_page("gallery.html", title=gallery.split, card=card.to_json(), gallery=data)
+    return render_page("gallery.html", title=gallery.split, gallery=data)
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Return a page from a template, of this package or of an app's; all values are escaped, and no character turns
-    the direction of the text."""
+    """Return a page from a template; all values are escaped, and no character turns the direction of the text."""
     return _environment().get_template(template).render(**values)
 
 
 @cache
 def _environment() -> Environment:
-    loader = FileSystemLoader([Path(__file__).parent / "templates", *_APPS.glob("*/templates")])
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
         loader=loader,
         autoescape=True,

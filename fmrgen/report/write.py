@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmrgen.files import json_text, write_atomically
-from fmrgen.report.index import write_page
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
 from fmrgen.report.report import Picture, Report
@@ -50,7 +49,7 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     page_path = folder / f"{report.page_name or report.name}.html"
     write_atomically(json_path, json_text(report.data, strict=not report.allow_nan).encode())
     write_atomically(markdown_path, to_markdown(report, with_pictures=True).encode())
-    write_page(page_path, report_page(report, drawings, files))
+    write_atomically(page_path, report_page(report, drawings, files).encode())
     return [json_path, markdown_path, *paths, page_path]
 
 

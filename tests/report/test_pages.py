@@ -13,8 +13,6 @@ from watched import browser, scroll_down
 
 from fmrgen import evaluate, show
 from fmrgen.report.gallery import Gallery, GalleryRow, galleries
-from fmrgen.report.index import write_page
-from fmrgen.report.page_cards import read_card
 from fmrgen.report.pages import gallery_page, render_page
 from fmrgen.report.write import write_report
 
@@ -224,7 +222,7 @@ def test_anyone_can_read_it(report, evaluation, width, scheme):
     """WCAG AA by axe; nothing is wider than the screen."""
     with browser(width=width, height=900) as page:
         page.emulate_media(color_scheme=scheme)
-        for file, filters in (("report.html", {}), ("report.html", {"id": 7}), ("index.html", {})):
+        for file, filters in (("report.html", {}), ("report.html", {"id": 7})):
             page.goto("about:blank")
             page.goto(address(report / file, **filters))
             assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -293,8 +291,6 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
         assert page.locator(".card .true").first.inner_text() == names[0].replace("\uffff", r"\uffff")
         page.locator("button.open").first.click()
         assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
-        page.goto(f"file://{tmp_path / 'index.html'}")
-        assert page.title().startswith("Pages of")
     text = (tmp_path / "evaluation.md").read_text()
     assert "<img" not in text.replace("\\<img", "")
     assert "![]" not in text
@@ -307,66 +303,12 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
 @pytest.mark.browser
 def test_no_script_but_ours_runs(tmp_path):
     """Were an element of theirs ever to get into a page, the page's policy would stop it."""
-    page_text = render_page("index.html", title="x", pages=[], folders="[]", up="")
+    page_text = render_page("base.html", title="x")
     planted = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title='ran'\">"
     (tmp_path / "page.html").write_text(page_text.replace("</main>", f"{planted}</main>"))
     with browser(may_complain=True) as page:
         page.goto(f"file://{tmp_path / 'page.html'}")
         assert page.title() == "x"
-
-
-@pytest.mark.browser
-def test_an_index_lists_the_pages_with_their_verdicts(report, evaluation, finished_split, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "fmrgen.yaml").write_text("source: {}\n")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/index.html").write_text("<p>somebody's own")
-    (tmp_path / "b/other.html").write_text("<p>not ours")
-    write_report(evaluation, tmp_path / "a <b>")
-    show(str(finished_split), tmp_path / "b", gallery=10)
-    assert (tmp_path / "b/index.html").read_text() == "<p>somebody's own"
-    card = read_card(tmp_path / "a <b>/report.html")
-    assert card.kind == "evaluation"
-    assert card.words.endswith("% kept")
-    with browser() as page:
-        page.goto(f"file://{tmp_path / 'index.html'}")
-        titles = page.locator("ul.pages a").all_inner_texts()
-        assert titles == ["Robustness report", f"{finished_split}:mnist/lenet"]
-        assert page.locator(".badge").all_inner_texts() == [card.words]
-        page.locator("ul.pages a").first.click()
-        page.wait_for_url("**/report.html")
-        assert page.title() == "Robustness report"
-        page.locator("nav a").click()
-        page.wait_for_url("**/index.html")
-        page.locator("nav a").click()
-        page.wait_for_url(f"file://{tmp_path / 'index.html'}")
-    (tmp_path / "a <b>/report.html").unlink()
-    show(str(finished_split), tmp_path / "c", gallery=10)
-    assert (tmp_path / "index.html").read_text().count("<li ") == 2  # what is gone is not listed
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "[]",
-        "{}",
-        "<![foo[",
-        '{"kind": 3, "title": "x"}',
-        '{"kind": "x", "title": "x", "tone": "<b>"}',
-        "[" * 100_000,
-        "\ud83d",
-    ],
-)
-def test_a_page_that_says_nonsense_of_itself_is_not_listed(tmp_path, content):
-    text = f'<meta name="fmrgen-page" content="{content.replace(chr(34), "&quot;")}">'
-    (tmp_path / "odd.html").write_text(text, errors="replace")
-    assert read_card(tmp_path / "odd.html") is None
-    names = '"../..", 3, "", ".", "./.", "a\\u0000b", "' + "x" * 5000 + '"'
-    index = f'<meta name="fmrgen-index" content="[{names.replace(chr(34), "&quot;")}]">'
-    (tmp_path / "index.html").write_text(index)
-    page = gallery_page(Gallery("x", ["a"], [], [GalleryRow(0, 0, png(np.zeros((4, 4, 3), np.uint8)), None, [])]))
-    write_page(tmp_path / "page.html", page)
-    assert (tmp_path / "index.html").read_text().count("<li ") == 1
 
 
 def rows_of(page):

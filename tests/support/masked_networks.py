@@ -216,6 +216,11 @@ def noisy_near_the_boundary():
     return SureThenMasked(2.5, noisy_gradient)
 
 
+def vanishing_near_the_boundary():
+    """LeNet's own gradient, and none nearer the boundary, as where outputs saturate."""
+    return SureThenMasked(3.5, lambda: _turned(torch.zeros_like))
+
+
 def rough_1():
     return Rough(1.0)
 
@@ -261,6 +266,15 @@ class _Scaled(nn.Module):
         return self.scale * logits
 
 
+class _Strongest(nn.Module):
+    """The strongest tenth of the features of each image, the others 0: which these are changes with a jump."""
+
+    def forward(self, features):
+        flat = features.flatten(1)
+        least = flat.topk(flat.shape[1] // 10, dim=1).values[:, -1:]
+        return (flat * (flat >= least)).view_as(features)
+
+
 class _Ripples(nn.Module):
     """A wave on each logit, steep beside its height."""
 
@@ -282,6 +296,14 @@ def four_levels():
 
 def rippled():
     return Honest(after=_Ripples())
+
+
+def sparse():
+    """LeNet with a sparse activation behind its first convolution, trained with nothing of it."""
+    network = Honest()
+    first = next(module for module in network.inner.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_hook(lambda module, inputs, output: _Strongest()(output))
+    return network
 
 
 def blurred():
@@ -319,7 +341,8 @@ LATER = {
     network.__name__: network
     for network in (
         three_in_ten_flipped, upper_half, smooth_over_9_pixels, noisy_gradient, of_moved_images, noisy_near_the_boundary,
+        vanishing_near_the_boundary,
     )
 }  # fmt: skip
 ROUGH = {network.__name__: network for network in (rough_1, rough_2, Rough, rough_8)}
-HONEST = {network.__name__: network for network in (hot, cold, four_levels, rippled, blurred)}
+HONEST = {network.__name__: network for network in (hot, cold, four_levels, rippled, blurred, sparse)}
