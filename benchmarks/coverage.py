@@ -1,24 +1,19 @@
 """How often intervals cover the truth, by simulation with the package's own functions. Nominal: 95 %.
 
-    python -m benchmarks.coverage trainings     # kinds of networks over several trainings, one of them wild
-    python -m benchmarks.coverage calibration   # the expected calibration error of calibrated networks and others
+    python -m benchmarks.coverage     # kinds of networks over several trainings, one of them wild
 
 `PYTHONPATH` of an older version gives what that one covers.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 
 import numpy as np
 
-from fmrgen.metrics.intervals import Estimate, expected_calibration_error, ratio_and_influence
+from fmrgen.metrics.intervals import Estimate, ratio_and_influence
 from fmrgen.results.trainings import compare_trainings
 
-Confidence = Callable[[np.random.Generator, int], np.ndarray]
-
 _ROWS = 300
-_ROUNDING = 1e-9  # an interval may end at the truth itself
 _PERTURBED, _STANDARD = 0.73, 0.987  # accuracies of every kind
 _TRUE_FMR = 100 * _PERTURBED / _STANDARD
 # Trainings of each kind, and the standard deviation of FMR between them, in points.
@@ -93,82 +88,7 @@ def trainings(studies: int) -> None:
         print(f"| {name} | {_percent(every)} | {least} | {_percent(means)} | {_percent(false_ranks)} |", flush=True)
 
 
-def _unsure(random: np.random.Generator, rows: int) -> np.ndarray:
-    return random.uniform(0.5, 1, rows)
-
-
-def _sure(random: np.random.Generator, rows: int) -> np.ndarray:
-    return random.beta(60, 0.6, rows)  # 0.99 on average
-
-
-def _less_by(distance: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda confidence: np.clip(confidence - distance, 0, 1)
-
-
-# How sure networks are, and their accuracy by that.
-NETWORKS: dict[str, tuple[Confidence, Callable[[np.ndarray], np.ndarray]]] = {
-    "calibrated": (_unsure, _less_by(0)),
-    "calibrated, 99 % accurate": (_sure, _less_by(0)),
-    "calibrated, 99.9 % accurate": (lambda random, rows: np.full(rows, 0.999), _less_by(0)),
-    "overconfident by 5": (_unsure, _less_by(0.05)),
-    "overconfident by 15": (_unsure, _less_by(0.15)),
-    "underconfident by 15": (lambda random, rows: random.uniform(0.5, 0.85, rows), _less_by(-0.15)),
-    "overconfident by 30 where surest": (_unsure, lambda confidence: confidence - 0.3 * (confidence > 0.8)),
-    "sure, overconfident by 5": (_sure, _less_by(0.05)),
-    "sure, overconfident by 15": (_sure, _less_by(0.15)),
-    "99.9 % sure, 99 % accurate": (lambda random, rows: np.full(rows, 0.999), _less_by(0.009)),
-    "75 to 95 % sure, 99 % accurate": (
-        lambda random, rows: random.uniform(0.75, 0.95, rows),
-        lambda confidence: np.full(len(confidence), 0.99),
-    ),
-}
-
-
-def calibration_error_held(network: str, rows: int, random: np.random.Generator) -> tuple[bool, float]:
-    """Whether the interval of a sample of a network holds its true error, and how wide it is."""
-    draw, accuracy = NETWORKS[network]
-    confidence = draw(random, rows)
-    right = random.random(rows) < accuracy(confidence)
-    estimate = expected_calibration_error(confidence, right)
-    low, high = estimate.ends
-    truth = true_calibration_error(network)
-    return low - _ROUNDING <= truth <= high + _ROUNDING, high - low
-
-
-@cache
-def true_calibration_error(network: str) -> float:
-    """In points; no network here is over- and underconfident, so that bins change nothing."""
-    draw, accuracy = NETWORKS[network]
-    confidence = draw(np.random.default_rng(0), 2_000_000)
-    return float(100 * np.abs(confidence - accuracy(confidence)).mean())
-
-
-def calibration(studies: int) -> None:
-    """Coverage of the expected calibration error, and the mean width of its interval in points."""
-    sizes = (100, 200, 900, 1000)
-    print(f"| network | true | {' | '.join(map(str, sizes))} | width |\n|---|---|{'---|' * len(sizes)}---|")
-    for network in NETWORKS:
-        random = np.random.default_rng(0)
-        shares, widths = [], []
-        for rows in sizes:
-            held = [calibration_error_held(network, rows, random) for _ in range(studies)]
-            shares.append(f"{100 * np.mean([is_held for is_held, _ in held]):.1f}")
-            widths.append(f"{np.mean([width for _, width in held]):.1f}")
-        truth = true_calibration_error(network)
-        print(f"| {network} | {truth:.1f} | {' | '.join(shares)} | {', '.join(widths)} |", flush=True)
-
-
-_COMMANDS: dict[str, Callable[[int], None]] = {"trainings": trainings, "calibration": calibration}
-
-
-def main() -> None:
-    """Runs a simulation and prints its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=_COMMANDS)
-    parser.add_argument("--studies", type=int, default=2000)
-    options = parser.parse_args()
-    _COMMANDS[options.what](options.studies)
-
-
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=2000)
+    trainings(parser.parse_args().studies)

@@ -41,10 +41,8 @@ def make(output: Path) -> None:
 def judge(folders: list[Path]) -> None:
     """Prints the figures and the verdict of each split, and how often parts of 100 rows get which."""
     for folder in folders:
-        print(
-            f"\n{folder}\n\n| network | FMR | 1st step up | steps up | near | last – ever | slope | verdict | parts |"
-        )
-        print("|---|--:|--:|--:|--:|--:|--:|---|---|")
+        print(f"\n{folder}\n\n| network | FMR | 1st step up | steps up | guided – random | slope | verdict | parts |")
+        print("|---|--:|--:|--:|--:|--:|---|---|")
         of_parts: Counter[str] = Counter()
         for paths in splits_in(folder):
             provenance = read_provenance(paths)
@@ -59,7 +57,7 @@ def judge(folders: list[Path]) -> None:
             of_parts += verdicts
             summary = summarise(columns)
             figures = [summary.first_attack_fmr or summary.fmr, summary.first_steps_up, summary.steps_up]
-            figures += [summary.near_steps_up, summary.last_less_ever]
+            figures.append(summary.guided_less_random)
             cells = [paths.split, *map(_cell, figures), "" if provenance.slope is None else f"{provenance.slope:.2f}"]
             cells += [_verdict(summary), ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())]
             print(f"| {' | '.join(cells)} |", flush=True)

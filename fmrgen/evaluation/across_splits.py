@@ -23,7 +23,7 @@ def compare_own_splits(
     own: list[tuple[MeasuredSplit, str]] = []
     for split in splits:
         result = split.made_for
-        if result is None or result.at_chance or result.masked or result.classifier in fooled_more:
+        if result is None or result.total.at_chance or result.masked or result.classifier in fooled_more:
             continue
         own.append((split, result.classifier))
     compared = []
@@ -46,7 +46,7 @@ def worst_of_all(splits: list[MeasuredSplit]) -> list[WorstCase]:
         if _protocol_of(split) != _protocol_of(by_fmrgen[0]):
             continue
         columns[split.name] = {name: classifier.columns for name, classifier in split.classifiers.items()}
-        if split.made_for is not None and not split.made_for.at_chance:
+        if split.made_for is not None and not split.made_for.total.at_chance:
             own[split.made_for.classifier] = split.name
     return worst_cases(columns, own)
 

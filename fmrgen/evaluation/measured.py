@@ -38,7 +38,7 @@ class MeasuredSplit:
         split: that was read.
         labels: that its classifiers predict.
         columns: [N] by their names, without images.
-        images: the kinds of images that classifiers predict: `image`, `original`, `native`.
+        images: the kinds of images that classifiers predict: `image` and `original`.
         samples: rows for a gallery.
         notes: what a reader of the figures must know.
         classifiers: by their names.

@@ -1,7 +1,6 @@
 """Originals that a split does not hold, from the source that it was made of."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -14,18 +13,15 @@ from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.split.classify import Batch, LazyPixels, Pixels
+from fmrgen.split.classify import Batch, Pixels
 from fmrgen.split.rows import Split
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
 
-def source_readers(
+def originals_reader(
     measured: MeasuredSplit, user_source: str | SourceConfig | None, trust: bool, batch_size: int
-) -> dict[str, Callable[[], Iterator[Batch]]]:
-    """Return what reads a split's images from its source: `original` ones if the split has none, and `native` ones,
-    at their own sizes, if the user named a source.
-
-    A note says why there are none.
+) -> Callable[[], Iterator[Batch]] | None:
+    """Return what reads the originals of a split that has none from its source; None, and a note, where it can't.
 
     Args:
         measured: the split.
@@ -39,7 +35,7 @@ def source_readers(
     columns, notes = measured.columns, measured.notes
     config = _source_section(user_source, measured.split, trust, notes)
     if config is None:
-        return {}
+        return None
     if "id" not in columns:
         raise UserError(
             f"{measured.split.name}: has no column of distinct ids, so its originals can't be found in a source"
@@ -57,17 +53,9 @@ def source_readers(
         notes.append(
             f"SA and FMR are not available: there is no column original, and {error}; pass another {option('source')}"
         )
-        return {}
-    wanted: dict[str, Callable[[RawExample], LazyPixels]] = {}
-    if "original" not in measured.split.features:
-        wanted["original"] = partial(_original, size=height, fit=source.fit)
-    if user_source is not None:
-        wanted["native"] = lambda example: partial(_native, example)
-
-    return {
-        name: partial(_source_batches, source, columns, measured, batch_size, name, load)
-        for name, load in wanted.items()
-    }
+        return None
+    load = partial(_original, size=height, fit=source.fit)
+    return partial(_source_batches, source, columns, measured, batch_size, load)
 
 
 def _source_section(
@@ -97,17 +85,16 @@ def _source_batches(
     columns: dict[str, np.ndarray],
     measured: MeasuredSplit,
     batch_size: int,
-    name: str,
-    load: Callable[[RawExample], LazyPixels],
+    load: Callable[[RawExample], Pixels],
 ) -> Iterator[Batch]:
-    """Yield the source's images of the split's rows, loaded by `load` and called `name`."""
+    """Yield the source's images of the split's rows, as `load` returns them."""
     row_of = {int(example_id): row for row, example_id in enumerate(columns["id"])}
     waiting: list[tuple[int, RawExample]] = []
 
     def batch() -> Batch:
         numbers, examples = zip(*waiting, strict=True)
         waiting.clear()
-        return Batch(np.array(numbers), lambda: {name: [load(example) for example in examples]})
+        return Batch(np.array(numbers), lambda: {"original": [load(example) for example in examples]})
 
     for example in source.read(0, len(source)):
         row = row_of.pop(example.id, None)
@@ -136,18 +123,7 @@ def _source_batches(
 
 
 def _original(example: RawExample, size: int, fit: Fit) -> Pixels:
-    with _readable(example):
-        return resize(open_rgb(example.image), size, fit)
-
-
-def _native(example: RawExample) -> Pixels:
-    with _readable(example):
-        return np.asarray(open_rgb(example.image))
-
-
-@contextmanager
-def _readable(example: RawExample) -> Iterator[None]:
     try:
-        yield
+        return resize(open_rgb(example.image), size, fit)
     except UserError as error:
         raise UserError(f"source: image of id {example.id} is unreadable ({error})") from None

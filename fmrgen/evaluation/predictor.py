@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +21,16 @@ from fmrgen.evaluation.images import CachedImages
 from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
 from fmrgen.files import fingerprint
 from fmrgen.labels import match_classes
-from fmrgen.metrics.cautions import outputs_in_another_order
+from fmrgen.metrics.outputs import outputs_in_another_order
 from fmrgen.metrics.rows import as_label
-from fmrgen.split.classify import TOP, Predicted, classify, predicted_of
+from fmrgen.split.classify import Predicted, classify, predicted_of
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.storage.predictions import PredictionStore
 from fmrgen.storage.provenance import Provenance
 
 _OF_ANY = ("id", "label", "valid", "iterations", "queries", "original_oracle_label", "stop_reason")
-_PREFIXES = {"image": "", "original": "original_"}  # of the columns of predictions
-_VERSION = 4  # of what a key is made of
+SCHEMA = pa.schema([("prediction", pa.int32()), ("confidence", pa.float32()), ("margin", pa.float32())])
+_VERSION = 5  # of what a key is made of
 _ROUNDED = 1e-2  # of a margin, a probability: more than they differ between batches of other sizes
 
 
@@ -74,17 +74,7 @@ class Predictor:
         first = to_batch(measured.images["image"].first[None], self.device)
         network = self.sharing.together(lambda: model.answering_in(labels, first, measured.name))
         predicted: dict[str, Predicted] = {}
-        refused = []
         for name, images in measured.images.items():
-            if name == "native":
-                refusals = self.sharing.gather(_refusal(network, images, self.device))
-                refusal = next((error for error in refusals if error is not None), None)
-                if refusal is not None:
-                    height, width, _ = images.first.shape
-                    refused.append(
-                        f"SA native is not available, it takes no images of {height}×{width} pixels ({refusal})"
-                    )
-                    continue
             predicted[name] = self._stored_or_new(network, images, measured, on_images)
         if self.attack is not None:
             attacked = Attacked(network, self.attack)
@@ -100,7 +90,6 @@ class Predictor:
         left_out = left_out_note(network, labels)
         if left_out is not None:
             notes.append(left_out)
-        notes += refused
         for name in predicted:
             missing = int((predicted[name].prediction < 0).sum())
             if missing:
@@ -124,9 +113,8 @@ class Predictor:
         if not self.model.is_known:
             return self._new(network, images, measured, on_images)
         truth = measured.columns["label"]
-        classes = len(measured.labels)
         key = self._key(images, measured)
-        stored = _unpacked(self.store.get(key, _schema(classes), len(truth)))
+        stored = _unpacked(self.store.get(key, SCHEMA, len(truth)))
         if stored is not None and not self._gives(stored, network, images, truth):
             stored = None
         everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
@@ -140,8 +128,7 @@ class Predictor:
                 "its forward may depend on earlier calls"
             )
         if self.puts:
-            columns = [_column(getattr(predicted, column.name)) for column in fields(predicted)]
-            self._pending.append((key, pa.table(columns, schema=_schema(classes))))
+            self._pending.append((key, pa.table(vars(predicted), schema=SCHEMA)))
         return predicted
 
     @torch.inference_mode()
@@ -153,11 +140,11 @@ class Predictor:
                 columns = predicted_of(network(to_batch(pixels[None], self.device)).float(), label)
             except (Exception, SystemExit):  # anyone's code stands there; `classify` says what it throws
                 return False
-            prediction, _, probabilities, margin = (column[0].cpu().numpy() for column in columns)
-            for now, then in ((probabilities, predicted.top_probabilities[row]), (margin, predicted.margin[row])):
+            prediction, confidence, margin = (column[0].cpu().numpy() for column in columns)
+            for now, then in ((confidence, predicted.confidence[row]), (margin, predicted.margin[row])):
                 if not np.allclose(now, then, rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True):
                     return False
-            is_tied = probabilities[0] - probabilities[1] <= 2 * _ROUNDED
+            is_tied = confidence <= 0.5 + _ROUNDED  # another class may be as likely
             if prediction != predicted.prediction[row] and not is_tied:
                 return False
         return True
@@ -187,18 +174,14 @@ class Predictor:
 
 def _summarised(measured: MeasuredSplit, predicted: Mapping[str, Predicted]) -> dict[str, np.ndarray]:
     """Return the columns [N] that a summary of a classifier is made of, from its predictions by the kind of images."""
-    counted, classes = measured.counted, len(measured.labels)
+    counted = measured.counted
     columns = {name: counted[name] for name in _OF_ANY if name in counted}
-    label, accepted = counted["label"], counted.get("accepted_labels")
-    for name, prefix in _PREFIXES.items():
-        if name in predicted:
-            columns |= predicted[name].summarised(prefix, label, classes, accepted)
-    for name in ("native", "attacked"):
-        if name in predicted:
-            columns[f"{name}_prediction"] = as_label(predicted[name].prediction, label, accepted)
+    for name, of_images in predicted.items():
+        column = "prediction" if name == "image" else f"{name}_prediction"
+        columns[column] = as_label(of_images.prediction, counted["label"], counted.get("accepted_labels"))
     if "attacked" in predicted:
         # What was wrong before an attack stays so: it is not attacked.
-        was_right = columns["original_prediction"] == label
+        was_right = columns["original_prediction"] == counted["label"]
         columns["attacked_prediction"] = np.where(
             was_right, columns["attacked_prediction"], columns["original_prediction"]
         )
@@ -250,37 +233,8 @@ def _order_is_known(model: LoadedClassifier, measured: MeasuredSplit) -> bool:
     return match is not None and match.by_name
 
 
-@torch.inference_mode()
-def _refusal(network: nn.Module, images: CachedImages, device: torch.device) -> str | None:
-    """Return what a classifier throws at the first of the images; None where it takes it."""
-    try:
-        network(to_batch(images.first[None], device))
-    except (Exception, SystemExit) as error:  # anyone's code stands there, and some networks take one size alone
-        return type(error).__name__
-    return None
-
-
-def _schema(classes: int) -> pa.Schema:
-    """Return the columns of stored predictions in so many classes."""
-    top = min(TOP, classes)
-    return pa.schema(
-        [
-            ("prediction", pa.int32()),
-            ("top_classes", pa.list_(pa.int32(), top)),
-            ("top_probabilities", pa.list_(pa.float32(), top)),
-            ("margin", pa.float32()),
-        ]
-    )
-
-
 def _unpacked(table: pa.Table | None) -> Predicted | None:
     """Return stored predictions; None if there are none, or they are damaged."""
     if table is None or any(column.null_count for column in table.columns):
         return None
-    return Predicted(*(np.stack(table[name].to_numpy()) for name in table.column_names))
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return Predicted(*(table[name].to_numpy() for name in table.column_names))

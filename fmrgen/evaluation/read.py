@@ -13,7 +13,7 @@ from fmrgen.distributed.launch import Processes, errors_of_one_process
 from fmrgen.errors import UserError
 from fmrgen.evaluation.images import CachedImages, decode_once
 from fmrgen.evaluation.measured import MeasuredSplit
-from fmrgen.evaluation.originals import source_readers
+from fmrgen.evaluation.originals import originals_reader
 from fmrgen.labels import Labels
 from fmrgen.metrics.grouping import Grouping
 from fmrgen.sources.base import SourceConfig
@@ -48,7 +48,7 @@ def read_split(
         folder: for decoded images.
         shown: rows for a gallery, about.
         batch_size: images decoded together.
-        source: of originals, instead of the recorded one.
+        source: of originals where the split has none, instead of the recorded one.
         trust: whether the recorded source may run code.
         groupings: of its rows.
         on_rows: called with a number of rows as they go by.
@@ -74,9 +74,10 @@ def read_split(
     measured = MeasuredSplit(split, labels, columns, images, samples, [*notes, *judgement_notes])
     for grouping in groupings:
         measured.groups[grouping.column] = _groups(split.name, grouping, values[grouping.column])
-    if "original" not in split.features or source is not None:
-        readers = source_readers(measured, source, trust, batch_size)
-        for read in readers.values():
+    if "original" not in split.features:
+        read = originals_reader(measured, source, trust, batch_size)
+        if read is not None:
+            readers = {"original": read}
             originals: dict[str, CachedImages] = {}
             with errors_of_one_process():
                 if processes.is_first_here:

@@ -12,7 +12,7 @@ from fmrgen.distributed.launch import Sharing
 from fmrgen.evaluation.across_splits import compare_own_splits, worst_of_all
 from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
 from fmrgen.evaluation.missed import about_missed, missed_by_all
-from fmrgen.metrics.cautions import cautions, is_at_chance
+from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.rows import Rows
@@ -35,8 +35,7 @@ from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
-_OF_SURENESS = ("confidence", "in_top5")
-_PREDICTIONS = {"prediction", "original_prediction", "native_prediction", "attacked_prediction"}
+_PREDICTIONS = {"prediction", "original_prediction", "attacked_prediction"}
 _SAME_PREDICTIONS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
 _NAMED = 5  # classes in a note
 
@@ -108,7 +107,7 @@ def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
         measure = "fmr"
     summaries = {}
     for result in results:
-        if not result.conditioned and not result.at_chance:
+        if not result.conditioned and not result.total.at_chance:
             summaries[result.classifier] = result.total
     differences = []
     for first, second in pairs_of(list(split.classifiers), summaries, measure):
@@ -125,11 +124,7 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
     is_own = _is_own_classifier(on_split, stored, notes)
     if is_own:
         own = own | {name: stored[name] for name in OWN_COLUMNS if name in stored}
-    of_classes = {name: column for name, column in own.items() if not name.endswith(_OF_SURENESS)}
     total = summarise(own)
-    at_chance = False
-    if "original_prediction" in own:
-        at_chance = is_at_chance(own["label"], own["original_prediction"], len(labels))
     same = _first_with_its_predictions(classifier, split)
     if same is not None:
         notes.append(f"it gives the same predictions as {same} on every image: they are one network, or copies of it")
@@ -140,17 +135,16 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
     for column, of_column in split.groups.items():
         groups[column] = {}
         for name, rows in of_column.items():
-            groups[column][name] = summarise({column: values[rows] for column, values in of_classes.items()})
+            groups[column][name] = summarise({column: values[rows] for column, values in own.items()})
     steps = _judged_steps(split) if is_own else "none"
     return Result(
         split=split.name,
         classifier=classifier,
         conditioned=is_own,
         total=total,
-        classes=summarise_classes(of_classes, len(labels)),
+        classes=summarise_classes(own, len(labels)),
         notes=notes,
         judged=judged,
-        at_chance=at_chance,
         masked=has_masked_gradient(total, steps),
         rough=has_rough_gradient(total, steps),
         groups=groups,
@@ -206,7 +200,7 @@ def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -
     figures: dict[str, float] = {}
     for result in results:
         estimate: Estimate | None = getattr(result.total, measure)
-        if estimate is not None and not result.at_chance and not result.masked:
+        if estimate is not None and not result.total.at_chance and not result.masked:
             figures[result.classifier] = estimate.value
     own = None if made_for is None else made_for.classifier
     if own not in figures or len(figures) < 2:
@@ -227,7 +221,7 @@ def _evaluated_split(
     """Return the figures of a split that are no single classifier's."""
     split, provenance = measured.split, measured.split.provenance
     stored, counted = measured.columns, measured.counted
-    above_chance = [result.classifier for result in results if not result.at_chance]
+    above_chance = [result.classifier for result in results if not result.total.at_chance]
     missed = missed_by_all([measured.classifiers[name].columns for name in above_chance], stored)
     notes = [*measured.notes]
     notes += _more_fooled(measured.made_for, results, measure)
@@ -278,7 +272,7 @@ def _notes_on_split(measured: MeasuredSplit) -> list[str]:
     """Return what a reader of a split's figures must know, in words."""
     notes = []
     made_for = measured.made_for
-    if made_for is not None:
+    if made_for is not None and not made_for.total.at_chance:  # which a warning says of all such classifiers
         notes += cautions(made_for.total, steps=_judged_steps(measured))
         classes = zip(measured.labels.names, made_for.classes, strict=True)
         empty = [name for name, summary in classes if summary.rows and not summary.valid_rows]

@@ -76,8 +76,8 @@ def evaluate(
         classifiers: short forms (`timm:resnet50.a1_in1k`), recipes whose classifier is meant, configs, or torch modules
             from images [B, 3, H, W] in [0, 1] to logits [B, K], which are put in evaluation mode; one, several, or a
             mapping that names them. A list under one name is of trainings of one: they are compared as such too.
-        source: the splits' source; accuracy on its images at their own size is measured too. It also gives SA for
-            splits without an `original` column; by default the source in their provenance does.
+        source: of the originals of splits without a column `original`, for SA and FMR; by default the one in their
+            provenance.
         attack: an attack on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`; accuracy on originals
             attacked against each classifier is measured too.
         store: folder of cached predictions, or its address in an object store (`s3://…`); by default fmrgen's cache.
@@ -110,6 +110,8 @@ def evaluate(
     trainings = each_training(classifiers if isinstance(classifiers, Mapping) else load_classifiers(classifiers))
     opened = _open_all(splits, processes, download)
     _check_splits(opened, attack_on_pixels)
+    if source is not None and all("original" in split.features for split in opened):
+        raise UserError(f"{option('source')}: every split has its originals; leave it out")
     groupings = [split.groupings(by) for split in opened]
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:

@@ -19,7 +19,7 @@ from fmrgen.engine.slope import slope_along_gradient
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
 from fmrgen.jobs.lifecycle import record
-from fmrgen.metrics.cautions import ALIKE_ANSWERS, SHARED_WEIGHTS
+from fmrgen.metrics.cautions import ALIKE_PREDICTIONS, SHARED_WEIGHTS
 from fmrgen.metrics.gradients import JudgedSteps, slope_caution
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
@@ -291,7 +291,7 @@ def likeness_caution(answers: FirstAnswers) -> str | None:
     MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
     """
     correlation = likeness(answers)
-    if correlation is None or correlation <= ALIKE_ANSWERS:
+    if correlation is None or correlation <= ALIKE_PREDICTIONS:
         return None
     return (
         "classifier and oracle weigh the wrong classes of an original alike, with a correlation of "

@@ -9,8 +9,6 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-_DRAWS = 2_000  # of the error of a calibration error
-_BINS = 15  # of confidence, in the calibration error
 Z = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of a normal interval
 _ROUNDING = 1e-15  # of a variance of shares
 _SAME = 1e-9  # ends of an interval that are no further apart are equal but for rounding
@@ -142,64 +140,6 @@ def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -
     return Estimate(100 * value / per, 100 * low / per, 100 * high / per)
 
 
-def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> Estimate:
-    """Return the expected calibration error of rows [N], in points (Guo et al. 2017).
-
-    It is the mean over rows of how far their bin's mean confidence is from its accuracy.
-
-    By chance it is too high, for distances have no sign: by at most the errors of all bins together, which the
-    interval's low end takes off, down to 0. It is too low by no more than the error of a mean, which makes the high
-    end. If all rows of a bin are right, their own spread is nearly 0 and says nothing about its error, which is
-    therefore the binomial one at Wilson's middle of the bin's accuracy. How many rows fall into which bin is chance
-    too, and adds to both ends. The interval is conservative: it holds the truth in 95 % of samples or more.
-
-    Args:
-        confidence: [N], from 0 to 1.
-        right: bool [N].
-    """
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)
-    is_filled = counts > 0
-    rows = counts[is_filled]  # [B], as are all below
-    mean_confidence = np.bincount(bins, weights=confidence, minlength=_BINS)[is_filled] / rows
-    hits = np.bincount(bins, weights=right, minlength=_BINS)[is_filled]
-    distances = np.abs(mean_confidence - hits / rows)
-    share = rows / len(confidence)
-    value = float(share @ distances)
-
-    middle = (hits + Z**2 / 2) / (rows + Z**2)
-    variance = middle * (1 - middle)
-    between = max(0.0, float(share @ distances**2) - value**2) / len(confidence)
-    within = share**2 * variance / rows
-
-    random = np.random.default_rng(0)
-    excess = np.abs(random.normal(size=(_DRAWS, len(rows)))) @ np.sqrt(within)
-    excess += random.normal(size=_DRAWS) * math.sqrt(between)
-    most = float(np.percentile(excess, 100 * (1 + CONFIDENCE) / 2))
-    margin = Z * math.sqrt(float(within.sum()) + between)
-    low, high = max(0.0, value - most), min(1.0, value + margin)
-    return Estimate(100 * value, 100 * low, 100 * high)
-
-
-def ratio_of_rates(hits: int, rows: int, base_hits: int, base_rows: int) -> Estimate | None:
-    """Return how many times as often something happens in some rows as in others; None if it never happens.
-
-    The interval is that of the logarithm, with half a hit added to each.
-
-    Args:
-        hits: number of times that it happens.
-        rows: number of rows in which it could.
-        base_hits: number of times that it happens in the other rows.
-        base_rows: number of the other rows.
-    """
-    if not rows or not base_rows or not hits + base_hits:
-        return None
-    rate, base_rate = (hits + 0.5) / (rows + 1), (base_hits + 0.5) / (base_rows + 1)
-    error = math.sqrt(1 / (hits + 0.5) - 1 / (rows + 1) + 1 / (base_hits + 0.5) - 1 / (base_rows + 1))
-    middle, margin = rate / base_rate, math.exp(Z * error)
-    return Estimate(middle, middle / margin, middle * margin)
-
-
 def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
     """Return the weighted sum of the means of independent samples, (weight, values [N]) each, with the normal interval.
 
@@ -285,27 +225,18 @@ def in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), np.nan)
 
 
-def foundation_model_robustness(
-    perturbed_hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray
-) -> tuple[Estimate | None, Estimate | None]:
-    """Return FMR = PA / SA × 100, with SA over all examples, and with SA over the valid ones (paper §3.3).
+def foundation_model_robustness(hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
+    """Return FMR = PA / SA × 100, with SA over all examples (paper §3.3).
 
     PA is over the valid ones. The interval joins Wilson's intervals of PA and SA, which come from the same examples
     and so depend on each other (MOVER: Donner and Zou 2012). No end is beyond 100 in percent of the low end of SA,
     since PA is at most 100. None if no row is valid or SA is zero.
 
     Args:
-        perturbed_hit: bool [N], whether the classifier is right on each perturbed image.
+        hit: bool [N], whether the classifier is right on each perturbed image.
         valid: bool [N].
         original_hit: bool [N], whether it is right on each original.
     """
-    of_valid = original_hit[valid]
-    over_valid = _ratio_of_accuracies(perturbed_hit[valid], np.ones_like(of_valid), of_valid)
-    return _ratio_of_accuracies(perturbed_hit, valid, original_hit), over_valid
-
-
-def _ratio_of_accuracies(hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
-    """Return the share of `hit` among valid rows in percent of that of `original_hit` in all; bool [N] each."""
     if not valid.any() or not original_hit.any():
         return None
     over, under = float(hit[valid].mean()), float(original_hit.mean())

@@ -8,24 +8,20 @@ import numpy as np
 
 from fmrgen.metrics.intervals import (
     Estimate,
-    expected_calibration_error,
     foundation_model_robustness,
     grouped_proportion,
     mean,
     paired_difference,
     proportion,
-    ratio_of_rates,
     wilson,
 )
 from fmrgen.records import StopReason
 
-COVERAGE = 0.8  # of a selective accuracy
 ANSWERS = (  # columns of classes, or of lists of them
     *("prediction", "original_prediction", "reconstruction_prediction", "rejected_prediction"),
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
     *("step_predictions", "control_predictions"),
 )
-_NEAR = 0.25  # of the way from the boundary to the start
 _ROUNDING_OF_LOSSES = 1e-5  # of a cross-entropy in float32, where the logits are some tens
 
 
@@ -94,7 +90,6 @@ class Rows:
         "accepted_labels",
         "valid",
         "iterations",
-        "queries",
         "prediction",
         "original_prediction",
         "reconstruction_prediction",
@@ -139,47 +134,17 @@ class Rows:
             return None
         return mean(self._values["iterations"][self.valid], least=1)
 
-    def mean_queries(self) -> Estimate | None:
-        """Return the mean number of questions to the split's own classifier."""
-        if "queries" not in self._values:
-            return None
-        return mean(self._values["queries"])
-
-    @cached_property
-    def fmr(self) -> tuple[Estimate | None, Estimate | None]:
-        """FMR with SA over all rows, and over the valid ones."""
+    def fmr(self, invalid_right: bool | None = None) -> Estimate | None:
+        """Return FMR with SA over all rows; the invalid rows may be counted as right or as wrong."""
         perturbed, original = self.right("prediction"), self.right("original_prediction")
         if perturbed is None or original is None:
-            return None, None
-        return foundation_model_robustness(perturbed, self.valid, original)
-
-    def fmr_if(self, rows: np.ndarray | None = None, invalid_right: bool | None = None) -> Estimate | None:
-        """Return FMR of `rows` (bool [N]) alone, or with the invalid rows counted as right or as wrong."""
-        perturbed, original = self.right("prediction"), self.right("original_prediction")
-        if perturbed is None or original is None or not self.has_valid:
             return None
-        if rows is None:
-            rows = np.ones_like(self.valid)
         valid = self.valid
         if invalid_right is not None:
-            perturbed = np.where(valid, perturbed, invalid_right)
-            valid = np.ones_like(valid)
-        fmr = foundation_model_robustness(perturbed[rows], valid[rows], original[rows])
-        return fmr[0]
-
-    def fmr_where_oracle_is_right(self) -> Estimate | None:
-        """Return FMR of the rows whose original the oracle recognises."""
-        right = self.right("original_oracle_label")
-        if right is None:
-            return None
-        return self.fmr_if(rows=right)
-
-    def perturbed_by_reconstructed(self) -> Estimate | None:
-        """Return PA in percent of the accuracy on plain reconstructions."""
-        perturbed, reconstructed = self.right("prediction"), self.right("reconstruction_prediction")
-        if perturbed is None or reconstructed is None:
-            return None
-        return foundation_model_robustness(perturbed, self.valid, reconstructed)[0]
+            if not self.has_valid:
+                return None
+            perturbed, valid = np.where(valid, perturbed, invalid_right), np.ones_like(valid)
+        return foundation_model_robustness(perturbed, valid, original)
 
     def share_stopped_by(self, reason: StopReason) -> Estimate | None:
         """Return the share of rows that ended for a reason."""
@@ -226,7 +191,7 @@ class Rows:
         for number in range(self._most_attacks):
             is_right = ~(self._fooled & (self._values["attack"] <= number))
             valid = self.valid & (first_valid <= number)
-            figures.append(foundation_model_robustness(is_right, valid, original)[0])
+            figures.append(foundation_model_robustness(is_right, valid, original))
         return figures
 
     @property
@@ -249,7 +214,7 @@ class Rows:
             return None
         first = self._first_attack
         is_right = first["prediction"] == self.label
-        return foundation_model_robustness(is_right, first["valid"], original)[0]
+        return foundation_model_robustness(is_right, first["valid"], original)
 
     def drop_of_last_attacks(self) -> Estimate | None:
         """Return by how many points of FMR each of the last two attacks lowered it, on average.
@@ -285,65 +250,25 @@ class Rows:
             moved &= np.maximum(before, after) > _ROUNDING_OF_LOSSES
         return proportion((after > before)[moved])
 
-    @cached_property
-    def _steps_up(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Of each guided step of the first attack on valid rows: whether it raised the objective, whether it began near
-        the boundary, and its row. None without a record.
+    def share_of_steps_up(self) -> Estimate | None:
+        """Return the share of guided steps of the first attack on valid rows that raised the objective.
 
-        Steps that changed nothing are left out, and those that began at an image that the classifier has wrong: only
-        the way to the boundary counts.
-
-        Near is a quarter or less of the objective's distance from 0 at the start, which no scale of logits changes. An
-        objective that is above 0 at the start, as a cross-entropy, has no such distance.
+        Only the way to the boundary counts: steps from images that the classifier has right. The interval is over rows,
+        whose steps depend on each other.
         """
         first = self._first_attack
         if "step_objectives" not in first or "step_predictions" not in first:
             return None
-        up, near, row_of_step = [], [], []
+        up, row_of_step = [np.zeros(0, bool)], [np.zeros(0, int)]
         for row in np.flatnonzero(valid_rows(first)).tolist():
             objectives = np.asarray(first["step_objectives"][row], dtype=np.float64)
-            before, after = objectives[:-1], objectives[1:]
             right = np.asarray(first["step_predictions"][row])[:-1] == self.label[row]
-            if len(right) != len(before):  # a stranger's row
-                continue
-            moved = (before != after) & right
-            start = objectives[0] if len(objectives) else 0.0
-            is_near = np.abs(before) <= _NEAR * -start
-            up.append((after > before)[moved])
-            near.append(is_near[moved])
-            row_of_step.append(np.full(int(moved.sum()), row))
-        if not up:
-            return None
-        return np.concatenate(up), np.concatenate(near), np.concatenate(row_of_step)
-
-    def share_of_steps_up(self, near: bool = False) -> Estimate | None:
-        """Return the share of guided steps that raised the objective, of all or of those near the boundary.
-
-        The interval is over rows, whose steps depend on each other.
-        """
-        if self._steps_up is None:
-            return None
-        up, is_near, row_of_step = self._steps_up
-        if near:
-            up, row_of_step = up[is_near], row_of_step[is_near]
-        return grouped_proportion(up, row_of_step)
-
-    def last_less_ever(self) -> Estimate | None:
-        """Return FMR by the last accepted image less FMR by all of them, of the first attack: by the second, a row that
-        any of its accepted images fools is fooled."""
-        first, original = self._first_attack, self.right("original_prediction")
-        if "step_predictions" not in first or original is None or not original.any():
-            return None
-        rows = np.flatnonzero(valid_rows(first)).tolist()
-        last, ever = [], []
-        for row in rows:
-            right = np.asarray(first["step_predictions"][row])[1:] == self.label[row]
-            if len(right):
-                last.append(bool(right[-1]))
-                ever.append(bool(right.all()))
-        if not last:
-            return None
-        return paired_difference(np.array(last), np.array(ever), float(original.mean()))
+            before, after = objectives[:-1], objectives[1:]
+            if len(right) == len(before):  # a stranger's row may not fit
+                climbed = (after > before)[(before != after) & right]
+                up.append(climbed)
+                row_of_step.append(np.full(len(climbed), row))
+        return grouped_proportion(np.concatenate(up), np.concatenate(row_of_step))
 
     @cached_property
     def _controls(self) -> list[tuple[int, int]]:
@@ -374,71 +299,6 @@ class Rows:
         guided = first["prediction"] == self.label
         random = np.array([self._values["control_predictions"][row][-1] == self.label[row] for row in rows])
         return paired_difference(guided[rows], random, float(original.mean()))
-
-    def share_ahead_of_random(self) -> Estimate | None:
-        """Return the share of the same rows in which guided steps climbed higher than as many random ones."""
-        guided, random = self._first_attack.get("step_objectives"), self._values.get("control_objectives")
-        if guided is None or random is None:
-            return None
-        return proportion(np.array([guided[row][step] > random[row][step] for row, step in self._controls]))
-
-    def falls_with_oracle(self) -> Estimate | None:
-        """Return how many times as often the classifier ceases to be right at the step that the oracle rejects as at
-        another one, in the first attack."""
-        needed = ("step_predictions", "rejected_prediction", "stop_reason")
-        first = self._first_attack
-        if any(name not in first for name in needed):
-            return None
-        valid = valid_rows(first)
-        at_risk, falls = 0, 0
-        for label, steps in zip(self.label[valid], first["step_predictions"][valid], strict=True):
-            right = np.asarray(steps) == label
-            at_risk += int(right[:-1].sum())
-            falls += int((right[:-1] & ~right[1:]).sum())
-        stood = valid & _stopped_by(first["stop_reason"], StopReason.ORACLE) & (first["prediction"] == self.label)
-        fell = first["rejected_prediction"][stood] != self.label[stood]
-        return ratio_of_rates(int(fell.sum()), int(stood.sum()), falls, at_risk)
-
-    @cached_property
-    def top5(self) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
-        """SA, PA and FMR, where an answer is right if the label is among the five likeliest classes."""
-        perturbed, original = self._values.get("in_top5"), self._values.get("original_in_top5")
-        standard_accuracy = perturbed_accuracy = fmr = None
-        if original is not None:
-            standard_accuracy = proportion(original)
-        if perturbed is not None:
-            perturbed_accuracy = proportion(perturbed[self.valid])
-        if perturbed is not None and original is not None:
-            fmr = foundation_model_robustness(perturbed, self.valid, original)[0]
-        return standard_accuracy, perturbed_accuracy, fmr
-
-    def calibration_error(self, prefix: str) -> Estimate | None:
-        """Return the calibration error on originals (`original_`), or on valid perturbed images (no prefix)."""
-        rows = self._confidence_and_right(prefix)
-        if rows is None:
-            return None
-        return expected_calibration_error(*rows)
-
-    def selective_accuracy(self, prefix: str) -> Estimate | None:
-        """Return the accuracy on the surest of them."""
-        rows = self._confidence_and_right(prefix)
-        if rows is None:
-            return None
-        confidence, right = rows
-        surest = np.argsort(-confidence, kind="stable")[: max(1, round(COVERAGE * len(confidence)))]
-        return proportion(right[surest])
-
-    def _confidence_and_right(self, prefix: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the confidence of answers and whether they are right, [n] each; None if there are none."""
-        right, confidence = self.right(f"{prefix}prediction"), self._values.get(f"{prefix}confidence")
-        if right is None or confidence is None:
-            return None
-        rows = np.isfinite(confidence)
-        if not prefix:
-            rows &= self.valid
-        if not rows.any():
-            return None
-        return confidence[rows], right[rows]
 
 
 def _stopped_by(reasons: np.ndarray, reason: StopReason) -> np.ndarray:

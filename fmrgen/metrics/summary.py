@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.metrics.outputs import is_at_chance
 from fmrgen.metrics.rows import Rows
 from fmrgen.records import StopReason
 
@@ -20,9 +21,6 @@ _OWN_PREFIXES = ("reconstruction_", "step_", "control_", "reject", "attack")
 OWN_COLUMNS = tuple(name for name in SUMMARY_COLUMNS if name.startswith(_OWN_PREFIXES))
 
 
-Group = Literal["main", "otherwise", "confidence"]
-
-
 @dataclass(frozen=True)
 class Metric:
     """A figure of `Summary`, and how it is shown.
@@ -33,8 +31,6 @@ class Metric:
         meaning: its definition.
         of: whether it differs from classifier to classifier, or is the same for every classifier on a split.
         compared: whether classifiers are compared by it, in leaderboards, transfer matrices and differences.
-        group: the table that shows it: `otherwise` has FMR counted in other ways, `confidence` has figures of how sure
-            a classifier is.
         make: computes it from rows.
         unit: text behind a figure.
         field: its name in `Summary`, and in files.
@@ -45,7 +41,6 @@ class Metric:
     meaning: str
     of: Literal["classifier", "split"]
     compared: bool
-    group: Group
     make: Callable[[Rows], Estimate | None]
     unit: str = " %"
     field: str = ""
@@ -59,10 +54,9 @@ def _metric(
     *,
     subject: Literal["classifier", "split"] = "classifier",
     compared: bool = False,
-    group: Group = "main",
     unit: str = " %",
 ) -> Any:
-    metric = Metric(name, title, meaning, subject, compared, group, make, unit)
+    metric = Metric(name, title, meaning, subject, compared, make, unit)
     return field(default=None, metadata={"metric": metric, "description": meaning})
 
 
@@ -73,11 +67,13 @@ class Summary:
     Attributes:
         rows: number of rows.
         valid_rows: number of valid rows.
+        at_chance: whether the classifier is hardly better than guessing on the originals: its figures mean nothing.
     """
 
     rows: int
     valid_rows: int
-    fmr: Estimate | None = _metric("FMR", "FMR = PA / SA", "PA / SA × 100", lambda rows: rows.fmr[0], compared=True)
+    at_chance: bool = False
+    fmr: Estimate | None = _metric("FMR", "FMR = PA / SA", "PA / SA × 100", Rows.fmr, compared=True)
     standard_accuracy: Estimate | None = _metric(
         "SA",
         "SA, standard accuracy",
@@ -99,72 +95,29 @@ class Summary:
         lambda rows: rows.validation_rate(),
         subject="split",
     )
-    valid_standard_accuracy: Estimate | None = _metric(
-        "SA valid",
-        "SA over valid rows alone",
-        "accuracy on the originals of valid rows alone",
-        lambda rows: rows.share_right("original_prediction", among_valid=True),
-    )
-    native_accuracy: Estimate | None = _metric(
-        "SA native",
-        "SA on the source's own pixels",
-        "accuracy on the source's images before resizing to the split's size: if SA is lower, resizing is the cause",
-        lambda rows: rows.share_right("native_prediction"),
-    )
     attacked_accuracy: Estimate | None = _metric(
         "attacked",
         "accuracy on originals under an attack on pixels",
         "accuracy on the originals after an attack against the classifier itself (evaluate --attack)",
         lambda rows: rows.share_right("attacked_prediction"),
     )
-    valid_fmr: Estimate | None = _metric(
-        "FMR valid",
-        "FMR over valid rows alone",
-        "PA / SA valid × 100: FMR without the effect of which rows the oracle let through",
-        lambda rows: rows.fmr[1],
-        group="otherwise",
-    )
-    oracle_right_fmr: Estimate | None = _metric(
-        "FMR known",
-        "FMR where the oracle is right on the original",
-        "FMR over the rows whose original the oracle recognises: without its own mistakes",
-        lambda rows: rows.fmr_where_oracle_is_right(),
-        group="otherwise",
-    )
-    reconstruction_fmr: Estimate | None = _metric(
-        "PA / recon.",
-        "PA / accuracy on plain reconstructions",
-        "PA / accuracy on plain reconstructions × 100: the effect of the steps without that of the generator",
-        lambda rows: rows.perturbed_by_reconstructed(),
-        group="otherwise",
-    )
     lowest_fmr: Estimate | None = _metric(
         "FMR low",
         "FMR if all invalid rows were wrong",
         "FMR with every invalid row counted as wrong: it can't be lower, whichever rows were accepted",
-        lambda rows: rows.fmr_if(invalid_right=False),
-        group="otherwise",
+        lambda rows: rows.fmr(invalid_right=False),
     )
     highest_fmr: Estimate | None = _metric(
         "FMR high",
         "FMR if all invalid rows were right",
         "FMR with every invalid row counted as right",
-        lambda rows: rows.fmr_if(invalid_right=True),
-        group="otherwise",
+        lambda rows: rows.fmr(invalid_right=True),
     )
     mean_iterations: Estimate | None = _metric(
         "iterations",
         "mean iterations of valid rows",
         "mean guided steps of valid rows",
         Rows.mean_iterations,
-        subject="split",
-        unit="",
-    )
-    mean_queries: Estimate | None = _metric(
-        "queries",
-        "mean questions to the classifier for a row",
-        "mean number of images about which the split's own classifier was asked, for all steps of a row",
-        Rows.mean_queries,
         subject="split",
         unit="",
     )
@@ -188,7 +141,6 @@ class Summary:
         "FMR if only the first of several attacks had been made, by its last accepted image: that of the paper's "
         "Algorithm 1",
         lambda rows: rows.first_attack_fmr(),
-        group="otherwise",
     )
     last_attacks_drop: Estimate | None = _metric(
         "last drop",
@@ -218,20 +170,6 @@ class Summary:
         "that raised what they climb: nearly all where the gradient shows the way to the boundary",
         Rows.share_of_steps_up,
     )
-    near_steps_up: Estimate | None = _metric(
-        "steps up near",
-        "steps near the boundary that raised the loss",
-        "the same of those steps that begin near the boundary, at a quarter or less of the first distance to it",
-        lambda rows: rows.share_of_steps_up(near=True),
-    )
-    last_less_ever: Estimate | None = _metric(
-        "last – ever",
-        "FMR lost if images on the way count",
-        "FMR by the last accepted image of the first attack, less FMR by all of them: 0 where steps that have fooled "
-        "the classifier keep fooling it",
-        Rows.last_less_ever,
-        unit=" points",
-    )
     guided_less_random: Estimate | None = _metric(
         "guided – random",
         "FMR of guided minus random steps",
@@ -239,72 +177,6 @@ class Summary:
         "effect of the gradient without that of any steps",
         lambda rows: rows.guided_less_random(),
         unit=" points",
-    )
-    ahead_of_random: Estimate | None = _metric(
-        "ahead",
-        "rows whose guided steps climbed higher than random ones",
-        "share of these rows in which guided steps raised the loss further than as many random ones",
-        lambda rows: rows.share_ahead_of_random(),
-    )
-    falls_with_oracle: Estimate | None = _metric(
-        "co-fall",
-        "failures at the step that the oracle rejects, relative to another",
-        "how many times as often the split's own classifier first fails at the step that the oracle rejects as "
-        "at another one: a large number if the two are related",
-        lambda rows: rows.falls_with_oracle(),
-        unit=" times",
-    )
-    top5_standard_accuracy: Estimate | None = _metric(
-        "SA top-5",
-        "SA, the label among the five likeliest",
-        "share of originals whose label is among the five likeliest classes",
-        lambda rows: rows.top5[0],
-        group="confidence",
-    )
-    top5_perturbed_accuracy: Estimate | None = _metric(
-        "PA top-5",
-        "PA, the label among the five likeliest",
-        "the same of the perturbed images of valid rows",
-        lambda rows: rows.top5[1],
-        group="confidence",
-    )
-    top5_fmr: Estimate | None = _metric(
-        "FMR top-5",
-        "FMR, the label among the five likeliest",
-        "PA top-5 / SA top-5 × 100",
-        lambda rows: rows.top5[2],
-        group="confidence",
-    )
-    calibration_error: Estimate | None = _metric(
-        "ECE",
-        "expected calibration error on originals",
-        "mean distance, in points, between how sure a classifier is of its answers to originals and how often they are "
-        "right, over 15 bins of confidence: 0 for one that knows what it knows",
-        lambda rows: rows.calibration_error("original_"),
-        group="confidence",
-        unit=" points",
-    )
-    perturbed_calibration_error: Estimate | None = _metric(
-        "ECE perturbed",
-        "expected calibration error on perturbed images",
-        "the same on the perturbed images of valid rows",
-        lambda rows: rows.calibration_error(""),
-        group="confidence",
-        unit=" points",
-    )
-    selective_accuracy: Estimate | None = _metric(
-        "SA surest 80 %",
-        "accuracy on the surest 80 % of originals",
-        "accuracy on the 80 % of originals of whose answers the classifier is surest",
-        lambda rows: rows.selective_accuracy("original_"),
-        group="confidence",
-    )
-    perturbed_selective_accuracy: Estimate | None = _metric(
-        "PA surest 80 %",
-        "accuracy on the surest 80 % of perturbed images",
-        "the same on the perturbed images of valid rows: where it is low, confidence does not give failures away",
-        lambda rows: rows.selective_accuracy(""),
-        group="confidence",
     )
     oracle_accuracy: Estimate | None = _metric(
         "oracle",
@@ -371,7 +243,10 @@ def summarise(columns: Mapping[str, np.ndarray]) -> Summary:
     """
     rows = Rows(columns)
     figures = {metric.field: metric.make(rows) for metric in METRICS}
-    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
+    at_chance = False
+    if "original_prediction" in columns and len(rows.label):
+        at_chance = is_at_chance(rows.label, columns["original_prediction"])
+    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), at_chance=at_chance, **figures)
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:

@@ -75,7 +75,7 @@ def _entries(folder: Path, classifier: str) -> dict[str, bytes]:
         result = evaluation.result(split.name, classifier)
         if split.revision is None or split.files is None or result.total.fmr is None:
             continue
-        if result.at_chance:
+        if result.total.at_chance:
             raise UserError(
                 f"{classifier}: is hardly better than chance on the originals of {split.name}; are its weights loaded, "
                 "and its classes in the order of the labels?"

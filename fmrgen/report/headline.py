@@ -50,7 +50,7 @@ def headline(evaluation: Evaluation) -> Headline:
     related = {split.name for split in evaluation.splits if split.related is not None}
     for result in (own or shared or evaluation.results)[:_MOST_FIGURES]:
         is_masked = result.masked and not result.rough
-        if result.at_chance or is_masked or (result.conditioned and result.split in related):
+        if result.total.at_chance or is_masked or (result.conditioned and result.split in related):
             return headline._replace(badge=Badge("Read the doubts first", "unclear"))
     return headline
 

@@ -146,8 +146,6 @@ def _splits(evaluation: Evaluation) -> list[Section]:
             *_judges(split, results),
             *_attacks(split, results),
             *_groups(results),
-            *_otherwise(results),
-            *_confidence(results),
             *_agreement(comparison),
             *_made(split, common_facts),
             *_mistakes(evaluation, split, results),
@@ -189,21 +187,6 @@ def _groups(results: list[Result]) -> list[Section]:
     for column in results[0].groups:
         sections.append(Section("groups", f"By {column}", tables=[group_table(results, column)]))
     return sections
-
-
-def _otherwise(results: list[Result]) -> list[Section]:
-    table = split_table(results, "otherwise")
-    if not table.header[1:]:
-        return []
-    return [Section("otherwise", "FMR by other ways of counting", tables=[table], folded=True)]
-
-
-def _confidence(results: list[Result]) -> list[Section]:
-    table = split_table(results, "confidence")
-    if not table.header[1:]:
-        return []
-    about = "Top-5, and what the classifiers think of their answers."
-    return [Section("confidence", "How sure they are", about, [table], shown="in files", folded=True)]
 
 
 def _agreement(comparison: Comparison | None) -> list[Section]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fmrgen.metrics.gradients import masked_because, may_be_rough
 from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
-from fmrgen.metrics.summary import COMPARED, MAIN_METRICS, METRICS, OF_CLASSES, Group, Metric, Summary
+from fmrgen.metrics.summary import COMPARED, MAIN_METRICS, METRICS, OF_CLASSES, Metric, Summary
 from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
@@ -24,7 +24,6 @@ _OWN_SPLIT_METRICS = (
     "fmr",
     "mean_iterations",
     "reconstruction_accuracy",
-    "oracle_right_fmr",
 )
 _NAMED = 4  # splits or classifiers that a line names; of more it says how many
 _MOST_ACROSS = 8  # classifiers, each with an interval
@@ -59,15 +58,14 @@ def short_split_names(evaluation: Evaluation) -> dict[str, str]:
     return short_names([split.name for split in evaluation.splits])
 
 
-def split_table(results: Sequence[Result], group: Group = "main") -> Table:
-    """Return the classifiers on one split, with the figures of a group that any of them has."""
+def split_table(results: Sequence[Result]) -> Table:
+    """Return the classifiers on one split, with the figures that any of them has."""
     metrics = []
     for metric in METRICS:
-        if metric.of == "classifier" and metric.group == group and any(result.total[metric] for result in results):
+        if metric.of == "classifier" and any(result.total[metric] for result in results):
             metrics.append(metric)
     rows = [[_marked(result), *_cells(result.total, metrics)] for result in results]
-    first = _names(MAIN_METRICS) if group == "main" else ()
-    return Table(["classifier", *_names(metrics)], rows, first_columns=first)
+    return Table(["classifier", *_names(metrics)], rows, first_columns=_names(MAIN_METRICS))
 
 
 def split_facts(split: EvaluatedSplit, results: Sequence[Result]) -> str:
@@ -222,7 +220,7 @@ def _lines_on_chance(evaluation: Evaluation, short: dict[str, str]) -> list[str]
     """Return a line for each group of classifiers that are hardly better than chance on the same splits."""
     splits: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
-        names = tuple(result.classifier for result in results if result.at_chance)
+        names = tuple(result.classifier for result in results if result.total.at_chance)
         if names:
             splits[names].append(short[split.name])
     return [
@@ -310,7 +308,7 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
         fmr: list[tuple[float, float]] = []
         for result in results:
             corrected = result.judged.get(judge.judge)
-            if result.total.fmr and not result.at_chance and corrected and corrected.fmr:
+            if result.total.fmr and not result.total.at_chance and corrected and corrected.fmr:
                 fmr.append((result.total.fmr.value, corrected.fmr.value))
         if len(fmr) >= _FEWEST_RANKED:
             from scipy.stats import kendalltau  # a second's import, which most reports do without

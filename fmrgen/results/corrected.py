@@ -233,7 +233,7 @@ def _corrected(
         counted_accuracy = proportion(right[showing])
         if counted_accuracy is None:
             return None
-        counted_fmr, _ = foundation_model_robustness(right, showing, original_right)
+        counted_fmr = foundation_model_robustness(right, showing, original_right)
         return Corrected(int(valid.sum()), preserved, counted_accuracy, counted_fmr)
     sample = _Sample(valid, verdicts, machine)
     rows = len(valid)

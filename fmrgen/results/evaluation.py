@@ -138,8 +138,6 @@ class Result:
         classes: figures of each class, in the order of the split's class names.
         notes: sentences that a reader of the figures must know.
         judged: PA and FMR over the images that still show their class, by the name of the judge who says so.
-        at_chance: whether it is hardly better than guessing on the originals: its figures mean nothing, and it is
-            not ranked.
         masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
             `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
@@ -153,7 +151,6 @@ class Result:
     classes: list[Summary]
     notes: list[str]
     judged: dict[str, Corrected] = field(default_factory=dict)
-    at_chance: bool = False
     masked: bool = False
     rough: bool = False
     groups: dict[str, dict[str, Summary]] = field(default_factory=dict)

@@ -92,7 +92,7 @@ def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: 
     budgets = []
     for smaller in _spread(budget):
         hit = paths.right_after(np.minimum(smaller, paths.lengths))
-        fmr = foundation_model_robustness(hit, valid, original)[0]
+        fmr = foundation_model_robustness(hit, valid, original)
         budgets.append(AtBudget(smaller, proportion(hit[valid]), fmr))
     share_of_budgets = np.zeros(len(label))
     longest = int(paths.lengths.max(initial=0))
@@ -216,7 +216,7 @@ def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.nd
         min_probability=float(least),
         validation_rate=proportion(still_valid),
         perturbed_accuracy=proportion(hit[still_valid]),
-        fmr=foundation_model_robustness(hit, still_valid, original)[0],
+        fmr=foundation_model_robustness(hit, still_valid, original),
         mean_iterations=mean(step[paths.valid[paths.row] & (step > 0)], least=1),
     )
 

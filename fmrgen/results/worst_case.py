@@ -72,7 +72,7 @@ def worst_cases(answers: Mapping[str, Mapping[str, Columns]], own_splits: Mappin
         fmr = None
         if "original_prediction" in first:
             original = first["original_prediction"] == first["label"]
-            fmr, _ = foundation_model_robustness(never_fooled, any_valid, original)
+            fmr = foundation_model_robustness(never_fooled, any_valid, original)
         cases.append(
             WorstCase(
                 classifier=classifier,

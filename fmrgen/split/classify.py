@@ -15,10 +15,8 @@ from fmrgen.distributed.launch import Sharing
 from fmrgen.distributed.prefetch import read_ahead
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.build import component_errors
 
-TOP = 5
 NO_PREDICTION = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
@@ -44,41 +42,18 @@ class Predicted:
 
     Attributes:
         prediction: the class of the highest logit, int32 [N]; -1 where that is not finite.
-        top_classes: of the highest logits, falling, int32 [N, k], k at most five; -1 where there is no prediction.
-        top_probabilities: theirs, float32 [N, k]; NaN where there is no prediction.
+        confidence: its probability, float32 [N]; NaN where there is no prediction.
         margin: the true class's logit less the highest other one, float32 [N]; NaN where there is no prediction.
     """
 
     prediction: np.ndarray
-    top_classes: np.ndarray
-    top_probabilities: np.ndarray
+    confidence: np.ndarray
     margin: np.ndarray
 
     def in_order(self, rows: np.ndarray) -> "Predicted":
         """Return the predictions in rising order of the `rows` [N] that they are for."""
         order = np.argsort(rows)
         return Predicted(*(getattr(self, column.name)[order] for column in fields(self)))
-
-    def summarised(
-        self, prefix: str, labels: np.ndarray, classes: int, accepted: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return the columns [N] that figures are made of: `prediction`, `confidence` and, of more than five classes,
-        `in_top5`.
-
-        Args:
-            prefix: of their names, as `original_`.
-            labels: [N].
-            classes: how many there are.
-            accepted: [N], the classes that are true of each row, which count as its label.
-        """
-        columns = {
-            f"{prefix}prediction": as_label(self.prediction, labels, accepted),
-            f"{prefix}confidence": self.top_probabilities[:, 0].astype(np.float64),
-        }
-        if classes > TOP:
-            likeliest = [as_label(column, labels, accepted) for column in self.top_classes.T]
-            columns[f"{prefix}in_top5"] = (np.stack(likeliest, axis=1) == labels[:, None]).any(1)
-        return columns
 
 
 _Share = tuple[np.ndarray, Predicted]  # rows [n], and the answers for them
@@ -226,14 +201,12 @@ def predicted_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
     # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
     is_finite = logits.amax(1).isfinite()
     prediction = torch.where(is_finite, logits.argmax(1), NO_PREDICTION)
-    classes = logits.topk(min(TOP, logits.shape[1]), 1).indices
-    probabilities = logits.float().softmax(1).gather(1, classes)
+    confidence = logits.float().softmax(1).amax(1)
     true = logits.gather(1, labels.unsqueeze(1))
     margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)
     return [
         prediction.to(torch.int32),
-        classes.where(is_finite.unsqueeze(1), NO_PREDICTION).to(torch.int32),
-        probabilities.where(is_finite.unsqueeze(1), torch.nan),
+        confidence.where(is_finite, torch.nan),
         margin.float().where(is_finite, torch.nan),
     ]
 

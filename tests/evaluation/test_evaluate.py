@@ -5,7 +5,6 @@ import json
 import shutil
 import threading
 import time
-from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -23,13 +22,12 @@ from fmrgen import UserError, evaluate, write_report
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
 from fmrgen.engine.images import to_batch
-from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.summary import METRICS, SUMMARY_COLUMNS, summarise
+from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
-from fmrgen.report.tables import all_notes, split_table, warning_lines
+from fmrgen.report.tables import all_notes, warning_lines
 from fmrgen.results.evaluation import read_figures
 
 LENET = "asset:mnist/lenet"
@@ -51,11 +49,6 @@ def one(split, classifier=LENET, **options):
     return evaluate([split] if isinstance(split, str) else {"split": split}, [classifier], **options).results[0]
 
 
-def without_confidence(summary):
-    """What a split itself can tell: it stores no probabilities of its classifier."""
-    return replace(summary, **{metric.field: None for metric in METRICS if metric.group == "confidence"})
-
-
 def remade(rows, features=None, **changed):
     """The rows with some columns made anew."""
     columns = {name: rows[name] for name in rows.column_names} | changed
@@ -68,7 +61,7 @@ def remade(rows, features=None, **changed):
 
 def test_it_gives_what_the_stored_columns_give(finished_split, rows):
     result = one(f"{finished_split}:mnist/lenet")
-    assert without_confidence(result.total) == summarise(stored_columns(rows))
+    assert result.total == summarise(stored_columns(rows))
     assert result.conditioned
     assert result.notes == []
     assert [summary.rows for summary in result.classes] == [12] * 10
@@ -167,7 +160,7 @@ def test_who_is_at_chance_is_ranked_nowhere_and_named_once(finished_split, tmp_p
     half = "outside_components:HalfTrained"
     weak = {f"weak{seed}": outside_components.SmallNet(width) for seed, width in enumerate((4, 8, 16))}
     evaluation = evaluate({"a": str(finished_split), "b": str(finished_split)}, {"half": half, "lenet": LENET, **weak})
-    assert {result.classifier for result in evaluation.results if result.at_chance} == {*weak}
+    assert {result.classifier for result in evaluation.results if result.total.at_chance} == {*weak}
     assert [[place.classifier for place in one.ranking] for one in evaluation.comparisons] == [["half"], ["half"]]
     line = "hardly better than chance on the originals of a, b, so not ranked: weak0, weak1, weak2; are the weights"
     assert [one[: len(line)] for one in warning_lines(evaluation)] == [line]
@@ -455,7 +448,7 @@ def without_originals(tmp_path):
 def test_originals_come_from_the_source_in_the_provenance(without_originals, rows):
     result = one(str(without_originals))
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
-    assert without_confidence(result.total) == summarise(stored_columns(stored))
+    assert result.total == summarise(stored_columns(stored))
     assert result.conditioned
 
 
@@ -475,7 +468,7 @@ def test_one_that_is_never_right_is_compared_by_fmr_too(finished_split):
 
 
 @pytest.mark.slow
-def test_originals_from_a_source_that_is_given(without_originals):
+def test_originals_from_a_source_that_is_given(without_originals, finished_split):
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
     nobodys = {"theirs": stored}
     bare = evaluate(nobodys, [LENET])
@@ -493,48 +486,10 @@ def test_originals_from_a_source_that_is_given(without_originals):
         )
     with pytest.raises(UserError, match=r"source: id 3 and 56 more ids of theirs are not in it"):
         evaluate(nobodys, [LENET], source="{kind: mnist, limit: 3}")
+    with pytest.raises(UserError, match="source: every split has its originals; leave it out"):
+        evaluate(str(finished_split), [LENET], source="mnist-lenet")
     with pytest.raises(UserError, match="has no column of distinct ids"):
         evaluate({"theirs": stored.remove_columns("id")}, [LENET], source="mnist-lenet")
-
-
-class ReadsDetails(nn.Module):
-    """LeNet on images of 32 px; on others it always says 0, or fails where it needs another size."""
-
-    def __init__(self, needs=None):
-        super().__init__()
-        self.network, self.needs = parse_classifier(LENET)[1].build(), needs
-
-    def forward(self, images):
-        if self.needs is not None and images.shape[2] != self.needs:
-            raise ValueError("another size")
-        logits = self.network(images)
-        return logits if images.shape[2] == 32 else torch.zeros_like(logits)
-
-
-def test_accuracy_on_the_sources_own_pixels_stands_beside_sa(without_originals, rows):
-    stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
-    smaller = [image.resize((28, 28)) for image in stored["image"]]
-    theirs = {"theirs": remade(stored, {"image": Image()}, image=smaller)}
-    nets = {"lenet": parse_classifier(LENET)[1].build(), "details": ReadsDetails(), "one size": ReadsDetails(needs=28)}
-    found = evaluate(theirs, nets, source="mnist-lenet")
-    lenet, details, one_size = (result.total for result in found.results)
-    native = list(load_recipe("mnist-lenet").build().source.read(0, len(stored)))
-    images = torch.stack([to_batch(np.asarray(open_rgb(example.image))[None])[0] for example in native])
-    labels = torch.tensor([example.label for example in native])
-    right = (nets["lenet"](images).argmax(1) == labels).float().mean()
-    assert images.shape[2] == 32
-    assert lenet.native_accuracy.value == pytest.approx(100 * float(right))
-    assert details.native_accuracy == lenet.native_accuracy
-    assert details.standard_accuracy.value < 20
-    assert one_size.native_accuracy is None
-    assert one_size.standard_accuracy == details.standard_accuracy
-    assert (
-        "SA native is not available, it takes no images of 32×32 pixels (ValueError)"
-        in found.result("theirs", "one size").notes
-    )
-    assert "SA native" in split_table(found.results).header
-    assert evaluate({"split": rows}, [LENET], source="mnist-lenet").results[0].total.native_accuracy is not None
-    assert evaluate({"split": rows}, [LENET]).results[0].total.native_accuracy is None
 
 
 def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):

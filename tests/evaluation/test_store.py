@@ -23,7 +23,7 @@ from places import SUPPORT
 from torch import nn
 
 from fmrgen import UserError, evaluate
-from fmrgen.evaluation.predictor import _schema
+from fmrgen.evaluation.predictor import SCHEMA
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.storage.predictions import PredictionStore
 
@@ -145,16 +145,15 @@ def test_answers_of_what_cannot_be_hashed_are_not_kept(finished_split, tmp_path,
 
 
 def test_a_flipped_bit_is_seen(finished_split, tmp_path):
-    schema = _schema(10)
     evaluate(str(finished_split), {"net": Net()}, store=tmp_path, progress=False)
     store, path = PredictionStore(tmp_path), next(tmp_path.glob("*.predictions"))
     content = path.read_bytes()
-    assert store.get(path.stem, schema, ROWS) is not None
+    assert store.get(path.stem, SCHEMA, ROWS) is not None
     for place in np.random.default_rng(0).choice(len(content), 300, replace=False):
         flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
-        assert store.get(path.stem, schema, ROWS) is None
+        assert store.get(path.stem, SCHEMA, ROWS) is None
 
 
 def test_the_stored_columns_are_those_of_the_logits(finished_split, tmp_path):
@@ -165,9 +164,7 @@ def test_the_stored_columns_are_those_of_the_logits(finished_split, tmp_path):
     logits, labels = net(images.permute(0, 3, 1, 2) / 255).detach(), torch.tensor(rows["label"])
     tables = [pq.read_table(io.BytesIO(path.read_bytes()[32:])) for path in tmp_path.glob("*.predictions")]
     (table,) = [table for table in tables if table["prediction"].to_pylist() == logits.argmax(1).tolist()]
-    top = logits.softmax(1).topk(5)
-    assert table["top_classes"].to_pylist() == top.indices.tolist()
-    assert np.allclose(np.stack(table["top_probabilities"].to_numpy()), top.values, atol=1e-6)
+    assert np.allclose(table["confidence"].to_numpy(), logits.softmax(1).amax(1), atol=1e-6)
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
     assert np.allclose(table["margin"].to_numpy(), logits[torch.arange(ROWS), labels] - others, atol=1e-5)
 

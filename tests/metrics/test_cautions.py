@@ -5,9 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from fmrgen.metrics.cautions import cautions, falls_as_kin
-from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import Summary, summarise
+from fmrgen.metrics.cautions import cautions
+from fmrgen.metrics.summary import summarise
 
 ROWS = 200
 
@@ -79,22 +78,6 @@ def test_what_is_wrong_is_told_alone(changed, message):
     assert re.match(message, with_it[0])
 
 
-def test_of_an_fmr_above_100_after_few_steps_kinship_is_a_cause():
-    few = {"prediction": np.zeros(ROWS, dtype=int), "iterations": np.repeat([1, 2], ROWS // 2)}
-    assert "with so few steps (1.5 a row) another cause is kinship" in split(**few)[0]
-    assert "kinship" not in split(prediction=np.zeros(ROWS, dtype=int))[0]
-
-
 def test_a_classifier_that_knows_nothing_is_told():
     with_it = split(original_prediction=(np.arange(ROWS) >= 20).astype(int))
     assert with_it[0].startswith("SA is 10.0 %: are the classifier's weights loaded")
-
-
-@pytest.mark.parametrize(
-    ("times", "steps", "is_kin"),
-    [((39, 21, 60), 9, True), ((39, 19, 60), 9, False), ((39, 21, 60), 2, False), ((39, None, None), 9, False)],
-    ids=["kin", "may be unrelated", "steps too long", "too few rows"],
-)
-def test_a_classifier_that_falls_with_its_oracle_is_its_kin(times, steps, is_kin):
-    summary = Summary(100, 90, falls_with_oracle=Estimate(*times), mean_iterations=Estimate(steps, None, None))
-    assert falls_as_kin(summary) == is_kin

@@ -99,7 +99,7 @@ def test_what_there_is_not_to_push(split, tmp_path, capsys):
     assert "--results: can't be combined with" in capsys.readouterr().err
     path = folder / "evaluation.json"
     tree = json.loads(path.read_text())
-    tree["results"][0]["at_chance"] = True
+    tree["results"][0]["total"]["at_chance"] = True
     path.write_text(json.dumps(tree))
     assert run("push", folder, "team/net", "--results", "mine") == 2
     assert "mine: is hardly better than chance on the originals of" in capsys.readouterr().err

@@ -40,8 +40,10 @@ def test_one_network_on_its_own_split(evaluation):
 
 
 def test_a_network_at_chance_is_to_be_doubted_and_another_is_not_doubted_for_it(evaluation):
-    assert headline(with_result(evaluation, "none", at_chance=True)).badge.tone == "plain"
-    assert headline(with_result(evaluation, "lenet", at_chance=True)).badge.words == "Read the doubts first"
+    assert evaluation.result("split", "none").total.at_chance
+    assert headline(evaluation).badge.tone == "plain"
+    guesses = replace(evaluation.result("split", "lenet").total, at_chance=True)
+    assert headline(with_result(evaluation, "lenet", total=guesses)).badge.words == "Read the doubts first"
     masked = with_result(evaluation, "lenet", masked=True)
     assert headline(masked).badge.tone == "unclear"
     assert headline(with_result(masked, "lenet", rough=True)).badge.tone == "plain"
@@ -51,7 +53,7 @@ def test_a_network_at_chance_is_to_be_doubted_and_another_is_not_doubted_for_it(
 def test_two_networks_on_one_split_are_told_apart_or_not(evaluation, tied, words):
     (comparison,) = evaluation.comparisons
     ranking = [RankedClassifier(1, "a", None, tied), RankedClassifier(2, "b", None, None)]
-    base = replace(evaluation.results[0], conditioned=False, at_chance=False)
+    base = replace(evaluation.results[0], conditioned=False)
     results = []
     for name, value in (("a", 90.0), ("b", 70.0)):
         total = replace(base.total, fmr=Estimate(value, value - 2, value + 2))

@@ -216,9 +216,21 @@ def noisy_near_the_boundary():
     return SureThenMasked(2.5, noisy_gradient)
 
 
-def vanishing_near_the_boundary():
+def _vanishing(lead):
     """LeNet's own gradient, and none nearer the boundary, as where outputs saturate."""
-    return SureThenMasked(3.5, lambda: _turned(torch.zeros_like))
+    return SureThenMasked(lead, lambda: _turned(torch.zeros_like))
+
+
+def vanishing_near_the_boundary():
+    return _vanishing(3.5)
+
+
+def vanishing_nearer():
+    return _vanishing(2.0)
+
+
+def vanishing_near_by():
+    return _vanishing(1.0)
 
 
 def rough_1():
@@ -266,13 +278,11 @@ class _Scaled(nn.Module):
         return self.scale * logits
 
 
-class _Strongest(nn.Module):
-    """The strongest tenth of the features of each image, the others 0: which these are changes with a jump."""
-
-    def forward(self, features):
-        flat = features.flatten(1)
-        least = flat.topk(flat.shape[1] // 10, dim=1).values[:, -1:]
-        return (flat * (flat >= least)).view_as(features)
+def _strongest(features, share):
+    """A share of the features of each image, the strongest, the others 0: which these are changes with a jump."""
+    flat = features.flatten(1)
+    least = flat.topk(int(flat.shape[1] * share), dim=1).values[:, -1:]
+    return (flat * (flat >= least)).view_as(features)
 
 
 class _Ripples(nn.Module):
@@ -298,12 +308,24 @@ def rippled():
     return Honest(after=_Ripples())
 
 
-def sparse():
-    """LeNet with a sparse activation behind its first convolution, trained with nothing of it."""
+def _sparse(share):
+    """LeNet with a sparse activation behind its first convolution."""
     network = Honest()
     first = next(module for module in network.inner.modules() if isinstance(module, nn.Conv2d))
-    first.register_forward_hook(lambda module, inputs, output: _Strongest()(output))
+    first.register_forward_hook(lambda module, inputs, output: _strongest(output, share))
     return network
+
+
+def sparse():
+    return _sparse(0.1)
+
+
+def sparser():
+    return _sparse(0.05)
+
+
+def sparsest():
+    return _sparse(0.03)
 
 
 def blurred():
@@ -341,8 +363,8 @@ LATER = {
     network.__name__: network
     for network in (
         three_in_ten_flipped, upper_half, smooth_over_9_pixels, noisy_gradient, of_moved_images, noisy_near_the_boundary,
-        vanishing_near_the_boundary,
+        vanishing_near_the_boundary, vanishing_nearer, vanishing_near_by,
     )
 }  # fmt: skip
-ROUGH = {network.__name__: network for network in (rough_1, rough_2, Rough, rough_8)}
+ROUGH = {network.__name__: network for network in (rough_1, rough_2, Rough, rough_8, sparser, sparsest)}
 HONEST = {network.__name__: network for network in (hot, cold, four_levels, rippled, blurred, sparse)}

@@ -30,8 +30,8 @@ from fmrgen.errors import UserError, option
 from fmrgen.files import fingerprint, json_text, no_such_folder, read_json, to_yaml, write_atomically
 from fmrgen.jobs.step_size import find_step
 from fmrgen.labels import Labels
-from fmrgen.metrics.cautions import best_order, outputs_in_another_order
 from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.metrics.outputs import best_order, outputs_in_another_order
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
 from fmrgen.recipe.job import Recipe, parse_oracle, source_config_of
 from fmrgen.recipe.objects import AnyClassifier, classifier_section

@@ -320,10 +320,6 @@ def _flip_table(flips: Flips) -> Table:
     ]
     if flips.old_flips is not None:
         rows.append(["negative flips between trainings of OLD, %", f"{flips.old_flips:.2f}"])
-    calibration: dict[str, Estimate | None] = {"OLD": flips.old_calibration, "NEW": flips.new_calibration}
-    for name, error in calibration.items():
-        if error is not None:
-            rows.append([f"calibration error of {name}, points", format_estimate(error)])
     return Table(["", f"of {flips.images:,} images"], rows)
 
 

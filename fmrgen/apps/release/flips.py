@@ -21,7 +21,6 @@ from fmrgen.metrics.grouping import Grouping
 from fmrgen.metrics.intervals import (
     CONFIDENCE,
     Estimate,
-    expected_calibration_error,
     paired_difference,
     wilson,
 )
@@ -85,7 +84,6 @@ class Flips:
         images_needed: about how many images would tell a drop of the margin, or of 1 point without a margin.
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
-        old_calibration, new_calibration: expected calibration error in points; None without confidences.
         broken, mended: negative and positive flips, the surest answers of NEW first; 10,000 at most, as of `doubted`.
         doubted: images that neither has right, those first on which both agree, the surest first: is the label right?
         doubted_images: how many there are.
@@ -104,8 +102,6 @@ class Flips:
     classes: list[FlippedGroup]
     pairs: list[FlippedGroup]
     groups: dict[str, list[FlippedGroup]]
-    old_calibration: Estimate | None
-    new_calibration: Estimate | None
     broken: list[Flip] = field(default_factory=list)
     mended: list[Flip] = field(default_factory=list)
     doubted: list[Flip] = field(default_factory=list)
@@ -172,8 +168,6 @@ def compare_predictions(
         classes=_worst_first(_counts(new.labels, broke, fixed, another_seed), margin),
         pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed), margin),
         groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, another_seed, by, margin),
-        old_calibration=_calibration(first, old_right[0]),
-        new_calibration=_calibration(new, new_right),
         broken=listed_flips(first, new, broke),
         mended=listed_flips(first, new, fixed),
         doubted=[*listed_flips(first, new, doubted & agreed), *listed_flips(first, new, doubted & ~agreed)][
@@ -370,15 +364,6 @@ def _groups_by_columns(
         if distinct > 1 and not is_measure:
             groups[name] = _worst_first(counts, margin)
     return groups
-
-
-def _calibration(predictions: Predictions, right: np.ndarray) -> Estimate | None:
-    if predictions.confidence is None:
-        return None
-    usable = np.isfinite(predictions.confidence)
-    if not usable.any():
-        return None
-    return expected_calibration_error(predictions.confidence[usable], right[usable])
 
 
 def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:

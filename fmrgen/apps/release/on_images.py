@@ -218,7 +218,7 @@ def _predictions(
         ids[rows],
         names[columns["label"]][rows],
         names[prediction][rows],
-        predicted.top_probabilities[rows, 0].astype(np.float64),
+        predicted.confidence[rows].astype(np.float64),
         {group: values[rows] for group, values in groups.items()},
     )
 

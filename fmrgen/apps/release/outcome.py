@@ -9,7 +9,7 @@ import numpy as np
 from fmrgen.apps.release.evidence import Evidence, Verdict
 from fmrgen.apps.release.flips import Flips
 from fmrgen.apps.release.predictions import Predictions
-from fmrgen.metrics.cautions import best_order, is_at_chance, outputs_in_another_order
+from fmrgen.metrics.outputs import best_order, is_at_chance, outputs_in_another_order
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.generated import Generated
@@ -83,7 +83,7 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
                 f"on {(order[answered] == labels).mean():.1%} if its answers are put in another order: {names[place]} "
                 f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names"
             )
-        elif is_at_chance(labels, answered, len(names)):
+        elif is_at_chance(labels, answered):
             faults.append(
                 f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, "
                 "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"

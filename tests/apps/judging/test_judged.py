@@ -34,7 +34,7 @@ def test_a_whole_audit_without_mistakes_is_a_count():
     valid, right, original, seen = (random.random(500) < p for p in (0.9, 0.4, 0.95, 0.7))
     verdicts = Verdicts(np.ones(500, bool), seen.astype(float), np.zeros(500, int))
     kept = valid & seen
-    counted, _ = foundation_model_robustness(right, kept, original)
+    counted = foundation_model_robustness(right, kept, original)
     found = corrected(valid, right, original, verdicts)
     assert found.perturbed_accuracy == proportion(right[kept])
     assert found.preserved == proportion(seen[valid])

@@ -1,0 +1,78 @@
+"""Whether a classifier's outputs mean its classes: whether it is at chance, or has them in another order."""
+
+import numpy as np
+
+from fmrgen.metrics.intervals import wilson
+
+_CHANCE_REACHES = 0.1  # of the way from guessing to being always right: see `is_at_chance`
+_FEWEST_REORDERED = 10  # rows that must be right in another order of the classes
+
+
+def is_at_chance(label: np.ndarray, prediction: np.ndarray) -> bool:
+    """Return whether predictions match labels hardly better than guesses do, so that figures made of them mean nothing.
+
+    Guesses name each class equally often, or as often as the predictions do: a network that always gives the
+    commonest class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with
+    random weights, on up to 17 % of ten digits), so twice as often is still chance, as far as that is at most a tenth
+    of the way to being always right.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+
+    Returns:
+        Whether the lower end of the accuracy's 95 % interval is not above chance; False if all labels are one, which
+        no guess can miss.
+    """
+    classes = 1 + int(max(label.max(), prediction.max()))
+    labels = np.bincount(label, minlength=classes) / len(label)
+    if (labels > 0).sum() < 2:
+        return False
+    predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
+    guessing = max(1 / classes, float(labels @ predictions))
+    return wilson(float((label == prediction).sum()), len(label))[0] <= _most_by_chance(guessing)
+
+
+def _most_by_chance(guessing: float) -> float:
+    """Return the accuracy, in percent, up to which a network is at chance if guesses are right so often (0 to 1)."""
+    return 100 * (guessing + min(guessing, _CHANCE_REACHES * (1 - guessing)))
+
+
+def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:
+    """Return whether predictions fit the labels well, but only after the classes are put in another order.
+
+    The best order for half of the rows is tried on the others, so that chance can't make one. It must be right more
+    often than not there, and more than twice as often as the present order.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+        classes: number of classes.
+    """
+    # Not every other row: if classes take turns, one half would lack half of the classes.
+    trial = np.random.default_rng(0).random(len(label)) < 0.5
+    order = best_order(label[~trial], prediction[~trial], classes)
+    is_class = (prediction >= 0) & (prediction < classes)
+    reordered = np.append(order, -1)[np.where(is_class, prediction, -1)]
+    hits, reordered_hits = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
+    return bool(reordered_hits >= _FEWEST_REORDERED and reordered_hits > trial.sum() / 2 and reordered_hits > 2 * hits)
+
+
+def best_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Return the class that each output would have to stand for, [K]: the commonest pairs first, each class once.
+
+    Args:
+        label: [N].
+        prediction: [N], -1 for none.
+        classes: number of classes.
+    """
+    is_class = (prediction >= 0) & (prediction < classes)
+    pairs, counts = np.unique(prediction[is_class].astype(np.int64) * classes + label[is_class], return_counts=True)
+    order = np.full(classes, -1)
+    is_taken = np.zeros(classes, dtype=bool)
+    for output, stands_for in zip(*divmod(pairs[np.argsort(-counts, kind="stable")], classes), strict=True):
+        if order[output] < 0 and not is_taken[stands_for]:
+            order[output] = stands_for
+            is_taken[stands_for] = True
+    order[order < 0] = np.flatnonzero(~is_taken)
+    return order
