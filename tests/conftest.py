@@ -58,7 +58,6 @@ def pytest_unconfigure(config):
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=1, help="SIGKILLs in test_killed_again_and_again")
     parser.addoption("--kill-seed", type=int, default=0, help="of their moments")
-    parser.addoption("--audits", type=int, default=400, help="made-up audits in test_intervals_hold_the_truth")
 
 
 def pytest_configure(config):

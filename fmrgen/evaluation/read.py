@@ -160,4 +160,4 @@ def _judges(
         return []
     for of_judge in judgements:
         check_of_split(of_judge, split.name, columns["id"], digests, classes)
-    return judges_by_row(judgements, columns, classes)
+    return judges_by_row(judgements, columns)

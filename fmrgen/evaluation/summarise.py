@@ -29,9 +29,9 @@ from fmrgen.results.evaluation import (
     Result,
 )
 from fmrgen.results.fixed_sets import FixedSetResults
-from fmrgen.results.rankings import difference, error_consistency, pairs_of, rank
+from fmrgen.results.rankings import difference, pairs_of, rank
 from fmrgen.results.steps import step_figures
-from fmrgen.split.judged import corrected_by, judge_figures, people_alpha
+from fmrgen.split.judged import fmr_by_judge, judge_figures
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import Provenance, RecordedPerturb
 
@@ -112,7 +112,7 @@ def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
     differences = []
     for first, second in pairs_of(list(split.classifiers), summaries, measure):
         pair = split.classifiers[first].columns, split.classifiers[second].columns
-        differences.append(replace(difference(first, second, *pair), error_consistency=error_consistency(*pair)))
+        differences.append(difference(first, second, *pair))
     return Comparison(split.name, measure, rank(summaries, differences, measure), differences)
 
 
@@ -130,7 +130,7 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
         notes.append(f"it gives the same predictions as {same} on every image: they are one network, or copies of it")
     judged = {}
     if split.judges:
-        judged = corrected_by(split.judges, own, stored["valid"])
+        judged = fmr_by_judge(split.judges, own, stored["valid"])
     groups: dict[str, dict[str, Summary]] = {}
     for column, of_column in split.groups.items():
         groups[column] = {}
@@ -248,7 +248,6 @@ def _evaluated_split(
         stop_reasons=stop_reasons,
         notes=notes,
         missed_by_all=None if missed is None else missed.ids,
-        people_alpha=people_alpha(measured.judges),
         valid_by=measured.valid_by,
     )
     if provenance is None:

@@ -56,13 +56,6 @@ def as_percent(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else f"{estimate.value:.1f} %"
 
 
-def format_coefficient(estimate: Estimate | None) -> str:
-    """Return `0.79 [0.12, 1.00]`: a coefficient needs more digits than a rate in percent; n/a for None."""
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return format_estimate(estimate)
-    return f"{estimate.value:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]"
-
-
 def proportion(hits: np.ndarray) -> Estimate | None:
     """Return the share of True in percent, with Wilson's 95 % interval.
 

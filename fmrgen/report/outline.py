@@ -16,7 +16,6 @@ from fmrgen.report.tables import (
     all_notes,
     attacks_table,
     class_table,
-    error_consistency_table,
     fixed_table,
     group_table,
     judged_table,
@@ -38,7 +37,7 @@ from fmrgen.report.tables import (
     worst_line,
     worst_table,
 )
-from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
+from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
 
 INTERVALS = (
     "Percent, with 95 % intervals: Wilson's for accuracies and VR, joined with their correlation for FMR, since PA and "
@@ -146,7 +145,6 @@ def _splits(evaluation: Evaluation) -> list[Section]:
             *_judges(split, results),
             *_attacks(split, results),
             *_groups(results),
-            *_agreement(comparison),
             *_made(split, common_facts),
             *_mistakes(evaluation, split, results),
             *_classes(split, results),
@@ -187,17 +185,6 @@ def _groups(results: list[Result]) -> list[Section]:
     for column in results[0].groups:
         sections.append(Section("groups", f"By {column}", tables=[group_table(results, column)]))
     return sections
-
-
-def _agreement(comparison: Comparison | None) -> list[Section]:
-    table = None if comparison is None else error_consistency_table(comparison)
-    if table is None:
-        return []
-    about = (
-        "Error consistency (Geirhos et al. 2020) on the valid images: 1 where two fail on the same ones, 0 where as "
-        "often as by chance."
-    )
-    return [Section("agreement", "Whether they fail together", about, [table], shown="in files", folded=True)]
 
 
 def _mistakes(evaluation: Evaluation, split: EvaluatedSplit, results: list[Result]) -> list[Section]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from fmrgen.metrics.gradients import masked_because, may_be_rough
-from fmrgen.metrics.intervals import Estimate, format_coefficient, format_estimate
+from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.summary import COMPARED, MAIN_METRICS, METRICS, OF_CLASSES, Metric, Summary
 from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
@@ -138,27 +138,6 @@ def attacks_table(split: EvaluatedSplit) -> Table:
     return Table(["attacks", "the last of them", "rows fooled first by it", "FMR after it"], rows)
 
 
-def error_consistency_table(comparison: Comparison) -> Table | None:
-    """Return the error consistency of each pair of classifiers; None for more classifiers than stand side by side, or
-    if no pair has one."""
-    names: dict[str, None] = {}  # in the order in which they come
-    pairs = {}
-    for difference in comparison.differences:
-        first, second = difference.first, difference.second
-        names |= {first: None, second: None}
-        pairs[frozenset((first, second))] = difference.error_consistency
-    if not 2 <= len(names) <= _MOST_ACROSS or not any(pairs.values()):
-        return None
-    rows = []
-    for first in names:
-        row = [first]
-        for second in names:
-            kappa = pairs.get(frozenset((first, second)))
-            row.append("" if kappa is None else format_coefficient(kappa))
-        rows.append(row)
-    return Table(["", *names], rows)
-
-
 def transfer_table(evaluation: Evaluation, measure: str) -> Table:
     """Return the transfer matrix in one of the compared metrics, lying as `transfer_reading` says."""
     short, metric = short_split_names(evaluation), COMPARED[measure]
@@ -255,15 +234,14 @@ def judges_table(split: EvaluatedSplit) -> Table | None:
     """Return the figures of the judges of a split other than its oracle; None if there are none."""
     if not split.judges:
         return None
-    header = ["judge", "looked at", "sees the label", "in originals", "kappa with the oracle"]
+    header = ["judge", "looked at", "sees the label", "in originals"]
     rows = []
     for judge in split.judges:
         row = [
             _judge_name(judge),
-            f"{judge.audited:,}",
+            f"{judge.looked_at:,}",
             format_estimate(judge.preserved),
             format_estimate(judge.originals_right),
-            format_coefficient(judge.oracle_kappa),
         ]
         rows.append(row)
     return Table(header, rows)
@@ -277,8 +255,7 @@ def judged_table(split: EvaluatedSplit, results: Sequence[Result]) -> Table | No
     for result in results:
         row = [_marked(result), format_estimate(result.total.fmr)]
         for judge in split.judges:
-            corrected = result.judged.get(judge.judge)
-            row.append(format_estimate(None if corrected is None else corrected.fmr))
+            row.append(format_estimate(result.judged.get(judge.judge)))
         rows.append(row)
     return Table(["FMR", "the split's oracle", *map(_judge_name, split.judges)], rows)
 
@@ -289,8 +266,8 @@ def _judge_name(judge: JudgeFigures) -> str:
 
 
 def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
-    """Return lines on which judges are no second opinion, or guess, how far people agree, and whether judges rank the
-    classifiers as the oracle does."""
+    """Return lines on which judges are no second opinion, or guess, and whether they rank the classifiers as the oracle
+    does."""
     lines = []
     for judge in split.judges:
         if judge.shares_weights_with:
@@ -299,36 +276,17 @@ def judges_lines(split: EvaluatedSplit, results: Sequence[Result]) -> list[str]:
         warning = chance_line(judge.judge, judge.originals_right, len(split.class_names))
         if warning is not None:
             lines.append(warning)
-    if split.people_alpha is not None:
-        lines.append(f"agreement between people: Krippendorff's alpha {format_coefficient(split.people_alpha)}")
-    for judge in split.judges:
-        if judge.kind == "person":
-            lines += _lines_on_missed_images(judge, results)
     for judge in split.judges:
         fmr: list[tuple[float, float]] = []
         for result in results:
-            corrected = result.judged.get(judge.judge)
-            if result.total.fmr and not result.total.at_chance and corrected and corrected.fmr:
-                fmr.append((result.total.fmr.value, corrected.fmr.value))
+            judged = result.judged.get(judge.judge)
+            if result.total.fmr and not result.total.at_chance and judged:
+                fmr.append((result.total.fmr.value, judged.value))
         if len(fmr) >= _FEWEST_RANKED:
             from scipy.stats import kendalltau  # a second's import, which most reports do without
 
             tau = kendalltau(*zip(*fmr, strict=True)).statistic
             lines.append(f"{judge.judge} and the oracle: Kendall's tau {tau:.2f} over {len(fmr)} classifiers")
-    return lines
-
-
-def _lines_on_missed_images(person: JudgeFigures, results: Sequence[Result]) -> list[str]:
-    """Return how far FMR of the split's own classifier depends on images that a person missed."""
-    lines = []
-    for result in results:
-        corrected = result.judged.get(person.judge)
-        if result.conditioned and corrected and corrected.fmr_range:
-            low, high = corrected.fmr_range.ends
-            lines.append(
-                f"{person.judge}: FMR of {result.classifier} is {corrected.fmr} if images that fool it were missed as "
-                f"often as others; however many were missed, it is from {low:.1f} to {high:.1f}"
-            )
     return lines
 
 

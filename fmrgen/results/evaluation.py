@@ -15,7 +15,6 @@ from fmrgen.errors import UserError
 from fmrgen.files import json_text, of_schema, read_json
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import BY_FIELD, MAIN_METRICS, METRICS, Summary
-from fmrgen.results.corrected import Corrected
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
 from fmrgen.results.own_splits import OwnComparison
@@ -55,7 +54,6 @@ class EvaluatedSplit:
         steps: step figures of its own classifier; None if it keeps no steps.
         made_with: source, classifier, generator, oracle and perturbation in words.
         judges: the judges who looked at it, other than its oracle.
-        people_alpha: how far the persons among them agree (Krippendorff's alpha).
         valid_by: the judge who decides which rows are valid; None if the oracle does.
         missed_by_all: ids of the originals that no classifier names right; None for fewer than three classifiers.
         related: how its own classifier and its oracle are related; None if nothing shows that they are.
@@ -78,7 +76,6 @@ class EvaluatedSplit:
     steps: StepFigures | None = None
     made_with: dict[str, str] | None = None
     judges: list[JudgeFigures] = field(default_factory=list)
-    people_alpha: Estimate | None = None
     valid_by: str | None = None
     missed_by_all: list[int] | None = None
     related: str | None = None
@@ -137,7 +134,7 @@ class Result:
         total: figures over all rows.
         classes: figures of each class, in the order of the split's class names.
         notes: sentences that a reader of the figures must know.
-        judged: PA and FMR over the images that still show their class, by the name of the judge who says so.
+        judged: FMR with PA over the images in which a judge sees the label, by the judge's name.
         masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
             `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
@@ -150,7 +147,7 @@ class Result:
     total: Summary
     classes: list[Summary]
     notes: list[str]
-    judged: dict[str, Corrected] = field(default_factory=dict)
+    judged: dict[str, Estimate | None] = field(default_factory=dict)
     masked: bool = False
     rough: bool = False
     groups: dict[str, dict[str, Summary]] = field(default_factory=dict)

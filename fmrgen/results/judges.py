@@ -13,25 +13,19 @@ class JudgeFigures:
     """A judge of a split, its rates in percent.
 
     Attributes:
-        judge: its name; `people` are all persons together, by the share of them who see the label.
+        judge: its name; `people` are all persons together, who see a label if more than half of them do.
         kind: `oracle`, `vlm` or `person`.
-        audited: number of valid images that it has looked at.
-        preserved: label-preservation rate, the share of valid images in which it sees the label.
+        looked_at: number of valid images that it has looked at.
+        preserved: label-preservation rate, the share of these in which it sees the label.
         originals_right: the share of originals in which it sees the label.
-        oracle_kappa: Cohen's kappa with the split's oracle on the images that it has looked at.
-        by_class: `preserved` of each class; None for a class that it saw nothing of.
-        by_iterations: `preserved` by the guided steps in the image.
         shares_weights_with: the split's oracle, or classifiers, in words; it is no second opinion then.
     """
 
     judge: str
     kind: Kind
-    audited: int
+    looked_at: int
     preserved: Estimate | None
     originals_right: Estimate | None
-    oracle_kappa: Estimate | None
-    by_class: list[Estimate | None]
-    by_iterations: dict[str, Estimate]
     shares_weights_with: list[str] = field(default_factory=list)
 
 

@@ -16,25 +16,19 @@ from fmrgen.metrics.intervals import (
 )
 from fmrgen.metrics.rows import valid_rows
 from fmrgen.metrics.summary import Summary
-from fmrgen.results.kappa import cohen_kappa
 
 _ALL_PAIRS = 24  # classifiers
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The figures of `first` less those of `second` on the same examples, in points, with paired intervals.
-
-    `error_consistency` is Cohen's kappa of their being right on the same valid images (Geirhos et al. 2020): 1 if they
-    fail on the same ones, 0 if as often as by chance; None if they do not see the same images.
-    """
+    """The figures of `first` less those of `second` on the same examples, in points, with paired intervals."""
 
     first: str
     second: str
     standard_accuracy: Estimate | None
     perturbed_accuracy: Estimate | None
     fmr: Estimate | None
-    error_consistency: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +91,6 @@ def difference(
         first_fmr = in_percent_of(first_rate, first_standard)
         fmr = _difference(drawn, first_fmr, in_percent_of(second_rate, second_standard), unseen_fmr)
     return Difference(first, second, standard, accuracy, fmr)
-
-
-def error_consistency(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Estimate | None:
-    """Return how far two classifiers fail on the same valid images of a split, from columns as for `summarise`."""
-    valid = valid_rows(first)
-    first_right = (first["prediction"] == first["label"])[valid]
-    second_right = (second["prediction"] == second["label"])[valid]
-    return cohen_kappa(first_right.astype(int), second_right.astype(int))
 
 
 def _difference(

@@ -57,7 +57,7 @@ class GeneratedSplit(str):
     def _figures(self) -> list[tuple[str, str]]:
         figures = []
         for metric in METRICS:
-            if metric.group != "main" or self.summary[metric] is None:
+            if self.summary[metric] is None:
                 continue
             value, _, interval = self.summary.text_of(metric).partition(" ")
             figures.append((metric.name, f"{value}{metric.unit} {interval}".rstrip()))

@@ -1,60 +1,67 @@
 """What other judges make of a split and of its classifiers."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fmrgen.errors import UserError
-from fmrgen.metrics.intervals import Estimate, proportion
+from fmrgen.metrics.intervals import Estimate, foundation_model_robustness, proportion
 from fmrgen.metrics.rows import as_label
-from fmrgen.results.corrected import Corrected, Verdicts, corrected, label_preservation
 from fmrgen.results.judges import JudgeFigures, Kind
-from fmrgen.results.kappa import cohen_kappa, krippendorff_alpha
 from fmrgen.split.judgements import HUMAN, PEOPLE, JudgeFile, Judgements
 from fmrgen.storage.provenance import Provenance
 
-_UNASKED = -3  # beside the labels of those who were asked
-_BANDS = 4  # of iterations
-_MOST_STRATA = 100  # a sample has six
+_NOT_QUERIED = -3  # beside the labels of those who were
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge's verdicts by row: labels [N], `_UNASKED` where it was not asked, of images and of originals; `about` is
-    the file about it, None of all persons together."""
+    """A judge of a split, row by row.
+
+    Attributes:
+        name: its name.
+        kind: `oracle`, `vlm` or `person`.
+        labels: what it sees in the images [N], `_NOT_QUERIED` where it has not looked at one.
+        of_originals: the same of the originals.
+        sees: bool [N], whether it sees the label in the image.
+        about: the file about it; None of all persons together.
+    """
 
     name: str
     kind: Kind
     labels: np.ndarray
     of_originals: np.ndarray
-    verdicts: Verdicts
+    sees: np.ndarray
     about: JudgeFile | None = None
 
+    @property
+    def has_looked(self) -> np.ndarray:
+        """The rows whose images it has looked at, bool [N]."""
+        return self.labels != _NOT_QUERIED
 
-def judges_by_row(
-    judgements_of_judges: Sequence[Judgements], columns: Mapping[str, np.ndarray], classes: int
-) -> list[Judge]:
+
+def judges_by_row(judgements_of_judges: Sequence[Judgements], columns: Mapping[str, np.ndarray]) -> list[Judge]:
     """Return the judges of a split over its rows; several people are there once more together.
 
     Args:
         judgements_of_judges: their tables.
-        columns: of the split, `id`, `label`, `valid` among them.
-        classes: how many labels there are.
+        columns: of the split, `id` and `label` among them.
     """
-    judges = [_by_row(judgements, columns, classes) for judgements in judgements_of_judges]
+    judges = [_by_row(judgements, columns) for judgements in judgements_of_judges]
     people = [judge for judge in judges if judge.kind == "person"]
     if len(people) > 1:
-        judges.append(_together(people, columns, classes))
+        labels = _together([person.labels for person in people], columns["label"])
+        of_originals = _together([person.of_originals for person in people], columns["label"])
+        judges.append(Judge(PEOPLE, "person", labels, of_originals, labels == columns["label"]))
     return judges
 
 
-def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: int) -> Judge:
+def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray]) -> Judge:
     table, about = judgements.table, judgements.about
     rows = {example_id: row for row, example_id in enumerate(columns["id"].tolist())}
-    labels = np.full(len(rows), _UNASKED)
-    of_originals = np.full(len(rows), _UNASKED)
+    labels = np.full(len(rows), _NOT_QUERIED)
+    of_originals = labels.copy()
     cells = (table[name].to_pylist() for name in ("id", "which", "label"))
     for example_id, which, label in zip(*cells, strict=True):
         of_which = labels if which == "image" else of_originals
@@ -62,135 +69,44 @@ def _by_row(judgements: Judgements, columns: Mapping[str, np.ndarray], classes: 
     accepted = columns.get("accepted_labels")
     labels = as_label(labels, columns["label"], accepted)
     of_originals = as_label(of_originals, columns["label"], accepted)
-    strata = _strata(about, columns)
-    seen = (labels == columns["label"]).astype(float)
-    audited = labels != _UNASKED
-    verdicts = _verdicts(about.kind == "person", audited, seen, strata, of_originals, columns["label"], classes)
-    return Judge(about.judge, about.kind, labels, of_originals, verdicts, about)
+    return Judge(about.judge, about.kind, labels, of_originals, labels == columns["label"], about)
 
 
-def _verdicts(
-    is_person: bool,
-    audited: np.ndarray,
-    seen: np.ndarray,
-    strata: np.ndarray,
-    of_originals: np.ndarray,
-    truth: np.ndarray,
-    classes: int,
-) -> Verdicts:
-    """Return a judge's verdicts; the originals that a person saw show how often that person misses the label."""
-    is_control = of_originals != _UNASKED
-    if not is_person or not is_control.any():
-        return Verdicts(audited, seen, strata)
-    sensitivity = float((of_originals == truth)[is_control].mean())
-    false_positives = (1 - sensitivity) / classes
-    return Verdicts(audited, seen, strata, sensitivity, int(is_control.sum()), false_positives, 1 / classes)
-
-
-def _strata(about: JudgeFile, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the stratum of every row, audited or not, by the names of strata that a sample has.
-
-    Raises UserError for names that no sample has; anyone may have written them.
-    """
-    strata = np.zeros(len(columns["id"]), dtype=int)
-    names = (about.section or {}).get("strata")
-    if about.kind != "person" or not isinstance(names, dict):
-        return strata
-    fooled = columns["prediction"] != columns["label"]
-    if len(names) > _MOST_STRATA:
-        raise UserError(f"judge {about.judge}: has {len(names):,} strata, more than a sample has; it is not read")
-    for number, name in enumerate(names):
-        parts = re.fullmatch(r"(fooled|right) (\d{1,7})-(\d{1,7})", name)
-        if parts is None:
-            raise UserError(f"judge {about.judge}: has a stratum {name!r}, which no sample has; it is not read")
-        inside = (columns["iterations"] >= int(parts[2])) & (columns["iterations"] <= int(parts[3]))
-        strata = np.where(inside & (fooled == (parts[1] == "fooled")) & columns["valid"], number, strata)
-    return strata
-
-
-def _together(people: Sequence[Judge], columns: Mapping[str, np.ndarray], classes: int) -> Judge:
-    """Return all persons as one judge, who sees a label as far as they do."""
-    truth = columns["label"]
-    audited, seen = _share_that_sees([person.labels for person in people], truth)
-    is_control, seen_in_originals = _share_that_sees([person.of_originals for person in people], truth)
-    labels = np.where(audited, np.where(seen > 0.5, truth, -1), _UNASKED)
-    of_originals = np.where(is_control, np.where(seen_in_originals > 0.5, truth, -1), _UNASKED)
-    sensitivity = 1.0
-    if is_control.any():
-        sensitivity = float(seen_in_originals[is_control].mean())
-    stratum = people[0].verdicts.stratum
-    false_positives = (1 - sensitivity) / classes
-    verdicts = Verdicts(audited, seen, stratum, sensitivity, int(is_control.sum()), false_positives, 1 / classes)
-    return Judge(PEOPLE, "person", labels, of_originals, verdicts)
-
-
-def _share_that_sees(labels: Sequence[np.ndarray], truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which rows anyone was asked about, bool [N], and the share of those who name the true label, [N]."""
-    answers = np.stack(labels)
-    is_answer = answers != _UNASKED
-    askers = is_answer.sum(0)
-    return askers > 0, ((answers == truth) & is_answer).sum(0) / np.maximum(askers, 1)
+def _together(labels_of_people: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """Return what all persons see together, [N]: the label where more than half of those who have looked see it."""
+    labels = np.stack(labels_of_people)
+    has_looked = labels != _NOT_QUERIED
+    looked, seen = has_looked.sum(0), (labels == truth).sum(0)
+    return np.where(looked > 0, np.where(2 * seen > looked, truth, -1), _NOT_QUERIED)
 
 
 def labels_of_row(judges: Sequence[Judge], row: int) -> dict[str, int]:
-    """Return what each judge who was asked sees in the image of a row, by the judge's name."""
-    return {judge.name: int(judge.labels[row]) for judge in judges if judge.labels[row] != _UNASKED}
+    """Return what each judge who has looked at the image of a row sees in it, by the judge's name."""
+    return {judge.name: int(judge.labels[row]) for judge in judges if judge.labels[row] != _NOT_QUERIED}
 
 
 def judge_figures(
     judge: Judge, columns: Mapping[str, np.ndarray], provenance: Provenance, classifiers: Mapping[str, str | None]
 ) -> JudgeFigures:
     """Return the figures of a judge on a split; `classifiers` are the digests of those that are measured, by name."""
-
-    def preserved(among: np.ndarray) -> Estimate | None:
-        return label_preservation(columns["valid"] & among, judge.verdicts)
-
-    taken, valid = columns["iterations"], columns["valid"]
-    cuts = np.zeros(0)
-    if valid.any():
-        cuts = np.unique(np.quantile(taken[valid], np.arange(1, _BANDS) / _BANDS))
-    band = np.searchsorted(cuts, taken)
-    bands = {}
-    for number in np.unique(band[valid]):
-        inside = valid & (band == number)
-        share = preserved(inside)
-        if share is not None:
-            bands[f"{taken[inside].min()}–{taken[inside].max()}"] = share
-    is_control = judge.of_originals != _UNASKED
+    looked = judge.has_looked & columns["valid"]
+    of_originals = judge.of_originals != _NOT_QUERIED
     return JudgeFigures(
         judge=judge.name,
         kind=judge.kind,
-        audited=int((judge.verdicts.audited & columns["valid"]).sum()),
-        preserved=preserved(valid),
-        originals_right=proportion((judge.of_originals == columns["label"])[is_control]),
-        oracle_kappa=None if judge.name == PEOPLE else _kappa_with_oracle(judge, columns),
-        by_class=[preserved(columns["label"] == label) for label in range(len(provenance.labels))],
-        by_iterations=bands,
+        looked_at=int(looked.sum()),
+        preserved=proportion(judge.sees[looked]),
+        originals_right=proportion((judge.of_originals == columns["label"])[of_originals]),
         shares_weights_with=[] if judge.about is None else judge.about.related(provenance, classifiers),
     )
 
 
-def _kappa_with_oracle(judge: Judge, columns: Mapping[str, np.ndarray]) -> Estimate | None:
-    pairs = [(judge.labels, columns["oracle_label"]), (judge.of_originals, columns["original_oracle_label"])]
-    ours = np.concatenate([labels[labels != _UNASKED] for labels, _ in pairs])
-    theirs = np.concatenate([oracle[labels != _UNASKED] for labels, oracle in pairs])
-    return cohen_kappa(ours, theirs)
-
-
-def people_alpha(judges: Sequence[Judge]) -> Estimate | None:
-    """Return how far people agree on what the images show, Krippendorff's alpha; None for fewer than two."""
-    people = [judge.labels for judge in judges if judge.kind == "person" and judge.name != PEOPLE]
-    if len(people) < 2:
-        return None
-    return krippendorff_alpha(np.stack(people), _UNASKED)
-
-
-def corrected_by(
+def fmr_by_judge(
     judges: Sequence[Judge], of_model: Mapping[str, np.ndarray], valid: np.ndarray
-) -> dict[str, Corrected]:
-    """Return PA and FMR of a classifier over the images in which each judge sees the label, by the judge's name.
+) -> dict[str, Estimate | None]:
+    """Return FMR of a classifier with PA over the images in which each judge sees the label, by the judge's name.
 
-    A person's sample is extended by the machines that have looked at everything, where there are such.
+    A judge who misses as many of the images that fool the classifier as of the others changes nothing.
 
     Args:
         judges: of a split.
@@ -201,15 +117,7 @@ def corrected_by(
         return {}
     truth = of_model["label"]
     right, original_right = of_model["prediction"] == truth, of_model["original_prediction"] == truth
-    machines = [judge for judge in judges if judge.kind != "person" and judge.verdicts.audited[valid].all()]
-    machine = np.mean([judge.verdicts.seen for judge in machines], axis=0) if machines else None
-    by_judge = {}
-    for judge in judges:
-        extended = machine if judge.kind == "person" else None
-        figures = corrected(valid, right, original_right, judge.verdicts, extended)
-        if figures is not None:
-            by_judge[judge.name] = figures
-    return by_judge
+    return {judge.name: foundation_model_robustness(right, valid & judge.sees, original_right) for judge in judges}
 
 
 def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndarray], split: str) -> np.ndarray:
@@ -231,11 +139,12 @@ def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndar
         names = ", ".join(judge.name for judge in judges)
         others = f"; it was judged by {names}" if names else ""
         raise UserError(f"{split}: was not judged by {name}{others}")
-    verdicts, valid = wanted[0].verdicts, columns["valid"]
-    missing = int((valid & ~verdicts.audited).sum())
+    judge, valid = wanted[0], columns["valid"]
+    missing = int((valid & ~judge.has_looked).sum())
     if missing:
         raise UserError(
-            f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {wanted[0].name}; have "
-            "all of them judged, or read the corrected FMR, which weighs a sample"
+            f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {judge.name}; have all "
+            "of them judged, or read FMR under each judge"
         )
-    return valid & (verdicts.seen > 0.5)
+    valid_too: np.ndarray = valid & judge.sees
+    return valid_too

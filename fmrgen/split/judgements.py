@@ -59,7 +59,7 @@ class JudgeFile:
     Attributes:
         judge: its name.
         kind: what it is: an `oracle`, a vision-language model (`vlm`), or a `person`.
-        section: of a recipe, or of a person the strata of the sample.
+        section: of a recipe; None of a person.
         weights_sha256: of its weights, where it has any.
         split: `CONFIG/SPLIT` of which it spoke.
         files: digest of the very files of that split.
@@ -88,7 +88,7 @@ class JudgeFile:
         cls,
         judge: str,
         kind: Kind,
-        section: dict[str, Any],
+        section: dict[str, Any] | None,
         weights_sha256: str | None,
         split: str,
         provenance: Provenance,
@@ -100,7 +100,7 @@ class JudgeFile:
         Args:
             judge: its name.
             kind: what it is.
-            section: of a recipe, or of a person the strata of the sample.
+            section: of a recipe; None of a person.
             weights_sha256: of its weights, where it has any.
             split: `CONFIG/SPLIT` of which it spoke.
             provenance: of that split.

@@ -1,13 +1,9 @@
 """Whether classifiers fail on the same images, and the originals on which all of them do."""
 
-import json
-
-import numpy as np
 import pytest
 from datasets import load_dataset
-from sklearn.metrics import cohen_kappa_score
 
-from fmrgen import evaluate, write_report
+from fmrgen import evaluate
 from fmrgen.report.gallery import galleries
 
 LENET = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors"}
@@ -37,23 +33,3 @@ def test_originals_that_nobody_names_right_are_named(mislabelled):
     assert {row.id for row in gallery.rows if row.is_missed} == set(missed) & shown
     few = evaluate({"digits": rows}, {"plain": LENET}, progress=False)
     assert few.splits[0].missed_by_all is None
-
-
-@pytest.mark.slow
-def test_error_consistency_is_kappa_of_being_right(finished_split, tmp_path):
-    found = evaluate(str(finished_split), CLASSIFIERS, progress=False)
-    said = found.predictions.to_pandas()
-    said = said[said.valid]
-    right = {name: (of.prediction == of.label).to_numpy() for name, of in said.groupby("classifier", observed=True)}
-    pairs = {(pair.first, pair.second): pair.error_consistency for pair in found.comparisons[0].differences}
-    for (one, other), consistency in pairs.items():
-        expected = cohen_kappa_score(right[one], right[other])
-        assert np.isnan(expected) == (consistency is None)
-        if consistency is not None:
-            assert consistency.value == pytest.approx(expected)
-            assert consistency.low <= consistency.value <= consistency.high
-    assert any(pairs.values())
-    write_report(found, tmp_path)
-    assert "Whether they fail together" in (tmp_path / "evaluation.md").read_text()
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert "error_consistency" in told["comparisons"][0]["differences"][0]

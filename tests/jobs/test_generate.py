@@ -427,10 +427,13 @@ def test_stuck_rows_are_counted_and_told(tmp_path, monkeypatch):
     """Where the classifier's gradient is zero nothing was tested, and nothing counts as robust."""
     (tmp_path / "flat.py").write_text(
         "import torch\n"
+        "from fmrgen import load_classifier\n"
         "class Flat(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.inner = load_classifier('asset:mnist/lenet')\n"
         "    def forward(self, images):\n"
-        "        mean = images.flatten(1).mean(1)\n"
-        "        return torch.stack([(10 * mean).floor() + 0 * mean] + [0 * mean] * 9, 1)\n"
+        "        return self.inner(images).detach() + 0 * images.mean()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     notes = []

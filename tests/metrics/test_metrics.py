@@ -7,7 +7,6 @@ from scipy.stats import binomtest, bootstrap, ttest_1samp
 
 from fmrgen.metrics.intervals import (
     Estimate,
-    format_coefficient,
     foundation_model_robustness,
     grouped_proportion,
     mean,
@@ -378,7 +377,6 @@ def test_a_difference_in_fmr_that_no_row_shows_may_be_larger_where_sa_is_low():
 
 def test_zero_has_no_sign():
     assert str(Estimate(-0.0, -0.04, 50.9)) == "0.00 [0.0, 50.9]"
-    assert format_coefficient(Estimate(-0.001, -0.5, 0.0)) == "0.00 [-0.50, 0.00]"
 
 
 def test_outputs_in_another_order_are_noticed_and_weak_classifiers_are_not():

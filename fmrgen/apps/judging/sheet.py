@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from fmrgen.apps.judging.sample import Kind, Shown, draw, strata_of
+from fmrgen.apps.judging.sample import Kind, Shown, draw
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_writable, write_atomically
 from fmrgen.image_files import open_rgb, png_bytes
@@ -23,7 +23,6 @@ from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import now
 from fmrgen.storage.store import Disk
 
-_COLUMNS = ("id", "label", "accepted_labels", "valid", "iterations", "prediction")
 _UNSURE = "unsure"
 _BATCH = 64  # rows
 _KINDS: tuple[Kind, ...] = ("image", "original")
@@ -32,7 +31,7 @@ _DIGITS = 16  # of an image's sha256, in the name of its file
 
 
 def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) -> int:
-    """Write a stratified sample of a split's perturbed images, with originals as controls, and `sheet.csv`.
+    """Write a random sample of a split's perturbed images, with originals as controls, and `sheet.csv`.
 
     The names of files, and so their order, are digests: they tell neither label nor kind. `classes.txt` has the names
     of the classes. Fill the column `label` of a copy of the CSV for each person.
@@ -54,7 +53,7 @@ def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) ->
         raise UserError(f"{split}: has no originals (output.keep_original), which show how often a person errs")
     check_writable(folder)
     with reading(split):
-        wanted = set(draw(opened.columns(_COLUMNS), count, seed))
+        wanted = set(draw(opened.columns(("id", "valid")), count, seed))
         names = []
         for _, name, content in _stored(opened, wanted):
             names.append(name)
@@ -91,7 +90,6 @@ def read_sheet(split: str, name: str, file: Path, *, output: Path) -> Path:
     named = _read_labels(file, labels)
     rows: list[dict[str, Any]] = []
     with reading(split):
-        columns = opened.columns(_COLUMNS)
         for shown, image, content in _stored(opened):
             if image in named:
                 row = {"judge": name, "id": shown.id, "which": shown.which, "label": named[image], "when": now()}
@@ -103,10 +101,9 @@ def read_sheet(split: str, name: str, file: Path, *, output: Path) -> Path:
         )
     table = pa.Table.from_pylist(rows, schema=TABLE)
     content = to_parquet(table)
-    strata = {stratum: len(members) for stratum, members in strata_of(columns).items()}
     paths = opened.paths if opened.revision is None else opened.paths.at(output)
     folder = JudgementsFolder(paths)
-    about = JudgeFile.of(name, "person", {"strata": strata}, None, paths.name, provenance, content)
+    about = JudgeFile.of(name, "person", None, None, paths.name, provenance, content)
     folder.write(about, content)
     if opened.revision is None:
         renew_card(Disk(paths.root))
