@@ -177,7 +177,6 @@ _MUST_BE = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dataclass_type"), "a mapping of keys"),
 }
 _WITH_VALUE = ("too_long", "too_short")  # whose text has the value already
-_CHOICES = re.compile(r"\^\(([\w|]+)\)-\[(\d)-(\d)\]\$")  # a pattern of names with a number behind
 _LONGEST_VALUE = 40  # characters of a value in a message
 
 
@@ -195,7 +194,7 @@ def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
     if len(value) > _LONGEST_VALUE:
         value = f"{value[:_LONGEST_VALUE]}…"
     if kind == "string_pattern_mismatch":
-        return _pattern_in_words(value, context["pattern"])
+        return f"{value} can't stand here; it must match {context['pattern']}"
     if kind not in _MUST_BE:
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         return message[:1].lower() + message[1:]
@@ -212,21 +211,6 @@ def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
         if near is not None:
             text += f"; did you mean {near}?"
     return text
-
-
-def _pattern_in_words(value: str, pattern: str) -> str:
-    """Return that a value does not match a pattern; if the pattern is a choice, with the nearest one."""
-    choice = _CHOICES.fullmatch(pattern)
-    if choice is None:
-        return f"{value} can't stand here; it must match {pattern}"
-    names, least, most = choice[1].split("|"), int(choice[2]), int(choice[3])
-    choices = []
-    for name in names:
-        choices += [f"{name}-{number}" for number in range(least, most + 1)]
-    near = near_name(value, choices)
-    if near is None:
-        return f"unknown value {value}, choose from {', '.join(names)}, with a number behind: {names[0]}-{least}"
-    return f"unknown value {value}, did you mean {near}?"
 
 
 # Names of errors, of the Hub's client (which is not imported here) and ours; errors of datasets contain them.

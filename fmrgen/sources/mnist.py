@@ -8,11 +8,9 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sources._corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 
@@ -27,16 +25,9 @@ class Config(SourceConfig):
 
     kind: str = "mnist"
     split: Literal["train", "test"] = "test"
-    corruption: str | None = Field(
-        None,
-        pattern=rf"^({'|'.join(CORRUPTIONS)})-[1-{SEVERITIES}]$",
-        description="changes each digit, NAME-SEVERITY",
-    )
 
     def build(self, device: object = "cpu") -> "Mnist":
         images, digits = _read_digits(self.split)
-        if self.corruption is not None:
-            images = _read_corrupted(self.split, self.corruption)
         return Mnist(images, digits, make_labels(self.classes, DIGITS), self)
 
 
@@ -78,11 +69,3 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     rows = np.stack(by_class, axis=1).reshape(-1, 785)
     images = np.pad(rows[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
     return images, rows[:, -1].astype(np.int64)
-
-
-@cache  # many classifiers are evaluated on the same images
-def _read_corrupted(split: str, corruption: str) -> np.ndarray:
-    """Return the images [N, 32, 32] uint8 under a corruption, NAME-SEVERITY, in the order of `_read_digits`."""
-    name, _, severity = corruption.partition("-")
-    images, _ = _read_digits(split)
-    return np.stack([corrupted(image, name, int(severity), index) for index, image in enumerate(images)])

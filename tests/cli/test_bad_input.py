@@ -261,11 +261,6 @@ AT_ONCE = [
     ("generate mnist-lenet source={kind:&imagefolder,&path:&gone}", "source.path: gone"),
     ("evaluate out -c {kind:&lenet,&checkpoint:&gone.pth}", "gone.pth"),
     ("verify gone.parquet", "gone.parquet"),
-    (
-        "generate mnist-lenet source.corruption=blurr-3",
-        "source.corruption: unknown value blurr-3, did you mean blur-3?",
-    ),
-    ("generate mnist-lenet source.corruption=qqq", "unknown value qqq, choose from gaussian_noise, impulse_noise"),
     ("generate r.yaml source.limit=ten", "source.limit: must be a whole number, not ten"),
     ("generate r.yaml output.shard_size=0", "output.shard_size: must be 1 or more or 'auto', not 0"),
     ("generate r.yaml source.fit=crp", "must be 'crop', 'squash' or 'pad', not crp; did you mean crop?"),
