@@ -123,14 +123,16 @@ def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -
         second: bool [N], of the same rows.
         per: the share that counts as 100 %.
     """
-    rows = len(first) + 2
-    only_first = (first & ~second).sum() + 0.5
-    only_second = (second & ~first).sum() + 0.5
-    middle = (only_first - only_second) / rows
-    margin = Z * math.sqrt((only_first + only_second) / rows - middle**2) / rows**0.5
+    low, high = paired_ends(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
     value = float(first.mean() - second.mean())
-    low, high = max(-1.0, float(middle - margin)), min(1.0, float(middle + margin))
     return Estimate(100 * value / per, 100 * low / per, 100 * high / per)
+
+
+def paired_ends(only_first: int, only_second: int, rows: int) -> tuple[float, float]:
+    """Return the ends of `paired_difference` as shares, from numbers of rows."""
+    middle = (only_first - only_second) / (rows + 2)
+    margin = Z * math.sqrt((only_first + only_second + 1) / (rows + 2) - middle**2) / math.sqrt(rows + 2)
+    return max(-1.0, middle - margin), min(1.0, middle + margin)
 
 
 def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:

@@ -79,7 +79,7 @@ def diff(
     of_new = as_predictions("new", new, labels)
     *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed or ())
-    verdict, evidence = judged(evidence)
+    verdict, evidence = judged(evidence, has_suspects=bool(flips.suspects))
     notes = faults_of([*of_old, of_new])
     if labels is None and not all(predictions.has_ids for predictions in (*of_old, of_new)):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from fmrgen.report.plot import Plot
     from fmrgen.storage.shards import SplitFolder
 
-SCHEMA = "fmrgen-diff/2"
+SCHEMA = "fmrgen-diff/3"
 _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
-_SUSPECT = 0.05  # p of a single class, at which the line of an undecided verdict names it
 MOST_SHOWN = 24  # images of each side, in a picture
 _PAIR = "pair, true → answer"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
@@ -39,10 +38,9 @@ _MEANINGS = {
     "loss, points": "Share of the images that broke less the share that was fixed, with its 95 % interval.",
     "allowed": "Points that NEW may lose here: the margin, and on single classes and on transformed images what "
     "trainings of one recipe differ by.",
-    "p": "How often a loss this large would appear by chance if NEW lost just what is allowed. Small means worse; all "
-    "lines together are wrong in 5 % of cases at most (Holm).",
-    "p alone": "Of McNemar's exact test on this line alone. Those marked worse are at most 5 % false on average, and "
-    "lose more than the margin.",
+    "p": "How often a loss this large would appear by chance if NEW lost just what is allowed; of a class or a group "
+    "times the number of those that can be shown to be worse. Small means worse; all lines together are wrong in 5 % "
+    "of cases at most.",
 }
 _LEAST_SCALE = 5.0  # points, at both ends of the bar of a loss
 _STEP_OF_SCALE = 10.0  # percent, at which the bar of an accuracy begins
@@ -155,7 +153,7 @@ def _line_of_worse(outcome: Diff) -> str:
     """Return what NEW broke: real images first."""
     first, *others = outcome.worse
     line = f"NEW broke more than it fixed: {first.line}"
-    pairs = [pair for pair in outcome.flips.pairs if pair.is_worse]
+    pairs = [pair for pair in outcome.flips.pairs if pair.broke > pair.fixed]
     if first.kind == "originals" and pairs:
         most = sorted(pairs, key=lambda pair: -pair.broke)[:2]
         line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most)}"
@@ -175,12 +173,10 @@ def _line_of_undecided(outcome: Diff) -> str:
     """Return how much NEW may have lost, and how many images would tell."""
     flips = outcome.flips
     line = f"undecided: {_counts(outcome)}"
-    suspects = [group for group in flips.classes if group.broke > group.fixed and group.p_value <= _SUSPECT]
-    if suspects:
-        worst = min(suspects, key=lambda group: group.p_value)
+    for group in flips.suspects[:1]:
         line += (
-            f"; the most suspect class is {worst.name}: {worst.broke} of {worst.images} broke, {worst.fixed} were "
-            f"fixed, which is not proven among so many"
+            f"; class {group.name} may have lost {group.most_lost:.0f} points: {group.broke} of {group.images} broke, "
+            f"{group.fixed} were fixed"
         )
     for entry in outcome.not_excluded:
         where = "" if entry.kind == "originals" else f" on {entry.images}"
@@ -251,10 +247,10 @@ def _evidence_table(outcome: Diff) -> Table:
 
 
 def _worse_lines(outcome: Diff) -> list[str]:
-    """Return what NEW is worse on: kinds of images first, then classes, pairs and groups of real ones."""
+    """Return what NEW is worse on: kinds of images first, then classes and groups of real ones."""
     lines = [entry.line for entry in outcome.worse]
     named = {entry.images for entry in outcome.worse}
-    kinds = {"class": outcome.flips.classes, "pair": outcome.flips.pairs, **outcome.flips.groups}
+    kinds = {"class": outcome.flips.classes, **outcome.flips.groups}
     for kind, groups in kinds.items():
         for group in groups:
             if group.is_worse and f"{outcome.evidence[0].images} of {kind} {group.name}" not in named:
@@ -343,9 +339,15 @@ def _group_table(kind: str, groups: Sequence[FlippedGroup], filters: Sequence[st
         counts = [str(group.images), str(group.broke), str(group.fixed)]
         if group.another_seed is not None:
             counts.append(str(group.another_seed))
-        rows.append([group.name, *counts, f"{group.p_value:.2g}", mark])
-    seeds = ["broke by another seed"] if groups and groups[0].another_seed is not None else []
-    return Table([kind, "images", "broke", "fixed", *seeds, "p alone", ""], rows, filters=filters)
+        if group.p_worse is not None:
+            counts += [f"{group.p_worse:.2g}", mark]
+        rows.append([group.name, *counts])
+    header = [kind, "images", "broke", "fixed"]
+    if groups and groups[0].another_seed is not None:
+        header.append("broke by another seed")
+    if groups and groups[0].p_worse is not None:
+        header += ["p", ""]
+    return Table(header, rows, filters=filters)
 
 
 def image_table(images: Sequence[Flip]) -> Table:
@@ -401,9 +403,9 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
             "an image broke if OLD is right and NEW wrong on it, or on one of its transformations, and was fixed if "
             "it is the other way round",
             "p: how often a loss this large would appear by chance if NEW lost just what is allowed, so a small one "
-            "means worse; by McNemar's exact test, or Tango's where a loss is allowed; of the worst of several classes "
-            "times their number",
-            "the verdict takes in all lines: equal networks are called different in 5 % of cases at most (Holm)",
+            "means worse; by McNemar's exact test, or Tango's where a loss is allowed; of a class times the number of "
+            "classes that can be shown to be worse (Tarone)",
+            "the verdict takes in all lines: equal networks are called different in 5 % of cases at most",
         ]
     if any(entry.margin > outcome.margin for entry in outcome.evidence):
         lines.append("trainings of one recipe differ by class, and on transformed images: so more is allowed there")

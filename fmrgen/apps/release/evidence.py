@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import bdtr, bdtrc, gammaln, ndtr, xlogy
+from scipy.special import bdtrc, gammaln, ndtr, xlogy
 
 from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion
 
@@ -19,7 +19,7 @@ BROKE, FIXED = "broke", "fixed"  # the two sides of a diff, and of its splits
 _MOST_EXACT = 60  # originals, up to which a p-value is exact
 _SHARES_TRIED = 100
 _ROUNDING = 1e-9
-_ERROR_OF_REAL, _ERROR_OF_OTHERS, _ERROR_OF_BETTER = 0.025, 0.01, 0.015
+ERROR_OF_REAL, _ERROR_OF_OTHERS, _ERROR_OF_BETTER = 0.025, 0.01, 0.015
 Counts = int | np.ndarray
 
 
@@ -37,7 +37,7 @@ class Evidence:
         margin: points that NEW may lose on these images.
         p_worse: the chance of such a loss, or a larger one, of a NEW that loses `margin` points.
         p_better: the chance of such a gain of a NEW that gains no more than another seed may.
-        is_worse, is_better: whether NEW is (Holm 1979): see `judged`.
+        is_worse, is_better: whether NEW is: see `judged`.
     """
 
     kind: Kind
@@ -151,57 +151,48 @@ def _exact_p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> f
     return float(min(1.0, np.exp(logarithms).sum(axis=1).max()))
 
 
-def mcnemar(broke: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Return the two-sided p-values of McNemar's exact test, which no order of the images changes.
+def shares_of_error(images: np.ndarray, allowed: float, error: float) -> int:
+    """Return among how many groups an error is shared out: those that can be shown to be worse at all (Tarone 1990).
+
+    A group that would not be worse for certain if NEW had every image of it wrong needs no share.
 
     Args:
-        broke: numbers of images that one network alone has right, [G].
-        fixed: numbers of images that the other alone has right, [G].
+        images: number of images in each group, [G].
+        allowed: points that NEW may lose on a group.
+        error: of all groups together.
     """
-    p_values: np.ndarray = np.minimum(1.0, 2 * bdtr(np.minimum(broke, fixed), broke + fixed, 0.5))
-    return p_values
+    least = np.sort([p_of_loss(count, 0, count, allowed / 100) for count in images.tolist()])
+    for shares in range(1, len(least) + 1):
+        if np.searchsorted(least, error / shares, side="right") <= shares:
+            return shares
+    return len(least)
 
 
-def one_of(count: int, worst: Evidence) -> Evidence:
-    """Return the evidence with the smallest `p_worse` of so many, which its p-value accounts for (Bonferroni).
-
-    It does not say that NEW is better.
-    """
-    return replace(worst, p_worse=min(1.0, count * worst.p_worse), p_better=1.0)
-
-
-def judged(of_real: Sequence[Evidence], of_others: Sequence[Evidence] = ()) -> tuple[Verdict, list[Evidence]]:
+def judged(
+    of_real: Sequence[Evidence], of_others: Sequence[Evidence] = (), *, has_suspects: bool = False
+) -> tuple[Verdict, list[Evidence]]:
     """Return the verdict over all evidence, and the evidence with what each shows.
 
     Equal networks are called different in at most 5 % of cases: real images show a loss in 2.5 %, whatever others are
-    beside them; these show one in 1 %; and any show a gain in 1.5 % (Holm in each of the three).
-    NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction; it
-    *fixed more* if besides it is better on some kind.
+    beside them; these show one in 1 %; and any show a gain in 1.5 %. Each error is shared out evenly among its lines
+    (Bonferroni).
+    NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction, and
+    no class may have lost far more; it *fixed more* if besides it is better on some kind.
 
     Args:
         of_real: on real images as they are.
         of_others: on perturbed or transformed images.
+        has_suspects: whether a class of real images may have lost far more than is allowed.
     """
-    evidence = [*of_real, *of_others]
-    worse = _holm([entry.p_worse for entry in of_real], _ERROR_OF_REAL)
-    worse += _holm([entry.p_worse for entry in of_others], _ERROR_OF_OTHERS)
-    better = _holm([entry.p_better for entry in evidence], _ERROR_OF_BETTER)
     lines = []
-    for entry, is_worse, is_better in zip(evidence, worse, better, strict=True):
-        lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
-    if any(worse):
+    for entries, error in ((of_real, ERROR_OF_REAL), (of_others, _ERROR_OF_OTHERS)):
+        for entry in entries:
+            is_worse = entry.p_worse <= error / len(entries)
+            is_better = entry.p_better <= _ERROR_OF_BETTER / (len(of_real) + len(of_others))
+            lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
+    if any(entry.is_worse for entry in lines):
         return "broke more", lines
-    if not all(entry.drop.ends[1] < entry.margin for entry in lines if entry.can_excuse):
+    is_excluded = all(entry.drop.ends[1] < entry.margin for entry in lines if entry.can_excuse)
+    if has_suspects or not is_excluded:
         return "undecided", lines
-    return ("fixed more" if any(better) else "no worse"), lines
-
-
-def _holm(p_values: Sequence[float], error: float) -> list[bool]:
-    """Return which hypotheses are rejected, so that with probability `error` at most one or more is so by mistake."""
-    rejected = [False] * len(p_values)
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    for number, place in enumerate(order):
-        if p_values[place] > error / (len(p_values) - number):
-            break
-        rejected[place] = True
-    return rejected
+    return ("fixed more" if any(entry.is_better for entry in lines) else "no worse"), lines

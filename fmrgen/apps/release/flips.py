@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
-from fmrgen.apps.explain.betting import ERROR
-from fmrgen.apps.release.evidence import Evidence, evidence_of, mcnemar, one_of, p_of_loss
+from fmrgen.apps.release.evidence import ERROR_OF_REAL, Evidence, evidence_of, p_of_loss, shares_of_error
 from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
 from fmrgen.metrics.grouping import Grouping
@@ -22,10 +21,13 @@ from fmrgen.metrics.intervals import (
     CONFIDENCE,
     Estimate,
     paired_difference,
+    paired_ends,
     wilson,
 )
 
 _FEWEST_OF_A_GROUP = 10  # images
+_FAR = 30.0  # points beyond what is allowed on a class, which leave a verdict open
+_FEWEST_LOST = 3  # images of the class: fewer are lost by chance in some of many classes
 OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
 _FINEST_MARGIN = 0.001  # points
 _USUAL_MARGIN = 1.0  # points that images should tell where the user names none
@@ -41,9 +43,9 @@ class FlippedGroup:
         name: of the kind.
         images: how many there are; of a pair, of the true class.
         broke, fixed: negative and positive flips among them.
-        p_value: of the exact test that they are as likely.
-        is_worse: whether it loses more than the margin, and more broke than were fixed with 5 % false discoveries among
-            all kinds that were tested (Benjamini and Yekutieli 2001).
+        p_worse: the chance of such a loss of a NEW that loses what is allowed, times the number of groups that can be
+            shown to be worse; None for pairs, for columns that were not named, and for several trainings.
+        is_worse: whether NEW is worse on it, by the verdict's own test.
         another_seed: images that the first training of OLD has right and the second wrong; None for one training, and
             for pairs.
     """
@@ -52,9 +54,14 @@ class FlippedGroup:
     images: int
     broke: int
     fixed: int
-    p_value: float
+    p_worse: float | None = None
     is_worse: bool = False
     another_seed: int | None = None
+
+    @property
+    def most_lost(self) -> float:
+        """The points that NEW may have lost, the high end of a 95 % interval."""
+        return 100 * paired_ends(self.broke, self.fixed, self.images)[1]
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Flips:
         doubted: images that neither has right, those first on which both agree, the surest first: is the label right?
         doubted_images: how many there are.
         old_accuracy_undoubted, new_accuracy_undoubted: without these images; None if none is left.
+        suspects: classes of ten images or more on which NEW may have lost far more than is allowed, the most first.
     """
 
     images: int
@@ -108,6 +116,7 @@ class Flips:
     doubted_images: int = 0
     old_accuracy_undoubted: Estimate | None = None
     new_accuracy_undoubted: Estimate | None = None
+    suspects: list[FlippedGroup] = field(default_factory=list)
 
 
 def compare_predictions(
@@ -130,7 +139,8 @@ def compare_predictions(
         images: what the images are, in words.
 
     Returns:
-        The flips; and the evidence on all images and, of one training, on the class that broke most surely.
+        The flips; and the evidence on all images and, of one training, on the class that broke most surely, and on
+        such a group of each column that is named.
 
     Raises:
         UserError: the images or their labels are not the same, or there is no such column.
@@ -143,18 +153,30 @@ def compare_predictions(
     old_right = np.array([training.answers == training.labels for training in trainings])  # [T, N]
     worse, better = old_right & ~new_right, ~old_right & new_right
     broke, fixed = worse[0], better[0]
+    another_seed = old_right[0] & ~old_right[1] if len(trainings) > 1 else None
+    kinds = _kinds({**first.columns, **new.columns}, by)
+    counts = {name: _counts(values, broke, fixed, another_seed) for name, values in kinds.items()}
+    of_classes = _counts(new.labels, broke, fixed, another_seed)
+    tested = {"class": of_classes, **counts} if by else {"class": of_classes}
+    p_values: dict[str, np.ndarray] = {}
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
         evidence = [evidence_of("originals", images, broke, fixed, margin)]
-        evidence += evidence_of_classes(new.labels, broke, fixed, f"{images} of class {{name}}", margin)
+        for name, groups in tested.items():
+            if len(groups.names) > 1:
+                values = new.labels if name == "class" else kinds[name]
+                p_values[name] = _p_of_groups(groups, margin)
+                worst = f"{images} of {name} {{name}}"
+                evidence.append(_evidence_of_worst(groups, values, broke, fixed, p_values[name], worst, margin))
     else:
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
+    level = ERROR_OF_REAL / len(evidence)
     doubted = ~old_right.any(axis=0) & ~new_right
     if reviewed:
         doubted &= ~np.isin(new.ids, list(reviewed))
     agreed = first.answers == new.answers
-    another_seed = old_right[0] & ~old_right[1] if len(trainings) > 1 else None
+    classes = _worst_first(of_classes, p_values.get("class"), level)
     outcome = Flips(
         images=len(new),
         trainings=len(trainings),
@@ -165,15 +187,16 @@ def compare_predictions(
         fixed=_mean_share(better),
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
-        classes=_worst_first(_counts(new.labels, broke, fixed, another_seed), margin),
-        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed), margin),
-        groups=_groups_by_columns({**first.columns, **new.columns}, broke, fixed, another_seed, by, margin),
+        classes=classes,
+        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed)),
+        groups={name: _worst_first(groups, p_values.get(name), level) for name, groups in counts.items()},
         broken=listed_flips(first, new, broke),
         mended=listed_flips(first, new, fixed),
         doubted=[*listed_flips(first, new, doubted & agreed), *listed_flips(first, new, doubted & ~agreed)][
             :_MOST_LISTED
         ],
         doubted_images=int(doubted.sum()),
+        suspects=_suspects(classes, margin) if len(trainings) == 1 else [],
     )
     if doubted.any() and not doubted.all():
         outcome = replace(
@@ -192,7 +215,8 @@ def evidence_of_classes(
     margin: float,
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> list[Evidence]:
-    """Return the evidence on the class that broke most surely, as one of all that occur; none if there is one class.
+    """Return the evidence on the class that broke most surely, as one of all that can be shown to be worse; none if
+    there is one class.
 
     Args:
         labels: of the images, [N].
@@ -205,15 +229,46 @@ def evidence_of_classes(
     counts = _counts(labels, broke, fixed)
     if len(counts.names) < 2:
         return []
+    p_values = _p_of_groups(counts, margin, of_another_seed)
+    return [_evidence_of_worst(counts, labels, broke, fixed, p_values, images, margin, of_another_seed)]
+
+
+def _p_of_groups(counts: "_Counts", margin: float, of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS) -> np.ndarray:
+    """Return the p-value of a loss on each group, times the number of groups that can be shown to be worse, [G]."""
     allowed = margin + of_another_seed
     p_values = []
     for lost, won, size in zip(counts.broke.tolist(), counts.fixed.tolist(), counts.images.tolist(), strict=True):
         p_values.append(p_of_loss(lost, won, size, allowed / 100))
-    name = counts.names[int(np.argmin(p_values))]
-    members = labels == name
-    of_class = images.format(name=name)
-    evidence = evidence_of("class", of_class, broke[members], fixed[members], margin, of_another_seed)
-    return [one_of(len(counts.names), evidence)]
+    return np.minimum(1.0, shares_of_error(counts.images, allowed, ERROR_OF_REAL / 2) * np.array(p_values))
+
+
+def _evidence_of_worst(
+    counts: "_Counts",
+    values: np.ndarray,
+    broke: np.ndarray,
+    fixed: np.ndarray,
+    p_values: np.ndarray,
+    images: str,
+    margin: float,
+    of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
+) -> Evidence:
+    """Return the evidence on the group that broke most surely; arguments as of `evidence_of_classes`."""
+    place = int(np.argmin(p_values))
+    members = values == counts.names[place]
+    of_group = images.format(name=counts.names[place])
+    evidence = evidence_of("class", of_group, broke[members], fixed[members], margin, of_another_seed)
+    return replace(evidence, p_worse=float(p_values[place]), p_better=1.0)
+
+
+def _suspects(classes: Sequence[FlippedGroup], margin: float) -> list[FlippedGroup]:
+    """Return the classes on which NEW may have lost far more than is allowed, the most first."""
+    far = margin + OF_ANOTHER_SEED_IN_A_CLASS + _FAR
+    suspects = []
+    for group in classes:
+        is_seen = group.images >= _FEWEST_OF_A_GROUP and group.broke - group.fixed >= _FEWEST_LOST
+        if is_seen and group.most_lost > far:
+            suspects.append(group)
+    return sorted(suspects, key=lambda group: -group.most_lost)
 
 
 def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin: float, images: str) -> Evidence:
@@ -308,19 +363,15 @@ def _counts_of_pairs(
     )
 
 
-def _worst_first(counts: _Counts, margin: float) -> list[FlippedGroup]:
-    """Return the kinds with flips, those that are worse for certain first, then by broke less fixed.
+def _worst_first(counts: _Counts, p_values: np.ndarray | None = None, level: float = 0.0) -> list[FlippedGroup]:
+    """Return the groups with flips, those that are worse for certain first, then by broke less fixed.
 
-    At most 5 % of those called worse are false discoveries, on average; all kinds count as tested.
+    Args:
+        counts: of the groups.
+        p_values: of each group, as `_p_of_groups` has them; None if they are not tested.
+        level: up to which a group is worse.
     """
-    if not len(counts.names):
-        return []
-    p_values = mcnemar(counts.broke, counts.fixed)
-    count = len(p_values)
-    ranks = np.arange(1, count + 1)
-    rising = np.sort(p_values)
-    passing = rising[rising <= ERROR * ranks / (count * (1 / ranks).sum())]
-    is_worse = (p_values <= passing.max(initial=-1)) & (counts.broke - counts.fixed > margin / 100 * counts.images)
+    is_worse = np.zeros(len(counts.names), bool) if p_values is None else p_values <= level
     order = np.lexsort([counts.fixed - counts.broke, ~is_worse])
     flipped = order[(counts.broke + counts.fixed)[order] > 0]
     groups = []
@@ -330,7 +381,7 @@ def _worst_first(counts: _Counts, margin: float) -> list[FlippedGroup]:
             int(counts.images[place]),
             int(counts.broke[place]),
             int(counts.fixed[place]),
-            float(p_values[place]),
+            None if p_values is None else float(p_values[place]),
             bool(is_worse[place]),
             None if counts.another_seed is None else int(counts.another_seed[place]),
         )
@@ -338,32 +389,24 @@ def _worst_first(counts: _Counts, margin: float) -> list[FlippedGroup]:
     return groups
 
 
-def _groups_by_columns(
-    columns: Mapping[str, np.ndarray],
-    broke: np.ndarray,
-    fixed: np.ndarray,
-    another_seed: np.ndarray | None,
-    by: Sequence[str],
-    margin: float,
-) -> dict[str, list[FlippedGroup]]:
-    """Return the groups of each column; of columns that were not named, those with few values of enough images."""
+def _kinds(columns: Mapping[str, np.ndarray], by: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the group of each image by each column; of columns that are not named, those with few values of enough
+    images."""
+    kinds = {}
+    for grouping in map(Grouping.of_short_form, by):
+        if grouping.column not in columns:
+            names = ", ".join(columns) or "none"
+            raise UserError(f"by: there is no column {grouping.column} (there are: {names})")
+        kinds[grouping.column] = np.array(grouping.names(columns[grouping.column].tolist()))
     if by:
-        named = {}
-        for grouping in map(Grouping.of_short_form, by):
-            if grouping.column not in columns:
-                names = ", ".join(columns) or "none"
-                raise UserError(f"by: there is no column {grouping.column} (there are: {names})")
-            values = grouping.names(columns[grouping.column].tolist())
-            named[grouping.column] = _worst_first(_counts(values, broke, fixed, another_seed), margin)
-        return named
-    groups = {}
+        return kinds
     for name, column in columns.items():
-        counts = _counts(np.array([str(value) for value in column]), broke, fixed, another_seed)
-        distinct = len(counts.names)
+        values = np.array([str(value) for value in column])
+        distinct = len(np.unique(values))
         is_measure = distinct > _MOST_GROUPS or len(column) < _FEWEST_OF_A_GROUP * distinct
         if distinct > 1 and not is_measure:
-            groups[name] = _worst_first(counts, margin)
-    return groups
+            kinds[name] = values
+    return kinds
 
 
 def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:

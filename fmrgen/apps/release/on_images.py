@@ -100,7 +100,7 @@ def diff_on_images(
         notes = _notes_on_split(opened, models) + notes + _saturation_notes(predictions["image"])
         if column == "original":
             of_others = _evidence_on_perturbed(predictions["image"], margin)
-    verdict, evidence = judged(evidence, of_others)
+    verdict, evidence = judged(evidence, of_others, has_suspects=bool(flips.suspects))
     return OnImages(replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, differ=True)
 
 

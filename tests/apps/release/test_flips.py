@@ -14,6 +14,7 @@ from commands import run
 from PIL import Image
 
 from fmrgen import UserError, diff, load_recipe
+from fmrgen.apps.release.diff_report import verdict_line
 from fmrgen.apps.release.predictions import read_predictions
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import parse_classifier
@@ -123,10 +124,16 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     second = write(tmp_path / "b.csv", labels, new, camera=camera)
     assert run("diff", "--old", first, "--new", second, "-o", tmp_path / "out", "-q") == 1
     tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
-    assert tree["schema"] == "fmrgen-diff/2"
+    assert tree["schema"] == "fmrgen-diff/3"
     assert list(tree["flips"]["groups"]) == ["camera"]  # brightness is a measure
     worst = tree["flips"]["groups"]["camera"][0]
+    assert (worst["name"], worst["p_worse"], worst["is_worse"]) == ("2", None, False)  # nobody asked for it
+    assert run("diff", "--old", first, "--new", second, "--by", "camera", "-o", tmp_path / "out", "-q") == 1
+    tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
+    worst, *others = tree["flips"]["groups"]["camera"]
     assert (worst["name"], worst["is_worse"]) == ("2", True)
+    assert not any(group["is_worse"] for group in others)
+    assert "images of camera 2" in [entry["images"] for entry in tree["evidence"] if entry["is_worse"]]
     page = (tmp_path / "out/diff/diff.html").read_text()
     assert "NEW broke more than it fixed" in page
     assert run("diff", "--old", first, "--new", second, "--by", "nope", "-o", tmp_path / "out") == 2
@@ -331,13 +338,27 @@ def test_twenty_thousand_classes_take_no_table_of_them_all():
 def test_groups_below_the_margin_are_not_worse():
     random = np.random.default_rng(0)
     labels = np.zeros(100_000, dtype=int)
-    new = np.where(random.random(100_000) < 0.003, 1, 0)
+    new = np.where(random.random(100_000) < 0.06, 1, 0)
     table = {"label": labels, "camera": np.arange(100_000) % 2}
     found = {}
-    for margin in (0.0, 0.5):
+    for margin in (0.0, 2.0):
         outcome = diff({**table, "prediction": labels}, {**table, "prediction": new}, by=["camera"], margin=margin)
         found[margin] = [group.is_worse for group in outcome.flips.groups["camera"]]
-    assert found == {0.0: [True, True], 0.5: [False, False]}
+    assert found == {0.0: [True, True], 2.0: [False, False]}  # 5 points are another seed's
+
+
+def test_no_worse_is_not_said_while_a_class_may_be_lost():
+    """NEW is better by 3 points, but for half of a class of 20 images."""
+    random = np.random.default_rng(0)
+    labels = np.append(random.integers(0, 10, 3000), np.full(20, 10))
+    old = np.where(random.random(3020) < 0.06, (labels + 1) % 10, labels)
+    new = np.where(random.random(3020) < 0.02, (labels + 1) % 10, labels)
+    assert diff(old, new, labels, margin=1).verdict == "fixed more"
+    new[-9:] = 3
+    old[-20:] = 10
+    outcome = diff(old, new, labels, margin=8)
+    assert outcome.verdict == "undecided"
+    assert "; class 10 may have lost 6" in verdict_line(outcome)
 
 
 def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
