@@ -29,7 +29,7 @@ Errors = Callable[[np.ndarray], np.ndarray]
 
 def _more(points: float, label: int | None = None) -> Errors:
     """Errors of NEW, by label: 5 %, and so many points more on all classes or on one."""
-    return lambda labels: 0.05 + points / 100 * (True if label is None else labels == label)
+    return lambda labels: 0.05 + points / 100 * (labels == (labels if label is None else label))
 
 
 def _better_but(points: float, label: int) -> Errors:
