@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.report.plot import INK, Place, Plot, shortened
+from fmrgen.report.plot import INK, Plot, shortened
 
 MOST_ROWS = 60  # in one picture
 OWN = "#c8472f"  # of a split's own classifier
@@ -24,13 +24,11 @@ class Row:
         name: of the row.
         estimate: None if there is none.
         is_own: whether it is the classifier that its split was made for.
-        filter: of a page's gallery, as in `Table.filters`.
     """
 
     name: str
     estimate: Estimate | None
     is_own: bool = False
-    filter: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,6 @@ def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
         for place, row in enumerate(reversed(panel.rows)):
             names.append(shortened(row.name))
             axes.axhspan(place - 0.5, place + 0.5, color="#f2f4f6" if place % 2 else "white", zorder=0)
-            title = f"{row.name}: {row.estimate or 'n/a'}"
-            figure.places.append(Place(axes, start, place - 0.5, limit - start, 1, title, row.filter))
             has_own |= row.is_own
             if row.estimate is not None:
                 _dot(axes, place, row.estimate, row.is_own, limit)

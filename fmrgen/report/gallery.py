@@ -124,9 +124,6 @@ def gallery_filter(
     network: str | None = None,
     label: int | None = None,
     answer: int | None = None,
-    outcome: str | None = None,
-    step: str | None = None,
-    steps: int | None = None,
 ) -> str:
     """Return the part of a page's address, after #, that makes its gallery show some rows.
 
@@ -135,12 +132,8 @@ def gallery_filter(
         network: whose answers count.
         label: the class.
         answer: what the network takes it for.
-        outcome: as the page's script names it: `fooled`, `kept`, `wrong`, `missed`.
-        step: by which the network is wrong, `5`, or between which it first is, `3-5`.
-        steps: in the stored image.
     """
-    values = {"split": split, "network": network, "class": label, "answer": answer, "outcome": outcome}
-    values |= {"step": step, "steps": steps}
+    values = {"split": split, "network": network, "class": label, "answer": answer}
     return urlencode({name: value for name, value in values.items() if value is not None})
 
 

@@ -49,11 +49,9 @@ INTERVALS = (
 _CAPTIONS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
     "transfer": "Transfer: every classifier on every split",
-    "models": "The same images in each classifier's own split, with its answers",
     "budgets": "FMR of each split's own classifier at smaller budgets and under a stricter oracle",
     "steps": "Guided steps in the stored images of valid rows",
 }
-_PHOTOS = "models"  # the plot that consists of images
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
 _MOST_PAIRS = 24  # of a class and an answer
 _MOST_BY_CLASS = 24  # classifiers of a split
@@ -263,7 +261,7 @@ def _plots(evaluation: Evaluation) -> list[Section]:
     plots = all_plots(evaluation)
     for name, caption in _CAPTIONS.items():
         if name in plots:
-            pictures.append(Picture(caption, plots[name], f"plots/{name}", of_photos=name == _PHOTOS))
+            pictures.append(Picture(caption, plots[name], f"plots/{name}"))
     if not pictures:
         return []
     return [Section("plots", "Plots", pictures=pictures, shown="on the page")]

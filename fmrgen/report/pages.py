@@ -22,7 +22,7 @@ def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[
 
     Args:
         report: to be shown.
-        drawings: its pictures as elements of a page, as `drawn` in `linked_svg.py` makes them.
+        drawings: its pictures as elements of a page, all texts escaped.
         files: of each picture, beside the page or in a folder there.
     """
     gallery = None

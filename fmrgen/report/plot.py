@@ -4,12 +4,11 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
-from matplotlib import colormaps, rc_context, style
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -58,49 +57,13 @@ def drawing() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Place:
-    """A rectangle of a plot that a page makes a link to images in its gallery.
-
-    Attributes:
-        axes: in whose units the rectangle is.
-        left: its left side.
-        low: its lower side.
-        width: of it.
-        height: of it.
-        title: shown where one points at it.
-        filter: of the gallery, as in `Table.filters`; empty for a place that has only a title.
-    """
-
-    axes: Axes
-    left: float
-    low: float
-    width: float
-    height: float
-    title: str
-    filter: str = ""
-
-
 class Plot(Figure):
-    """A figure of matplotlib that is written in the style it was made in; made within `drawing`.
+    """A figure of matplotlib that is written in the style it was made in; made within `drawing`."""
 
-    Attributes:
-        places: the rectangles that a page makes links; files do not have them.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.places: list[Place] = []
-
-    def to_bytes(self, file_format: str = "png", *, as_text: bool = False) -> bytes:
-        """Return the file of the picture: `png`, `pdf` or `svg`, with the fonts inside.
-
-        Args:
-            file_format: of the file.
-            as_text: write the text of an SVG as text, in whatever font its reader has.
-        """
+    def to_bytes(self, file_format: str = "png") -> bytes:
+        """Return the file of the picture: `png`, `pdf` or `svg`, with the fonts inside."""
         buffer = io.BytesIO()
-        with drawing(), rc_context({"svg.fonttype": "none"} if as_text else {}):
+        with drawing():
             self._write_out_control_characters()
             metadata = _METADATA[file_format]
             self.savefig(buffer, format=file_format, bbox_inches="tight", pad_inches=0.12, metadata=metadata)

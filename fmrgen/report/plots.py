@@ -11,12 +11,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fmrgen.errors import UserError, unknown_message
-from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import COMPARED
 from fmrgen.report.dots import MOST_ROWS, OWN, Panel, Row, dot_plot
-from fmrgen.report.gallery import gallery_filter
-from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Place, Plot, drawing, extremes, shortened
-from fmrgen.report.side_by_side import common_rows, side_by_side
+from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
 from fmrgen.report.step_plots import budgets, splits_with_budgets
 from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names, short_split_names
 from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
@@ -35,7 +33,6 @@ _LIGHT_TEXT_BELOW = 0.6  # brightness of a cell's colour, from 0 to 1
 NEEDS = {
     "fmr": "originals",
     "transfer": "two classifiers",
-    "models": "two splits of one source, with the classifiers that they were made for",
     "steps": "a split with a column of iterations",
     "budgets": "a split that keeps its steps",
 }
@@ -60,9 +57,6 @@ def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
         plots["fmr"] = partial(_fmr, by_split)
     if len(evaluation.classifiers) > 1:
         plots["transfer"] = partial(_transfer, evaluation)
-    ids = common_rows(evaluation)
-    if ids:
-        plots["models"] = partial(side_by_side, evaluation, ids)
     with_iterations = [split for split in by_split.splits if split.iterations]
     if with_iterations:
         plots["steps"] = partial(_steps, with_iterations)
@@ -77,7 +71,7 @@ def figure(evaluation: Evaluation, name: str) -> Plot:
 
     Args:
         evaluation: returned by `evaluate`.
-        name: `fmr`, `transfer`, `budgets`, `steps`, or `models`, the same images in each classifier's own split.
+        name: `fmr`, `transfer`, `budgets` or `steps`.
 
     Returns:
         The figure; `save("fmr.pdf")` writes it, its fonts embedded.
@@ -153,7 +147,7 @@ def _fmr(evaluation: Evaluation) -> Plot:
 
 
 def _row(result: Result, name: str) -> Row:
-    return Row(f"{name}{_mark(result)}", result.total.fmr, result.conditioned, _filter(result))
+    return Row(f"{name}{_mark(result)}", result.total.fmr, result.conditioned)
 
 
 def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> str:
@@ -175,11 +169,6 @@ def _panel_of_own(evaluation: Evaluation, short: dict[str, str]) -> Panel:
         title = f"{len(owners)} of {title}"
     rows = [_row(result, short[result.split]) for result in owners]
     return Panel(f"{title}, each with its own classifier{addition}", rows)
-
-
-def _filter(result: Result) -> str:
-    """Return the filter of a page's gallery for a classifier on a split."""
-    return gallery_filter(split=result.split, network=result.classifier)
 
 
 def _mark(result: Result) -> str:
@@ -218,8 +207,6 @@ def _transfer(evaluation: Evaluation) -> Plot:
     for (i, j), result in np.ndenumerate(results):
         cell = _cell(result, measure)
         _write_cell(axes, i, j, cell, wide, high)
-        title = f"{result.classifier} on {short[result.split]}: {COMPARED[measure].name} {format_estimate(cell)}"
-        figure.places.append(Place(axes, j - 0.5, i - 0.5, 1, 1, title, f"{_filter(result)}&outcome=fooled"))
         if result.conditioned:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
             notes = ["framed: the classifier that the split was made for"]
@@ -293,9 +280,6 @@ def _steps(all_splits: list[EvaluatedSplit]) -> Plot:
     for axes, split in zip(panels, splits, strict=True):
         counts = {int(steps): rows for steps, rows in (split.iterations or {}).items()}
         axes.bar(list(counts), list(counts.values()), width=0.9, color=OWN)
-        for steps, rows in counts.items():
-            wanted = gallery_filter(split=split.name, steps=steps)
-            figure.places.append(Place(axes, steps - 0.5, 0, 1, rows, f"{steps} steps: {rows} rows", wanted))
         mean = sum(steps * rows for steps, rows in counts.items()) / sum(counts.values())
         axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_title(f"{short[split.name]}: {mean:.1f} steps on average")

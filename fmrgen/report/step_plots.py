@@ -5,9 +5,7 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 
-from fmrgen.metrics.intervals import format_estimate
-from fmrgen.report.gallery import gallery_filter
-from fmrgen.report.plot import LINES, Place, Plot, draw_band, extremes, grid_of_figures
+from fmrgen.report.plot import LINES, Plot, draw_band, extremes, grid_of_figures
 from fmrgen.report.tables import short_names
 from fmrgen.results.evaluation import EvaluatedSplit
 from fmrgen.results.steps import StepFigures
@@ -44,22 +42,7 @@ def budgets(all_splits: _Splits) -> Plot:
     _percent(by_threshold, "FMR, %", "Under a stricter oracle")
     by_budget.legend(fontsize=8, loc="lower left")
     figure.tight_layout()
-    _link_budgets(figure, by_budget, splits)
     return figure
-
-
-def _link_budgets(figure: Plot, axes: Axes, splits: _Splits) -> None:
-    """Make a place of each budget: it shows the rows of the first split on which so many steps were enough."""
-    first, _ = splits[0]
-    titles: dict[int, list[str]] = {}
-    for (name, steps), _ in _coloured(splits):
-        for at in steps.budgets:
-            titles.setdefault(at.budget, []).append(f"{name}: {format_estimate(at.fmr)}")
-    low, high = axes.get_ylim()
-    for budget, lines in titles.items():
-        wanted = gallery_filter(split=first.name, step=str(budget))
-        title = "\n".join([f"FMR at budget {budget}", *lines])
-        figure.places.append(Place(axes, budget - 0.5, low, 1, high - low, title, wanted))
 
 
 def _coloured(splits: _Splits) -> list[tuple[tuple[str, StepFigures], str]]:

@@ -1,11 +1,14 @@
 """The files of a report."""
 
+import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmrgen.errors import printable
 from fmrgen.files import json_text, write_atomically
+from fmrgen.image_files import open_rgb, webp_address
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.pages import report_page
 from fmrgen.report.report import Picture, Report
@@ -13,6 +16,9 @@ from fmrgen.report.report import Picture, Report
 if TYPE_CHECKING:
     from fmrgen.report.plot import PlotFormat
     from fmrgen.results.evaluation import Evaluation
+
+_SHOWN = 100 / 160  # pixels of a page for each of a plot, whose letters are then as large as the page's
+_QUALITY = 85  # of a WebP of photos, in percent
 
 
 def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = ()) -> list[Path]:
@@ -30,8 +36,6 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     Raises:
         UserError: a file can't be written; a format is unknown.
     """
-    if any(report.pictures()):
-        from fmrgen.report.linked_svg import drawn  # brings matplotlib
     paths: list[Path] = []
     drawings: dict[Picture, str] = {}
     files: dict[Picture, list[Path]] = {}
@@ -44,13 +48,22 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
             if picture.of_photos and path.suffix == ".png":
                 png = path.read_bytes()
         paths += files[picture]
-        drawings[picture] = drawn(picture, plot, png, has_gallery=report.galleries is not None)
+        drawings[picture] = _drawn(picture, png or plot.to_bytes())
     json_path, markdown_path = folder / f"{report.name}.json", folder / f"{report.name}.md"
     page_path = folder / f"{report.page_name or report.name}.html"
     write_atomically(json_path, json_text(report.data, strict=not report.allow_nan).encode())
     write_atomically(markdown_path, to_markdown(report, with_pictures=True).encode())
     write_atomically(page_path, report_page(report, drawings, files).encode())
     return [json_path, markdown_path, *paths, page_path]
+
+
+def _drawn(picture: Picture, png: bytes) -> str:
+    """Return a picture as an element of HTML, as wide as its letters are large; `png` is its file."""
+    bitmap = open_rgb(png)
+    width = round(bitmap.width * _SHOWN)
+    style = "" if picture.of_photos else ' class="drawn"'
+    address = webp_address(bitmap, _QUALITY, lossless=not picture.of_photos)
+    return f'<img src="{address}" width="{width}" alt="{html.escape(printable(picture.caption))}"{style}>'
 
 
 def write_report(evaluation: "Evaluation", folder: str | Path, plot_formats: "Sequence[PlotFormat]" = ()) -> None:

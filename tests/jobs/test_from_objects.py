@@ -343,7 +343,7 @@ def test_labels_that_nobody_names_are_the_networks_outputs(digits, net, other, t
     assert told["labels"] == [str(digit) for digit in range(10)]
     evaluation = evaluate(split, [net, other], progress=False)
     assert [result.classifier for result in evaluation.results] == ["classifier 1", "classifier 2"]
-    with pytest.raises(UserError, match="figure models: needs two splits of one source"):
+    with pytest.raises(UserError, match="figure models"):
         figure(evaluation, "models")
 
 

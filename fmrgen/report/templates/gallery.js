@@ -71,7 +71,6 @@
     // A range, 0-5, is of rows that the network first has wrong at one of these steps; a single step stands for all up to it.
     { name: "step", title: "wrong by step", of: (row) => [row.failed_at], text: (value) => `${value}`, order: numerically, adds: true },
     { name: "reason", title: "stopped", of: (row) => [row.reason], text: (value) => REASONS[value] || value },
-    { name: "steps", title: "steps", of: (row) => [row.iterations], text: (value) => `${value}`, order: numerically, isLinked: true },
     { name: "judges", title: "judges", of: (row) => [judged(row)], text: (value) => JUDGED[value] },
   ];
   const tags = new Set(galleries.flatMap((shown) => shown.rows.flatMap((row) => Object.keys(row.tags || {}))));
@@ -143,7 +142,7 @@
       }
     }
     const wanted = chosen.get(filter.name) || "";
-    if ((all.size < 2 || filter.isLinked) && !wanted) return null;
+    if (all.size < 2 && !wanted) return null;
     const options = [["", `all (${total})`]];
     let sum = 0;
     for (const value of [...all].sort(filter.order)) {
