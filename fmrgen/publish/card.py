@@ -27,7 +27,7 @@ from fmrgen.metrics.intervals import format_estimate
 from fmrgen.metrics.summary import COMPARED, Metric, Summary
 from fmrgen.publish.entries import Entry, results_on
 from fmrgen.recipe.sections import ComponentConfigs
-from fmrgen.report.summary import summary_table
+from fmrgen.report.summary import main_lines
 from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import JudgeFile, JudgementsFolder, judgements_config
 from fmrgen.storage.claims import Claims
@@ -43,7 +43,6 @@ _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: 
 _DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs begin so
 _TITLED = ": test images perturbed against "  # fmrgen's own titles have it in them
 _NAMED = 4  # classifiers in a title
-_TIGHTNESS = "FMR is"  # which a sentence below the figures says
 _TAGS = ["fmrgen", "robustness", "perturbed"]
 _SIZE_CATEGORIES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]  # the Hub's
 
@@ -430,7 +429,7 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
     )
     helpers: dict[str, Any] = {
         "figure": format_estimate,
-        "figures_of": _figures_of,
+        "figures_of": main_lines,
         "cautions": cautions,
         "tightness": tightness,
         "compared_in": _compared_in,
@@ -442,11 +441,6 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
     title = _title(splits)
     with command_line():  # a card shows the recipe, whoever wrote it
         return template.render(title=title, splits=splits, repo=repo, **helpers).strip()
-
-
-def _figures_of(summary: Summary) -> list[list[str]]:
-    """Return the main figures as the end of a job shows them: names, values, intervals."""
-    return [row for row in summary_table(summary).rows if row[0] != _TIGHTNESS]
 
 
 def _compared_in(results: Sequence[Entry]) -> dict[str, Metric]:

@@ -218,7 +218,6 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
         ("FMR = PA / SA", summary.fmr),
         ("SA, standard accuracy", summary.standard_accuracy),
         ("PA, perturbed accuracy over valid rows", summary.perturbed_accuracy),
-        ("accuracy on plain reconstructions", summary.reconstruction_accuracy),
     ):
         line = next(line for line in card.text.splitlines() if line.startswith(f"| {name} |"))
         value, interval = (cell.strip() for cell in line.split("|")[2:4])
