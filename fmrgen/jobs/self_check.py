@@ -19,7 +19,7 @@ from fmrgen.engine.slope import slope_along_gradient
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
 from fmrgen.jobs.lifecycle import record
-from fmrgen.metrics.cautions import ALIKE_PREDICTIONS, SHARED_WEIGHTS
+from fmrgen.metrics.cautions import kinship_caution
 from fmrgen.metrics.gradients import JudgedSteps, slope_caution
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
@@ -45,14 +45,6 @@ _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean
 
 
 @dataclass(frozen=True)
-class CommonWeights:
-    """Shares, 0 to 1: of the classifier's weights that are in the oracle, and of the oracle's in the classifier."""
-
-    of_classifier: float
-    of_oracle: float
-
-
-@dataclass(frozen=True)
 class Checked:
     """Classifier and oracle as a job finds them, and must leave them.
 
@@ -74,14 +66,13 @@ def check(components: Components, oracle_rule: str, device: torch.device, *, in_
     Raises:
         UserError: the oracle has all of the classifier's weights, see `weights_in_common`.
     """
-    common = weights_in_common(components)
+    shared = weights_in_common(components)
     answers = first_answers(components, device, _IMAGES if in_full else _ASKED_TWICE)
-    notes = [common_weights_caution(common)]
-    if not in_full:
-        return Checked(answers, None, [note for note in notes if note is not None])
-    if answers is not None:
-        notes += [oracle_caution(answers) if oracle_rule == "label" else None, likeness_caution(answers)]
-    return Checked(answers, kinship(common, answers), [note for note in notes if note is not None])
+    kinship = Kinship(weights=round(shared, 3), answers=likeness(answers) if in_full and answers is not None else None)
+    notes = [kinship_caution(kinship.weights, kinship.answers)]
+    if in_full and answers is not None and oracle_rule == "label":
+        notes.append(oracle_caution(answers))
+    return Checked(answers, kinship if in_full else None, [note for note in notes if note is not None])
 
 
 def check_unchanged(
@@ -120,8 +111,8 @@ def measure_slope(
     return [] if note is None else [note]
 
 
-def weights_in_common(components: Components) -> CommonWeights:
-    """Return how many weights classifier and oracle have in common.
+def weights_in_common(components: Components) -> float:
+    """Return the larger share, 0 to 1, of the classifier's weights in the oracle and of the oracle's in the classifier.
 
     Raises:
         UserError: the oracle has all of the classifier's. It then accepts an image only while this very network sees
@@ -140,20 +131,7 @@ def weights_in_common(components: Components) -> CommonWeights:
             "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
             f"FMR would be 100 however good it is; choose another {option('oracle')}"
         )
-    if not of_classifier:
-        return CommonWeights(0, 0)
-    return CommonWeights(of_classifier, shared_weights(oracle, classifier))
-
-
-def common_weights_caution(common: CommonWeights) -> str | None:
-    """Return a caution if classifier and oracle have weights in common: they fail together, and FMR is too high."""
-    if max(common.of_classifier, common.of_oracle) < SHARED_WEIGHTS:
-        return None
-    return (
-        f"{common.of_oracle:.0%} of the oracle's weights are in the classifier ({common.of_classifier:.0%} of the "
-        f"classifier's): the two fail together, and FMR is too high; compare it with that under another "
-        f"{option('oracle')}"
-    )
+    return max(of_classifier, shared_weights(oracle, classifier)) if of_classifier else 0.0
 
 
 def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
@@ -283,39 +261,17 @@ def oracle_caution(answers: FirstAnswers) -> str | None:
     )
 
 
-def likeness_caution(answers: FirstAnswers) -> str | None:
-    """Return a caution if classifier and oracle weigh the wrong classes alike, as when one was taught by the other.
+def likeness(answers: FirstAnswers) -> float | None:
+    """Return how alike classifier and oracle, or the most alike member of its panel, weigh the wrong classes: the lower
+    end of the mean correlation; None if there are too few originals.
 
     Accuracy does not show it: two networks may both be right and still differ in their second guess. For every
     original the log-probabilities of the wrong classes are correlated, less their mean over originals of its class. On
     MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
     """
-    correlation = likeness(answers)
-    if correlation is None or correlation <= ALIKE_PREDICTIONS:
-        return None
-    return (
-        "classifier and oracle weigh the wrong classes of an original alike, with a correlation of "
-        f"{correlation:.2f} or more (unrelated networks have .2 to .5), so one may have been taught by the other: they "
-        f"fail together, and FMR is too high; compare it with that under another {option('oracle')}"
-    )
-
-
-def likeness(answers: FirstAnswers) -> float | None:
-    """Return the lower end of the mean correlation of `likeness_caution`, for the oracle or the member of its panel
-    that is most alike; None if there are too few originals."""
-    correlations = []
-    for of_oracle in answers.of_oracles:
-        correlation = _likeness(answers, of_oracle)
-        if correlation is not None:
-            correlations.append(correlation)
-    return max(correlations, default=None)
-
-
-def kinship(common: CommonWeights, answers: FirstAnswers | None) -> Kinship:
-    """Return what a split records of how near its classifier and its oracle are."""
-    weights = round(max(common.of_classifier, common.of_oracle), 3)
-    correlation = None if answers is None else likeness(answers)
-    return Kinship(weights=weights, answers=None if correlation is None else round(correlation, 3))
+    correlations = [_likeness(answers, of_oracle) for of_oracle in answers.of_oracles]
+    highest = max((correlation for correlation in correlations if correlation is not None), default=None)
+    return None if highest is None else round(highest, 3)
 
 
 def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:

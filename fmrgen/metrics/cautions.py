@@ -14,8 +14,8 @@ from fmrgen.metrics.summary import Summary
 _MUCH_WORSE = 5.0  # points of accuracy
 _FEW = 50.0  # percent of rows
 _MANY_BY_BUDGET = 20.0  # percent of rows that end by the budget: as many might yet be fooled
-SHARED_WEIGHTS = 0.1  # share of one network's weights that lie in the other: see `kinship_caution`
-ALIKE_PREDICTIONS = 0.52  # correlation of both networks' probabilities of the wrong classes: likewise
+_SHARED_WEIGHTS = 0.1  # share of one network's weights that lie in the other: see `kinship_caution`
+_ALIKE_PREDICTIONS = 0.52  # correlation of both networks' probabilities of the wrong classes: likewise
 
 
 class Caution(NamedTuple):
@@ -161,9 +161,9 @@ def kinship_caution(weights: float, predictions: float | None) -> str | None:
             is not known.
     """
     signs = []
-    if weights >= SHARED_WEIGHTS:
+    if weights >= _SHARED_WEIGHTS:
         signs.append(f"{weights:.0%} of one's weights are in the other")
-    if predictions is not None and predictions > ALIKE_PREDICTIONS:
+    if predictions is not None and predictions > _ALIKE_PREDICTIONS:
         signs.append(
             f"they weigh the wrong classes alike (a correlation of {predictions:.2f} or more; unrelated ones have .2 "
             "to .5)"

@@ -34,7 +34,7 @@ from fmrgen.storage.claims import Claims
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.paths import CARD, SplitPaths, card_claim
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
-from fmrgen.storage.shards import SplitFolder, summary_of
+from fmrgen.storage.shards import summary_of
 from fmrgen.storage.store import Store, mirror, send
 from fmrgen.trust.cards import by_config, names_of_data
 from fmrgen.trust.recipes import untrusted_demands
@@ -116,8 +116,7 @@ class _CardEntry:
     Attributes:
         paths: in the folder, or in the local copy of the repo.
         provenance: of the split.
-        summary: the figures of its own classifier; computed from the rows, as far as they are there, if the provenance
-            lacks them.
+        summary: the figures of its own classifier.
         others: the results of `evaluate` on it, ranked.
         judges: that judged it in addition to its oracle.
     """
@@ -185,32 +184,6 @@ class _CardEntry:
         """The tag by which it is cited on the Hub."""
         return citation_tag(self.config, self.name, self.provenance.fingerprint, self.provenance.files_digest)
 
-    def bibtex(self, repo: str) -> str:
-        """Return the BibTeX entry to cite this very split."""
-        # Anyone may have written the runs of a provenance: only what looks like a year or a version is repeated.
-        years, versions = [], []
-        for run in self.provenance.runs:
-            if re.match(r"\d{4}-", run.started):
-                years.append(run.started[:4])
-            version = run.versions.get("fmrgen", "") if run.versions else ""
-            if re.fullmatch(r"[\w.+-]{1,40}", version):
-                versions.append(version)
-        owner, slash, _ = repo.partition("/")
-        is_on_hub = bool(slash)
-        entry = {"title": self.title.replace("_", "\\_")}
-        if is_on_hub:
-            entry["author"] = owner
-            entry["publisher"] = "Hugging Face"
-        if years:
-            entry["year"] = max(years)
-        if is_on_hub:
-            entry["url"] = f"https://huggingface.co/datasets/{repo}"
-        made = f", generated with fmrgen {versions[-1]}" if versions else ""
-        entry["note"] = f"Revision {self.tag}{made}".replace("_", "\\_")
-        lines = [f"  {key:<9} = {{{value}}}," for key, value in entry.items()]
-        key = re.sub(r"\W+", "_", f"{repo} {self.config} {self.name}")
-        return "\n".join([f"@misc{{{key},", *lines, "}"])
-
 
 def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
     """Return the splits for the card of a folder, by their configs."""
@@ -218,7 +191,7 @@ def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
     for (config, split), provenance in read_all(root).items():
         if provenance.is_finished:
             paths = SplitPaths(root, config, split)
-            summary = summary_of(provenance, SplitFolder.of(paths, provenance))
+            summary = summary_of(provenance)
             judges = JudgementsFolder(paths).judges_of(provenance.files_digest)
             entry = _CardEntry(paths, provenance, summary, results_on(paths, provenance), judges)
             splits.setdefault(config, []).append(entry)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
@@ -416,22 +416,12 @@ def parquet_bytes(table: pa.Table) -> memoryview:
     return buffer.getbuffer()
 
 
-def summary_of(provenance: Provenance, folder: SplitFolder | None = None) -> Summary:
-    """Return the figures of a finished split that this version knows.
-
-    Args:
-        provenance: of the split.
-        folder: of its rows. Figures that an earlier version did not store are computed from them; without rows they
-            are None.
-    """
-    stored = provenance.summary
-    names = {field.name for field in fields(Summary)}
+def summary_of(provenance: Provenance) -> Summary:
+    """Return the figures of a finished split; a figure that is none, for anyone may have written it, is not known."""
     summary = Summary(rows=provenance.rows, valid_rows=0)
-    if not names <= stored.keys() and folder is not None and folder.is_whole:
-        summary = summary_of_rows(folder)
-    for name in names & stored.keys():
-        with suppress(ValidationError):  # anyone may have written it
-            summary = replace(summary, **{name: _FIGURES[name].validate_python(stored[name])})
+    for name in _FIGURES.keys() & provenance.summary.keys():
+        with suppress(ValidationError):
+            summary = replace(summary, **{name: _FIGURES[name].validate_python(provenance.summary[name])})
     return summary
 
 
