@@ -79,7 +79,7 @@ def print_plan(plan: "Plan", split: str) -> None:
         print_line(f"{remote.key:22}{remote.name}: {state}")
     work = plan.work
     if work is None:
-        print_line("Time, memory and disk are measured once these files are here: run this again then.")
+        print_line("Time and disk are measured once these files are here: run this again then.")
         return
     from fmrgen.weights.remote import format_size
 
@@ -95,8 +95,6 @@ def print_plan(plan: "Plan", split: str) -> None:
         "one pass": f"{1000 * work.seconds_per_pass:.1f} ms per image",
         "time": f"at most {format_duration(work.most_seconds)} on one process for {steps} image-steps, if every image "
         f"uses the budget of {perturb.budget}",
-        "memory": f"{format_size(work.model_bytes)} and {format_size(work.slot_bytes)} for each slot, "
-        f"{format_size(work.model_bytes + work.slots * work.slot_bytes)} in all, of {format_size(work.memory_bytes)}",
         "disk": f"about {format_size(work.split_bytes)} of images"
         + ("" if work.free_bytes is None else f"; {format_size(work.free_bytes)} are free"),
     }

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 import torch
 
 from fmrgen.distributed.launch import device_name, start_process
@@ -17,7 +16,6 @@ from fmrgen.files import check_writable
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.lifecycle import new_provenance
 from fmrgen.jobs.step_size import settled_step
-from fmrgen.progress.job import peak_memory_of_process
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.records import Example, Perturbed
@@ -51,10 +49,7 @@ class Work:
         seconds_per_pass: measured, of one image through generator, classifier and oracle and back.
         most_queries: to the classifier, for the images left.
         most_seconds: for the images left on one such device, if each uses the whole budget.
-        model_bytes: memory before the trial: the models', on a CPU the whole process's.
-        slot_bytes: memory of a slot, from the peak of the trial.
         slots: that the job would use; 0 if it finds them by timing.
-        memory_bytes: the device's memory; on a CPU the machine's.
         split_bytes: of the images left, as PNG files, from those of the trial.
         free_bytes: on the disk of the split; None for a bucket.
     """
@@ -69,10 +64,7 @@ class Work:
     seconds_per_pass: float
     most_queries: int
     most_seconds: float
-    model_bytes: int
-    slot_bytes: int
     slots: int
-    memory_bytes: int
     split_bytes: int
     free_bytes: int | None
 
@@ -144,10 +136,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         seconds_per_pass=trial.seconds_per_pass,
         most_queries=queries,
         most_seconds=queries * trial.seconds_per_pass,
-        model_bytes=trial.model_bytes,
-        slot_bytes=trial.slot_bytes,
         slots=0 if slots == "auto" else min(slots, len(components.source)),
-        memory_bytes=_memory_of(device),
         split_bytes=left * trial.row_bytes,
         free_bytes=shutil.disk_usage(_existing(root)).free if store.is_local else None,
     )
@@ -159,8 +148,6 @@ class _Trial:
     """What a few images took: see `Work`; `row_bytes` are those of the images of a row."""
 
     seconds_per_pass: float
-    model_bytes: int
-    slot_bytes: int
     row_bytes: int
 
 
@@ -186,7 +173,6 @@ def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial
     def run(examples: list[Example]) -> list[Perturbed]:
         return list(perturb(examples, classifier, generator, oracle, options, device=device))
 
-    before = _used_bytes(device)
     run(first)  # the first time, libraries choose their kernels
     started = time.perf_counter()
     rows = run(examples)  # other images, since a service may keep its answers
@@ -197,30 +183,8 @@ def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial
         stored += sum(len(png_bytes(image.permute(1, 2, 0).numpy())) for image in images)
     return _Trial(
         seconds_per_pass=seconds / sum(row.queries for row in rows),
-        model_bytes=before,
-        slot_bytes=max(0, _peak_bytes(device) - before) // len(examples),
         row_bytes=stored // len(rows),
     )
-
-
-def _used_bytes(device: torch.device) -> int:
-    """Return the memory in use; the peak is counted from here."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    return peak_memory_of_process()
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_memory_of_process()
-
-
-def _memory_of(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)
 
 
 def _existing(folder: Path) -> Path:

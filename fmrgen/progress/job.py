@@ -26,7 +26,6 @@ class Progress:
         stuck: rows of this process that had no gradient.
         nonfinite: rows of this process with a value that was not finite.
         slots: images that this process perturbs at once; None before that is decided.
-        row: of this process, which has just ended; None if none has.
     """
 
     total: int
@@ -37,7 +36,6 @@ class Progress:
     stuck: int = 0
     nonfinite: int = 0
     slots: int | None = None
-    row: Perturbed | None = None
 
     def figures(self, seconds: float) -> dict[str, float | None]:
         """Return the figures of a progress line, `seconds` after the first report; unknown ones are None.
@@ -125,15 +123,15 @@ class ProgressCounter:
         self.own = self.own.plus((1, row.valid, row.iterations))
         self._stuck += row.stop_reason is StopReason.STUCK
         self._nonfinite += row.stop_reason is StopReason.NONFINITE
-        self.show(row)
+        self.show()
 
-    def show(self, row: Perturbed | None = None) -> None:
-        """Report the progress; `row` is the row that has just ended."""
+    def show(self) -> None:
+        """Report the progress."""
         if time.monotonic() - self._counted > _INTERVAL:
             self._count_written()
         rows, accepted, iterations = self._written.plus(self.own)
         counts = (self._total, rows, accepted, iterations, self.resumed, self._stuck, self._nonfinite)
-        self._on_progress(Progress(*counts, self.slots, row))
+        self._on_progress(Progress(*counts, self.slots))
 
     def _count_written(self) -> None:
         """Count the shards that have been written since the last count."""

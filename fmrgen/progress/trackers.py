@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from fmrgen.errors import UserError, one_line, option
 
 if TYPE_CHECKING:
-    import numpy as np
     from accelerate.tracking import GeneralTracker
 
 _LAST_WORDS = 30.0  # seconds that the trackers have at the end
@@ -20,7 +19,7 @@ _LONGEST_TROUBLE = 160  # characters of an error in a note
 
 
 class Trackers:
-    """All trackers of a job: takes figures and images, and passes them on to each in a thread.
+    """All trackers of a job: takes figures, and passes them on to each in a thread.
 
     Args:
         names: of accelerate's trackers.
@@ -40,10 +39,6 @@ class Trackers:
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Send figures, by name, to all trackers; do not wait for them."""
         self._send(lambda tracker: tracker.log(dict(figures), step=step))
-
-    def show(self, name: str, images: "Sequence[np.ndarray]", step: int) -> None:
-        """Send images, uint8 [H, W, 3], under a name to all trackers; do not wait for them."""
-        self._send(lambda tracker: _log_images(tracker, name, images, step))
 
     def end(self) -> dict[str, str]:
         """End the trackers, soon or in the background; return what went wrong, by their names."""
@@ -134,15 +129,6 @@ def _started(name: str, folder: Path) -> "GeneralTracker":
     tracker = tracker_class("fmrgen", **options)
     tracker.start()
     return tracker
-
-
-def _log_images(tracker: "GeneralTracker", name: str, images: "Sequence[np.ndarray]", step: int) -> None:
-    """Log images, if the tracker takes any."""
-    import numpy as np
-
-    if hasattr(tracker, "log_images"):
-        layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-        tracker.log_images({name: np.stack(images)}, step=step, **layout)
 
 
 def _flat(tree: Mapping[str, object], place: str = "") -> dict[str, str]:

@@ -21,7 +21,7 @@ COMMAND = ["compare", "mnist-lenet", "-c", "shipped=asset:mnist/lenet", "-c", f"
 def test_each_classifier_has_its_split_and_its_place(tmp_path, capsys):
     folder = tmp_path / "out"
     assert run(*COMMAND, "--output", folder) == 0
-    told = capsys.readouterr().out
+    capsys.readouterr()
     made = {path: path.read_bytes() for path in folder.glob("mnist/*.parquet")}
     assert {path.name.partition("-0")[0] for path in made} == {"shipped", "soft_net"}
     found = json.loads((folder / "comparison/evaluation.json").read_text())

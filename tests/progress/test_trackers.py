@@ -77,7 +77,7 @@ def failing(error):
     return fail
 
 
-def test_figures_and_images_arrive(recipe, tmp_path, monkeypatch):
+def test_figures_arrive(recipe, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logs, notes = make(recipe, tmp_path, ["tensorboard"], monkeypatch)
@@ -88,7 +88,6 @@ def test_figures_and_images_arrive(recipe, tmp_path, monkeypatch):
     wanted = {"done", "validation_rate", "mean_iterations", "stuck_rows", "nonfinite_rows", "slots", "memory_gib"}
     assert wanted <= set(found.Tags()["scalars"])
     assert [event.value for event in found.Scalars("done")][-1] == 12
-    assert any("misclassified" in tag for tag in found.Tags()["images"])
 
 
 @pytest.mark.parametrize(
