@@ -203,18 +203,6 @@ class Resampled:
         return Estimate(float(value[0]), float(low), float(high))
 
 
-def between_percentiles(statistic: np.ndarray) -> Estimate | None:
-    """Return what was observed, the first of the values [1 + R], with the percentiles of the resamples, the others.
-
-    None if it is undefined (NaN); resamples that are undefined do not count.
-    """
-    if np.isnan(statistic[0]):
-        return None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(statistic[1:], [tail, 100 - tail])
-    return Estimate(float(statistic[0]), float(low), float(high))
-
-
 def in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return `part` in percent of `whole`, [N] each; NaN where that is 0."""
     return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), np.nan)

@@ -35,8 +35,8 @@ class Finding:
         words: how images look on which the classifier would err.
         attribute: that was changed.
         amounts: from the least to the most that it was changed by, as `RandomChange` takes them.
-        is_confirmed: whether it is, among all that were tried; on average at most 5 % of the confirmed are false.
-        e_value: the evidence; a hypothesis alone is confirmed by 20 times the number of those that were tried.
+        is_confirmed: whether it is, among all that were tried (Holm): any is false with a probability of 5 % at most.
+        p_value: of McNemar's exact test against the control with more errors.
         errors: for each way of a trial, the share of originals that the classifier has wrong at the last dose that the
             oracle accepts.
         effect: errors along it minus those of the control with more.
@@ -54,7 +54,7 @@ class Finding:
     attribute: str
     amounts: tuple[float, float]
     is_confirmed: bool
-    e_value: float
+    p_value: float
     errors: dict[str, Estimate]
     effect: Estimate
     area: float
@@ -78,7 +78,7 @@ class Explanation:
             them, and the oracle sees their class.
         fewest_errors: how many originals a change must make wrong, and its controls none, to be significant; None if no
             number is enough.
-        findings: significant ones first, by area; then the others, by evidence.
+        findings: significant ones first, by area; then the others, by p-value.
     """
 
     split: str
@@ -189,10 +189,10 @@ def explain(
 
 
 def _rank(finding: Finding) -> tuple[bool, float]:
-    """Return a key that sorts confirmed findings first, by area, and then the others by evidence."""
+    """Return a key that sorts confirmed findings first, by area, and then the others by p-value."""
     if finding.is_confirmed:
         return False, -finding.area
-    return True, -finding.e_value
+    return True, finding.p_value
 
 
 def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | None:
@@ -236,7 +236,7 @@ def _finding(
         attribute=hypothesis.attribute.name,
         amounts=hypothesis.amounts,
         is_confirmed=is_confirmed,
-        e_value=trial.e_value,
+        p_value=trial.p_value,
         errors=errors,
         effect=paired_difference(wrong["along"], wrong[rival]),
         area=trial.area,

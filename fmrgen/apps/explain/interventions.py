@@ -1,23 +1,24 @@
 """Trials of hypotheses: originals are changed along one, against it, and as much in another way, as far as the oracle
 sees their class, and the classifier's errors are counted."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
+from scipy.special import bdtrc
 from torch import Tensor
 
 from fmrgen.apps.explain.attributes import Attribute
-from fmrgen.apps.explain.betting import discoveries, drops_of, e_value
 from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
 
 DOSES = (0.25, 0.5, 0.75, 1.0)
-FALSE_DISCOVERIES = 0.05  # the share of names that are wrong, on average
+ERROR = 0.05  # the chance that any name is wrong
 _BATCH = 64
 _RESCALINGS = 4  # make a control as long as its change, to one or two percent
 
@@ -84,13 +85,13 @@ class Trial:
         hypothesis: that was tried.
         moved: predictions `along` it, `against` it (missing for sign 0) and `otherwise`.
         signs: [N], whether each original was given more (1) or less (-1) along it.
-        e_value: the evidence against "errors are no more frequent along it than against it, or than otherwise".
+        p_value: of the exact test (McNemar) that errors are no more frequent along it than under a control, the larger.
     """
 
     hypothesis: Hypothesis
     moved: dict[str, Moved]
     signs: np.ndarray
-    e_value: float
+    p_value: float
 
     @property
     def area(self) -> float:
@@ -106,7 +107,7 @@ class Trial:
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
-        """Return a trial with its evidence, the weaker of that against each control.
+        """Return a trial with the larger of its p-values against each control.
 
         Args:
             hypothesis: that was tried.
@@ -117,8 +118,8 @@ class Trial:
         for way, outcome in moved.items():
             wrong[way] = outcome.last != outcome.predictions[:, 0]
         wrong_along = wrong.pop("along")
-        evidence = [e_value(drops_of(wrong_along, wrong_in_control), 0.0) for wrong_in_control in wrong.values()]
-        return cls(hypothesis, moved, signs, min(evidence))
+        p_values = [p_of_more(wrong_along, wrong_in_control) for wrong_in_control in wrong.values()]
+        return cls(hypothesis, moved, signs, max(p_values))
 
 
 def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
@@ -208,14 +209,23 @@ def _length(change: Tensor) -> Tensor:
     return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def confirmed(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials whose hypothesis is confirmed, the strongest evidence first.
+def p_of_more(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the one-sided p-value of McNemar's exact test that `first` is no more often True than `second`, [N]."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(bdtrc(only_first - 1, only_first + only_second, 0.5)) if only_first else 1.0
 
-    On average at most `FALSE_DISCOVERIES` of them are false, however the trials depend on each other.
+
+def confirmed(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials whose hypothesis is confirmed, the smallest p-value first.
+
+    With a probability of `ERROR` at most any of them is false, however the trials depend on each other (Holm 1979).
     """
-    is_confirmed = discoveries(np.array([trial.e_value for trial in trials]), FALSE_DISCOVERIES)
-    confirmed_trials = [trial for trial, is_one in zip(trials, is_confirmed, strict=True) if is_one]
-    return sorted(confirmed_trials, key=lambda trial: -trial.e_value)
+    names = []
+    for number, trial in enumerate(sorted(trials, key=lambda trial: trial.p_value)):
+        if trial.p_value > ERROR / (len(trials) - number):
+            break
+        names.append(trial)
+    return names
 
 
 def fewest_errors(rows: int, hypotheses: int) -> int | None:
@@ -223,8 +233,5 @@ def fewest_errors(rows: int, hypotheses: int) -> int | None:
 
     None if all of them are too few. `hypotheses` is the number of those that are tried together.
     """
-    for errors in range(1, rows + 1):
-        wrong = (np.arange(rows) < errors).astype(np.int8)
-        if e_value(wrong, 0.0) >= hypotheses / FALSE_DISCOVERIES:
-            return errors
-    return None
+    errors = math.ceil(math.log2(hypotheses / ERROR))
+    return errors if errors <= rows else None

@@ -11,7 +11,7 @@ from fmrgen.report.plot import Plot, colours, drawing, grid_of_figures
 from fmrgen.report.report import Badge, KeyFigure, Picture, Report, Section, Table
 from fmrgen.report.sheet import pair_sheet
 
-SCHEMA = "fmrgen-explain/2"
+SCHEMA = "fmrgen-explain/3"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
 _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
 _BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW broke
@@ -21,8 +21,8 @@ _MOST_FIGURES = 3
 _MEANINGS = {
     "area": "How far its curve, errors by dose, lies above that of the control that errs more, in points: the mean "
     "over all doses. What is confirmed is ranked by it.",
-    "evidence": "An e-value against: errors are no more frequent this way than the opposite way, or than under the "
-    "control change.",
+    "p": "Of McNemar's exact test that errors are no more frequent this way than the opposite way, and than under the "
+    "control change; what is significant is so among all that were tried (Holm).",
     "in the split": "By how many standard deviations more the split's images that fool the classifier move this way "
     "than its others.",
 }
@@ -122,7 +122,7 @@ def summary_lines(explanation: Explanation) -> list[str]:
         *lines,
         f"{explanation.fooled:,} of {explanation.rows:,} perturbed images fool {name}; {len(explanation.findings)} "
         f"hypotheses were tested on {originals:,} other originals, changed for as long as the oracle saw their class; "
-        f"on average at most 5 % of the findings are false; {unseen}",
+        f"any finding is false with a probability of 5 % at most; {unseen}",
         f"tried: {', '.join(attributes)}; a fault outside these is not found: silence is no clean bill of health",
     ]
 
@@ -134,9 +134,9 @@ def _findings_table(explanation: Explanation) -> Table:
         confirmed = "confirmed" if finding.is_confirmed else ""
         errors = [format_estimate(finding.errors.get(way)) for way in _WAY_TITLES]
         in_split = "n/a" if finding.in_split is None else f"{finding.in_split:z.2f}"
-        rows.append([finding.words, confirmed, f"{finding.area:z.1f}", *errors, f"{finding.e_value:.3g}", in_split])
+        rows.append([finding.words, confirmed, f"{finding.area:z.1f}", *errors, f"{finding.p_value:.2g}", in_split])
     titles = [f"{title}, %" for title in _WAY_TITLES.values()]
-    header = ["originals changed to", "", "area", *titles, "evidence", "in the split"]
+    header = ["originals changed to", "", "area", *titles, "p", "in the split"]
     return Table(header, rows, first_columns=("", *titles))
 
 

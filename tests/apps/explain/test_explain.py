@@ -94,7 +94,7 @@ def test_nothing_is_an_outcome_too(finished_split, tmp_path, capsys):
     assert "can't be shown with so few" in lines
     content = json.loads((tmp_path / "out/explain.json").read_text())
     assert json.loads(printed.out) == content
-    assert content["schema"] == "fmrgen-explain/2"
+    assert content["schema"] == "fmrgen-explain/3"
     assert not any(finding["is_confirmed"] for finding in content["findings"])
     assert len(content["findings"]) == 3 * len(ATTRIBUTES)
 
