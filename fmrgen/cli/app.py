@@ -13,7 +13,6 @@ from fmrgen.cli.command import Command
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.help import PlainHelp, shown_default
 from fmrgen.distributed.launcher import end_with_the_launcher, start_again
-from fmrgen.distributed.schedulers import adopt_scheduler
 from fmrgen.errors import UserError, command_line
 from fmrgen.internals import apps
 
@@ -101,7 +100,6 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost process is reported in one line
     if arguments is None:
-        adopt_scheduler()
         install_signal_handlers()
         end_with_the_launcher()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

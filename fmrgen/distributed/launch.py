@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch.distributed import DistError
 
-from fmrgen.distributed.schedulers import adopt_scheduler
 from fmrgen.errors import UserError
 
 Result = TypeVar("Result")
@@ -26,7 +25,6 @@ def start_processes() -> Accelerator:
 
     Raises UserError if the launched processes don't see each other.
     """
-    adopt_scheduler()
     gpu = torch.cuda.is_available()
     options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
     try:
@@ -51,10 +49,7 @@ def start_processes() -> Accelerator:
 
 @contextmanager
 def _rank_among(gpus: int) -> Iterator[None]:
-    """Bring LOCAL_RANK into the range of the visible GPUs: accelerate takes the GPU of that number.
-
-    A scheduler that gives each task one GPU hides all others from it.
-    """
+    """Bring LOCAL_RANK into the range of the visible GPUs, of which accelerate takes the one of that number."""
     rank = os.environ.get("LOCAL_RANK", "0")
     if not 0 < gpus <= int(rank):
         yield
@@ -89,7 +84,6 @@ def start_process() -> torch.device:
 
     It is the GPU of its rank, or the CPU with its share of the cores.
     """
-    adopt_scheduler()
     gpus = torch.cuda.device_count()
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     _share_cores(bool(gpus))
