@@ -167,8 +167,6 @@ def _make(
     from fmrgen.cli import display
     from fmrgen.jobs.finished import finished_summary
     from fmrgen.progress import terminal as progress
-    from fmrgen.progress.job import Progress
-    from fmrgen.progress.tracked import TrackedJob
     from fmrgen.progress.trackers import tracking
     from fmrgen.storage.bucket import open_store
     from fmrgen.storage.paths import SplitPaths
@@ -191,15 +189,9 @@ def _make(
 
     with (
         log.outcome(),
-        progress.job_progress(recipe, show, log) as print_progress,
-        tracking(list(trackers) if is_first else [], config, paths.logs, on_note) as tracked,
+        tracking(list(trackers) if is_first else [], config, paths.logs, on_note) as running,
+        progress.job_progress(recipe, show, log, running) as on_progress,
     ):
-        track_progress = TrackedJob(tracked)
-
-        def on_progress(news: Progress) -> None:
-            print_progress(news)
-            track_progress(news)
-
         summary = finished_summary(recipe, output, on_start, on_note)
         if summary is None:
             from fmrgen.jobs.generate import make_split  # torch, which a finished split does not need

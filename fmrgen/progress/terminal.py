@@ -19,6 +19,7 @@ from fmrgen.errors import UserError, printable, write_line
 
 if TYPE_CHECKING:
     from fmrgen.progress.job import Progress as JobProgress
+    from fmrgen.progress.trackers import Trackers
     from fmrgen.recipe.job import Recipe
 
 _EVERY = 30.0  # seconds between two lines of a log
@@ -72,8 +73,10 @@ class JobLog:
 
 
 @contextmanager
-def job_progress(recipe: "Recipe", show: bool, log: JobLog | None = None) -> "Iterator[Callable[[JobProgress], None]]":
-    """Yield a function that shows and logs a job's progress: images, images/s, validation rate, mean iterations."""
+def job_progress(
+    recipe: "Recipe", show: bool, log: JobLog | None = None, trackers: "Trackers | None" = None
+) -> "Iterator[Callable[[JobProgress], None]]":
+    """Yield a function that shows a job's progress, and now and then passes its figures on to a log and trackers."""
     name = f"{recipe.output.config}/{recipe.output.split}"
     is_due = _Interval()
     started: float | None = None  # at the first report: loading the models must not count as work on images
@@ -89,9 +92,14 @@ def job_progress(recipe: "Recipe", show: bool, log: JobLog | None = None) -> "It
             if progress.accepted:
                 figures.append(f"{progress.iterations / progress.accepted:.1f} steps")
             update(name, progress.done, progress.total, ", ".join(filter(None, figures)))
-            if log is not None and (is_due() or progress.done == progress.total):
-                counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
-                log.write("progress", split=name, **counts, **progress.figures(seconds))
+            if is_due() or progress.done == progress.total:
+                measured = progress.figures(seconds)
+                if log is not None:
+                    counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
+                    log.write("progress", split=name, **counts, **measured)
+                if trackers is not None:
+                    numbers = {name: value for name, value in measured.items() if value is not None}
+                    trackers.log({"done": progress.done, **numbers}, progress.done)
 
         yield report
 

@@ -14,8 +14,7 @@ from commands import run
 
 from fmrgen.jobs.generate import make_split
 from fmrgen.progress import trackers as own
-from fmrgen.progress.terminal import JobLog
-from fmrgen.progress.tracked import TrackedJob
+from fmrgen.progress.terminal import JobLog, job_progress
 from fmrgen.recipe.job import load_recipe
 
 
@@ -49,10 +48,14 @@ def recipe():
 
 def make(recipe, folder, names, monkeypatch):
     """Makes a split under trackers; returns their folder and the notes."""
-    monkeypatch.setattr("fmrgen.progress.tracked._EVERY", 0.0)
+    monkeypatch.setattr("fmrgen.progress.terminal._EVERY", 0.0)
     notes = []
-    with own.tracking(names, recipe.model_dump(mode="json"), folder / "logs", notes.append) as trackers:
-        summary = make_split(recipe, folder / "out", on_progress=TrackedJob(trackers))
+    config = recipe.model_dump(mode="json")
+    with (
+        own.tracking(names, config, folder / "logs", notes.append) as trackers,
+        job_progress(recipe, False, trackers=trackers) as on_progress,
+    ):
+        summary = make_split(recipe, folder / "out", on_progress=on_progress)
     assert summary.rows == 12
     return folder / "logs", notes
 
