@@ -3,16 +3,17 @@
 Within one split, only its own classifier sees images that were made to fool it; on their own splits all classifiers do.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import combinations
 
 import numpy as np
+from scipy.special import ndtri
 
-from fmrgen.metrics.intervals import RESAMPLES, ratio_and_influence
-from fmrgen.results.rankings import Difference, difference
-from fmrgen.results.simultaneous import above, rank_intervals
+from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, ratio_and_influence
+from fmrgen.results.rankings import Difference, difference, rank_intervals
 from fmrgen.results.trainings import TrainingsComparison, compare_trainings
 
 
@@ -155,15 +156,16 @@ def fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndar
 
 
 def _rank_intervals(estimates: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, tuple[int, int]]:
-    """Return the best and worst rank of each classifier, right for all at once with 95 % confidence.
+    """Return the best and worst rank of each classifier, right for all at once with 95 % confidence (Bonferroni).
 
     Args:
-        estimates: FMR of each, and the influence of each row on it.
+        estimates: FMR of each, and the influence of each row on it [N].
     """
-    if not estimates:
-        return {}
-    values = np.array([value for value, _ in estimates.values()])
-    influences = np.stack([influence for _, influence in estimates.values()])
-    (is_above,) = above([values], [influences])
-    best, worst = rank_intervals(is_above)
-    return dict(zip(estimates, zip(best, worst, strict=True), strict=True))
+    pairs = max(1, math.comb(len(estimates), 2))
+    most_by_chance = float(ndtri(1 - (1 - CONFIDENCE) / 2 / pairs))  # standard errors
+    is_above = np.zeros((len(estimates), len(estimates)), bool)
+    for row, (figure, influence) in enumerate(estimates.values()):
+        for column, (other, others_influence) in enumerate(estimates.values()):
+            error = float(np.linalg.norm(influence - others_influence)) / len(influence)
+            is_above[row, column] = figure - other > most_by_chance * error
+    return rank_intervals(list(estimates), is_above)

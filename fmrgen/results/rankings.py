@@ -140,3 +140,14 @@ def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], me
         tied = None if gap is None else gap.low <= 0 <= gap.high
         ranking.append(RankedClassifier(number, name, getattr(summaries[name], measure), tied))
     return ranking
+
+
+def rank_intervals(names: Sequence[str], is_above: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Return the best and the worst rank of each, right for all at once where all pairs are (Mogstad et al. 2024).
+
+    Args:
+        names: of what is ranked, [C].
+        is_above: whether the first is above the second beyond chance, bool [C, C].
+    """
+    best, worst = 1 + is_above.sum(0), len(names) - is_above.sum(1)
+    return dict(zip(names, zip(best.tolist(), worst.tolist(), strict=True), strict=True))

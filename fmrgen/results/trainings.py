@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import chdtri, stdtrit
 
 from fmrgen.metrics.intervals import CONFIDENCE, Estimate
-from fmrgen.results.simultaneous import rank_intervals
+from fmrgen.results.rankings import rank_intervals
 
 _MOST_FREEDOM = 1e9  # degrees at which Student's distribution is as good as normal
 
@@ -186,8 +186,7 @@ def _rank_intervals(names: Sequence[str], trainings: Mapping[str, Trainings]) ->
     for first, second in pairs:
         difference = trainings[names[first]].less(trainings[names[second]], tests=len(pairs))
         is_above[first, second] = difference.low is not None and difference.low > 0
-    best, worst = rank_intervals(is_above)
-    return dict(zip(names, zip(best, worst, strict=True), strict=True))
+    return rank_intervals(names, is_above)
 
 
 def _typical_spread(groups: Sequence[Trainings]) -> Estimate:
