@@ -417,7 +417,7 @@ def parquet_bytes(table: pa.Table) -> memoryview:
 
 
 def summary_of(provenance: Provenance) -> Summary:
-    """Return the figures of a finished split; a figure that is none, for anyone may have written it, is not known."""
+    """Return the figures of a finished split, less what is no figure: anyone may have written the record."""
     summary = Summary(rows=provenance.rows, valid_rows=0)
     for name in _FIGURES.keys() & provenance.summary.keys():
         with suppress(ValidationError):
