@@ -41,7 +41,6 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert "exists    0 of 3 shards in out:mnist/lenet; 30 images are left\n" in shown
     assert re.search(r"^one pass  \d+\.\d ms per image$", shown, re.MULTILINE)
     assert "if every image uses the budget of 1\n" in shown
-    assert re.search(r"^memory    .* and .* for each slot, .* in all, of .* GB$", shown, re.MULTILINE)
     assert re.search(r"^disk      about \d+ kB of images; .* are free$", shown, re.MULTILINE)
     assert yaml.safe_load(shown.partition("examples  ")[0])["perturb"]["budget"] == 1
     assert list(tmp_path.iterdir()) == []

@@ -486,7 +486,7 @@ def test_originals_from_a_source_that_is_given(without_originals, finished_split
         )
     with pytest.raises(UserError, match=r"source: id 3 and 56 more ids of theirs are not in it"):
         evaluate(nobodys, [LENET], source="{kind: mnist, limit: 3}")
-    with pytest.raises(UserError, match="source: every split has its originals; leave it out"):
+    with pytest.raises(UserError, match="source=: every split has its originals; leave it out"):
         evaluate(str(finished_split), [LENET], source="mnist-lenet")
     with pytest.raises(UserError, match="has no column of distinct ids"):
         evaluate({"theirs": stored.remove_columns("id")}, [LENET], source="mnist-lenet")
