@@ -42,7 +42,7 @@ def test_a_signal_ends_all_with_one_line(tmp_path, number, status, word):
     wait_for(lambda: at_work(tmp_path))
     job.send_signal(number)
     _, told = job.communicate(timeout=120)
-    assert job.returncode == status
+    assert job.returncode == status, told
     assert told.splitlines()[-1] == f"fmrgen: {word}; run the same command again to continue"
     assert "Traceback" not in told
 
