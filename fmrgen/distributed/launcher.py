@@ -63,9 +63,10 @@ def _launch(arguments: list[str]) -> int:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
         raise UserError(f"process {rank} was killed ({name}); run the same command again to continue") from None
-    except SignalException as error:
+    except (SignalException, SystemExit) as error:  # accelerate makes the second of the first, from 1.16 on
         sys.stdout.flush()
-        os._exit(128 + error.sigval)  # the processes have printed the error
+        # The processes have printed the error.
+        os._exit(128 + error.sigval if isinstance(error, SignalException) else int(error.code or 0))
     return 0
 
 
