@@ -145,8 +145,8 @@ def test_a_gradient_that_vanishes_near_the_boundary_is_masked(stuck, masked):
     assert summary.steps_up.value == 100
     assert has_masked_gradient(summary) == has_masked_gradient(summary, "first") == masked
     assert not has_masked_gradient(summary, "none")
-    told = [line for line in cautions(summary) if line.startswith(f"{stuck / 0.6:.1f} % of the rows are stuck")]
-    assert len(told) == (stuck > 0)
+    lines = [line for line in cautions(summary) if line.startswith(f"{stuck / 0.6:.1f} % of the rows are stuck")]
+    assert len(lines) == (stuck > 0)
 
 
 @pytest.mark.parametrize(("row", "masked"), [([-8, -6, -4, -1, 1], False), ([-8, -6, -7, -6, -4, -1, 1], True)])
@@ -156,8 +156,8 @@ def test_a_gradient_that_hides_near_the_boundary_is_masked(row, masked):
     assert has_masked_gradient(summary) == masked
     assert not has_rough_gradient(summary)
     assert not has_masked_gradient(summary, "first")
-    told = [line for line in cautions(summary) if "of all steps to the boundary did" in line]
-    assert len(told) == masked
+    lines = [line for line in cautions(summary) if "of all steps to the boundary did" in line]
+    assert len(lines) == masked
     assert not [line for line in cautions(summary, steps="first") if "masked" in line]
 
 

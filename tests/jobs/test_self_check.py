@@ -154,8 +154,8 @@ def test_a_network_that_weighs_wrong_classes_as_the_oracle_does_is_told():
     assert likeness_of("asset:mnist/lenet") < 0.5
     alike = likeness_of("{kind: module, target: 'outside_components:LenetWithOracle'}")
     assert alike > 0.7
-    told = kinship_caution(0.0, alike)
-    assert f"they weigh the wrong classes alike (a correlation of {alike:.2f} or more" in told
+    caution = kinship_caution(0.0, alike)
+    assert f"they weigh the wrong classes alike (a correlation of {alike:.2f} or more" in caution
 
 
 def test_few_originals_of_a_class_tell_nothing_of_likeness():

@@ -139,8 +139,8 @@ def compare_predictions(
         images: what the images are, in words.
 
     Returns:
-        The flips; and the evidence on all images and, of one training, on the class that broke most surely, and on
-        such a group of each column that is named.
+        The flips; and the evidence on all images and, of one training, on the class with the smallest p-value, and
+        on such a group of each column that is named.
 
     Raises:
         UserError: the images or their labels are not the same, or there is no such column.
@@ -215,8 +215,8 @@ def evidence_of_classes(
     margin: float,
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> list[Evidence]:
-    """Return the evidence on the class that broke most surely, as one of all that can be shown to be worse; none if
-    there is one class.
+    """Return the evidence on the class with the smallest p-value, as one of all that can be shown to be worse; none
+    if there is one class.
 
     Args:
         labels: of the images, [N].
@@ -252,7 +252,7 @@ def _evidence_of_worst(
     margin: float,
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> Evidence:
-    """Return the evidence on the group that broke most surely; arguments as of `evidence_of_classes`."""
+    """Return the evidence on the group with the smallest p-value; arguments as of `evidence_of_classes`."""
     place = int(np.argmin(p_values))
     members = values == counts.names[place]
     of_group = images.format(name=counts.names[place])

@@ -275,7 +275,7 @@ def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[s
 
 
 def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> list[Evidence]:
-    """Return the evidence of a split's perturbed images, and of the class that broke most surely on them."""
+    """Return the evidence of a split's perturbed images, and of the class with the smallest p-value."""
     old, new = of_both
     if not len(new):
         return []
