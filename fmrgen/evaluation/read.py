@@ -63,12 +63,8 @@ def read_split(
     readers: dict[str, Callable[[], Iterator[Batch]]] = {}
     for name in split.image_columns:
         readers[name] = partial(split.images, [name], size=batch_size)
-    images: dict[str, CachedImages] = {}
-    with errors_of_one_process():
-        if processes.is_first_here:
-            batches = _batches(split, labels, batch_size, parts, sampler, digests, values)
-            images = decode_once(batches, readers, folder, processes.device, on_rows)
-    images = _shared(images, readers, processes)
+    batches = _batches(split, labels, batch_size, parts, sampler, digests, values)
+    images = _decoded(batches, readers, folder, processes, on_rows)
     parts, digests, values, samples = processes.of_first_here((parts, digests, values, sampler.samples))
     columns = joined_columns(split.name, parts)
     measured = MeasuredSplit(split, labels, columns, images, samples, [*notes, *judgement_notes])
@@ -77,12 +73,7 @@ def read_split(
     if "original" not in split.features:
         read = originals_reader(measured, source, trust, batch_size)
         if read is not None:
-            readers = {"original": read}
-            originals: dict[str, CachedImages] = {}
-            with errors_of_one_process():
-                if processes.is_first_here:
-                    originals = decode_once(read(), readers, folder, processes.device)
-            measured.images |= _shared(originals, readers, processes)
+            measured.images |= _decoded(read(), {"original": read}, folder, processes, lambda rows: None)
     measured.judges = _judges(measured, judgements, digests)
     if measured.judges:
         for sample in samples:
@@ -133,13 +124,21 @@ def _groups(split: str, grouping: Grouping, values: Sequence[Any]) -> dict[str, 
     return groups
 
 
-def _shared(
-    images: Mapping[str, CachedImages], readers: Mapping[str, Callable[[], Iterator[Batch]]], processes: Processes
+def _decoded(
+    batches: Iterator[Batch],
+    readers: Mapping[str, Callable[[], Iterator[Batch]]],
+    folder: Path,
+    processes: Processes,
+    on_rows: Callable[[int], None],
 ) -> dict[str, CachedImages]:
-    """Return what one process of each machine has decoded, on all processes of it.
+    """Return the images of `batches`, which one process of each machine decodes, on all processes of it.
 
     The files are deleted at once: they last as long as they are mapped, and a kill leaves none.
     """
+    images: dict[str, CachedImages] = {}
+    with errors_of_one_process():
+        if processes.is_first_here:
+            images = decode_once(batches, readers, folder, processes.device, on_rows)
     bare = {name: replace(image_set, read=None) for name, image_set in images.items()}
     shared = {}
     for name, image_set in processes.of_first_here(bare).items():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import bdtrc, ndtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -133,6 +133,16 @@ def paired_ends(only_first: int, only_second: int, rows: int) -> tuple[float, fl
     middle = (only_first - only_second) / (rows + 2)
     margin = Z * math.sqrt((only_first + only_second + 1) / (rows + 2) - middle**2) / math.sqrt(rows + 2)
     return max(-1.0, middle - margin), min(1.0, middle + margin)
+
+
+def sign_test(more: int, fewer: int) -> float:
+    """Return the one-sided p-value of the exact sign test, McNemar's: so many `more` than `fewer`, or more, by chance.
+
+    Args:
+        more: rows of which only the first of two paired outcomes holds.
+        fewer: rows of which only the second holds.
+    """
+    return float(bdtrc(more - 1, more + fewer, 0.5)) if more else 1.0
 
 
 def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:

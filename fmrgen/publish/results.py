@@ -77,7 +77,6 @@ def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Resul
         "classifier": classifier.name,
         "weights_sha256": classifier.weights_sha256,
         "conditioned": result.conditioned,
-        "at_chance": result.total.at_chance,
         "fmrgen": version("fmrgen"),
         **asdict(result.total),
     }

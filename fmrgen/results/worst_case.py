@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtrc
 
-from fmrgen.metrics.intervals import CONFIDENCE, Estimate, foundation_model_robustness, proportion
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, foundation_model_robustness, proportion, sign_test
 from fmrgen.metrics.rows import valid_rows
 from fmrgen.results.own_splits import common_ids, rows_of
 
@@ -101,8 +100,7 @@ def _fooled_more_by(
         only_by_other = int((both & right[own_split] & ~right[other]).sum())
         only_by_own = int((both & right[other] & ~right[own_split]).sum())
         if only_by_other > only_by_own:
-            chance = float(bdtrc(only_by_other - 1, only_by_other + only_by_own, 0.5))  # an exact sign test
-            chances.append((chance, other))
+            chances.append((sign_test(only_by_other, only_by_own), other))
     if not chances:
         return None
     chance, split = min(chances)

@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.special import bdtrc
 from torch import Tensor
 
 from fmrgen.apps.explain.attributes import Attribute
@@ -16,6 +15,7 @@ from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.engine.images import on_byte_grid
 from fmrgen.engine.models import row_seed
 from fmrgen.engine.updates import normal
+from fmrgen.metrics.intervals import sign_test
 
 DOSES = (0.25, 0.5, 0.75, 1.0)
 ERROR = 0.05  # the chance that any name is wrong
@@ -211,8 +211,7 @@ def _length(change: Tensor) -> Tensor:
 
 def p_of_more(first: np.ndarray, second: np.ndarray) -> float:
     """Return the one-sided p-value of McNemar's exact test that `first` is no more often True than `second`, [N]."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(bdtrc(only_first - 1, only_first + only_second, 0.5)) if only_first else 1.0
+    return sign_test(int((first & ~second).sum()), int((second & ~first).sum()))
 
 
 def confirmed(trials: Sequence[Trial]) -> list[Trial]:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import bdtrc, gammaln, ndtr, xlogy
 
-from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion
+from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion, sign_test
 
 Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
 Kind = Literal["originals", "class", "perturbed", "transformed"]
@@ -112,7 +112,7 @@ def p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
         margin: a share, from 0 to less than 1.
     """
     if margin == 0:
-        return float(bdtrc(broke - 1, broke + fixed, 0.5)) if broke else 1.0
+        return sign_test(broke, fixed)
     difference = broke - fixed
     if originals <= _MOST_EXACT and difference > originals * margin:
         return _exact_p_of_loss(broke, fixed, originals, margin)
