@@ -1,18 +1,31 @@
 """How often intervals cover the truth, by simulation with the package's own functions. Nominal: 95 %.
 
-    python -m benchmarks.coverage     # kinds of networks over several trainings, one of them wild
+    python -m benchmarks.coverage     # a minute: every interval at 30 to 1,000 images, and kinds of several trainings
 
 `PYTHONPATH` of an older version gives what that one covers.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from fmrgen.metrics.intervals import Estimate, ratio_and_influence
+from fmrgen.metrics.intervals import (
+    Estimate,
+    foundation_model_robustness,
+    grouped_proportion,
+    mean,
+    mean_of_ratio,
+    paired_difference,
+    proportion,
+    ratio_and_influence,
+)
+from fmrgen.results.rankings import difference
 from fmrgen.results.trainings import compare_trainings
 
+_SIZES = (30, 100, 300, 1000)  # images
+_STEPS, _LEVELS = 10, 5  # of a row; accuracies by budget
 _ROWS = 300
 _PERTURBED, _STANDARD = 0.73, 0.987  # accuracies of every kind
 _TRUE_FMR = 100 * _PERTURBED / _STANDARD
@@ -60,6 +73,60 @@ def covers(estimate: Estimate, truth: float) -> bool | None:
     return bool(estimate.low <= truth <= estimate.high)
 
 
+def one_study(random: np.random.Generator, rows: int) -> dict[str, tuple[Estimate | None, float]]:
+    """Every interval of one study of two networks of equal accuracy, with what is true.
+
+    Half of the images are as hard for one network as for the other.
+    """
+    difficulty, label = random.random(rows), np.zeros(rows, dtype=int)
+    networks = []
+    for _ in range(2):
+        own = np.where(random.random(rows) < 0.5, difficulty, random.random(rows))
+        valid, original = random.random(rows) < 0.9, random.random(rows) < _STANDARD
+        networks.append({"label": label, "valid": valid, "hit": own < _PERTURBED, "original": original, "own": own})
+    one, other = networks
+    tables = []
+    for network in networks:
+        wrong = {"prediction": ~network["hit"], "original_prediction": ~network["original"]}
+        tables.append({"label": label, "valid": network["valid"]} | wrong)
+    pair = difference("one", "other", *tables)
+    up = random.random((rows, _STEPS)) < (0.6 + 0.3 * difficulty)[:, None]
+    by_budget = (one["own"][:, None] < np.linspace(_STANDARD, _PERTURBED, _LEVELS)).mean(1)
+    return {
+        "SA, Wilson": (proportion(one["original"]), 100 * _STANDARD),
+        "PA, Wilson": (proportion(one["hit"][one["valid"]]), 100 * _PERTURBED),
+        "FMR, joined Wilson": (
+            foundation_model_robustness(one["hit"], one["valid"], one["original"]),
+            _TRUE_FMR,
+        ),
+        "FMR by budget, delta method": (
+            mean_of_ratio(by_budget, one["valid"], one["original"]),
+            50 + 50 * _PERTURBED / _STANDARD,
+        ),
+        "steps, Student": (mean(random.gamma(2, 5, rows)), 10),
+        "steps up, Wilson over rows": (grouped_proportion(up.ravel(), np.repeat(np.arange(rows), _STEPS)), 75),
+        "OLD less NEW, Agresti and Min": (paired_difference(one["hit"], other["hit"]), 0),
+        "difference of FMR, paired delta method": (pair.fmr, 0),
+        "difference of PA, paired delta method": (pair.perturbed_accuracy, 0),
+    }
+
+
+def figures(studies: int) -> None:
+    """Coverage of every interval over images."""
+    held: defaultdict[str, dict[int, str]] = defaultdict(dict)
+    for rows in _SIZES:
+        random, hits = np.random.default_rng(0), defaultdict(list)
+        for _ in range(studies):
+            for name, (estimate, truth) in one_study(random, rows).items():
+                if estimate is not None and (is_held := covers(estimate, truth)) is not None:
+                    hits[name].append(is_held)
+        for name, of_name in hits.items():
+            held[name][rows] = _percent(of_name)
+    print(f"| interval | {' | '.join(f'{rows:,} images' for rows in _SIZES)} |\n|---|{'--:|' * len(_SIZES)}")
+    for name, by_rows in held.items():
+        print(f"| {name} | {' | '.join(by_rows[rows] for rows in _SIZES)} |", flush=True)
+
+
 def _percent(hits: Sequence[bool]) -> str:
     return f"{100 * np.mean(hits):.1f}" if hits else "no interval"
 
@@ -91,4 +158,7 @@ def trainings(studies: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=2000)
-    trainings(parser.parse_args().studies)
+    studies = parser.parse_args().studies
+    figures(studies)
+    print()
+    trainings(studies)

@@ -15,9 +15,9 @@ def compare(
     network: options.Network = None,
     output: options.Output = Path("out"),
     limit: options.Limit | None = None,
-    seeds: options.Count = 1,
     plots: options.Plots = "",
     processes: options.Processes = 1,
+    every: options.All = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -28,7 +28,6 @@ def compare(
 
     Args:
         output: The dataset folder; the report is DIR/comparison.
-        seeds: Splits per classifier, each with its own seed.
     """
     from fmrgen.files import check_writable
     from fmrgen.recipe.job import load_classifiers
@@ -54,7 +53,6 @@ def compare(
             loaded,
             named,
             output,
-            seeds=seeds,
             job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
             on_note=display.print_note,
             on_rows=on_rows,
@@ -67,5 +65,5 @@ def compare(
     if as_json:
         print(evaluation.to_json(), end="")
     elif not quiet:
-        print_report(report)
+        print_report(report, every=every)
     (display.print_note if as_json else display.print_line)(str(output / "comparison" / "report.html"))

@@ -165,6 +165,7 @@ def deliver(
     *,
     as_json: bool = False,
     quiet: bool = False,
+    every: bool = True,
     plot_formats: "Sequence[PlotFormat]" = (),
 ) -> None:
     """Write a report into a folder, and print it.
@@ -177,6 +178,7 @@ def deliver(
         folder: of its files; None writes none.
         as_json: print JSON.
         quiet: print no table.
+        every: print all tables whole; else the first one in short.
         plot_formats: in which its plots are written as files too.
     """
     from fmrgen.report.console import print_report
@@ -187,7 +189,7 @@ def deliver(
     if as_json:
         print_json(report.data)
     elif not quiet:
-        print_report(report)
+        print_report(report, every=every)
     if as_json or quiet:
         for line in report.warnings:
             print_note(f"warning: {line}")

@@ -84,7 +84,7 @@ def generate(
     push: Annotated[str | None, Parameter(metavar="REPO")] = None,
     public: options.Public = False,
     replace: options.Replace = False,
-    all_metrics: Annotated[bool, Parameter(name="--all")] = False,
+    every: options.All = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -98,7 +98,6 @@ def generate(
             the same command without it finishes the split.
         dry_run: Show the recipe, what exists, and the expected time; make nothing.
         push: Then push the split to this dataset repo.
-        all_metrics: Print every metric; run it again to see them later.
     """
     from fmrgen.files import check_writable
     from fmrgen.storage.bucket import is_bucket
@@ -125,7 +124,7 @@ def generate(
     if as_json:
         display.print_json({"split": split, "summary": summary})
     elif not quiet:
-        display.print_summary(summary, split, every=all_metrics)
+        display.print_summary(summary, split, every=every)
     if push is not None:
         publish.push_splits(split, push, public, replace, None, quiet or as_json)
 

@@ -12,7 +12,6 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError
 
 if TYPE_CHECKING:
-    from fmrgen.config import ComponentConfig
     from fmrgen.recipe.fixed_sets import FixedSets
     from fmrgen.results.evaluation import Evaluation
 
@@ -24,19 +23,16 @@ def evaluate(
     source: Annotated[str | None, Parameter(metavar="RECIPE")] = None,
     attack: str | None = None,
     fixed: Annotated[Sequence[str], Parameter(metavar="[NAME=]SETS")] = (),
-    valid_by: Annotated[str | None, Parameter(metavar="JUDGE")] = None,
     by: options.By = (),
     download: bool = False,
-    models: options.File | None = None,
     network: options.Network = None,
-    dry_run: bool = False,
     store: Annotated[str | None, Parameter(metavar="DIR")] = None,
-    strict: bool = False,
     batch_size: options.BatchSize = 64,
     plots: options.Plots = "",
     processes: options.Processes = 1,
     trust: bool = False,
     record: bool = False,
+    every: options.All = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -53,24 +49,17 @@ def evaluate(
         attack: Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.
         fixed: Measure accuracy on these labelled sets too: sets/imagenet-c, a file, or {kind: …} of a source. Repeat
             for more.
-        valid_by: Count a row as valid only if this judge sees its label too; human means all people together.
         by: Show figures by this column of the splits too, or by bounds: width:30,60. Repeat for more.
         download: Download splits before reading them, instead of streaming.
-        models: YAML with more classifiers, `NAME: C` or `NAME: OWNER/MODEL`.
-        dry_run: List the classifiers and their sizes, and measure nothing.
         store: Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.
-        strict: Stop at the first classifier that fails, instead of leaving it out.
         trust: Run the code, and read the data, that the source in a split's provenance names.
         record: Add the results to the splits' cards, in their folders or repos.
     """
     from fmrgen.recipe.job import load_classifiers, load_fixed_sets, load_source
 
-    if not splits and not fixed and not dry_run:
+    if not splits and not fixed:
         raise UserError("SPLIT: missing; name one, or pass --fixed SETS")
-    named = load_classifiers(classifiers, network, models)
-    if dry_run:
-        _list_classifiers(named, as_json)
-        return 0
+    named = load_classifiers(classifiers, network)
     originals = load_source(source) if source else None
     sets = load_fixed_sets(fixed)
     formats = options.plot_formats(plots)
@@ -91,11 +80,9 @@ def evaluate(
             source=originals,
             attack=attack,
             fixed=sets,
-            valid_by=valid_by,
             by=by,
             download=download,
             store=store,
-            strict=strict,
             batch_size=batch_size,
             trust=trust,
             on_rows=on_rows,
@@ -108,7 +95,7 @@ def evaluate(
         if as_json:
             print(evaluation.to_json(), end="")
         elif not quiet:
-            print_report(report)
+            print_report(report, every=every)
         print_outcome = display.print_note if as_json else display.print_line
         if record:
             _record_results(evaluation, print_outcome)
@@ -156,29 +143,6 @@ def _record_results(evaluation: "Evaluation", print_outcome: Callable[[str], Non
             display.print_note(entry.line)
         else:
             print_outcome(entry.line)
-
-
-def _list_classifiers(named: "dict[str, ComponentConfig | list[ComponentConfig]]", as_json: bool) -> None:
-    from fmrgen.cli import display
-    from fmrgen.recipe.many_classifiers import size_in_bytes
-    from fmrgen.recipe.objects import each_training
-
-    classifiers = []
-    for name, (section, _) in each_training(named).items():
-        classifiers.append({"name": name, "kind": section.kind, "bytes": size_in_bytes(section)})
-    if as_json:
-        display.print_json(classifiers)
-        return
-    width = max(len(entry["name"]) for entry in classifiers)
-    sizes = []
-    for entry in classifiers:
-        megabytes = ""
-        if entry["bytes"] is not None:
-            sizes.append(entry["bytes"])
-            megabytes = f"{entry['bytes'] / 1e6:9,.1f} MB"
-        display.print_line(f"{entry['name']:{width}}  {entry['kind']:12} {megabytes}")
-    largest = f", the largest {max(sizes) / 1e6:,.1f} MB" if sizes else ""
-    display.print_line(f"in all: {len(classifiers)}{largest}; one at a time is in memory")
 
 
 def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:

@@ -94,6 +94,7 @@ Trust = Annotated[
 ]
 Public = Annotated[bool, Parameter(help="Make the repo public. Use it only if you may publish the images.")]
 Replace = Annotated[bool, Parameter(help="Replace a split of the same name on the Hub.")]
+All = Annotated[bool, Parameter(name="--all", help="Print all metrics and tables.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the outcome as JSON, for programs.")]
 Quiet = Annotated[bool, Parameter(alias="-q", help="Print no progress and no table.")]
 

@@ -43,8 +43,6 @@ class MeasuredSplit:
         notes: what a reader of the figures must know.
         classifiers: by their names.
         judges: those who looked at it besides its oracle.
-        valid: bool [N], which rows are valid by the judge `valid_by`; None if the oracle decides.
-        valid_by: the judge whose verdict counts.
         groups: bool [N], the rows of each group, by the column that groups them and the group's name.
         made_for: the result of the classifier that it was made for; None if that is not among them.
     """
@@ -57,16 +55,9 @@ class MeasuredSplit:
     notes: list[str]
     classifiers: dict[str, OnSplit] = field(default_factory=dict)
     judges: list[Judge] = field(default_factory=list)
-    valid: np.ndarray | None = None
-    valid_by: str | None = None
     groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     made_for: Result | None = None
 
     @property
     def name(self) -> str:
         return self.split.name
-
-    @property
-    def counted(self) -> dict[str, np.ndarray]:
-        """The columns, with the rows valid that the judge `valid_by` takes for valid, if there is one."""
-        return self.columns if self.valid is None else {**self.columns, "valid": self.valid}

@@ -174,7 +174,7 @@ class Predictor:
 
 def _summarised(measured: MeasuredSplit, predicted: Mapping[str, Predicted]) -> dict[str, np.ndarray]:
     """Return the columns [N] that a summary of a classifier is made of, from its predictions by the kind of images."""
-    counted = measured.counted
+    counted = measured.columns
     columns = {name: counted[name] for name in _OF_ANY if name in counted}
     for name, of_images in predicted.items():
         column = "prediction" if name == "image" else f"{name}_prediction"

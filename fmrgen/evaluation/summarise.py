@@ -12,7 +12,7 @@ from fmrgen.distributed.launch import Sharing
 from fmrgen.evaluation.across_splits import compare_own_splits, worst_of_all
 from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
 from fmrgen.evaluation.missed import about_missed, missed_by_all
-from fmrgen.metrics.cautions import cautions
+from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.rows import Rows
@@ -148,6 +148,7 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
         masked=has_masked_gradient(total, steps),
         rough=has_rough_gradient(total, steps),
         groups=groups,
+        bound=tightness(total) if is_own else None,
     )
 
 
@@ -220,7 +221,7 @@ def _evaluated_split(
 ) -> EvaluatedSplit:
     """Return the figures of a split that are no single classifier's."""
     split, provenance = measured.split, measured.split.provenance
-    stored, counted = measured.columns, measured.counted
+    stored = measured.columns
     above_chance = [result.classifier for result in results if not result.total.at_chance]
     missed = missed_by_all([measured.classifiers[name].columns for name in above_chance], stored)
     notes = [*measured.notes]
@@ -228,15 +229,15 @@ def _evaluated_split(
     notes += about_missed(missed, len(above_chance))
     notes += _notes_on_split(measured)
     iterations = stop_reasons = None
-    if "iterations" in counted:
-        taken = counted["iterations"]
-        iterations = _counted(taken[counted["valid"]] if "valid" in counted else taken)
-    if "stop_reason" in counted:
-        stop_reasons = _counted(counted["stop_reason"])
+    if "iterations" in stored:
+        taken = stored["iterations"]
+        iterations = _counted(taken[stored["valid"]] if "valid" in stored else taken)
+    if "stop_reason" in stored:
+        stop_reasons = _counted(stored["stop_reason"])
     figures = EvaluatedSplit(
         name=split.name,
         class_names=list(measured.labels.names),
-        rows=len(counted["label"]),
+        rows=len(stored["label"]),
         repo=split.repo,
         config=split.config,
         split=split.split,
@@ -248,7 +249,6 @@ def _evaluated_split(
         stop_reasons=stop_reasons,
         notes=notes,
         missed_by_all=None if missed is None else missed.ids,
-        valid_by=measured.valid_by,
     )
     if provenance is None:
         return figures
@@ -260,9 +260,9 @@ def _evaluated_split(
         files=provenance.files_digest,
         classifier_sha256=provenance.weights_sha256.classifier,
         made_with=made_with(provenance),
-        steps=step_figures(counted, perturb.budget, perturb.min_probability),
+        steps=step_figures(stored, perturb.budget, perturb.min_probability),
         related=related_line(provenance),
-        attacks=_attacks_of(perturb, counted),
+        attacks=_attacks_of(perturb, stored),
         judges=[judge_figures(judge, stored, provenance, digests) for judge in measured.judges],
     )
 
@@ -285,7 +285,7 @@ def _notes_on_split(measured: MeasuredSplit) -> list[str]:
         notes += lines_on_models(provenance)
     if provenance is not None and _is_judged_by_itself(provenance):
         notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
-    if "valid" not in measured.counted:
+    if "valid" not in measured.columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
     if provenance is not None and not measured.split.has_own_classes:
         notes.append("its label names are not those of its provenance, so its stored predictions are not used")

@@ -3,13 +3,11 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fmrgen.config import ComponentConfig
-from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.from_objects import recipe_of
@@ -69,7 +67,6 @@ def compare(
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     config: str | None = None,
-    seeds: int = 1,
     attack: str | None = None,
     batch_size: int = 64,
     progress: bool = True,
@@ -92,8 +89,6 @@ def compare(
         class_names: names of the dataset's labels in order, for the oracle's prompts; by default the dataset's own.
         image_size: side in pixels of the perturbed images; by default that of the dataset's first image.
         config: name of source, generator and oracle in the dataset folder; by default `default`, or the recipe's.
-        seeds: number of splits per classifier, from `perturb.seed` on. The first one ranks; the others show how far
-            chance alone moves FMR.
         attack: an attack on pixels, as for `evaluate`.
         batch_size: images that a classifier gets at once when it is evaluated.
         progress: show bars.
@@ -124,14 +119,7 @@ def compare(
         split=None,
         options=options,
     )
-    recipes: list[Recipe] = []
-    for seed in range(seeds):
-        recipes += [_of_seed(own, seed) for own in own_recipes(recipe, sections)]
-    is_random = any(run.start_noise or not run.follows_gradient for run in recipe.perturb.runs)
-    if seeds > 1 and not is_random and is_first_process():
-        on_note(
-            f"{option('perturb.start_noise', 'start_noise')} is 0: seeds change only what is random in the generator"
-        )
+    recipes = own_recipes(recipe, sections)
     make_splits(recipes, output, job_progress=job_progress or partial(job_bar, progress), on_note=on_note)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
     named: dict[str, Any] = {}
@@ -140,9 +128,10 @@ def compare(
             named[name] = sections[name]
         else:
             named.setdefault(group, []).append(sections[name])
-    return evaluate(
-        splits, named, attack=attack, strict=True, batch_size=batch_size, progress=progress, on_rows=on_rows
-    )
+    evaluation = evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
+    if evaluation.failed:
+        raise UserError(evaluation.failed[0].why)
+    return evaluation
 
 
 def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
@@ -155,12 +144,3 @@ def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> l
         named = {"classifier": section, "description": "", "output": recipe.output.renamed(split=split)}
         recipes[split] = recipe.model_copy(update=named)
     return list(recipes.values())
-
-
-def _of_seed(recipe: Recipe, more: int) -> Recipe:
-    """Return the recipe with the seed so many after its own, and a split of that name."""
-    if more == 0:
-        return recipe
-    seed = recipe.perturb.seed + more
-    output = recipe.output.renamed(split=f"{recipe.output.split}_seed{seed}")
-    return recipe.model_copy(update={"perturb": replace(recipe.perturb, seed=seed), "output": output})

@@ -33,7 +33,6 @@ from fmrgen.recipe.objects import AnyClassifier, each_training
 from fmrgen.results.evaluation import EvaluatedClassifier, Evaluation, FailedClassifier
 from fmrgen.results.fixed_sets import FixedSetResults
 from fmrgen.sources.base import SourceConfig
-from fmrgen.split.judged import valid_rows
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import open_split
 from fmrgen.split.rows import Split
@@ -54,10 +53,8 @@ def evaluate(
     source: str | SourceConfig | None = None,
     attack: str | None = None,
     store: str | Path | None = None,
-    strict: bool = False,
     fixed: Mapping[str, FixedSets] | Sequence[str] = (),
     download: bool = False,
-    valid_by: str | None = None,
     by: Sequence[str] = (),
     trust: bool = False,
     batch_size: int = 64,
@@ -81,11 +78,9 @@ def evaluate(
         attack: an attack on pixels, such as `pgd-20@8/255`, `pgd-20-l2@0.5` or `fgsm@8/255`; accuracy on originals
             attacked against each classifier is measured too.
         store: folder of cached predictions, or its address in an object store (`s3://…`); by default fmrgen's cache.
-        strict: raise the first error of a classifier. Otherwise classifiers that fail are in `failed`, unless all do.
         fixed: labelled sets other than splits, as recipes (`sets/imagenet-c`) or source sections; accuracy on them is
             measured too. With fixed sets, `splits` may be empty.
         download: download a split on the Hub before it is read.
-        valid_by: a judge of the splits, or `human` for all persons together, who must also see the label in valid rows.
         by: columns of the splits to group rows by, `COLUMN` or `COLUMN:BOUND,…`, as `width:30,60`; figures of each
             group are in `Result.groups`.
         trust: let the source in a provenance run the code and read the places that it names.
@@ -96,7 +91,7 @@ def evaluate(
             while a split is decoded, and with (split, images done, images in all) while its classifiers run.
 
     Returns:
-        Figures in percent, predictions by row, and samples.
+        Figures in percent, predictions by row, and samples; classifiers that failed are in `failed`.
 
     Raises:
         UserError: a split or classifier can't be used, with the cure.
@@ -122,17 +117,13 @@ def evaluate(
             for name, (classifier, _) in trainings.items():
                 loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
             count = _counter(report, f"{split.name} (reading)", split.rows)
-            measured = read_split(
-                split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count
+            splits_read.append(
+                read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count)
             )
-            if valid_by is not None:
-                measured.valid_by = valid_by
-                measured.valid = valid_rows(measured.judges, valid_by, measured.columns, split.name)
-            splits_read.append(measured)
         job = _Job(
             trainings, splits_read, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store, report
         )
-        done, failed = job.run(strict)
+        done, failed = job.run()
     for number, measured in enumerate(splits_read):
         for classifier_done in done:
             measured.classifiers[classifier_done.about.name] = classifier_done.splits[number]
@@ -259,10 +250,10 @@ class _Job:
             self.own = self.own[processes.rank :: processes.size]
         self._done: Counter[str] = Counter()
 
-    def run(self, strict: bool) -> tuple[list[_Measured], list[FailedClassifier]]:
+    def run(self) -> tuple[list[_Measured], list[FailedClassifier]]:
         """Return the measured classifiers and those that failed, each in the order in which they were given.
 
-        Raises UserError if all fail, or with `strict` if one does.
+        Raises UserError if all fail.
         """
         measured: dict[str, _Measured] = {}
         failed: dict[str, str] = {}
@@ -271,7 +262,7 @@ class _Job:
                 with errors_of_one_process() if self.shares_models else nullcontext():
                     measured[name] = self._measure(name)
             except UserError as error:
-                if strict or len(self.trainings) == 1:
+                if len(self.trainings) == 1:
                     raise
                 failed[name] = str(error)
             if name in failed:  # whose frames held its network

@@ -1,14 +1,13 @@
 """Estimates with their 95 % intervals: proportions, means, and ratios whose parts come from the same rows."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtrc, ndtr, ndtri, stdtrit
+from scipy.special import bdtrc, ndtri, stdtrit
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
 Z = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of a normal interval
 _ROUNDING = 1e-15  # of a variance of shares
 _SAME = 1e-9  # ends of an interval that are no further apart are equal but for rounding
@@ -108,8 +107,13 @@ def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
     middle = float(values.mean())
     if _are_equal(values):
         return Estimate(middle, None, None)
-    margin = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+    margin = _margin(values)
     return Estimate(middle, max(least, middle - margin), middle + margin)
+
+
+def _margin(values: np.ndarray) -> float:
+    """Return Student's margin of the mean of two or more values [N]."""
+    return float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -> Estimate:
@@ -156,66 +160,6 @@ def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
         return Estimate(middle, None, None)
     margin = Z * math.sqrt(variance)
     return Estimate(middle, middle - margin, middle + margin)
-
-
-class Resampled:
-    """N examples, and the same drawn again with replacement many times, as numbers of examples of each sort.
-
-    An example counts only through which of its answers are True, so drawing N examples is drawing the number of
-    examples for each combination of answers, whatever N is; and the answers of one example stay together: the bootstrap
-    is paired. A statistic is an array over what was observed, the resamples, and what is left without one example of
-    each sort.
-
-    Args:
-        answers: bool [N] each, by name.
-        resamples: how many.
-        seed: of the drawing.
-    """
-
-    def __init__(self, answers: Mapping[str, np.ndarray], resamples: int, seed: int = 0) -> None:
-        combination = sum(answer.astype(np.int64) << bit for bit, answer in enumerate(answers.values()))
-        present, self._observed = np.unique(combination, return_counts=True)
-        rows = self._observed.sum()
-        drawn = np.random.default_rng(seed).multinomial(rows, self._observed / rows, size=resamples)
-        left_out = self._observed - np.eye(len(self._observed), dtype=np.int64)
-        self._counts = np.vstack([self._observed, drawn, left_out])
-        self._is = {name: (present >> bit & 1).astype(bool) for bit, name in enumerate(answers)}
-
-    def rate(self, answer: str, among: str | None = None) -> np.ndarray:
-        """Return the percent of the examples (those with `among`) that have `answer`; NaN where there are none."""
-        base = np.ones_like(self._is[answer]) if among is None else self._is[among]
-        total = self._counts[:, base].sum(1)
-        hits = self._counts[:, base & self._is[answer]].sum(1)
-        return np.where(total > 0, 100 * hits / np.maximum(total, 1), np.nan)
-
-    def estimate(self, statistic: np.ndarray) -> Estimate | None:
-        """Return what was observed with its BCa interval (Efron 1987); None if it is undefined.
-
-        Plain percentiles of the resamples miss a rare hit's truth more often above than below; BCa corrects for it.
-        """
-        value, drawn, without = np.split(statistic, [1, len(statistic) - len(self._observed)])
-        if np.isnan(value[0]):
-            return None
-        drawn = drawn[~np.isnan(drawn)]
-        below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
-        weights = np.where(np.isnan(without), 0, self._observed)
-        without = np.nan_to_num(without)
-        shift = without
-        if weights.any():
-            shift = np.average(without, weights=weights) - without
-        spread = (weights * shift**2).sum() ** 1.5
-        skew = 0.0
-        if spread > 0:
-            skew = (weights * shift**3).sum() / (6 * spread)
-        bias = ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-        ends = bias + ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        low, high = np.percentile(drawn, 100 * ndtr(bias + ends / (1 - skew * ends)))
-        return Estimate(float(value[0]), float(low), float(high))
-
-
-def in_percent_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return `part` in percent of `whole`, [N] each; NaN where that is 0."""
-    return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), np.nan)
 
 
 def foundation_model_robustness(hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
@@ -307,7 +251,7 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
     if _are_equal(part[valid]):
         percent = Estimate(100 * float(part[valid][0]), None, None)
         return ratio_of_proportions(share(percent, int(valid.sum())), proportion(original_hit))
-    margin = float(Z * influence.std() / np.sqrt(len(valid)))
+    margin = _margin(influence)
     unseen = most_unseen(int(valid.sum())) / float(original_hit.mean())
     return _within_reach(with_width(Estimate(ratio, max(ratio - margin, 0.0), ratio + margin), unseen), original_hit)
 
@@ -330,6 +274,23 @@ def ratio_and_influence(
     over, under = float(part[valid].mean()), float(original_hit.mean())
     part_influence = np.where(valid, (part - over) / valid.mean(), 0)
     return 100 * over / under, 100 * (part_influence / under - over / under**2 * (original_hit - under))
+
+
+def difference_of_ratios(
+    first: tuple[float, np.ndarray], second: tuple[float, np.ndarray], unseen: float, most: float = math.inf
+) -> Estimate:
+    """Return a figure less another of the same rows, with Student's interval of the rows' influences: it is paired.
+
+    Args:
+        first: the figure, and the influence of every row on it [N], as of `ratio_and_influence`.
+        second: likewise.
+        unseen: half the interval's width where no row tells the two apart.
+        most: how far apart they can be.
+    """
+    value, influence = first[0] - second[0], first[1] - second[1]
+    margin = _margin(influence) if len(influence) > 1 else 0.0
+    ends = Estimate(value, max(-most, value - margin), min(most, value + margin))
+    return with_width(ends, unseen, -most, most)
 
 
 def share(percent: Estimate, rows: float) -> Estimate:

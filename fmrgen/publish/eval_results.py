@@ -98,7 +98,6 @@ def _entry(split: EvaluatedSplit, result: Result) -> EvalResultEntry:
         f"PA {total.perturbed_accuracy}",
         f"{total.rows} images",
         f"generated against {'this' if result.conditioned else 'another'} model",
-        *([f"valid by {split.valid_by}"] if split.valid_by else []),
         f"split {citation_tag(str(split.config), str(split.split), str(split.fingerprint), str(split.files))}",
     ]
     return EvalResultEntry(

@@ -29,7 +29,7 @@ from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.classifier_forms import form_of
 from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
-from fmrgen.recipe.many_classifiers import classifiers_of_file, expanded, split_at_commas
+from fmrgen.recipe.many_classifiers import expanded, split_at_commas
 from fmrgen.recipe.sections import (
     ClassifierField,
     ClassifierOnly,
@@ -305,14 +305,13 @@ def _classifier_of(tree: Any, name: str) -> ComponentConfig:
 
 
 def load_classifiers(
-    texts: Sequence[str], network: str | None = None, listed: Path | None = None
+    texts: Sequence[str], network: str | None = None
 ) -> dict[str, ComponentConfig | list[ComponentConfig]]:
     """Return classifiers by their names, each as `parse_classifier` reads it, and for `NAME=A,B,…` a list of trainings.
 
     Args:
         texts: words, or patterns (`recipe.many_classifiers`).
         network: `package.module:Name`, the network that files of weights among them belong to.
-        listed: a YAML file that maps names to more classifiers.
 
     Raises:
         UserError: two have the same name, several trainings have none, or there are no classifiers.
@@ -320,8 +319,6 @@ def load_classifiers(
     words = []
     for text in texts:
         words += expanded(text, network)
-    if listed is not None:
-        words += classifiers_of_file(listed)
     if not words:
         raise UserError(f"{option('classifier', 'classifiers')}: give at least one")
     return _by_name([_parse_trainings(word) for word in words], "classifiers")

@@ -1,20 +1,15 @@
-"""Many classifiers by one word: patterns over timm's pretrained weights and over files, and a file that lists them."""
+"""Many classifiers by one word: patterns over timm's pretrained weights and over files, and collections."""
 
 import glob
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
-from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError, option
-from fmrgen.files import open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS
-from fmrgen.weights.assets import resolve_path
 
 _COLLECTION = "collections/"
 _WILD = re.compile(r"[*?\[]")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def expanded(text: str, network: str | None = None) -> list[str]:
@@ -109,55 +104,3 @@ def split_at_commas(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part for part in parts if part]
-
-
-def classifiers_of_file(path: Path) -> list[str]:
-    """Return the classifiers that a YAML file maps names to, each as `NAME=WORD`.
-
-    The file maps to model repos as for `submit`, sections, or any word that `-c` takes. Raises UserError if it does
-    not.
-    """
-    try:
-        with open_plain(path) as file:
-            tree = parse_yaml(file.read().decode(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read: {getattr(error, 'strerror', None) or 'is not text'}") from None
-    entries = list(tree.values()) if isinstance(tree, Mapping) else []
-    if not entries or not all(isinstance(entry, str | dict) for entry in entries):
-        raise UserError(f"{path}: must map names to classifiers, as `resnet50: timm:resnet50.a1_in1k`")
-    return [f"{name}={_word(entry)}" for name, entry in tree.items()]
-
-
-def _word(entry: str | dict[str, object]) -> str:
-    """Return a section or a model repo as a word that `-c` takes; any other word as it is."""
-    if isinstance(entry, dict):
-        return json.dumps(entry)
-    if _REPO.fullmatch(entry) and not Path(entry).exists():
-        return f"hf:{entry}"
-    return entry
-
-
-def size_in_bytes(section: ComponentConfig) -> int | None:
-    """Return the size of a classifier's weights without loading them, from its files or from timm's network.
-
-    None if only loading them tells.
-    """
-    sizes = []
-    for key in section.PLACES or ():
-        place = getattr(section, key)
-        if not place:
-            continue
-        file = Path(resolve_path(str(place)))
-        if file.is_file():
-            sizes.append(file.stat().st_size)
-    if sizes:
-        return sum(sizes)
-    if section.kind != "timm":
-        return None
-    import timm
-    import torch
-
-    settings = section.model_dump()
-    with torch.device("meta"):
-        network = timm.create_model(settings["model"].partition(".")[0], **settings["model_args"])
-    return sum(weights.numel() * weights.element_size() for weights in network.state_dict().values())

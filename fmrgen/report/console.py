@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 from rich import box
@@ -17,18 +18,23 @@ from fmrgen.errors import printable
 from fmrgen.report.report import Report, Section, Table
 
 _WIDTH_OF_LOGS = 200
+_FIRST_ROWS = 8
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, *, every: bool = True) -> None:
     """Print a report's warnings, the sections that a terminal shows, and its conclusions.
 
     Args:
         report: to print.
+        every: print all tables whole; else the first one in short, and the notes.
     """
     for line in report.warnings:
         _print_line(f"warning: {line}")
-    for section in report.sections:
-        _print_section(section)
+    if every:
+        for section in report.sections:
+            _print_section(section)
+    else:
+        _print_first_table(report)
     for line in report.conclusions:
         _print_line(line)
 
@@ -63,6 +69,25 @@ def print_table(content: Table, title: str) -> None:
         for row in zip(names[1:], *(column[1:] for column in part), strict=True):
             table.add_row(*row)
         console.print(table)
+
+
+def _print_first_table(report: Report) -> None:
+    """Print the first columns and rows of the first table, and the notes."""
+    sections = [section for section in report.all_sections() if section.shown == "everywhere"]
+    for section in [section for section in sections if section.tables][:1]:
+        table = section.tables[0]
+        first = {table.header[0], *(table.first_columns or table.header)}
+        is_first = [name in first for name in table.header]
+        header, *rows = [list(compress(line, is_first)) for line in [table.header, *table.rows[:_FIRST_ROWS]]]
+        print_table(replace(table, header=header, rows=rows), section.title)
+        if len(table.rows) > _FIRST_ROWS:
+            _print_line(f"{_FIRST_ROWS} of {len(table.rows)} rows; --all prints them all")
+        if section.about:
+            _print_line(section.about)
+    for section in sections:
+        if section.kind == "notes":
+            for line in section.lines:
+                _print_line(f"note: {line}")
 
 
 def _print_section(section: Section) -> None:

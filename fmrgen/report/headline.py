@@ -73,7 +73,7 @@ def _shared_results(evaluation: Evaluation) -> list[Result]:
 def _of_one(result: Result, where: str) -> Headline:
     """Return the first screen of one classifier on images that `where` names."""
     total = result.total
-    share = _kept_share(result)
+    share = result.total.fmr
     figures = []
     for metric in reversed(MAIN_METRICS):
         estimate: Estimate | None = total[metric]
@@ -92,11 +92,11 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     """Return the first screen of several classifiers, the best first."""
     figures = []
     for result in results[:_MOST_FIGURES]:
-        share = _kept_share(result)
+        share = result.total.fmr
         if share is not None:
             figures.append(_figure(f"{result.classifier} keeps", share))
     first, second = results[:2]
-    shares = as_percent(_kept_share(first)), as_percent(_kept_share(second))
+    shares = [as_percent(result.total.fmr) + (" at most" if result.bound else "") for result in (first, second)]
     if is_clear:
         line = (
             f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; {second.classifier} "
@@ -107,15 +107,10 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     else:
         line = (
             f"on {where} {first.classifier} keeps {shares[0]} of its accuracy and {second.classifier} {shares[1]}: "
-            "these images do not tell which of them is more robust"
+            "these images do not show which of them is more robust"
         )
         badge = Badge("No clear first", "unclear")
     return Headline([line], badge, figures, _next_steps(results))
-
-
-def _kept_share(result: Result) -> Estimate | None:
-    """Return the share of its accuracy that a classifier keeps."""
-    return result.total.fmr
 
 
 def _figure(name: str, estimate: Estimate) -> KeyFigure:

@@ -6,7 +6,6 @@ To add a section, write a function that returns it, or nothing if it would be em
 from collections.abc import Callable
 from functools import partial
 
-from fmrgen.metrics.cautions import tightness
 from fmrgen.report.gallery import galleries
 from fmrgen.report.headline import headline
 from fmrgen.report.plots import all_plots
@@ -41,7 +40,7 @@ from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
 
 INTERVALS = (
     "Percent, with 95 % intervals: Wilson's for accuracies and VR, joined with their correlation for FMR, since PA and "
-    "SA come from the same images; the paired bootstrap's over examples for differences; Student's for steps. Two "
+    "SA come from the same images; the paired delta method's over examples for differences; Student's for steps. Two "
     "neighbours in a ranking are tied where the interval of their difference contains zero."
 )
 
@@ -137,11 +136,12 @@ def _splits(evaluation: Evaluation) -> list[Section]:
         results, lines = row, []
         if comparison is not None:
             results, lines = ranked(row, comparison), neighbours(comparison)
+        lines += [f"FMR of {result.classifier} is {result.bound}" for result in results if result.bound]
         if lines and not any(result.conditioned for result in row):
             lines.append(MADE_FOR_NONE)
         parts = [
             *_judges(split, results),
-            *_attacks(split, results),
+            *_attacks(split),
             *_groups(results),
             *_made(split, common_facts),
             *_mistakes(evaluation, split, results),
@@ -170,12 +170,11 @@ def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
     return sections
 
 
-def _attacks(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
+def _attacks(split: EvaluatedSplit) -> list[Section]:
     if not split.attacks:
         return []
     about = "Of each image the worst that the oracle accepted counts, over all attacks and their steps."
-    own = [sentence(f"FMR is {tightness(result.total)}") for result in results if result.conditioned]
-    return [Section("attacks", "FMR after each attack", about, [attacks_table(split)], own)]
+    return [Section("attacks", "FMR after each attack", about, [attacks_table(split)])]
 
 
 def _groups(results: list[Result]) -> list[Section]:

@@ -187,13 +187,18 @@ class Report:
     page_name: str = ""
     allow_nan: bool = False
 
-    def pictures(self) -> Iterator[Picture]:
-        """Yield the pictures of all sections."""
+    def all_sections(self) -> Iterator[Section]:
+        """Yield the sections, then those below them."""
         waiting = list(self.sections)
         while waiting:
             section = waiting.pop(0)
-            yield from section.pictures
+            yield section
             waiting += section.parts
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the pictures of all sections."""
+        for section in self.all_sections():
+            yield from section.pictures
 
 
 def sentence(text: str) -> str:

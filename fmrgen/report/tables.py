@@ -345,12 +345,6 @@ def own_lines(evaluation: Evaluation) -> list[str]:
         if gap is not None:
             neighbouring.append((place.classifier, following.classifier, gap, ""))
     lines = _lines_of_neighbours("FMR", neighbouring)
-    for spread in evaluation.own.spreads:
-        each = ", ".join(f"{fmr:.2f}" for fmr in spread.fmr)
-        lines.append(
-            f"{spread.classifier}: FMR on its {len(spread.fmr)} splits is {each} (mean {spread.mean:.2f}, standard "
-            f"deviation {spread.deviation:.2f}); it is ranked by the first"
-        )
     lines.append(
         f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
         "once with 95 % confidence"

@@ -54,7 +54,6 @@ class EvaluatedSplit:
         steps: step figures of its own classifier; None if it keeps no steps.
         made_with: source, classifier, generator, oracle and perturbation in words.
         judges: the judges who looked at it, other than its oracle.
-        valid_by: the judge who decides which rows are valid; None if the oracle does.
         missed_by_all: ids of the originals that no classifier names right; None for fewer than three classifiers.
         related: how its own classifier and its oracle are related; None if nothing shows that they are.
         attacks: figures of its own classifier after each of several attacks; empty if there was one.
@@ -76,7 +75,6 @@ class EvaluatedSplit:
     steps: StepFigures | None = None
     made_with: dict[str, str] | None = None
     judges: list[JudgeFigures] = field(default_factory=list)
-    valid_by: str | None = None
     missed_by_all: list[int] | None = None
     related: str | None = None
     attacks: list["AfterAttack"] = field(default_factory=list)
@@ -139,6 +137,7 @@ class Result:
             `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
         rough: the same, but its steps fool it far more than random ones: it is ranked.
         groups: figures of the rows of each group, by the column that groups them and the group's name.
+        bound: in words, how tight an upper bound the FMR of the split's own classifier is; None for others.
     """
 
     split: str
@@ -151,6 +150,7 @@ class Result:
     masked: bool = False
     rough: bool = False
     groups: dict[str, dict[str, Summary]] = field(default_factory=dict)
+    bound: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ Within one split, only its own classifier sees images that were made to fool it;
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
 
 import numpy as np
 from scipy.special import ndtri
 
-from fmrgen.metrics.intervals import CONFIDENCE, RESAMPLES, ratio_and_influence
+from fmrgen.metrics.intervals import CONFIDENCE, ratio_and_influence
 from fmrgen.results.rankings import Difference, difference, rank_intervals
 from fmrgen.results.trainings import TrainingsComparison, compare_trainings
 
@@ -31,25 +31,6 @@ class OwnRank:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A classifier on several splits made for it with different seeds.
-
-    Attributes:
-        classifier: its name.
-        splits: in the order in which they were evaluated.
-        fmr: FMR on each of them, in percent.
-        mean: mean of these.
-        deviation: their standard deviation.
-    """
-
-    classifier: str
-    splits: list[str]
-    fmr: list[float]
-    mean: float
-    deviation: float
-
-
-@dataclass(frozen=True)
 class OwnComparison:
     """Classifiers compared on their own splits; of several splits of one classifier the first counts.
 
@@ -57,29 +38,24 @@ class OwnComparison:
         rows: number of rows that all these splits have.
         ranking: by falling FMR.
         differences: of each pair, over the common rows.
-        spreads: how far several splits of one classifier differ.
         trainings: comparison of what the classifiers are trainings of; None if no two are trainings of the same.
     """
 
     rows: int
     ranking: list[OwnRank]
     differences: list[Difference]
-    spreads: list[Spread] = field(default_factory=list)
     trainings: TrainingsComparison | None = None
 
 
 def compare_own(
     own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]],
     groups: Mapping[str, Sequence[str]] | None = None,
-    *,
-    resamples: int = RESAMPLES,
 ) -> OwnComparison | None:
     """Return a comparison of classifiers on their own splits.
 
     Args:
         own_splits: (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
         groups: classifiers that were trained alike, by what they are trainings of.
-        resamples: number of bootstrap resamples for a pair's difference.
 
     Returns:
         None if there are fewer than two classifiers, or their rows have no ids in common.
@@ -112,25 +88,9 @@ def compare_own(
         ranking.append(OwnRank(first_splits[classifier][0], classifier, best, worst))
     differences = []
     for first, second in combinations(order, 2):
-        differences.append(difference(first, second, aligned[first], aligned[second], resamples=resamples))
+        differences.append(difference(first, second, aligned[first], aligned[second]))
     trainings = compare_trainings(fmr, groups or {})
-    return OwnComparison(len(common), ranking, differences, _spreads(own_splits), trainings)
-
-
-def _spreads(own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]]) -> list[Spread]:
-    """Return the FMR of each classifier on its own splits, if it has an FMR on more than one."""
-    fmr_by_split: dict[str, dict[str, float]] = {}
-    for split, classifier, columns in own_splits:
-        fmr = fmr_and_influence(columns)
-        if fmr is not None:
-            fmr_by_split.setdefault(classifier, {})[split] = fmr[0]
-    spreads = []
-    for classifier, by_split in fmr_by_split.items():
-        values = list(by_split.values())
-        if len(values) > 1:
-            mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-            spreads.append(Spread(classifier, list(by_split), values, mean, deviation))
-    return spreads
+    return OwnComparison(len(common), ranking, differences, trainings)
 
 
 def common_ids(tables: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:

@@ -6,14 +6,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from fmrgen.metrics.intervals import (
-    RESAMPLES,
-    Estimate,
-    Resampled,
-    in_percent_of,
-    most_unseen,
-    with_width,
-)
+from fmrgen.metrics.intervals import Estimate, difference_of_ratios, most_unseen, ratio_and_influence
 from fmrgen.metrics.rows import valid_rows
 from fmrgen.metrics.summary import Summary
 
@@ -46,13 +39,7 @@ class RankedClassifier:
 
 
 def difference(
-    first: str,
-    second: str,
-    first_columns: Mapping[str, np.ndarray],
-    second_columns: Mapping[str, np.ndarray],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    first: str, second: str, first_columns: Mapping[str, np.ndarray], second_columns: Mapping[str, np.ndarray]
 ) -> Difference:
     """Return how two classifiers differ on the same rows of one split, or on own splits' rows of the same examples.
 
@@ -61,44 +48,31 @@ def difference(
         second: name of the second classifier.
         first_columns: its columns, as for `summarise`.
         second_columns: those of the second, with rows in the same order.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling.
 
     Returns:
         `first` less `second`, in points, with paired intervals.
     """
     label = first_columns["label"]
-    answers: dict[str, np.ndarray] = {}
-    for who, columns in (("first", first_columns), ("second", second_columns)):
-        answers[f"{who} valid"] = valid_rows(columns)
-        answers[f"{who} perturbed"] = columns["prediction"] == label
-        if "original_prediction" in columns:
-            answers[f"{who} original"] = columns["original_prediction"] == label
-    if not len(label):
-        return Difference(first, second, None, None, None)
-    drawn = Resampled(answers, resamples, seed)
-    first_rate = drawn.rate("first perturbed", among="first valid")
-    second_rate = drawn.rate("second perturbed", among="second valid")
-    fewest_valid = min(int(answers[f"{who} valid"].sum()) for who in ("first", "second"))
-    unseen = most_unseen(fewest_valid)
-    accuracy = _difference(drawn, first_rate, second_rate, unseen, limit=100)
-    fmr = standard = None
-    if "first original" in answers and "second original" in answers:
-        first_standard, second_standard = drawn.rate("first original"), drawn.rate("second original")
-        standard = _difference(drawn, first_standard, second_standard, most_unseen(len(label)), limit=100)
-        lowest = min(float(first_standard[0]), float(second_standard[0]))
-        unseen_fmr = 100 * unseen / lowest if lowest else np.inf
-        first_fmr = in_percent_of(first_rate, first_standard)
-        fmr = _difference(drawn, first_fmr, in_percent_of(second_rate, second_standard), unseen_fmr)
-    return Difference(first, second, standard, accuracy, fmr)
+    all_rows = np.ones(len(label), dtype=bool)
+    tables = (first_columns, second_columns)
+    valid = [valid_rows(columns) for columns in tables]
+    right = [columns["prediction"] == label for columns in tables]
+    unseen = most_unseen(min(int(rows.sum()) for rows in valid))
+    accuracies = [ratio_and_influence(hit, rows, all_rows) for hit, rows in zip(right, valid, strict=True)]
+    accuracy = _less(accuracies, unseen, most=100)
+    if any("original_prediction" not in columns for columns in tables):
+        return Difference(first, second, None, accuracy, None)
+    originals = [columns["original_prediction"] == label for columns in tables]
+    standard = _less([ratio_and_influence(hit, all_rows, all_rows) for hit in originals], most_unseen(len(label)), 100)
+    ratios = [ratio_and_influence(*answers) for answers in zip(right, valid, originals, strict=True)]
+    lowest = min((float(hit.mean()) for hit in originals if hit.any()), default=1.0)
+    return Difference(first, second, standard, accuracy, _less(ratios, unseen / lowest))
 
 
-def _difference(
-    drawn: Resampled, first: np.ndarray, second: np.ndarray, unseen: float, limit: float = np.inf
-) -> Estimate | None:
-    """Return `first` less `second`; if all resamples are equal, the interval is what may be `unseen` to either side."""
-    estimate = drawn.estimate(first - second)
-    return None if estimate is None else with_width(estimate, unseen, -limit, limit)
+def _less(figures: Sequence[tuple[float, np.ndarray] | None], unseen: float, most: float = np.inf) -> Estimate | None:
+    """Return the first figure less the second; None where one is undefined."""
+    first, second = figures
+    return None if first is None or second is None else difference_of_ratios(first, second, unseen, most)
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:

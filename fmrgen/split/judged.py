@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmrgen.errors import UserError
 from fmrgen.metrics.intervals import Estimate, foundation_model_robustness, proportion
 from fmrgen.metrics.rows import as_label
 from fmrgen.results.judges import JudgeFigures, Kind
-from fmrgen.split.judgements import HUMAN, PEOPLE, JudgeFile, Judgements
+from fmrgen.split.judgements import PEOPLE, JudgeFile, Judgements
 from fmrgen.storage.provenance import Provenance
 
 _NOT_QUERIED = -3  # beside the labels of those who were
@@ -118,33 +117,3 @@ def fmr_by_judge(
     truth = of_model["label"]
     right, original_right = of_model["prediction"] == truth, of_model["original_prediction"] == truth
     return {judge.name: foundation_model_robustness(right, valid & judge.sees, original_right) for judge in judges}
-
-
-def valid_rows(judges: Sequence[Judge], name: str, columns: Mapping[str, np.ndarray], split: str) -> np.ndarray:
-    """Return which rows are valid if a judge sees the label too, not the oracle alone (the paper's human labour, §3.1).
-
-    Args:
-        judges: of the split.
-        name: of one of them, or `human`.
-        columns: of the split, `valid` among them.
-        split: what it is called.
-
-    Raises UserError where there is no such judge, or it has not looked at every valid row.
-    """
-    wanted = [judge for judge in judges if judge.name == name]
-    if name == HUMAN and not wanted:
-        people = [judge for judge in judges if judge.kind == "person"]
-        wanted = people[-1:]  # all together, where they are several
-    if not wanted:
-        names = ", ".join(judge.name for judge in judges)
-        others = f"; it was judged by {names}" if names else ""
-        raise UserError(f"{split}: was not judged by {name}{others}")
-    judge, valid = wanted[0], columns["valid"]
-    missing = int((valid & ~judge.has_looked).sum())
-    if missing:
-        raise UserError(
-            f"{split}: {missing} of its {int(valid.sum())} valid images were not looked at by {judge.name}; have all "
-            "of them judged, or read FMR under each judge"
-        )
-    valid_too: np.ndarray = valid & judge.sees
-    return valid_too

@@ -32,7 +32,6 @@ NAME = r"\w[\w.-]*"  # of a judge
 _LONGEST_NAME = 100  # in bytes
 _SHA256 = r"^[0-9a-f]{64}$"
 PEOPLE = "people"  # what all persons say together
-HUMAN = "human"  # of `--valid-by`: whoever is a person
 _MOST_OF_A_ROW = 2  # labels: of its image and its original
 _LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
@@ -173,7 +172,7 @@ class JudgementsFolder:
                 f"judge {judge[:_LONGEST_NAME]!r}: it names a file; use letters, digits and _ . -, NAME=…, and no "
                 f"more than {_LONGEST_NAME} bytes"
             )
-        if judge in (PEOPLE, HUMAN):
+        if judge == PEOPLE:
             raise UserError(f"judge {judge}: that name means all people together; choose another")
 
     def table_path(self, judge: str) -> Path:
@@ -329,7 +328,7 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
         if about.files != opened.provenance.files_digest:
             notes.append(f"judge {judge} saw earlier files of the split and is skipped; judge the split again")
             continue
-        if judge in (PEOPLE, HUMAN):
+        if judge == PEOPLE:
             notes.append(f"judge {judge} is skipped: that name means all people together; judge under another name")
             continue
         if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:

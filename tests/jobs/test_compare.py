@@ -2,15 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 from commands import run
-from datasets import load_dataset
 from outside_components import SmallNet
 
 from fmrgen import compare, evaluate, generate, load_recipe
 from fmrgen.errors import UserError
-from fmrgen.report.tables import own_lines
 
 FEW = ["--limit", 12, "perturb.budget=3", "perturb.step_size=0.1"]
 SMOOTH = "{kind: lenet, smooth: true, checkpoint: 'asset:mnist/lenet/model.safetensors'}"
@@ -44,25 +41,6 @@ def test_a_split_knows_its_own_network_without_the_recipes_wrapper(tmp_path):
     generate(recipe, output=tmp_path / "out")
     found = evaluate([f"{tmp_path / 'out'}:mnist/lenet"], {"mine": SmallNet(width=4), "other": SmallNet(width=8)})
     assert [result.conditioned for result in found.results] == [True, False]
-
-
-@pytest.mark.nightly
-def test_seeds_tell_how_far_chance_moves_the_figures(tmp_path):
-    recipe = load_recipe("mnist-lenet", ["source.limit=20", "perturb.budget=2", "perturb.start_noise=0.1"])
-    classifiers = {"a": "asset:mnist/lenet", "b": "outside_components:HalfTrained"}
-    notes = []
-    evaluation = compare(recipe, classifiers, tmp_path / "out", seeds=3, on_note=notes.append)
-    assert not any("seeds change only" in note for note in notes)
-    assert [split.split for split in evaluation.splits] == ["a", "b", "a_seed1", "b_seed1", "a_seed2", "b_seed2"]
-    assert {place.split.rpartition("/")[2] for place in evaluation.own.ranking} == {"a", "b"}
-    spread = {spread.classifier: spread for spread in evaluation.own.spreads}["a"]
-    of_splits = [evaluation.result(split, "a").total.fmr.value for split in spread.splits]
-    assert spread.fmr == pytest.approx(of_splits)
-    assert spread.mean == pytest.approx(np.mean(of_splits))
-    assert spread.deviation == pytest.approx(np.std(of_splits, ddof=1))
-    shifts = [load_dataset(str(tmp_path / "out"), "mnist", split=name)["latent_shift"] for name in ("a", "a_seed1")]
-    assert shifts[0] != shifts[1]
-    assert any("a: FMR on its 3 splits is" in line for line in own_lines(evaluation))
 
 
 def test_what_makes_no_comparison_is_refused(tmp_path):

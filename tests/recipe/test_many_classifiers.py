@@ -1,10 +1,8 @@
-"""Many classifiers by one word: patterns, files of weights, a file that names them, and how large they are."""
-
-import json
+"""Many classifiers by one word: patterns, files of weights, and collections."""
 
 import pytest
 import torch
-from commands import python, run
+from commands import python
 from outside_components import SmallNet
 
 from fmrgen.errors import UserError
@@ -43,38 +41,6 @@ def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch
         load_classifiers(["*.pt"])
     with pytest.raises(UserError, match=r"\*.onnx: no file or folder has such a name"):
         load_classifiers(["*.onnx"])
-
-
-def test_a_file_names_classifiers(tmp_path):
-    (tmp_path / "models.yaml").write_text(
-        "lenet: asset:mnist/lenet\n18: microsoft/resnet-18\nsmall: {kind: module, target: 'outside_components:SmallNet', "
-        "args: {width: 8}}\n"
-    )
-    found = load_classifiers(["timm:resnet18"], listed=tmp_path / "models.yaml")
-    assert {name: section.kind for name, section in found.items()} == {
-        "resnet18": "timm",
-        "lenet": "lenet",
-        "18": "transformers",
-        "small": "module",
-    }
-    for text, message in (("[a]", "must map names"), ("a: 3", "must map names"), ("a: [", "not YAML")):
-        (tmp_path / "models.yaml").write_text(text)
-        with pytest.raises(UserError, match=message):
-            load_classifiers([], listed=tmp_path / "models.yaml")
-    with pytest.raises(UserError, match=r"nowhere.yaml: can't be read: No such file"):
-        load_classifiers([], listed=tmp_path / "nowhere.yaml")
-
-
-def test_they_are_listed_with_their_sizes_before_anything_is_loaded(tmp_path, capsys):
-    assert run("evaluate", "--dry-run", "-c", "timm:test_resnet*", "-c", "lenet=asset:mnist/lenet", "--json") == 0
-    resnet, lenet = json.loads(capsys.readouterr().out)
-    assert (resnet["kind"], lenet["kind"]) == ("timm", "lenet")
-    assert resnet["bytes"] == pytest.approx(1.9e6, rel=0.2)
-    assert lenet["bytes"] > 10_000
-    assert run("evaluate", "--dry-run", "-c", "lenet=asset:mnist/lenet") == 0
-    assert "in all: 1, the largest" in capsys.readouterr().out
-    assert run("evaluate", "--dry-run") == 2
-    assert "give at least one" in capsys.readouterr().err
 
 
 @pytest.mark.slow

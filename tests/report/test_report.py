@@ -14,10 +14,11 @@ from datasets import ClassLabel, load_dataset
 from PIL import Image as PILImage
 
 from fmrgen import UserError, evaluate, figure, show
+from fmrgen.report.console import print_report
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.plots import all_plots
-from fmrgen.report.report import Report
+from fmrgen.report.report import Report, Section, Table
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.write import write, write_report
 from fmrgen.results.markdown_text import escape
@@ -39,6 +40,26 @@ def test_plots_are_files_in_the_formats_that_are_asked_for(report, evaluation, t
     assert not (tmp_path / "plots").exists()
     with pytest.raises(UserError, match=r"gif: a picture is .png, .pdf or .svg"):
         write_report(evaluation, tmp_path, ["gif"])
+
+
+def test_a_terminal_shows_one_table_in_short_before_it_shows_all(capsys):
+    rows = [[f"net {number}", "50", "60"] for number in range(9)]
+    first = Section(
+        "split", "a split", "All about it.", [Table(["classifier", "FMR", "extra"], rows, first_columns=["FMR"])]
+    )
+    notes = Section("notes", "Notes", lines=["few rows are valid"])
+    later = Section("transfer", "Transfer", tables=[Table(["FMR", "a"], [["b", "1"]])])
+    report = Report("evaluation", "Title", [first, later, notes], {}, conclusions=["an answer"], warnings=["a doubt"])
+    print_report(report, every=False)
+    short = capsys.readouterr().out
+    assert short.splitlines()[0] == "warning: a doubt"
+    assert short.endswith("All about it.\nnote: few rows are valid\nan answer\n")
+    assert "net 7" in short
+    assert "8 of 9 rows; --all prints them all" in short
+    assert not any(word in short for word in ("net 8", "extra", "Transfer"))
+    print_report(report)
+    whole = capsys.readouterr().out
+    assert all(word in whole for word in ("net 8", "extra", "Transfer", "few rows are valid"))
 
 
 def test_names_in_markdown_ping_nobody_and_link_nowhere():

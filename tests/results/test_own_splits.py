@@ -86,7 +86,7 @@ def test_paired_intervals_and_ranks_cover(robustness):
     truth = [true_fmr(value) for value in robustness]
     trials, held, ranked = 150, 0, 0
     for _ in range(trials):
-        found = compare_own(family(random, 400, robustness), resamples=500)
+        found = compare_own(family(random, 400, robustness))
         pair = next(p for p in found.differences if {p.first, p.second} == {"c0", "c2"})
         apart = truth[0] - truth[2] if pair.first == "c0" else truth[2] - truth[0]
         held += pair.fmr.low <= apart <= pair.fmr.high

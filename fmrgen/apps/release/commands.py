@@ -47,6 +47,7 @@ def diff(
     junit: Junit | None = None,
     summary: Summary | None = None,
     processes: options.Processes = 1,
+    every: options.All = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -92,7 +93,7 @@ def diff(
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
         loaded = options.load_recipe(recipe, changes, limit)
         outcome, report = _on_recipe(recipe, loaded, old, new, margin, output, network, strict=strict, quiet=quiet)
-    _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet)
+    _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet, every=every)
     return _STATUS.get(outcome.verdict, int(strict and outcome.verdict == "undecided"))
 
 
@@ -204,7 +205,7 @@ def _report_on_real_images(outcome: "Diff", old: str, new: str, images: str | No
 
 
 def _deliver(
-    report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool
+    report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool, every: bool
 ) -> None:
     """Print a report and write its files, on the first process of a launch."""
     from fmrgen.apps.release.comment import to_comment
@@ -219,7 +220,7 @@ def _deliver(
         if summary is not None:
             with summary.open("a", encoding="utf-8") as file:
                 file.write(to_markdown(report, level=3))
-        display.deliver(report, folder, as_json=as_json, quiet=quiet)
+        display.deliver(report, folder, as_json=as_json, quiet=quiet, every=every)
         write_atomically(folder / "comment.md", to_comment(report).encode())
     if launched_processes() > 1:  # a launcher ends all processes as soon as one exits with 1
         from fmrgen.distributed.launch import Processes
