@@ -19,9 +19,7 @@ from scipy.stats import kendalltau
 
 run = Run(__doc__, images=150)
 if run.is_small:
-    generators = {
-        name: run.trained(name, f"mnist-{name}", several=False) for name in ("vae", "ddpm", "consistency", "vdvae")
-    }
+    generators = {name: run.trained(name, f"mnist-{name}", several=False) for name in ("vae", "vdvae")}
     models = {
         "plain": run.trained("plain", "mnist-lenet", "schedule.steps=2500"),
         "pgd": run.trained("pgd", "mnist-lenet-adversarial"),
@@ -29,9 +27,9 @@ if run.is_small:
         "vit": run.trained("vit", "mnist-vit", several=False),
     }
     under = {"vqgan": run.compared("_mnist", models, name="vqgan")}
-    for name in ("vae", "ddpm", "consistency"):
-        change = f"generator.model={generators[name]}"
-        under[name] = run.compared(f"mnist-{name}", models, change, name=name)
+    change = f"generator.model={generators['vae']}"
+    under["vae"] = run.compared("mnist-vae", models, change, name="vae")
+    under["transform"] = run.compared("mnist-transform", models, name="transform")
     change = f"generator.checkpoint={generators['vdvae']}/model.safetensors"
     under["vdvae"] = run.compared("mnist-vdvae", models, change, name="vdvae")
     for name, evaluation in under.items():

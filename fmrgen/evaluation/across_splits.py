@@ -1,17 +1,15 @@
-"""Classifiers compared over several splits: each on its own, and all on all of them at once."""
+"""Classifiers compared over several splits: each on its own, and whether another one's images fool it more."""
 
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from fmrgen.evaluation.measured import MeasuredSplit
 from fmrgen.results.evaluation import EvaluatedClassifier
-from fmrgen.results.own_splits import OwnComparison, compare_own
-from fmrgen.results.worst_case import WorstCase, worst_cases
+from fmrgen.results.own_splits import OwnComparison, compare_own, fooled_more_by
 
 
 def compare_own_splits(
-    splits: list[MeasuredSplit], worst: list[WorstCase], models: list[EvaluatedClassifier]
+    splits: list[MeasuredSplit], fooled_more: Mapping[str, str], models: list[EvaluatedClassifier]
 ) -> OwnComparison | None:
     """Return classifiers compared, each on its own split.
 
@@ -19,7 +17,6 @@ def compare_own_splits(
     with its attacks, as more attacks find more. Left out are classifiers at chance, those with a masked gradient, and
     those that another one's images fool more than their own.
     """
-    fooled_more = {case.classifier for case in worst if case.fooled_more_by}
     own: list[tuple[MeasuredSplit, str]] = []
     for split in splits:
         result = split.made_for
@@ -36,19 +33,22 @@ def compare_own_splits(
     return compare_own(compared, groups)
 
 
-def worst_of_all(splits: list[MeasuredSplit]) -> list[WorstCase]:
-    """Return the worst case of each classifier over the splits that were made as the first was, but for the
-    classifier."""
+def fooled_more_by_others(splits: list[MeasuredSplit]) -> dict[str, str]:
+    """Return the classifiers that another one's split fools more than their own, each with that split.
+
+    The splits were made as the first was, but for the classifier.
+    """
     by_fmrgen = [split for split in splits if split.split.provenance is not None]
-    columns: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    own: dict[str, str] = {}
-    for split in by_fmrgen:
-        if _protocol_of(split) != _protocol_of(by_fmrgen[0]):
-            continue
-        columns[split.name] = {name: classifier.columns for name, classifier in split.classifiers.items()}
+    alike = [split for split in by_fmrgen if _protocol_of(split) == _protocol_of(by_fmrgen[0])]
+    fooled_more = {}
+    for split in alike:
         if split.made_for is not None and not split.made_for.total.at_chance:
-            own[split.made_for.classifier] = split.name
-    return worst_cases(columns, own)
+            name = split.made_for.classifier
+            others = {other.name: other.classifiers[name].columns for other in alike if other is not split}
+            more = fooled_more_by(split.classifiers[name].columns, others)
+            if more is not None:
+                fooled_more[name] = more
+    return fooled_more
 
 
 def _protocol_of(split: MeasuredSplit) -> Any:

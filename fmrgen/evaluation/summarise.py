@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from fmrgen.distributed.launch import Sharing
-from fmrgen.evaluation.across_splits import compare_own_splits, worst_of_all
+from fmrgen.evaluation.across_splits import compare_own_splits, fooled_more_by_others
 from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
-from fmrgen.evaluation.missed import about_missed, missed_by_all
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import Estimate
@@ -71,7 +70,7 @@ def summarise_evaluation(
         results += split_results
         comparisons.append(comparison)
         evaluated.append(_evaluated_split(split, split_results, comparison.measure, models))
-    worst = worst_of_all(splits)
+    fooled_more = fooled_more_by_others(splits)
     return Evaluation(
         schema=SCHEMA,
         attack=attack,
@@ -80,8 +79,8 @@ def summarise_evaluation(
         failed=failed or [],
         results=results,
         comparisons=comparisons,
-        own=compare_own_splits(splits, worst, models),
-        worst=worst,
+        own=compare_own_splits(splits, fooled_more, models),
+        fooled_more=fooled_more,
         fixed=[] if fixed is None else fixed.results,
         predictions=pa.concat_tables(tables),
         samples={split.name: split.samples for split in splits},
@@ -222,11 +221,8 @@ def _evaluated_split(
     """Return the figures of a split that are no single classifier's."""
     split, provenance = measured.split, measured.split.provenance
     stored = measured.columns
-    above_chance = [result.classifier for result in results if not result.total.at_chance]
-    missed = missed_by_all([measured.classifiers[name].columns for name in above_chance], stored)
     notes = [*measured.notes]
     notes += _more_fooled(measured.made_for, results, measure)
-    notes += about_missed(missed, len(above_chance))
     notes += _notes_on_split(measured)
     iterations = stop_reasons = None
     if "iterations" in stored:
@@ -248,7 +244,6 @@ def _evaluated_split(
         iterations=iterations,
         stop_reasons=stop_reasons,
         notes=notes,
-        missed_by_all=None if missed is None else missed.ids,
     )
     if provenance is None:
         return figures

@@ -1,6 +1,6 @@
 """Rows of splits as a gallery shows them: what the networks and the oracle say of each, and thumbnails on sheets."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -20,7 +20,7 @@ _MOST_WITH_STEPS = 1000  # rows that keep a figure for each step, and a picture 
 _SHARES = {"image": 1.0, "original": 1.0, "difference": 0.6, "steps": 1.0}  # of the letters of each kind of thumbnail
 # Values of a row that the page shows as they are, and those that are measured for it.
 _COLUMNS = ["id", "label", "answers", "reason", "iterations", "probability", "loss", "valid", "judges"]
-_COLUMNS += ["is_missed", "tags", "notes"]
+_COLUMNS += ["tags", "notes"]
 _MEASURED = ("failed_at", "distance", "original_place", "difference_place", "steps")
 # Letters of the thumbnails of a page with so many rows or fewer, and with so many or more; between them in proportion.
 _FEW_ROWS, _FEW_LETTERS = 300, 1.7e6
@@ -61,7 +61,6 @@ class GalleryRow:
         loss: of the split's own classifier on the image.
         valid: whether the oracle accepted it.
         judges: the class that each further judge sees, below 0 for none.
-        is_missed: True if no classifier names the original right, else None.
         tags: values by which the page can filter, by their names.
         notes: lines below the image.
         steps: its path; None if the split does not keep it.
@@ -78,7 +77,6 @@ class GalleryRow:
     loss: float | None = None
     valid: bool | None = None
     judges: Mapping[str, int] = field(default_factory=dict)
-    is_missed: bool | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     steps: Steps | None = None
@@ -148,11 +146,10 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
         for name in names:
             table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))
             answers.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
-        missed = set(split.missed_by_all or ())
         rows = []
         for sample in evaluation.samples[split.name]:
             sample_answers = [[before[sample.row], after[sample.row]] for before, after in answers]
-            rows.append(_row(sample, sample_answers, missed))
+            rows.append(_row(sample, sample_answers))
         own = "its own classifier"
         for result in results:
             if result.conditioned:
@@ -196,12 +193,11 @@ def stored_gallery(
     return Gallery(split, list(class_names), classifiers, rows, classifier, total=total)
 
 
-def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int] = ()) -> GalleryRow:
+def _row(sample: Sample, answers: list[list[int | None]]) -> GalleryRow:
     columns = sample.columns
     valid = columns.get("valid")
-    example_id = columns.get("id", sample.row)
     return GalleryRow(
-        id=example_id,
+        id=columns.get("id", sample.row),
         label=columns["label"],
         image=sample.image,
         original=sample.original,
@@ -212,7 +208,6 @@ def _row(sample: Sample, answers: list[list[int | None]], missed: Collection[int
         loss=_rounded(columns.get("loss")),
         valid=None if valid is None else bool(valid),
         judges=columns.get("later_judges", {}),
-        is_missed=True if example_id in missed else None,
         steps=steps_of(columns),
     )
 

@@ -33,8 +33,6 @@ from fmrgen.report.tables import (
     transfer_reading,
     transfer_table,
     warning_lines,
-    worst_line,
-    worst_table,
 )
 from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
 
@@ -107,13 +105,6 @@ def _own_splits(evaluation: Evaluation) -> list[Section]:
         return []
     lines = own_lines(evaluation)
     return [Section("own splits", "Each classifier on its own split", tables=[table], lines=lines)]
-
-
-def _worst_case(evaluation: Evaluation) -> list[Section]:
-    table = worst_table(evaluation)
-    if table is None:
-        return []
-    return [Section("worst case", "On all splits at once", sentence(worst_line(evaluation)), [table])]
 
 
 def _fixed_sets(evaluation: Evaluation) -> list[Section]:
@@ -269,7 +260,6 @@ def _plots(evaluation: Evaluation) -> list[Section]:
 _SECTIONS: tuple[Callable[[Evaluation], list[Section]], ...] = (
     _trainings,
     _own_splits,
-    _worst_case,
     _splits,
     _transfer,
     _fixed_sets,

@@ -186,11 +186,11 @@ def warning_lines(evaluation: Evaluation) -> list[str]:
         if split.related is not None and own:
             lines.append(f"{_listed(own)} on {short[split.name]}: {split.related}")
     masked = {result.classifier for result in evaluation.results if result.masked and not result.rough}
-    for case in evaluation.worst:
-        if case.fooled_more_by is not None and case.classifier not in masked:
+    for name, split_name in evaluation.fooled_more.items():
+        if name not in masked:
             lines.append(
-                f"{case.classifier} is fooled more by the images of {short[case.fooled_more_by]} than by those of its "
-                "own split, so its own gradient does not show the way: it has no rank"
+                f"{name} is fooled more by the images of {short[split_name]} than by those of its own split, so its "
+                "own gradient does not show the way: it has no rank"
             )
     return lines
 
@@ -392,25 +392,6 @@ def trainings_lines(evaluation: Evaluation) -> list[str]:
         f"these intervals and ranks are over trainings and the {trainings.rows} images that all have; ranks hold for "
         "all at once with 95 % confidence",
     ]
-
-
-def worst_table(evaluation: Evaluation) -> Table | None:
-    """Return each classifier on all splits at once; None if no two splits were made alike."""
-    if not evaluation.worst:
-        return None
-    rows = []
-    for case in evaluation.worst:
-        rows.append([case.classifier, format_estimate(case.fmr), format_estimate(case.perturbed_accuracy)])
-    return Table(["classifier", "worst-case FMR", "worst-case PA"], rows)
-
-
-def worst_line(evaluation: Evaluation) -> str:
-    """Return a line that says what the table of the worst case is."""
-    first = evaluation.worst[0]
-    return (
-        f"right on every valid image that the {len(first.splits)} splits have of an original, over the {first.rows} "
-        "that all have; it depends on the other classifiers, so it ranks nobody"
-    )
 
 
 def fixed_table(evaluation: Evaluation) -> Table | None:

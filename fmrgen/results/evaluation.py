@@ -22,7 +22,6 @@ from fmrgen.results.paper_tables import Block, latex_table, markdown_table
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sample
 from fmrgen.results.steps import StepFigures
-from fmrgen.results.worst_case import WorstCase
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,7 +53,6 @@ class EvaluatedSplit:
         steps: step figures of its own classifier; None if it keeps no steps.
         made_with: source, classifier, generator, oracle and perturbation in words.
         judges: the judges who looked at it, other than its oracle.
-        missed_by_all: ids of the originals that no classifier names right; None for fewer than three classifiers.
         related: how its own classifier and its oracle are related; None if nothing shows that they are.
         attacks: figures of its own classifier after each of several attacks; empty if there was one.
     """
@@ -75,7 +73,6 @@ class EvaluatedSplit:
     steps: StepFigures | None = None
     made_with: dict[str, str] | None = None
     judges: list[JudgeFigures] = field(default_factory=list)
-    missed_by_all: list[int] | None = None
     related: str | None = None
     attacks: list["AfterAttack"] = field(default_factory=list)
 
@@ -183,7 +180,7 @@ class Evaluation:
         results: one for each split and classifier, row by row of the matrix.
         comparisons: the classifiers on each split.
         own: classifiers each on its own split; None unless two or more are of one source.
-        worst: each classifier on all splits at once that were made alike; empty unless there are two or more.
+        fooled_more: classifiers that another one's split fools more than their own, with that split.
         attack: the attack on pixels behind the attacked accuracies, in short form.
         fixed: results on fixed sets, for one set after another all classifiers.
         failed: classifiers that could not be measured.
@@ -198,7 +195,7 @@ class Evaluation:
     results: list[Result]
     comparisons: list[Comparison]
     own: OwnComparison | None = None
-    worst: list[WorstCase] = field(default_factory=list)
+    fooled_more: dict[str, str] = field(default_factory=dict)
     attack: str | None = None
     fixed: list[FixedResult] = field(default_factory=list)
     failed: list[FailedClassifier] = field(default_factory=list)

@@ -12,7 +12,8 @@ from itertools import combinations
 import numpy as np
 from scipy.special import ndtri
 
-from fmrgen.metrics.intervals import CONFIDENCE, ratio_and_influence
+from fmrgen.metrics.intervals import CONFIDENCE, ratio_and_influence, sign_test
+from fmrgen.metrics.rows import valid_rows
 from fmrgen.results.rankings import Difference, difference, rank_intervals
 from fmrgen.results.trainings import TrainingsComparison, compare_trainings
 
@@ -91,6 +92,32 @@ def compare_own(
         differences.append(difference(first, second, aligned[first], aligned[second]))
     trainings = compare_trainings(fmr, groups or {})
     return OwnComparison(len(common), ranking, differences, trainings)
+
+
+def fooled_more_by(own: Mapping[str, np.ndarray], others: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
+    """Return the split, made for another classifier, that fools this one most beyond its own; None if none does.
+
+    Its own gradient is then no guide. A sign test over the rows valid in both; the tests share the chance of a false
+    positive.
+
+    Args:
+        own: columns of the classifier on its own split, as for `summarise`, and `id`.
+        others: its columns on the other splits of the same source.
+    """
+    chances = []
+    for name, columns in others.items():
+        ids = common_ids([own, columns])
+        here, there = rows_of(own, ids), rows_of(columns, ids)
+        both = valid_rows(here) & valid_rows(there)
+        fooled_here, fooled_there = (rows["prediction"] != rows["label"] for rows in (here, there))
+        only_there = int((both & fooled_there & ~fooled_here).sum())
+        only_here = int((both & fooled_here & ~fooled_there).sum())
+        if only_there > only_here:
+            chances.append((sign_test(only_there, only_here), name))
+    if not chances:
+        return None
+    chance, split = min(chances)
+    return split if chance < (1 - CONFIDENCE) / len(others) else None
 
 
 def common_ids(tables: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:

@@ -11,7 +11,7 @@ from fmrgen.metrics.summary import summarise
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import warning_lines
-from fmrgen.results.worst_case import worst_cases
+from fmrgen.results.own_splits import fooled_more_by
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import summary_of
@@ -274,30 +274,13 @@ def said(right, valid=None, ids=None, original=None):
     }
 
 
-def test_the_worst_case_is_of_every_valid_image_of_the_originals_that_all_have():
-    found = {
-        "a": {"net": said([1, 1, 0, 1, 1], valid=[1, 1, 1, 0, 1], ids=[5, 1, 2, 3, 4])},
-        "b": {"net": said([1, 0, 1, 0, 0], valid=[1, 1, 1, 0, 0], ids=[1, 2, 3, 4, 9])},
-    }
-    (case,) = worst_cases(found, {})
-    assert (case.rows, case.splits, case.fooled_more_by) == (4, ["a", "b"], None)
-    # 1: right on both; 2: wrong on both; 3: valid on b alone, right there; 4: valid on a alone, right there
-    assert case.perturbed_accuracy.value == 75
-    assert case.fmr.value == 75
-    assert worst_cases({"a": found["a"]}, {}) == []
-    assert worst_cases({"a": found["a"], "c": {"net": said([1], ids=[77])}}, {}) == []
-
-
 @pytest.mark.parametrize(("rate", "flagged"), [(0.7, True), (0.97, False)])
 def test_it_is_seen_whose_images_fool_it_more_than_its_own(rate, flagged):
     random = np.random.default_rng(0)
-    found = {
-        "own": {"net": said(random.random(300) < 0.97)},
-        "other": {"net": said(random.random(300) < rate)},
-        "third": {"net": said(random.random(300) < 0.99)},
-    }
-    (case,) = worst_cases(found, {"net": "own"})
-    assert case.fooled_more_by == ("other" if flagged else None)
+    own = said(random.random(300) < 0.97)
+    others = {"other": said(random.random(300) < rate), "third": said(random.random(300) < 0.99)}
+    assert fooled_more_by(own, others) == ("other" if flagged else None)
+    assert fooled_more_by(own, {"elsewhere": said([0] * 300, ids=np.arange(300) + 1000)}) is None
 
 
 def test_chance_flags_no_more_than_one_in_twenty():
@@ -305,19 +288,6 @@ def test_chance_flags_no_more_than_one_in_twenty():
     random = np.random.default_rng(1)
     flagged = 0
     for _ in range(400):
-        found = {split: {"net": said(random.random(150) < 0.8)} for split in "abcd"}
-        flagged += worst_cases(found, {"net": "a"})[0].fooled_more_by is not None
+        own, *others = (said(random.random(150) < 0.8) for _ in range(4))
+        flagged += fooled_more_by(own, dict(zip("bcd", others, strict=True))) is not None
     assert flagged <= 400 * 0.05
-
-
-@pytest.mark.slow
-def test_the_worst_case_of_twins_is_one(folder):
-    """By its own split, the masked network would be far above LeNet, whose answers it gives."""
-    found = evaluate([f"{folder}:mnist/{name}" for name in ("lenet", "masked")], {"lenet": LENET, "masked": MASKED})
-    by_name = {case.classifier: case for case in found.worst}
-    assert by_name["lenet"].fmr == by_name["masked"].fmr
-    assert found.result(found.splits[1].name, "masked").total.fmr.value > by_name["masked"].fmr.value + 5
-    assert by_name["lenet"].fooled_more_by is None
-    told = to_markdown(evaluation_report(found))
-    assert "## On all splits at once" in told
-    assert "Right on every valid image that the 2 splits have of an original, over the 60 that all have" in told

@@ -17,7 +17,6 @@
     right: "right",
     mistaken: "wrong",
     wrong: "wrong before and after",
-    missed: "original: no network is right",
     unknown: "no answer",
   };
   const JUDGED = { doubt: "a judge does not see the class", agree: "all judges see the class", unasked: "not judged" };
@@ -62,12 +61,7 @@
   const FILTERS = [
     { name: "class", title: "class", of: (row) => [row.label], text: className, order: numerically },
     { name: "answer", title: "network's answer", of: (row) => [answers(row)[1]], text: className, order: numerically },
-    {
-      name: "outcome",
-      title: "outcome",
-      of: (row) => [outcome(row), ...(row.is_missed ? ["missed"] : [])],
-      text: (value) => OUTCOMES[value],
-    },
+    { name: "outcome", title: "outcome", of: (row) => [outcome(row)], text: (value) => OUTCOMES[value] },
     // A range, 0-5, is of rows that the network first has wrong at one of these steps; a single step stands for all up to it.
     { name: "step", title: "wrong by step", of: (row) => [row.failed_at], text: (value) => `${value}`, order: numerically, adds: true },
     { name: "reason", title: "stopped", of: (row) => [row.reason], text: (value) => REASONS[value] || value },

@@ -27,7 +27,6 @@ FEW = [
 KINDS = {
     "mnist-lenet": ["augment.crop=2", "augment.flip=true", "augment.mixup=0.2", "schedule.optimizer=sgd", "schedule.decay=cosine"],
     "mnist-vqgan": ["model.widths=[8,16]", "schedule.precision=bf16"],
-    "mnist-ddpm": ["model.widths=[8,16]"],
     "mnist-lenet-adversarial": ["model.rule=trades", "model.attack_steps=1"],
 }  # fmt: skip
 
