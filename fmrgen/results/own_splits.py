@@ -107,13 +107,13 @@ def fooled_more_by(own: Mapping[str, np.ndarray], others: Mapping[str, Mapping[s
     chances = []
     for name, columns in others.items():
         ids = common_ids([own, columns])
-        here, there = rows_of(own, ids), rows_of(columns, ids)
-        both = valid_rows(here) & valid_rows(there)
-        fooled_here, fooled_there = (rows["prediction"] != rows["label"] for rows in (here, there))
-        only_there = int((both & fooled_there & ~fooled_here).sum())
-        only_here = int((both & fooled_here & ~fooled_there).sum())
-        if only_there > only_here:
-            chances.append((sign_test(only_there, only_here), name))
+        own_rows, other_rows = rows_of(own, ids), rows_of(columns, ids)
+        both = valid_rows(own_rows) & valid_rows(other_rows)
+        by_own, by_other = (rows["prediction"] != rows["label"] for rows in (own_rows, other_rows))
+        only_by_other = int((both & by_other & ~by_own).sum())
+        only_by_own = int((both & by_own & ~by_other).sum())
+        if only_by_other > only_by_own:
+            chances.append((sign_test(only_by_other, only_by_own), name))
     if not chances:
         return None
     chance, split = min(chances)

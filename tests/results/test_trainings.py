@@ -98,7 +98,7 @@ def test_compare_tells_of_trainings(tmp_path, capsys):
     fused = "{kind: module, target: 'outside_components:LenetWithOracle'}"
     job = ["compare", "mnist-lenet", "-c", f"small=asset:mnist/lenet,{gray}", "-c", f"lenet={fused}", "--limit", "24"]
     capsys.readouterr()
-    assert run(*job, "perturb.budget=3", "perturb.step_size=0.1", "-o", tmp_path / "out") == 0
+    assert run(*job, "perturb.budget=3", "perturb.step_size=0.1", "-o", tmp_path / "out", "--all") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "What was trained, each training on its own split" in printed
     assert "lenet: one training does not show how far trainings vary, so it gets no rank" in printed
