@@ -9,7 +9,8 @@ import numpy as np
 from scipy.stats import norm, t
 
 import fmrgen
-from fmrgen import Estimate, Evaluation
+from fmrgen.metrics.intervals import Estimate
+from fmrgen.results.evaluation import Evaluation
 
 Models = Mapping[str, str | list[str]]  # by name: a network, or several trainings of it
 

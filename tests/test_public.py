@@ -59,7 +59,6 @@ def test_a_network_in_one_word():
     network = package.load_classifier("asset:mnist/lenet")
     assert not network.training
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    assert isinstance(package.load_oracle("asset:mnist/clip"), package.Oracle)
     with pytest.raises(package.UserError, match="nothing"):
         package.load_classifier("asset:nothing")
     frozen = package.freeze(torch.nn.Linear(2, 2).train())

@@ -95,7 +95,7 @@ def evaluate(
         if as_json:
             print(evaluation.to_json(), end="")
         elif not quiet:
-            print_report(report, every=every)
+            print_report(report, every=every or bool(by or fixed))
         print_outcome = display.print_note if as_json else display.print_line
         if record:
             _record_results(evaluation, print_outcome)

@@ -56,8 +56,7 @@ AnyGenerator = Generator | ComponentConfig | Mapping[str, Any] | str
 """A generator, a config, a section of a recipe as a mapping, or a word: the folder, asset or repo of a VQGAN or an
 autoencoder of diffusers, `transform`, or the import path of a config."""
 AnyOracle = Oracle | nn.Module | ComponentConfig | Mapping[str, Any] | str
-"""An oracle, a torch module that classifies, a config, a section of a recipe as a mapping, or what `load_oracle`
-takes."""
+"""An oracle, a torch module that classifies, a config, a section of a recipe as a mapping, or a short form."""
 
 
 def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:
@@ -76,21 +75,6 @@ def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Mo
         UserError: it is something else, or can't be built.
     """
     return build_component(parse_classifier(reference)[1], "classifier", nn.Module, torch.device(device)).eval()
-
-
-def load_oracle(reference: str, device: torch.device | str = "cpu") -> Oracle:
-    """Return an oracle from its short form, for `generate`.
-
-    Args:
-        reference: a short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of
-            a CLIP, or `package.module:Name`; a recipe whose oracle is meant; or a section as inline YAML
-            (`{kind: vlm, …}`).
-        device: where it runs.
-
-    Raises:
-        UserError: it is something else, or can't be built.
-    """
-    return build_component(parse_oracle(reference)[1], "oracle", Oracle, torch.device(device))
 
 
 def classifier_section(classifier: AnyClassifier) -> ComponentConfig:

@@ -56,7 +56,7 @@ _MOST_BY_CLASS = 24  # classifiers of a split
 
 MADE_FOR_NONE = (
     "the split was made for none of these classifiers, so its images were made to fool another one: a difference holds "
-    "for these images, and does not show what a classifier broke elsewhere (fmrgen diff --explain does)"
+    "for these images, and does not show what a classifier broke elsewhere (fmrgen diff does)"
 )
 
 

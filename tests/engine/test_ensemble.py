@@ -8,8 +8,8 @@ import torch
 from fakes import BUDGET, COUNT, Fixture, by_id, examples
 from small_models import SIZE, perturb, tiny_vqgan
 
-from fmrgen import AttackOptions, PerturbOptions, load_recipe
-from fmrgen.engine.options import ENSEMBLES
+from fmrgen import PerturbOptions, load_recipe
+from fmrgen.engine.options import ENSEMBLES, AttackOptions
 from fmrgen.generators.transform import Transform
 from fmrgen.records import StopReason
 

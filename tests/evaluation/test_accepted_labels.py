@@ -84,9 +84,9 @@ def test_it_is_true_and_its_figures_count_any_answer_that_is_true(made, capsys):
     assert sum(beyond) > 0 or found.results[0].total.standard_accuracy.value == 100
     gray = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "smooth": True}
     if has_app("release"):
-        from fmrgen import diff
+        from fmrgen import diff_classifiers
 
-        outcome = diff(LENET, gray, images=str(made / "several"))
+        outcome = diff_classifiers(LENET, gray, images=str(made / "several"))
         right = [row["original_prediction"] in row["accepted_labels"] for row in rows(made / "several").values()]
         assert outcome.flips.old_accuracy.value == pytest.approx(100 * np.mean(right))
     with pytest.raises(UserError, match="has several for a row; leave it out"):

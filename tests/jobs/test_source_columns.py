@@ -8,7 +8,7 @@ import pytest
 from commands import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 
-from fmrgen import UserError, diff, evaluate, load_recipe, open_split, read_figures, verify, write_report
+from fmrgen import UserError, diff_classifiers, evaluate, load_recipe, open_split, read_figures, verify, write_report
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.generate import make_split
 from fmrgen.recipe.build import build_source
@@ -69,7 +69,9 @@ def test_the_other_columns_are_those_of_a_split_without(file, folder, tmp_path):
 
 
 def test_a_diff_groups_by_them(folder):
-    found = diff("asset:mnist/lenet", "outside_components:HalfTrained", images=f"{folder}:mnist/lenet", by=["camera"])
+    found = diff_classifiers(
+        "asset:mnist/lenet", "outside_components:HalfTrained", images=f"{folder}:mnist/lenet", by=["camera"]
+    )
     assert {group.name for group in found.flips.groups["camera"]} == {"front", "rear"}
     assert open_split(f"{folder}:mnist/lenet").features["camera"].dtype == "string"
 
@@ -128,5 +130,5 @@ def test_groups_that_cannot_be(folder):
 
 def test_real_images_are_grouped_in_a_diff(file):
     section = f"{{kind: datasets, path: {file}, columns: [width]}}"
-    outcome = diff("asset:mnist/lenet", "outside_components:HalfTrained", images=section, by=["width:20"])
+    outcome = diff_classifiers("asset:mnist/lenet", "outside_components:HalfTrained", images=section, by=["width:20"])
     assert sum(group.images for group in outcome.flips.groups["width"]) == 20

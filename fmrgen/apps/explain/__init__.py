@@ -2,7 +2,6 @@
 
 NAMES: dict[str, str] = {
     "Attribute": "fmrgen.apps.explain.attributes",
-    "Explanation": "fmrgen.apps.explain.explain",
     "RandomChange": "fmrgen.apps.explain.random_change",
     "explain": "fmrgen.apps.explain.explain",
 }

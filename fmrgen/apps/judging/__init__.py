@@ -1,3 +1,3 @@
 """Do others see the class too? Other models, and people on a page of their own, look at a split's images."""
 
-NAMES: dict[str, str] = {"Judged": "fmrgen.apps.judging.judge", "judge": "fmrgen.apps.judging.judge"}
+NAMES: dict[str, str] = {"judge": "fmrgen.apps.judging.judge"}

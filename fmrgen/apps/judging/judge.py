@@ -82,7 +82,7 @@ def judge(
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        oracles: one or several, as for `fmrgen.load_oracle`, or a mapping of names to oracles, sections or short
+        oracles: one or several, as `generate` takes one, or a mapping of names to oracles, sections or short
             forms.
         batch_size: images that an oracle gets at a time.
         progress: show a bar for each judge.

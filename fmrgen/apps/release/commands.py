@@ -93,7 +93,7 @@ def diff(
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
         loaded = options.load_recipe(recipe, changes, limit)
         outcome, report = _on_recipe(recipe, loaded, old, new, margin, output, network, strict=strict, quiet=quiet)
-    _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet, every=every)
+    _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet, every=every or bool(by))
     return _STATUS.get(outcome.verdict, int(strict and outcome.verdict == "undecided"))
 
 
@@ -108,37 +108,37 @@ def _on_real_images(
     on_note: Callable[[str], None],
 ) -> "Diff":
     """Return the diff of two files of predictions, or of two classifiers on images; of OLD there may be several."""
-    from fmrgen.apps.release.diff import diff as run
+    from fmrgen.apps.release.diff import diff as diff_of_files
+    from fmrgen.apps.release.diff import diff_classifiers
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
+    from fmrgen.apps.release.review import Review
 
     places = [*several(old), new]
     if new in places[:-1]:
         raise UserError(f"diff: {new} is both old and new; name two")
     are_files = [is_file_of_predictions(place) for place in places]
-    of_each: list[Any]
-    if all(are_files):
-        if images is not None:
-            raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
-        of_each = [read_predictions(place) for place in places]
-    elif any(are_files):
+    if any(are_files) and not all(are_files):
         mixed = ", ".join(places)
         raise UserError(f"diff: some of {mixed} are files of predictions and others are not; give all of one kind")
-    elif images is None:
+    if all(are_files) and images is not None:
+        raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
+    if not any(are_files) and images is None:
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
+    earlier = None if review is None else Review.read(review)
+    reviewed = None if earlier is None else earlier.labels
+    if images is None:
+        *of_old, of_new = map(read_predictions, places)
+        outcome = diff_of_files(of_old, of_new, margin=margin, by=by, reviewed=reviewed)
     else:
         from fmrgen.cli import display
         from fmrgen.recipe.job import the_classifier
 
         display.quiet_libraries()
-        of_each = [the_classifier(place, network)[1] for place in places]
-    *of_old, of_new = of_each
-    if review is None:
-        return run(of_old, of_new, images=images, margin=margin, by=by, on_note=on_note)
-    from fmrgen.apps.release.review import Review
-
-    earlier = Review.read(review)
-    outcome = run(of_old, of_new, images=images, margin=margin, by=by, reviewed=earlier.labels, on_note=on_note)
-    if is_first_process():
+        *networks, network_of_new = (the_classifier(place, network)[1] for place in places)
+        outcome = diff_classifiers(
+            list(networks), network_of_new, images, margin=margin, by=by, reviewed=reviewed, on_note=on_note
+        )
+    if review is not None and earlier is not None and is_first_process():
         earlier.write(review, outcome.flips.doubted)
     return outcome
 
@@ -161,7 +161,7 @@ def _on_recipe(
     old_name, old_section = the_classifier(old, network)
     new_name, new_section = the_classifier(new, network)
 
-    from fmrgen.apps.release.diff import diff as run
+    from fmrgen.apps.release.diff import diff_classifiers
     from fmrgen.apps.release.diff_gallery import flipped_ids
     from fmrgen.apps.release.diff_report import diff_report
     from fmrgen.apps.release.generated import split_folders
@@ -170,7 +170,7 @@ def _on_recipe(
 
     display.quiet_libraries()
     show = not quiet and is_first_process()
-    outcome = run(
+    outcome = diff_classifiers(
         old_section,
         new_section,
         recipe=loaded,

@@ -18,6 +18,7 @@ from fmrgen.errors import UserError, option
 if TYPE_CHECKING:
     from fmrgen.jobs.compare import JobProgress
     from fmrgen.recipe.job import Recipe
+    from fmrgen.recipe.objects import AnyClassifier
 
 
 def diff(
@@ -25,56 +26,26 @@ def diff(
     new: Any,
     labels: Any = None,
     *,
-    images: Any = None,
-    recipe: "Recipe | None" = None,
-    output: str | Path | None = None,
     margin: float = 0.0,
     by: Sequence[str] = (),
     reviewed: Mapping[str, str] | None = None,
-    job_progress: "JobProgress | None" = None,
-    on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
-    """Return which images NEW broke and which it fixed, and whether it is worse.
-
-    By predictions: `diff(old, new, labels)`. By two classifiers on labelled images, or on a split's: `images=`. By a
-    recipe: on all images of its source, whatever its limit, and on its originals transformed at random, with images
-    generated against the two beside: `recipe=`. The last two run on every process of a launch, with the same outcome on
-    each.
+    """Return which images NEW broke and which it fixed, and whether it is worse, by predictions for the same images.
 
     Args:
-        old: predictions: a file, an array [N], or a data frame or mapping with columns `id`, `label` and `prediction`;
-            or a classifier, as for `evaluate`. A list is of several trainings of one recipe, unless there is `recipe`.
+        old: a file of predictions, an array of classes [N] or of scores [N, K], or a data frame or mapping with columns
+            `id`, `label` and `prediction`; or a list of such, of several trainings of one recipe.
         new: likewise, of the one that is to take its place.
-        labels: the true classes [N], if `old` and `new` are arrays of predictions.
-        images: a split, a dataset, a folder with a folder for each class, or a section of a source.
-        recipe: source, generator, oracle and steps; its classifier is ignored. Two splits of the same originals are
-            generated, or resumed: in one OLD is right and NEW wrong, in the other it is the other way round.
-        output: the dataset folder of these splits.
-        margin: points of accuracy that NEW may lose, from 0 to less than 100. On transformed images it may lose as
-            many more as trainings of one recipe are apart (5 to 30).
-        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; of predictions by default all with few
-            values.
-        reviewed: what some real images show, by their ids, where somebody looked at them: it replaces their labels.
-        job_progress: returns a progress callback for a split's recipe.
-        on_note: called with each note, one line.
+        labels: the true classes [N], for arrays.
+        margin: points of accuracy that NEW may lose, from 0 to less than 100.
+        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; by default all with few values.
+        reviewed: what some images show, by their ids, where somebody looked at them: it replaces their labels.
 
     Raises:
         UserError: the two are not about the same images, or something can't be used, with the cure.
     """
-    if not 0 <= margin < 100:
-        raise UserError(f"{option('margin', 'margin')}: must be points from 0 to less than 100, not {margin:g}")
-    if recipe is not None:
-        if output is None:
-            raise UserError("output: name the dataset folder of the two splits")
-        from fmrgen.apps.release.on_recipe import diff_on_recipe
-
-        return diff_on_recipe(recipe, output, old, new, margin=margin, job_progress=job_progress, on_note=on_note)
-    trainings = old if _are_trainings(old, images) else [old]
-    if images is not None:
-        from fmrgen.apps.release.on_images import diff_on_images
-
-        on_images = diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed, on_note=on_note)
-        return on_images.outcome
+    _check_margin(margin)
+    trainings = old if _are_trainings(old) else [old]
     of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = as_predictions("new", new, labels)
     *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
@@ -90,12 +61,71 @@ def diff(
     return Diff(verdict, margin, evidence, flips, notes=notes)
 
 
-def _are_trainings(old: Any, images: Any) -> bool:
+def diff_classifiers(
+    old: "AnyClassifier | list[AnyClassifier]",
+    new: "AnyClassifier",
+    images: Any = None,
+    *,
+    recipe: "Recipe | None" = None,
+    output: str | Path | None = None,
+    margin: float = 0.0,
+    by: Sequence[str] = (),
+    reviewed: Mapping[str, str] | None = None,
+    job_progress: "JobProgress | None" = None,
+    on_note: Callable[[str], None] = lambda line: None,
+) -> Diff:
+    """Return which images NEW broke and which it fixed, and whether it is worse, by two classifiers.
+
+    On labelled images; or by a recipe: on all images of its source, whatever its limit, and on its originals
+    transformed at random, with images generated against the two beside. Runs on every process of a launch, with the
+    same outcome on each.
+
+    Args:
+        old: a classifier, as for `evaluate`; on images also a list of trainings of one recipe.
+        new: the one that is to take its place.
+        images: a split, a dataset, a folder with a folder for each class, or a section of a source.
+        recipe: instead of images: source, generator, oracle and steps; its classifier is ignored. Two splits of the
+            same originals are generated, or resumed: in one OLD is right and NEW wrong, in the other it is the other
+            way round.
+        output: the dataset folder of these splits.
+        margin: points of accuracy that NEW may lose, from 0 to less than 100. On transformed images it may lose as
+            many more as trainings of one recipe are apart (5 to 30).
+        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
+        reviewed: what some images show, by their ids, where somebody looked at them: it replaces their labels.
+        job_progress: returns a progress callback for a split's recipe.
+        on_note: called with each note, one line.
+
+    Raises:
+        UserError: the images, the recipe or a classifier can't be used, with the cure.
+    """
+    _check_margin(margin)
+    if (images is None) == (recipe is None):
+        raise UserError("images: give labelled images, or a recipe")
+    if recipe is None:
+        from fmrgen.apps.release.on_images import diff_on_images
+
+        trainings = old if isinstance(old, list) else [old]
+        return diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed, on_note=on_note).outcome
+    if isinstance(old, list):
+        raise UserError("old: with a recipe it is one network; several trainings are for real images")
+    if output is None:
+        raise UserError("output: name the dataset folder of the two splits")
+    from fmrgen.apps.release.on_recipe import diff_on_recipe
+
+    return diff_on_recipe(recipe, output, old, new, margin=margin, job_progress=job_progress, on_note=on_note)
+
+
+def _check_margin(margin: float) -> None:
+    if not 0 <= margin < 100:
+        raise UserError(f"{option('margin', 'margin')}: must be points from 0 to less than 100, not {margin:g}")
+
+
+def _are_trainings(old: Any) -> bool:
     """Return whether `old` is a list of several trainings, and not one list of predictions."""
     if not isinstance(old, list) or not old:
         return False
     tables = (Predictions, Mapping, np.ndarray, list, tuple)
-    return images is not None or isinstance(old[0], tables) or hasattr(old[0], "columns")
+    return isinstance(old[0], tables) or hasattr(old[0], "columns")
 
 
 def as_predictions(name: str, values: Any, labels: Any) -> Predictions:

@@ -34,8 +34,6 @@ def diff_on_recipe(
 ) -> Diff:
     """Return the comparison on all images of a recipe's source, and on its originals transformed; arguments as `diff`
     has them."""
-    if isinstance(old, list):
-        raise UserError("old: with a recipe it is one network; several trainings are for real images")
     sections = classifier_section(old), classifier_section(new)
     if sections[0] == sections[1]:
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")

@@ -1,7 +1,6 @@
 """Training of small classifiers, CLIPs and generators: what made the shipped assets."""
 
 NAMES: dict[str, str] = {
-    "TrainRecipe": "fmrgen.apps.training.recipe",
     "load_train_recipe": "fmrgen.apps.training.recipe",
     "train": "fmrgen.apps.training.loop",
 }

@@ -19,7 +19,7 @@ from commands import fmrgen, launched, run
 from places import ROOT
 from safetensors.torch import load_file, save_file
 
-from fmrgen import UserError, diff, evaluate, load_recipe, verify
+from fmrgen import UserError, diff_classifiers, evaluate, load_recipe, verify
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries
 from fmrgen.apps.release.diff_report import diff_report, verdict_line
 from fmrgen.apps.release.generated import split_folders
@@ -43,7 +43,7 @@ def planted(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(planted, tmp_path_factory):
     output = tmp_path_factory.mktemp("made") / "out"
-    return output, diff(LENET, planted, recipe=load_recipe("mnist-lenet", JOB), output=output)
+    return output, diff_classifiers(LENET, planted, recipe=load_recipe("mnist-lenet", JOB), output=output)
 
 
 def test_each_image_is_right_for_one_and_wrong_for_the_other(made, planted):
@@ -66,7 +66,7 @@ def test_each_image_is_right_for_one_and_wrong_for_the_other(made, planted):
 def test_a_diff_by_a_recipe_is_never_greener_than_one_on_its_images(made, planted):
     """The limit of the recipe is for what it generates: real images are those that `images=` takes, to the last."""
     _, found = made
-    of_images = diff(LENET, planted, images="{kind: mnist}")
+    of_images = diff_classifiers(LENET, planted, images="{kind: mnist}")
     assert of_images.flips == found.flips
     assert found.flips.images == 1000
     assert [replace(one, is_better=False) for one in of_images.evidence] == [
@@ -100,10 +100,10 @@ def rows_of_side(output, name):
 def test_one_network_is_refused_and_a_finished_diff_is_not_made_again(made, planted, tmp_path):
     output, found = made
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
-    assert diff(LENET, planted, recipe=load_recipe("mnist-lenet", JOB), output=output) == found
+    assert diff_classifiers(LENET, planted, recipe=load_recipe("mnist-lenet", JOB), output=output) == found
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
     with pytest.raises(UserError, match="old and new are one network: they have the same weights and settings"):
-        diff(LENET, LENET, recipe=load_recipe("mnist-lenet", ["source.limit=2"]), output=tmp_path / "out")
+        diff_classifiers(LENET, LENET, recipe=load_recipe("mnist-lenet", ["source.limit=2"]), output=tmp_path / "out")
 
 
 def test_the_command_and_its_files(made, planted, tmp_path, capsys):

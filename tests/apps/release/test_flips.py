@@ -13,7 +13,7 @@ import torch
 from commands import run
 from PIL import Image
 
-from fmrgen import UserError, diff, load_recipe
+from fmrgen import UserError, diff, diff_classifiers, load_recipe
 from fmrgen.apps.release.diff_report import verdict_line
 from fmrgen.apps.release.predictions import read_predictions
 from fmrgen.recipe.build import build_source
@@ -407,14 +407,16 @@ def photos(tmp_path):
 
 
 def test_images_of_a_folder_are_called_by_their_files(photos):
-    found = diff(LENET, "outside_components:HalfTrained", images=photos)
+    found = diff_classifiers(LENET, "outside_components:HalfTrained", images=photos)
     assert found.flips.images == 60
     for flip in found.flips.broken:
         assert (photos / flip.id).is_file()
         assert flip.label == flip.id.split("/")[0] == flip.old != flip.new
     sure = [flip.new_confidence for flip in found.flips.broken]
     assert sure == sorted(sure, reverse=True)
-    several = diff([LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos)
+    several = diff_classifiers(
+        [LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos
+    )
     assert several.flips.trainings == 2
 
 
@@ -522,8 +524,8 @@ def test_a_recipe_of_a_part_of_a_folder_is_compared_on_all_of_it(photos, tmp_pat
     recipe = load_recipe("mnist-lenet", [part, "perturb.budget=2"])
     assert len(build_source(recipe.source)) == 8
     other = parse_classifier("outside_components:HalfTrained")[1]
-    by_recipe = diff(parse_classifier(LENET)[1], other, recipe=recipe, output=tmp_path / "out")
-    by_images = diff(LENET, other, images=photos)
+    by_recipe = diff_classifiers(parse_classifier(LENET)[1], other, recipe=recipe, output=tmp_path / "out")
+    by_images = diff_classifiers(LENET, other, images=photos)
     assert by_recipe.flips == by_images.flips
     assert len(by_recipe.evidence) > len(by_images.evidence)
     (tmp_path / "tested.txt").write_text("3/gone.png")
@@ -545,7 +547,7 @@ def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(p
     for file in (photos / "7").iterdir():
         file.unlink()
     network = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', num_classes: 10}"
-    assert diff(network, "outside_components:HalfTrained", images=photos).flips.images < 60
+    assert diff_classifiers(network, "outside_components:HalfTrained", images=photos).flips.images < 60
     assert run("evaluate", photos, "-c", network, "-o", photos.parent / "report", "-q") == 0
     (photos / "7").rmdir()
     capsys.readouterr()
@@ -558,7 +560,7 @@ def test_a_network_and_its_export_are_one_both_ways(photos, tmp_path):
     network = parse_classifier(LENET)[1].build()
     torch.onnx.export(network, torch.rand(1, 3, 32, 32), tmp_path / "net.onnx", dynamo=False)
     for pair_of_both in ((network, f"onnx:{tmp_path / 'net.onnx'}"), (f"onnx:{tmp_path / 'net.onnx'}", network)):
-        found = diff(*pair_of_both, images=photos)
+        found = diff_classifiers(*pair_of_both, images=photos)
         assert (found.flips.broke.value, found.flips.fixed.value) == (0, 0)
         assert any("preprocess images in different ways" in note for note in found.notes)
 
@@ -568,6 +570,6 @@ def test_how_images_are_preprocessed_is_said(photos):
     with torch.no_grad():
         other.network[5].bias[7] -= 4
     lines = []
-    diff(LENET, other, images=photos, on_note=lines.append)
+    diff_classifiers(LENET, other, images=photos, on_note=lines.append)
     (line,) = lines
     assert line.startswith("both networks get images shorter side 32 px (auto), centre, less 0.1, 0.1, 0.1, over")

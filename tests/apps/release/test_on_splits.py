@@ -8,7 +8,7 @@ import torch
 from broken_networks import Broken
 from commands import run
 
-from fmrgen import UserError, diff, evaluate
+from fmrgen import UserError, diff_classifiers, evaluate
 from fmrgen.apps.release.diff_report import diff_report, verdict_line
 from fmrgen.apps.release.junit import to_junit
 from fmrgen.recipe.job import parse_classifier
@@ -38,7 +38,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", [*FAULTS])
 def test_a_broken_network_decides_nothing(split, fault, sides):
     pair = {"OLD": Broken(None), "NEW": Broken(None)} | dict.fromkeys(sides, Broken(fault))
-    found = diff(pair["OLD"], pair["NEW"], images=str(split), margin=50)
+    found = diff_classifiers(pair["OLD"], pair["NEW"], images=str(split), margin=50)
     assert found.verdict == "invalid"
     assert [note.split()[0] for note in found.notes] == list(sides)
     assert all(FAULTS[fault] in note for note in found.notes)
@@ -51,14 +51,14 @@ def test_a_broken_network_decides_nothing(split, fault, sides):
 def test_other_preprocessing_of_the_same_weights_is_another_network(split):
     shifted = parse_classifier(LENET)[1].build()
     shifted.register_forward_pre_hook(lambda module, images: (images[0].roll(4, 3),))
-    found = diff(LENET, shifted, images=str(split), margin=2)
+    found = diff_classifiers(LENET, shifted, images=str(split), margin=2)
     assert found.flips.new_accuracy != found.flips.old_accuracy
     assert not any("one network" in note for note in found.notes)
 
 
 @pytest.mark.slow
 def test_counts_are_those_of_evaluate(split):
-    found = diff(OTHER, LENET, images=str(split))
+    found = diff_classifiers(OTHER, LENET, images=str(split))
     said = evaluate([str(split)], {"old": OTHER, "new": LENET}, progress=False)
     table = said.predictions.to_pandas()
     by = {name: table[table.classifier == name] for name in ("old", "new")}
@@ -72,7 +72,7 @@ def test_counts_are_those_of_evaluate(split):
 def test_rows_of_anyone_are_real_images(split):
     """No provenance, so no oracle: what they show is a matter of the images as they are."""
     rows = datasets.load_dataset(str(split), "mnist", split="lenet").select_columns(["id", "image", "label"])
-    found = diff(OTHER, LENET, images=rows)
+    found = diff_classifiers(OTHER, LENET, images=rows)
     assert [one.kind for one in found.evidence] == ["originals", "class"]
     assert found.verdict == "fixed more"
     assert verdict_line(found).startswith("NEW fixed more than it broke: of ")
@@ -80,7 +80,7 @@ def test_rows_of_anyone_are_real_images(split):
 
 @pytest.mark.slow
 def test_a_network_that_learnt_half_is_worse_and_the_reverse_fixed_more(split):
-    found = diff(LENET, OTHER, images=str(split), margin=2)
+    found = diff_classifiers(LENET, OTHER, images=str(split), margin=2)
     assert found.verdict == "broke more"
     assert [one.kind for one in found.evidence] == ["originals", "class", "perturbed", "class"]
     assert kinds(found)["originals"].is_worse
@@ -88,7 +88,7 @@ def test_a_network_that_learnt_half_is_worse_and_the_reverse_fixed_more(split):
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "0")
     assert suite.find("testcase/failure").get("message").startswith("NEW broke more than it fixed: of ")
     assert to_markdown(report_of(found), level=3).startswith("### a\\\\x1b\\<b\\>\\|c\n\nNEW broke more")
-    assert diff(OTHER, LENET, images=str(split), margin=2).verdict == "fixed more"
+    assert diff_classifiers(OTHER, LENET, images=str(split), margin=2).verdict == "fixed more"
 
 
 def test_one_network_against_itself_decides_nothing(split, capsys, tmp_path):
@@ -99,12 +99,12 @@ def test_one_network_against_itself_decides_nothing(split, capsys, tmp_path):
     assert run(*job) == 0
     assert "OLD and NEW are one network" in capsys.readouterr().out
     assert run(*job, "--strict") == 1
-    suite = ElementTree.fromstring(to_junit(report_of(diff(LENET, LENET, images=str(split)))))
+    suite = ElementTree.fromstring(to_junit(report_of(diff_classifiers(LENET, LENET, images=str(split)))))
     assert suite.get("failures") == "1"
 
 
 def test_bad_input(split):
     with pytest.raises(UserError, match="classifier NEW"):
-        diff(LENET, torch.nn.Flatten(), images=str(split))
+        diff_classifiers(LENET, torch.nn.Flatten(), images=str(split))
     with pytest.raises(UserError, match="several trainings are for real images"):
-        diff([LENET, OTHER], LENET, images=str(split))
+        diff_classifiers([LENET, OTHER], LENET, images=str(split))
