@@ -41,9 +41,8 @@ def compare(
     from fmrgen.cli import display
     from fmrgen.jobs.compare import compare as run
     from fmrgen.progress import terminal as progress
-    from fmrgen.report.console import print_report
     from fmrgen.report.outline import evaluation_report
-    from fmrgen.report.write import write, write_predictions
+    from fmrgen.report.write import write_predictions
 
     display.quiet_libraries()
     is_first = is_first_process()
@@ -61,9 +60,4 @@ def compare(
         return
     report = evaluation_report(evaluation)
     write_predictions(evaluation, output / "comparison")
-    write(report, output / "comparison", formats)
-    if as_json:
-        print(evaluation.to_json(), end="")
-    elif not quiet:
-        print_report(report, every=every)
-    (display.print_note if as_json else display.print_line)(str(output / "comparison" / "report.html"))
+    display.deliver(report, output / "comparison", as_json=as_json, quiet=quiet, every=every, plot_formats=formats)

@@ -68,9 +68,8 @@ def evaluate(
     from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
     from fmrgen.progress import terminal as progress
-    from fmrgen.report.console import print_report
     from fmrgen.report.outline import evaluation_report
-    from fmrgen.report.write import write, write_predictions
+    from fmrgen.report.write import write_predictions
 
     display.quiet_libraries()
     with progress.split_progress(not quiet and is_first_process()) as on_rows:
@@ -91,15 +90,10 @@ def evaluate(
     if is_first_process():
         report = evaluation_report(evaluation)
         write_predictions(evaluation, output)
-        write(report, output, formats)
-        if as_json:
-            print(evaluation.to_json(), end="")
-        elif not quiet:
-            print_report(report, every=every or bool(by or fixed))
-        print_outcome = display.print_note if as_json else display.print_line
+        is_whole = every or bool(by or fixed or attack)
+        display.deliver(report, output, as_json=as_json, quiet=quiet, every=is_whole, plot_formats=formats)
         if record:
-            _record_results(evaluation, print_outcome)
-        print_outcome(str(output / "report.html"))
+            _record_results(evaluation, display.print_note if as_json else display.print_line)
         _note_failures(evaluation, silent)
     return 1 if silent or evaluation.failed else 0
 
