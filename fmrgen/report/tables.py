@@ -365,8 +365,9 @@ def trainings_table(evaluation: Evaluation) -> Table | None:
     for group in evaluation.own.trainings.groups:
         ranks = _ranks(group.best, group.worst)
         each = ", ".join(f"{fmr:.1f}" for fmr in group.fmr)
-        rows.append([group.name, ranks, format_estimate(group.mean), format_estimate(group.spread), each])
-    return Table(["trainings of", "rank", "mean FMR", "spread", "of each training"], rows)
+        deviation = "n/a" if group.deviation is None else f"{group.deviation:.2f}"
+        rows.append([group.name, ranks, format_estimate(group.mean), deviation, each])
+    return Table(["trainings of", "rank", "mean FMR", "standard deviation", "of each training"], rows)
 
 
 def trainings_lines(evaluation: Evaluation) -> list[str]:
@@ -388,7 +389,6 @@ def trainings_lines(evaluation: Evaluation) -> list[str]:
         )
     return [
         *lines,
-        "spread: the standard deviation of FMR between trainings of one classifier, in points, less that of images",
         f"these intervals and ranks are over trainings and the {trainings.rows} images that all have; ranks hold for "
         "all at once with 95 % confidence",
     ]

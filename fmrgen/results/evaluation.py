@@ -18,7 +18,7 @@ from fmrgen.metrics.summary import BY_FIELD, MAIN_METRICS, METRICS, Summary
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
 from fmrgen.results.own_splits import OwnComparison
-from fmrgen.results.paper_tables import Block, latex_table, markdown_table
+from fmrgen.results.paper_tables import Block, Cell, cell, latex_table, markdown_table, metrics_named
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sample
 from fmrgen.results.steps import StepFigures
@@ -310,28 +310,39 @@ class Evaluation:
 
         Returns:
             A `tabular` with a row for each classifier on its own split, the most robust first, if there are two or more
-            such; else for each classifier on each split. Percent, with 95 % intervals.
+            such; else for each classifier on each split. Percent, with 95 % intervals. Several trainings, without
+            `figures`, are one row: the mean of their FMR and its standard deviation.
 
         Raises:
             UserError: there is no figure of a name.
         """
-        return latex_table(self._blocks(), figures or [metric.field for metric in MAIN_METRICS])
+        return latex_table(*self._paper_table(figures))
 
     def to_markdown(self, figures: Sequence[str] = ()) -> str:
         """Return the same table as `to_latex`, in Markdown."""
-        return markdown_table(self._blocks(), figures or [metric.field for metric in MAIN_METRICS])
+        return markdown_table(*self._paper_table(figures))
 
-    def _blocks(self) -> list[Block]:
-        """Return the rows of a paper's table: each classifier on its own split, or all on each split."""
+    def _paper_table(self, figures: Sequence[str]) -> tuple[list[str], list[Block]]:
+        """Return header and rows of a paper's table: ways to train, each classifier on its own split, or all on each
+        split."""
+        metrics = metrics_named(figures or [metric.field for metric in MAIN_METRICS])
+        header = ["classifier", *(metric.name for metric in metrics)]
+
+        def row(result: Result) -> tuple[str, list[Cell]]:
+            return result.classifier, [cell(result.total[metric]) for metric in metrics]
+
+        if self.own is not None and self.own.trainings is not None and not figures:
+            rows = []
+            for group in self.own.trainings.groups:
+                deviation = "n/a" if group.deviation is None else f"{group.deviation:.1f}"
+                rows.append((group.name, [(f"{len(group.fmr)}", ""), cell(group.mean), (deviation, "")]))
+            return ["trainings of", "trainings", "mean FMR", "standard deviation"], [Block("", rows)]
         if self.own is not None:
-            places = self.own.ranking
-            rows = [(place.classifier, self.result(place.split, place.classifier).total) for place in places]
-            return [Block("", rows)]
+            return header, [Block("", [row(self.result(place.split, place.classifier)) for place in self.own.ranking])]
         blocks = []
         for split, results in zip(self.splits, self.matrix, strict=True):
-            title = split.name if len(self.splits) > 1 else ""
-            blocks.append(Block(title, [(result.classifier, result.total) for result in results]))
-        return blocks
+            blocks.append(Block(split.name if len(self.splits) > 1 else "", list(map(row, results))))
+        return header, blocks
 
     def __repr__(self) -> str:
         return f"{self._in_short().to_string(index=False)}\n{self._reading()}"

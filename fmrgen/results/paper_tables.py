@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fmrgen.errors import UserError, printable, unknown_message
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import BY_FIELD, Metric, Summary
+from fmrgen.metrics.summary import BY_FIELD, Metric
 from fmrgen.results.markdown_text import escape
 
 _LATEX = {
@@ -22,23 +22,25 @@ _LATEX = {
 }
 
 
+Cell = tuple[str, str]
+"""A figure and its interval, which may be empty."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows under one title.
 
     Attributes:
         title: of the block; empty for none.
-        rows: the classifier's name, and its figures.
+        rows: a name, and its figures.
     """
 
     title: str
-    rows: list[tuple[str, Summary]]
+    rows: list[tuple[str, list[Cell]]]
 
 
-def latex_table(blocks: Sequence[Block], names: Sequence[str]) -> str:
-    """Return the table as a `tabular` with the rules of booktabs; `names` are fields of `Summary`."""
-    metrics = _metrics(names)
-    header = _header(metrics)
+def latex_table(header: Sequence[str], blocks: Sequence[Block]) -> str:
+    """Return the table as a `tabular` with the rules of booktabs."""
     lines = [
         "% percent, with 95 % intervals; needs \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
@@ -49,42 +51,34 @@ def latex_table(blocks: Sequence[Block], names: Sequence[str]) -> str:
         lines.append("\\midrule")
         if block.title:
             lines += [f"\\multicolumn{{{len(header)}}}{{l}}{{{_latex(block.title)}}} \\\\", "\\midrule"]
-        for name, summary in block.rows:
+        for name, figures in block.rows:
             # After a line break LaTeX reads a bracket or a star as a part of it.
             cells = [f"{{}}{_latex(name)}" if name.startswith(("[", "*")) else _latex(name)]
-            for metric in metrics:
-                value, interval = _texts(summary[metric])
-                cells.append(f"{value} {{\\footnotesize {interval}}}" if interval else value)
+            cells += [f"{value} {{\\footnotesize {interval}}}" if interval else value for value, interval in figures]
             lines.append(f"{' & '.join(cells)} \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
-def markdown_table(blocks: Sequence[Block], names: Sequence[str]) -> str:
-    """Return the table in Markdown; `names` are fields of `Summary`."""
-    metrics = _metrics(names)
-    header = _header(metrics)
+def markdown_table(header: Sequence[str], blocks: Sequence[Block]) -> str:
+    """Return the table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for block in blocks:
         if block.title:
             lines.append([f"*{escape(block.title)}*", *[""] * (len(header) - 1)])
-        for name, summary in block.rows:
-            cells = [" ".join(_texts(summary[metric])).rstrip() for metric in metrics]
-            lines.append([escape(name), *cells])
+        for name, figures in block.rows:
+            lines.append([escape(name), *(" ".join(cell).rstrip() for cell in figures)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _header(metrics: Sequence[Metric]) -> list[str]:
-    return ["classifier", *(metric.name for metric in metrics)]
-
-
-def _metrics(names: Sequence[str]) -> list[Metric]:
+def metrics_named(names: Sequence[str]) -> list[Metric]:
+    """Return metrics by their fields of `Summary`. Raises UserError for an unknown one."""
     for name in names:
         if name not in BY_FIELD:
             raise UserError(unknown_message(f"figure {name}", name, BY_FIELD))
     return [BY_FIELD[name] for name in names]
 
 
-def _texts(estimate: Estimate | None) -> tuple[str, str]:
+def cell(estimate: Estimate | None) -> Cell:
     """Return a figure and its interval, with one digit."""
     if estimate is None:
         return "n/a", ""
