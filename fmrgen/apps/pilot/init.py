@@ -388,8 +388,8 @@ def _doubts(judged: panel.Judged, accuracy: Estimate) -> list[str]:
         )
     if judged.doubted:
         doubts.append(
-            f"the oracle is confident of another class in {len(judged.doubted)} of {_ASKED} originals; look at their "
-            "labels (fmrgen diff --review)"
+            f"the oracle is confident of another class in {len(judged.doubted)} of {_ASKED} originals: are their "
+            "labels right?"
         )
     return doubts
 

@@ -41,7 +41,6 @@ def diff(
     margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,
     strict: bool = False,
     by: options.By = (),
-    review: options.File | None = None,
     output: options.Output = Path("diff"),
     limit: options.Limit | None = None,
     junit: Junit | None = None,
@@ -66,10 +65,9 @@ def diff(
         margin: Points of accuracy that the new one may lose.
         strict: Also exit with 1 if the images do not show that NEW is no worse.
         by: Group real images by this column, or by bounds: width:30,60. Repeat for more.
-        review: Write images that neither has right to this CSV. What you fill in as reviewed is their label next time.
         output: The dataset folder; the page is DIR/diff.
     """
-    _check_files(junit, summary, review)
+    _check_files(junit, summary)
     from fmrgen.apps.release.predictions import is_file_of_predictions
 
     if not 0 <= margin < 100:
@@ -84,10 +82,10 @@ def diff(
         from fmrgen.cli import display
 
         on_note = display.print_note if is_first_process() and not quiet else lambda line: None
-        outcome = _on_real_images(old, new, images, margin, by, review, network, on_note)
+        outcome = _on_real_images(old, new, images, margin, by, network, on_note)
         report = _report_on_real_images(outcome, old, new, images, strict)
     else:
-        of_real = {"--images": images is not None, "--by": bool(by), "--review": review is not None}
+        of_real = {"--images": images is not None, "--by": bool(by)}
         for option, is_set in of_real.items():
             if is_set:
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
@@ -103,7 +101,6 @@ def _on_real_images(
     images: str | None,
     margin: float,
     by: Sequence[str],
-    review: Path | None,
     network: str | None,
     on_note: Callable[[str], None],
 ) -> "Diff":
@@ -111,7 +108,6 @@ def _on_real_images(
     from fmrgen.apps.release.diff import diff as diff_of_files
     from fmrgen.apps.release.diff import diff_classifiers
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
-    from fmrgen.apps.release.review import Review
 
     places = [*several(old), new]
     if new in places[:-1]:
@@ -124,23 +120,15 @@ def _on_real_images(
         raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
     if not any(are_files) and images is None:
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
-    earlier = None if review is None else Review.read(review)
-    reviewed = None if earlier is None else earlier.labels
     if images is None:
         *of_old, of_new = map(read_predictions, places)
-        outcome = diff_of_files(of_old, of_new, margin=margin, by=by, reviewed=reviewed)
-    else:
-        from fmrgen.cli import display
-        from fmrgen.recipe.job import the_classifier
+        return diff_of_files(of_old, of_new, margin=margin, by=by)
+    from fmrgen.cli import display
+    from fmrgen.recipe.job import the_classifier
 
-        display.quiet_libraries()
-        *networks, network_of_new = (the_classifier(place, network)[1] for place in places)
-        outcome = diff_classifiers(
-            list(networks), network_of_new, images, margin=margin, by=by, reviewed=reviewed, on_note=on_note
-        )
-    if review is not None and earlier is not None and is_first_process():
-        earlier.write(review, outcome.flips.doubted)
-    return outcome
+    display.quiet_libraries()
+    *networks, network_of_new = (the_classifier(place, network)[1] for place in places)
+    return diff_classifiers(list(networks), network_of_new, images, margin=margin, by=by, on_note=on_note)
 
 
 def _on_recipe(

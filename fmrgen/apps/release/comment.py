@@ -1,11 +1,10 @@
-"""The comment on a pull request: the verdict once, why, six pictures, and the figures in a fold."""
+"""The comment on a pull request: the verdict once, six pictures, and the figures in a fold."""
 
 from fmrgen.report.markdown import sections_to_markdown
 from fmrgen.report.report import Report, sentence
 from fmrgen.results.markdown_text import escape
 
 _MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
-_MOST_LINES = 3
 _LONGEST, _LONGEST_BLOCK = 60_000, 2_000  # characters: GitHub takes 65,536, and names may have any length
 
 
@@ -15,17 +14,10 @@ def to_comment(report: Report) -> str:
     blocks = [f"### {mark}{escape(report.title)}"]
     blocks += [escape(sentence(line)) for line in report.conclusions]
     blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
-    conclusions = "; ".join(report.conclusions)
-    reasons = []
     pictures = []
     for section in report.sections:
-        if section.kind == "worse":
-            news = [line for line in section.lines if line not in conclusions]
-            reasons += [f"* {escape(line)}" for line in news[:_MOST_LINES]]
         if section.shown == "in a comment":
             pictures += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
-    if reasons:
-        blocks.append("\n".join(["**Why**", "", *reasons]))
     blocks += pictures
     figures = sections_to_markdown(report.sections, level=4)
     if sum(map(len, (figures, *blocks))) > _LONGEST:

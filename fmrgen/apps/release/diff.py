@@ -12,7 +12,7 @@ import numpy as np
 from fmrgen.apps.release.evidence import judged
 from fmrgen.apps.release.flips import compare_predictions
 from fmrgen.apps.release.outcome import Diff, faults_of
-from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, read_predictions, relabelled
+from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, read_predictions
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def diff(
     *,
     margin: float = 0.0,
     by: Sequence[str] = (),
-    reviewed: Mapping[str, str] | None = None,
 ) -> Diff:
     """Return which images NEW broke and which it fixed, and whether it is worse, by predictions for the same images.
 
@@ -39,7 +38,6 @@ def diff(
         labels: the true classes [N], for arrays.
         margin: points of accuracy that NEW may lose, from 0 to less than 100.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; by default all with few values.
-        reviewed: what some images show, by their ids, where somebody looked at them: it replaces their labels.
 
     Raises:
         UserError: the two are not about the same images, or something can't be used, with the cure.
@@ -48,8 +46,7 @@ def diff(
     trainings = old if _are_trainings(old) else [old]
     of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = as_predictions("new", new, labels)
-    *of_old, of_new = [relabelled(predictions, reviewed or {}) for predictions in (*of_old, of_new)]
-    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, reviewed=reviewed or ())
+    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
     verdict, evidence = judged(evidence, has_suspects=bool(flips.suspects))
     notes = faults_of([*of_old, of_new])
     if labels is None and not all(predictions.has_ids for predictions in (*of_old, of_new)):
@@ -70,7 +67,6 @@ def diff_classifiers(
     output: str | Path | None = None,
     margin: float = 0.0,
     by: Sequence[str] = (),
-    reviewed: Mapping[str, str] | None = None,
     job_progress: "JobProgress | None" = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
@@ -91,7 +87,6 @@ def diff_classifiers(
         margin: points of accuracy that NEW may lose, from 0 to less than 100. On transformed images it may lose as
             many more as trainings of one recipe are apart (5 to 30).
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
-        reviewed: what some images show, by their ids, where somebody looked at them: it replaces their labels.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with each note, one line.
 
@@ -105,7 +100,7 @@ def diff_classifiers(
         from fmrgen.apps.release.on_images import diff_on_images
 
         trainings = old if isinstance(old, list) else [old]
-        return diff_on_images(images, trainings, new, margin=margin, by=by, reviewed=reviewed, on_note=on_note).outcome
+        return diff_on_images(images, trainings, new, margin=margin, by=by, on_note=on_note).outcome
     if isinstance(old, list):
         raise UserError("old: with a recipe it is one network; several trainings are for real images")
     if output is None:

@@ -25,7 +25,7 @@ _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 def flipped_ids(outcome: "Diff") -> set[str]:
     """Return the ids of the real images that a gallery shows."""
     flips = outcome.flips
-    shown = [*flips.broken[:MOST_SHOWN], *flips.mended[:MOST_SHOWN], *flips.doubted[:MOST_SHOWN]]
+    shown = [*flips.broken[:MOST_SHOWN], *flips.mended[:MOST_SHOWN]]
     return {flip.id for flip in shown}
 
 
@@ -38,7 +38,7 @@ def class_names_of(outcome: "Diff", sides: "Mapping[str, SplitFolder]") -> list[
         return list(read_provenance(folder.paths).labels)
     flips = outcome.flips
     names: set[str] = set()
-    for flip in [*flips.broken, *flips.mended, *flips.doubted]:
+    for flip in [*flips.broken, *flips.mended]:
         names |= {flip.label, flip.old, flip.new}
     return sorted(names - {""})
 
@@ -91,7 +91,7 @@ def _real_rows(outcome: "Diff", images: Mapping[str, bytes | str], names: Sequen
     """Return the flipped real images, those that broke first."""
     flips = outcome.flips
     rows = []
-    for kind, of_kind in (("broke", flips.broken), ("fixed", flips.mended), ("neither is right", flips.doubted)):
+    for kind, of_kind in (("broke", flips.broken), ("fixed", flips.mended)):
         for flip in of_kind[:MOST_SHOWN]:
             if flip.id in images:
                 rows.append(_real_row(flip, kind, images[flip.id], names))

@@ -66,9 +66,6 @@ def diff_report(
         strict: whether to be undecided is to fail.
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
-    worse = _worse_lines(outcome)
-    if worse:
-        sections.append(Section("worse", "Where NEW is significantly worse", lines=worse))
     files = images or {}
     names = class_names_of(outcome, sides or {})
     has_images = bool(files) or outcome.generated is not None
@@ -246,18 +243,6 @@ def _evidence_table(outcome: Diff) -> Table:
     return Table(header, rows, first_columns=("loss, points", "allowed", "p", ""))
 
 
-def _worse_lines(outcome: Diff) -> list[str]:
-    """Return what NEW is worse on: kinds of images first, then classes and groups of real ones."""
-    lines = [entry.line for entry in outcome.worse]
-    named = {entry.images for entry in outcome.worse}
-    kinds = {"class": outcome.flips.classes, **outcome.flips.groups}
-    for kind, groups in kinds.items():
-        for group in groups:
-            if group.is_worse and f"{outcome.evidence[0].images} of {kind} {group.name}" not in named:
-                lines.append(f"{kind} {group.name}: {group.broke} of {group.images} broke, {group.fixed} fixed")
-    return lines
-
-
 def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequence[str]) -> list[Section]:
     """Return sections on real images, or originals: figures, kinds of images, and the flipped ones.
 
@@ -288,12 +273,6 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequen
             sections.append(
                 Section("images", name, tables=[table], pictures=pictures, folded=bool(shown), most_rows=_MOST_FLIPS)
             )
-    if flips.doubted:
-        about = "Neither is right. They do not count as flips. Is the label right?"
-        table = image_table(flips.doubted[:_MOST_ON_PAGE])
-        sections.append(
-            Section("labels", "Labels to check", about, [table], shown="in files", folded=True, most_rows=_MOST_FLIPS)
-        )
     return sections
 
 
@@ -305,10 +284,6 @@ def _flip_table(flips: Flips) -> Table:
         [f"accuracy of {old}, %", format_estimate(flips.old_accuracy)],
         ["accuracy of NEW, %", format_estimate(flips.new_accuracy)],
     ]
-    if flips.old_accuracy_undoubted is not None:
-        without = f"without {flips.doubted_images:,} that neither has right, %"
-        rows.append([f"accuracy of {old} {without}", format_estimate(flips.old_accuracy_undoubted)])
-        rows.append([f"accuracy of NEW {without}", format_estimate(flips.new_accuracy_undoubted)])
     rows += [
         ["OLD less NEW, points", format_estimate(flips.drop)],
         ["negative flips: OLD right, NEW wrong, %", format_estimate(flips.broke)],

@@ -6,7 +6,7 @@ training, Yan et al. 2021). Nothing here imports torch, `datasets` or pandas.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -91,10 +91,7 @@ class Flips:
         images_needed: about how many images would tell a drop of the margin, or of 1 point without a margin.
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
-        broken, mended: negative and positive flips, the surest answers of NEW first; 10,000 at most, as of `doubted`.
-        doubted: images that neither has right, those first on which both agree, the surest first: is the label right?
-        doubted_images: how many there are.
-        old_accuracy_undoubted, new_accuracy_undoubted: without these images; None if none is left.
+        broken, mended: negative and positive flips, the surest answers of NEW first; 10,000 at most.
         suspects: classes of ten images or more on which NEW may have lost far more than is allowed, the most first.
     """
 
@@ -112,10 +109,6 @@ class Flips:
     groups: dict[str, list[FlippedGroup]]
     broken: list[Flip] = field(default_factory=list)
     mended: list[Flip] = field(default_factory=list)
-    doubted: list[Flip] = field(default_factory=list)
-    doubted_images: int = 0
-    old_accuracy_undoubted: Estimate | None = None
-    new_accuracy_undoubted: Estimate | None = None
     suspects: list[FlippedGroup] = field(default_factory=list)
 
 
@@ -125,7 +118,6 @@ def compare_predictions(
     *,
     margin: float,
     by: Sequence[str] = (),
-    reviewed: Collection[str] = (),
     images: str = "images",
 ) -> tuple[Flips, list[Evidence]]:
     """Return the comparison of NEW with OLD, one training or several, and what it shows.
@@ -135,7 +127,6 @@ def compare_predictions(
         new: those of NEW, on the same images.
         margin: points of accuracy that NEW may lose.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; by default all with few values.
-        reviewed: ids of images whose labels somebody looked at: they are not doubted.
         images: what the images are, in words.
 
     Returns:
@@ -172,10 +163,6 @@ def compare_predictions(
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
     level = ERROR_OF_REAL / len(evidence)
-    doubted = ~old_right.any(axis=0) & ~new_right
-    if reviewed:
-        doubted &= ~np.isin(new.ids, list(reviewed))
-    agreed = first.answers == new.answers
     classes = _worst_first(of_classes, p_values.get("class"), level)
     outcome = Flips(
         images=len(new),
@@ -192,18 +179,8 @@ def compare_predictions(
         groups={name: _worst_first(groups, p_values.get(name), level) for name, groups in counts.items()},
         broken=listed_flips(first, new, broke),
         mended=listed_flips(first, new, fixed),
-        doubted=[*listed_flips(first, new, doubted & agreed), *listed_flips(first, new, doubted & ~agreed)][
-            :_MOST_LISTED
-        ],
-        doubted_images=int(doubted.sum()),
         suspects=_suspects(classes, margin) if len(trainings) == 1 else [],
     )
-    if doubted.any() and not doubted.all():
-        outcome = replace(
-            outcome,
-            old_accuracy_undoubted=_mean_share(old_right[:, ~doubted]),
-            new_accuracy_undoubted=_mean_share(new_right[None, ~doubted]),
-        )
     return outcome, evidence
 
 

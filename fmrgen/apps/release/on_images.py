@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
 from fmrgen.apps.release.flips import compare_predictions, evidence_of_classes
 from fmrgen.apps.release.outcome import Diff, faults_of
-from fmrgen.apps.release.predictions import Predictions, relabelled
+from fmrgen.apps.release.predictions import Predictions
 from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
@@ -53,7 +53,6 @@ def diff_on_images(
     *,
     margin: float,
     by: Sequence[str] = (),
-    reviewed: Mapping[str, str] | None = None,
     on_note: Callable[[str], None],
 ) -> OnImages:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
@@ -65,7 +64,6 @@ def diff_on_images(
         new: the one that is to take its place.
         margin: points of accuracy that NEW may lose.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
-        reviewed: what some images show, by their ids.
         on_note: called with each note, one line.
 
     Raises:
@@ -80,13 +78,11 @@ def diff_on_images(
     if is_split and len(old) > 1:
         raise UserError("old: a split takes one network; several trainings are for real images")
     models, predictions = _predict(opened, old, new, by)
-    *of_old, of_new = [relabelled(of_one, reviewed or {}) for of_one in predictions[column]]
+    *of_old, of_new = predictions[column]
     of_images = "images"
     if is_split:
         of_images = "originals" if column == "original" else "perturbed images"
-    flips, evidence = compare_predictions(
-        of_old, of_new, margin=margin, by=by, reviewed=reviewed or {}, images=of_images
-    )
+    flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by, images=of_images)
     outcome = Diff("undecided", margin, evidence, flips)
     faults = faults_of([*of_old, of_new])
     if faults:

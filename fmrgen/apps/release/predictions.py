@@ -351,27 +351,3 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
             f"{label_of_new!r} in {new.name}; use one set of labels"
         )
     return old, new
-
-
-def relabelled(predictions: Predictions, reviewed: Mapping[str, str]) -> Predictions:
-    """Return predictions with the labels that somebody gave to some images, by their ids.
-
-    Raises:
-        UserError: such a label is no class that occurs, or there is no such id.
-    """
-    if not reviewed:
-        return predictions
-    unknown = sorted(set(reviewed) - set(predictions.ids.tolist()))
-    if unknown:
-        raise UserError(f"review: {len(unknown):,} ids are not in {predictions.name}: {few(unknown)}")
-    classes = {*predictions.labels.tolist(), *predictions.answers.tolist()}
-    labels = predictions.labels.tolist()
-    for row, example_id in enumerate(predictions.ids.tolist()):
-        if example_id in reviewed:
-            if reviewed[example_id] not in classes:
-                raise UserError(
-                    f"review: {example_id} is {reviewed[example_id]!r}, which is no class of {predictions.name} "
-                    f"({few(sorted(classes))})"
-                )
-            labels[row] = reviewed[example_id]
-    return replace(predictions, labels=np.array(labels, dtype=str))
