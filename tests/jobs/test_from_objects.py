@@ -11,10 +11,11 @@ from outside_components import Dim, HalfTrained, NotTooBright, SmallNet
 from places import SUPPORT
 from torch.utils.data import TensorDataset
 
-from fmrgen import UserError, compare, evaluate, figure, generate, load_oracle, load_recipe, open_split, verify
+from fmrgen import UserError, compare, evaluate, figure, generate, load_recipe, open_split, verify
 from fmrgen.config import InMemory
 from fmrgen.files import sha256_of
 from fmrgen.recipe import objects
+from fmrgen.recipe.objects import oracle_section
 from fmrgen.weights.identity import identity_of
 
 DEMO = {"generator": "asset:mnist/vqgan", "oracle": "asset:mnist/clip", "budget": 3, "step_size": 0.03}
@@ -85,7 +86,7 @@ def test_a_torch_module_may_be_the_oracle(dataset, net, tmp_path):
     assert verify(split, classifier=net, oracle=lenet).true_rows == DIGITS
     with pytest.raises(UserError, match="the oracle has other weights than those that made the split"):
         verify(split, classifier=net, oracle=net)
-    by_name = load_oracle("outside_components:SmallNet")
+    by_name = oracle_section("outside_components:SmallNet").build()
     assert isinstance(by_name.classifier.network, SmallNet)
 
 
