@@ -26,6 +26,8 @@ def compare(
     Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Existing splits are reused;
     run the same command again to resume.
 
+    Example: fmrgen compare mnist-lenet -c asset:mnist/lenet -c vit=trained/vit
+
     Args:
         output: The dataset folder; the report is DIR/comparison.
     """

@@ -30,6 +30,8 @@ def recipes(
 ) -> None:
     """List the shipped recipes, or show one with every value.
 
+    Example: fmrgen recipes mnist-lenet
+
     Args:
         recipe: Show this recipe.
     """
@@ -91,6 +93,8 @@ def generate(
     """Make the perturbed split of a recipe.
 
     Run the same command again to resume, on any number of processes.
+
+    Example: fmrgen generate mnist-lenet perturb.budget=30 --output out
 
     Args:
         output: The dataset folder, or one in a bucket: s3://…, gs://…, hf://buckets/…. A split is resumed.

@@ -42,6 +42,8 @@ def evaluate(
     and their predictions are kept: run the same command again to resume. Exits with 1, after writing all results, if a
     classifier failed or gave no finite output at all.
 
+    Example: fmrgen evaluate out:mnist/lenet -c asset:mnist/lenet
+
     Args:
         splits: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.
         output: The report's folder.
@@ -51,7 +53,7 @@ def evaluate(
             for more.
         by: Show figures by this column of the splits too, or by bounds: width:30,60. Repeat for more.
         download: Download splits before reading them, instead of streaming.
-        store: Keep answers here, or in a bucket (s3://…), and look there first. Default: fmrgen's cache.
+        store: Cache predictions here, or in a bucket (s3://…). Default: fmrgen's cache folder.
         trust: Run the code, and read the data, that the source in a split's provenance names.
         record: Add the results to the splits' cards, in their folders or repos.
     """
@@ -165,6 +167,8 @@ def show(
 ) -> None:
     """Show a split: a gallery page and a contact sheet.
 
+    Example: fmrgen show out:mnist/lenet --pairs --output gallery
+
     Args:
         output: The folder to write to.
         gallery: Show about N rows on the page. Default: 1,000, with --steps 60.
@@ -229,6 +233,8 @@ def verify(
     """Recompute what a split records from its images.
 
     Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
+
+    Example: fmrgen verify out:mnist/lenet
 
     Args:
         files: Only check the files against their checksums; needs no model.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
@@ -38,6 +38,8 @@ def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
 OWN_RECIPE = "fmrgen.yaml"  # of the folder where a command runs, as `fmrgen init` writes it
 OWN_OUTPUT = "out"  # the dataset folder of `fmrgen generate`
 _CHANGE = re.compile(r"\w+(\.\w+)+=.*", re.DOTALL)  # to a recipe
+
+_SHARED = Group("Options of several commands", sort_key=9)  # below a command's own
 
 # Values of options: each command says what its own are for.
 Count = Annotated[int, whole_number(1)]
@@ -72,31 +74,38 @@ Classifiers = Annotated[
     ),
 ]
 Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
-BatchSize = Annotated[int, whole_number(1, 65_536), Parameter(help="Images per forward pass, at most 65,536.")]
+BatchSize = Annotated[
+    int, whole_number(1, 65_536), Parameter(group=_SHARED, help="Images per forward pass, at most 65,536.")
+]
 Network = Annotated[
     str | None, Parameter(name="--as", metavar="MODULE:NAME", help="Network of the files of weights, such as last.pt.")
 ]
-Plots = Annotated[str, Parameter(metavar="FORMAT,FORMAT", help="Write the plots as files too: png, pdf, svg.")]
-Processes = Annotated[
-    Count, Parameter(name=OPTION, help="Run N processes on this machine, one per GPU.", show_default=False)
+Plots = Annotated[
+    str, Parameter(group=_SHARED, metavar="FORMAT,FORMAT", help="Write the plots as files too: png, pdf, svg.")
 ]
-LogFile = Annotated[File, Parameter(help="Append progress to this file, as JSON lines.")]
+Processes = Annotated[
+    Count,
+    Parameter(group=_SHARED, name=OPTION, help="Run N processes on this machine, one per GPU.", show_default=False),
+]
+LogFile = Annotated[File, Parameter(group=_SHARED, help="Append progress to this file, as JSON lines.")]
 Trackers = Annotated[
     Sequence[str],
     Parameter(
+        group=_SHARED,
         name="--log-with",
         metavar="TRACKER",
         help="trackio, wandb, tensorboard, mlflow or another one of accelerate's. Repeat for more.",
     ),
 ]
 Trust = Annotated[
-    bool, Parameter(help="Run the code, and read the files and addresses, that the split's recipe names.")
+    bool,
+    Parameter(group=_SHARED, help="Run the code, and read the files and addresses, that the split's recipe names."),
 ]
 Public = Annotated[bool, Parameter(help="Make the repo public. Use it only if you may publish the images.")]
 Replace = Annotated[bool, Parameter(help="Replace a split of the same name on the Hub.")]
-All = Annotated[bool, Parameter(name="--all", help="Print all metrics and tables.")]
-Json = Annotated[bool, Parameter(name="--json", help="Print the outcome as JSON, for programs.")]
-Quiet = Annotated[bool, Parameter(alias="-q", help="Print no progress and no table.")]
+All = Annotated[bool, Parameter(group=_SHARED, name="--all", help="Print all metrics and tables.")]
+Json = Annotated[bool, Parameter(group=_SHARED, name="--json", help="Print the outcome as JSON, for programs.")]
+Quiet = Annotated[bool, Parameter(group=_SHARED, alias="-q", help="Print no progress and no table.")]
 
 
 def plot_formats(names: str) -> "list[PlotFormat]":

@@ -26,6 +26,8 @@ def push(
 
     Existing content is kept. Run the same command again to resume.
 
+    Example: fmrgen push out you/digits-fmr
+
     Args:
         folder: A dataset folder, for all its finished splits, or one split, DIR:CONFIG/SPLIT; with --results the
             folder of an evaluation.
@@ -98,6 +100,8 @@ def rebuild(
     quiet: options.Quiet = False,
 ) -> None:
     """Restore splits without images from your own originals.
+
+    Example: fmrgen rebuild you/digits-fmr --source mnist-lenet --output out
 
     Args:
         delta: A repo that `fmrgen push --without-images` filled, OWNER/NAME[@REVISION], or a copy of it in a folder.

@@ -17,6 +17,8 @@ def env(*, as_json: options.Json = False) -> None:
     """Print versions, devices and variables for a bug report.
 
     Nothing secret is among them.
+
+    Example: fmrgen env
     """
     import torch
 

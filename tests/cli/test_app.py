@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from importlib.metadata import version
 
 import pytest
 from commands import fmrgen, run
+
+from fmrgen.cli.app import COMMANDS, app
 
 
 def test_help_without_arguments_and_the_version(capsys):
@@ -20,6 +24,19 @@ def test_help_without_arguments_and_the_version(capsys):
     assert help_twice[:half] == help_twice[half:]
     assert run("--version") == 0
     assert capsys.readouterr().out == f"fmrgen {version('fmrgen')}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_an_example_and_at_most_ten_options_of_its_own(capsys, name):
+    assert run(name, "--help") == 0
+    page = capsys.readouterr().out
+    (example,) = [line for line in page.splitlines() if line.startswith("  Example: fmrgen ")]
+    words = shlex.split(example)[2:]
+    assert words[0] == name
+    app.parse_args(words, exit_on_error=False, print_error=False)
+    own = re.findall(r"^  (?:-\w, )?(--[\w-]+)", page.partition("\nOptions:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    of_several = {"--classifier", "--as", "--output", "--limit", "--by", "--trust"}
+    assert len(set(own) - of_several) <= 10
 
 
 @pytest.mark.parametrize(("rank", "local_rank", "told"), [("8", "0", True), ("1", "1", False), ("0", "0", True)])

@@ -28,6 +28,8 @@ def explain(
     Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
     oracle sees their class, and names what makes the classifier err beyond chance.
 
+    Example: fmrgen explain out:mnist/lenet
+
     Args:
         classifier: Explain this one instead of the split's own.
         attributes: Try this class of your own too, a fmrgen.Attribute. Repeat for more.

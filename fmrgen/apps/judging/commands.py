@@ -30,6 +30,8 @@ def judge(
 
     Their labels are stored beside the split, in its folder or on the Hub. Run the same command again to resume.
 
+    Example: fmrgen judge out:mnist/lenet --sheet sheet
+
     Args:
         oracles: KIND:MODEL (zero_shot:google/siglip2-base-patch16-224), a repo, folder or asset of a CLIP,
             package.module:Name, a recipe, or {kind: …}. Repeat for more.

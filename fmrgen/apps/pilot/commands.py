@@ -32,6 +32,8 @@ def init(
     steps, and writes a recipe with its reasons. `fmrgen generate`, `compare` and `diff` then take it by themselves. Run
     the same command again to continue.
 
+    Example: fmrgen init photos --model last.pt --as my_models:Net
+
     Args:
         images: A folder with a folder of images for each class; OWNER/DATASET[:SPLIT] on the Hub; or a source section.
         model: The network that will be tested.
@@ -87,6 +89,8 @@ def sparsify(
     """Find the latent dimensions that matter.
 
     Writes a mask for `generator.mask`: the paper's sparse model (App. I).
+
+    Example: fmrgen sparsify out:mnist/lenet --output mask.safetensors
 
     Args:
         output: The mask's file.

@@ -57,6 +57,8 @@ def diff(
     Exits with 1 if NEW broke more than is allowed on any kind of images, 2 if one of the two does not work, else
     with 0.
 
+    Example: fmrgen diff --old last.csv --new next.csv --margin 1
+
     Args:
         old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
             prediction, or an evaluation.json. Without a recipe A,B,… are trainings of one.

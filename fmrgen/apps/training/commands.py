@@ -24,6 +24,8 @@ def train(
 
     Run the same command again to resume.
 
+    Example: fmrgen train train/mnist-lenet schedule.seed=2 --output trained/lenet
+
     Args:
         output: The folder for the weights, or one in a bucket: s3://…
     """
