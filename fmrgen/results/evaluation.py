@@ -1,5 +1,6 @@
 """The results of an evaluation as data: the schema of `evaluation.json`, tables for a notebook and pandas."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -353,21 +354,30 @@ class Evaluation:
     def _reading(self) -> str:
         reading = "percent, with 95 % intervals"
         if any(result.conditioned for result in self.results):
-            reading += "; ◆ the classifier that the split was made for"
+            reading += "; ◆ the classifier that the split was made for, which is not ranked there"
+        if self.own is not None:
+            ranks = [f"{place.classifier} {place.best} – {place.worst}" for place in self.own.ranking]
+            reading += f"\nranks on their own splits, with 95 % confidence for all at once: {', '.join(ranks)}"
         return reading
 
     def _in_short(self) -> "DataFrame":
+        """Return the main figures, the classifiers of each split by its ranking."""
         from pandas import DataFrame
 
         rows: list[dict[str, str]] = []
-        for result in self.results:
-            mark = " ◆" if result.conditioned else ""
-            rows.append({"split": result.split, "classifier": result.classifier + mark})
-        for name in _IN_SHORT:
-            metric = BY_FIELD[name]
-            if any(result.total[metric] for result in self.results):
-                for row, result in zip(rows, self.results, strict=True):
-                    row[metric.name] = result.total.text_of(metric)
+        for comparison, results in zip(self.comparisons, self.matrix, strict=True):
+            places = {place.classifier: place for place in comparison.ranking}
+            ranks = {name: place.rank for name, place in places.items()}
+            ranks |= {result.classifier: 0 for result in results if result.conditioned}  # first, and without a rank
+            for result in sorted(results, key=lambda result: ranks.get(result.classifier, math.inf)):
+                place = places.get(result.classifier)
+                row = {"split": result.split, "classifier": result.classifier + (" ◆" if result.conditioned else "")}
+                tied = " (tied with the next)" if place is not None and place.tied_with_next else ""
+                row["rank"] = "" if place is None else f"{place.rank}{tied}"
+                for metric in map(BY_FIELD.__getitem__, _IN_SHORT):
+                    if any(other.total[metric] for other in self.results):
+                        row[metric.name] = result.total.text_of(metric)
+                rows.append(row)
         return DataFrame(rows)
 
 

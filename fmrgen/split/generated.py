@@ -4,11 +4,17 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmrgen.metrics.summary import METRICS, Summary
+from fmrgen.metrics.summary import BY_FIELD, Summary
 from fmrgen.split.reference import parse_reference
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+_SHOWN = (
+    *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr"),
+    *("lowest_fmr", "highest_fmr", "mean_iterations"),
+)
 
 
 class GeneratedSplit(str):
@@ -56,7 +62,7 @@ class GeneratedSplit(str):
 
     def _figures(self) -> list[tuple[str, str]]:
         figures = []
-        for metric in METRICS:
+        for metric in map(BY_FIELD.__getitem__, _SHOWN):
             if self.summary[metric] is None:
                 continue
             value, _, interval = self.summary.text_of(metric).partition(" ")

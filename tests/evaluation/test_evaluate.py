@@ -135,6 +135,9 @@ def test_the_figures_as_frames_and_in_short(finished_split):
     assert short.index("FMR") < short.index("SA")
     assert page.startswith("<table")
     assert "mine ◆" in page
+    assert short.index("mine ◆") < short.index("tiny")
+    own, other = (line.split() for line in short.splitlines()[1:3])
+    assert len(own) == len(other) + 1 - len(evaluation.comparisons[0].ranking)  # a mark and no rank; a rank, or none
 
 
 def test_classifiers_are_compared_each_on_its_own_split(finished_split, tmp_path):

@@ -34,6 +34,12 @@ def test_defaults_are_the_papers(write):
     assert (perturb.budget, perturb.step_size, perturb.update, perturb.reencode) == (50, 0.001, "sign", False)
 
 
+def test_a_printed_recipe_is_the_recipe(tmp_path):
+    recipe = load_recipe("mnist-lenet")
+    (tmp_path / "same.yaml").write_text(str(recipe))
+    assert load_recipe(tmp_path / "same.yaml") == recipe
+
+
 def test_extends_merges_key_by_key_and_replaces_a_section_of_another_kind(write):
     write(BASE + "perturb: {budget: 7, step_size: 0.5}\n", "base.yaml")
     child = load_recipe(write("extends: base\nperturb: {budget: 9}\ngenerator: {kind: vqgan, model: m, image_size: 8}"))
