@@ -33,10 +33,10 @@ from fmrgen.split.generated import GeneratedSplit
 def generate(
     source: Any,
     classifier: AnyClassifier | None = None,
-    *,
-    output: str | Path,
     generator: AnyGenerator | None = None,
     oracle: AnyOracle | None = None,
+    *,
+    output: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     config: str | None = None,
@@ -57,11 +57,11 @@ def generate(
             below replace.
         classifier: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], which is put in evaluation mode, or
             what `fmrgen.load_classifier` takes.
-        output: the dataset folder, created if needed.
         generator: an object, or a folder, asset or repo of a VQGAN or an autoencoder of diffusers, `transform`, the
             import path of a config, or a section as a mapping, `{"kind": "taesd", "encoder": …, "decoder": …}`.
         oracle: an object, a torch module that classifies better than the one under test, a folder, asset or repo of a
             CLIP, the import path of a config or of a module's class, or a section as a mapping.
+        output: the dataset folder, created if needed.
         class_names: names of the dataset's labels in order, for the oracle's prompts; by default the dataset's own.
         image_size: side in pixels of the perturbed images; by default that of the dataset's first image.
         config: name of source, generator and oracle in the dataset folder; by default `default`.
@@ -78,6 +78,8 @@ def generate(
     Raises:
         UserError: an argument can't be used; the message says what to do.
     """
+    if output is None:
+        raise UserError("output: name the dataset folder of the split, as output='out'")
     if not split and classifier is not None and not _is_recipe(source):
         split = _split_name(classifier)
     notify = on_note or _print

@@ -300,6 +300,8 @@ def test_networks_are_compared_on_a_dataset(dataset, tmp_path):
     assert [[result.conditioned for result in row] for row in evaluation.matrix] == [[True, False], [False, True]]
     alone = generate(dataset, net, output=tmp_path / "out", split="a", progress=False, **given)
     assert alone.summary.fmr == evaluation.matrix[0][0].total.fmr  # what compare made is what generate makes
+    with pytest.raises(UserError, match="output: name the dataset folder of the split"):
+        generate("mnist-lenet")
     with pytest.raises(UserError, match="source: a dataset needs .*; there is no generator"):
         compare(dataset, {"a": net, "b": other}, tmp_path / "new")
     for few in ([net, other], {"a": net}):

@@ -196,7 +196,7 @@ def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_sp
     assert pushed.returncode == 0, pushed.stderr
     assert set(read_back(hub, script)[0]) == {"clip", "lenet"}
     evaluating = ("evaluate", "someone/digits", "-c", "asset:mnist/lenet", "-o", tmp_path / "report")
-    evaluated = fmrgen(*evaluating, **hub.environment)
+    evaluated = fmrgen(*evaluating, "--all", **hub.environment)
     assert "FMR under each judge" in evaluated.stdout, evaluated.stderr
 
 
