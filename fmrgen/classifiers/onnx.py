@@ -1,6 +1,6 @@
-"""A network in an ONNX file, run by onnxruntime: to be evaluated, or rebuilt in torch, so that a split can be made."""
+"""A network in an ONNX file, run by onnxruntime: it has no gradients."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -28,20 +28,15 @@ class Config(ClassifierConfig):
     std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1, le=4096)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field("auto")
-    gradients: bool = Field(False, description="rebuild it in torch, by onnx2torch, and compare what both say")
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":
         from fmrgen.classifiers.base import Classifier, Normalize
         from fmrgen.weights.pretrained import local_file
 
         try:
-            if self.gradients:
-                import onnx2torch  # noqa: F401
-            from fmrgen.classifiers.networks.onnx import DifferentiableOnnxNetwork, OnnxNetwork
+            from fmrgen.classifiers.networks.onnx import OnnxNetwork
 
-            path = local_file(self.model, "classifier.model")
-            network_class: Any = DifferentiableOnnxNetwork if self.gradients else OnnxNetwork
-            network = network_class(path, device)
+            network = OnnxNetwork(local_file(self.model, "classifier.model"), device)
         except ImportError as error:
             raise UserError(
                 f"classifier: onnx needs the package {error.name}, which is not installed; pip install 'fmrgen[onnx]'"

@@ -8,8 +8,7 @@ from commands import run
 from onnxruntime.quantization import quantize_dynamic
 from torch import nn
 
-from fmrgen import evaluate, verify
-from fmrgen.classifiers import networks
+from fmrgen import evaluate
 from fmrgen.classifiers.onnx import Config
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import parse_classifier
@@ -130,58 +129,3 @@ def test_what_is_no_network(tmp_path, file, capsys):
     assert "classifier: gives no gradients; set perturb.update=nes" in capsys.readouterr().err
     assert parse_classifier(f"mine=onnx:{file}")[0] == "mine"
     assert np.isfinite(Config(model=file).build()(torch.rand(1, 3, 32, 32)).numpy()).all()
-
-
-@pytest.fixture(scope="module")
-def pooled(tmp_path_factory):
-    """A small network, and its file."""
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
-    net = nn.Sequential(*layers, nn.Linear(128, 10)).eval()
-    return net, exported(net, tmp_path_factory.mktemp("pooled") / "pooled.onnx")
-
-
-def test_rebuilt_in_torch_it_has_the_networks_gradients(pooled, tmp_path):
-    net, path = pooled
-    plain = {"mean": [0, 0, 0], "std": [1, 1, 1]}
-    rebuilt = Config(model=path, gradients=True, **plain).build()
-    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    found, expected = rebuilt(images), net(images)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    gradients = [torch.autograd.grad(logits[:, 3].sum(), images)[0] for logits in (found, expected)]
-    torch.testing.assert_close(*gradients, atol=1e-6, rtol=0)
-    section = f"classifier={{kind: onnx, model: {path}, gradients: true}}"
-    assert run("generate", "mnist-lenet", "--limit", 3, section, "perturb.budget=2", "-o", tmp_path / "out") == 0
-    assert verify(str(tmp_path / "out"), trust=True).disagreements == []
-
-
-def test_what_is_another_network_on_smooth_images_alone_is_refused(pooled, monkeypatch):
-    class Fooled(nn.Module):
-        def __init__(self, network):
-            super().__init__()
-            self.network = network
-
-        def forward(self, images):
-            is_smooth = images.diff(dim=3).abs().mean((1, 2, 3)) < 0.1
-            logits = self.network(images)
-            return torch.where(is_smooth[:, None], logits.roll(1, 1), logits)
-
-    convert = networks.onnx._converted
-    monkeypatch.setattr(networks.onnx, "_converted", lambda path: Fooled(convert(path)))
-    rebuilt = Config(model=pooled[1], gradients=True).build()
-    rebuilt(torch.rand(2, 3, 32, 32))
-    with pytest.raises(UserError, match="rebuilt in torch it says something else than the file does"):
-        rebuilt(torch.full((2, 3, 32, 32), 0.5))
-
-
-@pytest.mark.slow
-def test_what_can_not_be_rebuilt_is_told(pooled, tmp_path, monkeypatch):
-    fixed = exported(pooled[0], tmp_path / "fixed.onnx", batch=2, dynamic=False)
-    with pytest.raises(UserError, match="rebuilt in torch it fails on 1 images|can't be rebuilt in torch"):
-        Config(model=fixed, gradients=True).build()
-    curved = exported(nn.Sequential(nn.Conv2d(3, 10, 32), nn.GELU(), nn.Flatten()), tmp_path / "gelu.onnx")
-    with pytest.raises(UserError, match=r"gelu.onnx can't be rebuilt in torch .*Gelu.*; export it with opset_version"):
-        Config(model=curved, gradients=True).build()
-    monkeypatch.setattr("onnx2torch.convert", lambda model: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
-    with pytest.raises(UserError, match="it says something else than the file does, by .* of the largest logit"):
-        Config(model=pooled[1], gradients=True).build()

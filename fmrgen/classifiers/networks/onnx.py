@@ -1,28 +1,22 @@
-"""A session of onnxruntime as a torch module, and the same network with gradients."""
+"""A session of onnxruntime as a torch module."""
 
 import hashlib
 import mmap
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.files import sha256_of
 
 # Precedes the name of the file that holds the bytes of a tensor: an entry of a map, key `location`, before its value.
 _LOCATION = re.compile(rb"\n\x08location\x12")
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_LATEST_OPSET = 17  # onnx2torch knows nearly all of its operators
 _BATCH_OPERATOR = b"DynamicQuantizeLinear"  # its scale depends on all images of a batch
-_ROUNDING = 1e-3  # as a share of the largest logit
-_COMPARED = 256  # the first images, on which both networks are run
-_DEFAULT_SIDE = 224  # pixels of the noise, if the file takes any size
 
 
 class OnnxNetwork(nn.Module):
@@ -73,97 +67,11 @@ class OnnxNetwork(nn.Module):
         return logits[:count].astype(np.float32)
 
 
-class DifferentiableOnnxNetwork(OnnxNetwork):
-    """The same network rebuilt in torch, so that gradients reach the images.
-
-    Its outputs are compared with the file's: on noise when it is built, and on the first images that it gets, since
-    networks that agree on noise may differ on photographs.
-
-    Raises:
-        UserError: onnx2torch does not know one of its operators, or outputs differ.
-    """
-
-    def __init__(self, path: Path, device: "torch.device | str") -> None:
-        super().__init__(path, device)
-        try:
-            self.network = _converted(path).to(device).eval().requires_grad_(False)
-        except Exception as error:  # each operator can fail in its own way
-            raise UserError(
-                f"classifier.gradients: {path.name} can't be rebuilt in torch ({one_line(error)}); export it with "
-                f"opset_version={_LATEST_OPSET}, or give the network itself (kind: module)"
-            ) from None
-        self._to_compare = 0
-        self._compare(device)
-        self._to_compare = _COMPARED
-
-    def forward(self, images: Tensor) -> Tensor:
-        inputs = images
-        if self._channels_last:
-            inputs = images.permute(0, 2, 3, 1)
-        logits: Tensor = self.network(inputs)
-        if self._to_compare > 0 and not torch.compiler.is_compiling():
-            self._to_compare -= len(images)
-            _check_equal(logits.detach().cpu(), super().forward(images))
-        return logits
-
-    @torch.no_grad()
-    def _compare(self, device: "torch.device | str") -> None:
-        """Compare the outputs on noise, one image and three. Raises UserError if they differ."""
-        side = self.size or _DEFAULT_SIDE
-        noise = torch.randn((4, 3, side, side), generator=torch.Generator().manual_seed(0))
-        for images in noise.split([1, 3]):
-            expected = super().forward(images)
-            try:
-                logits = self.forward(images.to(device)).cpu()
-            except Exception as error:
-                raise UserError(
-                    f"classifier.gradients: rebuilt in torch it fails on {len(images)} images of {side} px "
-                    f"({one_line(error)}); export it for any number of images"
-                ) from None
-            _check_equal(logits, expected)
-
-
 def _fixed_size(dimension: object) -> int | None:
     """Return the size of a dimension; None if the file takes any."""
     if isinstance(dimension, int) and dimension > 0:
         return dimension
     return None
-
-
-def _check_equal(logits: Tensor, expected: Tensor) -> None:
-    """Raise UserError if the logits of the rebuilt network are not the `expected` ones."""
-    difference = float((logits - expected.cpu()).abs().max() / expected.abs().max().clamp(min=1e-6))
-    if not difference <= _ROUNDING:  # also if it is NaN
-        raise UserError(
-            f"classifier.gradients: rebuilt in torch it says something else than the file does, by {difference:.1%} of "
-            "the largest logit; give the network itself (kind: module)"
-        )
-
-
-def _converted(path: Path) -> Any:
-    """Return the network that onnx2torch makes of a file.
-
-    onnxruntime simplifies it first, since onnx2torch needs its constants folded; a newer opset is converted.
-    """
-    import onnx
-    from onnx import version_converter
-    from onnx2torch import convert
-
-    with TemporaryDirectory(prefix="fmrgen-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder) / path.name)
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        model = onnx.load(options.optimized_model_filepath)
-    for node in model.graph.node:
-        for attribute in list(node.attribute):
-            if attribute.name == "allowzero":  # of shapes that have no zero
-                node.attribute.remove(attribute)
-    versions = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
-    if max(versions) > _LATEST_OPSET:
-        model = version_converter.convert_version(model, _LATEST_OPSET)
-    return convert(model)
 
 
 def _contains(path: Path, word: bytes) -> bool:
