@@ -120,7 +120,7 @@ SMALL = {  # what makes a command of these quick
 # What is not run, and why.
 NOT_RUN = {
     r"kind: vlm": "a model of two billion weights",
-    r"hf:collections|https://": "somebody else's server",
+    r"https://": "somebody else's server",
     r"^srun|\$SLURM_JOB_ID": "a cluster; tests/test_cluster_files.py reads the files",
     r"s3://": "a bucket; tests/storage and tests/distributed have one",
     r"--fixed sets/|--fixed mine": "data sets and networks of others",

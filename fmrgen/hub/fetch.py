@@ -49,10 +49,3 @@ def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = 
     with no_bars():
         folder = hub.ask(download, all_of_the_hub=False)
     return Path(folder), commit
-
-
-def models_of_collection(slug: str) -> list[str]:
-    """Return the model repos in the collection `OWNER/TITLE-NUMBER` of the Hub, in its order. Raises UserError."""
-    hub = HubClient(slug, "model", "main", lambda line: None)
-    collection = hub.ask(lambda: hub.api.get_collection(slug))
-    return [str(item.item_id) for item in collection.items if item.item_type == "model"]

@@ -1,4 +1,4 @@
-"""Many classifiers by one word: patterns over timm's pretrained weights and over files, and collections."""
+"""Many classifiers by one word: patterns over timm's pretrained weights and over files."""
 
 import glob
 import json
@@ -8,7 +8,6 @@ from pathlib import Path
 from fmrgen.errors import UserError, option
 from fmrgen.recipe.classifier_forms import FORMS
 
-_COLLECTION = "collections/"
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -16,8 +15,8 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     """Return the classifiers that a word stands for, a word each.
 
     Args:
-        text: `timm:PATTERN` of the names of pretrained weights, `hf:collections/OWNER/TITLE-NUMBER` for the models in a
-            collection on the Hub, a pattern of files or folders, or any other word, which stands for itself.
+        text: `timm:PATTERN` of the names of pretrained weights, a pattern of files or folders, or any other word, which
+            stands for itself.
         network: `package.module:Name`, the network that files of weights belong to.
 
     Raises:
@@ -34,8 +33,6 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     prefix, _, rest = text.partition(":")
     if prefix == "timm" and _WILD.search(rest):
         return _of_timm(rest)
-    if prefix == "hf" and rest.startswith(_COLLECTION):
-        return _of_collection(rest.removeprefix(_COLLECTION))
     if prefix in FORMS:
         return [text]
     if Path(text).exists() or not _WILD.search(text):
@@ -55,22 +52,6 @@ def _of_timm(pattern: str) -> list[str]:
     if not names:
         raise UserError(f"timm:{pattern}: timm has no pretrained weights of such a name; see timm.list_pretrained()")
     return [f"timm:{name}" for name in names]
-
-
-def _of_collection(slug: str) -> list[str]:
-    """Return the models of a collection on the Hub; timm's own repos become `timm:`, to get its transforms."""
-    from fmrgen.hub.fetch import models_of_collection
-
-    repos = models_of_collection(slug)
-    if not repos:
-        raise UserError(f"hf:{_COLLECTION}{slug}: there are no models in this collection")
-    words = []
-    for repo in repos:
-        if repo.startswith("timm/"):
-            words.append(f"timm:{repo.removeprefix('timm/')}")
-        else:
-            words.append(f"hf:{repo}")
-    return words
 
 
 def _of_file(path: Path, network: str | None) -> str:

@@ -1,8 +1,7 @@
-"""Many classifiers by one word: patterns, files of weights, and collections."""
+"""Many classifiers by one word: patterns, and files of weights."""
 
 import pytest
 import torch
-from commands import python
 from outside_components import SmallNet
 
 from fmrgen.errors import UserError
@@ -41,26 +40,3 @@ def test_files_of_weights_are_of_the_network_that_is_named(tmp_path, monkeypatch
         load_classifiers(["*.pt"])
     with pytest.raises(UserError, match=r"\*.onnx: no file or folder has such a name"):
         load_classifiers(["*.onnx"])
-
-
-@pytest.mark.slow
-def test_a_collection_of_the_hub_is_its_models(hub):
-    slug = "someone/robust-models-64f9a55bb3115b4f513ec026"
-    hub.world().collections = {
-        slug: [("model", "timm/resnet18.a1_in1k"), ("dataset", "someone/images"), ("model", "microsoft/resnet-18")],
-        "someone/nothing-1": [("paper", "2307.09288")],
-    }
-    script = (
-        "import sys\nfrom fmrgen import UserError\nfrom fmrgen.recipe.job import load_classifiers\n"
-        "try:\n  found = load_classifiers([sys.argv[1]])\n"
-        "  print({name: (one.kind, one.model) for name, one in found.items()})\n"
-        "except UserError as error:\n  print(error)"
-    )
-    expected = {
-        "resnet18.a1_in1k": ("timm", "resnet18.a1_in1k"),
-        "microsoft/resnet-18": ("transformers", "microsoft/resnet-18"),
-    }
-    assert python(hub, script, f"hf:collections/{slug}") == str(expected)
-    assert "there are no models in this collection" in python(hub, script, "hf:collections/someone/nothing-1")
-    assert "someone/gone-1: the Hub answered 404" in python(hub, script, "hf:collections/someone/gone-1")
-    assert "not a valid repo name" in python(hub, script, "hf:collections/../../x")

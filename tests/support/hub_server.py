@@ -59,7 +59,6 @@ class World:
         self.uploads: list[str] = []  # sha256 of each large file that came whole, in the order of their coming
         self.sent = 0  # bytes of answers
         self.faults: list[Fault] = []
-        self.collections: dict[str, list[tuple[str, str]]] = {}  # slug → (kind, name) of each item
         self.state = root / "repos.json"
         self.blobs = root / "blobs"
         self.blobs.mkdir(parents=True, exist_ok=True)
@@ -407,24 +406,6 @@ class Handler(BaseHTTPRequestHandler):
         told = {"count": len(wanted), "start": start, "discussions": wanted[start : start + 10]}
         self.answer(200, told)
 
-    def collection(self, content: bytes, query: dict, slug: str) -> None:
-        """What `world.collections` holds: of a slug, (kind, name) of each item."""
-        if slug not in self.world.collections:
-            return self.answer(404, {"error": "Collection not found"})
-        items = [
-            {"_id": f"{place:024x}", "id": name, "type": kind, "position": place}
-            for place, (kind, name) in enumerate(self.world.collections[slug])
-        ]
-        about = {"slug": slug, "title": "some", "owner": {"name": slug.partition("/")[0]}, "items": items}
-        more = {
-            "lastUpdated": "2026-01-01T00:00:00.000Z",
-            "position": 0,
-            "private": False,
-            "theme": "blue",
-            "upvotes": 0,
-        }
-        return self.answer(200, about | more)
-
     def leaderboard(self, content: bytes, query: dict, repo: str) -> None:
         """What models' repos, and open pull requests on them, say of their results on a dataset."""
         found = []
@@ -582,7 +563,6 @@ _AT = rf"(?:datasets/(?P<repo>{_NAME})|(?P<other>spaces/{_NAME})|(?P<model>{_NAM
 _REV = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 ROUTES = [
     ("GET", r"/api/whoami-v2", Handler.whoami),
-    ("GET", r"/api/collections/(?P<slug>.+)", Handler.collection),
     ("POST", r"/api/repos/create", Handler.create),
     ("POST", r"/api/validate-yaml", Handler.validate_yaml),
     ("GET", rf"/api/{_REPO}/refs", Handler.refs),
