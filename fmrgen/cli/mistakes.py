@@ -15,7 +15,6 @@ from cyclopts.exceptions import (
 
 from fmrgen.errors import near_name
 
-_REPLACED = {"transfer": "evaluate"}  # commands of older versions, and those that do their work now
 _IN_WORDS: dict[object, str] = {
     int: "a whole number",
     int | None: "a whole number",
@@ -55,7 +54,7 @@ def _mistake(error: CycloptsError) -> str:
 
 def _unknown(kind: str, name: str, names: Iterable[str]) -> str:
     """Return that a command or an option is unknown, and which of the names is nearest."""
-    near = _REPLACED.get(name) or near_name(name, names)
+    near = near_name(name, names)
     if near is None:
         return f"{name}: unknown {kind}"
     return f"{name}: unknown {kind}, did you mean {near}"

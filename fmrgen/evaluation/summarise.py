@@ -32,7 +32,7 @@ from fmrgen.results.rankings import difference, pairs_of, rank
 from fmrgen.results.steps import step_figures
 from fmrgen.split.judged import fmr_by_judge, judge_figures
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
-from fmrgen.storage.provenance import Provenance, RecordedPerturb
+from fmrgen.storage.provenance import RecordedPerturb
 
 _PREDICTIONS = {"prediction", "original_prediction", "attacked_prediction"}
 _SAME_PREDICTIONS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
@@ -278,19 +278,11 @@ def _notes_on_split(measured: MeasuredSplit) -> list[str]:
     provenance = measured.split.provenance
     if provenance is not None:
         notes += lines_on_models(provenance)
-    if provenance is not None and _is_judged_by_itself(provenance):
-        notes.append("its oracle has the weights of its own classifier: FMR is 100 however good the network is")
     if "valid" not in measured.columns:
         notes.append("there is no column valid: all rows count in PA, and VR is not known")
     if provenance is not None and not measured.split.has_own_classes:
         notes.append("its label names are not those of its provenance, so its stored predictions are not used")
     return notes
-
-
-def _is_judged_by_itself(provenance: Provenance) -> bool:
-    """Return whether the oracle, or a member of it, has the classifier's weights; such splits are no longer made."""
-    weights = provenance.weights_sha256
-    return weights.classifier in {weights.oracle, *provenance.oracle_sha256} - {None}
 
 
 def _attacks_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray]) -> list[AfterAttack]:

@@ -22,7 +22,6 @@ ANSWERS = (  # columns of classes, or of lists of them
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
     *("step_predictions", "control_predictions"),
 )
-_ROUNDING_OF_LOSSES = 1e-5  # of a cross-entropy in float32, where the logits are some tens
 
 
 def accepted_as_label(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -95,7 +94,6 @@ class Rows:
         "reconstruction_prediction",
         "original_oracle_label",
         "stop_reason",
-        "step_losses",
         "step_objectives",
         "step_predictions",
         "control_predictions",
@@ -236,19 +234,14 @@ class Rows:
     def share_of_first_steps_up(self) -> Estimate | None:
         """Return the share of valid rows whose first step raised the objective.
 
-        Rows in which it changed by no more than rounding do not count.
+        Rows in which it did not change do not count.
         """
         first = self._first_attack
-        has_objectives = "step_objectives" in first
-        recorded = first.get("step_objectives" if has_objectives else "step_losses")
-        if recorded is None:
+        if "step_objectives" not in first:
             return None
-        steps = [values[:2] for values in recorded[valid_rows(first)] if len(values) > 1]
+        steps = [values[:2] for values in first["step_objectives"][valid_rows(first)] if len(values) > 1]
         before, after = np.array(steps, dtype=np.float64).reshape(-1, 2).T
-        moved = before != after
-        if not has_objectives:  # rows before version 3 have losses alone, which mean nothing where both are near zero
-            moved &= np.maximum(before, after) > _ROUNDING_OF_LOSSES
-        return proportion((after > before)[moved])
+        return proportion((after > before)[before != after])
 
     def share_of_steps_up(self) -> Estimate | None:
         """Return the share of guided steps of the first attack on valid rows that raised the objective.

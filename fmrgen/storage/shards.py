@@ -210,7 +210,7 @@ class SplitFolder:
     def read_columns(self, columns: Sequence[str], shards: Sequence[int] | None = None) -> pa.Table:
         """Return columns of the existing shards, or of some of them.
 
-        Columns that rows of their version lack are left out; images are only read if they are asked for.
+        Columns that the split does not have are left out; images are only read if they are asked for.
         """
         tables = []
         for shard in self.there:

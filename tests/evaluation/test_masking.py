@@ -21,20 +21,20 @@ MASKED = "{kind: module, target: 'masked_networks:block_means'}"
 
 
 def columns(first, valid=None):
-    """Rows whose loss goes from the first of each pair to the second at their first step."""
-    losses = np.empty(len(first), dtype=object)
-    losses[:] = [np.array([*pair, 9.0], np.float32) for pair in first]
-    rows = {"label": np.zeros(len(first), int), "prediction": np.zeros(len(first), int), "step_losses": losses}
+    """Rows whose objective goes from the first of each pair to the second at their first step."""
+    steps = np.empty(len(first), dtype=object)
+    steps[:] = [np.array([*pair, 9.0], np.float32) for pair in first]
+    rows = {"label": np.zeros(len(first), int), "prediction": np.zeros(len(first), int), "step_objectives": steps}
     return rows if valid is None else rows | {"valid": np.array(valid)}
 
 
-def test_the_share_counts_valid_rows_whose_loss_is_more_than_rounding():
+def test_the_share_counts_valid_rows_whose_objective_changed():
     assert summarise(columns([(1, 2), (2, 1), (0.1, 0.3), (0, 1e-3)])).first_steps_up.value == 75
     assert summarise(columns([(1, 2), (2, 1), (3, 1)], valid=[True, True, False])).first_steps_up.value == 50
-    silent = columns([(0, 0), (1e-7, 2e-7), (0.5, 0.5)])  # a sure network: float32 can't tell its losses apart
+    silent = columns([(0, 0), (0.5, 0.5)])
     assert summarise(silent).first_steps_up is None
     assert not has_masked_gradient(summarise(silent))
-    silent["step_losses"][:] = [np.array([1.0])] * 3  # no row took a step
+    silent["step_objectives"][:] = [np.array([1.0])] * 2  # no row took a step
     assert summarise(silent).first_steps_up is None
 
 

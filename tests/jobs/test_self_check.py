@@ -173,15 +173,6 @@ def test_strangers_share_nothing():
     assert shared_weights(networks[0], other) == 0
 
 
-def test_a_split_whose_oracle_was_its_classifier_is_told(split):
-    path = split / "provenance/mnist/lenet.json"
-    told = json.loads(path.read_text())
-    told["oracle_sha256"] = [told["weights_sha256"]["classifier"]]
-    path.write_text(json.dumps(told))
-    notes = evaluate(str(split), "asset:mnist/lenet").splits[0].notes
-    assert "its oracle has the weights of its own classifier: FMR is 100 however good the network is" in notes
-
-
 def test_kinship_is_on_record_though_the_first_run_was_killed_before_its_first_shard(tmp_path):
     job = ("generate", "mnist-lenet", "perturb.budget=1", "--limit", "60", "--output", tmp_path, "--quiet")
     assert run(*job) == 0
