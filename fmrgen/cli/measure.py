@@ -183,7 +183,7 @@ def show(
         file_format: Sheet format; pdf and svg for papers.
     """
     from fmrgen.files import check_writable
-    from fmrgen.split.reference import check_rows, check_there
+    from fmrgen.split.reference import check_there
 
     if ids is not None and not re.fullmatch(r"\d+(,\d+)*", ids):
         raise UserError(f"--ids {ids}: must be numbers, for example 3,14,15")
@@ -192,7 +192,6 @@ def show(
     chosen_ids = [int(number) for number in ids.split(",")] if ids else []
     chosen_classes = classes.split(",") if classes else []
     check_there(split)
-    check_rows(split, chosen_ids, chosen_classes)
     check_writable(output)
 
     from fmrgen.cli import display

@@ -2,21 +2,17 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fmrgen.errors import UserError, chain, one_line, unknown_message
 from fmrgen.files import check_inside, no_such_folder, read_json
 from fmrgen.storage.bucket import is_bucket
 from fmrgen.storage.paths import DELTAS, SplitPaths, deltas_among, splits_among, splits_in
 from fmrgen.storage.provenance import Provenance, parse_provenance
-from fmrgen.trust.admit import Kind, admit
+from fmrgen.trust.admit import Kind
 
 
 class Reference(NamedTuple):
@@ -210,33 +206,6 @@ def check_folder(place: str) -> None:
     """Raise UserError for a dataset folder that is not there, as far as `place` can only be a folder."""
     if place.startswith((".", "/", "~")) and not Path(place).exists():  # no name of a repo does
         raise UserError(no_such_folder(place))
-
-
-def check_rows(text: str, ids: Sequence[int], classes: Sequence[str]) -> None:
-    """Raise UserError for an id or a class that a split in a folder does not have."""
-    if not ids and not classes:
-        return
-    if _names_files(text) or not Path(parse_reference(text).repo).is_dir():
-        return
-    location = locate(text)
-    provenance = location.provenance
-    folder, _, config, split = location.reference
-    if provenance is None:
-        return
-    for name in classes:
-        if name not in provenance.labels:
-            missing = unknown_message(f"class {name}", name, provenance.labels)
-            raise UserError(f"{folder}:{config}/{split}: {missing}")
-    if not ids:
-        return
-    admit(location.kind, folder, None, location.files)
-    stored: set[int] = set()
-    for file in location.files:
-        with suppress(pa.ArrowException, OSError):
-            stored.update(pq.read_table(file, columns=["id"])["id"].to_pylist())
-    for wanted in ids:
-        if wanted not in stored:
-            raise UserError(f"{text}: has no row of id {wanted}")
 
 
 def check_there(text: str) -> None:

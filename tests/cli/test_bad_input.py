@@ -251,8 +251,6 @@ AT_ONCE = [
     ("evaluate out -c trained/older", "trained/older: no such folder; did you mean trained/old?"),
     ("evaluate out -c {kind:&module,&target:&'nope:Net'}", "nope:Net can't be imported: No module named 'nope'"),
     ("compare r.yaml -c asset:mnist/lenet", "--classifier: a comparison needs at least two"),
-    ("show out --ids 2,99999", "out: has no row of id 99999"),
-    ("show out --classes seven", "out:c/s: unknown class seven, choose from a, b"),
     ("rebuild out --source r.yaml", "out: contains no split without images; push one with --without-images"),
     ("rebuild nothing --source r.yaml", "nothing: no such folder, and a repo is called OWNER/NAME"),
     ("generate r.yaml -o /proc/x", "/proc/x: can't be written: no file can be made in /proc"),

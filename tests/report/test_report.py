@@ -128,6 +128,8 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
         (["--ids", "3", "--pairs"], "--pairs chooses the rows itself; leave out --ids"),
         (["--ids", "3,x"], "--ids 3,x: must be numbers, for example 3,14,15"),
         (["--ids", "3", "--classes", "7"], "has no row of id 3 of these classes"),
+        (["--ids", "2,99999"], "has no row of id 99999"),
+        (["--classes", "seven"], "unknown class seven, choose from 0, 1"),
         (["--format", "gif"], "must be png, pdf or svg, not gif"),
     ],
 )
