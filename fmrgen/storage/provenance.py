@@ -406,10 +406,6 @@ def check_same_job(where: str, earlier: Provenance, fresh: Provenance, cure: str
     for name in ("labels", "groups"):
         if getattr(earlier, name) != getattr(fresh, name):
             raise UserError(f"{where} was started with other {name}; {cure}")
-    if earlier.score_column != fresh.score_column:
-        raise UserError(f"{where} was started with a column {earlier.score_column}; {cure}")
-    if tuple(earlier.judges) != tuple(fresh.judges):
-        raise UserError(f"{where} was started with other judges; {cure}")
     for name, digest in fresh.weights_sha256:
         if getattr(earlier.weights_sha256, name) != digest:
             raise UserError(f"{where} was started with other {name} weights; put them back, or {cure}")
@@ -492,15 +488,6 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                 f"{where}: {config}/{paths.split} would have other columns than {config}/{split} (attack, attacks); "
                 f"the splits of a config have the same columns: choose another {option('output.config')}"
             )
-        if _columns_of(other) != _columns_of(provenance):
-            raise UserError(
-                f"{where}: config {config} has other columns in its split {split}; choose another output.config"
-            )
-
-
-def _columns_of(provenance: Provenance) -> tuple[Any, ...]:
-    """Return what decides the columns of a split, besides its config."""
-    return provenance.score_column, tuple(provenance.judges)
 
 
 def _section_difference(theirs: Provenance, ours: Provenance, section: str) -> str | None:

@@ -72,8 +72,6 @@ def diff(
     _check_files(junit, summary)
     from fmrgen.apps.release.predictions import is_file_of_predictions
 
-    if not 0 <= margin < 100:
-        raise UserError(f"--margin: must be points from 0 to less than 100, not {margin:g}")
     changes = list(overrides)
     is_asked = images is None and not any(map(is_file_of_predictions, [*several(old), new]))
     if is_asked and (recipe is not None or Path(options.OWN_RECIPE).is_file()):
