@@ -99,8 +99,8 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     shares = [as_percent(result.total.fmr) + (" at most" if result.bound else "") for result in (first, second)]
     if is_clear:
         line = (
-            f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; {second.classifier} "
-            f"follows with {shares[1]}; another seed of one recipe may lie further apart than that (name several "
+            f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
+            f"{second.classifier} with {shares[1]}; another seed of one recipe may lie further apart than that (name several "
             "trainings as NAME=A,B,C)"
         )
         badge = Badge(f"{first.classifier} ranks first on these images")
