@@ -100,8 +100,8 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     if is_clear:
         line = (
             f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
-            f"{second.classifier} with {shares[1]}; another seed of one recipe may lie further apart than that (name several "
-            "trainings as NAME=A,B,C)"
+            f"{second.classifier} with {shares[1]}; another seed of one recipe may lie further apart than that (name "
+            "several trainings as NAME=A,B,C)"
         )
         badge = Badge(f"{first.classifier} ranks first on these images")
     else:

@@ -179,7 +179,7 @@ class Size(Attribute):
 class PositionAcross(Attribute):
     """The position of shapes from left to right."""
 
-    name, more, less = "position, across", "shapes further right", "shapes further left"
+    name, more, less = "position across", "shapes further right", "shapes further left"
     other = "shapes moved to the side"
 
     def measure(self, images: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class PositionAcross(Attribute):
 class PositionUp(Attribute):
     """The position of shapes from bottom to top."""
 
-    name, more, less = "position, up", "shapes further up", "shapes further down"
+    name, more, less = "position up", "shapes further up", "shapes further down"
     other = "shapes moved up or down"
 
     def measure(self, images: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def summary_lines(explanation: Explanation) -> list[str]:
     lines = [sentence(finding, name) for finding in explanation.reported]
     if not lines:
         lines = [f"no change that was tried makes {name} fail significantly more often than the controls"]
-    attributes = dict.fromkeys(finding.attribute.replace(", ", " ") for finding in explanation.findings)
+    attributes = dict.fromkeys(finding.attribute for finding in explanation.findings)
     originals, fewest = explanation.originals, explanation.fewest_errors
     if fewest is None:
         unseen = "these originals are too few to show anything"

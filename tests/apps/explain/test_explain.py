@@ -76,7 +76,7 @@ def test_what_it_errs_on_most_comes_first(finished_split):
     """Of two that are confirmed, though the other is tried first and its evidence may be as strong."""
     both = FailsOn(lambda images: is_high_or_low(images) | (is_bright(images) & (images.sum((1, 2, 3)) % 1 < 0.5)))
     found = explain(str(finished_split), classifier=both.eval(), attributes=[Brightness(), PositionUp()])
-    assert [one.attribute for one in found.reported] == ["position, up", "brightness"]
+    assert [one.attribute for one in found.reported] == ["position up", "brightness"]
     areas = [finding.area for finding in found.confirmed]
     assert areas == sorted(areas, reverse=True)
     for one in found.findings:

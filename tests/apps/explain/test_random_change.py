@@ -66,7 +66,7 @@ def test_a_change_is_seeded_and_takes_one_image_too():
 
 def test_training_takes_it():
     torch.manual_seed(0)
-    config = AugmentConfig(change={"position, up": (0, 1)})
+    config = AugmentConfig(change={"position up": (0, 1)})
     images = shapes()
     changed, _ = augment(images, torch.zeros(64, dtype=torch.long), config, None, 10)
     assert measured_change(PositionUp(), images, changed) > 0.05
