@@ -23,8 +23,8 @@ def compare(
 ) -> None:
     """Compare classifiers, each on a split made for it.
 
-    Prints the own-split table and the transfer matrix (paper Tables 1 and 6). Existing splits are reused;
-    run the same command again to resume.
+    Prints the classifiers on their own splits (paper Table 1); the page and --all have the transfer matrix too
+    (Table 6). Existing splits are reused: run the same command again to resume.
 
     Example: fmrgen compare mnist-lenet -c asset:mnist/lenet -c vit=trained/vit
 

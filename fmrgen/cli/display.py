@@ -10,12 +10,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich import box
 from rich.table import Table
 
 from fmrgen.errors import printable, write_line
-from fmrgen.files import json_text
+from fmrgen.files import json_text, to_yaml
 from fmrgen.progress.terminal import format_duration
 from fmrgen.report.console import terminal
 from fmrgen.storage.paths import rows_of_a_shard
@@ -65,8 +64,7 @@ def quiet_libraries() -> None:
 
 def print_recipe(recipe: "BaseModel") -> None:
     """Print a recipe with all its values, as YAML."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-    for line in text.splitlines():
+    for line in to_yaml(recipe.model_dump(mode="json"), 100).splitlines():
         print_line(line)
 
 

@@ -93,9 +93,9 @@ def evaluate(
         report = evaluation_report(evaluation)
         write_predictions(evaluation, output)
         is_whole = every or bool(by or fixed or attack)
-        display.deliver(report, output, as_json=as_json, quiet=quiet, every=is_whole, plot_formats=formats)
         if record:
             _record_results(evaluation, display.print_note if as_json else display.print_line)
+        display.deliver(report, output, as_json=as_json, quiet=quiet, every=is_whole, plot_formats=formats)
         _note_failures(evaluation, silent)
     return 1 if silent or evaluation.failed else 0
 

@@ -174,14 +174,14 @@ class Predictor:
 
 def _summarised(measured: MeasuredSplit, predicted: Mapping[str, Predicted]) -> dict[str, np.ndarray]:
     """Return the columns [N] that a summary of a classifier is made of, from its predictions by the kind of images."""
-    counted = measured.columns
-    columns = {name: counted[name] for name in _OF_ANY if name in counted}
+    stored = measured.columns
+    columns = {name: stored[name] for name in _OF_ANY if name in stored}
     for name, of_images in predicted.items():
         column = "prediction" if name == "image" else f"{name}_prediction"
-        columns[column] = as_label(of_images.prediction, counted["label"], counted.get("accepted_labels"))
+        columns[column] = as_label(of_images.prediction, stored["label"], stored.get("accepted_labels"))
     if "attacked" in predicted:
         # What was wrong before an attack stays so: it is not attacked.
-        was_right = columns["original_prediction"] == counted["label"]
+        was_right = columns["original_prediction"] == stored["label"]
         columns["attacked_prediction"] = np.where(
             was_right, columns["attacked_prediction"], columns["original_prediction"]
         )

@@ -147,7 +147,7 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
         masked=has_masked_gradient(total, steps),
         rough=has_rough_gradient(total, steps),
         groups=groups,
-        bound=tightness(total) if is_own else None,
+        bound=tightness(total) if is_own and total.fmr is not None else None,
     )
 
 

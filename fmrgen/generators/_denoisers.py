@@ -157,24 +157,15 @@ class Consistency(Denoiser):
         return images + self.sigma * self.noise(images)
 
     def way_back(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        return self.denoised(latents, latents.new_full((len(latents),), self.sigma), labels)
-
-    def denoised(self, noised: Tensor, sigmas: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the images to which the model leads noised ones in one pass.
-
-        Args:
-            noised: images in [-1, 1] with noise, [B, 3, H, W].
-            sigmas: standard deviation of the noise of each, [B].
-            labels: [B], for class-conditional networks.
-        """
+        sigmas = latents.new_full((len(latents),), self.sigma)
         sigma = sigmas.view(-1, 1, 1, 1)
         above_min = sigma - self.sigma_min
         total_std = (sigma**2 + self.sigma_data**2).sqrt()  # of a noised image
         times = _TIME_PER_LOG_SIGMA * sigmas.log()
-        predicted: Tensor = self.unet(noised / total_std, times, class_labels=labels).sample[:, :3]
+        predicted: Tensor = self.unet(latents / total_std, times, class_labels=labels).sample[:, :3]
         # c_skip and c_out of Song et al. 2023, appendix C: at `sigma_min` the image is left as it is.
         c_skip = self.sigma_data**2 / (above_min**2 + self.sigma_data**2)
-        return c_skip * noised + above_min * self.sigma_data / total_std * predicted
+        return c_skip * latents + above_min * self.sigma_data / total_std * predicted
 
 
 class OneStep(Denoiser):

@@ -277,20 +277,26 @@ def ratio_and_influence(
 
 
 def difference_of_ratios(
-    first: tuple[float, np.ndarray], second: tuple[float, np.ndarray], unseen: float, most: float = math.inf
+    first: tuple[float, np.ndarray],
+    second: tuple[float, np.ndarray],
+    unseen: tuple[float, float],
+    most: float = math.inf,
 ) -> Estimate:
     """Return a figure less another of the same rows, with Student's interval of the rows' influences: it is paired.
 
     Args:
         first: the figure, and the influence of every row on it [N], as of `ratio_and_influence`.
         second: likewise.
-        unseen: half the interval's width where no row tells the two apart.
+        unseen: how far each figure may lie from what was observed, where all of its rows are alike.
         most: how far apart they can be.
     """
     value, influence = first[0] - second[0], first[1] - second[1]
-    margin = _margin(influence) if len(influence) > 1 else 0.0
-    ends = Estimate(value, max(-most, value - margin), min(most, value + margin))
-    return with_width(ends, unseen, -most, most)
+    squares = [_margin(influence) ** 2] if len(influence) > 1 else []
+    for (_, own), allowance in zip((first, second), unseen, strict=True):
+        if _are_equal(own):
+            squares.append(allowance**2)
+    margin = math.sqrt(sum(squares)) or max(unseen)  # where no row tells the two apart
+    return Estimate(value, max(-most, value - margin), min(most, value + margin))
 
 
 def share(percent: Estimate, rows: float) -> Estimate:

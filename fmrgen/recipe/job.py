@@ -134,7 +134,7 @@ class Recipe(StrictConfig):
 
     def __str__(self) -> str:
         """Return the recipe with all its values, as YAML."""
-        return to_yaml(self.model_dump(mode="json"))
+        return to_yaml(self.model_dump(mode="json"), 100)
 
     @property
     def fingerprint(self) -> str:

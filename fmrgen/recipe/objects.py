@@ -56,7 +56,8 @@ AnyGenerator = Generator | ComponentConfig | Mapping[str, Any] | str
 """A generator, a config, a section of a recipe as a mapping, or a word: the folder, asset or repo of a VQGAN or an
 autoencoder of diffusers, `transform`, or the import path of a config."""
 AnyOracle = Oracle | nn.Module | ComponentConfig | Mapping[str, Any] | str
-"""An oracle, a torch module that classifies, a config, a section of a recipe as a mapping, or a short form."""
+"""An oracle, a torch module that classifies, a config, a section of a recipe as a mapping, or a word: `KIND:MODEL`
+(`zero_shot:google/siglip2-base-patch16-224`), the folder, asset or repo of a CLIP, `package.module:Name`, a recipe."""
 
 
 def load_classifier(reference: str, device: torch.device | str = "cpu") -> nn.Module:

@@ -72,7 +72,7 @@ def print_table(content: Table, title: str) -> None:
 
 
 def _print_first_table(report: Report) -> None:
-    """Print the first columns and rows of the first table, and the notes."""
+    """Print the first columns and rows of the first table, how to read it, and the notes."""
     sections = [section for section in report.all_sections() if section.shown == "everywhere"]
     for section in [section for section in sections if section.tables][:1]:
         table = section.tables[0]
@@ -80,10 +80,14 @@ def _print_first_table(report: Report) -> None:
         is_first = [name in first for name in table.header]
         header, *rows = [list(compress(line, is_first)) for line in [table.header, *table.rows[:_FIRST_ROWS]]]
         print_table(replace(table, header=header, rows=rows), section.title)
-        if len(table.rows) > _FIRST_ROWS:
-            _print_line(f"{_FIRST_ROWS} of {len(table.rows)} rows; --all prints them all")
         if section.about:
             _print_line(section.about)
+        rest = sum(len(other.tables) for other in sections) - 1
+        if rest or not all(is_first) or len(table.rows) > _FIRST_ROWS:
+            shown = f"{len(rows)} of {len(table.rows)} rows, {len(header)} of {len(table.header)} columns"
+            _print_line(f"{shown}, 1 of {rest + 1} tables; --all prints the rest")
+    if report.about:
+        _print_line(report.about)
     for section in sections:
         if section.kind == "notes":
             for line in section.lines:

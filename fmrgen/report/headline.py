@@ -83,8 +83,8 @@ def _of_one(result: Result, where: str) -> Headline:
         line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
         return Headline([line], None, figures, _next_steps([result]))
     line = f"on {where} {result.classifier} keeps {as_percent(share)} of its accuracy"
-    if result.conditioned:
-        line += ", at most"  # further attacks find more
+    if _is_bound(result):
+        line += ", at most"
     return Headline([line], Badge(f"{share.value:.0f} % kept"), figures, _next_steps([result]))
 
 
@@ -96,7 +96,7 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
         if share is not None:
             figures.append(_figure(f"{result.classifier} keeps", share))
     first, second = results[:2]
-    shares = [as_percent(result.total.fmr) + (" at most" if result.bound else "") for result in (first, second)]
+    shares = [as_percent(result.total.fmr) + (" at most" if _is_bound(result) else "") for result in (first, second)]
     if is_clear:
         line = (
             f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
@@ -111,6 +111,11 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
         )
         badge = Badge("No clear first", "unclear")
     return Headline([line], badge, figures, _next_steps(results))
+
+
+def _is_bound(result: Result) -> bool:
+    """Return whether more attacks may lower the FMR."""
+    return result.bound is not None and not result.bound.startswith("converged")
 
 
 def _figure(name: str, estimate: Estimate) -> KeyFigure:

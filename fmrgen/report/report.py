@@ -27,8 +27,8 @@ class Table:
         header: of the columns.
         rows: the first cell names the row.
         of_text: whether cells are read as text, from the left, and not as figures.
-        first_columns: names of those that a page shows before the reader asks for all, besides the first column; all
-            if empty.
+        first_columns: names of those that are shown before the reader asks for all, besides the first column; all if
+            empty.
         filters: for each row the part of the page's address, after #, that makes its gallery show the row's images;
             empty if the page has none.
     """

@@ -13,6 +13,7 @@ from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Table
 from fmrgen.results.evaluation import Comparison, EvaluatedSplit, Evaluation, Result
 from fmrgen.results.judges import JudgeFigures, chance_line
+from fmrgen.results.own_splits import ranks_in_words
 
 CONDITIONED = "◆"  # marks a split's own classifier
 RELATED = "‡"  # marks a judge that is no second opinion
@@ -313,7 +314,7 @@ def own_table(evaluation: Evaluation) -> Table | None:
         attacks = []
         if has_attacks:
             attacks = [_attacks_cell(result.total, split), format_estimate(result.total.first_attack_fmr)]
-        rows.append([name, _ranks(place.best, place.worst), *attacks, *_cells(result.total, metrics), area])
+        rows.append([name, place.ranks, *attacks, *_cells(result.total, metrics), area])
     of_attacks = ["attacks", "FMR one attack"] if has_attacks else []
     header = ["classifier", "rank", *of_attacks, *_names(metrics), "FMR by budget"]
     return Table(header, rows, first_columns=("rank", *_names(MAIN_METRICS)))
@@ -324,14 +325,6 @@ def _attacks_cell(summary: Summary, split: EvaluatedSplit) -> str:
     if not split.attacks:
         return "1"
     return f"{len(split.attacks)}, {'converged' if summary.has_converged else 'not converged'}"
-
-
-def _ranks(best: int | None, worst: int | None) -> str:
-    """Return `2`, `2 – 4`, or n/a if the ranks are unknown."""
-    ranks = "n/a" if best is None else str(best)
-    if best != worst:
-        ranks += f" – {worst}"
-    return ranks
 
 
 def own_lines(evaluation: Evaluation) -> list[str]:
@@ -363,7 +356,7 @@ def trainings_table(evaluation: Evaluation) -> Table | None:
         return None
     rows = []
     for group in evaluation.own.trainings.groups:
-        ranks = _ranks(group.best, group.worst)
+        ranks = ranks_in_words(group.best, group.worst)
         each = ", ".join(f"{fmr:.1f}" for fmr in group.fmr)
         deviation = "n/a" if group.deviation is None else f"{group.deviation:.2f}"
         rows.append([group.name, ranks, format_estimate(group.mean), deviation, each])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Measure = Literal["fmr", "perturbed_accuracy"]  # that ranks the classifiers of a split
-SCHEMA: Literal["fmrgen-evaluation/1"] = "fmrgen-evaluation/1"
+SCHEMA: Literal["fmrgen-evaluation/2"] = "fmrgen-evaluation/2"
 _NOT_FIGURES = ("predictions", "samples")
 _IN_SHORT = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate")
 
@@ -190,7 +190,7 @@ class Evaluation:
         samples: rows of each split that a gallery shows, by the split's name.
     """
 
-    schema: Literal["fmrgen-evaluation/1"]
+    schema: Literal["fmrgen-evaluation/2"]
     splits: list[EvaluatedSplit]
     classifiers: list[EvaluatedClassifier]
     results: list[Result]
@@ -356,7 +356,7 @@ class Evaluation:
         if any(result.conditioned for result in self.results):
             reading += "; ◆ the classifier that the split was made for, which is not ranked there"
         if self.own is not None:
-            ranks = [f"{place.classifier} {place.best} – {place.worst}" for place in self.own.ranking]
+            ranks = [f"{place.classifier} {place.ranks}" for place in self.own.ranking]
             reading += f"\nranks on their own splits, with 95 % confidence for all at once: {', '.join(ranks)}"
         return reading
 

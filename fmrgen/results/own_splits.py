@@ -30,6 +30,11 @@ class OwnRank:
     best: int | None
     worst: int | None
 
+    @property
+    def ranks(self) -> str:
+        """`2`, `2 – 4`, or n/a."""
+        return ranks_in_words(self.best, self.worst)
+
 
 @dataclass(frozen=True)
 class OwnComparison:
@@ -46,6 +51,13 @@ class OwnComparison:
     ranking: list[OwnRank]
     differences: list[Difference]
     trainings: TrainingsComparison | None = None
+
+
+def ranks_in_words(best: int | None, worst: int | None) -> str:
+    """Return `2`, `2 – 4`, or n/a if the ranks are unknown."""
+    if best is None:
+        return "n/a"
+    return f"{best}" if best == worst else f"{best} – {worst}"
 
 
 def compare_own(
@@ -107,6 +119,8 @@ def fooled_more_by(own: Mapping[str, np.ndarray], others: Mapping[str, Mapping[s
     chances = []
     for name, columns in others.items():
         ids = common_ids([own, columns])
+        if not len(ids):
+            continue
         own_rows, other_rows = rows_of(own, ids), rows_of(columns, ids)
         both = valid_rows(own_rows) & valid_rows(other_rows)
         by_own, by_other = (rows["prediction"] != rows["label"] for rows in (own_rows, other_rows))

@@ -57,22 +57,27 @@ def difference(
     tables = (first_columns, second_columns)
     valid = [valid_rows(columns) for columns in tables]
     right = [columns["prediction"] == label for columns in tables]
-    unseen = most_unseen(min(int(rows.sum()) for rows in valid))
+    unseen = [most_unseen(int(rows.sum())) for rows in valid]
     accuracies = [ratio_and_influence(hit, rows, all_rows) for hit, rows in zip(right, valid, strict=True)]
     accuracy = _less(accuracies, unseen, most=100)
     if any("original_prediction" not in columns for columns in tables):
         return Difference(first, second, None, accuracy, None)
     originals = [columns["original_prediction"] == label for columns in tables]
-    standard = _less([ratio_and_influence(hit, all_rows, all_rows) for hit in originals], most_unseen(len(label)), 100)
+    of_all = [most_unseen(len(label))] * 2
+    standard = _less([ratio_and_influence(hit, all_rows, all_rows) for hit in originals], of_all, most=100)
     ratios = [ratio_and_influence(*answers) for answers in zip(right, valid, originals, strict=True)]
     lowest = min((float(hit.mean()) for hit in originals if hit.any()), default=1.0)
-    return Difference(first, second, standard, accuracy, _less(ratios, unseen / lowest))
+    return Difference(first, second, standard, accuracy, _less(ratios, [points / lowest for points in unseen]))
 
 
-def _less(figures: Sequence[tuple[float, np.ndarray] | None], unseen: float, most: float = np.inf) -> Estimate | None:
+def _less(
+    figures: Sequence[tuple[float, np.ndarray] | None], unseen: Sequence[float], most: float = np.inf
+) -> Estimate | None:
     """Return the first figure less the second; None where one is undefined."""
     first, second = figures
-    return None if first is None or second is None else difference_of_ratios(first, second, unseen, most)
+    return (
+        None if first is None or second is None else difference_of_ratios(first, second, (unseen[0], unseen[1]), most)
+    )
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:

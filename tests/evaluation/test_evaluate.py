@@ -593,7 +593,7 @@ def test_the_files_hold_what_was_found(finished_split, tmp_path):
         read.results[0].total.perturbed_accuracy.value
     )
     (tmp_path / "evaluation.json").write_text('{"schema": "fmrgen-evaluation/9"}')
-    with pytest.raises(UserError, match="has schema 'fmrgen-evaluation/9', this fmrgen reads fmrgen-evaluation/1"):
+    with pytest.raises(UserError, match="has schema 'fmrgen-evaluation/9', this fmrgen reads fmrgen-evaluation/2"):
         read_figures(tmp_path / "evaluation.json")
 
 

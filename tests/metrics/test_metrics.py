@@ -300,13 +300,17 @@ def test_steps_of_one_row_count_as_what_they_are_worth():
     assert (found.value, found.low, found.high) == pytest.approx((50, *expected))
 
 
-def test_a_difference_that_no_resample_shows_may_be_as_large_as_the_fewer_valid_rows_allow():
+def test_a_figure_whose_rows_are_all_alike_is_as_uncertain_as_they_are_few():
     def told(valid):
         rows = np.arange(40)
         return {"label": rows * 0, "prediction": rows * 0, "original_prediction": rows * 0, "valid": rows < valid}
 
     found = difference("a", "b", told(40), told(10))
-    assert found.perturbed_accuracy.high == pytest.approx(wilson(0, 10)[1])
+    assert found.perturbed_accuracy.high == pytest.approx(np.hypot(wilson(0, 40)[1], wilson(0, 10)[1]))
+    often = told(40) | {"prediction": (np.arange(40) % 3 == 0).astype(int)}
+    few = difference("a", "b", told(2), often).perturbed_accuracy  # two rows, both right, show nothing
+    assert few.value > 30
+    assert few.low < 0
 
 
 def test_few_valid_rows_have_no_interval_of_fmr_in_print():

@@ -53,9 +53,9 @@ def test_a_terminal_shows_one_table_in_short_before_it_shows_all(capsys):
     print_report(report, every=False)
     short = capsys.readouterr().out
     assert short.splitlines()[0] == "warning: a doubt"
-    assert short.endswith("All about it.\nnote: few rows are valid\nan answer\n")
+    assert short.endswith("; --all prints the rest\nnote: few rows are valid\nan answer\n")
     assert "net 7" in short
-    assert "8 of 9 rows; --all prints them all" in short
+    assert "All about it.\n8 of 9 rows, 2 of 3 columns, 1 of 2 tables; --all prints the rest" in short
     assert not any(word in short for word in ("net 8", "extra", "Transfer"))
     print_report(report)
     whole = capsys.readouterr().out

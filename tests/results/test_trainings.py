@@ -23,7 +23,7 @@ def test_without_trainings_there_is_nothing_to_tell():
     assert compare_trainings(fmr, {"0": ["0-0", "1-0"]}) is None  # one kind is no comparison
 
 
-def test_means_spread_and_differences_by_hand():
+def test_means_deviations_and_differences_by_hand():
     """Without images' part, this is Welch's t-test: 4 trainings, of variances 2 and 8, 25 / 17 degrees of freedom."""
     none = np.zeros(10)
     fmr = {"a1": (70.0, none), "a2": (72.0, none), "b1": (60.0, none), "b2": (64.0, none)}

@@ -83,10 +83,10 @@ def diff_classifiers(
         recipe: instead of images: source, generator, oracle and steps; its classifier is ignored. Two splits of the
             same originals are generated, or resumed: in one OLD is right and NEW wrong, in the other it is the other
             way round.
-        output: the dataset folder of these splits.
+        output: the dataset folder of these splits; needed with a recipe.
         margin: points of accuracy that NEW may lose, from 0 to less than 100. On transformed images it may lose as
             many more as trainings of one recipe are apart (5 to 30).
-        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
+        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; without a recipe.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with each note, one line.
 
@@ -96,6 +96,10 @@ def diff_classifiers(
     _check_margin(margin)
     if (images is None) == (recipe is None):
         raise UserError("images: give labelled images, or a recipe")
+    if recipe is not None and by:
+        raise UserError("by: groups real images; leave it out, or give images and no recipe")
+    if isinstance(old, list) and not old:
+        raise UserError("old: give at least one classifier")
     if recipe is None:
         from fmrgen.apps.release.on_images import diff_on_images
 
@@ -140,7 +144,10 @@ def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
     elif hasattr(values, "columns"):
         columns = {str(column): values[column].to_numpy() for column in values.columns}
     elif labels is None:
-        raise UserError(f"{name}: has predictions alone; give labels too, or a table with label and prediction")
+        raise UserError(
+            f"{name}: has predictions alone; give labels too, or a table with label and prediction; two networks are "
+            "for fmrgen.diff_classifiers(old, new, images)"
+        )
     else:
         if len(labels) != len(values):
             raise UserError(f"{name}: has {len(values)} predictions for {len(labels)} labels")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fmrgen.report.plot import Plot
     from fmrgen.storage.shards import SplitFolder
 
-SCHEMA = "fmrgen-diff/3"
+SCHEMA = "fmrgen-diff/4"
 _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more

@@ -133,7 +133,6 @@ def _train(
             if schedule.clip is not None:
                 torch.nn.utils.clip_grad_norm_(objective.network.parameters(), schedule.clip)
             optimizer.step()
-            objective.after_step()
             decay.step()
             progress(step + 1, schedule.steps, loss.item())
             tracked.log({"loss": loss.item(), "learning_rate": float(decay.get_last_lr()[0])}, step + 1)

@@ -153,8 +153,8 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
     assert "judge ann saw earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["people"])
-def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tmp_path, name):
+def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tmp_path):
+    name = "people"
     shutil.copytree(judged, tmp_path / "out")
     place = tmp_path / "out/judgements/mnist/lenet"
     (place / "machine.parquet").rename(place / f"{name}.parquet")

@@ -115,7 +115,7 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert status == int(told["verdict"] == "broke more")
     written = json.loads((output / "diff/diff.json").read_text())
     assert written == told
-    assert told["schema"] == "fmrgen-diff/3"
+    assert told["schema"] == "fmrgen-diff/4"
     page = (output / "diff/diff.html").read_text()
     assert "old → new on mnist-lenet" in page
     assert "Generated: NEW wrong" in page

@@ -122,7 +122,7 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     second = write(tmp_path / "b.csv", labels, new, camera=camera)
     assert run("diff", "--old", first, "--new", second, "-o", tmp_path / "out", "-q") == 1
     tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
-    assert tree["schema"] == "fmrgen-diff/3"
+    assert tree["schema"] == "fmrgen-diff/4"
     assert list(tree["flips"]["groups"]) == ["camera"]  # brightness is a measure
     worst = tree["flips"]["groups"]["camera"][0]
     assert (worst["name"], worst["p_worse"], worst["is_worse"]) == ("2", None, False)  # nobody asked for it

@@ -46,9 +46,6 @@ class Objective(ABC):
             progress: of the run, from 0 to 1.
         """
 
-    def after_step(self) -> None:  # noqa: B027 - most have nothing to do
-        """Update whatever depends on the weights, after each step."""
-
     def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
         """Return the loss of images and of their perturbed copies.
 
