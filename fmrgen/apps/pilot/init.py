@@ -150,6 +150,8 @@ def init(
             f"reconstructions cost the network {chosen.lost.value:.1f} points of accuracy, which FMR will count as "
             f"failures; name a better generator with {option('generator', 'generator=')}"
         )
+    if oracle is None:
+        on_note(f"trains a panel of three networks for about {_TRAINING_SECONDS / 60:.0f} minutes, to judge the images")
     name, tree = _oracle(oracle, parts, size, looked.labels, device, on_stage)
     built = build_oracle(oracle_config_of(tree, name), looked.labels, size, device)
     judged = panel.judged(name, tree, built, examples, device)

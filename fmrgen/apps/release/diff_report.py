@@ -23,7 +23,6 @@ SCHEMA = "fmrgen-diff/4"
 _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
-MOST_SHOWN = 24  # images of each side, in a picture
 _PAIR = "pair, true → answer"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
 _OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
@@ -69,11 +68,11 @@ def diff_report(
     files = images or {}
     names = class_names_of(outcome, sides or {})
     has_images = bool(files) or outcome.generated is not None
-    sections += _flip_sections(outcome.flips, files, names)
+    sections += _flip_sections(outcome.flips, names, has_images=has_images)
     if outcome.generated is not None:
-        for side, split in (sides or {}).items():
-            if outcome.generated.images[side]:
-                sections.append(_side_section(outcome.generated, side, split))
+        sections += [
+            _side_section(outcome.generated, side) for side, images in outcome.generated.images.items() if images
+        ]
     sections += _six_pictures(outcome, files, sides or {})
     about = _about_lines(outcome, networks)
     sections.append(Section("about", "How to read this", lines=about, shown="in files"))
@@ -243,13 +242,13 @@ def _evidence_table(outcome: Diff) -> Table:
     return Table(header, rows, first_columns=("loss, points", "allowed", "p", ""))
 
 
-def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequence[str]) -> list[Section]:
+def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> list[Section]:
     """Return sections on real images, or originals: figures, kinds of images, and the flipped ones.
 
     Args:
         flips: of the images.
-        files: flipped images by their ids.
         names: classes of the gallery, to which rows of classes and pairs are links.
+        has_images: whether the page has a gallery, beside which lists of images are folded.
     """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
     kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}
@@ -257,22 +256,10 @@ def _flip_sections(flips: Flips, files: Mapping[str, bytes | str], names: Sequen
         if groups:
             table = _group_table(kind, groups[:_MOST_ON_PAGE], _filters(kind, groups[:_MOST_ON_PAGE], names))
             sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
-    for name, file, images in (
-        ("Negative flips", "negative", flips.broken),
-        ("Positive flips", "positive", flips.mended),
-    ):
+    for name, images in {"Negative flips": flips.broken, "Positive flips": flips.mended}.items():
         if images:
-            shown = [flip for flip in images if flip.id in files][:MOST_SHOWN]
-            pictures = []
-            if shown:
-                caption = (
-                    f"{name}, those first of which NEW is surest: above the label, below the answer that is wrong."
-                )
-                pictures.append(Picture(caption, partial(flip_sheet, shown, files), file, of_photos=True))
             table = image_table(images[:_MOST_ON_PAGE])
-            sections.append(
-                Section("images", name, tables=[table], pictures=pictures, folded=bool(shown), most_rows=_MOST_FLIPS)
-            )
+            sections.append(Section("images", name, tables=[table], folded=has_images, most_rows=_MOST_FLIPS))
     return sections
 
 
@@ -392,18 +379,14 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _side_section(generated: "Generated", side: str, split: "SplitFolder") -> Section:
-    """Return a section with a picture of generated images of a side."""
+def _side_section(generated: "Generated", side: str) -> Section:
+    """Return a section on the generated images of a side, which the gallery shows."""
     right, wrong = right_and_wrong(side)
-    images = generated.images[side]
-    caption = (
-        f"Generated so that {wrong} is wrong: {len(images)} of {generated.rows} originals gave an image that {right} "
-        "has right; no part of the verdict. Left the original with its label, beside it the image, with the "
-        "probability that each network gives the true class."
+    about = (
+        f"Generated so that {wrong} is wrong: {len(generated.images[side])} of {generated.rows} originals gave an "
+        f"image that {right} has right; no part of the verdict."
     )
-    draw = partial(_sheet, images[:MOST_SHOWN], split, side)
-    picture = Picture(caption, draw, side, of_photos=True)
-    return Section(side, f"Generated: {wrong} wrong", pictures=[picture], shown="in files", folded=True)
+    return Section(side, f"Generated: {wrong} wrong", about, shown="in files")
 
 
 def _sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder", side: str) -> "Plot":

@@ -120,7 +120,7 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     assert "old → new on mnist-lenet" in page
     assert "Generated: NEW wrong" in page
     assert "exact test, or Tango" in page
-    assert (output / "diff/broke.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / "diff/six.png").read_bytes().startswith(b"\x89PNG")
     comment = (output / "diff/diff.md").read_text()
     assert comment.splitlines()[0] == "# old → new on mnist-lenet"
     assert ": of 1,000 images " in comment.splitlines()[2]
@@ -307,7 +307,7 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     key, line = (tmp_path / "output").read_text().splitlines()
     assert re.fullmatch(r"key=\w{12}", key)
     assert line == f"verdict={verdict}"
-    assert "](broke.png)" not in (tmp_path / "summary.md").read_text()
+    assert "](six.png)" not in (tmp_path / "summary.md").read_text()
     assert "'broke more' && inputs.broke-more != 'pass'" in fails["if"]
 
     assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
