@@ -61,8 +61,8 @@ def _answers(labels: np.ndarray, errors: np.ndarray, random: np.random.Generator
     return np.where(is_wrong, (labels + random.integers(1, 43, len(labels))) % 43, labels)
 
 
-def _mcnemar(broke: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    return np.asarray(binom.sf(broke - 1, np.maximum(broke + fixed, 1), 0.5))
+def _mcnemar(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    return np.asarray(binom.sf(negative - 1, np.maximum(negative + positive, 1), 0.5))
 
 
 def run(truth: str, pairs: int) -> dict[str, float]:
@@ -76,9 +76,9 @@ def run(truth: str, pairs: int) -> dict[str, float]:
         new = _answers(labels, errors(labels), random)
         stored = np.where(random.random(images) < wrong, random.integers(0, 43, images), labels)
         counts[diff(old, new, stored, margin=_MARGIN).verdict] += 1
-        broke, fixed = (old == stored) & (new != stored), (old != stored) & (new == stored)
-        counts["McNemar"] += int(_mcnemar(broke.sum(), fixed.sum()) <= 0.05)
-        by_class = _mcnemar(np.bincount(stored[broke], minlength=43), np.bincount(stored[fixed], minlength=43))
+        negative, positive = (old == stored) & (new != stored), (old != stored) & (new == stored)
+        counts["McNemar"] += int(_mcnemar(negative.sum(), positive.sum()) <= 0.05)
+        by_class = _mcnemar(np.bincount(stored[negative], minlength=43), np.bincount(stored[positive], minlength=43))
         counts["by class"] += int(false_discovery_control(by_class).min() <= 0.05)
     return {name: 100 * count / pairs for name, count in counts.items()}
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=200)
     pairs = parser.parse_args().pairs
-    columns = ("broke more", "no worse", "fixed more", "undecided", "McNemar", "by class")
+    columns = ("worse", "no worse", "better", "undecided", "McNemar", "by class")
     print(f"| truth | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}")
     for truth in _TRUTHS:
         shares = run(truth, pairs)

@@ -1,4 +1,4 @@
-"""Two networks, each on a split made for it, and what a smaller budget or a stricter oracle would have said."""
+"""Two networks, each on a split generated against it, and what a smaller budget or a stricter oracle would say."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Negative flips in training: after each epoch, which validation images are broken that the last release had right.
+"""Negative flips in training: the validation images that the last release had right, after each epoch.
 
     python examples/flips_in_training.py --digits 200
 
@@ -40,7 +40,7 @@ class Flips:
         if not self.release.exists():
             return {}
         diff = fmrgen.diff(pd.read_parquet(self.release), table)
-        return {"negative_flips": diff.flips.broke.value, "positive_flips": diff.flips.fixed.value}
+        return {"negative_flips": diff.flips.negative.value, "positive_flips": diff.flips.positive.value}
 
 
 def compute_metrics(flips: Flips) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -21,7 +21,7 @@ class Forest(nn.Module):
     def __init__(self, forest: RandomForestClassifier) -> None:
         super().__init__()
         self.forest = forest
-        # It has no weights that torch knows of: by this a split knows the forest that it was made for.
+        # It has no weights that torch knows of: by this a split knows the forest that it was generated against.
         digest = hashlib.sha256(pickle.dumps(forest)).digest()
         self.register_buffer("digest", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
 

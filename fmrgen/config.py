@@ -330,7 +330,7 @@ class InMemory(ComponentConfig):
 
         if self._held is None:
             raise UserError(
-                f"{self.target} was an object in the memory of the process that made the split; hand it over in "
+                f"{self.target} was an object in the memory of the process that generated the split; hand it over in "
                 "Python, as in fmrgen.verify(split, classifier=network)"
             )
         if isinstance(self._held, nn.Module):

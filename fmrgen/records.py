@@ -81,7 +81,7 @@ class Perturbed:
         score: the oracle's score of `label` for `image`.
         probability: the oracle's probability of `label` for `image`.
         oracle_label: the oracle's label of `image`; `original_…` and `reconstruction_…` are of these images.
-        prediction: the classifier's answer for `image`; `original_…` and `reconstruction_…` are for these images.
+        prediction: the classifier's prediction for `image`; `original_…` and `reconstruction_…` are for these images.
         loss: of the classifier for `image`.
         margin: of the classifier for `image`: the lead of the best false class; above 0 where it is wrong.
         latent_shift: root mean square of the change in the free latent (in a sparse generator, of the part that moves).

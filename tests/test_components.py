@@ -266,7 +266,7 @@ def test_module_by_import_path_with_its_own_normalisation():
 
 
 def test_a_classifier_of_more_classes_than_labels_is_told(tmp_path):
-    """A thousand-way network on a folder of forty classes has an easier task than it was made for."""
+    """A thousand-way network on a folder of forty classes has an easier task than it was generated against."""
 
     class Named(nn.Sequential):
         class_names = [f"class {i}" for i in range(1000)]  # noqa: RUF012

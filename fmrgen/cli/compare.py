@@ -21,7 +21,7 @@ def compare(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare classifiers, each on a split made for it.
+    """Compare classifiers, each on a split generated against it.
 
     Prints the classifiers on their own splits (paper Table 1); the page and --all have the transfer matrix too
     (Table 6). Existing splits are reused: run the same command again to resume.

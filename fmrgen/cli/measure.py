@@ -123,7 +123,7 @@ def _note_failures(evaluation: "Evaluation", silent: list[str]) -> None:
 
     for name in silent:
         display.print_note(
-            f"classifier {name}: no output is finite, so every answer counts as wrong; check its weights"
+            f"classifier {name}: no output is finite, so every prediction counts as wrong; check its weights"
         )
     for failure in evaluation.failed:
         display.print_note(f"{failure.name} is left out: {failure.why}")

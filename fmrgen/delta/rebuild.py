@@ -81,7 +81,7 @@ def rebuild(
 
     Raises:
         UserError: there is no delta, `output` has another split of that name, an original is not the one that the
-            split was made from (the error says what differs), or a rebuilt shard is not the published file.
+            split was generated from (the error says what differs), or a rebuilt shard is not the published file.
     """
     check_writable(Path(output))
     if (Path(output) / DELTAS).exists():
@@ -162,7 +162,7 @@ class _Originals:
                     f"set source.fit={fit}"
                 )
         raise UserError(
-            f"source: id {example_id} is not the image that the split was made from ({image.width}×{image.height} "
+            f"source: id {example_id} is not the image that the split was generated from ({image.width}×{image.height} "
             "pixels here); it is another source, was resized before, or this version of Pillow resizes differently"
         )
 

@@ -136,7 +136,7 @@ class Models:
         """Return the class that each run leads each image to, [B, runs]; None if no run is targeted.
 
         Args:
-            images: the originals, [B, 3, H, W]: the target may depend on the classifier's answer for them.
+            images: the originals, [B, 3, H, W]: the target may depend on the classifier's prediction for them.
             labels: [B].
             also_true: bool [B, K], classes that are true besides the labels, and therefore no target.
         """

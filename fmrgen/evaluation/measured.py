@@ -19,8 +19,8 @@ class OnSplit:
     Attributes:
         columns: [N] each, that its summary is made of: the split's that say the same of any classifier, and its own
             predictions.
-        has_recorded_weights: whether it is the network that the split was made for.
-        has_recorded_section: whether its section is the one that the split was made with.
+        has_recorded_weights: whether it is the network that the split was generated against.
+        has_recorded_section: whether its section is the one that the split was generated with.
         notes: on its predictions, and on those that it could not give.
     """
 
@@ -44,7 +44,7 @@ class MeasuredSplit:
         classifiers: by their names.
         judges: those who looked at it besides its oracle.
         groups: bool [N], the rows of each group, by the column that groups them and the group's name.
-        made_for: the result of the classifier that it was made for; None if that is not among them.
+        made_for: the result of the classifier that it was generated against; None if that is not among them.
     """
 
     split: Split

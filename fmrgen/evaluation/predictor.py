@@ -201,8 +201,8 @@ def check_order(classifier: str, measured: MeasuredSplit, columns: Mapping[str, 
 
 
 def _has_recorded_weights(model: LoadedClassifier, provenance: Provenance | None) -> bool:
-    """Return whether a split was made for this network: by its weights, or if it has none by its section, as an
-    endpoint."""
+    """Return whether a split was generated against this network: by its weights, or if it has none, as an endpoint,
+    by its section."""
     if provenance is None:
         return False
     recorded = provenance.weights_sha256.classifier
@@ -216,7 +216,7 @@ def _has_recorded_weights(model: LoadedClassifier, provenance: Provenance | None
 
 
 def _has_recorded_section(model: LoadedClassifier, provenance: Provenance | None) -> bool:
-    """Return whether a split was made with this very section, but for keys of later versions."""
+    """Return whether a split was generated with this very section, but for keys of later versions."""
     if provenance is None or model.section is None:
         return False
     return model.section.model_dump(mode="json") == provenance.recipe.classifier.tree

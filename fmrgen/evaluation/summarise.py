@@ -170,7 +170,7 @@ def _judged_steps(split: MeasuredSplit) -> JudgedSteps:
 
 
 def _is_own_classifier(on_split: OnSplit, stored: Mapping[str, np.ndarray], notes: list[str]) -> bool:
-    """Return whether the split was made for a classifier; a note says why not, if it has that one's weights."""
+    """Return whether the split was generated against a classifier; a note says why not, if the weights agree."""
     if not on_split.has_recorded_weights:
         return False
     for name in ("prediction", "original_prediction"):
@@ -178,8 +178,8 @@ def _is_own_classifier(on_split: OnSplit, stored: Mapping[str, np.ndarray], note
             agreed = float((stored[name] == on_split.columns[name]).mean())
             if agreed < _SAME_PREDICTIONS:
                 notes.append(
-                    f"it has the weights of the classifier that the split was made for, but its {name} is the stored "
-                    f"one for {agreed:.1%} of the rows only: is its preprocessing another?"
+                    f"it has the weights of the classifier that the split was generated against, but its {name} is the "
+                    f"stored one for {agreed:.1%} of the rows only: is its preprocessing another?"
                 )
                 return False
     return True
@@ -196,7 +196,7 @@ def _made_for(split: MeasuredSplit, results: list[Result]) -> Result | None:
 
 
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
-    """Return a note if images made for the split's own classifier fool another one more; those at chance aside."""
+    """Return a note if images generated against the split's own classifier fool another more (not one at chance)."""
     figures: dict[str, float] = {}
     for result in results:
         estimate: Estimate | None = getattr(result.total, measure)

@@ -136,7 +136,7 @@ def _confused_ids(opened: Split, classes: Sequence[str]) -> list[list[int]]:
     labels = opened.labels or opened.observed_labels()
     columns = opened.columns(_ANSWER_COLUMNS, labels)
     if "prediction" not in columns or "id" not in columns:
-        raise UserError(f"{opened.name}: does not say what its classifier answers; leave out {option('pairs')}")
+        raise UserError(f"{opened.name}: does not say what its classifier predicts; leave out {option('pairs')}")
     label = columns["label"]
     wrong = columns["prediction"] != label
     if "valid" in columns:

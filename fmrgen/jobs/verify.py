@@ -115,7 +115,7 @@ def verify(
     notes = []
     changed = changed_code(provenance.code_sha256, code_sha256(recipe))
     if changed:
-        notes.append(f"the code in {', '.join(changed)} is not the code that made the split")
+        notes.append(f"the code in {', '.join(changed)} is not the code that generated the split")
     return Verification(rows, disagreements, notes)
 
 
@@ -136,7 +136,7 @@ def load_judges(
         provenance: of the split.
         classifier: replaces the recipe's.
         oracle: likewise.
-        may_differ: `classifier` or `oracle`, if its weights need not be those that made the split.
+        may_differ: `classifier` or `oracle`, if its weights need not be those that generated the split.
         trust: let the recipe run the code and read the files and addresses that it names.
         device: of the models.
 
@@ -144,7 +144,7 @@ def load_judges(
         Both models, the sha256 of the weights that must not differ, by name, and their sections.
 
     Raises:
-        UserError: they can't be loaded, or are not the ones that made the split.
+        UserError: they can't be loaded, or are not the ones that generated the split.
     """
     recorded = provenance.recipe
     tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
@@ -169,8 +169,8 @@ def load_judges(
         is_in_wrapper = name == "classifier" and recorded_sha256 in digests_of(judges.classifier) - {None}
         if not is_in_wrapper:
             if replacement is None:
-                raise UserError(f"{split}: the recipe now loads other {name} weights than those that made the split")
-            raise UserError(f"{split}: the {name} has other weights than those that made the split ({NEW_WEIGHTS})")
+                raise UserError(f"{split}: the recipe now loads other {name} weights than when the split was generated")
+            raise UserError(f"{split}: the {name} has other weights than when the split was generated ({NEW_WEIGHTS})")
     return judges, loaded, recipe
 
 

@@ -26,7 +26,7 @@ class Entry:
     Attributes:
         files: the digest of the split's files.
         classifier: its name, with at least one visible character.
-        conditioned: whether the split was made against it.
+        conditioned: whether the split was generated against it.
         at_chance: whether it is hardly better than chance on the originals, so that it has no rank.
         figures: of the compared metrics.
     """

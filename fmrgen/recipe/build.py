@@ -229,7 +229,7 @@ def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, se
         section: begins the error.
 
     Raises:
-        UserError: it can't answer in the labels, or its answer for an image depends on others.
+        UserError: it can't answer in the labels, or its output for an image depends on others.
     """
     answering = answer_in_labels(classifier.eval(), labels, image.clone(), section).eval()
     _check_independence(answering, image, section)
@@ -268,12 +268,12 @@ def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torc
 
     if differ(first, first_again) or differ(second, second_again):
         raise UserError(
-            f"{section}: gives different answers for the same images; disable whatever is random or keeps state "
+            f"{section}: gives different outputs for the same images; disable whatever is random or keeps state "
             "(eval(), no dropout)"
         )
     if differ(first[[0, 2]], second[[2, 0]]):
         raise UserError(
-            f"{section}: its answer for an image depends on the others in the batch; batch norm needs running "
+            f"{section}: its output for an image depends on the others in the batch; batch norm needs running "
             "statistics and eval(), and nothing may be computed across the batch"
         )
 

@@ -23,7 +23,7 @@ class Row:
     Attributes:
         name: of the row.
         estimate: None if there is none.
-        is_own: whether it is the classifier that its split was made for.
+        is_own: whether it is the classifier that its split was generated against.
     """
 
     name: str
@@ -70,7 +70,7 @@ def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
     axes_of_panels[-1].set_xlabel(label)
     figure.tight_layout()
     if has_own:
-        own = Line2D([], [], color=OWN, marker="D", linestyle="", label="the classifier that the split was made for")
+        own = Line2D([], [], color=OWN, marker="D", linestyle="", label="the split's own classifier")
         others = Line2D([], [], color=INK, marker="o", linestyle="", label="others")
         figure.legend(handles=[own, others], loc="upper center", ncols=2, bbox_to_anchor=(0.5, 0), borderpad=0)
     return figure

@@ -55,8 +55,8 @@ _MOST_BY_CLASS = 24  # classifiers of a split
 
 
 MADE_FOR_NONE = (
-    "the split was made for none of these classifiers, so its images were made to fool another one: a difference holds "
-    "for these images, and does not show what a classifier broke elsewhere (fmrgen diff does)"
+    "the split was generated against none of these classifiers, so its images are to fool another one: a difference "
+    "holds for these images, and does not show what a classifier broke elsewhere (fmrgen diff does)"
 )
 
 
@@ -141,7 +141,7 @@ def _splits(evaluation: Evaluation) -> list[Section]:
         about = sentence(split_facts(split, row))
         tables = [split_table(results)]
         sections.append(Section("split", split.name, about, tables, lines, parts=parts, folded=is_folded))
-    title = "All splits were made with" if len(sections) > 1 else "The split was made with"
+    title = "All splits were generated with" if len(sections) > 1 else "The split was generated with"
     if is_folded:
         sections = [Section("splits", f"{len(sections)} splits", parts=sections)]
     if common_facts:

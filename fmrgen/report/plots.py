@@ -193,7 +193,7 @@ def _transfer(evaluation: Evaluation) -> Plot:
     rows = [short[evaluation.splits[place].name] for place in down]
     columns = [evaluation.classifiers[place].name for place in across]
     results, values = results[np.ix_(down, across)], values[np.ix_(down, across)]
-    row_title, column_title = "split made for", "tested classifier"
+    row_title, column_title = "split generated against", "tested classifier"
     if classifiers_down(evaluation):
         rows, columns, results, values = columns, rows, results.T, values.T
         row_title, column_title = column_title, row_title
@@ -209,7 +209,7 @@ def _transfer(evaluation: Evaluation) -> Plot:
         _write_cell(axes, i, j, cell, wide, high)
         if result.conditioned:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
-            notes = ["framed: the classifier that the split was made for"]
+            notes = ["framed: the classifier that the split was generated against"]
     axes.set_xticks(range(len(columns)), [label(name) for name in columns])
     axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
     axes.xaxis.tick_top()

@@ -22,7 +22,7 @@ _SHORTEST = 3  # letters of a caption: its first, a sign for what is left out, a
 _LONGEST = 40  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 _WRONG, _PALE = "#c8472f", "#66727d"
-_READING = "left the original under its label, right the perturbed image under the classifier's answer"
+_READING = "left the original under its label, right the perturbed image under the classifier's prediction"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def told_answer(answer: int | None, class_names: Sequence[str]) -> str:
     """
     if answer is None:
         return ""
-    return class_names[answer] if 0 <= answer < len(class_names) else "no answer"
+    return class_names[answer] if 0 <= answer < len(class_names) else "no prediction"
 
 
 def _shortened(name: str) -> str:

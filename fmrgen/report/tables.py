@@ -110,10 +110,10 @@ def pairs_table(evaluation: Evaluation, result: Result, split: EvaluatedSplit, m
     """Return the most frequent mistakes on valid rows, true class → answer; None if there are none."""
     rows, filters = [], []
     for label, answer, count in mistaken_pairs(evaluation.predictions_of(result.split, result.classifier), most):
-        name = split.class_names[answer] if answer >= 0 else "no answer"
+        name = split.class_names[answer] if answer >= 0 else "no prediction"
         rows.append([f"{split.class_names[label]} → {name}", str(count)])
         filters.append(gallery_filter(split=split.name, network=result.classifier, label=label, answer=answer))
-    return Table(["true → answer", "rows"], rows, filters=filters) if rows else None
+    return Table(["true → predicted", "rows"], rows, filters=filters) if rows else None
 
 
 def group_table(results: Sequence[Result], column: str) -> Table:
@@ -297,8 +297,8 @@ def related_line(judge: str, shares_weights_with: Sequence[str]) -> str:
 
 
 def own_table(evaluation: Evaluation) -> Table | None:
-    """Return each classifier on the split made for it (paper Tables 1, 2, 3 and 5), by falling FMR, with the mean of
-    FMR over all budgets up to the split's; None if no two classifiers are compared so."""
+    """Return each classifier on the split generated against it (paper Tables 1, 2, 3 and 5), by falling FMR, with the
+    mean of FMR over all budgets up to the split's; None if no two classifiers are compared so."""
     if evaluation.own is None:
         return None
     metrics = [metric for metric in METRICS if metric.field in _OWN_SPLIT_METRICS]
@@ -453,7 +453,7 @@ def _lines_of_neighbours(measure: str, neighbouring: Sequence[_Neighbours]) -> l
 def legend(evaluation: Evaluation) -> str:
     """Return the meaning of the mark of a split's own classifier; empty if nothing is marked."""
     is_marked = any(result.conditioned for result in evaluation.results)
-    return f"{CONDITIONED} the classifier that the split was made for" if is_marked else ""
+    return f"{CONDITIONED} the classifier that the split was generated against" if is_marked else ""
 
 
 def all_notes(evaluation: Evaluation) -> list[str]:

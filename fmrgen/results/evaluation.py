@@ -47,7 +47,7 @@ class EvaluatedSplit:
         revision: the commit on the Hub; None if it is not from there.
         fingerprint: of its recipe; None if it has none.
         files: fingerprint of its files; None if it has none.
-        classifier_sha256: of the weights of the classifier that it was made for; None if there are none.
+        classifier_sha256: of the weights of the classifier that it was generated against; None if there are none.
         iterations: the number of valid rows by the guided steps that they took; None without such a column.
         stop_reasons: the number of rows by their stop reason; None without such a column.
         notes: sentences that a reader of the figures must know.
@@ -125,8 +125,8 @@ class Result:
     Attributes:
         split: its name.
         classifier: its name.
-        conditioned: whether the split was made for this classifier: it has the same weights, and predicts for the
-            stored images what the split records.
+        conditioned: whether the split was generated against this classifier: it has the same weights, and predicts for
+            the stored images what the split records.
         total: figures over all rows.
         classes: figures of each class, in the order of the split's class names.
         notes: sentences that a reader of the figures must know.
@@ -251,9 +251,9 @@ class Evaluation:
         """Return the figures as a table of pandas, a row for each split and classifier.
 
         Returns:
-            Columns `split`, `classifier`, `own` (whether the split was made for it), `rows`, `valid_rows`, and for each
-            figure three: its value, `…_low` and `…_high`, the ends of its 95 % interval. Rates are in percent; a
-            missing figure is NaN.
+            Columns `split`, `classifier`, `own` (whether the split was generated against it), `rows`, `valid_rows`, and
+            for each figure three: its value, `…_low` and `…_high`, the ends of its 95 % interval. Rates are in percent;
+            a missing figure is NaN.
         """
         from pandas import DataFrame
 
@@ -354,7 +354,7 @@ class Evaluation:
     def _reading(self) -> str:
         reading = "percent, with 95 % intervals"
         if any(result.conditioned for result in self.results):
-            reading += "; ◆ the classifier that the split was made for, which is not ranked there"
+            reading += "; ◆ the classifier that the split was generated against, which is not ranked there"
         if self.own is not None:
             ranks = [f"{place.classifier} {place.ranks}" for place in self.own.ranking]
             reading += f"\nranks on their own splits, with 95 % confidence for all at once: {', '.join(ranks)}"

@@ -1,4 +1,4 @@
-"""Classifiers compared each on the split made for it (paper Tables 1, 2, 3 and 5), row by row of the same source.
+"""Classifiers compared each on the split generated against it (paper Tables 1, 2, 3 and 5), row by row of one source.
 
 Within one split, only its own classifier sees images that were made to fool it; on their own splits all classifiers do.
 """
@@ -107,7 +107,7 @@ def compare_own(
 
 
 def fooled_more_by(own: Mapping[str, np.ndarray], others: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
-    """Return the split, made for another classifier, that fools this one most beyond its own; None if none does.
+    """Return the split, generated against another, that fools this one most beyond its own; None if none does.
 
     Its own gradient is then no guide. A sign test over the rows valid in both; the tests share the chance of a false
     positive.

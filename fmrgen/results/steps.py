@@ -76,7 +76,7 @@ def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: 
     Args:
         columns: of a split, [N] each, under its columns' names; lists of steps as arrays of lists.
         budget: the split's budget.
-        own_threshold: the `min_probability` that the split was made with; only stricter ones can be computed.
+        own_threshold: the `min_probability` that the split was generated with; only stricter ones can be computed.
 
     Returns:
         None if the split keeps no steps, or not one for each iteration and the reconstruction.

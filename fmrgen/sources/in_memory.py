@@ -82,8 +82,8 @@ class Config(SourceConfig):
     def build(self, device: object = "cpu") -> Source:
         if self._held is None:
             raise UserError(
-                f"source: the {self.target} was an object in the memory of the process that made the split; hand it "
-                "over in Python"
+                f"source: the {self.target} was an object in the memory of the process that generated the split; hand "
+                "it over in Python"
             )
         return self._held
 

@@ -135,7 +135,7 @@ class JudgeFile:
             relatives.append("the split's own oracle")
         measured = [name for name, digest in classifiers.items() if digest in digests]
         if not measured and weights.classifier in digests:
-            relatives.append("the classifier that the split was made for")
+            relatives.append("the classifier that the split was generated against")
         return relatives + [f"the classifier {name}" for name in measured]
 
 

@@ -61,7 +61,7 @@ class Split:
     Attributes:
         name: how the split is called from here on.
         dataset: the stream of its rows, images decoded.
-        provenance: what fmrgen recorded when it made the split; None if fmrgen did not make it.
+        provenance: what fmrgen recorded when it generated the split; None if fmrgen did not make it.
         repo: the folder or the Hub repo that holds it; None for single files and datasets in memory.
         revision: the commit on the Hub; None for a folder.
         config: of the split in its folder or repo.

@@ -79,7 +79,7 @@ def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finish
         ],
     )
     assert [result.conditioned for result in evaluation.results] == [True, False, False]
-    assert "has the weights of the classifier that the split was made for" in evaluation.results[2].notes[-1]
+    assert "has the weights of the classifier that the split was generated against" in evaluation.results[2].notes[-1]
 
 
 def shifted():

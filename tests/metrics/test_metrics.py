@@ -120,7 +120,7 @@ def test_classes_sum_back_to_the_totals():
         (lambda label, random: np.where(random.random(len(label)) < 0.5, label, 0), False),
         (lambda label, random: np.where(random.random(len(label)) < 0.3, label, 9), False),
     ],
-    ids=["guesses", "the commonest class", "no answer", "a tenth better", "half", "a third"],
+    ids=["guesses", "the commonest class", "no prediction", "a tenth better", "half", "a third"],
 )
 def test_guesses_are_at_chance_and_what_has_learnt_something_is_not(said, at_chance):
     random = np.random.default_rng(0)

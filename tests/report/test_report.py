@@ -118,7 +118,7 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
     assert set(columns["label"]) == {pairs[0][0]}
     unsaid = load_dataset(str(finished_split), "mnist", split="lenet").remove_columns(["prediction"])
     unsaid.to_parquet(tmp_path / "unsaid.parquet")
-    with pytest.raises(UserError, match="does not say what its classifier answers; leave out pairs"):
+    with pytest.raises(UserError, match="does not say what its classifier predicts; leave out pairs"):
         show(str(tmp_path / "unsaid.parquet"), tmp_path / "x", pairs=True)
 
 

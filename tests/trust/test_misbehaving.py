@@ -151,8 +151,8 @@ def test_in_memory_the_originals_stay_and_other_classifiers_get_them_whole(finis
         assert torch.equal(rows[example.id].original, (example.image * 255).round().to(torch.uint8))
 
 
-COMPANY = "its answer for an image depends on the others in the batch; batch norm needs running statistics and eval()"
-CHANCE = "gives different answers for the same images; disable whatever is random or keeps state (eval()"
+COMPANY = "its output for an image depends on the others in the batch; batch norm needs running statistics and eval()"
+CHANCE = "gives different outputs for the same images; disable whatever is random or keeps state (eval()"
 REFUSED = {
     "no running statistics": COMPANY,
     "mean over the batch": COMPANY,

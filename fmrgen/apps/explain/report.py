@@ -14,7 +14,7 @@ from fmrgen.report.sheet import pair_sheet
 SCHEMA = "fmrgen-explain/3"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
 _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
-_BROKE = "-broke/new"  # how `fmrgen diff` names the split of images that NEW broke
+_NEGATIVE = "-negative/new"  # how `fmrgen diff` names the split against NEW
 _PAIRS_ACROSS = 4
 _MOST_UNCONFIRMED = 5  # hypotheses in a terminal
 _MOST_FIGURES = 3
@@ -39,7 +39,7 @@ def explanation_report(explanation: Explanation) -> Report:
             partial(_curve, finding),
         )
         pairs = Picture(
-            "Left the original with its label, beside it the changed image with the classifier's answer.",
+            "Left the original with its label, beside it the changed image with the classifier's prediction.",
             partial(pair_sheet, finding.shown, _PAIRS_ACROSS),
             of_photos=True,
         )
@@ -107,7 +107,7 @@ def sentence(finding: Finding, name: str = "the classifier") -> str:
 
 def summary_lines(explanation: Explanation) -> list[str]:
     """Return what is confirmed, or that nothing is, and what so few originals can't show."""
-    name = "NEW" if explanation.split.endswith(_BROKE) else "the classifier"
+    name = "NEW" if explanation.split.endswith(_NEGATIVE) else "the classifier"
     lines = [sentence(finding, name) for finding in explanation.reported]
     if not lines:
         lines = [f"no change that was tried makes {name} fail significantly more often than the controls"]

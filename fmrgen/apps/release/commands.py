@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fmrgen.apps.release.outcome import Diff
     from fmrgen.report.report import Report
 
-_STATUS = {"broke more": 1, "invalid": 2}
+_STATUS = {"worse": 1, "invalid": 2}
 Answers = Annotated[str, Parameter(metavar="C|FILE")]
 Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
 Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY.")]
@@ -50,12 +50,11 @@ def diff(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Find what a new classifier broke: its negative flips.
+    """Compare a new classifier with the old one: negative flips and a verdict.
 
     By two files of predictions, or by two classifiers and --images: on real images. With a recipe also on originals
     transformed at random, as far as the oracle sees their class; images generated against the two show how NEW fails.
-    Exits with 1 if NEW broke more than is allowed on any kind of images, 2 if one of the two does not work, else
-    with 0.
+    Exits with 1 if NEW is worse than is allowed on any kind of images, 2 if one of the two does not work, else with 0.
 
     Example: fmrgen diff --old last.csv --new next.csv --margin 1
 

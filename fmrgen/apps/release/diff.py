@@ -29,7 +29,7 @@ def diff(
     margin: float = 0.0,
     by: Sequence[str] = (),
 ) -> Diff:
-    """Return which images NEW broke and which it fixed, and whether it is worse, by predictions for the same images.
+    """Return the flips between two classifiers and whether NEW is worse, by predictions for the same images.
 
     Args:
         old: a file of predictions, an array of classes [N] or of scores [N, K], or a data frame or mapping with columns
@@ -70,7 +70,7 @@ def diff_classifiers(
     job_progress: "JobProgress | None" = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
-    """Return which images NEW broke and which it fixed, and whether it is worse, by two classifiers.
+    """Return the flips between two classifiers and whether NEW is worse, by their predictions for images.
 
     On labelled images; or by a recipe: on all images of its source, whatever its limit, and on its originals
     transformed at random, with images generated against the two beside. Runs on every process of a launch, with the

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.apps.release.evidence import BROKE, FIXED
+from fmrgen.apps.release.evidence import NEGATIVE, POSITIVE
 from fmrgen.report.gallery import Gallery, GalleryRow, gallery_filter, steps_of
 from fmrgen.storage.provenance import read_provenance
 
@@ -17,7 +17,7 @@ MOST_SHOWN = 300  # images of each side
 _TAG = "flip"  # by which the page filters
 _NETWORKS = ["NEW", "OLD"]
 _REAL = "images as they are"
-_GENERATED = {BROKE: "generated so that NEW is wrong", FIXED: "generated so that OLD is wrong"}
+_GENERATED = {NEGATIVE: "generated so that NEW is wrong", POSITIVE: "generated so that OLD is wrong"}
 _COLUMNS = ["id", "label", "accepted_labels", "image", "original", "iterations"]
 _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 
@@ -25,7 +25,7 @@ _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 def flipped_ids(outcome: "Diff") -> set[str]:
     """Return the ids of the real images that a gallery shows."""
     flips = outcome.flips
-    shown = [*flips.broken[:MOST_SHOWN], *flips.mended[:MOST_SHOWN]]
+    shown = [*flips.negatives[:MOST_SHOWN], *flips.positives[:MOST_SHOWN]]
     return {flip.id for flip in shown}
 
 
@@ -38,14 +38,14 @@ def class_names_of(outcome: "Diff", sides: "Mapping[str, SplitFolder]") -> list[
         return list(read_provenance(folder.paths).labels)
     flips = outcome.flips
     names: set[str] = set()
-    for flip in [*flips.broken, *flips.mended]:
+    for flip in [*flips.negatives, *flips.positives]:
         names |= {flip.label, flip.old, flip.new}
     return sorted(names - {""})
 
 
 def right_and_wrong(side: str) -> tuple[str, str]:
     """Return the network that is right on the images of a side, and the one that is wrong."""
-    return ("OLD", "NEW") if side == BROKE else ("NEW", "OLD")
+    return ("OLD", "NEW") if side == NEGATIVE else ("NEW", "OLD")
 
 
 def filter_of(names: Sequence[str], label: str, answer: str | None = None) -> str:
@@ -74,7 +74,7 @@ def diff_galleries(
     Args:
         outcome: of the diff.
         images: flipped real images by their ids.
-        sides: the folders of the splits `broke` and `fixed`.
+        sides: the folders of the splits `negative` and `positive`.
         names: as returned by `class_names_of`.
     """
     galleries = []
@@ -88,10 +88,10 @@ def diff_galleries(
 
 
 def _real_rows(outcome: "Diff", images: Mapping[str, bytes | str], names: Sequence[str]) -> list[GalleryRow]:
-    """Return the flipped real images, those that broke first."""
+    """Return the flipped real images, negative flips first."""
     flips = outcome.flips
     rows = []
-    for kind, of_kind in (("broke", flips.broken), ("fixed", flips.mended)):
+    for kind, of_kind in (("negative", flips.negatives), ("positive", flips.positives)):
         for flip in of_kind[:MOST_SHOWN]:
             if flip.id in images:
                 rows.append(_real_row(flip, kind, images[flip.id], names))

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
-from fmrgen.apps.release.evidence import BROKE
+from fmrgen.apps.release.evidence import NEGATIVE
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.apps.release.outcome import Diff
 from fmrgen.errors import option
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from fmrgen.report.plot import Plot
     from fmrgen.storage.shards import SplitFolder
 
-SCHEMA = "fmrgen-diff/4"
+SCHEMA = "fmrgen-diff/5"
 _MOST_GROUPS = 8  # of each kind, off the page
 _MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
-_PAIR = "pair, true → answer"  # the kind of groups that are pairs of classes
+_PAIR = "pair, true → predicted"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
-_OUTCOMES: dict[str, Outcome] = {"broke more": "failure", "invalid": "error"}
+_OUTCOMES: dict[str, Outcome] = {"worse": "failure", "invalid": "error"}
 _BADGES = {
-    "broke more": Badge("NEW broke more", "bad"),
+    "worse": Badge("NEW is worse", "bad"),
     "no worse": Badge("NEW is no worse", "good"),
-    "fixed more": Badge("NEW fixed more", "good"),
+    "better": Badge("NEW is better", "good"),
     "undecided": Badge("Undecided", "unclear"),
     "invalid": Badge("Invalid", "bad"),
 }
 _MEANINGS = {
-    "loss, points": "Share of the images that broke less the share that was fixed, with its 95 % interval.",
+    "loss, points": "Share of negative flips less that of positive ones, with its 95 % interval.",
     "allowed": "Points that NEW may lose here: the margin, and on single classes and on transformed images what "
     "trainings of one recipe differ by.",
     "p": "How often a loss this large would appear by chance if NEW lost just what is allowed; of a class or a group "
@@ -60,7 +60,7 @@ def diff_report(
         outcome: what `diff` returned.
         title: of the page.
         networks: which networks OLD and NEW are.
-        sides: the folders of the splits `broke` and `fixed`, if images were generated.
+        sides: the folders of the splits `negative` and `positive`, if images were generated.
         images: flipped real images by their ids, as far as there are any to show.
         strict: whether to be undecided is to fail.
     """
@@ -116,12 +116,12 @@ def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
     """Return what to do after the verdict; the page may have images to look at."""
     flips = outcome.flips
     look = []
-    if has_images and flips.broken:
-        look = ["look at the images that broke, below: is each label right, and what do they have in common?"]
+    if has_images and flips.negatives:
+        look = ["look at the negative flips, below: is each label right, and what do they have in common?"]
     match outcome.verdict:
         case "invalid":
             return ["check the weights, the preprocessing and the order of the classes, and run the same again"]
-        case "broke more":
+        case "worse":
             return [*look, f"keep OLD, or accept the loss with {option('margin', 'margin')}"]
         case "undecided":
             steps = []
@@ -138,7 +138,7 @@ def verdict_line(outcome: Diff) -> str:
     match outcome.verdict:
         case "invalid":
             return "invalid: one of the two does not work"
-        case "broke more":
+        case "worse":
             return _line_of_worse(outcome)
         case "undecided":
             return _line_of_undecided(outcome)
@@ -146,18 +146,18 @@ def verdict_line(outcome: Diff) -> str:
 
 
 def _line_of_worse(outcome: Diff) -> str:
-    """Return what NEW broke: real images first."""
+    """Return in what NEW is worse: real images first."""
     first, *others = outcome.worse
-    line = f"NEW broke more than it fixed: {first.line}"
-    pairs = [pair for pair in outcome.flips.pairs if pair.broke > pair.fixed]
+    line = f"NEW is worse: {first.line}"
+    pairs = [pair for pair in outcome.flips.pairs if pair.negative > pair.positive]
     if first.kind == "originals" and pairs:
-        most = sorted(pairs, key=lambda pair: -pair.broke)[:2]
-        line += f"; most often {' and '.join(f'{pair.name} ({pair.broke})' for pair in most)}"
+        most = sorted(pairs, key=lambda pair: -pair.negative)[:2]
+        line += f"; most often {' and '.join(f'{pair.name} ({pair.negative})' for pair in most)}"
     if others:
         counts = [
-            f"{_number(entry.broke, entry.originals):,} of {entry.originals:,} {entry.images}" for entry in others
+            f"{_number(entry.negative, entry.originals):,} of {entry.originals:,} {entry.images}" for entry in others
         ]
-        line += f"; {_listed(counts)} broke"
+        line += f"; {_listed(counts)} are negative flips"
     return line
 
 
@@ -171,8 +171,8 @@ def _line_of_undecided(outcome: Diff) -> str:
     line = f"undecided: {_counts(outcome)}"
     for group in flips.suspects[:1]:
         line += (
-            f"; class {group.name} may have lost {group.most_lost:.0f} points: {group.broke} of {group.images} broke, "
-            f"{group.fixed} were fixed"
+            f"; class {group.name} may have lost {group.most_lost:.0f} points: {group.negative} of {group.images} are "
+            f"negative flips, {group.positive} positive"
         )
     for entry in outcome.not_excluded:
         where = "" if entry.kind == "originals" else f" on {entry.images}"
@@ -187,9 +187,9 @@ def _line_of_no_worse(outcome: Diff) -> str:
     """Return that NEW is no worse, or better, and what it may lose on other images than the first."""
     limit = f" by more than {_points(outcome.margin)}" if outcome.margin else ""
     line = f"NEW is no worse{limit}: {_counts(outcome)}"
-    if outcome.verdict == "fixed more":
+    if outcome.verdict == "better":
         better = next(entry for entry in outcome.evidence if entry.is_better)
-        line = f"NEW fixed more than it broke: {better.line}; it is no worse{limit}"
+        line = f"NEW is better: {better.line}; it is no worse{limit}"
     others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.can_excuse]
     if others:
         line += f"; it loses less than {_listed(others)}"
@@ -197,11 +197,11 @@ def _line_of_no_worse(outcome: Diff) -> str:
 
 
 def _counts(outcome: Diff) -> str:
-    """Return what broke and was fixed of the real images."""
+    """Return the shares of flips among the real images."""
     flips = outcome.flips
     return (
-        f"of {flips.images:,} {outcome.evidence[0].images} {format_estimate(flips.broke)} % broke and "
-        f"{format_estimate(flips.fixed)} % were fixed"
+        f"of {flips.images:,} {outcome.evidence[0].images} {format_estimate(flips.negative)} % are negative flips and "
+        f"{format_estimate(flips.positive)} % positive"
     )
 
 
@@ -230,15 +230,15 @@ def _evidence_table(outcome: Diff) -> Table:
             [
                 entry.images,
                 f"{entry.originals:,}",
-                format_estimate(entry.broke),
-                format_estimate(entry.fixed),
+                format_estimate(entry.negative),
+                format_estimate(entry.positive),
                 format_estimate(entry.drop),
                 f"{entry.margin:g}",
                 f"{entry.p_worse:.2g}",
                 mark,
             ]
         )
-    header = ["images", "number", "broke, %", "fixed, %", "loss, points", "allowed", "p", ""]
+    header = ["images", "number", "negative, %", "positive, %", "loss, points", "allowed", "p", ""]
     return Table(header, rows, first_columns=("loss, points", "allowed", "p", ""))
 
 
@@ -256,7 +256,7 @@ def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> l
         if groups:
             table = _group_table(kind, groups[:_MOST_ON_PAGE], _filters(kind, groups[:_MOST_ON_PAGE], names))
             sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
-    for name, images in {"Negative flips": flips.broken, "Positive flips": flips.mended}.items():
+    for name, images in {"Negative flips": flips.negatives, "Positive flips": flips.positives}.items():
         if images:
             table = image_table(images[:_MOST_ON_PAGE])
             sections.append(Section("images", name, tables=[table], folded=has_images, most_rows=_MOST_FLIPS))
@@ -273,8 +273,8 @@ def _flip_table(flips: Flips) -> Table:
     ]
     rows += [
         ["OLD less NEW, points", format_estimate(flips.drop)],
-        ["negative flips: OLD right, NEW wrong, %", format_estimate(flips.broke)],
-        ["positive flips: OLD wrong, NEW right, %", format_estimate(flips.fixed)],
+        ["negative flips: OLD right, NEW wrong, %", format_estimate(flips.negative)],
+        ["positive flips: OLD wrong, NEW right, %", format_estimate(flips.positive)],
     ]
     if flips.old_flips is not None:
         rows.append(["negative flips between trainings of OLD, %", f"{flips.old_flips:.2f}"])
@@ -298,15 +298,15 @@ def _group_table(kind: str, groups: Sequence[FlippedGroup], filters: Sequence[st
     rows = []
     for group in groups:
         mark = "worse" if group.is_worse else ""
-        counts = [str(group.images), str(group.broke), str(group.fixed)]
+        counts = [str(group.images), str(group.negative), str(group.positive)]
         if group.another_seed is not None:
             counts.append(str(group.another_seed))
         if group.p_worse is not None:
             counts += [f"{group.p_worse:.2g}", mark]
         rows.append([group.name, *counts])
-    header = [kind, "images", "broke", "fixed"]
+    header = [kind, "images", "negative", "positive"]
     if groups and groups[0].another_seed is not None:
-        header.append("broke by another seed")
+        header.append("negative by another seed")
     if groups and groups[0].p_worse is not None:
         header += ["p", ""]
     return Table(header, rows, filters=filters)
@@ -325,13 +325,13 @@ def image_table(images: Sequence[Flip]) -> Table:
 
 
 def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mapping[str, SplitFolder]") -> list[Section]:
-    """Return a section with six images that broke, for a comment: real ones, or if none can be shown generated ones."""
-    shown = [flip for flip in outcome.flips.broken if flip.id in files][:_SIX]
+    """Return a section with six negative flips, for a comment: real images, or if none can be shown generated ones."""
+    shown = [flip for flip in outcome.flips.negatives if flip.id in files][:_SIX]
     if shown:
-        caption, draw = "Images that broke, with their labels and predictions", partial(flip_sheet, shown, files)
-    elif outcome.generated is not None and outcome.generated.images[BROKE] and BROKE in sides:
+        caption, draw = "Negative flips, with their labels and predictions", partial(flip_sheet, shown, files)
+    elif outcome.generated is not None and outcome.generated.images[NEGATIVE] and NEGATIVE in sides:
         caption = "Images generated so that NEW is wrong, beside their originals"
-        draw = partial(_sheet, outcome.generated.images[BROKE][:_SIX], sides[BROKE], BROKE)
+        draw = partial(_sheet, outcome.generated.images[NEGATIVE][:_SIX], sides[NEGATIVE], NEGATIVE)
     else:
         return []
     return [Section("six", caption, pictures=[Picture(caption, draw, "six", of_photos=True)], shown="in a comment")]
@@ -362,8 +362,8 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
         lines.append("classes, pairs, groups and flipped images are of the first training of OLD")
     else:
         lines += [
-            "an image broke if OLD is right and NEW wrong on it, or on one of its transformations, and was fixed if "
-            "it is the other way round",
+            "an image is a negative flip if OLD is right and NEW wrong on it, or on one of its transformations; a "
+            "positive one if it is the other way round",
             "p: how often a loss this large would appear by chance if NEW lost just what is allowed, so a small one "
             "means worse; by McNemar's exact test, or Tango's where a loss is allowed; of a class times the number of "
             "classes that can be shown to be worse (Tarone)",

@@ -1,7 +1,7 @@
-"""The verdict of a diff, and what it rests on: how many originals broke and were fixed, on each kind of images.
+"""The verdict of a diff, and what it rests on: negative and positive flips, on each kind of images.
 
-An original *broke* if OLD is right and NEW wrong on one of its images of that kind, and was *fixed* if it is the other
-way round. Nothing here imports torch.
+An original is a negative flip if OLD is right and NEW wrong on one of its images of that kind, a positive one if it is
+the other way round. Nothing here imports torch.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from scipy.special import bdtrc, gammaln, ndtr, xlogy
 
 from fmrgen.metrics.intervals import Estimate, format_estimate, paired_difference, proportion, sign_test
 
-Verdict = Literal["broke more", "fixed more", "no worse", "undecided", "invalid"]
+Verdict = Literal["worse", "better", "no worse", "undecided", "invalid"]
 Kind = Literal["originals", "class", "perturbed", "transformed"]
-BROKE, FIXED = "broke", "fixed"  # the two sides of a diff, and of its splits
+NEGATIVE, POSITIVE = "negative", "positive"  # the two sides of a diff, and of its splits
 _MOST_EXACT = 60  # originals, up to which a p-value is exact
 _SHARES_TRIED = 100
 _ROUNDING = 1e-9
@@ -31,9 +31,9 @@ class Evidence:
         kind: of the images.
         images: what they show, as in "of 300 …".
         originals: how many there are.
-        broke: share of originals that broke, in percent.
-        fixed: share that was fixed, in percent.
-        drop: `broke` less `fixed` in points, with a paired 95 % interval.
+        negative: share of negative flips, in percent.
+        positive: share of positive flips, in percent.
+        drop: `negative` less `positive` in points, with a paired 95 % interval.
         margin: points that NEW may lose on these images.
         p_worse: the chance of such a loss, or a larger one, of a NEW that loses `margin` points.
         p_better: the chance of such a gain of a NEW that gains no more than another seed may.
@@ -43,8 +43,8 @@ class Evidence:
     kind: Kind
     images: str
     originals: int
-    broke: Estimate
-    fixed: Estimate
+    negative: Estimate
+    positive: Estimate
     drop: Estimate
     margin: float
     p_worse: float
@@ -59,46 +59,46 @@ class Evidence:
 
     @property
     def line(self) -> str:
-        """What broke and was fixed, as a part of a sentence."""
+        """The two shares, as a part of a sentence."""
         return (
-            f"of {self.originals:,} {self.images} {format_estimate(self.broke)} % broke and "
-            f"{format_estimate(self.fixed)} % were fixed"
+            f"of {self.originals:,} {self.images} {format_estimate(self.negative)} % are negative flips and "
+            f"{format_estimate(self.positive)} % positive"
         )
 
 
 def evidence_of(
-    kind: Kind, images: str, broke: np.ndarray, fixed: np.ndarray, margin: float, of_another_seed: float = 0.0
+    kind: Kind, images: str, negative: np.ndarray, positive: np.ndarray, margin: float, of_another_seed: float = 0.0
 ) -> Evidence:
     """Return what images of one kind show.
 
     Args:
         kind: of the images.
         images: what they show.
-        broke: whether each original broke, bool [N], N ≥ 1.
-        fixed: whether it was fixed, bool [N].
+        negative: whether each original is a negative flip, bool [N], N ≥ 1.
+        positive: whether it is a positive flip, bool [N].
         margin: points that NEW may lose, by the user.
         of_another_seed: points by which another seed may be apart on these images; it may lose so many more.
     """
     allowed = margin + of_another_seed
-    broke_alone, fixed_alone = int((broke & ~fixed).sum()), int((fixed & ~broke).sum())
-    of_broke, of_fixed = proportion(broke), proportion(fixed)
-    assert of_broke is not None
-    assert of_fixed is not None
+    negative_alone, positive_alone = int((negative & ~positive).sum()), int((positive & ~negative).sum())
+    of_negative, of_positive = proportion(negative), proportion(positive)
+    assert of_negative is not None
+    assert of_positive is not None
     return Evidence(
         kind,
         images,
-        len(broke),
-        of_broke,
-        of_fixed,
-        paired_difference(broke, fixed),
+        len(negative),
+        of_negative,
+        of_positive,
+        paired_difference(negative, positive),
         allowed,
-        p_worse=p_of_loss(broke_alone, fixed_alone, len(broke), allowed / 100),
-        p_better=p_of_loss(fixed_alone, broke_alone, len(broke), of_another_seed / 100),
+        p_worse=p_of_loss(negative_alone, positive_alone, len(negative), allowed / 100),
+        p_better=p_of_loss(positive_alone, negative_alone, len(negative), of_another_seed / 100),
     )
 
 
-def p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
-    """Return the one-sided p-value of "broke less fixed is at most the margin".
+def p_of_loss(negative: int, positive: int, originals: int, margin: float) -> float:
+    """Return the one-sided p-value of "negative less positive is at most the margin".
 
     Without a margin the test is McNemar's, exact. With one it is the score test of paired proportions (Tango 1998):
     exact for up to 60 originals, over all networks that lose the margin (Sidik 2003). Of more originals it is that of
@@ -106,47 +106,47 @@ def p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
     continuity by one original, and it is no less than the exact p-value for networks that fix nothing.
 
     Args:
-        broke: number of originals that broke, and were not fixed too.
-        fixed: number of originals that were fixed, and did not break too.
+        negative: number of originals that are negative flips alone.
+        positive: number of originals that are positive flips alone.
         originals: number of originals in all.
         margin: a share, from 0 to less than 1.
     """
     if margin == 0:
-        return sign_test(broke, fixed)
-    difference = broke - fixed
+        return sign_test(negative, positive)
+    difference = negative - positive
     if originals <= _MOST_EXACT and difference > originals * margin:
-        return _exact_p_of_loss(broke, fixed, originals, margin)
-    by_score = ndtr(-(difference - originals * margin - 1) / _error(broke, fixed, originals, margin))
+        return _exact_p_of_loss(negative, positive, originals, margin)
+    by_score = ndtr(-(difference - originals * margin - 1) / _error(negative, positive, originals, margin))
     if_none_fixed = bdtrc(difference - 1, originals, margin) if difference > 0 else 1.0
     return float(max(by_score, if_none_fixed))
 
 
-def _error(broke: Counts, fixed: Counts, originals: int, margin: float) -> np.ndarray:
-    """Return the standard error of broke less fixed, in originals, if its expectation were the margin."""
-    # The likeliest share that was fixed solves a q² + b q + c = 0.
+def _error(negative: Counts, positive: Counts, originals: int, margin: float) -> np.ndarray:
+    """Return the standard error of negative less positive, in originals, if its expectation were the margin."""
+    # The likeliest share of positive flips solves a q² + b q + c = 0.
     a = 2 * originals
-    b = (2 * originals - broke + fixed) * margin - broke - fixed
-    c = -fixed * margin * (1 - margin)
+    b = (2 * originals - negative + positive) * margin - negative - positive
+    c = -positive * margin * (1 - margin)
     share = (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
     error: np.ndarray = np.sqrt(originals * (2 * share + margin * (1 - margin)))
     return error
 
 
-def _exact_p_of_loss(broke: int, fixed: int, originals: int, margin: float) -> float:
+def _exact_p_of_loss(negative: int, positive: int, originals: int, margin: float) -> float:
     """Return the largest chance, for a NEW that loses the margin, of a score that is as high as the observed one."""
     counts = np.arange(originals + 1)
-    all_broke, all_fixed = (axis.ravel() for axis in np.meshgrid(counts, counts))
-    is_possible = all_broke + all_fixed <= originals
-    all_broke, all_fixed = all_broke[is_possible], all_fixed[is_possible]
-    difference = all_broke - all_fixed - originals * margin
-    score = difference / _error(all_broke, all_fixed, originals, margin)
-    observed = (broke - fixed - originals * margin) / _error(broke, fixed, originals, margin)
+    all_negative, all_positive = (axis.ravel() for axis in np.meshgrid(counts, counts))
+    is_possible = all_negative + all_positive <= originals
+    all_negative, all_positive = all_negative[is_possible], all_positive[is_possible]
+    difference = all_negative - all_positive - originals * margin
+    score = difference / _error(all_negative, all_positive, originals, margin)
+    observed = (negative - positive - originals * margin) / _error(negative, positive, originals, margin)
     as_high = score >= observed - _ROUNDING
-    all_broke, all_fixed = all_broke[as_high], all_fixed[as_high]
-    alike = originals - all_broke - all_fixed
-    ways = gammaln(originals + 1) - gammaln(all_broke + 1) - gammaln(all_fixed + 1) - gammaln(alike + 1)
-    share = np.linspace(0, (1 - margin) / 2, _SHARES_TRIED)[:, None]  # that is fixed: unknown, so the worst counts
-    logarithms = ways + xlogy(all_broke, share + margin) + xlogy(all_fixed, share)
+    all_negative, all_positive = all_negative[as_high], all_positive[as_high]
+    alike = originals - all_negative - all_positive
+    ways = gammaln(originals + 1) - gammaln(all_negative + 1) - gammaln(all_positive + 1) - gammaln(alike + 1)
+    share = np.linspace(0, (1 - margin) / 2, _SHARES_TRIED)[:, None]  # of positive flips: unknown, so the worst counts
+    logarithms = ways + xlogy(all_negative, share + margin) + xlogy(all_positive, share)
     logarithms += xlogy(alike, np.clip(1 - 2 * share - margin, 0, 1))
     return float(min(1.0, np.exp(logarithms).sum(axis=1).max()))
 
@@ -177,7 +177,7 @@ def judged(
     beside them; these show one in 1 %; and any show a gain in 1.5 %. Each error is shared out evenly among its lines
     (Bonferroni).
     NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction, and
-    no class may have lost far more; it *fixed more* if besides it is better on some kind.
+    no class may have lost far more; it *better* if besides it is better on some kind.
 
     Args:
         of_real: on real images as they are.
@@ -191,8 +191,8 @@ def judged(
             is_better = entry.p_better <= _ERROR_OF_BETTER / (len(of_real) + len(of_others))
             lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
     if any(entry.is_worse for entry in lines):
-        return "broke more", lines
+        return "worse", lines
     is_excluded = all(entry.drop.ends[1] < entry.margin for entry in lines if entry.can_excuse)
     if has_suspects or not is_excluded:
         return "undecided", lines
-    return ("fixed more" if any(entry.is_better for entry in lines) else "no worse"), lines
+    return ("better" if any(entry.is_better for entry in lines) else "no worse"), lines

@@ -1,4 +1,4 @@
-"""Flips between the answers of two classifiers to the same real images: what the new one broke, and what it fixed.
+"""Flips between the answers of two classifiers to the same real images: negative and positive.
 
 A *negative flip* is an image that OLD has right and NEW wrong, a *positive flip* the reverse (positive-congruent
 training, Yan et al. 2021). Nothing here imports torch, `datasets` or pandas.
@@ -42,7 +42,7 @@ class FlippedGroup:
     Attributes:
         name: of the kind.
         images: how many there are; of a pair, of the true class.
-        broke, fixed: negative and positive flips among them.
+        negative, positive: negative and positive flips among them.
         p_worse: the chance of such a loss of a NEW that loses what is allowed, times the number of groups that can be
             shown to be worse; None for pairs, for columns that were not named, and for several trainings.
         is_worse: whether NEW is worse on it, by the verdict's own test.
@@ -52,8 +52,8 @@ class FlippedGroup:
 
     name: str
     images: int
-    broke: int
-    fixed: int
+    negative: int
+    positive: int
     p_worse: float | None = None
     is_worse: bool = False
     another_seed: int | None = None
@@ -61,7 +61,7 @@ class FlippedGroup:
     @property
     def most_lost(self) -> float:
         """The points that NEW may have lost, the high end of a 95 % interval."""
-        return 100 * paired_ends(self.broke, self.fixed, self.images)[1]
+        return 100 * paired_ends(self.negative, self.positive, self.images)[1]
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class Flips:
         old_accuracy, new_accuracy: on the images.
         drop: accuracy of OLD less that of NEW, in points, with a paired interval; with several trainings of OLD that
             of another training.
-        broke, fixed: negative and positive flip rate.
+        negative, positive: negative and positive flip rate.
         old_flips: negative flip rate between two trainings of OLD, on average; None for one.
         images_needed: about how many images would tell a drop of the margin, or of 1 point without a margin.
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
-        broken, mended: negative and positive flips, the surest answers of NEW first; 10,000 at most.
+        negatives, positives: negative and positive flips, the surest answers of NEW first; 10,000 at most.
         suspects: classes of ten images or more on which NEW may have lost far more than is allowed, the most first.
     """
 
@@ -100,15 +100,15 @@ class Flips:
     old_accuracy: Estimate
     new_accuracy: Estimate
     drop: Estimate
-    broke: Estimate
-    fixed: Estimate
+    negative: Estimate
+    positive: Estimate
     old_flips: float | None
     images_needed: int
     classes: list[FlippedGroup]
     pairs: list[FlippedGroup]
     groups: dict[str, list[FlippedGroup]]
-    broken: list[Flip] = field(default_factory=list)
-    mended: list[Flip] = field(default_factory=list)
+    negatives: list[Flip] = field(default_factory=list)
+    positives: list[Flip] = field(default_factory=list)
     suspects: list[FlippedGroup] = field(default_factory=list)
 
 
@@ -143,22 +143,22 @@ def compare_predictions(
     new_right = new.answers == new.labels
     old_right = np.array([training.answers == training.labels for training in trainings])  # [T, N]
     worse, better = old_right & ~new_right, ~old_right & new_right
-    broke, fixed = worse[0], better[0]
+    negative, positive = worse[0], better[0]
     another_seed = old_right[0] & ~old_right[1] if len(trainings) > 1 else None
     kinds = _kinds({**first.columns, **new.columns}, by)
-    counts = {name: _counts(values, broke, fixed, another_seed) for name, values in kinds.items()}
-    of_classes = _counts(new.labels, broke, fixed, another_seed)
+    counts = {name: _counts(values, negative, positive, another_seed) for name, values in kinds.items()}
+    of_classes = _counts(new.labels, negative, positive, another_seed)
     tested = {"class": of_classes, **counts} if by else {"class": of_classes}
     p_values: dict[str, np.ndarray] = {}
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
-        evidence = [evidence_of("originals", images, broke, fixed, margin)]
+        evidence = [evidence_of("originals", images, negative, positive, margin)]
         for name, groups in tested.items():
             if len(groups.names) > 1:
                 values = new.labels if name == "class" else kinds[name]
                 p_values[name] = _p_of_groups(groups, margin)
                 worst = f"{images} of {name} {{name}}"
-                evidence.append(_evidence_of_worst(groups, values, broke, fixed, p_values[name], worst, margin))
+                evidence.append(_evidence_of_worst(groups, values, negative, positive, p_values[name], worst, margin))
     else:
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
@@ -170,15 +170,15 @@ def compare_predictions(
         old_accuracy=_mean_share(old_right),
         new_accuracy=_mean_share(new_right[None]),
         drop=drop,
-        broke=_mean_share(worse),
-        fixed=_mean_share(better),
+        negative=_mean_share(worse),
+        positive=_mean_share(better),
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
         classes=classes,
-        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, broke, fixed)),
+        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, negative, positive)),
         groups={name: _worst_first(groups, p_values.get(name), level) for name, groups in counts.items()},
-        broken=listed_flips(first, new, broke),
-        mended=listed_flips(first, new, fixed),
+        negatives=listed_flips(first, new, negative),
+        positives=listed_flips(first, new, positive),
         suspects=_suspects(classes, margin) if len(trainings) == 1 else [],
     )
     return outcome, evidence
@@ -186,8 +186,8 @@ def compare_predictions(
 
 def evidence_of_classes(
     labels: np.ndarray,
-    broke: np.ndarray,
-    fixed: np.ndarray,
+    negative: np.ndarray,
+    positive: np.ndarray,
     images: str,
     margin: float,
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
@@ -197,24 +197,24 @@ def evidence_of_classes(
 
     Args:
         labels: of the images, [N].
-        broke: whether each broke, bool [N].
-        fixed: whether each was fixed, bool [N].
+        negative: whether each is a negative flip, bool [N].
+        positive: whether each is a positive flip, bool [N].
         images: what they are, in words, with {name} for that of the class.
         margin: points that NEW may lose.
         of_another_seed: points by which another seed may be apart on a class; it may lose so many more.
     """
-    counts = _counts(labels, broke, fixed)
+    counts = _counts(labels, negative, positive)
     if len(counts.names) < 2:
         return []
     p_values = _p_of_groups(counts, margin, of_another_seed)
-    return [_evidence_of_worst(counts, labels, broke, fixed, p_values, images, margin, of_another_seed)]
+    return [_evidence_of_worst(counts, labels, negative, positive, p_values, images, margin, of_another_seed)]
 
 
 def _p_of_groups(counts: "_Counts", margin: float, of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS) -> np.ndarray:
     """Return the p-value of a loss on each group, times the number of groups that can be shown to be worse, [G]."""
     allowed = margin + of_another_seed
     p_values = []
-    for lost, won, size in zip(counts.broke.tolist(), counts.fixed.tolist(), counts.images.tolist(), strict=True):
+    for lost, won, size in zip(counts.negative.tolist(), counts.positive.tolist(), counts.images.tolist(), strict=True):
         p_values.append(p_of_loss(lost, won, size, allowed / 100))
     return np.minimum(1.0, shares_of_error(counts.images, allowed, ERROR_OF_REAL / 2) * np.array(p_values))
 
@@ -222,8 +222,8 @@ def _p_of_groups(counts: "_Counts", margin: float, of_another_seed: float = OF_A
 def _evidence_of_worst(
     counts: "_Counts",
     values: np.ndarray,
-    broke: np.ndarray,
-    fixed: np.ndarray,
+    negative: np.ndarray,
+    positive: np.ndarray,
     p_values: np.ndarray,
     images: str,
     margin: float,
@@ -233,7 +233,7 @@ def _evidence_of_worst(
     place = int(np.argmin(p_values))
     members = values == counts.names[place]
     of_group = images.format(name=counts.names[place])
-    evidence = evidence_of("class", of_group, broke[members], fixed[members], margin, of_another_seed)
+    evidence = evidence_of("class", of_group, negative[members], positive[members], margin, of_another_seed)
     return replace(evidence, p_worse=float(p_values[place]), p_better=1.0)
 
 
@@ -242,7 +242,7 @@ def _suspects(classes: Sequence[FlippedGroup], margin: float) -> list[FlippedGro
     far = margin + OF_ANOTHER_SEED_IN_A_CLASS + _FAR
     suspects = []
     for group in classes:
-        is_seen = group.images >= _FEWEST_OF_A_GROUP and group.broke - group.fixed >= _FEWEST_LOST
+        is_seen = group.images >= _FEWEST_OF_A_GROUP and group.negative - group.positive >= _FEWEST_LOST
         if is_seen and group.most_lost > far:
             suspects.append(group)
     return sorted(suspects, key=lambda group: -group.most_lost)
@@ -270,9 +270,17 @@ def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin:
     drop = Estimate(100 * value, 100 * (value - reach), 100 * (value + reach))
     p_worse = float(stdtr(count - 1, (margin / 100 - value) / error))
     p_better = float(stdtr(count - 1, value / error))
-    broke, fixed = old_right & ~new_right, ~old_right & new_right
+    negative, positive = old_right & ~new_right, ~old_right & new_right
     return Evidence(
-        "originals", images, len(new_right), _mean_share(broke), _mean_share(fixed), drop, margin, p_worse, p_better
+        "originals",
+        images,
+        len(new_right),
+        _mean_share(negative),
+        _mean_share(positive),
+        drop,
+        margin,
+        p_worse,
+        p_better,
     )
 
 
@@ -308,29 +316,29 @@ class _Counts(NamedTuple):
 
     names: np.ndarray
     images: np.ndarray
-    broke: np.ndarray
-    fixed: np.ndarray
+    negative: np.ndarray
+    positive: np.ndarray
     another_seed: np.ndarray | None = None
 
 
 def _counts(
-    values: np.ndarray, broke: np.ndarray, fixed: np.ndarray, another_seed: np.ndarray | None = None
+    values: np.ndarray, negative: np.ndarray, positive: np.ndarray, another_seed: np.ndarray | None = None
 ) -> _Counts:
     """Return the images of each value [N], with their flips."""
     names, group = np.unique(values, return_inverse=True)
     size = len(names)
-    of_broke, of_fixed = (np.bincount(group[flips], minlength=size) for flips in (broke, fixed))
+    of_negative, of_positive = (np.bincount(group[flips], minlength=size) for flips in (negative, positive))
     between_seeds = None if another_seed is None else np.bincount(group[another_seed], minlength=size)
-    return _Counts(names, np.bincount(group, minlength=size), of_broke, of_fixed, between_seeds)
+    return _Counts(names, np.bincount(group, minlength=size), of_negative, of_positive, between_seeds)
 
 
 def _counts_of_pairs(
-    labels: np.ndarray, old: np.ndarray, new: np.ndarray, broke: np.ndarray, fixed: np.ndarray
+    labels: np.ndarray, old: np.ndarray, new: np.ndarray, negative: np.ndarray, positive: np.ndarray
 ) -> _Counts:
-    """Return each true class and wrong answer, with how often NEW broke so, and fixed what OLD had so."""
+    """Return each true class and wrong answer, with how often NEW errs so, and OLD did."""
     images = Counter(labels.tolist())
-    lost = Counter(zip(labels[broke].tolist(), new[broke].tolist(), strict=True))
-    won = Counter(zip(labels[fixed].tolist(), old[fixed].tolist(), strict=True))
+    lost = Counter(zip(labels[negative].tolist(), new[negative].tolist(), strict=True))
+    won = Counter(zip(labels[positive].tolist(), old[positive].tolist(), strict=True))
     pairs = sorted(lost.keys() | won.keys())
     return _Counts(
         np.array([f"{label} → {answer or 'none'}" for label, answer in pairs], dtype=object),
@@ -341,7 +349,7 @@ def _counts_of_pairs(
 
 
 def _worst_first(counts: _Counts, p_values: np.ndarray | None = None, level: float = 0.0) -> list[FlippedGroup]:
-    """Return the groups with flips, those that are worse for certain first, then by broke less fixed.
+    """Return the groups with flips, those that are worse for certain first, then by negative less positive flips.
 
     Args:
         counts: of the groups.
@@ -349,15 +357,15 @@ def _worst_first(counts: _Counts, p_values: np.ndarray | None = None, level: flo
         level: up to which a group is worse.
     """
     is_worse = np.zeros(len(counts.names), bool) if p_values is None else p_values <= level
-    order = np.lexsort([counts.fixed - counts.broke, ~is_worse])
-    flipped = order[(counts.broke + counts.fixed)[order] > 0]
+    order = np.lexsort([counts.positive - counts.negative, ~is_worse])
+    flipped = order[(counts.negative + counts.positive)[order] > 0]
     groups = []
     for place in flipped[:_MOST_LISTED].tolist():
         group = FlippedGroup(
             str(counts.names[place]),
             int(counts.images[place]),
-            int(counts.broke[place]),
-            int(counts.fixed[place]),
+            int(counts.negative[place]),
+            int(counts.positive[place]),
             None if p_values is None else float(p_values[place]),
             bool(is_worse[place]),
             None if counts.another_seed is None else int(counts.another_seed[place]),

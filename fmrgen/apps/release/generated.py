@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fmrgen.apps.release.evidence import BROKE, FIXED
+from fmrgen.apps.release.evidence import NEGATIVE, POSITIVE
 from fmrgen.config import ComponentConfig
 from fmrgen.jobs.compare import JobProgress, make_splits
 from fmrgen.metrics.rows import accepted_as_label, as_label
@@ -53,7 +53,7 @@ class Generated:
 
     Attributes:
         rows: originals that were tried on each side.
-        images: under `broke` (OLD right, NEW wrong) and `fixed`; those first on which the two differ most surely.
+        images: under `negative` (OLD right, NEW wrong) and `positive`; those first on which the two differ most surely.
     """
 
     rows: int
@@ -71,9 +71,9 @@ def generate_against(
 ) -> Generated:
     """Generate two splits of the same originals, or resume them, and return their images.
 
-    For `broke`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW is
-    wrong is kept, so the change is small. For `fixed` the two networks swap roles. Runs on every process of a launch,
-    with the same outcome on each.
+    For `negative`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW
+    is wrong is kept, so the change is small. For `positive` the two networks swap roles. Runs on every process of a
+    launch, with the same outcome on each.
 
     Args:
         recipe: source, generator, oracle and steps; its classifier is ignored.
@@ -97,20 +97,20 @@ def generate_against(
 def split_folders(
     recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig
 ) -> dict[str, SplitFolder]:
-    """Return the folders of the splits `broke` and `fixed`, once they are generated; arguments as `generate_against`"""
+    """Return the folders of the splits `negative` and `positive`, once generated; arguments as `generate_against`"""
     folders = {}
-    for side, split_recipe in zip((BROKE, FIXED), _recipes(recipe, old, new), strict=True):
+    for side, split_recipe in zip((NEGATIVE, POSITIVE), _recipes(recipe, old, new), strict=True):
         paths = SplitPaths(Path(output), split_recipe.output.config, split_recipe.output.split)
         folders[side] = SplitFolder.of(paths, read_provenance(paths))
     return folders
 
 
 def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
-    """Return the recipes of `broke` and `fixed`."""
+    """Return the recipes of `negative` and `positive`."""
     perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
     networks = {"old": old, "new": new}
     recipes = []
-    for side, attacked, veto in ((BROKE, "new", "old"), (FIXED, "old", "new")):
+    for side, attacked, veto in ((NEGATIVE, "new", "old"), (POSITIVE, "old", "new")):
         panel = {
             "kind": "ensemble",
             "rule": "veto",

@@ -255,7 +255,7 @@ def _preprocessing_notes(models: Sequence[LoadedClassifier], on_note: Callable[[
 
 
 def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[str]:
-    """Return a line on the worth of a verdict if the split was made against one of the two."""
+    """Return a line on the worth of a verdict if the split was generated against one of the two."""
     provenance = opened.provenance
     if provenance is None or provenance.weights_sha256.classifier is None:
         return []
@@ -267,7 +267,7 @@ def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[s
         "NEW": "that NEW is wrong on it says little",
     }
     name = attacked[0]
-    return [f"the split was made against {name} alone: {meanings[name]}; use one made against a third network"]
+    return [f"the split was generated against {name} alone: {meanings[name]}; use that of a third network"]
 
 
 def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> list[Evidence]:
@@ -276,9 +276,9 @@ def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> lis
     if not len(new):
         return []
     old_right, new_right = old.answers == old.labels, new.answers == new.labels
-    broke, fixed = old_right & ~new_right, new_right & ~old_right
-    evidence = [evidence_of("perturbed", "perturbed images", broke, fixed, margin)]
-    return evidence + evidence_of_classes(new.labels, broke, fixed, "perturbed images of class {name}", margin)
+    negative, positive = old_right & ~new_right, new_right & ~old_right
+    evidence = [evidence_of("perturbed", "perturbed images", negative, positive, margin)]
+    return evidence + evidence_of_classes(new.labels, negative, positive, "perturbed images of class {name}", margin)
 
 
 def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:

@@ -20,9 +20,9 @@ class Diff:
     """The comparison of a classifier in use, OLD, with the one that is to take its place, NEW.
 
     Attributes:
-        verdict: `broke more`: on some kind of images NEW loses more than is allowed; `no worse`: on every kind it loses
-            less; `fixed more`: besides, it is better on some kind; `undecided`: the images do not tell; `invalid`: one
-            of the two does not work. Equal networks get `broke more` or `fixed more` in at most 5 % of cases.
+        verdict: `worse`: on some kind of images NEW loses more than is allowed; `no worse`: on every kind it loses
+            less; `better`: besides, it is better on some kind; `undecided`: the images do not tell; `invalid`: one
+            of the two does not work. Equal networks get `worse` or `better` in at most 5 % of cases.
         margin: points that NEW may lose.
         evidence: what each kind of images shows: real ones first.
         flips: on the real images, or on the originals of a split.
@@ -39,9 +39,9 @@ class Diff:
 
     def __repr__(self) -> str:
         flips = self.flips
-        broke, fixed = (round(share.value * flips.images / 100) for share in (flips.broke, flips.fixed))
+        negative, positive = (round(share.value * flips.images / 100) for share in (flips.negative, flips.positive))
         return (
-            f"Diff({self.verdict}: {broke} of {flips.images} broke, {fixed} fixed; accuracy "
+            f"Diff({self.verdict}: {negative} of {flips.images} negative, {positive} positive; accuracy "
             f"{flips.old_accuracy.value:.2f} → {flips.new_accuracy.value:.2f} %, drop {flips.drop} points)"
         )
 

@@ -71,7 +71,7 @@ def on_transformed_originals(
 ) -> list[Evidence]:
     """Compare two networks on originals transformed at random, ten times in each of three families.
 
-    An original broke if on one of its ten images OLD is right and NEW wrong; an image counts if the oracle accepts it.
+    An original is a negative flip if OLD is right and NEW wrong on one of its ten images that the oracle accepts.
     Each original has its own transformations, which are the same for all networks and in every run.
 
     Args:
@@ -87,16 +87,16 @@ def on_transformed_originals(
     labels = np.array(class_names)[rows.labels]
     evidence = []
     for family, (transform, words, of_another_seed) in _FAMILIES.items():
-        broke, fixed = (np.zeros(len(rows), dtype=bool) for _ in range(2))
+        negative, positive = (np.zeros(len(rows), dtype=bool) for _ in range(2))
         for places, images in _transformed(rows, transform, family):
             worse, better = _differences(rows.at(places), before.at(places), images)
-            broke[places] |= worse
-            fixed[places] |= better
+            negative[places] |= worse
+            positive[places] |= better
         name = f"transformed at random ({words})"
-        evidence.append(evidence_of("transformed", f"originals {name}", broke, fixed, margin, of_another_seed))
+        evidence.append(evidence_of("transformed", f"originals {name}", negative, positive, margin, of_another_seed))
         if family == "geometric":  # in the others trainings of one recipe are too far apart to tell by class
             of_class = f"originals of class {{name}} {name}"
-            evidence += evidence_of_classes(labels, broke, fixed, of_class, margin, _OF_A_CLASS)
+            evidence += evidence_of_classes(labels, negative, positive, of_class, margin, _OF_A_CLASS)
     return evidence
 
 

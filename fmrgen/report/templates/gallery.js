@@ -17,7 +17,7 @@
     right: "right",
     mistaken: "wrong",
     wrong: "wrong before and after",
-    unknown: "no answer",
+    unknown: "no prediction",
   };
   const JUDGED = { doubt: "a judge does not see the class", agree: "all judges see the class", unasked: "not judged" };
 
@@ -39,7 +39,7 @@
   const gallery = () => galleries.find((other) => other.split === chosen.get("split")) || galleries[0];
   const network = () => Math.max(0, gallery().classifiers.indexOf(chosen.get("network")));
   const answers = (row) => row.answers?.[network()] || [null, null];
-  const className = (label) => (label < 0 ? "no answer" : gallery().class_names[label]);
+  const className = (label) => (label < 0 ? "no prediction" : gallery().class_names[label]);
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
   function outcome(row) {

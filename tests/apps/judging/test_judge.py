@@ -98,8 +98,8 @@ def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_s
     told = capsys.readouterr().err
     alike = {
         "clip": "clip shares its weights with the split's own oracle: its figures are no second opinion",
-        "lenet": "lenet shares its weights with the classifier that the split was made for: its figures are no second",
-        "panel": "panel shares its weights with the split's own oracle and the classifier that the split was made for: ",
+        "lenet": "lenet shares its weights with the classifier that the split was generated against: its figures are no second",
+        "panel": "panel shares its weights with the split's own oracle and the classifier that the split was generated against: ",
     }
     assert all(f"warning: {line}" in told for line in alike.values())
     assert "other shares" not in told

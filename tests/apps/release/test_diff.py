@@ -1,4 +1,4 @@
-"""What a new checkpoint broke: the two splits, what they count, and the command."""
+"""What a new checkpoint gets wrong: the two splits, what they count, and the command."""
 
 import base64
 import json
@@ -49,10 +49,13 @@ def made(planted, tmp_path_factory):
 def test_each_image_is_right_for_one_and_wrong_for_the_other(made, planted):
     """As both networks say themselves, of the stored images; and the splits are true."""
     output, found = made
-    references = [f"{output}:mnist-broke/new", f"{output}:mnist-fixed/old"]
+    references = [f"{output}:mnist-negative/new", f"{output}:mnist-positive/old"]
     said = evaluate(references, {"old": LENET, "new": planted}, progress=False)
     table = said.predictions.to_pandas()
-    for split, right, wrong, side in ((references[0], "old", "new", "broke"), (references[1], "new", "old", "fixed")):
+    for split, right, wrong, side in (
+        (references[0], "old", "new", "negative"),
+        (references[1], "new", "old", "positive"),
+    ):
         by = {
             name: table[(table.split == split) & (table.classifier == name)].set_index("id") for name in (right, wrong)
         }
@@ -72,16 +75,16 @@ def test_a_diff_by_a_recipe_is_never_greener_than_one_on_its_images(made, plante
     assert [replace(one, is_better=False) for one in of_images.evidence] == [
         replace(one, is_better=False) for one in found.evidence[: len(of_images.evidence)]
     ]
-    assert of_images.verdict == found.verdict == "broke more"
+    assert of_images.verdict == found.verdict == "worse"
 
 
 def test_the_first_image_that_fools_is_kept_and_the_clearest_come_first(made):
     output, found = made
     kinds = [one.kind for one in found.evidence]
     assert kinds == ["originals", "class", "transformed", "class", "transformed", "transformed"]
-    images = found.generated.images["broke"]
+    images = found.generated.images["negative"]
     assert max(images, key=lambda one: one.label == "7").label == "7"
-    reached = [row for row in rows_of_side(output, "mnist-broke/new") if row["stop_reason"] == 5]
+    reached = [row for row in rows_of_side(output, "mnist-negative/new") if row["stop_reason"] == 5]
     assert {row["id"] for row in reached} == {one.id for one in images}
     assert all(row["step_predictions"][-2] == row["label"] for row in reached if row["iterations"] > 1)
     clarity = [min(one.before, 1 - one.after) for one in images]
@@ -112,10 +115,10 @@ def test_the_command_and_its_files(made, planted, tmp_path, capsys):
     status = run(*job, "-o", output, "--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--json")
     printed = capsys.readouterr()
     told = json.loads(printed.out)
-    assert status == int(told["verdict"] == "broke more")
+    assert status == int(told["verdict"] == "worse")
     written = json.loads((output / "diff/diff.json").read_text())
     assert written == told
-    assert told["schema"] == "fmrgen-diff/4"
+    assert told["schema"] == "fmrgen-diff/5"
     page = (output / "diff/diff.html").read_text()
     assert "old → new on mnist-lenet" in page
     assert "Generated: NEW wrong" in page
@@ -137,7 +140,7 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
         assert done.returncode in (0, 1), done.stderr
     found = json.loads((tmp_path / "out/diff/diff.json").read_text())
     _, alone = made
-    for side in ("broke", "fixed"):
+    for side in ("negative", "positive"):
         ids = {one.id for one in alone.generated.images[side]}
         told = {one["id"] for one in found["generated"]["images"][side]}
         assert len(ids ^ told) <= 2  # ties, on a processor that rounds otherwise
@@ -149,13 +152,15 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
 @pytest.mark.slow
 def test_both_splits_are_published_and_ask_the_next_checkpoint(made, hub, tmp_path):
     output, _ = made
-    done = fmrgen("push", output, "someone/broke", "-q", **hub.environment)
+    done = fmrgen("push", output, "someone/negative", "-q", **hub.environment)
     assert done.returncode == 0, done.stderr
-    done = fmrgen("evaluate", "someone/broke:mnist-broke/new", "-c", LENET, "-o", tmp_path, "--json", **hub.environment)
+    done = fmrgen(
+        "evaluate", "someone/negative:mnist-negative/new", "-c", LENET, "-o", tmp_path, "--json", **hub.environment
+    )
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)["results"]
     assert result["total"]["perturbed_accuracy"]["value"] == 100.0  # it is OLD, whose veto they passed
-    done = fmrgen("verify", "someone/broke:mnist-fixed/old", "--files", **hub.environment)
+    done = fmrgen("verify", "someone/negative:mnist-positive/old", "--files", **hub.environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -308,7 +313,7 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     assert re.fullmatch(r"key=\w{12}", key)
     assert line == f"verdict={verdict}"
     assert "](six.png)" not in (tmp_path / "summary.md").read_text()
-    assert "'broke more' && inputs.broke-more != 'pass'" in fails["if"]
+    assert "'worse' && inputs.worse != 'pass'" in fails["if"]
 
     assert (done := run_step(comment, inputs, environment)).returncode == 0, done.stderr
     written = (tmp_path / "comment.md").read_text()
@@ -317,7 +322,7 @@ def test_the_action_comments_once_with_pictures(made, planted, tmp_path):
     at = re.fullmatch(rf"file://{tmp_path}/you/repo/blob/(\w{{40}})/six.png\?raw=true", picture)[1]
     pushed = ["git", "--git-dir", str(tmp_path / "you/repo"), "show", f"{at}:six.png"]
     assert subprocess.run(pushed, capture_output=True, check=True).stdout == (output / "diff/six.png").read_bytes()
-    assert written.count("NEW broke more than it fixed") <= 1
+    assert written.count("NEW is worse: of") <= 1
     assert written.index("<details>") < written.index("What the verdict rests on")
     assert "(https://forge/artifact)" in written
     assert "--method POST repos/you/repo/issues/12/comments" in (tmp_path / "calls").read_text()
@@ -342,11 +347,11 @@ def test_the_action_compares_files_of_predictions_and_a_first_run_passes(tmp_pat
     inputs |= files | {"junit": str(tmp_path / "diff.xml")}
     environment = runner(tmp_path)
     assert (done := run_step(diff_step, inputs, environment)).returncode == 0, done.stderr
-    assert (tmp_path / "output").read_text().endswith("\nverdict=broke more\n")
+    assert (tmp_path / "output").read_text().endswith("\nverdict=worse\n")
     assert "| 3 → 4 | 20 | 20 | 0 |" in (tmp_path / "summary.md").read_text()
     if shutil.which("jq"):
         assert run_step(comment, inputs, environment).returncode == 0
-        assert "NEW broke more than it fixed" in (tmp_path / "comment.md").read_text()
+        assert "NEW is worse: of" in (tmp_path / "comment.md").read_text()
     (tmp_path / "old.csv").unlink()
     (tmp_path / "output").unlink()
     done = run_step(diff_step, inputs, environment)

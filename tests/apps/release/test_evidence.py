@@ -30,32 +30,34 @@ def test_without_a_margin_the_test_is_the_exact_one():
 
 
 @pytest.mark.parametrize(
-    ("broke", "fixed", "rows", "margin"), [(30, 10, 300, 0.02), (40, 4, 300, 0.05), (25, 9, 80, 0.1)]
+    ("negative", "positive", "rows", "margin"), [(30, 10, 300, 0.02), (40, 4, 300, 0.05), (25, 9, 80, 0.1)]
 )
-def test_with_a_margin_it_is_the_score_at_the_likeliest_shares(broke, fixed, rows, margin):
+def test_with_a_margin_it_is_the_score_at_the_likeliest_shares(negative, positive, rows, margin):
     def unlikely(share):
         shares = np.array([share + margin, share, 1 - 2 * share - margin])
-        counts = np.array([broke, fixed, rows - broke - fixed])
+        counts = np.array([negative, positive, rows - negative - positive])
         return -float((counts * np.log(np.maximum(shares, 1e-300))).sum())
 
     found = minimize_scalar(unlikely, bounds=(0, (1 - margin) / 2), method="bounded", options={"xatol": 1e-12}).x
-    score = (broke - fixed - rows * margin - 1) / np.sqrt(rows * (2 * found + margin - margin**2))
-    assert p_of_loss(broke, fixed, rows, margin) == pytest.approx(norm.sf(score), rel=1e-3)
+    score = (negative - positive - rows * margin - 1) / np.sqrt(rows * (2 * found + margin - margin**2))
+    assert p_of_loss(negative, positive, rows, margin) == pytest.approx(norm.sf(score), rel=1e-3)
 
 
 def test_where_none_is_fixed_it_is_no_less_than_exact():
-    for broke in range(20):
-        assert p_of_loss(broke, 0, 300, 0.03) >= binom.sf(broke - 1, 300, 0.03) * (1 - 1e-12)
+    for negative in range(20):
+        assert p_of_loss(negative, 0, 300, 0.03) >= binom.sf(negative - 1, 300, 0.03) * (1 - 1e-12)
 
 
 @pytest.mark.parametrize(("rows", "margin"), [(17, 0.05), (40, 0.1)])
 def test_of_few_images_it_is_exact_whatever_share_is_fixed(rows, margin):
     """Of all that can be seen, what is called worse is as seldom as it should be, and 17 of 17 is called so."""
-    seen = [(broke, fixed) for broke in range(rows + 1) for fixed in range(rows + 1 - broke)]
-    p_values = np.array([p_of_loss(broke, fixed, rows, margin) for broke, fixed in seen])
+    seen = [(negative, positive) for negative in range(rows + 1) for positive in range(rows + 1 - negative)]
+    p_values = np.array([p_of_loss(negative, positive, rows, margin) for negative, positive in seen])
     for share in (0.0, 0.013, 0.1, 0.22, 0.37, 0.449):
         chances = multinomial(rows, [share + margin, share, 1 - 2 * share - margin])
-        likely = np.array([chances.pmf([broke, fixed, rows - broke - fixed]) for broke, fixed in seen])
+        likely = np.array(
+            [chances.pmf([negative, positive, rows - negative - positive]) for negative, positive in seen]
+        )
         for level in (0.1, 0.025, 0.003):
             assert likely[p_values <= level].sum() <= 1.001 * level
     assert p_of_loss(rows, 0, rows, margin) == pytest.approx(((1 + margin) / 2) ** rows)
@@ -68,7 +70,7 @@ def test_a_class_that_is_lost_whole_is_called_worse():
     (of_class,) = evidence_of_classes(labels, lost, np.zeros_like(lost), "images of class {name}", 0.0)
     assert of_class.images == "images of class 42"
     others = [evidence(drops) for drops in pairs(0, 0.1, 3, 7, 300)]
-    assert judged([of_class, *others])[0] == "broke more"
+    assert judged([of_class, *others])[0] == "worse"
 
 
 def test_groups_that_can_not_be_worse_take_no_share_of_the_error():
@@ -95,8 +97,8 @@ def test_equal_networks_are_called_different_in_at_most_5_percent_over_all_kinds
             (drops,) = pairs(0.0, (0.02, 0.2)[kind != "originals"], 10 * seed + number, 1, 300)
             lines.append(evidence(drops, kind))
         verdicts.append(judged(lines[:2], lines[2:])[0])
-    assert verdicts.count("broke more") <= 0.035 * 400 + 6
-    assert verdicts.count("fixed more") <= 0.015 * 400 + 6
+    assert verdicts.count("worse") <= 0.035 * 400 + 6
+    assert verdicts.count("better") <= 0.015 * 400 + 6
 
 
 @given(data=st.data())
@@ -104,12 +106,14 @@ def test_no_other_images_make_a_verdict_on_real_ones_greener(data):
     """A loss that real images show is shown whatever stands beside it, and what they leave open stays open."""
     counts = st.tuples(st.integers(0, 30), st.integers(0, 30))
     real, *others = (
-        evidence(np.repeat([1, -1, 0], [broke, fixed, 60]), "originals" if number == 0 else "transformed", margin=2)
-        for number, (broke, fixed) in enumerate(data.draw(st.lists(counts, min_size=1, max_size=5)))
+        evidence(
+            np.repeat([1, -1, 0], [negative, positive, 60]), "originals" if number == 0 else "transformed", margin=2
+        )
+        for number, (negative, positive) in enumerate(data.draw(st.lists(counts, min_size=1, max_size=5)))
     )
     alone, together = judged([real])[0], judged([real], others)[0]
-    if alone in ("broke more", "undecided"):
-        assert together in ("broke more", alone)
+    if alone in ("worse", "undecided"):
+        assert together in ("worse", alone)
 
 
 def test_one_kind_is_enough_for_worse_and_none_may_be_open_for_no_worse():
@@ -117,12 +121,12 @@ def test_one_kind_is_enough_for_worse_and_none_may_be_open_for_no_worse():
     (worse,) = pairs(0.3, 0.4, 4, 1, 300)
     (few,) = pairs(0.0, 0.4, 5, 1, 30)
     verdict, lines = judged([evidence(same, margin=1), evidence(worse, "class", margin=1)])
-    assert (verdict, [one.is_worse for one in lines]) == ("broke more", [False, True])
+    assert (verdict, [one.is_worse for one in lines]) == ("worse", [False, True])
     assert judged([evidence(same, margin=1)])[0] == "no worse"
     assert judged([evidence(same, margin=1), evidence(few, "transformed", margin=1)])[0] == "undecided"
     assert judged([evidence(same, margin=1), evidence(few, "class", margin=1)])[0] == "no worse"
     verdict, lines = judged([evidence(same, margin=1), evidence(-worse, "transformed", margin=1)])
-    assert (verdict, [one.is_better for one in lines]) == ("fixed more", [False, True])
+    assert (verdict, [one.is_better for one in lines]) == ("better", [False, True])
 
 
 def test_the_worst_of_several_answers_for_their_number():

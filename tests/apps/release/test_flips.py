@@ -22,13 +22,13 @@ from fmrgen.recipe.job import parse_classifier
 LENET = "asset:mnist/lenet"
 
 
-def pair(random, images, broke, fixed, both=0.02):
+def pair(random, images, negative, positive, both=0.02):
     """Returns labels and the answers of OLD and NEW, which flip with these probabilities and are both wrong with `both`."""
     labels = random.integers(0, 10, images)
     draw = random.random(images)
     old, new = labels.copy(), labels.copy()
-    new[draw < broke] += 1
-    old[(draw >= broke) & (draw < broke + fixed)] += 1
+    new[draw < negative] += 1
+    old[(draw >= negative) & (draw < negative + positive)] += 1
     for answers in (old, new):
         answers[draw > 1 - both] += 2
     return labels, old % 10, new % 10
@@ -52,12 +52,16 @@ def test_figures_by_hand():
     new = [0, 1, 1, 1, 2, 1, 0, 0]
     compared = diff(old, new, labels)
     flips = compared.flips
-    assert (len(flips.broken), len(flips.mended)) == (4, 1)
-    assert (flips.broke.value, flips.fixed.value) == (50, 12.5)
+    assert (len(flips.negatives), len(flips.positives)) == (4, 1)
+    assert (flips.negative.value, flips.positive.value) == (50, 12.5)
     assert (flips.old_accuracy.value, flips.new_accuracy.value, flips.drop.value) == (75, 37.5, 37.5)
-    assert [(kind.name, kind.broke, kind.fixed) for kind in flips.classes] == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
+    assert [(kind.name, kind.negative, kind.positive) for kind in flips.classes] == [
+        ("0", 2, 0),
+        ("2", 1, 0),
+        ("1", 1, 1),
+    ]
     assert flips.pairs[0].name == "0 → 1"
-    assert "undecided: 4 of 8 broke, 1 fixed" in repr(compared)
+    assert "undecided: 4 of 8 negative, 1 positive" in repr(compared)
     exact = diff(old, new, labels).evidence[0]
     assert exact.p_worse == pytest.approx(6 / 32)  # four or five of five
 
@@ -73,11 +77,11 @@ def test_equal_networks_are_called_different_in_at_most_5_percent(images, rate):
         verdicts.append(compared.verdict)
         covered += compared.flips.drop.ends[0] <= 0 <= compared.flips.drop.ends[1]
         assert not any(kind.is_worse for kind in compared.flips.classes) or rate
-    assert verdicts.count("broke more") + verdicts.count("fixed more") <= 0.05 * 300 + 6
+    assert verdicts.count("worse") + verdicts.count("better") <= 0.05 * 300 + 6
     assert covered >= 0.92 * 300
 
 
-def test_what_broke_is_found_and_named():
+def test_negative_flips_are_found_and_named():
     random = np.random.default_rng(3)
     found_worse = named = 0
     for _ in range(100):
@@ -85,7 +89,7 @@ def test_what_broke_is_found_and_named():
         nines = (labels == 9) & (random.random(1000) < 0.3)
         new[nines] = 4
         compared = diff(old, new, labels)
-        found_worse += compared.verdict == "broke more"
+        found_worse += compared.verdict == "worse"
         worse = [kind.name for kind in compared.flips.classes if kind.is_worse]
         named += worse == ["9"] and compared.flips.pairs[0].name == "9 → 4"
     assert found_worse >= 97
@@ -108,8 +112,8 @@ def test_another_training_of_old_is_not_worse():
         compared = diff(old, new, labels)
         verdicts.append(compared.verdict)
         alone.append(diff(old[0], new, labels).verdict)
-    assert verdicts.count("broke more") + verdicts.count("fixed more") <= 0.05 * 200 + 5
-    assert alone.count("broke more") + alone.count("fixed more") > 0.1 * 200
+    assert verdicts.count("worse") + verdicts.count("better") <= 0.05 * 200 + 5
+    assert alone.count("worse") + alone.count("better") > 0.1 * 200
     assert compared.flips.trainings == 3
     assert compared.flips.old_flips > 0
 
@@ -122,7 +126,7 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     second = write(tmp_path / "b.csv", labels, new, camera=camera)
     assert run("diff", "--old", first, "--new", second, "-o", tmp_path / "out", "-q") == 1
     tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
-    assert tree["schema"] == "fmrgen-diff/4"
+    assert tree["schema"] == "fmrgen-diff/5"
     assert list(tree["flips"]["groups"]) == ["camera"]  # brightness is a measure
     worst = tree["flips"]["groups"]["camera"][0]
     assert (worst["name"], worst["p_worse"], worst["is_worse"]) == ("2", None, False)  # nobody asked for it
@@ -133,7 +137,7 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     assert not any(group["is_worse"] for group in others)
     assert "images of camera 2" in [entry["images"] for entry in tree["evidence"] if entry["is_worse"]]
     page = (tmp_path / "out/diff/diff.html").read_text()
-    assert "NEW broke more than it fixed" in page
+    assert "NEW is worse: of" in page
     assert run("diff", "--old", first, "--new", second, "--by", "nope", "-o", tmp_path / "out") == 2
 
 
@@ -178,19 +182,19 @@ def test_a_margin_holds_for_all_classes_and_a_class_can_be_worse():
     assert diff(labels, new, labels, margin=5).verdict == "no worse"
     new = np.where((labels == 4) & (random.random(20_000) < 0.3), 9, labels)
     found = diff(labels, new, labels, margin=5)
-    assert (found.verdict, found.worse[0].images) == ("broke more", "images of class 4")
+    assert (found.verdict, found.worse[0].images) == ("worse", "images of class 4")
 
 
 def test_trainings_that_are_alike_hide_nothing():
     labels = np.arange(600) % 10
     found = diff([labels, labels, labels], (labels + 1) % 10 * (labels > 0), labels)
-    assert found.verdict == "broke more"
+    assert found.verdict == "worse"
     random, verdicts = np.random.default_rng(13), []
     for _ in range(400):
         skill = 0.05 + random.normal(0, 0.015, 4)
         *old, new = (np.where(random.random(600) < share, (labels + 1) % 10, labels) for share in skill)
         verdicts.append(diff(old[:3], new, labels).verdict)
-    assert verdicts.count("broke more") <= 0.025 * 400 + 9
+    assert verdicts.count("worse") <= 0.025 * 400 + 9
 
 
 def test_scores_give_predictions_and_confidences(tmp_path):
@@ -207,7 +211,7 @@ def test_scores_give_predictions_and_confidences(tmp_path):
     assert of_shares.confidence == pytest.approx(shares.max(1))
     compared = diff(of_logits, of_shares, margin=1)
     flips = compared.flips
-    assert (compared.verdict, len(flips.broken), len(flips.mended)) == ("no worse", 0, 0)
+    assert (compared.verdict, len(flips.negatives), len(flips.positives)) == ("no worse", 0, 0)
 
 
 def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
@@ -216,7 +220,7 @@ def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
     files = ("--junit", tmp_path / "junit.xml", "--summary", tmp_path / "summary.md", "-o", tmp_path / "out", "-q")
     assert run("diff", "--old", first, "--new", second, *files) == 1
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
-    assert "NEW broke more than it fixed" in (tmp_path / "summary.md").read_text()
+    assert "NEW is worse: of" in (tmp_path / "summary.md").read_text()
     assert run("diff", "--old", second, "--new", first, "-o", tmp_path / "out", "-q") == 0
     assert run("diff", "--old", first, "--new", first, "-o", tmp_path / "out", "-q") == 2
     assert "is both old and new; name two" in capsys.readouterr().err
@@ -316,7 +320,7 @@ def test_hostile_files_of_predictions_are_refused_in_a_line(tmp_path, name, writ
 def test_one_name_in_two_encodings_is_one_class_and_one_in_two_spellings_is_noted():
     labels = np.array(["caf\u00e9", "stop"] * 20)
     composed = np.array(["cafe\u0301", "stop"] * 20)
-    assert diff(labels, composed, labels).flips.broke.value == 0
+    assert diff(labels, composed, labels).flips.negative.value == 0
     noted = diff(labels, np.array(["caf\u00e9", "Stop"] * 20), labels).notes
     assert any("the prediction 'Stop' is not the label 'stop'" in note for note in noted)
 
@@ -349,7 +353,7 @@ def test_no_worse_is_not_said_while_a_class_may_be_lost():
     labels = np.append(random.integers(0, 10, 3000), np.full(20, 10))
     old = np.where(random.random(3020) < 0.06, (labels + 1) % 10, labels)
     new = np.where(random.random(3020) < 0.02, (labels + 1) % 10, labels)
-    assert diff(old, new, labels, margin=1).verdict == "fixed more"
+    assert diff(old, new, labels, margin=1).verdict == "better"
     new[-9:] = 3
     old[-20:] = 10
     outcome = diff(old, new, labels, margin=8)
@@ -405,10 +409,10 @@ def photos(tmp_path):
 def test_images_of_a_folder_are_called_by_their_files(photos):
     found = diff_classifiers(LENET, "outside_components:HalfTrained", images=photos)
     assert found.flips.images == 60
-    for flip in found.flips.broken:
+    for flip in found.flips.negatives:
         assert (photos / flip.id).is_file()
         assert flip.label == flip.id.split("/")[0] == flip.old != flip.new
-    sure = [flip.new_confidence for flip in found.flips.broken]
+    sure = [flip.new_confidence for flip in found.flips.negatives]
     assert sure == sorted(sure, reverse=True)
     several = diff_classifiers(
         [LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos
@@ -429,7 +433,7 @@ def test_files_of_weights_are_of_a_network(photos, tmp_path):
     arguments = ("--old", tmp_path / "old.pt", "--new", tmp_path / "new.pt", "--images", photos, "-o", tmp_path, "-q")
     assert run("diff", *arguments, "--as", "test_flips:bare_network") == 1
     worst = json.loads((tmp_path / "diff/diff.json").read_text())["flips"]["classes"][:2]
-    assert [(group["name"], group["broke"]) for group in worst] == [("3", 6), ("4", 6)]
+    assert [(group["name"], group["negative"]) for group in worst] == [("3", 6), ("4", 6)]
     assert run("diff", *arguments) == 2
 
 
@@ -500,7 +504,7 @@ def test_a_network_and_its_export_are_one_both_ways(photos, tmp_path):
     torch.onnx.export(network, torch.rand(1, 3, 32, 32), tmp_path / "net.onnx", dynamo=False)
     for pair_of_both in ((network, f"onnx:{tmp_path / 'net.onnx'}"), (f"onnx:{tmp_path / 'net.onnx'}", network)):
         found = diff_classifiers(*pair_of_both, images=photos)
-        assert (found.flips.broke.value, found.flips.fixed.value) == (0, 0)
+        assert (found.flips.negative.value, found.flips.positive.value) == (0, 0)
         assert any("preprocess images in different ways" in note for note in found.notes)
 
 

@@ -63,10 +63,10 @@ def test_counts_are_those_of_evaluate(split):
     table = said.predictions.to_pandas()
     by = {name: table[table.classifier == name] for name in ("old", "new")}
     right = {name: (rows.original_prediction == rows.label).to_numpy() for name, rows in by.items()}
-    assert found.flips.broke.value == pytest.approx(100 * (right["old"] & ~right["new"]).mean())
+    assert found.flips.negative.value == pytest.approx(100 * (right["old"] & ~right["new"]).mean())
     valid = {name: rows[rows.valid] for name, rows in by.items()}
     right = {name: (rows.prediction == rows.label).to_numpy() for name, rows in valid.items()}
-    assert kinds(found)["perturbed"].fixed.value == pytest.approx(100 * (right["new"] & ~right["old"]).mean())
+    assert kinds(found)["perturbed"].positive.value == pytest.approx(100 * (right["new"] & ~right["old"]).mean())
 
 
 def test_rows_of_anyone_are_real_images(split):
@@ -74,21 +74,21 @@ def test_rows_of_anyone_are_real_images(split):
     rows = datasets.load_dataset(str(split), "mnist", split="lenet").select_columns(["id", "image", "label"])
     found = diff_classifiers(OTHER, LENET, images=rows)
     assert [one.kind for one in found.evidence] == ["originals", "class"]
-    assert found.verdict == "fixed more"
-    assert verdict_line(found).startswith("NEW fixed more than it broke: of ")
+    assert found.verdict == "better"
+    assert verdict_line(found).startswith("NEW is better: of ")
 
 
 @pytest.mark.slow
 def test_a_network_that_learnt_half_is_worse_and_the_reverse_fixed_more(split):
     found = diff_classifiers(LENET, OTHER, images=str(split), margin=2)
-    assert found.verdict == "broke more"
+    assert found.verdict == "worse"
     assert [one.kind for one in found.evidence] == ["originals", "class", "perturbed", "class"]
     assert kinds(found)["originals"].is_worse
     suite = ElementTree.fromstring(to_junit(report_of(found)))
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "0")
-    assert suite.find("testcase/failure").get("message").startswith("NEW broke more than it fixed: of ")
-    assert to_markdown(report_of(found), level=3).startswith("### a\\\\x1b\\<b\\>\\|c\n\nNEW broke more")
-    assert diff_classifiers(OTHER, LENET, images=str(split), margin=2).verdict == "fixed more"
+    assert suite.find("testcase/failure").get("message").startswith("NEW is worse: of ")
+    assert to_markdown(report_of(found), level=3).startswith("### a\\\\x1b\\<b\\>\\|c\n\nNEW is worse")
+    assert diff_classifiers(OTHER, LENET, images=str(split), margin=2).verdict == "better"
 
 
 def test_one_network_against_itself_decides_nothing(split, capsys, tmp_path):
