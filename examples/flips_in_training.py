@@ -1,4 +1,4 @@
-"""Negative flips in training: the validation images that the last release had right, after each epoch.
+"""Negative flips in training, after each epoch: the validation images that only the last release has right.
 
     python examples/flips_in_training.py --digits 200
 

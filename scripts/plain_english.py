@@ -18,6 +18,8 @@ INSTEAD = {
     r"\b(?:is|are) none of\b": "is not one of, is not in",
     r"\bin the place of\b": "instead of, replaces",
     r"\bfor want of\b": "because there is no",
+    r"\b(?:broke|fixed) more\b": "is worse, is better; or negative flips, positive flips",
+    r"\b[Ss]plits? (?:that )?(?:was|were|is|are) made\b": "generated",
     r"\b(?:steps?|directions?|networks?|patterns?|starts?) of chance\b": "random",
 }
 READ = (".py", ".md", ".yaml", ".yml", ".html", ".js")

@@ -28,7 +28,7 @@ SAID = {
     "endpoint.py": ("rows match their stored images",),
     "compare_models.py": ("smooth ◆", "perturbed_accuracy_low"),
     "maite_dataset.py": ("valid images; the first is (3, 32, 32), of class 0",),
-    "flips_in_training.py": ("eval_negative_flips", "Diff(", "of 12 broke"),
+    "flips_in_training.py": ("eval_negative_flips", "Diff(", "positive flips of 12"),
 }
 LONG = pytest.param("forest.py", marks=pytest.mark.nightly)
 

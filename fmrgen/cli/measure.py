@@ -47,7 +47,7 @@ def evaluate(
     Args:
         splits: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.
         output: The report's folder.
-        source: The recipe whose source the splits are made from, for SA and FMR of splits without originals.
+        source: The recipe whose source the splits are generated from, for SA and FMR of splits without originals.
         attack: Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.
         fixed: Measure accuracy on these labelled sets too: sets/imagenet-c, a file, or {kind: …} of a source. Repeat
             for more.

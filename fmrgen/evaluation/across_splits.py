@@ -36,7 +36,7 @@ def compare_own_splits(
 def fooled_more_by_others(splits: list[MeasuredSplit]) -> dict[str, str]:
     """Return the classifiers that another one's split fools more than their own, each with that split.
 
-    The splits were made as the first was, but for the classifier.
+    The splits were generated as the first was, but for the classifier.
     """
     by_fmrgen = [split for split in splits if split.split.provenance is not None]
     alike = [split for split in by_fmrgen if _protocol_of(split) == _protocol_of(by_fmrgen[0])]

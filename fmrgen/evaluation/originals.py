@@ -30,7 +30,7 @@ def originals_reader(
         batch_size: images in a batch.
 
     Raises:
-        UserError: a source that the user named can't be used, or is not the one that the split was made of.
+        UserError: a source that the user named can't be used, or is not the one that the split was generated from.
     """
     columns, notes = measured.columns, measured.notes
     config = _source_section(user_source, measured.split, trust, notes)

@@ -41,7 +41,7 @@ class Diff:
         flips = self.flips
         negative, positive = (round(share.value * flips.images / 100) for share in (flips.negative, flips.positive))
         return (
-            f"Diff({self.verdict}: {negative} of {flips.images} negative, {positive} positive; accuracy "
+            f"Diff({self.verdict}: {negative} negative and {positive} positive flips of {flips.images}; accuracy "
             f"{flips.old_accuracy.value:.2f} → {flips.new_accuracy.value:.2f} %, drop {flips.drop} points)"
         )
 

@@ -61,7 +61,7 @@ def test_figures_by_hand():
         ("1", 1, 1),
     ]
     assert flips.pairs[0].name == "0 → 1"
-    assert "undecided: 4 of 8 negative, 1 positive" in repr(compared)
+    assert "undecided: 4 negative and 1 positive flips of 8" in repr(compared)
     exact = diff(old, new, labels).evidence[0]
     assert exact.p_worse == pytest.approx(6 / 32)  # four or five of five
 
