@@ -250,14 +250,17 @@
 
   // Cards are made as the end of the list comes into view.
   const end = byId("more");
-  new IntersectionObserver((entries) => {
+  const observer = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) more();
-  }, { rootMargin: "600px" }).observe(end);
+  }, { rootMargin: "600px" });
 
   function more() {
     const made = byId("cards").childElementCount;
     byId("cards").append(...listed.slice(made, made + SHOWN_AT_ONCE).map(card));
     end.hidden = byId("cards").childElementCount >= listed.length;
+    // It reports changes alone, and its first look: an end that stays in view would be reported once.
+    observer.unobserve(end);
+    observer.observe(end);
   }
 
   function show() {
