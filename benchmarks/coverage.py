@@ -84,28 +84,28 @@ def one_study(random: np.random.Generator, rows: int) -> dict[str, tuple[Estimat
         own = np.where(random.random(rows) < 0.5, difficulty, random.random(rows))
         valid, original = random.random(rows) < 0.9, random.random(rows) < _STANDARD
         networks.append({"label": label, "valid": valid, "hit": own < _PERTURBED, "original": original, "own": own})
-    one, other = networks
+    first, second = networks
     tables = []
     for network in networks:
         wrong = {"prediction": ~network["hit"], "original_prediction": ~network["original"]}
         tables.append({"label": label, "valid": network["valid"]} | wrong)
-    pair = difference("one", "other", *tables)
+    pair = difference("first", "second", *tables)
     up = random.random((rows, _STEPS)) < (0.6 + 0.3 * difficulty)[:, None]
-    by_budget = (one["own"][:, None] < np.linspace(_STANDARD, _PERTURBED, _LEVELS)).mean(1)
+    by_budget = (first["own"][:, None] < np.linspace(_STANDARD, _PERTURBED, _LEVELS)).mean(1)
     return {
-        "SA, Wilson": (proportion(one["original"]), 100 * _STANDARD),
-        "PA, Wilson": (proportion(one["hit"][one["valid"]]), 100 * _PERTURBED),
+        "SA, Wilson": (proportion(first["original"]), 100 * _STANDARD),
+        "PA, Wilson": (proportion(first["hit"][first["valid"]]), 100 * _PERTURBED),
         "FMR, joined Wilson": (
-            foundation_model_robustness(one["hit"], one["valid"], one["original"]),
+            foundation_model_robustness(first["hit"], first["valid"], first["original"]),
             _TRUE_FMR,
         ),
         "FMR by budget, delta method": (
-            mean_of_ratio(by_budget, one["valid"], one["original"]),
+            mean_of_ratio(by_budget, first["valid"], first["original"]),
             50 + 50 * _PERTURBED / _STANDARD,
         ),
         "steps, Student": (mean(random.gamma(2, 5, rows)), 10),
         "steps up, Wilson over rows": (grouped_proportion(up.ravel(), np.repeat(np.arange(rows), _STEPS)), 75),
-        "OLD less NEW, Agresti and Min": (paired_difference(one["hit"], other["hit"]), 0),
+        "OLD less NEW, Agresti and Min": (paired_difference(first["hit"], second["hit"]), 0),
         "difference of FMR, paired delta method": (pair.fmr, 0),
         "difference of PA, paired delta method": (pair.perturbed_accuracy, 0),
     }

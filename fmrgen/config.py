@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fmrgen.errors import UserError, fault_in_words, one_line, unknown_message, without_queries
-from fmrgen.files import open_plain, parse_yaml
+from fmrgen.files import open_plain, parse_yaml, to_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,10 @@ class StrictConfig(BaseModel):
     @classmethod
     def _check_known_keys(cls, data: Any) -> Any:
         return _check_keys(data, cls.__name__, cls.model_fields, cls.ARGUMENTS)
+
+    def __str__(self) -> str:
+        """Return all values, as YAML."""
+        return to_yaml(self.model_dump(mode="json"), 100)
 
 
 def known_keys(options: type) -> BeforeValidator:

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from fmrgen.errors import printable, write_line
-from fmrgen.files import json_text, to_yaml
+from fmrgen.files import json_text
 from fmrgen.progress.terminal import format_duration
 from fmrgen.report.console import terminal
 from fmrgen.storage.paths import rows_of_a_shard
@@ -64,7 +64,7 @@ def quiet_libraries() -> None:
 
 def print_recipe(recipe: "BaseModel") -> None:
     """Print a recipe with all its values, as YAML."""
-    for line in to_yaml(recipe.model_dump(mode="json"), 100).splitlines():
+    for line in str(recipe).splitlines():
         print_line(line)
 
 

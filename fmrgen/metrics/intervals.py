@@ -279,7 +279,7 @@ def ratio_and_influence(
 def difference_of_ratios(
     first: tuple[float, np.ndarray],
     second: tuple[float, np.ndarray],
-    unseen: tuple[float, float],
+    unseen: Sequence[float],
     most: float = math.inf,
 ) -> Estimate:
     """Return a figure less another of the same rows, with Student's interval of the rows' influences: it is paired.

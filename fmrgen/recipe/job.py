@@ -25,7 +25,7 @@ from fmrgen.config import (
 )
 from fmrgen.engine.options import WITHOUT_GRADIENT, AttackOptions, PerturbOptions
 from fmrgen.errors import UserError, option, unknown_message
-from fmrgen.files import fingerprint, parse_yaml, to_yaml
+from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
 from fmrgen.recipe.classifier_forms import form_of
 from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
@@ -131,10 +131,6 @@ class Recipe(StrictConfig):
                 "perturb.reencode moves all of the latent, generator.mask lets only a part of it move; leave one out"
             )
         return self
-
-    def __str__(self) -> str:
-        """Return the recipe with all its values, as YAML."""
-        return to_yaml(self.model_dump(mode="json"), 100)
 
     @property
     def fingerprint(self) -> str:

@@ -74,7 +74,8 @@ def print_table(content: Table, title: str) -> None:
 def _print_first_table(report: Report) -> None:
     """Print the first columns and rows of the first table, how to read it, and the notes."""
     sections = [section for section in report.all_sections() if section.shown == "everywhere"]
-    for section in [section for section in sections if section.tables][:1]:
+    section = next((section for section in sections if section.tables), None)
+    if section is not None:
         table = section.tables[0]
         first = {table.header[0], *(table.first_columns or table.header)}
         is_first = [name in first for name in table.header]

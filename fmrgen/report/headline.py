@@ -73,7 +73,7 @@ def _shared_results(evaluation: Evaluation) -> list[Result]:
 def _of_one(result: Result, where: str) -> Headline:
     """Return the first screen of one classifier on images that `where` names."""
     total = result.total
-    share = result.total.fmr
+    share = total.fmr
     figures = []
     for metric in reversed(MAIN_METRICS):
         estimate: Estimate | None = total[metric]
@@ -115,7 +115,7 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
 
 def _is_bound(result: Result) -> bool:
     """Return whether more attacks may lower the FMR."""
-    return result.bound is not None and not result.bound.startswith("converged")
+    return result.bound is not None and not result.total.has_converged
 
 
 def _figure(name: str, estimate: Estimate) -> KeyFigure:

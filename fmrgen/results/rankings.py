@@ -75,9 +75,9 @@ def _less(
 ) -> Estimate | None:
     """Return the first figure less the second; None where one is undefined."""
     first, second = figures
-    return (
-        None if first is None or second is None else difference_of_ratios(first, second, (unseen[0], unseen[1]), most)
-    )
+    if first is None or second is None:
+        return None
+    return difference_of_ratios(first, second, unseen, most)
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:

@@ -150,9 +150,7 @@ def init(
             f"reconstructions cost the network {chosen.lost.value:.1f} points of accuracy, which FMR will count as "
             f"failures; name a better generator with {option('generator', 'generator=')}"
         )
-    if oracle is None:
-        on_note(f"trains a panel of three networks for about {_TRAINING_SECONDS / 60:.0f} minutes, to judge the images")
-    name, tree = _oracle(oracle, parts, size, looked.labels, device, on_stage)
+    name, tree = _oracle(oracle, parts, size, looked.labels, device, on_stage, on_note)
     built = build_oracle(oracle_config_of(tree, name), looked.labels, size, device)
     judged = panel.judged(name, tree, built, examples, device)
     warnings += _doubts(judged, accuracy)
@@ -302,6 +300,7 @@ def _oracle(
     labels: Labels,
     device: torch.device,
     on_stage: Callable[[str, int, int], None],
+    on_note: Callable[[str], None],
 ) -> tuple[str, dict[str, Any]]:
     """Return name and section of the oracle that is named, or train a panel."""
     if named is not None:
@@ -325,13 +324,20 @@ def _oracle(
             seconds = _TRAINING_SECONDS * workers * panel.SHARES[name] / sum(panel.SHARES.values())
             recipe["schedule"]["steps"] = panel.steps_within(recipe, labels, seconds, device)
             write_atomically(file, to_yaml(recipe).encode())
-    _train(list(folders.values()), device, on_stage)
+    _train(list(folders.values()), device, on_stage, on_note)
     return _PANEL, panel.oracle_section(folders)
 
 
-def _train(folders: Sequence[Path], device: torch.device, on_stage: Callable[[str, int, int], None]) -> None:
+def _train(
+    folders: Sequence[Path],
+    device: torch.device,
+    on_stage: Callable[[str, int, int], None],
+    on_note: Callable[[str], None],
+) -> None:
     """Run the trainings that are left, on a CPU one for each core; each continues from its last checkpoint."""
     waiting = [folder for folder in folders if not (folder / "training.json").is_file()]
+    if waiting:
+        on_note(f"trains a panel of three networks for about {_TRAINING_SECONDS / 60:.0f} minutes, to judge the images")
     running: dict[Path, subprocess.Popen[str]] = {}
     workers = (os.cpu_count() or 1) if device.type == "cpu" else 1
     try:

@@ -328,26 +328,23 @@ def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mappi
     """Return a section with six negative flips, for a comment: real images, or if none can be shown generated ones."""
     shown = [flip for flip in outcome.flips.negatives if flip.id in files][:_SIX]
     if shown:
-        caption, draw = "Negative flips, with their labels and predictions", partial(flip_sheet, shown, files)
+        caption, draw = "Negative flips, with their labels and predictions", partial(_flip_sheet, shown, files)
     elif outcome.generated is not None and outcome.generated.images[NEGATIVE] and NEGATIVE in sides:
         caption = "Images generated so that NEW is wrong, beside their originals"
-        draw = partial(_sheet, outcome.generated.images[NEGATIVE][:_SIX], sides[NEGATIVE], NEGATIVE)
+        draw = partial(_generated_sheet, outcome.generated.images[NEGATIVE][:_SIX], sides[NEGATIVE])
     else:
         return []
     return [Section("six", caption, pictures=[Picture(caption, draw, "six", of_photos=True)], shown="in a comment")]
 
 
-def flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":
-    """Return a picture of flipped images with their labels and, below, the answer that is wrong."""
+def _flip_sheet(flips: Sequence[Flip], files: Mapping[str, bytes | str]) -> "Plot":
+    """Return a picture of negative flips with their labels and, below, what NEW predicts."""
     from fmrgen.report.sheet import CaptionedImage, image_sheet
 
     images = []
     for flip in flips:
-        network, answer, sure = "NEW", flip.new, flip.new_confidence
-        if flip.new == flip.label:
-            network, answer, sure = "OLD", flip.old, flip.old_confidence
-        share = "" if sure is None else f" {sure:.0%}"
-        images.append(CaptionedImage(files[flip.id], flip.label, f"{network}{share}\n{answer or 'none'}"))
+        confidence = "" if flip.new_confidence is None else f" {flip.new_confidence:.0%}"
+        images.append(CaptionedImage(files[flip.id], flip.label, f"NEW{confidence}\n{flip.new or 'none'}"))
     return image_sheet(images)
 
 
@@ -389,15 +386,13 @@ def _side_section(generated: "Generated", side: str) -> Section:
     return Section(side, f"Generated: {wrong} wrong", about, shown="in files")
 
 
-def _sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder", side: str) -> "Plot":
-    """Return a picture of each original with its label, and right of it the image.
+def _generated_sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder") -> "Plot":
+    """Return a picture of each original with its label, and right of it the image that only OLD has right.
 
-    Above the image is the probability of the true class by the network that is right, below it that by the one that is
-    wrong, with its answer.
+    Above the image is OLD's probability of the true class, below it NEW's, with its prediction.
     """
     from fmrgen.report.sheet import ImagePair, pair_sheet
 
-    right, wrong = right_and_wrong(side)
     stored = {}
     for row in split.rows_of([image.id for image in images], ["id", "image", "original"]):
         stored[row["id"]] = row
@@ -410,8 +405,8 @@ def _sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder", side: str) 
                 None if original is None else original["bytes"],
                 row["image"]["bytes"],
                 image.label,
-                f"{right} {image.before:.0%}",
-                below=f"{wrong} {image.after:.0%}: {image.prediction}",
+                f"OLD {image.before:.0%}",
+                below=f"NEW {image.after:.0%}: {image.prediction}",
             )
         )
     return pair_sheet(pairs)

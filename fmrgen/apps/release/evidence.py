@@ -177,7 +177,7 @@ def judged(
     beside them; these show one in 1 %; and any show a gain in 1.5 %. Each error is shared out evenly among its lines
     (Bonferroni).
     NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction, and
-    no class may have lost far more; it *better* if besides it is better on some kind.
+    no class may have lost far more; it is *better* if besides it is better on some kind.
 
     Args:
         of_real: on real images as they are.
