@@ -39,7 +39,7 @@ def entries() -> dict[str, Any]:
 
 def pages() -> list[str]:
     """Return the paths of the pages whose figures are recorded."""
-    paths = [ROOT / "README.md"]
+    paths = [ROOT / "README.md", ROOT / "docs/explanation/measured.md"]
     for folder in ("results", "guides", "tutorials"):
         paths += sorted((ROOT / "docs" / folder).glob("*.md"))
     return [path.relative_to(ROOT).as_posix() for path in paths]
