@@ -48,10 +48,10 @@ class AttackRecord:
 
     Attributes:
         stop_reason: why it ended.
-        predictions: the classifier's answers.
+        predictions: of the classifier.
         objectives: what its steps climb.
         oracle_probabilities: of the class that the oracle rule asks for.
-        rejected_prediction: the answer for the image that the oracle rejected; -1 if it rejected none.
+        rejected_prediction: the prediction for the image that the oracle rejected; -1 if it rejected none.
     """
 
     stop_reason: StopReason
@@ -90,9 +90,9 @@ class Perturbed:
         step_losses: of the classifier.
         step_oracle_probabilities: of the class that the oracle rule asks for.
         step_objectives: what the steps climb.
-        rejected_prediction: the answer for the image after the step that the oracle rejected; -1 if it rejected none.
+        rejected_prediction: of the image after the step that the oracle rejected; -1 if it rejected none.
         rejected_oracle_label: the oracle's label of that image; -1 if it rejected none.
-        control_predictions: the answers along random steps, as far as the oracle accepts them and at most as many as
+        control_predictions: along random steps, as far as the oracle accepts them and at most as many as
             the first attack took; empty if none were taken.
         control_objectives: the objectives along these.
         member_labels: the label of `image` by each member of a panel, in the order of its `member_names`; the other

@@ -1,4 +1,4 @@
-"""Table 8: a model trained under PGD beside its twin, which is trained on the plain images.
+"""Table 8: a model trained under PGD beside one trained on the plain images.
 
 | generated for | model | SA | FMR |
 |---|---|---|---|

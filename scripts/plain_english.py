@@ -20,6 +20,10 @@ INSTEAD = {
     r"\bfor want of\b": "because there is no",
     r"\b(?:broke|fixed) more\b": "is worse, is better; or negative flips, positive flips",
     r"\b[Ss]plits? (?:that )?(?:was|were|is|are) made\b": "generated",
+    r"\b[Ii]mages (?:that )?(?:was|were|is|are) made\b": "generated",
+    r"\b(?:its|a|the|their) twins?\b": "another seed",
+    r"\bsure(?:st)? of\b|\bsurest\b": "confident, confidence",
+    r"\b[Aa]sk(?:s|ed)? (?:the |its )?(?:classifier|network|oracle)\b": "query",
     r"\b(?:steps?|directions?|networks?|patterns?|starts?) of chance\b": "random",
 }
 READ = (".py", ".md", ".yaml", ".yml", ".html", ".js")

@@ -1,1 +1,1 @@
-"""Splits without images that may not be passed on."""
+"""Splits without images, for images that you may not redistribute."""

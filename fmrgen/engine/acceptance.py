@@ -1,4 +1,4 @@
-"""When the oracle accepts an image: which label it must see there, and how sure of it it must be."""
+"""When the oracle accepts an image: which label it must see there, and with what probability."""
 
 import torch
 from torch import Tensor

@@ -48,7 +48,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
     """Raise UserError if a label of `labels` [B] is not among the classifier's classes."""
     highest = int(labels.max())
     if highest >= classes:
-        raise UserError(f"classifier: answers for {classes} classes, and an example has the label {highest}")
+        raise UserError(f"classifier: has {classes} outputs, and an example has the label {highest}")
 
 
 def check_decoded(images: Tensor) -> None:

@@ -96,7 +96,7 @@ NONE = -1  # the label of an image in which an oracle sees none of the classes
 
 
 class Originals(NamedTuple):
-    """The originals that images were made of: `images` [B, 3, H, W] in [0, 1], and their `labels` [B]."""
+    """The originals of generated images: `images` [B, 3, H, W] in [0, 1], and their `labels` [B]."""
 
     images: "Tensor"
     labels: "Tensor"

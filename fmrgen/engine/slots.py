@@ -307,7 +307,7 @@ class Slots:
         return codes
 
     def _occupied_mask(self, device: torch.device) -> Tensor:
-        """Return which slots hold an image, [S]. The copies in empty slots would ask the classifier without end."""
+        """Return which slots hold an image, [S]. The copies in empty slots would query the classifier without end."""
         if self._mask is None or self._mask[0] != self.occupied:
             self._mask = [*self.occupied], torch.tensor(self.occupied, device=device)
         return self._mask[1]

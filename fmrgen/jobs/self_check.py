@@ -60,7 +60,7 @@ class Checked:
 
 
 def check(components: Components, oracle_rule: str, device: torch.device, *, in_full: bool) -> Checked:
-    """Ask classifier and oracle about a few originals, or in full about enough to say whether the oracle knows them and
+    """Query classifier and oracle with a few originals, or in full with enough to say whether the oracle knows them and
     how alike the two are.
 
     Raises:
@@ -68,8 +68,8 @@ def check(components: Components, oracle_rule: str, device: torch.device, *, in_
     """
     shared = weights_in_common(components)
     answers = first_answers(components, device, _IMAGES if in_full else _ASKED_TWICE)
-    kinship = Kinship(weights=round(shared, 3), answers=likeness(answers) if in_full and answers is not None else None)
-    notes = [kinship_caution(kinship.weights, kinship.answers)]
+    kinship = Kinship(weights=round(shared, 3), likeness=likeness(answers) if in_full and answers is not None else None)
+    notes = [kinship_caution(kinship.weights, kinship.likeness)]
     if in_full and answers is not None and oracle_rule == "label":
         notes.append(oracle_caution(answers))
     return Checked(answers, kinship if in_full else None, [note for note in notes if note is not None])

@@ -25,7 +25,7 @@ _ROWS = 6  # of the contact sheet
 _ROWS_ON_PAGE, _ROWS_WITH_STEPS = 1000, 60
 _ON_THE_PICTURE = 12  # pairs of images
 _BATCH = 256  # rows
-_ANSWER_COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss")
+_COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss")
 
 
 def show(
@@ -45,7 +45,7 @@ def show(
     on_rows: Callable[[int, int], None] = lambda done, total: None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Write `gallery.html` and a contact sheet, `sheet.png`, of a split, with the answers that the split stores.
+    """Write `gallery.html` and a contact sheet, `sheet.png`, of a split, with the predictions that the split stores.
 
     Without `steps` no model is run.
 
@@ -55,7 +55,7 @@ def show(
         gallery: about how many rows the page shows; by default 1,000, and with `steps` 60.
         ids: the rows to show, in the order of the sheet; by default some of each class.
         pairs: show the images that the classifier takes for another class: each row of the sheet is a pair of class
-            and answer, the most frequent pair first, the images with the largest loss first.
+            and prediction, the most frequent pair first, the images with the largest loss first.
         classes: the names of the classes to show.
         rows: how many pairs of images the sheet has down.
         columns: and across.
@@ -131,10 +131,10 @@ def split_sheet(opened: Split) -> Plot:
 
 def _confused_ids(opened: Split, classes: Sequence[str]) -> list[list[int]]:
     """Return the ids of rows that the split's classifier takes for another class: a list for each pair of class and
-    answer, the longest first."""
+    prediction, the longest first."""
     opened.check_columns()
     labels = opened.labels or opened.observed_labels()
-    columns = opened.columns(_ANSWER_COLUMNS, labels)
+    columns = opened.columns(_COLUMNS, labels)
     if "prediction" not in columns or "id" not in columns:
         raise UserError(f"{opened.name}: does not say what its classifier predicts; leave out {option('pairs')}")
     label = columns["label"]

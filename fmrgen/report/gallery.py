@@ -19,7 +19,7 @@ AMPLIFIED = 4  # differences of two images on a page, by this factor
 _MOST_WITH_STEPS = 1000  # rows that keep a figure for each step, and a picture of their difference
 _SHARES = {"image": 1.0, "original": 1.0, "difference": 0.6, "steps": 1.0}  # of the letters of each kind of thumbnail
 # Values of a row that the page shows as they are, and those that are measured for it.
-_COLUMNS = ["id", "label", "answers", "reason", "iterations", "probability", "loss", "valid", "judges"]
+_COLUMNS = ["id", "label", "predictions", "reason", "iterations", "probability", "loss", "valid", "judges"]
 _COLUMNS += ["tags", "notes"]
 _MEASURED = ("failed_at", "distance", "original_place", "difference_place", "steps")
 # Letters of the thumbnails of a page with so many rows or fewer, and with so many or more; between them in proportion.
@@ -33,13 +33,13 @@ class Steps:
 
     Attributes:
         predictions: of the split's own classifier, at each step.
-        sureness: the probability that it gives the label, from 0 to 1.
+        confidence: the probability that it gives the label, from 0 to 1.
         oracle: that which the oracle gives it.
         images: of some of the steps, by their numbers; empty if they were not decoded again.
     """
 
     predictions: list[int]
-    sureness: list[float]
+    confidence: list[float]
     oracle: list[float]
     images: Mapping[int, bytes] = field(default_factory=dict)
 
@@ -53,8 +53,8 @@ class GalleryRow:
         label: its class.
         image: a file's bytes, or its path.
         original: the same; None if there is none.
-        answers: of each classifier of the gallery to the original and to the image, None if unknown; the label in
-            place of any answer that is right.
+        predictions: of each classifier of the gallery to the original and to the image, None if unknown; the label in
+            place of any prediction that is right.
         reason: why its steps ended.
         iterations: steps in the image.
         probability: that which the oracle gives the label.
@@ -70,7 +70,7 @@ class GalleryRow:
     label: int
     image: bytes | str
     original: bytes | str | None
-    answers: list[list[int | None]]
+    predictions: list[list[int | None]]
     reason: str | None = None
     iterations: int | None = None
     probability: float | None = None
@@ -87,8 +87,8 @@ class GalleryRow:
         accepted."""
         if self.steps is None or self.valid is False:
             return None
-        for step, answer in enumerate(self.steps.predictions):
-            if answer != self.label:
+        for step, prediction in enumerate(self.steps.predictions):
+            if prediction != self.label:
                 return step
         return None
 
@@ -100,7 +100,7 @@ class Gallery:
     Attributes:
         split: its name.
         class_names: by label.
-        classifiers: whose answers the rows have.
+        classifiers: whose predictions the rows have.
         rows: of the gallery.
         own: the classifier whose steps the rows have; empty if they have none.
         judge: what accepts the steps.
@@ -121,35 +121,35 @@ def gallery_filter(
     split: str | None = None,
     network: str | None = None,
     label: int | None = None,
-    answer: int | None = None,
+    prediction: int | None = None,
 ) -> str:
     """Return the part of a page's address, after #, that makes its gallery show some rows.
 
     Args:
         split: the gallery's.
-        network: whose answers count.
+        network: whose predictions count.
         label: the class.
-        answer: what the network takes it for.
+        prediction: what the network takes it for.
     """
-    values = {"split": split, "network": network, "class": label, "answer": answer}
+    values = {"split": split, "network": network, "class": label, "prediction": prediction}
     return urlencode({name: value for name, value in values.items() if value is not None})
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
-    """Return a gallery for every split, with the answers of each classifier."""
+    """Return a gallery for every split, with the predictions of each classifier."""
     names = [classifier.name for classifier in evaluation.classifiers]
     predictions = evaluation.checked_predictions()
     split_galleries = []
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
         of_split = predictions.filter(pc.equal(predictions["split"].cast("string"), split.name))
-        answers = []
+        of_classifiers = []
         for name in names:
             table = of_split.filter(pc.equal(of_split["classifier"].cast("string"), name))
-            answers.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
+            of_classifiers.append((table["original_prediction"].to_pylist(), table["prediction"].to_pylist()))
         rows = []
         for sample in evaluation.samples[split.name]:
-            sample_answers = [[before[sample.row], after[sample.row]] for before, after in answers]
-            rows.append(_row(sample, sample_answers))
+            of_sample = [[before[sample.row], after[sample.row]] for before, after in of_classifiers]
+            rows.append(_row(sample, of_sample))
         own = "its own classifier"
         for result in results:
             if result.conditioned:
@@ -167,7 +167,7 @@ def stored_gallery(
     step_images: Mapping[int, Mapping[int, bytes]],
     total: int,
 ) -> Gallery:
-    """Return a gallery with the answers that the split itself stores of its classifier.
+    """Return a gallery with the predictions that the split itself stores of its classifier.
 
     Args:
         split: its title.
@@ -178,22 +178,22 @@ def stored_gallery(
         total: rows of the split; 0 if that is not known.
     """
     rows = []
-    has_answers = False
+    has_predictions = False
     for sample in samples:
-        answers = []
+        predictions = []
         if "prediction" in sample.columns:
-            answers.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
-            has_answers = True
-        row = _row(sample, answers)
+            predictions.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
+            has_predictions = True
+        row = _row(sample, predictions)
         images = step_images.get(row.id) if isinstance(row.id, int) else None
         if row.steps is not None and images:
             row = replace(row, steps=replace(row.steps, images=images))
         rows.append(row)
-    classifiers = [classifier] if has_answers else []
+    classifiers = [classifier] if has_predictions else []
     return Gallery(split, list(class_names), classifiers, rows, classifier, total=total)
 
 
-def _row(sample: Sample, answers: list[list[int | None]]) -> GalleryRow:
+def _row(sample: Sample, predictions: list[list[int | None]]) -> GalleryRow:
     columns = sample.columns
     valid = columns.get("valid")
     return GalleryRow(
@@ -201,7 +201,7 @@ def _row(sample: Sample, answers: list[list[int | None]]) -> GalleryRow:
         label=columns["label"],
         image=sample.image,
         original=sample.original,
-        answers=answers,
+        predictions=predictions,
         reason=columns.get("stop_reason"),
         iterations=columns.get("iterations"),
         probability=_rounded(columns.get("oracle_probability")),
@@ -216,7 +216,7 @@ def steps_of(columns: Mapping[str, Any]) -> Steps | None:
     """Return the path that a row stores; None if it stores none, or one with a value that is no number.
 
     Args:
-        columns: of the row; any answer that is right becomes the label.
+        columns: of the row; any prediction that is right becomes the label.
     """
     predictions = columns.get("step_predictions")
     losses, oracle = columns.get("step_losses"), columns.get("step_oracle_probabilities")
@@ -224,10 +224,10 @@ def steps_of(columns: Mapping[str, Any]) -> Steps | None:
         return None
     if None in predictions or None in losses or None in oracle or not np.isfinite([*losses, *oracle]).all():
         return None
-    sureness = np.exp(-np.array(losses, dtype=np.float64))  # the loss is the cross-entropy
+    confidence = np.exp(-np.array(losses, dtype=np.float64))  # the loss is the cross-entropy
     accepted = columns.get("accepted_labels") or [columns["label"]]
-    (answers,) = as_label(np.array([predictions]), np.array([columns["label"]]), np.array([accepted]))
-    return Steps(answers.tolist(), sureness.round(3).tolist(), np.round(oracle, 3).tolist())
+    (labels,) = as_label(np.array([predictions]), np.array([columns["label"]]), np.array([accepted]))
+    return Steps(labels.tolist(), confidence.round(3).tolist(), np.round(oracle, 3).tolist())
 
 
 def _rounded(value: float | None) -> float | None:
@@ -281,7 +281,7 @@ def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short
             steps = row.steps
             measured["steps"] = {
                 "predictions": steps.predictions,
-                "sureness": steps.sureness,
+                "confidence": steps.confidence,
                 "oracle": steps.oracle,
                 "shown": list(steps.images),
                 "first": len(images["steps"]),

@@ -32,15 +32,15 @@ class ImagePair:
     Attributes:
         original, image: a file's bytes or its path; None leaves the place empty.
         label: above the original.
-        answer: above the image.
-        is_wrong: whether the answer is in the colour of mistakes.
+        prediction: above the image.
+        is_wrong: whether the prediction is in the colour of mistakes.
         below: below the image, in the colour of mistakes.
     """
 
     original: bytes | str | None
     image: bytes | str | None
     label: str
-    answer: str
+    prediction: str
     is_wrong: bool = False
     below: str = ""
 
@@ -87,7 +87,7 @@ def _write_below(canvas: Axes, left: float, top: float, text: str) -> None:
 
 
 def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title: str | None = None) -> Plot:
-    """Return a sheet of pairs: an original under its label, and right of it the image under the answer.
+    """Return a sheet of pairs: an original under its label, and right of it the image under the prediction.
 
     Args:
         pairs: from left to right and from top to bottom; None leaves a place empty.
@@ -109,7 +109,7 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
             left, top = column * _PAIR, head + row * row_height + _ROW - SIDE
             draw_image(canvas, (left, top), pair.original, pair.label)
             # Two images close together, then a gap: the pairs are seen as pairs.
-            draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.answer, pair.is_wrong)
+            draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.prediction, pair.is_wrong)
             if pair.below:
                 _write_below(canvas, left + SIDE + _SLIT, top, pair.below[:_LETTERS_BELOW])
         if title is not None:
@@ -123,8 +123,8 @@ def contact_sheet(
 ) -> Plot:
     """Return a sheet of rows of a split, as `pair_sheet` draws them.
 
-    The answer is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is red. A
-    row without an original shows its perturbed image alone.
+    The prediction is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is
+    red. A row without an original shows its perturbed image alone.
 
     Args:
         title: above the sheet; None leaves it out.
@@ -138,9 +138,9 @@ def contact_sheet(
             pairs.append(None)
             continue
         label = sample.columns["label"]
-        answer = sample.columns.get("prediction", sample.columns.get("oracle_label"))
-        text = told_answer(answer, class_names)
-        pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, answer != label))
+        prediction = sample.columns.get("prediction", sample.columns.get("oracle_label"))
+        text = prediction_text(prediction, class_names)
+        pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, prediction != label))
     return pair_sheet(pairs, columns, title)
 
 
@@ -178,16 +178,16 @@ def draw_image(
     canvas.text(left, low - height - 0.035, _shortened(caption), va="bottom", color=colour, fontsize=_CAPTION)
 
 
-def told_answer(answer: int | None, class_names: Sequence[str]) -> str:
-    """Return the text of an answer.
+def prediction_text(prediction: int | None, class_names: Sequence[str]) -> str:
+    """Return the text of an prediction.
 
     Args:
-        answer: the class; None if it is unknown, -1 if there was no answer.
+        prediction: the class; None if it is unknown, -1 if there was no prediction.
         class_names: by label.
     """
-    if answer is None:
+    if prediction is None:
         return ""
-    return class_names[answer] if 0 <= answer < len(class_names) else "no prediction"
+    return class_names[prediction] if 0 <= prediction < len(class_names) else "no prediction"
 
 
 def _shortened(name: str) -> str:

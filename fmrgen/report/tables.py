@@ -95,7 +95,7 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
 
 
 def mistaken_pairs(columns: Mapping[str, np.ndarray], most: int) -> list[tuple[int, int, int]]:
-    """Return the most frequent mistakes on valid rows: true label, answer (-1 is none), and number of rows.
+    """Return the most frequent mistakes on valid rows: true label, prediction (-1 is none), and number of rows.
 
     Args:
         columns: `label`, `prediction` and `valid` [N].
@@ -103,16 +103,16 @@ def mistaken_pairs(columns: Mapping[str, np.ndarray], most: int) -> list[tuple[i
     """
     is_wrong = columns["valid"].astype(bool) & (columns["prediction"] != columns["label"])
     pairs = Counter(zip(columns["label"][is_wrong].tolist(), columns["prediction"][is_wrong].tolist(), strict=True))
-    return [(label, answer, count) for (label, answer), count in pairs.most_common(most)]
+    return [(label, prediction, count) for (label, prediction), count in pairs.most_common(most)]
 
 
 def pairs_table(evaluation: Evaluation, result: Result, split: EvaluatedSplit, most: int) -> Table | None:
-    """Return the most frequent mistakes on valid rows, true class → answer; None if there are none."""
+    """Return the most frequent mistakes on valid rows, true class → prediction; None if there are none."""
     rows, filters = [], []
-    for label, answer, count in mistaken_pairs(evaluation.predictions_of(result.split, result.classifier), most):
-        name = split.class_names[answer] if answer >= 0 else "no prediction"
+    for label, prediction, count in mistaken_pairs(evaluation.predictions_of(result.split, result.classifier), most):
+        name = split.class_names[prediction] if prediction >= 0 else "no prediction"
         rows.append([f"{split.class_names[label]} → {name}", str(count)])
-        filters.append(gallery_filter(split=split.name, network=result.classifier, label=label, answer=answer))
+        filters.append(gallery_filter(split=split.name, network=result.classifier, label=label, prediction=prediction))
     return Table(["true → predicted", "rows"], rows, filters=filters) if rows else None
 
 

@@ -155,7 +155,7 @@ class Result:
 class Comparison:
     """The classifiers on one split, ranked and compared.
 
-    The split's own classifier is not ranked: its images were made to fool it, and not the others. Nor is one at chance.
+    The split's own classifier is not ranked: its images were generated to fool it alone. Nor is one at chance.
 
     Attributes:
         split: its name.
@@ -186,7 +186,7 @@ class Evaluation:
         fixed: results on fixed sets, for one set after another all classifiers.
         failed: classifiers that could not be measured.
         predictions: a row for each split, classifier and image: `split`, `classifier`, `id`, `label`, `valid`,
-            `original_prediction`, `prediction`; -1 is no answer. None if the figures were read from a file.
+            `original_prediction`, `prediction`; -1 is an output that is not finite. None if read from a file.
         samples: rows of each split that a gallery shows, by the split's name.
     """
 

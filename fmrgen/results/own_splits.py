@@ -1,6 +1,6 @@
 """Classifiers compared each on the split generated against it (paper Tables 1, 2, 3 and 5), row by row of one source.
 
-Within one split, only its own classifier sees images that were made to fool it; on their own splits all classifiers do.
+Within one split, only its own classifier sees images that were generated to fool it; on their own splits, all do.
 """
 
 import math

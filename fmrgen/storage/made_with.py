@@ -57,7 +57,7 @@ def related_line(provenance: Provenance) -> str | None:
     kinship = provenance.kinship
     if kinship is None:
         return None
-    return kinship_caution(kinship.weights, kinship.answers)
+    return kinship_caution(kinship.weights, kinship.likeness)
 
 
 def lines_on_models(provenance: Provenance) -> list[str]:

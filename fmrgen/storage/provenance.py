@@ -159,12 +159,12 @@ class Kinship(_Recorded):
 
     Attributes:
         weights: the share of one's weights that the other has too, from 0 to 1.
-        answers: the lower end of the interval of the correlation of their answers on the wrong classes; None if there
-            are too few originals.
+        likeness: the lower end of the interval of the correlation of their probabilities of the wrong classes; None if
+            there are too few originals.
     """
 
     weights: Annotated[float, Field(ge=0, le=1)]
-    answers: Annotated[float, Field(ge=-1, le=1)] | None = None
+    likeness: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
 class Skipped(_Recorded):

@@ -37,7 +37,7 @@ class Column:
         name: in the split.
         meaning: in words, for the card.
         type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists hold a value for each
-            step of a row, `verdicts` the answers of each of several judges, `attacks` a record of each of several
+            step of a row, `verdicts` those of each of several judges, `attacks` a record of each of several
             attacks.
         field: the value of `Perturbed` that it holds.
         holds_classes: whether its numbers are those of labels, which is certain only in splits of fmrgen.
@@ -111,7 +111,7 @@ LABEL = _column("label", "label", "the true class")
 _ACCEPTED = _column(
     "accepted_labels",
     "int32 list",
-    "all classes that are true of it, `label` first; to answer any of them is right",
+    "all classes that are true of it, `label` first; to predict any of them is right",
     holds_classes=True,
 )
 _ORIGINAL = _column("original", "image", "the source's image at the generator's size, a PNG")

@@ -31,7 +31,7 @@ def perturb(*examples, classifier=None, generator=None, oracle=None):
         (PLAIN[:, :8], 0, rf"has {SIZE}×8 pixels, and the generator takes {SIZE}×{SIZE}; resize it"),
         (PLAIN.numpy(), 0, r"is a ndarray, not a tensor"),
         (PLAIN, -1, r"its label is -1; classes count from 0"),
-        (PLAIN, 5, r"classifier: answers for 2 classes, and an example has the label 5"),
+        (PLAIN, 5, r"classifier: has 2 outputs, and an example has the label 5"),
     ],
 )
 def test_an_example_that_is_none(image, label, message):

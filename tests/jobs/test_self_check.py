@@ -121,7 +121,7 @@ def test_kinship_is_kept_and_shown_wherever_the_split_is_ranked(tmp_path, capsys
         make_split(recipe, tmp_path)
     paths = {split: tmp_path / f"provenance/mnist/{split}.json" for split in recipes}
     kinship = {split: json.loads(path.read_text())["kinship"] for split, path in paths.items()}
-    assert kinship["lenet"] == {"weights": 0.0, "answers": pytest.approx(0.3, abs=0.2)}
+    assert kinship["lenet"] == {"weights": 0.0, "likeness": pytest.approx(0.3, abs=0.2)}
     assert kinship["kin"]["weights"] == 1.0
     next((tmp_path / "mnist").glob("kin-00001-of-*.parquet")).unlink()
     make_split(recipes["kin"], tmp_path)

@@ -67,15 +67,15 @@ def test_filters_show_the_rows_they_name_and_the_address_keeps_them(report, eval
         assert filters_of(page) == "#class=3"
         choose(page, "class", "")
 
-        fooled = [row for row in rows if row.answers[lenet][0] == row.label != row.answers[lenet][1]]
+        fooled = [row for row in rows if row.predictions[lenet][0] == row.label != row.predictions[lenet][1]]
         assert choose(page, "outcome", "fooled") == len(fooled) > 0
-        assert choose(page, "outcome", "kept") == sum(row.answers[lenet][1] == row.label for row in rows) > 0
-        assert choose(page, "network", "none") == sum(row.answers[none][1] == row.label for row in rows)
+        assert choose(page, "outcome", "kept") == sum(row.predictions[lenet][1] == row.label for row in rows) > 0
+        assert choose(page, "network", "none") == sum(row.predictions[none][1] == row.label for row in rows)
         choose(page, "outcome", "")
         choose(page, "network", "lenet")
-        for answer in {row.answers[lenet][1] for row in rows}:
-            assert choose(page, "answer", str(answer)) == sum(row.answers[lenet][1] == answer for row in rows)
-        choose(page, "answer", "")
+        for answer in {row.predictions[lenet][1] for row in rows}:
+            assert choose(page, "prediction", str(answer)) == sum(row.predictions[lenet][1] == answer for row in rows)
+        choose(page, "prediction", "")
         for reason in {row.reason for row in rows}:
             assert choose(page, "reason", reason) == sum(row.reason == reason for row in rows)
         choose(page, "reason", "")
@@ -134,7 +134,7 @@ def test_the_path_of_an_image_by_mouse_and_keyboard(report, evaluation):
         assert slider.evaluate("slider => slider === document.activeElement")
         page.keyboard.press("Home")
         assert "reconstruction" in line.inner_text()
-        assert f"{100 * row.steps.sureness[0]:.1f} %" in line.inner_text()
+        assert f"{100 * row.steps.confidence[0]:.1f} %" in line.inner_text()
         for _ in range(row.failed_at):
             page.keyboard.press("ArrowRight")
         assert line.locator(".wrong").count() == 1

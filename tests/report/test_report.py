@@ -102,10 +102,10 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
     fooled = frame[frame.valid & (frame.prediction != frame.label)]
     assert sorted(row["id"] for row in shown) == sorted(fooled.id)
     counts = fooled.groupby(["label", "prediction"]).size()
-    pairs = list(dict.fromkeys((row["label"], row["answers"][0][1]) for row in shown))
+    pairs = list(dict.fromkeys((row["label"], row["predictions"][0][1]) for row in shown))
     assert [counts[pair] for pair in pairs] == sorted(counts, reverse=True)
     loss = dict(zip(frame.id, frame.loss, strict=True))
-    of_first = [loss[row["id"]] for row in shown if (row["label"], row["answers"][0][1]) == pairs[0]]
+    of_first = [loss[row["id"]] for row in shown if (row["label"], row["predictions"][0][1]) == pairs[0]]
     assert of_first == sorted(of_first, reverse=True)
     on_sheet = drawn[0][2]
     assert len(on_sheet) == 12

@@ -1,4 +1,4 @@
-"""Rows in memory, and what a classifier and an oracle say of images that are made of them."""
+"""Rows in memory, and what a classifier and an oracle say of images generated from them."""
 
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,7 @@
 """The sparse mask of a generator (paper §3.2.1, App. I): the latent dimensions that tell perturbed from original.
 
 The mask is the support of an l1-regularised logistic regression between the latents of originals and those of the
-perturbed images made from them.
+images generated from them.
 """
 
 import json
@@ -68,7 +68,7 @@ class SparseMask:
 
 @dataclass(frozen=True)
 class LatentPairs:
-    """Free latents of originals and of the perturbed images made from them, each [n, …] float32."""
+    """Free latents of originals and of the images generated from them, each [n, …] float32."""
 
     originals: np.ndarray
     perturbed: np.ndarray

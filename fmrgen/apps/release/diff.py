@@ -54,7 +54,7 @@ def diff(
     for predictions in (*of_old, of_new):
         notes += _notes_on_spelling(predictions)
     if all(np.array_equal(training.answers, of_new.answers) for training in of_old):
-        notes.append("OLD and NEW give the same answers on every image")
+        notes.append("OLD and NEW have the same predictions on every image")
     return Diff(verdict, margin, evidence, flips, notes=notes)
 
 

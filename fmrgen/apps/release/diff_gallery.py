@@ -60,7 +60,7 @@ def filter_of(names: Sequence[str], label: str, answer: str | None = None) -> st
     if label not in names or (answer is not None and answer not in names):
         return ""
     number = None if answer is None else names.index(answer)
-    return gallery_filter(label=names.index(label), answer=number)
+    return gallery_filter(label=names.index(label), prediction=number)
 
 
 def diff_galleries(

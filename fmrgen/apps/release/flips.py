@@ -31,7 +31,7 @@ _FEWEST_LOST = 3  # images of the class: fewer are lost by chance in some of man
 OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
 _FINEST_MARGIN = 0.001  # points
 _USUAL_MARGIN = 1.0  # points that images should tell where the user names none
-_MOST_LISTED = 10_000  # images of a side, or kinds, the worst or surest first
+_MOST_LISTED = 10_000  # images of a side, or kinds, the worst or most confident first
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
 
@@ -91,7 +91,7 @@ class Flips:
         images_needed: about how many images would tell a drop of the margin, or of 1 point without a margin.
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
-        negatives, positives: negative and positive flips, the surest answers of NEW first; 10,000 at most.
+        negatives, positives: negative and positive flips, the most confident predictions of NEW first; 10,000 at most.
         suspects: classes of ten images or more on which NEW may have lost far more than is allowed, the most first.
     """
 
@@ -395,7 +395,7 @@ def _kinds(columns: Mapping[str, np.ndarray], by: Sequence[str]) -> dict[str, np
 
 
 def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:
-    """Return the images of the rows, bool [N], those first of which NEW is surest; without confidences in order."""
+    """Return the images of the rows, bool [N], the most confident of NEW first; without confidences in order."""
     places = np.flatnonzero(rows)
     if new.confidence is not None:
         places = places[np.argsort(-np.nan_to_num(new.confidence[places]), kind="stable")]

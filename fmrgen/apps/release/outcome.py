@@ -80,7 +80,7 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
             place = next(place for place, label in enumerate(order.tolist()) if label != place)
             faults.append(
                 f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, and "
-                f"on {(order[answered] == labels).mean():.1%} if its answers are put in another order: {names[place]} "
+                f"on {(order[answered] == labels).mean():.1%} if its outputs are put in another order: {names[place]} "
                 f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names"
             )
         elif is_at_chance(labels, answered):

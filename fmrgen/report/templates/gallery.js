@@ -19,7 +19,7 @@
     wrong: "wrong before and after",
     unknown: "no prediction",
   };
-  const JUDGED = { doubt: "a judge does not see the class", agree: "all judges see the class", unasked: "not judged" };
+  const JUDGED = { doubt: "a judge does not see the class", agree: "all judges see the class", unjudged: "not judged" };
 
   // The address holds what is chosen: #class=3&outcome=fooled&sort=step&id=17.
   let chosen = new URLSearchParams(location.hash.slice(1));
@@ -38,12 +38,12 @@
 
   const gallery = () => galleries.find((other) => other.split === chosen.get("split")) || galleries[0];
   const network = () => Math.max(0, gallery().classifiers.indexOf(chosen.get("network")));
-  const answers = (row) => row.answers?.[network()] || [null, null];
+  const predictions = (row) => row.predictions?.[network()] || [null, null];
   const className = (label) => (label < 0 ? "no prediction" : gallery().class_names[label]);
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
   function outcome(row) {
-    const [before, after] = answers(row);
+    const [before, after] = predictions(row);
     if (after === null) return "unknown";
     if (!has(row, "original_place")) return after === row.label ? "right" : "mistaken";
     if (after === row.label) return "kept";
@@ -52,7 +52,7 @@
 
   function judged(row) {
     const seen = Object.values(row.judges || {});
-    if (!seen.length) return "unasked";
+    if (!seen.length) return "unjudged";
     return seen.every((label) => label === row.label) ? "agree" : "doubt";
   }
 
@@ -60,7 +60,7 @@
   // Each filter: its name in the address, its title, the values of a row, a value in words, and how values are sorted.
   const FILTERS = [
     { name: "class", title: "class", of: (row) => [row.label], text: className, order: numerically },
-    { name: "answer", title: "network's answer", of: (row) => [answers(row)[1]], text: className, order: numerically },
+    { name: "prediction", title: "network's prediction", of: (row) => [predictions(row)[1]], text: className, order: numerically },
     { name: "outcome", title: "outcome", of: (row) => [outcome(row)], text: (value) => OUTCOMES[value] },
     // A range, 0-5, is of rows that the network first has wrong at one of these steps; a single step stands for all up to it.
     { name: "step", title: "wrong by step", of: (row) => [row.failed_at], text: (value) => `${value}`, order: numerically, adds: true },
@@ -205,7 +205,7 @@
     return row[name] !== null && row[name] !== undefined;
   }
 
-  function answer(row, label) {
+  function prediction(row, label) {
     if (label === null || label === undefined) return element("span", "soft", "");
     const [kind, mark] = label === row.label ? ["right", "✓"] : ["wrong", "✗"];
     return element("span", kind, `${mark} ${className(label)}`);
@@ -233,10 +233,10 @@
     pair.append(picture("image", row.place, `image of ${row.id}, ${label}`));
     button.append(pair);
     button.onclick = () => open(row);
-    const below = element("div", pair.className === "pair" ? "answers" : "answers alone");
-    const [before, after] = answers(row);
-    if (has(row, "original_place")) below.append(answer(row, before));
-    below.append(answer(row, after));
+    const below = element("div", pair.className === "pair" ? "predictions" : "predictions alone");
+    const [before, after] = predictions(row);
+    if (has(row, "original_place")) below.append(prediction(row, before));
+    below.append(prediction(row, after));
     const caption = element("figcaption", "", [...facts(row), ...(row.notes || [])].join(" · "));
     if (row.reason) caption.title = REASONS[row.reason] || row.reason;
     made.append(element("div", "true", label), button, below, caption);
@@ -347,7 +347,7 @@
     }
     const parts = [bar, images];
     if (row.steps) parts.push(path(row, image));
-    parts.push(answersOfAll(row));
+    parts.push(predictionsOfAll(row));
     const lines = [...facts(row), ...(row.notes || [])];
     if (row.reason) lines.push(REASONS[row.reason] || row.reason);
     parts.push(element("p", "soft", lines.join(" · ")));
@@ -356,7 +356,7 @@
     (dialog.querySelector("input") || dialog.querySelector("button.plain")).focus();
   }
 
-  function answersOfAll(row) {
+  function predictionsOfAll(row) {
     const table = element("table");
     const hasOriginal = has(row, "original_place");
     const head = table.createTHead().insertRow();
@@ -371,10 +371,10 @@
       const cell = element("th", "", name);
       cell.scope = "row";
       line.append(cell);
-      const [before, after] = row.answers[number];
+      const [before, after] = row.predictions[number];
       for (const label of hasOriginal ? [before, after] : [after]) {
         const made = element("td");
-        made.append(answer(row, label));
+        made.append(prediction(row, label));
         line.append(made);
       }
     });
@@ -386,7 +386,7 @@
 
   // The path: a slider over the steps, what both say at each, and the image if it was decoded again.
   function path(row, image) {
-    const { predictions, sureness, oracle, shown, first } = row.steps;
+    const { predictions, confidence, oracle, shown, first } = row.steps;
     const last = predictions.length - 1;
     const made = element("div", "path");
     const label = element("label", "", "step ");
@@ -401,8 +401,8 @@
       const name = className(row.label);
       line.replaceChildren(
         `${step === 0 ? "reconstruction" : `step ${step}`} of ${last}: ${gallery().own} says `,
-        answer(row, predictions[step]),
-        `, ${percent(sureness[step])} for ${name}; ${gallery().judge} gives ${name} ${percent(oracle[step])}`,
+        prediction(row, predictions[step]),
+        `, ${percent(confidence[step])} for ${name}; ${gallery().judge} gives ${name} ${percent(oracle[step])}`,
       );
       mark(step);
       if (!shown.length) return;
@@ -432,7 +432,7 @@
   }
 
   function curves(row) {
-    const { predictions, sureness, oracle } = row.steps;
+    const { predictions, confidence, oracle } = row.steps;
     const [width, height, left, right, top] = [560, 130, 40, 450, 8];
     const x = (step) => left + (step * (right - left)) / Math.max(1, predictions.length - 1);
     const y = (share) => top + (1 - share) * (height - top - 22);
@@ -443,7 +443,7 @@
       chart.append(svg("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`));
     }
     const ends = [];
-    for (const [shares, kind, name] of [[oracle, "oracle", gallery().judge], [sureness, "network", gallery().own]]) {
+    for (const [shares, kind, name] of [[oracle, "oracle", gallery().judge], [confidence, "network", gallery().own]]) {
       const points = shares.map((share, step) => `${x(step)},${y(share)}`).join(" ");
       chart.append(svg("polyline", { points, class: kind }));
       ends.push({ kind, name, at: y(shares[shares.length - 1]) + 4 });

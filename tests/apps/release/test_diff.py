@@ -180,7 +180,7 @@ def test_a_path_in_the_gallery_ends_in_the_answer_of_its_image(made, planted):
     for gallery in galleries:
         shown = gallery.classifiers.index(gallery.own)
         for row in gallery.rows:
-            assert row.steps.predictions[-1] == row.answers[shown][1] != row.label
+            assert row.steps.predictions[-1] == row.predictions[shown][1] != row.label
             assert row.failed_at is not None
 
 

@@ -228,7 +228,7 @@ def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
     assert run("diff", "--old", first, "--new", same, "-o", tmp_path / "out", "-q") == 0
     printed = capsys.readouterr()
     assert "undecided: of 400 images" in printed.out
-    assert "OLD and NEW give the same answers on every image" in printed.err
+    assert "OLD and NEW have the same predictions on every image" in printed.err
 
 
 @pytest.mark.parametrize(
