@@ -53,8 +53,8 @@ class GalleryRow:
         label: its class.
         image: a file's bytes, or its path.
         original: the same; None if there is none.
-        predictions: of each classifier of the gallery to the original and to the image, None if unknown; the label in
-            place of any prediction that is right.
+        predictions: of each classifier of the gallery for the original and for the image, None if unknown; the label
+            instead of any prediction that is right.
         reason: why its steps ended.
         iterations: steps in the image.
         probability: that which the oracle gives the label.
@@ -226,8 +226,8 @@ def steps_of(columns: Mapping[str, Any]) -> Steps | None:
         return None
     confidence = np.exp(-np.array(losses, dtype=np.float64))  # the loss is the cross-entropy
     accepted = columns.get("accepted_labels") or [columns["label"]]
-    (labels,) = as_label(np.array([predictions]), np.array([columns["label"]]), np.array([accepted]))
-    return Steps(labels.tolist(), confidence.round(3).tolist(), np.round(oracle, 3).tolist())
+    (predictions,) = as_label(np.array([predictions]), np.array([columns["label"]]), np.array([accepted]))
+    return Steps(predictions.tolist(), confidence.round(3).tolist(), np.round(oracle, 3).tolist())
 
 
 def _rounded(value: float | None) -> float | None:
