@@ -95,13 +95,13 @@ def test_benchmarks_have_the_options_that_pages_show():
 
 # What stands for models and places that are not on this machine.
 INSTEAD = {
+    r"you/imagenet-fmr(:\S+)?": "someone/digits",
     r"\bimagenet/resnet50": "mnist/lenet",
     r"\bimagenet-[\w-]+": "mnist-lenet",
     r"(--num-processes|--num_processes) \d+": r"\1 2",
     r"(--part 2/2 --output) out": r"\1 out-of-second",
     r"/shared/out|\$SCRATCH/out": "out",
     r"timm:vit_\S+|(?<==)…": "trained/next",
-    r"you/imagenet-fmr(:\S+)?": "someone/digits",
     r"'timm:resnet\*'": "asset:mnist/lenet",
     r"zero_shot:\S+|\./clip": "asset:mnist/clip",
     r" team/digits": "",
@@ -111,7 +111,7 @@ INSTEAD = {
     r"trackio": "tensorboard",
 }
 SMALL = {  # what makes a command of these quick
-    "generate": ["source.limit=100", "perturb.budget=2"],
+    "generate": ["source.limit=100", "perturb.budget=15"],
     "compare": ["source.limit=100", "perturb.budget=2"],
     "diff": [],
     "sweep": ["source.limit=12", "perturb.budget=2"],
