@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fmrgen.errors import UserError, fault_in_words, one_line, unknown_message, without_queries
+from fmrgen.errors import UserError, fault_in_words, near_name, one_line, unknown_message, without_queries
 from fmrgen.files import open_plain, parse_yaml, to_yaml
 
 if TYPE_CHECKING:
@@ -398,11 +398,13 @@ def import_object(path: str) -> Any:
         # else, because libraries then also find in it modules that they use if present.
         if importlib.util.find_spec(module_name.partition(".")[0]) is None and os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, TypeError, ValueError) as error:
+        module = importlib.import_module(module_name)
+    except (ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} can't be imported: {error}") from None
-    except AttributeError:
-        raise UserError(f"{path}: the module defines no {name}") from None
+    if not hasattr(module, name):
+        near = near_name(name, dir(module))
+        raise UserError(f"{path}: the module defines no {name}{f', did you mean {near}?' if near else ''}")
+    return getattr(module, name)
 
 
 class ShortForms(NamedTuple):

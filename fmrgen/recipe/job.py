@@ -267,6 +267,8 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
     if is_recipe(reference):
         recipe = read_recipe(reference)
         tree = {key: value for key, value in recipe.items() if key == "classifier"}
+        if not tree:
+            raise UserError(f"{reference}: has no classifier; write its section below the key classifier")
         output = recipe.get("output")
         if name is None and isinstance(output, dict):
             name = output.get("split")

@@ -65,7 +65,7 @@ def check_no_weights(text: str) -> None:
         if not Path(text).exists():
             raise UserError(f"{text}: no such file")
         raise UserError(
-            f"{text}: is a checkpoint, which says nothing of its network; write "
+            f"{text}: is a checkpoint, which says nothing of its network; add --as my_models:Net, or write "
             f"{{kind: module, target: 'my_models:Net', checkpoint: {text}}}, or {{kind: timm, model: …, checkpoint: …}}"
         )
 

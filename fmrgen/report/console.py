@@ -103,7 +103,7 @@ def _print_section(section: Section) -> None:
         shown = replace(table, rows=table.rows[: section.most_rows])
         print_table(shown, "" if number else section.title)
         if len(shown.rows) < len(table.rows):
-            _print_line(f"{len(shown.rows)} of {len(table.rows)} rows")
+            _print_line(f"{len(shown.rows)} of {len(table.rows)} rows; the page has more")
     if section.about:
         _print_line(section.about)
     for line in section.lines:
@@ -138,4 +138,4 @@ def _stacked(cell: str) -> Text:
     """Return a figure over its interval: side by side they are too wide for most terminals."""
     cell = printable(cell)
     value, bracket, interval = cell.partition(" [")
-    return Text(f"{value}\n{interval.rstrip(']').replace(', ', '–')}" if bracket else cell)
+    return Text(f"{value}\n{interval.rstrip(']').replace(', ', ' to ')}" if bracket else cell)

@@ -156,7 +156,8 @@ def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> st
         return short
     for result in row:
         if result.conditioned:
-            return f"images generated against {shortened(result.classifier, _LONGEST_TITLE)} ({short})"
+            name = "" if short == result.classifier else f" ({short})"
+            return f"images generated against {shortened(result.classifier, _LONGEST_TITLE)}{name}"
     return f"images generated against another network ({short})"
 
 

@@ -22,7 +22,10 @@ _SHORTEST = 3  # letters of a caption: its first, a sign for what is left out, a
 _LONGEST = 40  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 _WRONG, _PALE = "#c8472f", "#66727d"
-_READING = "left the original under its label, right the perturbed image under the classifier's prediction"
+_READING = (
+    "left the original under its label, right the perturbed image under the classifier's prediction; *: unperturbed, "
+    "for the oracle does not accept the original"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def contact_sheet(
     """Return a sheet of rows of a split, as `pair_sheet` draws them.
 
     The prediction is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is
-    red. A row without an original shows its perturbed image alone.
+    red, and that of an invalid row has an asterisk. A row without an original shows its perturbed image alone.
 
     Args:
         title: above the sheet; None leaves it out.
@@ -140,6 +143,8 @@ def contact_sheet(
         label = sample.columns["label"]
         prediction = sample.columns.get("prediction", sample.columns.get("oracle_label"))
         text = prediction_text(prediction, class_names)
+        if not sample.columns.get("valid", True):
+            text = f"* {text}"
         pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, prediction != label))
     return pair_sheet(pairs, columns, title)
 

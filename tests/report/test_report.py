@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from commands import run
-from datasets import ClassLabel, load_dataset
+from datasets import ClassLabel, Image, load_dataset
 from PIL import Image as PILImage
 
 from fmrgen import UserError, evaluate, figure, show
@@ -22,6 +22,7 @@ from fmrgen.report.report import Report, Section, Table
 from fmrgen.report.sheet import contact_sheet
 from fmrgen.report.write import write, write_report
 from fmrgen.results.markdown_text import escape
+from fmrgen.results.samples import Sample
 from fmrgen.split.rows import Part
 from fmrgen.split.sampler import Sampler
 
@@ -120,6 +121,16 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
     unsaid.to_parquet(tmp_path / "unsaid.parquet")
     with pytest.raises(UserError, match="does not say what its classifier predicts; leave out pairs"):
         show(str(tmp_path / "unsaid.parquet"), tmp_path / "x", pairs=True)
+
+
+def test_an_invalid_row_is_marked_on_a_sheet(finished_split):
+    image = load_dataset(str(finished_split), "mnist", split="lenet").cast_column("image", Image(decode=False))[0][
+        "image"
+    ]["bytes"]
+    columns = {"label": 1, "prediction": 1}
+    rows = [Sample(0, image, image, columns | {"valid": True}), Sample(1, image, image, columns | {"valid": False})]
+    (canvas,) = contact_sheet(None, ["a", "b"], rows).axes
+    assert [text.get_text() for text in canvas.texts] == ["b", "b", "b", "* b"]
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def init(
     warnings += _doubts(judged, accuracy)
     written = {
         "source": parts.section("choose"),
-        "classifier": _written(model, section),
+        "classifier": _tree_of(section),
         "generator": chosen.section,
         "oracle": judged.section,
         "perturb": {"step_size": "auto", "keep": "first", "min_probability": judged.threshold},
@@ -400,13 +400,6 @@ def _doubts(judged: panel.Judged, accuracy: Estimate) -> list[str]:
             "labels right?"
         )
     return doubts
-
-
-def _written(model: AnyClassifier, section: ComponentConfig) -> Any:
-    """Return the classifier as the recipe names it."""
-    if isinstance(model, str) and "{" not in model:
-        return model
-    return _tree_of(section)
 
 
 def _tree_of(section: ComponentConfig) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def diff(
     of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = as_predictions("new", new, labels)
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
-    verdict, evidence = judged(evidence, has_suspects=bool(flips.suspects))
+    verdict, evidence = judged(evidence, has_suspect=flips.has_suspect(margin))
     notes = faults_of([*of_old, of_new])
     if labels is None and not all(predictions.has_ids for predictions in (*of_old, of_new)):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")

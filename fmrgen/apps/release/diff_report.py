@@ -149,10 +149,9 @@ def _line_of_worse(outcome: Diff) -> str:
     """Return in what NEW is worse: real images first."""
     first, *others = outcome.worse
     line = f"NEW is worse: {first.line}"
-    pairs = [pair for pair in outcome.flips.pairs if pair.negative > pair.positive]
-    if first.kind == "originals" and pairs:
-        most = sorted(pairs, key=lambda pair: -pair.negative)[:2]
-        line += f"; most often {' and '.join(f'{pair.name} ({pair.negative})' for pair in most)}"
+    most = [f"{pair.name} (+{more})" for pair in outcome.flips.pairs[:2] if (more := pair.negative - pair.positive) > 0]
+    if first.kind == "originals" and most:
+        line += f"; most new errors: {', '.join(most)}"
     if others:
         counts = [
             f"{_number(entry.negative, entry.originals):,} of {entry.originals:,} {entry.images}" for entry in others
@@ -168,12 +167,7 @@ def _number(share: Estimate, images: int) -> int:
 def _line_of_undecided(outcome: Diff) -> str:
     """Return how much NEW may have lost, and how many images would tell."""
     flips = outcome.flips
-    line = f"undecided: {_counts(outcome)}"
-    for group in flips.suspects[:1]:
-        line += (
-            f"; class {group.name} may have lost {group.most_lost:.0f} points: {group.negative} of {group.images} are "
-            f"negative flips, {group.positive} positive"
-        )
+    line = f"undecided: {_counts(outcome)}{_lost_most(flips)}"
     for entry in outcome.not_excluded:
         where = "" if entry.kind == "originals" else f" on {entry.images}"
         allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
@@ -193,7 +187,18 @@ def _line_of_no_worse(outcome: Diff) -> str:
     others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.can_excuse]
     if others:
         line += f"; it loses less than {_listed(others)}"
-    return line
+    return line + _lost_most(outcome.flips)
+
+
+def _lost_most(flips: Flips) -> str:
+    """Return the class on which NEW may have lost most, as the next part of a sentence; empty if there is none."""
+    group = flips.lost_most
+    if group is None:
+        return ""
+    return (
+        f"; class {group.name} may have lost {group.most_lost:.0f} points: {group.negative} of {group.images} are "
+        f"negative flips, {group.positive} positive"
+    )
 
 
 def _counts(outcome: Diff) -> str:

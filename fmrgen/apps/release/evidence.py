@@ -169,7 +169,7 @@ def shares_of_error(images: np.ndarray, allowed: float, error: float) -> int:
 
 
 def judged(
-    of_real: Sequence[Evidence], of_others: Sequence[Evidence] = (), *, has_suspects: bool = False
+    of_real: Sequence[Evidence], of_others: Sequence[Evidence] = (), *, has_suspect: bool = False
 ) -> tuple[Verdict, list[Evidence]]:
     """Return the verdict over all evidence, and the evidence with what each shows.
 
@@ -182,7 +182,7 @@ def judged(
     Args:
         of_real: on real images as they are.
         of_others: on perturbed or transformed images.
-        has_suspects: whether a class of real images may have lost far more than is allowed.
+        has_suspect: whether a class of real images may have lost far more than is allowed.
     """
     lines = []
     for entries, error in ((of_real, ERROR_OF_REAL), (of_others, _ERROR_OF_OTHERS)):
@@ -193,6 +193,6 @@ def judged(
     if any(entry.is_worse for entry in lines):
         return "worse", lines
     is_excluded = all(entry.drop.ends[1] < entry.margin for entry in lines if entry.can_excuse)
-    if has_suspects or not is_excluded:
+    if has_suspect or not is_excluded:
         return "undecided", lines
     return ("better" if any(entry.is_better for entry in lines) else "no worse"), lines

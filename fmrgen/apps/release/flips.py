@@ -92,7 +92,8 @@ class Flips:
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
         negatives, positives: negative and positive flips, the most confident predictions of NEW first; 10,000 at most.
-        suspects: classes of ten images or more on which NEW may have lost far more than is allowed, the most first.
+        lost_most: the class of ten images or more on which NEW may have lost the most points; None if it lost three
+            images of no such class, and for several trainings.
     """
 
     images: int
@@ -109,7 +110,12 @@ class Flips:
     groups: dict[str, list[FlippedGroup]]
     negatives: list[Flip] = field(default_factory=list)
     positives: list[Flip] = field(default_factory=list)
-    suspects: list[FlippedGroup] = field(default_factory=list)
+    lost_most: FlippedGroup | None = None
+
+    def has_suspect(self, margin: float) -> bool:
+        """Return whether NEW may have lost far more on a class than the margin, in points, allows."""
+        far = margin + OF_ANOTHER_SEED_IN_A_CLASS + _FAR
+        return self.lost_most is not None and self.lost_most.most_lost > far
 
 
 def compare_predictions(
@@ -179,7 +185,7 @@ def compare_predictions(
         groups={name: _worst_first(groups, p_values.get(name), level) for name, groups in counts.items()},
         negatives=listed_flips(first, new, negative),
         positives=listed_flips(first, new, positive),
-        suspects=_suspects(classes, margin) if len(trainings) == 1 else [],
+        lost_most=_lost_most(classes) if len(trainings) == 1 else None,
     )
     return outcome, evidence
 
@@ -230,22 +236,20 @@ def _evidence_of_worst(
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> Evidence:
     """Return the evidence on the group with the smallest p-value; arguments as of `evidence_of_classes`."""
-    place = int(np.argmin(p_values))
+    place = int(np.lexsort([(counts.positive - counts.negative) / counts.images, p_values])[0])
     members = values == counts.names[place]
     of_group = images.format(name=counts.names[place])
     evidence = evidence_of("class", of_group, negative[members], positive[members], margin, of_another_seed)
     return replace(evidence, p_worse=float(p_values[place]), p_better=1.0)
 
 
-def _suspects(classes: Sequence[FlippedGroup], margin: float) -> list[FlippedGroup]:
-    """Return the classes on which NEW may have lost far more than is allowed, the most first."""
-    far = margin + OF_ANOTHER_SEED_IN_A_CLASS + _FAR
-    suspects = []
+def _lost_most(classes: Sequence[FlippedGroup]) -> FlippedGroup | None:
+    """Return the class of enough images, of which enough are lost, on which NEW may have lost the most points."""
+    seen = []
     for group in classes:
-        is_seen = group.images >= _FEWEST_OF_A_GROUP and group.negative - group.positive >= _FEWEST_LOST
-        if is_seen and group.most_lost > far:
-            suspects.append(group)
-    return sorted(suspects, key=lambda group: -group.most_lost)
+        if group.images >= _FEWEST_OF_A_GROUP and group.negative - group.positive >= _FEWEST_LOST:
+            seen.append(group)
+    return max(seen, key=lambda group: group.most_lost, default=None)
 
 
 def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin: float, images: str) -> Evidence:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 def name_of(place: str) -> str:
     """Return how a network, or a set of images, is called in a title."""
-    return Path(place.partition("=")[0]).name if "{" not in place else place.partition("=")[0][:40]
+    name, brace, _ = place.partition("{")
+    return (name.rstrip("= ") or "a section") if brace else Path(place.partition("=")[0]).name
 
 
 def several(words: str) -> list[str]:

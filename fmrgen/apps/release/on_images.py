@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
 from fmrgen.apps.release.flips import compare_predictions, evidence_of_classes
 from fmrgen.apps.release.outcome import Diff, faults_of
-from fmrgen.apps.release.predictions import Predictions
+from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
 from fmrgen.errors import UserError
@@ -90,13 +90,13 @@ def diff_on_images(
     if _are_one_network(models, predictions.values()):
         notes = ["OLD and NEW are one network: they have the same weights and settings"]
         return OnImages(replace(outcome, notes=notes), models, differ=False)
-    notes = _preprocessing_notes(models, on_note)
+    notes = _preprocessing_notes(models, on_note) + _notes_on_absent(models[-1].class_names or (), of_new.labels)
     of_others: list[Evidence] = []
     if is_split:
         notes = _notes_on_split(opened, models) + notes + _saturation_notes(predictions["image"])
         if column == "original":
             of_others = _evidence_on_perturbed(predictions["image"], margin)
-    verdict, evidence = judged(evidence, of_others, has_suspects=bool(flips.suspects))
+    verdict, evidence = judged(evidence, of_others, has_suspect=flips.has_suspect(margin))
     return OnImages(replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, differ=True)
 
 
@@ -252,6 +252,15 @@ def _preprocessing_notes(models: Sequence[LoadedClassifier], on_note: Callable[[
         return [f"the networks preprocess images in different ways: OLD {old}; NEW {new}"]
     on_note(f"both networks get images {old}")
     return []
+
+
+def _notes_on_absent(class_names: Sequence[str], labels: np.ndarray) -> list[str]:
+    """Return a line on the classes of NEW without images, of which the verdict knows nothing."""
+    present = set(labels.tolist())
+    absent = [name for name in class_names if name not in present]
+    if not absent or len(absent) == len(class_names):  # the images' labels may have other names than its outputs
+        return []
+    return [f"no image shows {few(absent)}: nothing is known of {len(absent)} of NEW's {len(class_names)} classes"]
 
 
 def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[str]:

@@ -64,5 +64,5 @@ def diff_on_recipe(
         lambda: on_transformed_originals(rows, of_old, source.labels.names, margin=margin) if processes.is_first else []
     )
     of_transformed = processes.gather(on_first)[0]
-    verdict, evidence = judged(outcome.evidence, of_transformed, has_suspects=bool(outcome.flips.suspects))
+    verdict, evidence = judged(outcome.evidence, of_transformed, has_suspect=outcome.flips.has_suspect(margin))
     return replace(outcome, verdict=verdict, evidence=evidence, generated=generated, notes=notes)

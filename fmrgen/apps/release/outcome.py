@@ -81,7 +81,8 @@ def faults_of(answers: Sequence[Predictions]) -> list[str]:
             faults.append(
                 f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, and "
                 f"on {(order[answered] == labels).mean():.1%} if its outputs are put in another order: {names[place]} "
-                f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names"
+                f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names of "
+                "its section"
             )
         elif is_at_chance(labels, answered):
             faults.append(

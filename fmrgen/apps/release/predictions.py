@@ -21,7 +21,18 @@ from fmrgen.files import open_plain
 
 FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
 _IDS = ("id", "sample_id", "image_id", "example_id", "index", "file_name", "filename", "file", "path", "image_path")
-_LABELS = ("label", "labels", "target", "targets", "true", "y_true", "ground_truth", "reference", "references")
+_LABELS = (
+    "label",
+    "labels",
+    "target",
+    "targets",
+    "true",
+    "true_label",
+    "y_true",
+    "ground_truth",
+    "reference",
+    "references",
+)
 _PREDICTIONS = (
     "prediction",
     "predictions",
@@ -202,7 +213,7 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
         raise UserError(f"{name}: {int((id_text == '').sum()):,} rows have no id; give each its own")
     repeated = [text for text, count in Counter(id_text.tolist()).items() if count > 1]
     if repeated:
-        raise UserError(f"{name}: has {len(repeated):,} ids more than once: {few(repeated)}")
+        raise UserError(f"{name}: has {len(repeated):,} ids more than once: {few(repeated)}; give each image one row")
     others = {}
     for other, values in columns.items():
         if other not in taken:

@@ -215,7 +215,7 @@
     const lines = [`id ${row.id}`];
     if (has(row, "iterations")) lines.push(row.iterations === 1 ? "1 step" : `${row.iterations} steps`);
     if (has(row, "probability")) lines.push(`oracle ${percent(row.probability)}`);
-    if (row.valid === false) lines.push("invalid");
+    if (row.valid === false) lines.push("invalid: the oracle rejects the original");
     for (const [judge, label] of Object.entries(row.judges || {})) {
       lines.push(`${judge}: ${label < 0 ? "none" : className(label)}`);
     }

@@ -204,7 +204,8 @@ def test_a_recipe_under_an_oracle_that_is_named(tmp_path, monkeypatch, capsys):
     assert run(*arguments) == 2
     assert "fmrgen.yaml: exists already" in capsys.readouterr().err
     (tmp_path / "fmrgen.yaml").unlink()
-    assert run(*arguments, "--generator", "{kind: transform}", "-q") == 0
+    (tmp_path / "net.yaml").write_text(f"classifier: {LENET}")
+    assert run("init", "digits", "--model", "net.yaml", *arguments[4:], "--generator", "{kind: transform}", "-q") == 0
     assert load_recipe("fmrgen.yaml").generator.kind == "transform"
     (tmp_path / "fmrgen.yaml").unlink()
     assert run("init", "other", *arguments[2:]) == 2

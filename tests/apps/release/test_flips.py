@@ -359,6 +359,20 @@ def test_no_worse_is_not_said_while_a_class_may_be_lost():
     outcome = diff(old, new, labels, margin=8)
     assert outcome.verdict == "undecided"
     assert "; class 10 may have lost 6" in verdict_line(outcome)
+    new[-4:] = 10
+    outcome = diff(old, new, labels, margin=17)
+    assert outcome.verdict == "better"
+    assert verdict_line(outcome).endswith("; class 10 may have lost 42 points: 5 of 20 are negative flips, 0 positive")
+    assert outcome.evidence[1].images == "images of class 10"  # and not the first of those that lost nothing
+
+
+def test_most_new_errors_are_counted_less_those_that_went():
+    """NEW confuses 0 with 1 more often, and 2 with 3 as often as OLD, in other images."""
+    labels = np.repeat([0, 2], 100)
+    old, new = labels.copy(), labels.copy()
+    new[:30], old[100:140], new[140:180] = 1, 3, 3
+    assert "; most new errors: 0 → 1 (+30)" in verdict_line(diff(old, new, labels))
+    assert "2 → 3" not in verdict_line(diff(old, new, labels))
 
 
 def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
@@ -496,6 +510,13 @@ def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(p
     capsys.readouterr()
     assert run("diff", "--images", photos, "--old", network, "--new", "outside_components:HalfTrained") == 2
     assert "list the names of its outputs as class_names; a class without images needs" in capsys.readouterr().err
+    names = {"class_names": list("0123456789")}
+    outcome = diff_classifiers(
+        {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "num_classes": 10, **names},
+        {"kind": "module", "target": "outside_components:HalfTrained", **names},
+        images=photos,
+    )
+    assert outcome.notes[-1] == "no image shows 7: nothing is known of 1 of NEW's 10 classes"
 
 
 def test_a_network_and_its_export_are_one_both_ways(photos, tmp_path):
