@@ -85,7 +85,7 @@ class Perturbed:
         loss: of the classifier for `image`.
         margin: of the classifier for `image`: the lead of the best false class; above 0 where it is wrong.
         latent_shift: root mean square of the change in the free latent (in a sparse generator, of the part that moves).
-        step_predictions: the answer at each pass, from the plain reconstruction (0) to the image after the last step,
+        step_predictions: at each pass, from the plain reconstruction (0) to the image after the last step,
             number `iterations`. The other `step_…` have the same entries.
         step_losses: of the classifier.
         step_oracle_probabilities: of the class that the oracle rule asks for.
@@ -150,6 +150,6 @@ class Perturbed:
         """Root mean square of the change from `original` to `image`, in values from 0 to 1."""
         return float((self.image.double() - self.original.double()).square().mean().sqrt() / 255)
 
-    def accepts(self, answer: int) -> bool:
+    def accepts(self, prediction: int) -> bool:
         """Return whether a label is true of the image."""
-        return answer == self.label or answer in self.accepted_labels
+        return prediction == self.label or prediction in self.accepted_labels

@@ -24,8 +24,8 @@ from fmrgen.classifiers.base import (
     Classifier,
     GroupedClassifier,
     Normalize,
-    answer_in_labels,
     digests_of,
+    in_labels,
     left_out_note,
 )
 from fmrgen.config import check_places, config_class
@@ -274,33 +274,33 @@ def test_a_classifier_of_more_classes_than_labels_is_told(tmp_path):
     image = torch.rand(1, 3, 2, 2)
     network = Named(nn.Flatten(), nn.Linear(12, 1000))
     folders = tuple(f"class_{i}" for i in range(300, 340))
-    among = answer_in_labels(network, Labels(folders, source_size=40), image, "classifier")
+    among = in_labels(network, Labels(folders, source_size=40), image, "classifier")
     assert among(image).equal(network(image)[:, 300:340])
     assert "chooses only among the 40 labels, not among its 960 other classes" in left_out_note(
         among, Labels(folders, source_size=40)
     )
     everything = make_labels(network.class_names, folders)
     assert [everything.from_source(i) for i in range(40)] == list(range(300, 340))
-    whole = answer_in_labels(network, everything, image, "classifier")
+    whole = in_labels(network, everything, image, "classifier")
     assert whole(image).equal(network(image))
     assert left_out_note(whole, everything) is None
     few = nn.Sequential(nn.Flatten(), nn.Linear(12, 40))
     with pytest.raises(UserError, match="has 40 outputs for 1000 labels"):
-        answer_in_labels(few, everything, image, "classifier")
+        in_labels(few, everything, image, "classifier")
 
 
 def test_grouped_classes_sum_their_probabilities():
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
     labels = Labels(("a", "b"), ((0, 1, 2), (4,)), 6)
     image = torch.rand(1, 3, 2, 2)
-    grouped = answer_in_labels(network, labels, image, "classifier")
+    grouped = in_labels(network, labels, image, "classifier")
     assert isinstance(grouped, GroupedClassifier)
     source = network(image).softmax(1)
     expected = torch.stack([source[:, :3].sum(1), source[:, 4]], 1)
     assert grouped(image).softmax(1).allclose(expected / expected.sum(1, keepdim=True))
-    assert answer_in_labels(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), labels, image, "c")(image).shape == (1, 2)
+    assert in_labels(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), labels, image, "c")(image).shape == (1, 2)
     with pytest.raises(UserError, match=r"has 5 outputs for 2 labels \(or the source's 6 classes\)"):
-        answer_in_labels(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), labels, image, "classifier")
+        in_labels(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), labels, image, "classifier")
 
 
 # --- oracles --------------------------------------------------------------------------------------------------------
@@ -441,12 +441,12 @@ def test_source_classes_are_found_by_name_before_they_are_grouped():
             return 9.0 * torch.nn.functional.one_hot(source_class, 4)[:, order].float()
 
     images = torch.stack([torch.full((3, 8, 8), index / 10) for index in range(4)])
-    grouped = answer_in_labels(Perfect(), labels, images[:1], "classifier")
+    grouped = in_labels(Perfect(), labels, images[:1], "classifier")
     assert grouped(images).argmax(1).tolist() == [0, 0, 1, 1]
     wrong = Perfect()
     wrong.class_names = ("a", "b", "c", "d")
     with pytest.raises(UserError, match=r"its classes \(a, b, c, …\) don't match the labels \(cat, dog, truck, …\)"):
-        answer_in_labels(wrong, labels, images[:1], "classifier")
+        in_labels(wrong, labels, images[:1], "classifier")
 
 
 def test_a_target_may_be_a_network_itself():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmrgen.classifiers.base import Classifier, answer_in_labels
+from fmrgen.classifiers.base import Classifier, in_labels
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels, find_label, match_classes
 
@@ -70,16 +70,16 @@ IMAGE = torch.zeros(1, 3, 8, 8)
 
 
 def test_outputs_are_put_in_the_labels_order():
-    fitted = answer_in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("cat", "dog", "owl")), IMAGE, "classifier")
+    fitted = in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("cat", "dog", "owl")), IMAGE, "classifier")
     assert fitted(IMAGE).tolist() == [[1, 2, 0]]
-    chosen = answer_in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("dog", "owl")), IMAGE, "classifier")
+    chosen = in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("dog", "owl")), IMAGE, "classifier")
     assert chosen(IMAGE).tolist() == [[2, 0]]
     same = fixed_logits(["cat", "dog", "owl"])
-    assert answer_in_labels(same, Labels(("cat", "dog", "owl")), IMAGE, "classifier") is same
+    assert in_labels(same, Labels(("cat", "dog", "owl")), IMAGE, "classifier") is same
 
 
 def test_what_can_not_be_matched_is_refused():
     with pytest.raises(UserError, match=r"its classes \(owl, cat, dog\) don't match the labels \(eins, zwei, drei\)"):
-        answer_in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("eins", "zwei", "drei")), IMAGE, "classifier")
+        in_labels(fixed_logits(["owl", "cat", "dog"]), Labels(("eins", "zwei", "drei")), IMAGE, "classifier")
     with pytest.raises(UserError, match="has 3 outputs, and 2 class_names"):
-        answer_in_labels(fixed_logits(["owl", "cat"]), Labels(("owl", "cat")), IMAGE, "classifier")
+        in_labels(fixed_logits(["owl", "cat"]), Labels(("owl", "cat")), IMAGE, "classifier")

@@ -201,7 +201,7 @@ def outputs_of_one(logits: object, section: str) -> int:
     return logits.shape[1]
 
 
-def answer_in_labels(classifier: nn.Module, labels: Labels, image: Tensor, section: str) -> nn.Module:
+def in_labels(classifier: nn.Module, labels: Labels, image: Tensor, section: str) -> nn.Module:
     """Return `classifier`, wrapped if necessary, so that it answers in `labels`: in their order and groups.
 
     If the classifier has `class_names`, its outputs are matched by name: to the labels, or to the source's own classes.
@@ -237,7 +237,7 @@ def _output_groups(
 ) -> Sequence[Sequence[int]] | None:
     """Return the outputs that each label gathers; None if the outputs are the labels, in their order.
 
-    Arguments and errors are those of `answer_in_labels`.
+    Arguments and errors are those of `in_labels`.
     """
     if labels.groups is not None and all(labels.groups) and outputs == labels.source_size:
         if class_names is None or labels.source_names is None:

@@ -88,7 +88,7 @@ def evaluate(
             trust=trust,
             on_rows=on_rows,
         )
-    silent = [name for name, answer in _highest_answers(evaluation).items() if answer < 0]
+    silent = [name for name, prediction in _highest_predictions(evaluation).items() if prediction < 0]
     if is_first_process():
         report = evaluation_report(evaluation)
         write_predictions(evaluation, output)
@@ -141,7 +141,7 @@ def _record_results(evaluation: "Evaluation", print_outcome: Callable[[str], Non
             print_outcome(entry.line)
 
 
-def _highest_answers(evaluation: "Evaluation") -> dict[str, int]:
+def _highest_predictions(evaluation: "Evaluation") -> dict[str, int]:
     """Return the largest prediction of each classifier over all splits; -1 of one without a finite output."""
     predictions = evaluation.checked_predictions().unify_dictionaries()
     highest = predictions.group_by("classifier").aggregate([("prediction", "max")])

@@ -17,7 +17,7 @@ from fmrgen.errors import UserError
 
 Result = TypeVar("Result")
 
-_LONGEST_WAIT = timedelta(hours=12)  # for the last process to come, and in an evaluation for its answers
+_LONGEST_WAIT = timedelta(hours=12)  # for the last process to come, and in an evaluation for its predictions
 
 
 def start_processes() -> Accelerator:

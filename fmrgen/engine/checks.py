@@ -12,7 +12,7 @@ _OVERSHOOT = 0.5  # of a decoder that does not clamp; one that decodes to -1 to 
 
 
 def check_classifier(classifier: nn.Module) -> None:
-    """Raise UserError if the classifier is in training mode, where its answers are random.
+    """Raise UserError if the classifier is in training mode, where its outputs are random.
 
     Only its innermost modules count: the flag of a new wrapper around a network in evaluation mode means nothing.
     """
@@ -62,17 +62,17 @@ def check_decoded(images: Tensor) -> None:
         )
 
 
-def checked_judgement(answer: object, images: Tensor) -> Judgement:
-    """Return an oracle's answer for images [B, …], in full precision.
+def checked_judgement(judgement: object, images: Tensor) -> Judgement:
+    """Return an oracle's output for images [B, …], in full precision.
 
     Raises UserError if it is not a judgement, or one of another number of images.
     """
-    if not isinstance(answer, Judgement) or not all(isinstance(part, Tensor) for part in answer[:2]):
+    if not isinstance(judgement, Judgement) or not all(isinstance(part, Tensor) for part in judgement[:2]):
         raise UserError(
-            f"oracle: judge returns a {type(answer).__name__}; it must return fmrgen.Judgement(probabilities, "
+            f"oracle: judge returns a {type(judgement).__name__}; it must return fmrgen.Judgement(probabilities, "
             "score), [B, K] each"
         )
-    probabilities, score = as_float32(answer.probabilities), as_float32(answer.score)
-    if not len(probabilities) == len(score) == len(answer.decided) == len(images):
+    probabilities, score = as_float32(judgement.probabilities), as_float32(judgement.score)
+    if not len(probabilities) == len(score) == len(judgement.decided) == len(images):
         raise UserError(f"oracle: returns {len(probabilities)} judgements for {len(images)} images")
-    return answer._replace(probabilities=probabilities, score=score)
+    return judgement._replace(probabilities=probabilities, score=score)

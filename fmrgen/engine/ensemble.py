@@ -81,12 +81,12 @@ class Ensemble:
     def _seeds(self, number: int, ids: Sequence[int], purpose: str) -> list[int]:
         return [attack_seed(self.options.seed, example_id, purpose, number) for example_id in ids]
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: Rows, ask: Callable[..., Tensor]) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: Rows, query: Callable[..., Tensor]) -> Tensor:
         """Return the direction of each row, [S, …], by the rule of its attack; see `Update.direction`."""
         direction = torch.zeros_like(gradient)
         for number, rule in enumerate(self.rules):
             rows = memory["attack"] == number
-            along = rule.direction(gradient, moving & rows, memory, ask)
+            along = rule.direction(gradient, moving & rows, memory, query)
             direction = torch.where(as_column(rows, along), along, direction)
         return direction
 

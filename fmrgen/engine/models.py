@@ -308,7 +308,7 @@ class Models:
                 gradient = torch.ones_like(free)
         return decoded.detach(), images.detach(), logits.detach(), gradient
 
-    def ask(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
+    def query(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
         """Return the objective [n] of the images that latents decode to.
 
         The models see groups padded to one size, so that a row's last bits do not depend on its neighbours.

@@ -1,6 +1,6 @@
 """Objectives that a guided step climbs: a number for each image that grows as the classifier loses the true class.
 
-If several classes are true of an image, steps lead away from all of them, and any of them is a right answer.
+If several classes are true of an image, steps lead away from all of them, and any of them is a right prediction.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def also_of(others: Sequence[Sequence[int]], classes: int) -> Tensor:
 def margin(logits: Tensor, truth: Tensor) -> Tensor:
     """Return how far the best other class is ahead of the true one: max(z_j, j ≠ y) - z_y.
 
-    A factor on the logits (the temperature, which tells a sure classifier from a modest one and changes no answer) is
+    A factor on the logits (the temperature, which tells a sure classifier from a modest one and changes no class) is
     a factor on its gradient, and no update rule depends on that.
 
     Args:

@@ -108,8 +108,8 @@ def perturb(
         if on_step is not None:
             for step in slots.recorded_steps(output.images):
                 on_step(*step)
-        ask = partial(models.ask, slots)
-        direction = ensemble.direction(output.gradient, moving, slots.rows, ask)
+        query = partial(models.query, slots)
+        direction = ensemble.direction(output.gradient, moving, slots.rows, query)
         slots.move(direction, moving, generator.project)
         if options.reencode:
             is_moving = moving.tolist()

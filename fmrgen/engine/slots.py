@@ -313,11 +313,11 @@ class Slots:
         return self._mask[1]
 
     def _fooled(self, measures: Mapping[str, Tensor]) -> Tensor:
-        """Return whether the classifier's answers are wrong, [S]."""
-        answers = measures["prediction"]
-        fooled = answers != self["label"]
+        """Return whether the classifier's predictions are wrong, [S]."""
+        predictions = measures["prediction"]
+        fooled = predictions != self["label"]
         if "also_true" in self.rows:
-            fooled &= ~self["also_true"].gather(1, answers.unsqueeze(1)).squeeze(1)
+            fooled &= ~self["also_true"].gather(1, predictions.unsqueeze(1)).squeeze(1)
         return fooled
 
     def _record(self, written: Tensor, measures: dict[str, Tensor]) -> None:

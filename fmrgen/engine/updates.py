@@ -1,4 +1,4 @@
-"""Update rules: the direction of a step, per row, from the gradient of the objective, or from answers alone. The engine
+"""Update rules: the direction of a step, per row, from the gradient of the objective, or from logits alone. The engine
 gives it its length.
 
 No rule depends on the gradient's scale, and therefore on the temperature of the classifier's logits.
@@ -13,7 +13,7 @@ from torch import Tensor
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.slots import as_column
 
-Ask = Callable[[Tensor, Tensor], Tensor]  # returns the objective [n] at latents [n, …] of the rows [n]
+Query = Callable[[Tensor, Tensor], Tensor]  # returns the objective [n] at latents [n, …] of the rows [n]
 
 
 class Update(ABC):
@@ -38,14 +38,14 @@ class Update(ABC):
         return {}
 
     @abstractmethod
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         """Return the direction of each row, [S, …].
 
         Args:
             gradient: [S, …], of the objective.
             moving: bool [S], the rows that will be moved; only these update their memory.
             memory: the columns of all rows, [S, …] each, those of the rule among them.
-            ask: the objective at other latents, for a rule that does without gradients; it counts each question in
+            query: the objective at other latents, for a rule that does without gradients; it counts each question in
                 `memory["queries"]`.
         """
 
@@ -53,14 +53,14 @@ class Update(ABC):
 class Sign(Update):
     """Every latent dimension by the same amount."""
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         return gradient.sign()
 
 
 class L2(Update):
     """Along the gradient, as long as a sign step: √d for d dimensions. A zero gradient stays where it is."""
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         rows = gradient.flatten(1)
         rows = rows / _unless_zero(rows.abs().amax(1, keepdim=True))  # else small squares would underflow
         return (rows / _unless_zero(rows.norm(dim=1, keepdim=True)) * rows.shape[1] ** 0.5).view_as(gradient)
@@ -78,7 +78,7 @@ class Adam(Update):
         steps = free.new_zeros(len(free), *[1] * (free.ndim - 1))
         return {"adam_mean": torch.zeros_like(free), "adam_square": torch.zeros_like(free), "adam_steps": steps}
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         moves = as_column(moving, gradient)
         mean, square = memory["adam_mean"], memory["adam_square"]
         memory["adam_steps"] = memory["adam_steps"] + moves
@@ -105,7 +105,7 @@ class Random(Update):
             bits.append(torch.randint(2, free.shape[1:], generator=torch.Generator().manual_seed(seed)))
         return {"random_signs": (2 * torch.stack(bits) - 1).to(free)}
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         return memory["random_signs"]
 
 
@@ -116,7 +116,7 @@ class Nes(Update):
     right angles, and each step takes the next ones of the row's own basis until all have had their turn (latents too
     long for that get others at each step): the estimate is corrected along these directions, and keeps what earlier
     steps have shown along others. The places lie as far off as five steps: nearer by, images of 8 bits hardly differ.
-    While no answer has differed, steps go towards one of the places.
+    While no prediction has differed, steps go towards one of the places.
     """
 
     needs_gradient = False
@@ -131,17 +131,17 @@ class Nes(Update):
             memory["nes_basis"] = torch.stack(bases).to(free)
         return memory
 
-    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         direction = torch.zeros_like(gradient)
         rows = (moving & ~memory["by_chance"]).nonzero().flatten()
         if len(rows):
-            direction[rows] = self._direction_of(rows, memory, ask)
+            direction[rows] = self._direction_of(rows, memory, query)
         return direction.sign()
 
-    def _direction_of(self, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def _direction_of(self, rows: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         """Return the direction [R, …] of the rows [R], of any length."""
         along = self._next_directions(rows, memory)
-        estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, ask)
+        estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, query)
         memory["nes_mean"][rows] = estimate
         return torch.where(as_column(_is_nonzero(estimate), estimate), estimate, along[:, 0])
 
@@ -159,31 +159,33 @@ class Nes(Update):
             along = torch.stack(directions).to(free)
         return along.view(len(rows), pairs, *free.shape[1:])
 
-    def _corrected(self, estimate: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
-        """Return the estimate of the rows [R], corrected along orthonormal directions [R, n, …] by answers."""
-        ahead, behind = self._on_both_sides(memory["free"][rows], self._radius * along, rows, memory, ask)
+    def _corrected(
+        self, estimate: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query
+    ) -> Tensor:
+        """Return the estimate of the rows [R], corrected along orthonormal directions [R, n, …] by predictions."""
+        ahead, behind = self._on_both_sides(memory["free"][rows], self._radius * along, rows, memory, query)
         rise = (ahead - behind).nan_to_num(0, 0, 0)  # where both sides are infinite, or one is NaN
         missing = rise - torch.einsum("r...,rn...->rn", estimate, along)
         return estimate + torch.einsum("rn,rn...->r...", missing, along)
 
     def _on_both_sides(
-        self, middle: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask
+        self, middle: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query
     ) -> tuple[Tensor, Tensor]:
         """Return the objective [R, n] ahead of and behind latents [R, …], along vectors [R, n, …] in units of steps."""
         offset = self._step(middle) * along
         places = torch.cat([middle.unsqueeze(1) + offset, middle.unsqueeze(1) - offset], 1)
-        ahead, behind = self._answers(places, rows, memory, ask).chunk(2, 1)
+        ahead, behind = self._differences(places, rows, memory, query).chunk(2, 1)
         return ahead, behind
 
     def _step(self, free: Tensor) -> float:
         """Return the Euclidean length of a step of latents [R, …] that moves each dimension by `step_size`."""
         return float(self.options.step * free[0].numel() ** 0.5)
 
-    def _answers(self, places: Tensor, rows: Tensor, memory: dict[str, Tensor], ask: Ask) -> Tensor:
+    def _differences(self, places: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         """Return the objective [R, n] at latents [R, n, …] of the rows [R], and count the questions."""
         count = places.shape[1]
         memory["queries"][rows] += count
-        return ask(places.flatten(0, 1), rows.repeat_interleave(count)).view(-1, count)
+        return query(places.flatten(0, 1), rows.repeat_interleave(count)).view(-1, count)
 
 
 def orthonormal(count: int, length: int, seed: int) -> Tensor:

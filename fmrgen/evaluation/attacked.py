@@ -9,7 +9,7 @@ from fmrgen.engine.attacks import Attack
 
 
 class Attacked(nn.Module):
-    """A classifier, asked of images that were first attacked away from its own answers.
+    """A classifier, asked of images that were first attacked away from its own predictions.
 
     An image that it gets right is so attacked away from its label; what is said of the others is not to be counted. The
     random start of an image depends on its pixels, and on no other image.
@@ -23,8 +23,8 @@ class Attacked(nn.Module):
         with torch.inference_mode(False):
             images = images.clone()  # one of inference mode takes no gradient
             with torch.no_grad():
-                answers: Tensor = self.classifier(images).argmax(1)
-            attacked = self.attack(self.classifier, images, answers, row_seeds=[_seed(image) for image in images])
+                predictions: Tensor = self.classifier(images).argmax(1)
+            attacked = self.attack(self.classifier, images, predictions, row_seeds=[_seed(image) for image in images])
         with torch.no_grad():
             logits: Tensor = self.classifier(attacked)
         return logits

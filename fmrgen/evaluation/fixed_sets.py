@@ -15,7 +15,7 @@ from fmrgen.evaluation.summarise import predictions_table
 from fmrgen.image_files import open_rgb
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.fixed_sets import FixedSets
-from fmrgen.results.fixed_sets import FixedSetResults, SetAnswers, fixed_result
+from fmrgen.results.fixed_sets import FixedSetResults, SetPredictions, fixed_result
 from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.split.classify import Batch, Pixels, classify
 from fmrgen.split.models import LoadedClassifier
@@ -45,17 +45,17 @@ def classify_fixed_sets(
     results = []
     predictions = []
     for name, config in chosen.items():
-        answers = {}
+        of_sets = {}
         for (set_name, severity), source in config.sources(name).items():
             title = _title(name, config, set_name, severity)
             try:
-                answers[set_name, severity], table = _classify(
+                of_sets[set_name, severity], table = _classify(
                     title, source, model, sharing, device, batch_size, on_images
                 )
             except UserError as error:
                 raise UserError(f"{title}: {error}") from None
             predictions.append(table)
-        results.append(fixed_result(name, model.name, answers, config.normaliser))
+        results.append(fixed_result(name, model.name, of_sets, config.normaliser))
     return FixedSetResults(results, predictions)
 
 
@@ -73,10 +73,10 @@ def _classify(
     device: torch.device,
     batch_size: int,
     on_images: Callable[[str, int, int], None],
-) -> tuple[SetAnswers, pa.Table]:
+) -> tuple[SetPredictions, pa.Table]:
     opened = FixedSetImages(build_source(config))
     name = model.name
-    answering = model.answering_in(opened.source.labels, to_batch(opened.first()[None], device), title)
+    answering = model.in_labels(opened.source.labels, to_batch(opened.first()[None], device), title)
     total = len(opened.source)
     batches = opened.batches(batch_size)
     predictions = classify(
@@ -90,7 +90,7 @@ def _classify(
     prediction = predictions[name]["image"].prediction
     columns = {"id": np.array(opened.ids), "label": np.array(opened.labels), "prediction": prediction}
     table = predictions_table(title, name, columns)
-    return SetAnswers(columns["id"], {name: prediction == columns["label"]}), table
+    return SetPredictions(columns["id"], {name: prediction == columns["label"]}), table
 
 
 class FixedSetImages:

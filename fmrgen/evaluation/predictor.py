@@ -72,7 +72,7 @@ class Predictor:
         """
         model, labels = self.model, measured.labels
         first = to_batch(measured.images["image"].first[None], self.device)
-        network = self.sharing.together(lambda: model.answering_in(labels, first, measured.name))
+        network = self.sharing.together(lambda: model.in_labels(labels, first, measured.name))
         predicted: dict[str, Predicted] = {}
         for name, images in measured.images.items():
             predicted[name] = self._stored_or_new(network, images, measured, on_images)

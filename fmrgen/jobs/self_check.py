@@ -49,12 +49,12 @@ class Checked:
     """Classifier and oracle as a job finds them, and must leave them.
 
     Attributes:
-        answers: of both to some originals; None if that failed, which the job itself reports.
+        outputs: of both to some originals; None if that failed, which the job itself reports.
         kinship: of the two; None if it was not measured.
         notes: what a user should know of them before the work begins.
     """
 
-    answers: "FirstAnswers | None"
+    outputs: "FirstOutputs | None"
     kinship: Kinship | None
     notes: list[str]
 
@@ -67,25 +67,25 @@ def check(components: Components, oracle_rule: str, device: torch.device, *, in_
         UserError: the oracle has all of the classifier's weights, see `weights_in_common`.
     """
     shared = weights_in_common(components)
-    answers = first_answers(components, device, _IMAGES if in_full else _ASKED_TWICE)
-    kinship = Kinship(weights=round(shared, 3), likeness=likeness(answers) if in_full and answers is not None else None)
+    outputs = first_outputs(components, device, _IMAGES if in_full else _ASKED_TWICE)
+    kinship = Kinship(weights=round(shared, 3), likeness=likeness(outputs) if in_full and outputs is not None else None)
     notes = [kinship_caution(kinship.weights, kinship.likeness)]
-    if in_full and answers is not None and oracle_rule == "label":
-        notes.append(oracle_caution(answers))
-    return Checked(answers, kinship if in_full else None, [note for note in notes if note is not None])
+    if in_full and outputs is not None and oracle_rule == "label":
+        notes.append(oracle_caution(outputs))
+    return Checked(outputs, kinship if in_full else None, [note for note in notes if note is not None])
 
 
 def check_unchanged(
     components: Components, before: Checked, weights: RecordedWeights, folder: SplitFolder, device: torch.device
 ) -> None:
-    """Raise UserError if a model has other weights than those on record, or gives other answers than before the job.
+    """Raise UserError if a model has other weights than those on record, or gives other outputs than before the job.
 
     The shards are set aside then: they are not of one network.
     """
     try:
         for name, digest in weights:
             check_same_weights(name, getattr(components, name), digest)
-        check_first_answers(components, device, before.answers)
+        check_first_outputs(components, device, before.outputs)
     except UserError:
         names = folder.store.names(folder.paths.shards)
         for number in range(folder.shards):
@@ -144,8 +144,8 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
 
 
 @dataclass(frozen=True)
-class FirstAnswers:
-    """The answers of classifier and oracle to the first originals.
+class FirstOutputs:
+    """The outputs of classifier and oracle to the first originals.
 
     Attributes:
         labels: of the originals, [N].
@@ -164,14 +164,14 @@ class FirstAnswers:
     vetoing: tuple[str, ...] = ()
 
 
-def first_answers(components: Components, device: torch.device, count: int = _IMAGES) -> FirstAnswers | None:
-    """Return the answers of both to the first `count` originals; None if that fails: the job itself reports why."""
+def first_outputs(components: Components, device: torch.device, count: int = _IMAGES) -> FirstOutputs | None:
+    """Return the outputs of both to the first `count` originals; None if that fails: the job itself reports why."""
     with suppress(Exception, SystemExit), torch.no_grad():  # a source's, or anyone's code
-        return _first_answers(components, device, count)
+        return _first_outputs(components, device, count)
     return None
 
 
-def _first_answers(components: Components, device: torch.device, count: int) -> FirstAnswers | None:
+def _first_outputs(components: Components, device: torch.device, count: int) -> FirstOutputs | None:
     source, classifier, generator, oracle = components
     loaded = source.load(0, min(count, len(source)), generator.image_size)
     examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
@@ -195,23 +195,23 @@ def _first_answers(components: Components, device: torch.device, count: int) -> 
     labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*columns, strict=True))
     decided_by = {name: torch.cat(parts).cpu() for name, parts in members.items()}
     vetoing = tuple(decided_by)[1:] if oracle.deciding is not oracle else ()
-    return FirstAnswers(labels, decided, of_classifier, of_oracles, decided_by, vetoing)
+    return FirstOutputs(labels, decided, of_classifier, of_oracles, decided_by, vetoing)
 
 
-def check_first_answers(components: Components, device: torch.device, before: FirstAnswers | None) -> None:
-    """Raise UserError if classifier or oracle answer the first originals otherwise than `before`.
+def check_first_outputs(components: Components, device: torch.device, before: FirstOutputs | None) -> None:
+    """Raise UserError if the outputs for the first originals are not those of `before`.
 
     A network that counts its calls, or learns from them, is another one at the end of a job.
     """
     if before is None:
         return
-    after = first_answers(components, device, _ASKED_TWICE)
+    after = first_outputs(components, device, _ASKED_TWICE)
     if after is None:
         return
-    answers = [("classifier", before.of_classifier, after.of_classifier)]
+    outputs = [("classifier", before.of_classifier, after.of_classifier)]
     for then, now in zip(before.of_oracles, after.of_oracles, strict=True):
-        answers.append(("oracle", then, now))
-    for name, then, now in answers:
+        outputs.append(("oracle", then, now))
+    for name, then, now in outputs:
         if not torch.allclose(then[: len(now)].exp(), now.exp(), rtol=0, atol=_SAME, equal_nan=True):
             raise UserError(
                 f"{name}: its predictions for the same images changed during the run; nothing in its forward may "
@@ -219,16 +219,16 @@ def check_first_answers(components: Components, device: torch.device, before: Fi
             )
 
 
-def oracle_caution(answers: FirstAnswers) -> str | None:
+def oracle_caution(outputs: FirstOutputs) -> str | None:
     """Return a caution if the oracle is hardly right on the first originals, or much less often than the classifier.
 
     It names the likely cause, and the member of a panel that is wrong.
     """
-    oracle = proportion((answers.decided == answers.labels).numpy())
-    classifier = proportion((answers.of_classifier.argmax(1) == answers.labels).numpy())
+    oracle = proportion((outputs.decided == outputs.labels).numpy())
+    classifier = proportion((outputs.of_classifier.argmax(1) == outputs.labels).numpy())
     if oracle is None or classifier is None:
         return None
-    chance = 100 / answers.of_classifier.shape[1]
+    chance = 100 / outputs.of_classifier.shape[1]
     is_at_chance = oracle.low is not None and oracle.low <= chance
     is_apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
     is_much_worse = is_apart and classifier.value - oracle.value > _MUCH
@@ -236,14 +236,14 @@ def oracle_caution(answers: FirstAnswers) -> str | None:
         return None
 
     right = {}
-    for name, decided in answers.members.items():
-        right[name] = float((decided == answers.labels).float().mean())
+    for name, decided in outputs.members.items():
+        right[name] = float((decided == outputs.labels).float().mean())
     accuracy = f"the oracle is right on {oracle.value:.0f} % of the first originals"
     if right:
         each = ", ".join(f"{name} on {100 * share:.0f} %" for name, share in right.items())
         accuracy = f"the oracle's panel is right on {oracle.value:.0f} % of the first originals ({each})"
     worst = min(right, key=lambda name: right[name], default=None)
-    if worst in answers.vetoing:
+    if worst in outputs.vetoing:
         return (
             f"{accuracy} and the classifier on {classifier.value:.0f} %: {worst} has a veto, so each image that it "
             f"gets wrong is invalid, whatever the others see; does {worst} have the right weights and order of classes?"
@@ -261,7 +261,7 @@ def oracle_caution(answers: FirstAnswers) -> str | None:
     )
 
 
-def likeness(answers: FirstAnswers) -> float | None:
+def likeness(outputs: FirstOutputs) -> float | None:
     """Return how alike classifier and oracle, or the most alike member of its panel, weigh the wrong classes: the lower
     end of the mean correlation; None if there are too few originals.
 
@@ -269,14 +269,14 @@ def likeness(answers: FirstAnswers) -> float | None:
     original the log-probabilities of the wrong classes are correlated, less their mean over originals of its class. On
     MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
     """
-    correlations = [_likeness(answers, of_oracle) for of_oracle in answers.of_oracles]
+    correlations = [_likeness(outputs, of_oracle) for of_oracle in outputs.of_oracles]
     highest = max((correlation for correlation in correlations if correlation is not None), default=None)
     return None if highest is None else round(highest, 3)
 
 
-def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:
+def _likeness(outputs: FirstOutputs, of_oracle: Tensor) -> float | None:
     """Return the lower end of the mean correlation; None if there are too few originals of a class, or classes."""
-    labels, classes = answers.labels, answers.of_classifier.shape[1]
+    labels, classes = outputs.labels, outputs.of_classifier.shape[1]
     counts = torch.bincount(labels, minlength=classes)
     has_mean = counts[labels] >= _OF_A_CLASS
     if classes <= _FEWEST_CLASSES or not has_mean.any():
@@ -284,7 +284,7 @@ def _likeness(answers: FirstAnswers, of_oracle: Tensor) -> float | None:
     labels = labels[has_mean]
     is_wrong = torch.ones(len(labels), classes, dtype=torch.bool).scatter(1, labels.unsqueeze(1), False)
     centred = []
-    for log_probabilities in (answers.of_classifier, of_oracle):
+    for log_probabilities in (outputs.of_classifier, of_oracle):
         of_wrong_classes = log_probabilities[has_mean][is_wrong].view(len(labels), -1)
         centred.append(_without_class_means(of_wrong_classes, labels))
     ours, theirs = centred

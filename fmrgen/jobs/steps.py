@@ -90,8 +90,8 @@ def decode_steps(
     for done, row in enumerate(rows, 1):
         columns = by_id[row.id].columns
         accepted = columns.get("accepted_labels") or [row.label]
-        (answers,) = as_label(np.array([row.step_predictions]), np.array([row.label]), np.array([accepted]))
-        if answers.tolist() != list(columns["step_predictions"]) or sorted(images[row.id]) != wanted[row.id]:
+        (predictions,) = as_label(np.array([row.step_predictions]), np.array([row.label]), np.array([accepted]))
+        if predictions.tolist() != list(columns["step_predictions"]) or sorted(images[row.id]) != wanted[row.id]:
             del images[row.id]
         on_rows(done, len(samples))
     return images
@@ -112,7 +112,7 @@ def _chosen(columns: Mapping[str, Any], most: int) -> list[int]:
     if last < most:
         return list(range(last + 1))
     chosen = {0, last}
-    wrong = [step for step, answer in enumerate(predictions) if answer != columns["label"]]
+    wrong = [step for step, prediction in enumerate(predictions) if prediction != columns["label"]]
     if wrong:
         chosen |= {max(0, wrong[0] - 1), wrong[0]}
     chosen.update(np.linspace(0, last, most - len(chosen) + 2).round().astype(int).tolist())

@@ -193,11 +193,11 @@ def _verify_rows(
         batch = table.to_pydict()
         pixels = opened.decoded(batch)
         originals = pixels.get("original", pixels["image"])
-        answers = _answers(pixels["image"], originals, batch, judges, device)
+        predictions = _outputs(pixels["image"], originals, batch, judges, device)
         if "original" in pixels:
-            answers |= _answers_to_originals(originals, batch, judges, device)
+            predictions |= _outputs_for_originals(originals, batch, judges, device)
         by_member = {}
-        for field, values in answers.items():
+        for field, values in predictions.items():
             if field in OF_MEMBERS:
                 by_member[field] = values
             else:
@@ -212,7 +212,7 @@ def _verify_rows(
     return rows, disagreements
 
 
-def _answers(
+def _outputs(
     pixels: np.ndarray, originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
     """Return the oracle's verdicts, predictions and losses [B] by column."""
@@ -226,12 +226,12 @@ def _answers(
     return verdicts | {"prediction": logits.argmax(1), "loss": loss(logits, labels, other_labels)}
 
 
-def _answers_to_originals(
+def _outputs_for_originals(
     originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
     """Return the predictions and the oracle's labels [B] by column."""
-    answers = _answers(originals, originals, batch, judges, device)
-    return {"original_prediction": answers["prediction"], "original_oracle_label": answers["oracle_label"]}
+    predictions = _outputs(originals, originals, batch, judges, device)
+    return {"original_prediction": predictions["prediction"], "original_oracle_label": predictions["oracle_label"]}
 
 
 def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:

@@ -119,7 +119,7 @@ def _margin(values: np.ndarray) -> float:
 def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -> Estimate:
     """Return the share of True in `first` minus that in `second`, in percent of `per`.
 
-    The interval is Agresti and Min's (2005): Wald's with half a row added to each combination of answers, so that it
+    The interval is Agresti and Min's (2005): Wald's with half a row added to each combination, so that it
     has a width even if no row differs.
 
     Args:

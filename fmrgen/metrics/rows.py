@@ -17,7 +17,7 @@ from fmrgen.metrics.intervals import (
 )
 from fmrgen.records import StopReason
 
-ANSWERS = (  # columns of classes, or of lists of them
+CLASS_COLUMNS = (  # columns of classes, or of lists of them
     *("prediction", "original_prediction", "reconstruction_prediction", "rejected_prediction"),
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
     *("step_predictions", "control_predictions"),
@@ -25,13 +25,13 @@ ANSWERS = (  # columns of classes, or of lists of them
 
 
 def accepted_as_label(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the columns of a split with every true answer (`accepted_labels`) replaced by the label of its row.
+    """Return the columns of a split with every true prediction (`accepted_labels`) replaced by the label of its row.
 
-    An answer can then be compared with the label alone.
+    A prediction can then be compared with the label alone.
     """
     columns = dict(columns)
     if "accepted_labels" in columns:
-        for name in ANSWERS:
+        for name in CLASS_COLUMNS:
             if name in columns:
                 columns[name] = as_label(columns[name], columns["label"], columns["accepted_labels"])
         if "attacks" in columns:
@@ -40,33 +40,33 @@ def accepted_as_label(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def _records_as_label(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the records of attacks with every true answer replaced by the label of its row."""
+    """Return the records of attacks with every true prediction replaced by the label of its row."""
     replaced = np.empty(len(columns["label"]), dtype=object)
     for row, (label, accepted) in enumerate(zip(columns["label"], columns["accepted_labels"], strict=True)):
         records = []
         for record in columns["attacks"][row]:
-            answers = np.array([*record["predictions"], record["rejected_prediction"]])
-            *predictions, rejected = np.where(np.isin(answers, accepted), label, answers).tolist()
+            predictions = np.array([*record["predictions"], record["rejected_prediction"]])
+            *predictions, rejected = np.where(np.isin(predictions, accepted), label, predictions).tolist()
             records.append({**record, "predictions": predictions, "rejected_prediction": rejected})
         replaced[row] = records
     return replaced
 
 
-def as_label(answers: np.ndarray, labels: np.ndarray, accepted: np.ndarray | None) -> np.ndarray:
-    """Return the answers with those that are true of a row replaced by its label.
+def as_label(predictions: np.ndarray, labels: np.ndarray, accepted: np.ndarray | None) -> np.ndarray:
+    """Return the predictions with those that are true of a row replaced by its label.
 
     Args:
-        answers: [N], classes, or a list of them for each row.
+        predictions: [N], classes, or a list of them for each row.
         labels: [N].
         accepted: [N], the classes that are true of each row, its label among them; None if only labels are.
     """
     if accepted is None:
-        return answers.copy()
-    replaced = answers.copy()
+        return predictions.copy()
+    replaced = predictions.copy()
     for row, accepted_labels in enumerate(accepted):
         if len(accepted_labels) > 1:
-            is_true = np.isin(answers[row], accepted_labels)
-            replaced[row] = np.where(is_true, labels[row], answers[row]).astype(np.asarray(answers[row]).dtype)
+            is_true = np.isin(predictions[row], accepted_labels)
+            replaced[row] = np.where(is_true, labels[row], predictions[row]).astype(np.asarray(predictions[row]).dtype)
     return replaced
 
 

@@ -47,11 +47,11 @@ class ClassifierOracle(Oracle):
     def logits(self, images: "Tensor") -> "Tensor":
         import torch
 
-        from fmrgen.classifiers.base import answer_in_labels
+        from fmrgen.classifiers.base import in_labels
 
         if self._unfitted_labels is not None:
             with torch.no_grad():
-                self.classifier = answer_in_labels(self._given, self._unfitted_labels, images[:1], "oracle.classifier")
+                self.classifier = in_labels(self._given, self._unfitted_labels, images[:1], "oracle.classifier")
             self._unfitted_labels = None
         answer: Tensor = self.classifier(images)
         return answer

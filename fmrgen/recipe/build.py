@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from fmrgen.classifiers.base import answer_in_labels, left_out_note, outputs_of_one
+from fmrgen.classifiers.base import in_labels, left_out_note, outputs_of_one
 from fmrgen.config import ComponentConfig
 from fmrgen.engine.checks import check_decoded, checked_judgement
 from fmrgen.engine.images import as_float32
@@ -231,9 +231,9 @@ def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, se
     Raises:
         UserError: it can't answer in the labels, or its output for an image depends on others.
     """
-    answering = answer_in_labels(classifier.eval(), labels, image.clone(), section).eval()
-    _check_independence(answering, image, section)
-    return answering
+    network = in_labels(classifier.eval(), labels, image.clone(), section).eval()
+    _check_independence(network, image, section)
+    return network
 
 
 @torch.no_grad()
@@ -248,9 +248,9 @@ def gives_probabilities(classifier: nn.Module, image_size: int) -> bool:
 
 @torch.no_grad()
 def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, section: str) -> None:
-    """Raise UserError if the answer [K] for an image depends on others in the batch, on chance, or on earlier images.
+    """Raise UserError if the output [K] for an image depends on others in the batch, on chance, or on earlier images.
 
-    The engine puts images in batches in its own way, so such answers would belong to no image. The component is asked
+    The engine puts images in batches in its own way, so such outputs would belong to no image. The component is asked
     about `image` [1, 3, H, W] and an image of noise in two orders, with a dark or a bright image between them, twice.
     """
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
@@ -263,8 +263,8 @@ def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torc
     finite = torch.cat([first, second]).nan_to_num(0, 0, 0)
     noticed = _NOTICED * float(finite.max() - finite.min()) + 1e-6
 
-    def differ(answers: torch.Tensor, others: torch.Tensor) -> bool:
-        return not torch.allclose(answers, others, rtol=0, atol=noticed, equal_nan=True)
+    def differ(outputs: torch.Tensor, others: torch.Tensor) -> bool:
+        return not torch.allclose(outputs, others, rtol=0, atol=noticed, equal_nan=True)
 
     if differ(first, first_again) or differ(second, second_again):
         raise UserError(
@@ -372,7 +372,7 @@ def judgement_of(
         section: begins the error.
 
     Raises:
-        UserError: it fails on the images, or its answer is not a judgement.
+        UserError: it fails on the images, or its output is not a judgement.
     """
     with component_errors(section, images):
         return judged(oracle, images.clone(), Originals(originals.images.clone(), originals.labels))

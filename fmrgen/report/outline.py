@@ -50,7 +50,7 @@ _CAPTIONS = {
     "steps": "Guided steps in the stored images of valid rows",
 }
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
-_MOST_PAIRS = 24  # of a class and an answer
+_MOST_PAIRS = 24  # of a class and a prediction
 _MOST_BY_CLASS = 24  # classifiers of a split
 
 

@@ -46,7 +46,7 @@ class FixedSetResults:
 
 
 @dataclass(frozen=True)
-class SetAnswers:
+class SetPredictions:
     """The predictions on one set: the images' ids [N], and for each classifier whether it is right, bool [N]."""
 
     ids: np.ndarray
@@ -56,31 +56,31 @@ class SetAnswers:
 def fixed_result(
     name: str,
     classifier: str,
-    sets: Mapping[tuple[str, int | None], SetAnswers],
+    sets: Mapping[tuple[str, int | None], SetPredictions],
     normaliser: Mapping[str, float] | None = None,
 ) -> FixedResult:
     """Return the accuracy of a classifier over sets taken together, and its mCE if there is a normaliser.
 
-    If all sets have the same images, as corruptions of one test set have, an image's answers stay together in the
+    If all sets have the same images, as corruptions of one test set have, an image's predictions stay together in the
     intervals: the sets are not independent samples.
 
     Args:
         name: name of the sets together.
         classifier: a classifier in `sets`.
-        sets: the answers on each, by the set's name and severity.
+        sets: the predictions on each, by the set's name and severity.
         normaliser: the error in percent, by set, that mCE is relative to.
 
     Raises:
         UserError: a set contains no images.
     """
-    ids = [answers.ids for answers in sets.values()]
+    ids = [predictions.ids for predictions in sets.values()]
     is_paired = all(np.array_equal(other, ids[0]) for other in ids[1:])
     images = sum(map(len, ids))
     accuracy_terms = []
     error_terms = []
     by_set = {}
-    for (set_name, severity), answers in sets.items():
-        right = answers.right[classifier]
+    for (set_name, severity), predictions in sets.items():
+        right = predictions.right[classifier]
         accuracy_terms.append((1 / len(sets), 100 * right))
         if normaliser:
             error_terms.append((100 / (len(sets) * normaliser[set_name]), 100.0 * ~right))

@@ -99,7 +99,7 @@ def _classify_own(
     on_rows: Callable[[int], None],
     together: int | None,
 ) -> dict[tuple[str, str], _Share]:
-    """Return this process's rows and answers, by classifier and by the name of the images."""
+    """Return this process's rows and predictions, by classifier and by the name of the images."""
     rows: dict[str, list[np.ndarray]] = {}
     columns: dict[tuple[str, str], list[list[Tensor]]] = {}
     for batch_rows, decoded in decode_own(batches, processes, device):
@@ -107,12 +107,12 @@ def _classify_own(
             truth = torch.from_numpy(labels(batch_rows)).to(device)
             for images_name, images in decoded.result().items():
                 rows.setdefault(images_name, []).append(batch_rows)
-                for name, answers in _classify_batch(images, truth, classifiers, device, together).items():
-                    columns.setdefault((name, images_name), []).append(answers)
+                for name, predictions in _classify_batch(images, truth, classifiers, device, together).items():
+                    columns.setdefault((name, images_name), []).append(predictions)
         on_rows(len(batch_rows))
     shares = {}
-    for (name, images_name), batches_of_answers in columns.items():
-        arrays = [torch.cat(column).cpu().numpy() for column in zip(*batches_of_answers, strict=True)]
+    for (name, images_name), parts in columns.items():
+        arrays = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
         shares[name, images_name] = np.concatenate(rows[images_name]), Predicted(*arrays)
     return shares
 
@@ -181,10 +181,10 @@ def _classify_batch(
             for name, classifier in classifiers.items():
                 parts[name].append(_logits_of(name, classifier, batch))
         classified = torch.tensor(order, device=device)
-        back, answers = classified.argsort(), {}
+        back, predictions = classified.argsort(), {}
         for name, logits in parts.items():
-            answers[name] = [column[back] for column in predicted_of(torch.cat(logits), labels[classified])]
-        return answers
+            predictions[name] = [column[back] for column in predicted_of(torch.cat(logits), labels[classified])]
+        return predictions
 
 
 def _logits_of(name: str, classifier: nn.Module, batch: Tensor) -> Tensor:
@@ -224,6 +224,6 @@ def _by_row(shares: list[dict[tuple[str, str], _Share]]) -> dict[str, dict[str, 
             raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
         columns = []
         for column in fields(Predicted):
-            columns.append(np.concatenate([getattr(answers, column.name) for _, answers in parts]))
+            columns.append(np.concatenate([getattr(predictions, column.name) for _, predictions in parts]))
         predictions.setdefault(name, {})[images_name] = Predicted(*columns).in_order(rows)
     return predictions

@@ -55,7 +55,7 @@ class LoadedClassifier:
             module = build_component(section, f"classifier {name}", nn.Module, device).eval()
         return cls(name, section, module, identity_of(module, section), training_of)
 
-    def answering_in(self, labels: Labels, image: torch.Tensor, split: str) -> nn.Module:
+    def in_labels(self, labels: Labels, image: torch.Tensor, split: str) -> nn.Module:
         """Return the network, made to answer in a split's labels. Raises UserError if it can't.
 
         Args:

@@ -346,7 +346,7 @@ class Split:
         self.check_columns()
         labels = self.labels_for([partial(models.__getitem__, number) for number in range(len(models))], place)
         first = self.first_image(place)
-        networks = {model.name: model.answering_in(labels, first, self.name) for model in models}
+        networks = {model.name: model.in_labels(labels, first, self.name) for model in models}
         truth = self.columns(["label"], labels)["label"]
         batches = self.images(columns or self.image_columns, size=read or batch_size)
         sharing = processes or Alone()

@@ -9,7 +9,7 @@ from tiny_models import FAMILIES, save_tiny
 
 import fmrgen
 from fmrgen import Labels, UserError, evaluate, verify
-from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.classifiers.base import in_labels
 from fmrgen.oracles.zero_shot import Config as ZeroShot
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.digest import weights_sha256
@@ -46,7 +46,7 @@ def test_its_logits_are_those_that_it_judges_by(tiny, family):
     oracle = ZeroShot(model=str(tiny(family))).build()
     oracle.set_labels(Labels(NAMES))
     images = images_of(12).requires_grad_()
-    fitted = answer_in_labels(classifier, Labels(NAMES), images[:1].detach(), "classifier")
+    fitted = in_labels(classifier, Labels(NAMES), images[:1].detach(), "classifier")
     logits = fitted(images)
     torch.testing.assert_close(logits.softmax(1), oracle.judge(images.detach()).probabilities, atol=2e-3, rtol=0)
     assert logits.requires_grad == (family not in STEPS_OF_THEIR_OWN)
@@ -61,9 +61,9 @@ def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
     images = images_of(6)
     with pytest.raises(UserError, match="is asked in words and has none; list them as class_names"):
         classifier(images)
-    said = answer_in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
+    said = in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
     swapped = Labels(NAMES[::-1], groups=((3,), (2,), (1,), (0,)), source_size=4, source_names=NAMES)
-    torch.testing.assert_close(answer_in_labels(classifier, swapped, images[:1], "c")(images), said.flip(1))
+    torch.testing.assert_close(in_labels(classifier, swapped, images[:1], "c")(images), said.flip(1))
     told = fmrgen.load_classifier(
         yaml.safe_dump(
             {
@@ -75,7 +75,7 @@ def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
             width=10_000,
         )
     )
-    some = answer_in_labels(told, Labels(NAMES[:2]), images[:1], "c")(images)
+    some = in_labels(told, Labels(NAMES[:2]), images[:1], "c")(images)
     torch.testing.assert_close(some, said[:, :2])
 
 

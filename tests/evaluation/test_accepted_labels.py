@@ -12,7 +12,7 @@ from PIL import Image
 from stored import rows
 
 from fmrgen import UserError, evaluate, load_recipe, summarise, verify
-from fmrgen.metrics.rows import ANSWERS, accepted_as_label
+from fmrgen.metrics.rows import CLASS_COLUMNS, accepted_as_label
 from fmrgen.storage.schema import KNOWN_COLUMNS
 
 LENET = "asset:mnist/lenet"
@@ -106,7 +106,7 @@ def test_what_is_accepted_counts_as_the_label():
     assert found["iterations"].tolist() == [9, 4, 4]
     assert columns["prediction"].tolist() == [9, 4, -1]
     holding = {name for name, column in KNOWN_COLUMNS.items() if column.holds_classes and column.type != "verdicts"}
-    assert holding == {*ANSWERS, "accepted_labels"}
+    assert holding == {*CLASS_COLUMNS, "accepted_labels"}
 
 
 @pytest.mark.nightly

@@ -11,7 +11,7 @@ from torch import nn
 
 from fmrgen import UserError, evaluate, load_recipe
 from fmrgen.jobs.generate import make_split
-from fmrgen.jobs.self_check import first_answers, likeness, oracle_caution
+from fmrgen.jobs.self_check import first_outputs, likeness, oracle_caution
 from fmrgen.metrics.cautions import kinship_caution
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.report.markdown import to_markdown
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 )
 def test_an_oracle_that_does_not_know_the_images_is_told(changes, told):
     torch.manual_seed(0)  # one untrained network in some is right more often than chance
-    answers = first_answers(load_recipe("mnist-lenet", ["source.limit=64", *changes]).build(), CPU)
+    answers = first_outputs(load_recipe("mnist-lenet", ["source.limit=64", *changes]).build(), CPU)
     found = oracle_caution(answers)
     assert (found is None) == (told is None)
     assert told is None or told in found
@@ -46,7 +46,7 @@ def test_of_a_panel_the_member_that_fails_is_named():
     """As in a diff whose NEW has a veto: a better oracle would not help."""
     clip, worse = "{kind: clip, model: 'asset:mnist/clip'}", "{kind: classifier, classifier: {kind: lenet}}"
     panel = f"oracle={{kind: ensemble, rule: veto, names: [oracle, new], oracles: [{clip}, {worse}]}}"
-    answers = first_answers(load_recipe("mnist-lenet", ["source.limit=64", panel]).build(), CPU)
+    answers = first_outputs(load_recipe("mnist-lenet", ["source.limit=64", panel]).build(), CPU)
     found = oracle_caution(answers)
     assert re.search(r"of the first originals \(oracle on (9\d|100) %, new on \d+ %\) and the classifier on", found)
     assert "new has a veto, so each image that it gets wrong is invalid" in found
@@ -56,7 +56,7 @@ def test_of_a_panel_the_member_that_fails_is_named():
 def test_what_fails_in_it_is_left_to_the_job():
     components = load_recipe("mnist-lenet", ["source.limit=64"]).build()
     components.source.load = None
-    assert first_answers(components, CPU) is None
+    assert first_outputs(components, CPU) is None
 
 
 def test_it_is_told_when_a_split_begins_and_not_again(tmp_path, capsys):
@@ -149,7 +149,7 @@ def test_a_network_that_weighs_wrong_classes_as_the_oracle_does_is_told():
 
     def likeness_of(classifier):
         components = load_recipe("mnist-lenet", [f"classifier={classifier}", "source.limit=256"]).build()
-        return likeness(first_answers(components, CPU))
+        return likeness(first_outputs(components, CPU))
 
     assert likeness_of("asset:mnist/lenet") < 0.5
     alike = likeness_of("{kind: module, target: 'outside_components:LenetWithOracle'}")
@@ -161,7 +161,7 @@ def test_a_network_that_weighs_wrong_classes_as_the_oracle_does_is_told():
 def test_few_originals_of_a_class_tell_nothing_of_likeness():
     target = "{kind: module, target: 'outside_components:LenetWithOracle'}"
     components = load_recipe("mnist-lenet", [f"classifier={target}", "source.limit=12"]).build()
-    assert likeness(first_answers(components, CPU)) is None
+    assert likeness(first_outputs(components, CPU)) is None
 
 
 def test_strangers_share_nothing():

@@ -9,7 +9,7 @@ from stored import rows
 from tiny_models import SMALL_LAYERS, TEMPLATE, save_chat_model, save_llava, tokenizer_with
 
 from fmrgen import Judgement, Labels, Oracle, UserError, load_classifier, verify
-from fmrgen.classifiers.base import answer_in_labels
+from fmrgen.classifiers.base import in_labels
 from fmrgen.engine.interfaces import NONE
 from fmrgen.oracles.vlm import Config, VlmOracle
 
@@ -145,7 +145,7 @@ def test_it_classifies_by_letters(tiny):
     oracle.set_labels(Labels(NAMES))
     classifier = load_classifier(f"vlm:{tiny['llava']}")
     images = images_of(5)
-    logits = answer_in_labels(classifier, Labels(NAMES), images[:1], "classifier")(images)
+    logits = in_labels(classifier, Labels(NAMES), images[:1], "classifier")(images)
     torch.testing.assert_close(logits.exp(), oracle.judge(images).probabilities, atol=1e-5, rtol=0)
 
 

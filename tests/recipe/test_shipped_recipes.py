@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmrgen.classifiers.base import GroupedClassifier, answer_in_labels
+from fmrgen.classifiers.base import GroupedClassifier, in_labels
 from fmrgen.labels import make_labels
 from fmrgen.recipe.job import describe_recipes, load_recipe
 
@@ -38,7 +38,7 @@ def test_the_classifier_builds_and_answers_in_the_labels(name):
     classes = 10 if name.startswith("cifar10") else 1000
     labels = make_labels(recipe.source.classes, [f"class {i}" for i in range(classes)])
     image = torch.rand(1, 3, 224, 224, requires_grad=True)
-    fitted = answer_in_labels(classifier, labels, image, "classifier")
+    fitted = in_labels(classifier, labels, image, "classifier")
     logits = fitted(image)
     assert logits.shape == (1, {"cifar10-resnet18": 10, "imagenet9-resnet18": 9}.get(name, 1000))
     assert isinstance(fitted, GroupedClassifier) == (name == "imagenet9-resnet18")

@@ -46,7 +46,7 @@ class Finding:
             those that do not, in standard deviations; None if either are too few to tell.
         doses: for each way and dose, how many images the oracle accepts, and how many of these are wrong.
         classes: class, originals, and how many of these it has wrong along it, the most first.
-        pairs: true class, answer and number of images, the most frequent first.
+        pairs: true class, prediction and number of images, the most frequent first.
         shown: examples, if it is confirmed.
     """
 
@@ -259,11 +259,11 @@ def _errors_by_class(wrong: np.ndarray, labels: np.ndarray, names: Sequence[str]
 
 
 def _errors_by_pair(
-    wrong: np.ndarray, labels: np.ndarray, answers: np.ndarray, names: Sequence[str]
+    wrong: np.ndarray, labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]
 ) -> list[tuple[str, str, int]]:
-    """Return each pair of true class and wrong answer, and how often it occurs, the most frequent first."""
-    counts = Counter(zip(labels[wrong].tolist(), answers[wrong].tolist(), strict=True))
-    return [(names[label], names[answer], count) for (label, answer), count in counts.most_common()]
+    """Return each pair of true class and wrong prediction, and how often it occurs, the most frequent first."""
+    counts = Counter(zip(labels[wrong].tolist(), predictions[wrong].tolist(), strict=True))
+    return [(names[label], names[prediction], count) for (label, prediction), count in counts.most_common()]
 
 
 def _example_pairs(trial: Trial, rows: DrawnRows, names: Sequence[str]) -> list[ImagePair]:
@@ -277,8 +277,8 @@ def _example_pairs(trial: Trial, rows: DrawnRows, names: Sequence[str]) -> list[
         original = rows.originals[place : place + 1]
         amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
         changed = on_byte_grid(trial.hypothesis.attribute.change(original, amount))
-        label, answer = label_pairs[place]
-        examples.append(ImagePair(_png(original), _png(changed), names[label], names[answer], is_wrong=True))
+        label, prediction = label_pairs[place]
+        examples.append(ImagePair(_png(original), _png(changed), names[label], names[prediction], is_wrong=True))
     return examples
 
 

@@ -100,7 +100,7 @@ def sentence(finding: Finding, name: str = "the classifier") -> str:
         f"{name} misreads {share} % of the originals when they are changed to {finding.words} ({', '.join(controls)})"
     )
     if finding.pairs:
-        pairs = [f"{label} → {answer} ({count})" for label, answer, count in finding.pairs[:2]]
+        pairs = [f"{label} → {prediction} ({count})" for label, prediction, count in finding.pairs[:2]]
         line += "; most often " + " and ".join(pairs)
     return line
 

@@ -147,22 +147,22 @@ def judged(
     """
     originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
     labels = torch.tensor([example.label for example in examples], device=device)
-    answer, members = _answer(oracle, originals, labels)
+    judgements, members = _judgements(oracle, originals, labels)
     others = _of_other_classes(labels)
-    of_mixed, _ = _answer(oracle, on_byte_grid((originals + originals[others]) / 2), labels)
-    of_shuffled, _ = _answer(oracle, _shuffled(originals), labels)
-    threshold = _threshold(answer)
+    of_mixed, _ = _judgements(oracle, on_byte_grid((originals + originals[others]) / 2), labels)
+    of_shuffled, _ = _judgements(oracle, _shuffled(originals), labels)
+    threshold = _threshold(judgements)
     return Judged(
         name=name,
         section=section,
-        accuracy=share(answer.right),
-        kept=share(answer.right & (answer.of_label >= threshold)),
+        accuracy=share(judgements.right),
+        kept=share(judgements.right & (judgements.of_label >= threshold)),
         mixes=share(of_mixed.right & (of_mixed.of_label >= threshold)),
         shuffled=share(of_shuffled.highest >= threshold),
-        wrong=share(~answer.right & (answer.highest >= threshold)),
+        wrong=share(~judgements.right & (judgements.highest >= threshold)),
         threshold=threshold,
         members=members,
-        doubted=np.flatnonzero(~answer.right & (answer.highest >= _SURE)).tolist(),
+        doubted=np.flatnonzero(~judgements.right & (judgements.highest >= _SURE)).tolist(),
     )
 
 
@@ -173,7 +173,7 @@ def share(hits: np.ndarray) -> Estimate:
     return share
 
 
-class _Answer(NamedTuple):
+class _Judgements(NamedTuple):
     """What an oracle says of images, [N]: whether it names the label, and the label's and the highest probability."""
 
     right: np.ndarray
@@ -181,22 +181,22 @@ class _Answer(NamedTuple):
     highest: np.ndarray
 
 
-def _threshold(answer: _Answer) -> float:
-    clearest = np.quantile(np.where(answer.right, answer.of_label, 0), 1 - _ORIGINALS_KEPT / 100)
+def _threshold(judgements: _Judgements) -> float:
+    clearest = np.quantile(np.where(judgements.right, judgements.of_label, 0), 1 - _ORIGINALS_KEPT / 100)
     threshold = np.floor(100 * clearest) / 100
-    allowed = int(len(answer.right) * _GIVEN_WRONGLY / 100)
-    wrong = np.sort(answer.highest[~answer.right])[::-1]
+    allowed = int(len(judgements.right) * _GIVEN_WRONGLY / 100)
+    wrong = np.sort(judgements.highest[~judgements.right])[::-1]
     if len(wrong) > allowed:
         threshold = max(threshold, np.floor(100 * wrong[allowed] + 1) / 100)  # above the first that is too many
     return round(float(np.clip(threshold, LEAST, MOST)), 2)
 
 
-def _answer(oracle: Oracle, images: Tensor, labels: Tensor) -> tuple[_Answer, dict[str, float]]:
+def _judgements(oracle: Oracle, images: Tensor, labels: Tensor) -> tuple[_Judgements, dict[str, float]]:
     """Return what an oracle says of images, and the accuracy of each of its members in percent."""
     probabilities, members = _probabilities(oracle, images, labels)
     right = (probabilities.argmax(1) == labels).cpu().numpy()
     of_label = probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy()
-    return _Answer(right, of_label, probabilities.max(1).values.cpu().numpy()), members
+    return _Judgements(right, of_label, probabilities.max(1).values.cpu().numpy()), members
 
 
 def _shuffled(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fmrgen.report.report import Report
 
 _STATUS = {"worse": 1, "invalid": 2}
-Answers = Annotated[str, Parameter(metavar="C|FILE")]
+Predictor = Annotated[str, Parameter(metavar="C|FILE")]
 Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
 Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY.")]
 
@@ -34,8 +34,8 @@ def diff(
     ] = None,
     /,
     *overrides: options.Overrides,
-    old: Answers,
-    new: Answers,
+    old: Predictor,
+    new: Predictor,
     network: options.Network = None,
     images: str | None = None,
     margin: Annotated[float, Parameter(metavar="POINTS")] = 0.0,

@@ -53,7 +53,7 @@ def diff(
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
     for predictions in (*of_old, of_new):
         notes += _notes_on_spelling(predictions)
-    if all(np.array_equal(training.answers, of_new.answers) for training in of_old):
+    if all(np.array_equal(training.predicted, of_new.predicted) for training in of_old):
         notes.append("OLD and NEW have the same predictions on every image")
     return Diff(verdict, margin, evidence, flips, notes=notes)
 
@@ -159,9 +159,10 @@ def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
 def _notes_on_spelling(predictions: Predictions) -> list[str]:
     """Return a line if predictions differ from labels in nothing but capitals or spaces."""
     labels = {_folded(label): label for label in set(predictions.labels.tolist())}
-    for answer in sorted(set(predictions.answers.tolist()) - set(labels.values())):
-        if _folded(answer) in labels:
-            return [f"{predictions.name}: the prediction {answer!r} is not the label {labels[_folded(answer)]!r}"]
+    for prediction in sorted(set(predictions.predicted.tolist()) - set(labels.values())):
+        if _folded(prediction) in labels:
+            label = labels[_folded(prediction)]
+            return [f"{predictions.name}: the prediction {prediction!r} is not the label {label!r}"]
     return []
 
 

@@ -32,7 +32,7 @@ def flipped_ids(outcome: "Diff") -> set[str]:
 def class_names_of(outcome: "Diff", sides: "Mapping[str, SplitFolder]") -> list[str]:
     """Return the names of the classes by the numbers that galleries have for them.
 
-    Generated images store the network's answers by the numbers of their split.
+    Generated images store the network's predictions by the numbers of their split.
     """
     for folder in sides.values():
         return list(read_provenance(folder.paths).labels)
@@ -48,18 +48,18 @@ def right_and_wrong(side: str) -> tuple[str, str]:
     return ("OLD", "NEW") if side == NEGATIVE else ("NEW", "OLD")
 
 
-def filter_of(names: Sequence[str], label: str, answer: str | None = None) -> str:
+def filter_of(names: Sequence[str], label: str, prediction: str | None = None) -> str:
     """Return the part of a page's address that shows the flipped real images of a class, or of a confusion by NEW;
     empty if there are none.
 
     Args:
         names: as returned by `class_names_of`.
         label: the class.
-        answer: what NEW takes it for.
+        prediction: what NEW takes it for.
     """
-    if label not in names or (answer is not None and answer not in names):
+    if label not in names or (prediction is not None and prediction not in names):
         return ""
-    number = None if answer is None else names.index(answer)
+    number = None if prediction is None else names.index(prediction)
     return gallery_filter(label=names.index(label), prediction=number)
 
 
@@ -99,16 +99,16 @@ def _real_rows(outcome: "Diff", images: Mapping[str, bytes | str], names: Sequen
 
 
 def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str]) -> GalleryRow:
-    answers: list[list[int | None]] = []
+    predictions: list[list[int | None]] = []
     notes = []
-    for network, answer, confidence in (
+    for network, prediction, confidence in (
         ("NEW", flip.new, flip.new_confidence),
         ("OLD", flip.old, flip.old_confidence),
     ):
-        answers.append([None, names.index(answer) if answer else -1])
+        predictions.append([None, names.index(prediction) if prediction else -1])
         share = "" if confidence is None else f" {confidence:.0%}"
-        notes.append(f"{network}{share}: {answer or 'none'}")
-    return GalleryRow(flip.id, names.index(flip.label), image, None, answers, tags={_TAG: kind}, notes=notes)
+        notes.append(f"{network}{share}: {prediction or 'none'}")
+    return GalleryRow(flip.id, names.index(flip.label), image, None, predictions, tags={_TAG: kind}, notes=notes)
 
 
 def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
@@ -127,15 +127,15 @@ def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder",
 def _generated_row(
     image: "GeneratedImage", stored: Mapping[str, Any], right: str, wrong: str, names: Sequence[str]
 ) -> GalleryRow:
-    label, answer = names.index(image.label), names.index(image.prediction)
-    answers: dict[str, list[int | None]] = {right: [None, label], wrong: [None, answer]}
+    label, prediction = names.index(image.label), names.index(image.prediction)
+    predictions: dict[str, list[int | None]] = {right: [None, label], wrong: [None, prediction]}
     original = stored.get("original")
     return GalleryRow(
         image.id,
         label,
         stored["image"]["bytes"],
         None if original is None else original["bytes"],
-        [answers[network] for network in _NETWORKS],
+        [predictions[network] for network in _NETWORKS],
         iterations=stored.get("iterations"),
         notes=[f"{right} {image.before:.0%}", f"{wrong} {image.after:.0%} for the label"],
         steps=steps_of(stored),

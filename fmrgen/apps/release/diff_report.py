@@ -294,8 +294,8 @@ def _filters(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) ->
         return []
     filters = []
     for group in groups:
-        label, _, answer = group.name.partition(" → ")
-        filters.append(filter_of(names, label, answer))
+        label, _, prediction = group.name.partition(" → ")
+        filters.append(filter_of(names, label, prediction))
     return filters
 
 

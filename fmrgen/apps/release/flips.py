@@ -1,4 +1,4 @@
-"""Flips between the answers of two classifiers to the same real images: negative and positive.
+"""Flips between the predictions of two classifiers for the same real images: negative and positive.
 
 A *negative flip* is an image that OLD has right and NEW wrong, a *positive flip* the reverse (positive-congruent
 training, Yan et al. 2021). Nothing here imports torch, `datasets` or pandas.
@@ -37,7 +37,7 @@ _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an 
 
 @dataclass(frozen=True)
 class FlippedGroup:
-    """Images of one kind: of a class, of a pair of true class and answer, or of one value of a column.
+    """Images of one kind: of a class, of a pair of true class and prediction, or of one value of a column.
 
     Attributes:
         name: of the kind.
@@ -66,7 +66,7 @@ class FlippedGroup:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that one of the two has right and the other wrong; confidences are of the answers, None if unknown."""
+    """An image that one of the two has right and the other wrong; confidences are None if unknown."""
 
     id: str
     label: str
@@ -146,8 +146,8 @@ def compare_predictions(
     new = pairs[0][0]
     trainings = [pair[1] for pair in pairs]
     first = trainings[0]
-    new_right = new.answers == new.labels
-    old_right = np.array([training.answers == training.labels for training in trainings])  # [T, N]
+    new_right = new.predicted == new.labels
+    old_right = np.array([training.predicted == training.labels for training in trainings])  # [T, N]
     worse, better = old_right & ~new_right, ~old_right & new_right
     negative, positive = worse[0], better[0]
     another_seed = old_right[0] & ~old_right[1] if len(trainings) > 1 else None
@@ -181,7 +181,7 @@ def compare_predictions(
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
         classes=classes,
-        pairs=_worst_first(_counts_of_pairs(new.labels, first.answers, new.answers, negative, positive)),
+        pairs=_worst_first(_counts_of_pairs(new.labels, first.predicted, new.predicted, negative, positive)),
         groups={name: _worst_first(groups, p_values.get(name), level) for name, groups in counts.items()},
         negatives=listed_flips(first, new, negative),
         positives=listed_flips(first, new, positive),
@@ -339,13 +339,13 @@ def _counts(
 def _counts_of_pairs(
     labels: np.ndarray, old: np.ndarray, new: np.ndarray, negative: np.ndarray, positive: np.ndarray
 ) -> _Counts:
-    """Return each true class and wrong answer, with how often NEW errs so, and OLD did."""
+    """Return each true class and wrong prediction, with how often NEW errs so, and OLD did."""
     images = Counter(labels.tolist())
     lost = Counter(zip(labels[negative].tolist(), new[negative].tolist(), strict=True))
     won = Counter(zip(labels[positive].tolist(), old[positive].tolist(), strict=True))
     pairs = sorted(lost.keys() | won.keys())
     return _Counts(
-        np.array([f"{label} → {answer or 'none'}" for label, answer in pairs], dtype=object),
+        np.array([f"{label} → {prediction or 'none'}" for label, prediction in pairs], dtype=object),
         np.array([images[label] for label, _ in pairs], dtype=np.int64),
         np.array([lost[pair] for pair in pairs], dtype=np.int64),
         np.array([won[pair] for pair in pairs], dtype=np.int64),
@@ -408,8 +408,8 @@ def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[F
         flip = Flip(
             id=str(new.ids[place]),
             label=str(new.labels[place]),
-            old=str(old.answers[place]),
-            new=str(new.answers[place]),
+            old=str(old.predicted[place]),
+            new=str(new.predicted[place]),
             old_confidence=None if old.confidence is None else float(old.confidence[place]),
             new_confidence=None if new.confidence is None else float(new.confidence[place]),
         )

@@ -284,7 +284,7 @@ def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> lis
     old, new = of_both
     if not len(new):
         return []
-    old_right, new_right = old.answers == old.labels, new.answers == new.labels
+    old_right, new_right = old.predicted == old.labels, new.predicted == new.labels
     negative, positive = old_right & ~new_right, new_right & ~old_right
     evidence = [evidence_of("perturbed", "perturbed images", negative, positive, margin)]
     return evidence + evidence_of_classes(new.labels, negative, positive, "perturbed images of class {name}", margin)
@@ -293,7 +293,7 @@ def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> lis
 def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:
     """Return a line if perturbed images hardly fool either, so that they can't show what NEW lost."""
     for predictions in of_both:
-        if 100 * (predictions.answers == predictions.labels).mean() < _SATURATED:
+        if 100 * (predictions.predicted == predictions.labels).mean() < _SATURATED:
             return []
     return [
         f"both are right on more than {_SATURATED:.0f} % of the perturbed images, which hardly fool either: a loss "
@@ -306,4 +306,4 @@ def _are_one_network(models: Sequence[LoadedClassifier], predictions: Iterable[S
     digests = {model.weights_sha256 for model in models}
     if len(models) > 2 or len(digests) > 1 or None in digests:
         return False
-    return all(np.array_equal(of_old.answers, of_new.answers) for of_old, of_new in predictions)
+    return all(np.array_equal(of_old.predicted, of_new.predicted) for of_old, of_new in predictions)

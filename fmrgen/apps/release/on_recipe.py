@@ -46,7 +46,7 @@ def diff_on_recipe(
     device = processes.device
     size = build_component(recipe.generator, "generator", Generator, device).image_size
     grey = torch.full((1, 3, size, size), 0.5, device=device)
-    of_old, of_new = (model.answering_in(source.labels, grey, "the recipe's source") for model in models)
+    of_old, of_new = (model.in_labels(source.labels, grey, "the recipe's source") for model in models)
     judges = ClassifierAndOracle(of_new, build_oracle(recipe.oracle, source.labels, size, device))
     rows = DrawnRows.of_source(source, size, judges, recipe.perturb, ORIGINALS, device)
     networks = {"OLD": of_old, "NEW": of_new}

@@ -56,37 +56,37 @@ class Diff:
         return [entry for entry in self.evidence if entry.can_excuse and entry.drop.ends[1] >= entry.margin]
 
 
-def faults_of(answers: Sequence[Predictions]) -> list[str]:
+def faults_of(networks: Sequence[Predictions]) -> list[str]:
     """Return a line for each network that does not work.
 
-    Its outputs are not finite, which would count as wrong answers, or are in another order than the classes, or it is
-    at chance.
+    Its outputs are not finite, which would count as mistakes, or are in another order than the classes, or it is at
+    chance.
     """
     faults = []
-    for predictions in answers:
-        of_labels, of_answers = predictions.labels.tolist(), predictions.answers.tolist()
-        numbers = {text: number for number, text in enumerate(dict.fromkeys([*of_labels, *of_answers]))}
+    for predictions in networks:
+        of_labels, of_predictions = predictions.labels.tolist(), predictions.predicted.tolist()
+        numbers = {text: number for number, text in enumerate(dict.fromkeys([*of_labels, *of_predictions]))}
         labels = np.array([numbers[text] for text in of_labels])
-        answered = np.array([numbers[text] for text in of_answers])
-        names = list(numbers)
-        not_finite = int((predictions.answers == "").sum())
+        predicted = np.array([numbers[text] for text in of_predictions])
+        names, accuracy = list(numbers), (labels == predicted).mean()
+        not_finite = int((predictions.predicted == "").sum())
         if not_finite:
             faults.append(
                 f"{predictions.name} gives outputs that are not finite on {not_finite:,} of {len(predictions):,} "
                 "images: check its weights and its preprocessing"
             )
-        elif outputs_in_another_order(labels, answered, len(names)):
-            order = best_order(labels, answered, len(names))
+        elif outputs_in_another_order(labels, predicted, len(names)):
+            order = best_order(labels, predicted, len(names))
             place = next(place for place, label in enumerate(order.tolist()) if label != place)
             faults.append(
-                f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, and "
-                f"on {(order[answered] == labels).mean():.1%} if its outputs are put in another order: {names[place]} "
+                f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images, and "
+                f"on {(order[predicted] == labels).mean():.1%} if its outputs are put in another order: {names[place]} "
                 f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names of "
                 "its section"
             )
-        elif is_at_chance(labels, answered):
+        elif is_at_chance(labels, predicted):
             faults.append(
-                f"{predictions.name} is right on {(labels == answered).mean():.1%} of {len(predictions):,} images, "
+                f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images, "
                 "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
             )
     return faults

@@ -48,7 +48,7 @@ _PREDICTIONS = (
 )
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
 _NUMBERED_SCORES = ("p{}", "p_{}", "prob{}", "prob_{}", "score{}", "score_{}", "logit{}", "logit_{}")  # a column each
-_CONFIDENCES = ("confidence", "score", "probability")  # of the answer
+_CONFIDENCES = ("confidence", "score", "probability")  # of the prediction
 _OF_EVALUATE = ("split", "classifier", "id", "label", "valid", "original_prediction", "prediction")
 _SHOWN = 3  # ids in an error
 _DEEPEST = 1000  # brackets of a line of JSON: Arrow follows them without end
@@ -57,14 +57,14 @@ _ROUNDING = 1e-3  # by which probabilities may miss a sum of 1
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers of a classifier; every array is [N], in one order of the images.
+    """The predictions of a classifier; every array is [N], in one order of the images.
 
     Attributes:
         name: where they are from, for messages.
         ids: of the images, as text; distinct.
         labels: the true classes, as text.
-        answers: of the classifier, as text; empty for none.
-        confidence: how sure it is of each answer, from 0 to 1; None if there are no scores.
+        predicted: classes, as text; empty for none.
+        confidence: of each prediction, from 0 to 1; None if there are no scores.
         columns: all others, by name: what images can be grouped by.
         has_ids: whether the images have ids; else their ids are their places.
     """
@@ -72,7 +72,7 @@ class Predictions:
     name: str
     ids: np.ndarray
     labels: np.ndarray
-    answers: np.ndarray
+    predicted: np.ndarray
     confidence: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     has_ids: bool = True
@@ -86,7 +86,7 @@ class Predictions:
             self,
             ids=self.ids[rows],
             labels=self.labels[rows],
-            answers=self.answers[rows],
+            predicted=self.predicted[rows],
             confidence=None if self.confidence is None else self.confidence[rows],
             columns={name: values[rows] for name, values in self.columns.items()},
         )
@@ -183,11 +183,11 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
                 return columns[candidate]
         return None
 
-    labels, answers = column(_LABELS), column(_PREDICTIONS)
+    labels, predictions = column(_LABELS), column(_PREDICTIONS)
     scores, confidence = column(_SCORES), column(_CONFIDENCES)
     if scores is None:
         scores = _numbered_scores(columns, taken)
-    if labels is None or (answers is None and scores is None):
+    if labels is None or (predictions is None and scores is None):
         missing, names = ("label", _LABELS) if labels is None else ("prediction", _PREDICTIONS)
         listed = ", ".join(map(str, columns)) or "none"
         raise UserError(
@@ -199,15 +199,15 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
         raise UserError(f"{name}: is empty")
     if (label_text == "").any():
         raise UserError(f"{name}: {int((label_text == '').sum()):,} rows have no label; leave them out")
-    sure = None
+    confidences = None
     if scores is not None:
-        of_scores, sure = _predicted(name, _scores(name, scores))
-        answers = of_scores if answers is None else answers
+        of_scores, confidences = _predicted(name, _scores(name, scores))
+        predictions = of_scores if predictions is None else predictions
     if confidence is not None:
-        sure = _confidence(name, confidence)
+        confidences = _confidence(name, confidence)
     ids = column(_IDS)
-    answer_text = as_text(answers)
-    _check_vocabulary(name, label_text, answer_text)
+    predicted_text = as_text(predictions)
+    _check_vocabulary(name, label_text, predicted_text)
     id_text = np.arange(len(label_text)).astype(str) if ids is None else as_text(ids)
     if ids is not None and (id_text == "").any():
         raise UserError(f"{name}: {int((id_text == '').sum()):,} rows have no id; give each its own")
@@ -218,7 +218,7 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     for other, values in columns.items():
         if other not in taken:
             others[other] = np.asarray(_values(values), dtype=object)
-    return Predictions(name, id_text, label_text, answer_text, sure, others, has_ids=ids is not None)
+    return Predictions(name, id_text, label_text, predicted_text, confidences, others, has_ids=ids is not None)
 
 
 def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
@@ -233,14 +233,14 @@ def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
             raise UserError(f"{name}: {column} has {dimensions} dimensions; give a class for each image, or scores")
 
 
-def _check_vocabulary(name: str, labels: np.ndarray, answers: np.ndarray) -> None:
-    """Raise UserError if no answer is a label that occurs, as where one has numbers and the other names."""
-    classes, predicted = set(labels.tolist()), set(answers.tolist())
-    if not classes & predicted:
-        labelled, answered = few(sorted(classes)), few(sorted(predicted))
+def _check_vocabulary(name: str, labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Raise UserError if no prediction is a label that occurs, as where one has numbers and the other names."""
+    classes, predicted_classes = set(labels.tolist()), set(predicted.tolist())
+    if not classes & predicted_classes:
+        labelled, predictions = few(sorted(classes)), few(sorted(predicted_classes))
         raise UserError(
-            f"{name}: no prediction is a label: labels are {labelled}, predictions {answered}; use the same names or "
-            "numbers in both"
+            f"{name}: no prediction is a label: labels are {labelled}, predictions {predictions}; use the same names "
+            "or numbers in both"
         )
 
 
@@ -273,13 +273,13 @@ def as_text(column: Any) -> np.ndarray:
 def _confidence(name: str, column: Any) -> np.ndarray:
     """Return confidences [N]. Raises UserError if they are no probabilities."""
     try:
-        sure = np.asarray(_values(column), dtype=np.float64)
+        values = np.asarray(_values(column), dtype=np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{name}: its confidence is not a column of numbers") from None
-    outside = np.isfinite(sure) & ((sure < 0) | (sure > 1))
+    outside = np.isfinite(values) & ((values < 0) | (values > 1))
     if outside.any():
-        raise UserError(f"{name}: its confidence goes up to {sure[outside].max():g}; give probabilities, 0 to 1")
-    return sure
+        raise UserError(f"{name}: its confidence goes up to {values[outside].max():g}; give probabilities, 0 to 1")
+    return values
 
 
 def _numbered_scores(columns: Mapping[str, Any], taken: set[str]) -> list[list[Any]] | None:

@@ -131,13 +131,13 @@ def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Ten
         return state
     if "stages.0.blocks.0.norm1.weight" in network_state:
         used = _with_shortcuts_first(used)
-    answer = dict(zip(network_state, used.values(), strict=True))
+    reordered = dict(zip(network_state, used.values(), strict=True))
     if "features.denseblock1.denselayer1.norm1.weight" in network_state:
-        answer = _in_timm_order(answer)
-    for name, tensor in answer.items():
+        reordered = _in_timm_order(reordered)
+    for name, tensor in reordered.items():
         if tensor.ndim == 2 and network_state[name].ndim == 4:  # the head of ResNetV2 is a convolution in timm
-            answer[name] = tensor[:, :, None, None]
-    return answer
+            reordered[name] = tensor[:, :, None, None]
+    return reordered
 
 
 def _is_unused(name: str, state: Mapping[str, Tensor]) -> bool:
@@ -165,15 +165,15 @@ def _with_shortcuts_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _in_timm_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return DenseNet's tensors with their channels in timm's order: new ones come last, in pytorch-cifar first."""
-    answer = dict(state)
+    reordered = dict(state)
     width = _DENSE_WIDTH
     for block, layers in enumerate(_DENSE_LAYERS, 1):
         for layer in range(layers):
             prefix = f"features.denseblock{block}.denselayer{layer + 1}"
             order = _timm_channels(width, layer)
             for name in _NORM_TENSORS:
-                answer[f"{prefix}.norm1.{name}"] = state[f"{prefix}.norm1.{name}"][order]
-            answer[f"{prefix}.conv1.weight"] = state[f"{prefix}.conv1.weight"][:, order]
+                reordered[f"{prefix}.norm1.{name}"] = state[f"{prefix}.norm1.{name}"][order]
+            reordered[f"{prefix}.conv1.weight"] = state[f"{prefix}.conv1.weight"][:, order]
         if block < len(_DENSE_LAYERS):
             norm = f"features.transition{block}.norm"
             next_weight = f"features.transition{block}.conv.weight"
@@ -182,10 +182,10 @@ def _in_timm_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
             next_weight = "classifier.weight"
         order = _timm_channels(width, layers)
         for name in _NORM_TENSORS:
-            answer[f"{norm}.{name}"] = state[f"{norm}.{name}"][order]
-        answer[next_weight] = state[next_weight][:, order]
+            reordered[f"{norm}.{name}"] = state[f"{norm}.{name}"][order]
+        reordered[next_weight] = state[next_weight][:, order]
         width = (width + layers * _GROWTH) // 2
-    return answer
+    return reordered
 
 
 def _timm_channels(width: int, layers: int) -> list[int]:
@@ -258,8 +258,8 @@ class _GoogLeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.b3(self.a3(self.pre_layers(x))))
         x = self.maxpool(self.e4(self.d4(self.c4(self.b4(self.a4(x))))))
-        answer: Tensor = self.linear(adaptive_avg_pool2d(self.b5(self.a5(x)), 1).flatten(1))
-        return answer
+        logits: Tensor = self.linear(adaptive_avg_pool2d(self.b5(self.a5(x)), 1).flatten(1))
+        return logits
 
 
 class _Basic(nn.Module):
@@ -302,8 +302,8 @@ class _Tree(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         left = self.left_tree(x)
-        answer: Tensor = self.root(left, self.right_tree(left))
-        return answer
+        logits: Tensor = self.root(left, self.right_tree(left))
+        return logits
 
 
 class _SimpleDla(nn.Module):
@@ -321,8 +321,8 @@ class _SimpleDla(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.base, self.layer1, self.layer2, self.layer3, self.layer4, self.layer5, self.layer6):
             x = layer(x)
-        answer: Tensor = self.linear(adaptive_avg_pool2d(x, 1).flatten(1))
-        return answer
+        logits: Tensor = self.linear(adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
 
 
 class _WideResNet(nn.Module):

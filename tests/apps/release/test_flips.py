@@ -163,7 +163,7 @@ def test_lists_in_csv_and_large_ids_are_read(tmp_path):
     table.to_csv(tmp_path / "a.csv", index=False)
     predictions = read_predictions(tmp_path / "a.csv")
     assert predictions.ids[1] == "1234568"
-    assert (predictions.answers == predictions.labels).all()
+    assert (predictions.predicted == predictions.labels).all()
 
 
 def test_an_evaluation_of_real_images_is_a_file_of_predictions(tmp_path):
@@ -286,7 +286,7 @@ def test_files_as_other_tools_write_them(tmp_path, name, write_file):
     labels, _, new = pair(np.random.default_rng(9), 200, 0.1, 0.1)
     table = pd.DataFrame({"id": range(200), "label": labels, "prediction": new})
     write_file(tmp_path / name, table)
-    answers = read_predictions(tmp_path / name).answers
+    answers = read_predictions(tmp_path / name).predicted
     assert answers.tolist() == [str(answer) for answer in new]
 
 

@@ -31,11 +31,11 @@ class Config(ObjectiveConfig):
     def objective(self, device: "torch.device", labels: Labels) -> "ClassifierObjective":
         import torch
 
-        from fmrgen.classifiers.base import answer_in_labels
+        from fmrgen.classifiers.base import in_labels
 
         classifier = self.classifier.build(device)
         blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
-        answer_in_labels(classifier, labels, blank, "model.classifier")
+        in_labels(classifier, labels, blank, "model.classifier")
         classifier.requires_grad_(True)
         section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
         section = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
