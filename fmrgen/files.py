@@ -52,7 +52,7 @@ def is_inside(path: Path, root: Path) -> bool:
 def check_inside(path: Path, root: Path) -> None:
     """Raise UserError if a link leads from `path` out of the folder `root`."""
     if not is_inside(path, root):
-        raise UserError(f"{path}: is a link that leads out of the folder and is not followed; put a file there")
+        raise UserError(f"{path}: is a link out of the folder, which is not followed; replace it by the file")
 
 
 def check_links(folder: Path) -> None:
@@ -183,7 +183,7 @@ def _check_entries(tree: Any, name: str) -> None:
         if isinstance(entry, int) and abs(entry) > _LARGEST_NUMBER:
             raise UserError(f"{name}: contains a number of over 1,000 digits; quote it if it is text")
         if isinstance(entry, str) and not _is_text(entry):
-            raise UserError(f"{name}: {entry!r} contains half a character; fix it")
+            raise UserError(f"{name}: {entry!r} contains an unpaired surrogate; fix it")
         children: list[Any] = []
         if isinstance(entry, dict):
             children = [*entry, *entry.values()]
@@ -329,7 +329,7 @@ def check_writable(folder: Path) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".fmrgen-", dir=existing))
     except OSError:
         raise UserError(
-            f"{folder}: can't be written: no file can be made in {existing}; choose another {option('output')}"
+            f"{folder}: can't be written: no file can be created in {existing}; choose another {option('output')}"
         ) from None
 
 

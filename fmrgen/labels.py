@@ -18,7 +18,7 @@ _NUMBER_BEFORE = re.compile(r"^\d+[\s._\-–)]+(?=.*[^\W\d_]{2})")  # of words
 
 @dataclass(frozen=True)
 class Labels:
-    """The K labels that classifier and oracle answer in.
+    """The K labels over which classifier and oracle predict.
 
     Attributes:
         names: the name of each label.

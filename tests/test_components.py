@@ -162,7 +162,7 @@ class Wrong(nn.Module):
         ({"classifier": {"kind": "lenet", "checkpoint": "asset:mnist/lenat"}}, "no such asset; shipped are asset:gtsrb/cnn"),
         ({"generator": {"kind": "vqgan", "model": "asset:mnist/vqgan", "image_size": 30}}, "30 is not a multiple of 4; use 32"),
         ({"generator": {"kind": "vqgan", "model": "no/such-folder", "image_size": 32}}, "generator.model: no/such-folder can't be downloaded: it is not on this machine"),
-        ({"classifier": {"kind": "timm", "model": "resnet18", "pretrained": False, "model_args": {"heads": 3}}}, "timm can't make resnet18"),
+        ({"classifier": {"kind": "timm", "model": "resnet18", "pretrained": False, "model_args": {"heads": 3}}}, "timm can't create resnet18"),
         ({"classifier": {"kind": "module", "target": "outside_components:SmallNet", "args": {"widht": 3}}}, "classifier.args: .* unexpected keyword argument 'widht'"),
         ({"classifier": {"kind": "module", "target": "test_components:Picky"}}, "classifier: fails on an image of 32 px: RuntimeError: only 77 px"),
         ({"oracle": {"kind": "outside_components:TintConfig"}}, "oracle: outside_components:TintConfig builds a Tint, not a Oracle"),

@@ -64,7 +64,7 @@ class Config(ClassifierConfig):
         except TypeError as error:
             raise UserError(f"classifier.args: {self.target} can't be called with {self.args}: {error}") from error
         if not isinstance(network, nn.Module):
-            raise UserError(f"classifier.target: {self.target} made a {type(network).__name__}, not a torch module")
+            raise UserError(f"classifier.target: {self.target} returned a {type(network).__name__}, not a torch module")
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
         preprocess = Normalize(self.mean, self.std, self.size, interpolation=self.interpolation)

@@ -60,7 +60,7 @@ class Config(ClassifierConfig):
             model = timm.create_model(self.model, pretrained=pretrained, **self.model_args)
         except (RuntimeError, TypeError, ValueError, OSError, AssertionError) as error:
             arguments = f" of {self.model_args}" if self.model_args else ""
-            raise UserError(f"classifier.model: timm can't make {self.model}{arguments}: {one_line(error)}") from None
+            raise UserError(f"classifier.model: timm can't create {self.model}{arguments}: {one_line(error)}") from None
         if self.checkpoint is not None:
             load_checkpoint(model, self.checkpoint)
         preprocess = create_transform(**resolve_data_config(self.data_config, model=model), is_training=False)

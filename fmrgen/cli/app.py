@@ -16,7 +16,16 @@ from fmrgen.distributed.launcher import end_with_the_launcher, start_again
 from fmrgen.errors import UserError, command_line
 from fmrgen.internals import apps
 
-_HEADINGS = ("Arguments", "Options", "Make", "Measure", "Validate", "Compare", "Publish", "Tools")  # in help's order
+_HEADINGS = (
+    "Arguments",
+    "Options",
+    "Generate",
+    "Measure",
+    "Validate",
+    "Compare",
+    "Publish",
+    "Tools",
+)  # in help's order
 _GROUPS = {heading: Group(heading, sort_key=place) for place, heading in enumerate(_HEADINGS)}
 _OPTIONS = _GROUPS["Options"]
 
@@ -69,8 +78,8 @@ app.command(_install_completion, name="--install-completion", group=_OPTIONS)
 app.command(_show_completion, name="--show-completion", group=_OPTIONS)
 
 _CORE = [
-    Command("recipes", "Make", make.recipes),
-    Command("generate", "Make", make.generate, resumes=True),
+    Command("recipes", "Generate", make.recipes),
+    Command("generate", "Generate", make.generate, resumes=True),
     Command("evaluate", "Measure", measure.evaluate, resumes=True),
     Command("show", "Measure", measure.show),
     Command("verify", "Measure", measure.verify),

@@ -90,7 +90,7 @@ def generate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make the perturbed split of a recipe.
+    """Generate the perturbed split of a recipe.
 
     Run the same command again to resume, on any number of processes.
 
@@ -98,9 +98,9 @@ def generate(
 
     Args:
         output: The dataset folder, or one in a bucket: s3://…, gs://…, hf://buckets/…. A split is resumed.
-        part: Generate part I of N, on a machine that shares no folder with the others. Copy the folders together, and
-            the same command without it finishes the split.
-        dry_run: Show the recipe, what exists, and the expected time; make nothing.
+        part: Generate part I of N on a machine without a shared folder. Merge the folders; the command without --part
+            then finishes the split.
+        dry_run: Show the recipe, what exists and the expected time; generate nothing.
         push: Then push the split to this dataset repo.
     """
     from fmrgen.files import check_writable
@@ -143,9 +143,7 @@ def _check_push(repo: str | None, output: str, part: str | None, *, public: bool
                 raise UserError(f"{option} only applies with --push REPO")
         return
     if part is not None:
-        raise UserError(
-            "--push needs the whole split, --part makes one of its parts; copy the folders together, and push then"
-        )
+        raise UserError("--push needs the whole split and --part generates one part; merge the folders, then push")
     if is_bucket(output):
         raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
 

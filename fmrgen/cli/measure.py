@@ -47,11 +47,11 @@ def evaluate(
     Args:
         splits: PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], or a parquet file.
         output: The report's folder.
-        source: The recipe whose source the splits are generated from, for SA and FMR of splits without originals.
+        source: The recipe of the originals, for SA and FMR of splits that store none.
         attack: Measure accuracy on attacked originals too: pgd-20@8/255, pgd-20-l2@0.5 or fgsm@8/255.
         fixed: Measure accuracy on these labelled sets too: sets/imagenet-c, a file, or {kind: …} of a source. Repeat
             for more.
-        by: Show figures by this column of the splits too, or by bounds: width:30,60. Repeat for more.
+        by: Group results by this column of the splits, or by ranges of it: width:30,60. Repeat for more.
         download: Download splits before reading them, instead of streaming.
         store: Cache predictions here, or in a bucket (s3://…). Default: fmrgen's cache folder.
         trust: Run the code, and read the data, that the source in a split's provenance names.
@@ -172,10 +172,10 @@ def show(
     Args:
         output: The folder to write to.
         gallery: Show about N rows on the page. Default: 1,000, with --steps 60.
-        steps: Take the steps of these rows again, and show the images between original and failure. This takes as long
-            as making the rows did.
+        steps: Repeat the steps of these rows and show the images between original and failure. Takes as long as
+            generating the rows.
         ids: Show these rows, in this order.
-        pairs: Show what it takes for another class, a row of the sheet for each pair.
+        pairs: Show misclassified images, one row of the sheet per pair of true and predicted class.
         classes: Show rows of these classes only.
         rows: Rows of the sheet, at most 100.
         columns: Image pairs per row, at most 24.
@@ -229,14 +229,14 @@ def verify(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Recompute what a split records from its images.
+    """Recompute the stored values of a split from its images.
 
-    Judges and classifies every stored image again. If anything is wrong, lists it and exits with 1.
+    Runs oracle and classifier on every stored image. Lists each value that differs and exits with 1.
 
     Example: fmrgen verify out:mnist/lenet
 
     Args:
-        files: Only check the files against their checksums; needs no model.
+        files: Check only the files' checksums; runs no model.
     """
     from fmrgen.split.reference import check_folder, check_there, parse_reference
 

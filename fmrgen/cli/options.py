@@ -73,15 +73,17 @@ Classifiers = Annotated[
         help=f"{WRITTEN}; or a pattern, 'timm:resnet*' or 'trained/*'. Repeat for more.",
     ),
 ]
-Limit = Annotated[Count, Parameter(help="Use only N examples: the first N, or spread over all if those lack classes.")]
+Limit = Annotated[
+    Count, Parameter(help="Use N examples: the first N, or N spread over the source if the first lack classes.")
+]
 BatchSize = Annotated[
     int, whole_number(1, 65_536), Parameter(group=_SHARED, help="Images per forward pass, at most 65,536.")
 ]
 Network = Annotated[
-    str | None, Parameter(name="--as", metavar="MODULE:NAME", help="Network of the files of weights, such as last.pt.")
+    str | None, Parameter(name="--as", metavar="MODULE:NAME", help="The network class of weight files such as last.pt.")
 ]
 Plots = Annotated[
-    str, Parameter(group=_SHARED, metavar="FORMAT,FORMAT", help="Write the plots as files too: png, pdf, svg.")
+    str, Parameter(group=_SHARED, metavar="FORMAT,FORMAT", help="Also write the plots as files: png, pdf, svg.")
 ]
 Processes = Annotated[
     Count,
@@ -104,7 +106,7 @@ Trust = Annotated[
 Public = Annotated[bool, Parameter(help="Make the repo public. Use it only if you may publish the images.")]
 Replace = Annotated[bool, Parameter(help="Replace a split of the same name on the Hub.")]
 All = Annotated[bool, Parameter(group=_SHARED, name="--all", help="Print all metrics and tables.")]
-Json = Annotated[bool, Parameter(group=_SHARED, name="--json", help="Print the outcome as JSON, for programs.")]
+Json = Annotated[bool, Parameter(group=_SHARED, name="--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, Parameter(group=_SHARED, alias="-q", help="Print no progress and no table.")]
 
 
@@ -172,7 +174,7 @@ def own_split() -> str:
     name = f"{output.config}/{output.split}"
     split = f"{OWN_OUTPUT}:{name}"
     if name not in [paths.name for paths in splits_in(Path(OWN_OUTPUT))]:
-        raise UserError(f"{split}: is the split of {OWN_RECIPE}, and not there yet; make it with `fmrgen generate`")
+        raise UserError(f"{split}: is the split of {OWN_RECIPE}, and does not exist yet; run `fmrgen generate`")
     return split
 
 

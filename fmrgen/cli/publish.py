@@ -33,7 +33,7 @@ def push(
             folder of an evaluation.
         repo: A dataset repo on the Hub, created if missing; with --results a model's repo.
         revision: A branch or pull request (refs/pr/3), not main.
-        without_images: Push no images, only what `fmrgen rebuild` needs besides the originals.
+        without_images: Push no images, only what `fmrgen rebuild` needs to restore them from the originals.
         results: Propose the results of this classifier to its model's repo, by a pull request.
     """
     if results is not None or without_images:

@@ -16,7 +16,7 @@ _VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VISIB
 def env(*, as_json: options.Json = False) -> None:
     """Print versions, devices and variables for a bug report.
 
-    Nothing secret is among them.
+    Prints no secrets.
 
     Example: fmrgen env
     """

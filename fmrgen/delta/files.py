@@ -118,7 +118,7 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
     about = of_schema(DeltaFile, SCHEMA, read_json(path), str(path))
     provenance = parse_provenance(about.provenance, f"{root}: {config}/{split}")
     if provenance is None or not provenance.is_finished:
-        raise UserError(f"{path}: its provenance is not that of a finished split; make the delta again")
+        raise UserError(f"{path}: its provenance is not that of a finished split; push the delta again")
     folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
     split_files, delta_files = set(), set()
     for shard in range(folder.shards):
@@ -126,7 +126,7 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
         split_files.add(name)
         delta_files.add(f"{DELTAS}/{name}")
     if {*about.files} != delta_files or {*provenance.files} != split_files:
-        raise UserError(f"{path}: its files are not those of {config}/{split}; make the delta again")
+        raise UserError(f"{path}: its files are not those of {config}/{split}; push the delta again")
     return about, provenance
 
 

@@ -23,15 +23,15 @@ class Generator(ABC):
 
     Attributes:
         image_size: side of its images in pixels.
-        row_seeds: one integer per row, made of the recipe's seed and the example's id, set before each `encode`. It is
+        row_seeds: one integer per row, from the recipe's seed and the example's id, set before each `encode`. It is
             the only source of randomness, for example through `noise`.
         derived: names of attributes that are computed from others. All other tensors in attributes, lists and mappings
             are weights, and are digested.
-        encode_is_dear: whether `encode` is so slow that its latents are worth caching on disk.
+        encode_is_slow: whether `encode` is so slow that its latents are worth caching on disk.
     """
 
     derived: tuple[str, ...] = ()
-    encode_is_dear: bool = False
+    encode_is_slow: bool = False
     image_size: int
     row_seeds: Sequence[int] = ()
 

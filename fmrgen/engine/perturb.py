@@ -180,7 +180,7 @@ def _also_true(batch: list[Example], models: Models, images: Tensor) -> Tensor |
         others.append(labels)
     also_true = also_of(others, classes)
     if also_true.any() and models.attack is not None:
-        raise UserError("perturb.start: an attack leads away from one label, and several are accepted; set start: none")
+        raise UserError("perturb.start: attacks support one label, and several are accepted; set start: none")
     return also_true.to(images.device)
 
 

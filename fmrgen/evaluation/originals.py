@@ -43,7 +43,7 @@ def originals_reader(
     height, width = measured.images["image"].first.shape[:2]
     if height != width:
         raise UserError(
-            f"{measured.split.name}: its images are not square, so its originals can't be made from a source"
+            f"{measured.split.name}: its images are not square, so its originals can't be reproduced from a source"
         )
     try:
         source = build_source(config)

@@ -79,7 +79,7 @@ class Denoiser(Generator):
 class Diffusion(Denoiser):
     """`free` is x_t at the time to which DDIM was inverted, [B, 3, H, W]."""
 
-    encode_is_dear = True
+    encode_is_slow = True
 
     def __init__(
         self, unet: Any, image_size: int, options: Kept, levels: list[float], times: list[float], refinements: int

@@ -27,7 +27,7 @@ def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenera
     """
     mask, metadata = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
     if metadata.get("generator_sha256") not in (None, weights_sha256(generator)):
-        raise UserError(f"generator.mask: {reference} was found for other weights; make one with fmrgen sparsify")
+        raise UserError(f"generator.mask: {reference} belongs to other weights; create one with fmrgen sparsify")
     latents = encode_blank(generator, blank)
     if latents.fixed is not None and not latents.fixed.is_floating_point():
         raise UserError(f"generator.mask: the context of this generator is {latents.fixed.dtype}, it can't be masked")
@@ -43,9 +43,9 @@ def read_mask_file(path: Path, subject: str) -> tuple[Tensor, dict[str, str]]:
         with safe_open(path, "pt") as file:
             mask, metadata = file.get_tensor("mask"), file.metadata() or {}
     except Exception as error:  # a broken file can fail anywhere in the reader, which runs no code from it
-        raise UserError(f"{subject} is not a mask; make one with fmrgen sparsify: {one_line(error)}") from None
+        raise UserError(f"{subject} is not a mask; create one with fmrgen sparsify: {one_line(error)}") from None
     if mask.dtype is not torch.bool or not mask.any():
-        raise UserError(f"{subject} frees no dimension; make one with fmrgen sparsify")
+        raise UserError(f"{subject} selects no dimension; create one with fmrgen sparsify")
     return mask, metadata
 
 
@@ -70,7 +70,7 @@ class MaskedGenerator(Generator):
     def __init__(self, generator: Generator, mask: Tensor, example: Latents) -> None:
         self.generator = generator
         self.image_size = generator.image_size
-        self.encode_is_dear = generator.encode_is_dear
+        self.encode_is_slow = generator.encode_is_slow
         self.mask = _Mask(mask)
         self.shape = mask.shape
         self.size = mask.numel()

@@ -63,4 +63,4 @@ def check_class(labels: "Tensor", classes: int | None) -> None:
         return
     highest = int(labels.max())
     if highest >= classes:
-        raise UserError(f"generator: its network knows {classes} classes, and an example has the label {highest}")
+        raise UserError(f"generator: its network has {classes} classes, and an example has the label {highest}")

@@ -108,7 +108,7 @@ class Config(GeneratorConfig):
         grid = [round(self.start * len(alphas) * step / self.steps) - 1 for step in range(1, self.steps + 1)]
         if len({*grid}) < len(grid) or grid[0] < 0:
             raise UserError(
-                f"generator.steps: {self.steps} steps do not fit between 0 and the time {self.start:g}; take fewer"
+                f"generator.steps: {self.steps} steps do not fit between 0 and the time {self.start:g}; use fewer"
             )
         levels = [1.0]  # no noise
         times: list[float] = []

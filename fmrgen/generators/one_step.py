@@ -49,7 +49,9 @@ class Config(GeneratorConfig):
         vae = pretrained_model(AutoencoderKL, self.model, _KEY, self.revision, subfolder="vae")
         unet = pretrained_model(UNet2DConditionModel, self.model, _KEY, self.revision, subfolder="unet")
         if unet.config.addition_embed_type or unet.config.class_embed_type:
-            raise UserError(f"{_KEY}: {self.model} wants more than a text (a size, or a class); that is not supported")
+            raise UserError(
+                f"{_KEY}: {self.model} needs more than a prompt (a size, or a class), which is not supported"
+            )
         alphas = alphas_of_pipeline(self.model, self.revision)
         # Each halves the sides once less than it has levels.
         halvings = len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2

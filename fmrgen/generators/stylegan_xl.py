@@ -59,7 +59,7 @@ class Config(GeneratorConfig):
         geometry, state = read_stylegan(self.checkpoint, "generator.checkpoint")
         if geometry.image_size != self.image_size:
             raise UserError(
-                f"generator.image_size: {self.checkpoint} makes images of {geometry.image_size} px; use that"
+                f"generator.image_size: {self.checkpoint} generates images of {geometry.image_size} px; set that"
             )
         try:
             network = StyleGanXl(geometry, state, subject)
@@ -76,7 +76,7 @@ class Config(GeneratorConfig):
 class StyleGan(Generator):
     """`free` is w of each layer (W+), [B, L, W]; `fixed`, with `residual`, what the inversion loses, [B, 3, H, W]."""
 
-    encode_is_dear = True
+    encode_is_slow = True
 
     def __init__(self, network: "StyleGanXl", settings: Config) -> None:
         self.network = network

@@ -63,7 +63,7 @@ class Config(GeneratorConfig):
             ) from error
         check_image_size(self.image_size, max(1, decoded // latents.free.shape[-1]))
         if decoded != self.image_size:
-            raise UserError(f"generator.image_size: {self.model} makes images of {decoded} px; use {decoded}")
+            raise UserError(f"generator.image_size: {self.model} generates images of {decoded} px; use {decoded}")
 
     def _autoencoder_class(self, options: dict[str, str]) -> Any:
         """Return the class of diffusers that the model's config names. Raises UserError for any other."""

@@ -37,7 +37,7 @@ class Config(GeneratorConfig):
         network = efficient_vdvae(read_checkpoint(self.checkpoint, "generator.checkpoint"), subject)
         if network.image_size != self.image_size:
             raise UserError(
-                f"generator.image_size: {self.checkpoint} makes images of {network.image_size} px; use that"
+                f"generator.image_size: {self.checkpoint} generates images of {network.image_size} px; set that"
             )
         freeze(network, device)
         try:

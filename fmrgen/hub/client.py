@@ -183,13 +183,13 @@ class HubClient:
                     raise self._as_user_error(cause, status) from None
                 problem = f"{_trouble(cause)} ({one_line(cause, 80)})"
                 if status:
-                    problem = f"the Hub answered {status}"
+                    problem = f"the Hub returned {status}"
                 self._on_wait(f"{problem}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
                 time.sleep(wait)
         raise AssertionError("every attempt returns or raises")
 
     def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
-        """Return the error for the user: what the Hub answered, and the cure."""
+        """Return the error for the user: what the Hub returned, and the cure."""
         if isinstance(error, UnreachableError):
             return UserError(f"{self.name}: the Hub can't be reached ({error}); run the same command again when it can")
         if isinstance(error, OfflineModeIsEnabled):
@@ -231,9 +231,9 @@ class HubClient:
                 f"{self.name}: other commits came first {_ATTEMPTS} times; run the same command again to continue"
             )
         if status in _INVALID:
-            return RejectedError(f"{self.name}: the Hub answered {status}: {message}")
+            return RejectedError(f"{self.name}: the Hub returned {status}: {message}")
         cure = "; run the same command again to continue" if status in _TRANSIENT else ""
-        return UserError(f"{self.name}: the Hub answered {status}{cure}: {message}")
+        return UserError(f"{self.name}: the Hub returned {status}{cure}: {message}")
 
 
 def terms_line(repo: str, kind: RepoKind) -> str:
@@ -291,7 +291,7 @@ def _garbled(error: Exception) -> _GarbledError:
 
 def _trouble(error: BaseException) -> str:
     if isinstance(error, _GarbledError):
-        return "the Hub gave a broken answer"
+        return "the Hub returned a broken response"
     return "the Hub can't be reached"
 
 

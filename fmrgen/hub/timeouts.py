@@ -72,7 +72,7 @@ def checked_commit(sha: Any, repo: str) -> str:
     Local files are named after it, so it is not trusted as it comes.
     """
     if not isinstance(sha, str) or not re.fullmatch(r"[0-9a-f]{40}", sha):
-        raise UserError(f"{repo}: the Hub gave a broken answer: {str(sha)[:80]!r} is not a commit")
+        raise UserError(f"{repo}: the Hub returned a broken response: {str(sha)[:80]!r} is not a commit")
     return sha
 
 

@@ -75,7 +75,7 @@ def compare(
     on_rows: OnRows | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Make or resume a split for each classifier, and evaluate all classifiers on all splits.
+    """Generate or resume a split for each classifier, and evaluate all classifiers on all splits.
 
     Runs on every process of a launch, as `generate` and `evaluate` do.
 

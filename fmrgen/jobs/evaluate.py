@@ -160,8 +160,7 @@ def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -
         raise UserError(f"{option('attack', 'attack')}: {split.name} has no column original to attack")
     if "accepted_labels" in split.features:
         raise UserError(
-            f"{option('attack', 'attack')}: leads away from one label, and {split.name} has several for a row; "
-            "leave it out"
+            f"{option('attack', 'attack')}: supports one label, and {split.name} has several for a row; leave it out"
         )
 
 
@@ -211,7 +210,7 @@ def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str
     try:
         return LoadedClassifier.load(name, classifier, device, group)
     except (torch.OutOfMemoryError, MemoryError):
-        raise UserError(f"classifier {name}: memory is too small for it") from None
+        raise UserError(f"classifier {name}: does not fit in memory") from None
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def generate(
     on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> GeneratedSplit:
-    """Make or resume a perturbed split of a dataset against a classifier (paper §3).
+    """Generate or resume a perturbed split of a dataset against a classifier (paper §3).
 
     The split is stored in `output` as by the command `fmrgen generate`. After an interruption the same call resumes it.
     Under `accelerate launch` all processes share the work.

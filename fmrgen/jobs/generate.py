@@ -85,7 +85,7 @@ def make_split(
         UserError: what a user can fix, before any work where it can be known.
     """
     if part is not None and is_bucket(output):
-        raise UserError(f"{output}: all machines see this bucket, and share the work by themselves; leave the part out")
+        raise UserError(f"{output}: machines that see this bucket share the work by themselves; omit --part")
     summary = finished_summary(recipe, output, on_start, on_note)
     if summary is not None:
         return summary
@@ -100,7 +100,7 @@ def make_split(
         note_once(line)
     components = recipe.build(device)
     if components.source.accepts_several and recipe.perturb.start != "none":
-        raise UserError("perturb.start: an attack leads away from one label, and the source has several; leave it out")
+        raise UserError("perturb.start: attacks support one label, and the source has several; leave it out")
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
@@ -365,7 +365,7 @@ def _kept_encodings(
 ) -> KeptEncodings | None:
     """Return cached encodings, if encoding is slow and all that they depend on is known: others' code may read
     anything."""
-    if not components.generator.encode_is_dear or runs_code_of_others(recipe.generator):
+    if not components.generator.encode_is_slow or runs_code_of_others(recipe.generator):
         return None
     weights = provenance.weights_sha256.generator
     if weights is None:

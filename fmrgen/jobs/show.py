@@ -54,25 +54,25 @@ def show(
         folder: to write into.
         gallery: about how many rows the page shows; by default 1,000, and with `steps` 60.
         ids: the rows to show, in the order of the sheet; by default some of each class.
-        pairs: show the images that the classifier takes for another class: each row of the sheet is a pair of class
-            and prediction, the most frequent pair first, the images with the largest loss first.
+        pairs: show misclassified images: each row of the sheet is a pair of true and predicted class, the most
+            frequent pair first, its images by descending loss.
         classes: the names of the classes to show.
         rows: how many pairs of images the sheet has down.
         columns: and across.
         caption: above the sheet; by default the split's name, an empty one leaves it out.
         file_format: of the sheet; PDF and SVG have their fonts inside.
-        steps: take the steps of the shown rows again, and show up to 12 images of each between its original and its
-            stored image. This costs what making the rows cost.
+        steps: repeat the steps of the shown rows, and show up to 12 images of each between its original and its
+            stored image. Takes as long as generating the rows.
         trust: with `steps`, let the split's recipe, which may be a stranger's, run the code and read the places that it
             names.
         on_rows: with `steps`, called with (rows done, rows in all).
-        on_note: called with a line if steps of some rows came out otherwise than the split says.
+        on_note: called with a line if the steps of some rows differ from the stored ones.
 
     Returns:
         The files.
 
     Raises:
-        UserError: there is no such split, id or class, an image of it can't be read, or its steps can't be taken again.
+        UserError: there is no such split, id or class, an image of it can't be read, or its steps can't be repeated.
     """
     if gallery is None:
         gallery = _ROWS_WITH_STEPS if steps else _ROWS_ON_PAGE

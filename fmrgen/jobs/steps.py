@@ -64,7 +64,7 @@ def decode_steps(
     """
     provenance = split.provenance
     if provenance is None:
-        raise UserError(f"{split.name}: has no steps; only a split that fmrgen generate made by guided steps has")
+        raise UserError(f"{split.name}: stores no steps; only splits of guided steps do")
     for sample in samples:
         if sample.original is None or any(name not in sample.columns for name in _NEEDED):
             raise UserError(f"{split.name}: its steps need the originals (output.keep_original) and the stored steps")

@@ -101,7 +101,7 @@ def verify(
         How many rows match, and the values that do not.
 
     Raises:
-        UserError: the split or its models can't be loaded, or are not the ones that made it.
+        UserError: the split or its models can't be loaded, or are not those that generated it.
     """
     opened, provenance = open_own_split(split)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

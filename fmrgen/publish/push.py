@@ -164,7 +164,7 @@ def push(
         notes.append(f"pushed without {BENCHMARK}, so it has no board of the Hub's: {error}")
     state = hub.fetch_state()
     if state is None:
-        raise UserError(f"{hub.name}: is gone from the Hub")
+        raise UserError(f"{hub.name}: no longer exists on the Hub")
     _check_all_sent(splits, state, commit)
     tags = [] if hub.is_pull_request else _add_tags(hub, splits, commit)
     if public and state.private:

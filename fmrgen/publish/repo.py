@@ -173,7 +173,7 @@ def add_to_split(
 
     def write_checked(root: Path) -> None:
         if read_provenance(paths.at(root)).files_digest != files:
-            raise UserError(f"{repo or root}:{paths.name}: was remade since; run this on the split as it is now")
+            raise UserError(f"{repo or root}:{paths.name}: was generated again since; run this on the current split")
         write(paths.at(root))
 
     if repo is None:

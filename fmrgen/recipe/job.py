@@ -202,7 +202,7 @@ def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         The recipe, with every key checked.
 
     Raises:
-        UserError: something in it is wrong; names the file and the key.
+        UserError: a key or value in it is wrong; the message names both and the file.
     """
     keys = set()
     for override in overrides:
@@ -296,7 +296,7 @@ def the_classifier(text: str, network: str | None) -> tuple[str, ComponentConfig
     """
     words = expanded(text, network)
     if len(words) != 1:
-        raise UserError(f"{text}: stands for {len(words)} classifiers; name one")
+        raise UserError(f"{text}: matches {len(words)} classifiers; name one")
     return parse_classifier(words[0])
 
 

@@ -26,16 +26,16 @@ from fmrgen.trust.parquet import FILES_CURE
 def open_split(
     split: str | Path | Dataset | IterableDataset, *, name: str | None = None, download: bool = False
 ) -> Split:
-    """Return a split, opened to be read: one that fmrgen made, or anyone's rows of images and labels.
+    """Return an opened split: one that fmrgen generated, or any rows of images and labels.
 
     Args:
         split: a reference (`PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`), a parquet file (a pattern or an address of such),
             a folder with a folder of images for each class, or a dataset in memory.
-        name: how it is called from here on; by default what was given.
+        name: of the split in results; by default the reference.
         download: fetch what is on the Hub whole before it is read; else it is streamed.
 
     Returns:
-        Its rows as a stream, with its provenance where fmrgen made it.
+        Its rows as a stream, with its provenance if fmrgen generated it.
 
     Raises:
         UserError: there is none, it is not finished, or there are several and the reference does not say which.

@@ -136,7 +136,7 @@ def _finished_provenance(text: str, repo: str, commit: str | None, config: str, 
         path = _fetched_provenance(repo, commit, SplitPaths(Path(), config, split))
     provenance = parse_provenance(read_json(path), text)
     if provenance is None or (provenance.finished and not provenance.is_finished):
-        raise UserError(f"{text}: its provenance is not that of a finished split; make it again")
+        raise UserError(f"{text}: its provenance is not that of a finished split; generate it again")
     if not provenance.is_finished:
         raise UserError(f"{text}: not finished; run the same generate command again")
     return provenance
@@ -167,7 +167,7 @@ def parse_reference(text: str) -> Reference:
             splits = [paths.name for paths in splits_in(Path(folder)) if place in ("", paths.config)]
             names = ", ".join(f"{folder}:{name}" for name in splits)
             cure = f"found {names}" if names else "say FOLDER:CONFIG/SPLIT"
-            raise UserError(f"{text}: names no split; {cure}")
+            raise UserError(f"{text}: is not a split; {cure}")
     match = re.fullmatch(r"(?P<repo>.+?)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+)/(?P<split>[\w.]+))?", text)
     if match is None or not text.strip():
         raise UserError(f"{text!r}: a split is PATH_OR_REPO[@REVISION][:CONFIG/SPLIT], for example out:mnist/lenet")

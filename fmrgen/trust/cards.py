@@ -24,7 +24,7 @@ def config_entries(entries: Any, name: str, where: str) -> list[dict[str, Any]]:
     if isinstance(entries, dict):
         entries = [entries]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{where}: its {name} is no list of mappings; fix it by hand")
+        raise UserError(f"{where}: its {name} is not a list of mappings; fix it by hand")
     return entries
 
 

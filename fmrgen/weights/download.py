@@ -142,7 +142,7 @@ def _unreachable(address: str, key: str, error: Exception) -> UserError:
     if status is not None:
         reason = "there is no such file any more" if status in (404, 410) else "download the file yourself"
         return UserError(
-            f"{key}: {address}: its host answered {status}: {reason}; if it has moved, {_cure(key)} or new address"
+            f"{key}: {address}: its host returned {status}: {reason}; if it has moved, {_cure(key)} or new address"
         )
     if isinstance(error, OfflineModeIsEnabled):
         return UserError(f"{key}: {address} is not on this machine ({one_line(error, 80)})")

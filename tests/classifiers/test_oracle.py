@@ -59,7 +59,7 @@ def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
     """In the job's own, in its order; told its classes, in those, found by name."""
     classifier = fmrgen.load_classifier(f"clip:{tiny('clip')}")
     images = images_of(6)
-    with pytest.raises(UserError, match="is asked in words and has none; list them as class_names"):
+    with pytest.raises(UserError, match="takes class names as prompts and has none; list them as class_names"):
         classifier(images)
     said = in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
     swapped = Labels(NAMES[::-1], groups=((3,), (2,), (1,), (0,)), source_size=4, source_names=NAMES)

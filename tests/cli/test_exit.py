@@ -303,7 +303,7 @@ def test_pauses_are_cut_and_told(place, hub):
     command = ["verify", "someone/digits:c/s", "--files"]
     done = fmrgen(*command, launcher=("-c", HURRY), cwd=place, **hub.environment)
     assert done.returncode == 0, done.stderr
-    assert "the Hub answered 429; trying again in 300 s (1 of 5)" in done.stderr
+    assert "the Hub returned 429; trying again in 300 s (1 of 5)" in done.stderr
     assert "the Hub asks for a pause of 300 s" in done.stderr
 
 
@@ -337,7 +337,9 @@ def test_broken_answers_are_one_line(place, hub, case):
         assert "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith("fmrgen: ")
         others = done.stderr.splitlines()[:-1]
-        assert all(line.startswith(("the Hub gave a broken answer (", "the Hub can't be reached (")) for line in others)
+        assert all(
+            line.startswith(("the Hub returned a broken response (", "the Hub can't be reached (")) for line in others
+        )
 
 
 @pytest.mark.slow

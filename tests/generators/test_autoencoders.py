@@ -155,7 +155,7 @@ def test_a_latent_may_be_kept_at_its_length(tmp_path, double):
     [
         ("KL", 17, "generator.image_size: 17 is not a multiple of 2; use 16"),
         ("DC", 18, ""),
-        ("RAE", 32, "makes images of 16 px; use 16"),
+        ("RAE", 32, "generates images of 16 px; use 16"),
         ("Cosmos", 17, "generator."),
     ],
 )

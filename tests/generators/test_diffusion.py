@@ -203,7 +203,7 @@ def test_labels_matter_to_a_network_of_classes_alone(built):
         one, other = (built.encode(images, labels).free for labels in (LABELS, (LABELS + 1) % 3))
     assert torch.equal(one, other) == (built.classes is None)
     if built.classes:
-        with pytest.raises(UserError, match="its network knows 10 classes, and an example has the label 12"):
+        with pytest.raises(UserError, match="its network has 10 classes, and an example has the label 12"):
             built.encode(images, torch.tensor([12, 0, 0]))
 
 
@@ -404,7 +404,7 @@ def test_pipelines_that_do_not_fit_are_one_line(tmp_path):
     tiny_unet().save_pretrained(tmp_path / "v" / "unet")
     tiny_consistency(tmp_path / "cd")
     for config, message in (
-        (OneStepConfig(model=str(tmp_path / "sized"), image_size=SIZE), "wants more than a text"),
+        (OneStepConfig(model=str(tmp_path / "sized"), image_size=SIZE), "needs more than a prompt"),
         (OneStepConfig(model=str(tmp_path / "cd"), image_size=SIZE), "can't be loaded"),
         (Config(model=str(tmp_path / "v"), image_size=SIZE), "predicts v_prediction, only epsilon is supported"),
         (ConsistencyConfig(model=str(tmp_path / "cd"), image_size=SIZE, sigma=0.001), "generator.sigma: must be above"),

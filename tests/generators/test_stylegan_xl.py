@@ -103,7 +103,7 @@ def test_an_unmoved_image_is_exact(tmp_path, name):
         moved = generator.decode(Latents(latents.free + 0.1, latents.fixed))
     assert (moved - images).abs().mean() > 1e-3
     if name != "radial":
-        with pytest.raises(UserError, match="its network knows 10 classes, and an example has the label 11"):
+        with pytest.raises(UserError, match="its network has 10 classes, and an example has the label 11"):
             generator.encode(images, torch.tensor([0, 11, 1]))
 
 
@@ -196,7 +196,7 @@ def without(key):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 32}, "makes images of 16 px; use that"),
+        ({"image_size": 32}, "generates images of 16 px; set that"),
         ({"checkpoint": "none.pkl"}, "generator.checkpoint: no such file as none.pkl"),
         ({"write": b"PK"}, "not a readable pickle"),
         ({"write": pickle.dumps({"G_ema": 3})}, "is not a file of StyleGAN-XL"),

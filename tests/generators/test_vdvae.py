@@ -93,7 +93,7 @@ def test_a_mask_lets_some_dimensions_move(built, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_size": 32}, "generator.image_size: {} makes images of 16 px; use that"),
+        ({"image_size": 32}, "generator.image_size: {} generates images of 16 px; set that"),
         ({"free_side": 0}, "greater than or equal to 1"),
         ({"state": {"odd": torch.zeros(2)}}, "is not an Efficient-VDVAE"),
         ({"without": "top_down.output_conv.bias"}, "top_down.output_conv.bias is missing"),

@@ -171,7 +171,7 @@ def test_the_provenance_is_there_before_a_claim(bucket, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["generate", "mnist-lenet", "-o", "s3://b/p", "--part", "1/2"], "s3://b/p: all machines see this bucket"),
+        (["generate", "mnist-lenet", "-o", "s3://b/p", "--part", "1/2"], "s3://b/p: machines that see this bucket"),
         (["generate", "mnist-lenet", "-o", "s3://b/p", "--push", "o/r"], "--push reads the split from this machine"),
         (["evaluate", "s3://b/p:mnist/lenet", "-c", "asset:mnist/lenet"], "s3://b/p:mnist/lenet: is in a bucket; copy"),
     ],

@@ -94,7 +94,7 @@ def test_the_command_puts_them_on_the_page(finished_split, tmp_path, monkeypatch
 def test_mistakes(finished_split, tmp_path):
     rows = load_dataset(str(finished_split), "mnist", split="lenet")
     rows.to_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(UserError, match="has no steps; only a split that fmrgen generate made by guided steps has"):
+    with pytest.raises(UserError, match="stores no steps; only splits of guided steps do"):
         show(str(tmp_path / "rows.parquet"), tmp_path, steps=True)
     opened, samples = samples_of(finished_split, 4)
     del samples[1].columns["step_predictions"]

@@ -121,7 +121,7 @@ class Config(ComponentConfig):
         return []
 
 class Own(Generator):
-    encode_is_dear = True
+    encode_is_slow = True
 
     def __init__(self, image_size):
         self.image_size, self.weight = image_size, torch.ones(1)

@@ -96,7 +96,7 @@ def test_an_address_that_is_gone_or_fails_on_the_way(user, internet, tmp_path):
     classifier = f"classifier={{kind: timm, model: resnet18.tv_in1k, checkpoint: '{address}'}}"
     gone = user(*job(tmp_path, classifier))
     assert gone.returncode == 2
-    assert f"classifier.checkpoint: {address}: its host answered 404: there is no such file any more" in gone.stderr
+    assert f"classifier.checkpoint: {address}: its host returned 404: there is no such file any more" in gone.stderr
     assert not (tmp_path / "out").exists()
     import timm
     import torch

@@ -325,14 +325,14 @@ def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
         hub.fail(at=0, **fault)
     result = push(hub, other, REPO)
     assert result.returncode == 0, result.stderr
-    assert "the Hub answered 412; trying again" in result.stderr
+    assert "the Hub returned 412; trying again" in result.stderr
     assert loaded(hub, REPO, "mnist/twin")["mnist/twin"].startswith("120 ")
     for number in range(6):
         hub.fail(at=number, match="/refs", status=429, headers={"Retry-After": "1"})
     result = push(hub, split, REPO)
     assert result.returncode == 2
-    assert result.stderr.count("the Hub answered 429; trying again in 1 s") == 5
-    assert "the Hub answered 429; run the same command again to continue" in result.stderr.splitlines()[-1]
+    assert result.stderr.count("the Hub returned 429; trying again in 1 s") == 5
+    assert "the Hub returned 429; run the same command again to continue" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

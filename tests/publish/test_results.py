@@ -77,8 +77,8 @@ BEGIN, END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: to
     ("card", "message"),
     [
         ("---\nconfigs: {a: b}\n---\n", None),
-        ("---\nconfigs: [a]\n---\n", "its configs is no list of mappings; fix it by hand"),
-        ("---\ndataset_info: [a]\n---\n", "its dataset_info is no list of mappings"),
+        ("---\nconfigs: [a]\n---\n", "its configs is not a list of mappings; fix it by hand"),
+        ("---\ndataset_info: [a]\n---\n", "its dataset_info is not a list of mappings"),
         ("---\ntags: [[a, b]]\n---\n", "its tags is neither a string nor a list of strings"),
         ("---\nlicense: {name: mit}\n---\n", "its license is neither a string nor a list of strings"),
         ("---\na: [\n---\n", "its metadata can't be read, fix it by hand"),
@@ -183,7 +183,7 @@ def test_results_on_a_card_of_the_hub(hub, split, tmp_path):
     result = fmrgen(
         "evaluate", f"someone/splits@{first}", "-q", "--record", "-c", LENET, "-o", tmp_path / "old", **hub.environment
     )
-    assert ": was remade since; run this on the split as it is now" in result.stderr
+    assert ": was generated again since; run this on the current split" in result.stderr
     reader = {**hub.environment, "HF_TOKEN": "reader"}
     result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
     assert result.returncode == 0

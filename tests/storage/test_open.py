@@ -9,9 +9,9 @@ from fmrgen.split.reference import locate, parse_reference
 
 
 def test_a_config_without_a_split_lists_its_splits(finished_split):
-    with pytest.raises(UserError, match=rf"out:mnist: names no split; found {finished_split}:mnist/lenet$"):
+    with pytest.raises(UserError, match=rf"out:mnist: is not a split; found {finished_split}:mnist/lenet$"):
         parse_reference(f"{finished_split}:mnist")
-    with pytest.raises(UserError, match=r"out:other: names no split; say FOLDER:CONFIG/SPLIT"):
+    with pytest.raises(UserError, match=r"out:other: is not a split; say FOLDER:CONFIG/SPLIT"):
         parse_reference(f"{finished_split}:other")
     assert parse_reference(f"{finished_split}:mnist/lenet")[2:] == ("mnist", "lenet")
 

@@ -248,7 +248,7 @@ def test_rows_of_a_stranger_read_nothing_outside(place, capsys, listener, case, 
     with no_trespass(place):
         assert run(*arguments[command]) == 2
     error = capsys.readouterr().err
-    refused = {"pipe": "is a pipe, a socket or a device, and no file", "link": "is a link that leads out of the folder"}
+    refused = {"pipe": "is a pipe, a socket or a device, and no file", "link": "is a link out of the folder"}
     refused = refused.get(case, "its file is not in the split: ")
     assert refused in error, error
     assert error.count("\n") == 1
@@ -330,15 +330,15 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/README.md").unlink()
     (place / "theirs/README.md").symlink_to(outside / "note")
     assert run("generate", "r.yaml", "output.keep_original=false", "-o", "theirs", "-q") == 2
-    assert "theirs/README.md: is a link that leads out of the folder and is not followed" in capsys.readouterr().err
+    assert "theirs/README.md: is a link out of the folder, which is not followed" in capsys.readouterr().err
     pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
     assert pushed.returncode == 2
-    assert "is a link that leads out of the folder" in pushed.stderr
+    assert "is a link out of the folder" in pushed.stderr
     (place / "theirs/README.md").unlink()
 
     (place / "theirs/results").symlink_to(outside)
     assert run("evaluate", "theirs", "-c", LENET, "-q", "--record") == 2
-    assert "theirs/results: is a link that leads out of the folder and is not followed" in capsys.readouterr().err
+    assert "theirs/results: is a link out of the folder, which is not followed" in capsys.readouterr().err
     assert sorted(path.name for path in outside.iterdir()) == ["note"]
     (place / "theirs/results").unlink()
 
@@ -346,7 +346,7 @@ def test_links_out_of_a_folder_are_not_followed(place, capsys, hub):
     (place / "theirs/results/c/s/x.json").symlink_to(outside / "note")
     pushed = fmrgen("push", "theirs", "someone/digits", "-q", cwd=place, **hub.environment)
     assert pushed.returncode == 2
-    assert "x.json: is a link that leads out of the folder" in pushed.stderr
+    assert "x.json: is a link out of the folder" in pushed.stderr
     assert "private words" not in "".join(path.read_text(errors="replace") for path in hub.world().blobs.iterdir())
 
 

@@ -62,7 +62,7 @@ def test_a_killed_download_goes_on_in_another_process(hosts):
     content = os.urandom(LARGE)
     address = put(hosts, "w.pth", content)
     hosts.faults[address] = Fault(status=503, times=9)
-    with pytest.raises(UserError, match="its host answered 503"):
+    with pytest.raises(UserError, match="its host returned 503"):
         downloaded(address, "k")
     (partial,) = cached_path(address).parent.glob(".*.part")
     partial.write_bytes(content[:7_000_000])
@@ -100,7 +100,7 @@ def test_what_can_not_be_downloaded_is_one_line(hosts, tmp_path, monkeypatch):
     for address, message in (
         (
             f"{hosts.address}/none.pth",
-            "its host answered 404: there is no such file any more; if it has moved, set k to",
+            "its host returned 404: there is no such file any more; if it has moved, set k to",
         ),
         (page, "returns a web page, not a file; download the file yourself and set k to its path"),
         ("http://127.0.0.1:9/x", "[Errno 111] Connection refused"),

@@ -25,15 +25,15 @@ def explain(
 ) -> None:
     """Find where a classifier fails, and confirm it.
 
-    Changes originals of the split by one attribute at a time (thickness, slant, position, contrast, …), as far as the
-    oracle sees their class, and names what makes the classifier err beyond chance.
+    Changes one attribute of the originals at a time (thickness, slant, position, contrast, …), keeps what the oracle
+    accepts, and names the attributes that cause more errors than an equally large control change.
 
     Example: fmrgen explain out:mnist/lenet
 
     Args:
-        classifier: Explain this one instead of the split's own.
-        attributes: Try this class of your own too, a fmrgen.Attribute. Repeat for more.
-        rows: Look at N rows, drawn by chance where there are more.
+        classifier: Explain this classifier instead of the split's own.
+        attributes: Also test your own subclass of fmrgen.Attribute. Repeat for more.
+        rows: Analyse N rows, a random sample if there are more.
         output: The folder to write to.
     """
     from fmrgen.files import check_writable

@@ -115,10 +115,10 @@ def explain(
 ) -> Explanation:
     """Find attributes that differ where a classifier is fooled, and test which of them make it fail.
 
-    One half of the rows suggests hypotheses; they are tested on the originals of the other half.
+    Hypotheses from one half of the rows are tested on the originals of the other half.
 
     Args:
-        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`, of a split that fmrgen made, with originals.
+        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`, of a split that fmrgen generated, with originals.
         classifier: the classifier to explain, as for `evaluate`; by default that of the split's recipe.
         attributes: the attributes to test.
         rows: number of rows in both halves together, drawn at random if there are more. All their images stay in
@@ -131,7 +131,7 @@ def explain(
         The findings and what they rest on.
 
     Raises:
-        UserError: the split or its models can't be loaded, it has no originals, or too few of use.
+        UserError: the split or its models can't be loaded, it has no originals, or too few usable ones.
     """
     opened, provenance = open_own_split(split)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -153,8 +153,8 @@ def explain(
     observed = sample.at(is_observed & sample.columns["valid"])
     if not len(observed) or is_observed.all():
         raise UserError(
-            f"{split}: its {len(sample)} rows are too few, for one half suggests where it fails and the other tests "
-            "it; make a larger split"
+            f"{split}: its {len(sample)} rows are too few, for one half proposes where it fails and the other confirms "
+            "it; generate a larger split"
         )
     fooled = observed.predictions(observed.images) != observed.labels
     in_split = {}
@@ -167,8 +167,8 @@ def explain(
     tested = others.at(is_right & others.accepts(others.originals))
     if len(tested) < _FEWEST:
         raise UserError(
-            f"{split}: {len(tested)} originals are left to test on (not looked at before, right by the "
-            f"classifier, seen by the oracle), and {_FEWEST} are needed; make a larger split"
+            f"{split}: {len(tested)} originals are left to confirm on (held out, classified correctly, accepted by the "
+            f"oracle), and {_FEWEST} are needed; generate a larger split"
         )
     trials: list[Trial] = []
     for done, attribute in enumerate(attributes, start=1):

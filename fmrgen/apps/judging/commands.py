@@ -26,19 +26,19 @@ def judge(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Have other judges look at a split's images: models, or people by a CSV.
+    """Collect labels of a split's images from other models, or from people.
 
-    Their labels are stored beside the split, in its folder or on the Hub. Run the same command again to resume.
+    Stores the labels beside the split, in its folder or on the Hub. Run the same command again to resume.
 
     Example: fmrgen judge out:mnist/lenet --sheet sheet
 
     Args:
         oracles: KIND:MODEL (zero_shot:google/siglip2-base-patch16-224), a repo, folder or asset of a CLIP,
             package.module:Name, a recipe, or {kind: …}. Repeat for more.
-        sheet: Write images for people to this folder, with a sheet.csv to fill in.
-        count: Perturbed images in the sheet; originals come on top.
-        people: Store what a person filled in: ann=ann.csv. Repeat for more.
-        output: Where to keep people's labels of a split from the Hub.
+        sheet: Write images to label to this folder, with a sheet.csv.
+        count: Perturbed images in the sheet; originals are added as controls.
+        people: Store the labels in a filled-in sheet: ann=ann.csv. Repeat for more.
+        output: Where to store people's labels for a split on the Hub.
     """
     from fmrgen.recipe.job import load_oracles
     from fmrgen.split.reference import check_there

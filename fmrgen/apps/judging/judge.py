@@ -74,11 +74,11 @@ def judge(
     on_rows: OnRows | None = None,
     on_wait: Callable[[str], None] = lambda line: None,
 ) -> list[Judged]:
-    """Have oracles judge the stored images of a split, and store their verdicts beside it.
+    """Judge the stored images of a split by other oracles, and store their judgements beside it.
 
-    The verdicts are `judgements/CONFIG/SPLIT/JUDGE.parquet`, with a small file about the judge: in the split's folder,
+    They are in `judgements/CONFIG/SPLIT/JUDGE.parquet`, with a small file about the judge: in the split's folder,
     or as a commit to its repo on the Hub. Runs on every process of `accelerate launch`, which share the batches.
-    Verdicts are cached until the table is written: the same call resumes.
+    Judgements are cached until the table is written, so the same call resumes.
 
     Args:
         split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
@@ -209,8 +209,8 @@ class Job:
             is_same &= np.allclose(first[name], verdicts[name], rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True)
         if not is_same:
             raise UserError(
-                f"oracle {self.name}: is not the one that judged the first rows: its verdicts on the same images "
-                f"differ; put back what it reads, or delete {self.parts} to judge all of them again"
+                f"oracle {self.name}: differs from the oracle that judged the first rows; restore the files that it "
+                f"reads, or delete {self.parts} to judge all rows again"
             )
 
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:

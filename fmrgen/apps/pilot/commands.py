@@ -28,19 +28,19 @@ def init(
 ) -> None:
     """Choose a recipe for your labelled images and your network.
 
-    Looks at the images, trains a panel of three networks to judge them (about four minutes), tries generators and
-    steps, and writes a recipe with its reasons. `fmrgen generate`, `compare` and `diff` then take it by themselves. Run
-    the same command again to continue.
+    Inspects the images, trains a panel of three networks as their oracle (about four minutes), tries generators and
+    step sizes, and writes a recipe that gives the reason for each choice. `fmrgen generate`, `compare` and `diff`
+    find it in this folder. Run the same command again to resume.
 
     Example: fmrgen init photos --model last.pt --as my_models:Net
 
     Args:
         images: A folder with a folder of images for each class; OWNER/DATASET[:SPLIT] on the Hub; or a source section.
-        model: The network that will be tested.
-        generator: Use this generator.
-        oracle: Use this oracle, and train no panel.
-        output: The recipe's file; what it rests on lies beside it, in NAME.init.
-        offline: Take nothing from the Hub.
+        model: The classifier to test.
+        generator: Use this generator; try no other.
+        oracle: Use this oracle; train no panel.
+        output: The recipe to write; its image lists and trained networks go to NAME.init.
+        offline: Download nothing from the Hub.
     """
     from fmrgen.files import no_such_folder, parse_yaml
     from fmrgen.recipe.job import source_config_of, the_classifier
@@ -86,7 +86,7 @@ def sparsify(
     regularization: Annotated[float | None, Parameter(metavar="X")] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the latent dimensions that matter.
+    """Find the latent dimensions that matter to the classifier.
 
     Writes a mask for `generator.mask`: the paper's sparse model (App. I).
 
@@ -95,7 +95,7 @@ def sparsify(
     Args:
         output: The mask's file.
         samples: Images to perturb and learn from.
-        regularization: Strength of the l1 penalty (the paper uses 36.36). Default: chosen along a path.
+        regularization: Strength of the l1 penalty (36.36 in the paper). Default: chosen along a regularization path.
     """
     if regularization is not None and not 0 < regularization < float("inf"):
         raise UserError("--regularization: must be a positive number")
@@ -118,6 +118,6 @@ def sparsify(
 
 
 COMMANDS = [
-    Command("init", "Make", init, resumes=True),
-    Command("sparsify", "Make", sparsify),
+    Command("init", "Generate", init, resumes=True),
+    Command("sparsify", "Generate", sparsify),
 ]

@@ -95,25 +95,26 @@ def init(
 ) -> Init:
     """Choose a recipe for labelled images and a network, by a fixed plan.
 
-    The images are dealt into three parts: some are tested later, some teach a panel of three networks to judge them
-    (about four minutes), and by some all choices are made. Images have the network's own size; the generator is the
+    The images are split into three parts: for later tests, for training a panel of three networks as their oracle
+    (about four minutes), and for the choices. Images have the network's own size; the generator is the
     first of the shipped VQGAN, TAESD and `transform` whose reconstructions keep the network's accuracy; the step is
     found as by `perturb.step_size=auto`. The same call continues where an earlier one was interrupted.
 
     Args:
         images: a folder with a folder for each class; a `datasets.Dataset` with a column of images and one of labels;
             any dataset with `len()` and items (image, label), as in torchvision; or the section of a source.
-        model: the network to be tested: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], or what
+        model: the classifier to test: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], or what
             `fmrgen.load_classifier` takes.
-        output: the recipe's file, which must not exist yet. What it rests on lies beside it, in `NAME.init`.
+        output: the recipe's file, which must not exist yet; image lists and trained networks go to `NAME.init` beside
+        it.
         generator: the section of a generator, instead of the choice.
         oracle: the short form of an oracle, instead of the panel.
-        offline: take nothing from the Hub.
+        offline: download nothing from the Hub.
         on_stage: called with (stage, done, total) as the work goes on.
         on_note: called with a line on what was found.
 
     Raises:
-        UserError: the images can't be used, the network fails on them, or the folder is another run's.
+        UserError: the images can't be used, the network fails on them, or the folder belongs to another run.
     """
     path = Path(output)
     if path.exists():
@@ -124,8 +125,8 @@ def init(
     source = build_source(source_config)
     if source.accepts_several:
         raise UserError(
-            "init: these images have several labels each, and init chooses for images of one; write a recipe "
-            "yourself, as `fmrgen recipes imagenet-resnet50` shows, with source.accepted"
+            "init: supports one label for each image; write a recipe for several, as `fmrgen recipes "
+            "imagenet-resnet50` shows, with source.accepted"
         )
     looked = look(source, lambda count, total: on_stage("images", count, total or count))
     counts, warnings = _deal(looked, source, parts)
@@ -239,7 +240,7 @@ def _deal(looked: Look, source: Source, parts: _Parts) -> tuple[dict[str, int], 
     file = parts.folder / "photos.json"
     if file.is_file() and read_json(file)["key"] != key:
         raise UserError(
-            f"{parts.folder}: is of an init of other images, from some of which networks have learnt; name another "
+            f"{parts.folder}: belongs to an init of other images, on which networks were trained; name another "
             f"recipe with {option('output', 'output')}, or delete that folder"
         )
     write_atomically(file, json_text({"key": key}).encode())
@@ -310,7 +311,7 @@ def _oracle(
     if len(taught) < _FEWEST_TO_TEACH:
         raise UserError(
             f"init: {len(taught)} images are too few to teach a panel of networks ({_FEWEST_TO_TEACH} at least); name "
-            f"a CLIP or a better network with {option('oracle', 'oracle=')}; a diff on real images needs none"
+            f"a CLIP or a better network with {option('oracle', 'oracle=')}; diff --images needs no oracle"
         )
     images = torch.stack([example.image for example in taught])
     mean, std = images.mean((0, 2, 3)).tolist(), images.std((0, 2, 3)).clamp(min=0.05).tolist()

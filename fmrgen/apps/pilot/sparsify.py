@@ -93,7 +93,7 @@ def sparsify(
         The mask and how it was found.
 
     Raises:
-        UserError: the recipe has a mask already, too few images were accepted, or nothing is left of the latent.
+        UserError: the recipe has a mask already, too few images were accepted, or no latent dimension is left.
     """
     if mask_of(recipe.generator) is not None:
         raise UserError("generator.mask: this recipe is sparse already; leave it out to find another mask")

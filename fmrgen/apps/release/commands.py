@@ -52,20 +52,20 @@ def diff(
 ) -> int:
     """Compare a new classifier with the old one: negative flips and a verdict.
 
-    By two files of predictions, or by two classifiers and --images: on real images. With a recipe also on originals
-    transformed at random, as far as the oracle sees their class; images generated against the two show how NEW fails.
-    Exits with 1 if NEW is worse than is allowed on any kind of images, 2 if one of the two does not work, else with 0.
+    Takes two files of predictions, or two classifiers and labelled --images. A recipe adds randomly transformed
+    originals that the oracle accepts, and images generated against the two, which show how NEW fails.
+    Exits with 1 if NEW is worse on any kind of images, with 2 if a classifier does not work, else with 0.
 
     Example: fmrgen diff --old last.csv --new next.csv --margin 1
 
     Args:
-        old: The classifier that is in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
-            prediction, or an evaluation.json. Without a recipe A,B,… are trainings of one.
-        new: The one that is to take its place, or its predictions.
+        old: The classifier in use, or its predictions: a parquet, CSV or JSON lines file with id, label and
+            prediction, or an evaluation.json. Without a recipe, A,B,… are several trainings of it.
+        new: The candidate to replace it, or its predictions.
         images: Labelled images: a folder with a folder for each class, a dataset or split, or a source section.
-        margin: Points of accuracy that the new one may lose.
-        strict: Also exit with 1 if the images do not show that NEW is no worse.
-        by: Group real images by this column, or by bounds: width:30,60. Repeat for more.
+        margin: Points of accuracy that NEW may lose.
+        strict: Exit with 1 unless NEW is shown to be no worse.
+        by: Group images by this column, or by ranges of it: width:30,60. Repeat for more.
         output: The dataset folder; the page is DIR/diff.
     """
     _check_files(junit, summary)
@@ -77,7 +77,7 @@ def diff(
         recipe, changes = options.own_recipe(recipe, overrides)
     if recipe is None:
         if limit is not None:
-            raise UserError("--limit: real images are never limited; it is for those that a recipe generates")
+            raise UserError("--limit: limits what a recipe generates; omit it for real images")
         from fmrgen.cli import display
 
         on_note = display.print_note if is_first_process() and not quiet else lambda line: None
@@ -116,7 +116,7 @@ def _on_real_images(
         mixed = ", ".join(places)
         raise UserError(f"diff: some of {mixed} are files of predictions and others are not; give all of one kind")
     if all(are_files) and images is not None:
-        raise UserError("--images: the files have predictions; leave it out, or name two classifiers")
+        raise UserError("--images: applies to classifiers; omit it for files of predictions")
     if not any(are_files) and images is None:
         raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
     if images is None:
@@ -221,7 +221,7 @@ def _check_files(*paths: Path | None) -> None:
         if path is not None and path.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
         if path is not None and not path.parent.is_dir():
-            raise UserError(f"{path}: there is no such folder as {path.parent}")
+            raise UserError(f"{path}: there is no folder {path.parent}")
 
 
 COMMANDS = [Command("diff", "Compare", diff)]

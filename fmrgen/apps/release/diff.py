@@ -34,7 +34,7 @@ def diff(
     Args:
         old: a file of predictions, an array of classes [N] or of scores [N, K], or a data frame or mapping with columns
             `id`, `label` and `prediction`; or a list of such, of several trainings of one recipe.
-        new: likewise, of the one that is to take its place.
+        new: likewise, of the candidate to replace it.
         labels: the true classes [N], for arrays.
         margin: points of accuracy that NEW may lose, from 0 to less than 100.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; by default all with few values.
@@ -73,12 +73,12 @@ def diff_classifiers(
     """Return the flips between two classifiers and whether NEW is worse, by their predictions for images.
 
     On labelled images; or by a recipe: on all images of its source, whatever its limit, and on its originals
-    transformed at random, with images generated against the two beside. Runs on every process of a launch, with the
+    transformed at random, and generates images against the two. Runs on every process of a launch, with the
     same outcome on each.
 
     Args:
         old: a classifier, as for `evaluate`; on images also a list of trainings of one recipe.
-        new: the one that is to take its place.
+        new: the candidate to replace it.
         images: a split, a dataset, a folder with a folder for each class, or a section of a source.
         recipe: instead of images: source, generator, oracle and steps; its classifier is ignored. Two splits of the
             same originals are generated, or resumed: in one OLD is right and NEW wrong, in the other it is the other
@@ -106,7 +106,7 @@ def diff_classifiers(
         trainings = old if isinstance(old, list) else [old]
         return diff_on_images(images, trainings, new, margin=margin, by=by, on_note=on_note).outcome
     if isinstance(old, list):
-        raise UserError("old: with a recipe it is one network; several trainings are for real images")
+        raise UserError("old: a recipe takes one network; several trainings work on real images only")
     if output is None:
         raise UserError("output: name the dataset folder of the two splits")
     from fmrgen.apps.release.on_recipe import diff_on_recipe

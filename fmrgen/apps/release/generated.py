@@ -79,7 +79,7 @@ def generate_against(
         recipe: source, generator, oracle and steps; its classifier is ignored.
         output: the dataset folder.
         old: the classifier in use.
-        new: the one that is to take its place.
+        new: the candidate to replace it.
         job_progress: returns a progress callback for a split's recipe.
         on_note: called with each note, one line.
 

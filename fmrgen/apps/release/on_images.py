@@ -61,7 +61,7 @@ def diff_on_images(
         images: a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
             each class; or a section or recipe of a source.
         old: trainings of the classifier in use.
-        new: the one that is to take its place.
+        new: the candidate to replace it.
         margin: points of accuracy that NEW may lose.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
         on_note: called with each note, one line.
@@ -76,7 +76,7 @@ def diff_on_images(
         )
     is_split, column = opened.provenance is not None, column_of_real_images(opened)
     if is_split and len(old) > 1:
-        raise UserError("old: a split takes one network; several trainings are for real images")
+        raise UserError("old: a split takes one network; several trainings work on real images only")
     models, predictions = _predict(opened, old, new, by)
     *of_old, of_new = predictions[column]
     of_images = "images"
@@ -186,7 +186,7 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if "id" in columns:
         return columns["id"].astype(str)
     if "id" in opened.features:
-        raise UserError(f"{opened.name}: its ids do not tell all images apart; give each its own, or drop the column")
+        raise UserError(f"{opened.name}: its ids are not unique; make them so, or drop the column")
     names = []
     for table in opened.tables(_READ, ["image"]):
         names += [path or "" for path in pc.struct_field(table["image"], "path").to_pylist()]

@@ -57,4 +57,4 @@ def train(
         display.print_line(f"{output}: {', '.join(figures)}")
 
 
-COMMANDS = [Command("train", "Make", train, resumes=True)]
+COMMANDS = [Command("train", "Generate", train, resumes=True)]

@@ -50,13 +50,13 @@ def train(
         progress: called with (step, steps, loss) after each step.
         trackers: accelerate's names of trackers, such as `tensorboard`, that log losses and metrics.
         on_note: called with a line if a tracker fails, if the run waits for another one in the folder, or if the
-            weights have learnt nothing.
+            network has learned nothing.
 
     Returns:
         The test metrics by name.
 
     Raises:
-        UserError: the recipe can't be trained, the folder is another run's, or training diverged.
+        UserError: the recipe can't be trained, the folder belongs to another run, or training diverged.
     """
     processes = Processes()
     schedule = recipe.schedule

@@ -96,6 +96,6 @@ def load_train_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> T
         The recipe.
 
     Raises:
-        UserError: something in it is not right.
+        UserError: a key or value in it is wrong.
     """
     return load_config(TrainRecipe, reference, overrides)

@@ -38,7 +38,9 @@ class AskedInWords(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self._labels is None:
-            raise UserError("classifier: is asked in words and has none; list them as class_names of its section")
+            raise UserError(
+                "classifier: takes class names as prompts and has none; list them as class_names of its section"
+            )
         if self._tells_logits:
             try:
                 return self.oracle.logits(images)

@@ -105,7 +105,7 @@ def test_what_can_not_be_explained(finished_split, tmp_path, capsys):
     assert run(*without, tmp_path / "bare", "output.keep_original=false") == 0
     capsys.readouterr()
     for arguments, error in (
-        ([tmp_path / "few"], "originals are left to test on"),
+        ([tmp_path / "few"], "originals are left to confirm on"),
         ([tmp_path / "bare"], "has no originals (output.keep_original), which explain changes"),
         ([finished_split, "--attribute", "nowhere:Own"], "nowhere"),
         ([tmp_path / "none"], "none"),

@@ -113,9 +113,7 @@ def test_the_mask_counts_among_the_weights(tmp_path):
 
 def test_a_mask_of_other_weights_is_refused(tmp_path):
     mask = mask_file(tmp_path / "mask.safetensors", torch.ones(3, 8, 8, dtype=torch.bool), generator_sha256="0" * 64)
-    with pytest.raises(
-        UserError, match="^generator.mask: .*was found for other weights; make one with fmrgen sparsify"
-    ):
+    with pytest.raises(UserError, match="^generator.mask: .*belongs to other weights; create one with fmrgen sparsify"):
         masked(tiny_vqgan(), mask, BLANK)
 
 

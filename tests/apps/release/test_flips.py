@@ -393,7 +393,7 @@ def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
             ("mnist-lenet", "--old", first, "--new", tmp_path / "d.csv", "--by", "label"),
             "leave out the recipe mnist-lenet",
         ),
-        (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit: real images are never limited"),
+        (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit: limits what a recipe generates"),
         (("--old", f"{first},{tmp_path / 'e.csv'}", "--new", tmp_path / "d.csv"), "e.csv: no such file"),
     ):
         assert run("diff", *arguments, "-o", tmp_path / "out") == 2

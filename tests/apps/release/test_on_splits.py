@@ -106,5 +106,5 @@ def test_one_network_against_itself_decides_nothing(split, capsys, tmp_path):
 def test_bad_input(split):
     with pytest.raises(UserError, match="classifier NEW"):
         diff_classifiers(LENET, torch.nn.Flatten(), images=str(split))
-    with pytest.raises(UserError, match="several trainings are for real images"):
+    with pytest.raises(UserError, match="several trainings work on real images only"):
         diff_classifiers([LENET, OTHER], LENET, images=str(split))
