@@ -129,7 +129,7 @@ def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
                 steps.append(f"label about {flips.images_needed - flips.images:,} more images")
             if not outcome.margin:
                 steps.append(f"say how many points NEW may lose, with {option('margin', 'margin')}")
-            return [*steps, *look]
+            return [*look, *steps]
     return ["NEW can take the place of OLD", *look]
 
 

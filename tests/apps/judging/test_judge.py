@@ -345,6 +345,8 @@ def test_a_judge_that_sees_other_things_now_does_not_go_on(judged, tmp_path, mon
     monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         judge(0.1, 20)
-    with pytest.raises(UserError, match="oracle ruled: is not the one that judged the first rows: .* or delete "):
+    with pytest.raises(
+        UserError, match="oracle ruled: differs from the oracle that judged the first rows; .* or delete "
+    ):
         judge(0.9, 1000)
     assert len(judge(0.1, 1000)) == 1

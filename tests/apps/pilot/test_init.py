@@ -198,7 +198,7 @@ def test_a_recipe_under_an_oracle_that_is_named(tmp_path, monkeypatch, capsys):
     assert isinstance(recipe.perturb.step_size, float)
     assert len(build_source(recipe.source)) <= 60
     assert run("explain") == 2
-    assert "out:photos/model: is the split of fmrgen.yaml, and not there yet" in capsys.readouterr().err
+    assert "out:photos/model: is the split of fmrgen.yaml, and does not exist yet" in capsys.readouterr().err
     assert run("generate", "source.limit=4", "-q") == 0
     assert (tmp_path / "out/photos").is_dir()
     assert run(*arguments) == 2
