@@ -48,7 +48,9 @@ def explanation_report(explanation: Explanation) -> Report:
     most_rows = len(explanation.confirmed) + _MOST_UNCONFIRMED
     table = _findings_table(explanation)
     sections.append(
-        Section("tried", "All that was tried, what is confirmed first", tables=[table], most_rows=most_rows)
+        Section(
+            "tried", "All that was tried, what is confirmed first", tables=[table], folded=True, most_rows=most_rows
+        )
     )
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
     for finding_tree in tree["findings"]:
@@ -82,10 +84,11 @@ def _next_steps(explanation: Explanation) -> list[str]:
     ]
 
 
-def _badge(explanation: Explanation) -> Badge:
+def _badge(explanation: Explanation) -> Badge | None:
+    """Return how many changes it fails under; None without a finding."""
     count = len(explanation.reported)
     if not count:
-        return Badge("Nothing confirmed", "unclear")
+        return None
     return Badge(f"{count} change{'s' if count > 1 else ''} it fails under", "bad")
 
 

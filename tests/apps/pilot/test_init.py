@@ -212,7 +212,7 @@ def test_a_recipe_under_an_oracle_that_is_named(tmp_path, monkeypatch, capsys):
     assert "other: no such folder" in capsys.readouterr().err
     next((tmp_path / "digits/3").iterdir()).unlink()
     assert run(*arguments) == 2
-    assert "fmrgen.init: is of an init of other images" in capsys.readouterr().err
+    assert "fmrgen.init: belongs to an init of other images" in capsys.readouterr().err
 
 
 @pytest.mark.slow
