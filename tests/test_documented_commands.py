@@ -99,6 +99,7 @@ INSTEAD = {
     r"\$step": "0.03",
     r"-c imagenet-(\w+)": r"-c \1=trained/next",
     r"you/imagenet-fmr(:\S+)?": "someone/digits",
+    r"--push (\S+)": r"--push \1 --replace",
     r"\bimagenet/resnet50": "mnist/lenet",
     r"\bimagenet-[\w-]+": "mnist-lenet",
     r"(--num-processes|--num_processes) \d+": r"\1 2",
