@@ -23,8 +23,8 @@ _LONGEST = 40  # letters of a caption that are measured: more never fit
 _PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 _WRONG, _PALE = "#c8472f", "#66727d"
 _READING = (
-    "left the original under its label, right the perturbed image under the classifier's prediction; *: unperturbed, "
-    "for the oracle does not accept the original"
+    "left the original under its label, right the perturbed image under the classifier's prediction;\n"
+    "*: invalid, the oracle rejects the first step, and the image is unperturbed"
 )
 
 
@@ -95,7 +95,7 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
     Args:
         pairs: from left to right and from top to bottom; None leaves a place empty.
         columns: pairs across.
-        title: above the sheet, with a line below it on how to read the sheet; None leaves both out.
+        title: above the sheet, with two lines below it on how to read the sheet; None leaves both out.
     """
     columns = min(columns, len(pairs))
     head = 0.0 if title is None else _HEAD

@@ -215,7 +215,7 @@
     const lines = [`id ${row.id}`];
     if (has(row, "iterations")) lines.push(row.iterations === 1 ? "1 step" : `${row.iterations} steps`);
     if (has(row, "probability")) lines.push(`oracle ${percent(row.probability)}`);
-    if (row.valid === false) lines.push("invalid: the oracle rejects the original");
+    if (row.valid === false) lines.push("invalid: the oracle rejects the first step");
     for (const [judge, label] of Object.entries(row.judges || {})) {
       lines.push(`${judge}: ${label < 0 ? "none" : className(label)}`);
     }
@@ -277,7 +277,7 @@
     byId("cards").replaceChildren();
     more();
     const part = shown.total > shown.rows.length ? `, a sample of ${shown.total}` : "";
-    byId("count").textContent = `${listed.length} of ${shown.rows.length} rows${part}`;
+    byId("count").textContent = `${listed.length} of ${shown.rows.length} rows${part}.`;
     byId("reset").hidden = !FILTERS.some((filter) => chosen.get(filter.name));
     remember();
   }
