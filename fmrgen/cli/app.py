@@ -16,16 +16,8 @@ from fmrgen.distributed.launcher import end_with_the_launcher, start_again
 from fmrgen.errors import UserError, command_line
 from fmrgen.internals import apps
 
-_HEADINGS = (
-    "Arguments",
-    "Options",
-    "Generate",
-    "Measure",
-    "Validate",
-    "Compare",
-    "Publish",
-    "Tools",
-)  # in help's order
+# In help's order.
+_HEADINGS = ("Arguments", "Options", "Generate", "Measure", "Validate", "Compare", "Publish", "Tools")
 _GROUPS = {heading: Group(heading, sort_key=place) for place, heading in enumerate(_HEADINGS)}
 _OPTIONS = _GROUPS["Options"]
 

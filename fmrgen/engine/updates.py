@@ -45,7 +45,7 @@ class Update(ABC):
             gradient: [S, …], of the objective.
             moving: bool [S], the rows that will be moved; only these update their memory.
             memory: the columns of all rows, [S, …] each, those of the rule among them.
-            query: the objective at other latents, for a rule that does without gradients; it counts each question in
+            query: the objective at other latents, for a rule that does without gradients; it counts each query in
                 `memory["queries"]`.
         """
 
@@ -116,7 +116,7 @@ class Nes(Update):
     right angles, and each step takes the next ones of the row's own basis until all have had their turn (latents too
     long for that get others at each step): the estimate is corrected along these directions, and keeps what earlier
     steps have shown along others. The places lie as far off as five steps: nearer by, images of 8 bits hardly differ.
-    While no prediction has differed, steps go towards one of the places.
+    While the objective differs nowhere, steps go towards one of the places.
     """
 
     needs_gradient = False
@@ -162,7 +162,7 @@ class Nes(Update):
     def _corrected(
         self, estimate: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query
     ) -> Tensor:
-        """Return the estimate of the rows [R], corrected along orthonormal directions [R, n, …] by predictions."""
+        """Return the estimate of the rows [R], corrected along orthonormal directions [R, n, …] by queries."""
         ahead, behind = self._on_both_sides(memory["free"][rows], self._radius * along, rows, memory, query)
         rise = (ahead - behind).nan_to_num(0, 0, 0)  # where both sides are infinite, or one is NaN
         missing = rise - torch.einsum("r...,rn...->rn", estimate, along)

@@ -9,7 +9,7 @@ from fmrgen.engine.attacks import Attack
 
 
 class Attacked(nn.Module):
-    """A classifier, asked of images that were first attacked away from its own predictions.
+    """A classifier on images that were first attacked away from its own predictions.
 
     An image that it gets right is so attacked away from its label; what is said of the others is not to be counted. The
     random start of an image depends on its pixels, and on no other image.

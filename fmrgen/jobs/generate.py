@@ -85,7 +85,7 @@ def make_split(
         UserError: what a user can fix, before any work where it can be known.
     """
     if part is not None and is_bucket(output):
-        raise UserError(f"{output}: machines that see this bucket share the work by themselves; omit --part")
+        raise UserError(f"{output}: machines that see this bucket share the work by themselves; omit {option('part')}")
     summary = finished_summary(recipe, output, on_start, on_note)
     if summary is not None:
         return summary

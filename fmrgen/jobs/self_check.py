@@ -49,7 +49,7 @@ class Checked:
     """Classifier and oracle as a job finds them, and must leave them.
 
     Attributes:
-        outputs: of both to some originals; None if that failed, which the job itself reports.
+        outputs: of both for some originals; None if that failed, which the job itself reports.
         kinship: of the two; None if it was not measured.
         notes: what a user should know of them before the work begins.
     """
@@ -145,7 +145,7 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
 
 @dataclass(frozen=True)
 class FirstOutputs:
-    """The outputs of classifier and oracle to the first originals.
+    """The outputs of classifier and oracle for the first originals.
 
     Attributes:
         labels: of the originals, [N].
@@ -165,7 +165,7 @@ class FirstOutputs:
 
 
 def first_outputs(components: Components, device: torch.device, count: int = _IMAGES) -> FirstOutputs | None:
-    """Return the outputs of both to the first `count` originals; None if that fails: the job itself reports why."""
+    """Return the outputs of both for the first `count` originals; None if that fails: the job itself reports why."""
     with suppress(Exception, SystemExit), torch.no_grad():  # a source's, or anyone's code
         return _first_outputs(components, device, count)
     return None

@@ -193,11 +193,11 @@ def _verify_rows(
         batch = table.to_pydict()
         pixels = opened.decoded(batch)
         originals = pixels.get("original", pixels["image"])
-        predictions = _outputs(pixels["image"], originals, batch, judges, device)
+        outputs = _outputs(pixels["image"], originals, batch, judges, device)
         if "original" in pixels:
-            predictions |= _outputs_for_originals(originals, batch, judges, device)
+            outputs |= _outputs_for_originals(originals, batch, judges, device)
         by_member = {}
-        for field, values in predictions.items():
+        for field, values in outputs.items():
             if field in OF_MEMBERS:
                 by_member[field] = values
             else:
@@ -230,8 +230,8 @@ def _outputs_for_originals(
     originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
 ) -> dict[str, Tensor]:
     """Return the predictions and the oracle's labels [B] by column."""
-    predictions = _outputs(originals, originals, batch, judges, device)
-    return {"original_prediction": predictions["prediction"], "original_oracle_label": predictions["oracle_label"]}
+    outputs = _outputs(originals, originals, batch, judges, device)
+    return {"original_prediction": outputs["prediction"], "original_oracle_label": outputs["oracle_label"]}
 
 
 def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:

@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 def names_in_prompts(names: Sequence[str], first_synonym: bool, overrides: Mapping[str, str]) -> list[str]:
-    """Return what matches {class} in the prompts of each label.
+    """Return what stands for {class} in the prompts of each label.
 
     A CLIP's tokenizer ignores case, so names that differ only in case are the same prompt: `cardigan` and `Cardigan,
     Cardigan Welsh corgi` by their first synonyms. A name also counts as the same if it is another one with a number

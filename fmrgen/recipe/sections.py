@@ -17,7 +17,7 @@ from fmrgen.config import (
     import_object,
     validate,
 )
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, option
 from fmrgen.files import no_such_folder, open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of
 from fmrgen.sources.base import SourceConfig
@@ -65,7 +65,8 @@ def check_no_weights(text: str) -> None:
         if not Path(text).exists():
             raise UserError(f"{text}: no such file")
         raise UserError(
-            f"{text}: is a checkpoint, which says nothing of its network; add --as my_models:Net, or write "
+            f"{text}: is a checkpoint, which says nothing of its network; pass "
+            f"{option('as my_models:Net', 'the module itself')}, or write "
             f"{{kind: module, target: 'my_models:Net', checkpoint: {text}}}, or {{kind: timm, model: …, checkpoint: …}}"
         )
 

@@ -30,7 +30,7 @@ class JudgeFigures:
 
 
 def chance_line(judge: str, originals_right: Estimate | None, classes: int) -> str | None:
-    """Return a warning if a judge's predictions on the originals look like guesses, else None.
+    """Return a warning if a judge's labels of the originals look like guesses, else None.
 
     Args:
         judge: its name.

@@ -65,7 +65,7 @@ def difference(
     originals = [columns["original_prediction"] == label for columns in tables]
     of_all = [most_unseen(len(label))] * 2
     standard = _less([ratio_and_influence(hit, all_rows, all_rows) for hit in originals], of_all, most=100)
-    ratios = [ratio_and_influence(*predictions) for predictions in zip(right, valid, originals, strict=True)]
+    ratios = [ratio_and_influence(*columns) for columns in zip(right, valid, originals, strict=True)]
     lowest = min((float(hit.mean()) for hit in originals if hit.any()), default=1.0)
     return Difference(first, second, standard, accuracy, _less(ratios, [points / lowest for points in unseen]))
 

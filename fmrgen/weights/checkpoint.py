@@ -136,7 +136,9 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], subject: str) 
             example += f" ({list(state[names[0]].shape)}, not {list(expected[names[0]].shape)})"
         if len(names) > 1:
             example += f" and {len(names) - 1} more"
-        raise UserError(f"{subject}: not weights of this model: {example} {problem}; name the network they are of")
+        raise UserError(
+            f"{subject}: not weights of this model: {example} {problem}; use the network that they belong to"
+        )
     network.load_state_dict(state, assign=any(tensor.is_meta for tensor in expected.values()))
 
 

@@ -61,9 +61,9 @@ def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
     images = images_of(6)
     with pytest.raises(UserError, match="takes class names as prompts and has none; list them as class_names"):
         classifier(images)
-    said = in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
+    logits = in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
     swapped = Labels(NAMES[::-1], groups=((3,), (2,), (1,), (0,)), source_size=4, source_names=NAMES)
-    torch.testing.assert_close(in_labels(classifier, swapped, images[:1], "c")(images), said.flip(1))
+    torch.testing.assert_close(in_labels(classifier, swapped, images[:1], "c")(images), logits.flip(1))
     told = fmrgen.load_classifier(
         yaml.safe_dump(
             {
@@ -76,7 +76,7 @@ def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
         )
     )
     some = in_labels(told, Labels(NAMES[:2]), images[:1], "c")(images)
-    torch.testing.assert_close(some, said[:, :2])
+    torch.testing.assert_close(some, logits[:, :2])
 
 
 def test_a_split_of_its_own(tiny, tmp_path, capsys):

@@ -80,8 +80,8 @@ def test_where_the_hub_takes_no_eval_yaml_the_splits_go_without(hub, split, tmp_
     job = {"world": "0", "arguments": ["push", str(split), "someone/digits"], "fault": refused}
     ((pushed,),) = run_jobs(hub, tmp_path, [job])
     assert pushed[0] == 0, pushed
-    told = "pushed without eval.yaml, so it has no board of the Hub's: someone/digits: the Hub returned 400"
-    assert told in pushed[2]
+    warning = "pushed without eval.yaml, so it has no board of the Hub's: someone/digits: the Hub returned 400"
+    assert warning in pushed[2]
     there = hub.world("0").files("someone/digits")
     assert "eval.yaml" not in there
     assert "provenance/mnist/lenet.json" in there

@@ -96,9 +96,9 @@ def init(
     """Choose a recipe for labelled images and a network, by a fixed plan.
 
     The images are split into three parts: for later tests, for training a panel of three networks as their oracle
-    (about four minutes), and for the choices. Images have the network's own size; the generator is the
-    first of the shipped VQGAN, TAESD and `transform` whose reconstructions keep the network's accuracy; the step is
-    found as by `perturb.step_size=auto`. The same call continues where an earlier one was interrupted.
+    (about four minutes), and for the choices. Images have the network's own size; the generator is the first of the
+    shipped VQGAN, TAESD and `transform` whose reconstructions keep the network's accuracy; the step is found as by
+    `perturb.step_size=auto`. The same call continues where an earlier one was interrupted.
 
     Args:
         images: a folder with a folder for each class; a `datasets.Dataset` with a column of images and one of labels;
@@ -106,7 +106,7 @@ def init(
         model: the classifier to test: a module from images [B, 3, H, W] in [0, 1] to logits [B, K], or what
             `fmrgen.load_classifier` takes.
         output: the recipe's file, which must not exist yet; image lists and trained networks go to `NAME.init` beside
-        it.
+            it.
         generator: the section of a generator, instead of the choice.
         oracle: the short form of an oracle, instead of the panel.
         offline: download nothing from the Hub.
