@@ -10,6 +10,7 @@ from fmrgen.results.evaluation import Evaluation, Result
 
 _MOST_FIGURES = 3
 _FEWEST_TO_EXPLAIN = 400  # rows: of half of them, those of use show no change that makes fewer than 10 % wrong
+_JUDGE = "zero_shot:google/siglip2-base-patch16-224"  # knows most classes by their names
 _WHOLE = 100.0  # percent, the end of a bar unless a figure is higher
 
 
@@ -82,10 +83,10 @@ def _of_one(result: Result, where: str) -> Headline:
     if share is None:
         line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
         return Headline([line], None, figures, _next_steps([result]))
-    line = f"on {where} {result.classifier} keeps {as_percent(share)} of its accuracy"
-    if _is_bound(result):
-        line += ", at most"
-    return Headline([line], Badge(f"{share.value:.0f} % kept"), figures, _next_steps([result]))
+    at_most = "at most " if _is_bound(result) else ""
+    line = f"{result.classifier} keeps {at_most}{as_percent(share)} of its accuracy on {where}"
+    badge = Badge(f"{at_most}{share.value:.0f} % kept".capitalize())
+    return Headline([line], badge, figures, _next_steps([result]))
 
 
 def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Headline:
@@ -96,18 +97,18 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
         if share is not None:
             figures.append(_figure(f"{result.classifier} keeps", share))
     first, second = results[:2]
-    shares = [as_percent(result.total.fmr) + (" at most" if _is_bound(result) else "") for result in (first, second)]
+    shares = [("at most " if _is_bound(result) else "") + as_percent(result.total.fmr) for result in (first, second)]
     if is_clear:
         line = (
-            f"on {where} {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
+            f"{first.classifier} keeps the largest share of its accuracy on {where}, {shares[0]}; next comes "
             f"{second.classifier} with {shares[1]}; another seed of one recipe may lie further apart than that (name "
             "several trainings as NAME=A,B,C)"
         )
         badge = Badge(f"{first.classifier} ranks first on these images")
     else:
         line = (
-            f"on {where} {first.classifier} keeps {shares[0]} of its accuracy and {second.classifier} {shares[1]}: "
-            "these images do not show which of them is more robust"
+            f"{where} do not show whether {first.classifier} or {second.classifier} is more robust: they keep "
+            f"{shares[0]} and {shares[1]} of their accuracy"
         )
         badge = Badge("No clear first", "unclear")
     return Headline([line], badge, figures, _next_steps(results))
@@ -125,9 +126,9 @@ def _figure(name: str, estimate: Estimate) -> KeyFigure:
 def _next_steps(results: Sequence[Result]) -> list[str]:
     """Return what to do with the figures."""
     first = results[0]
-    steps = ["look at the images that fool it, in the gallery below: is the class still there?"]
+    steps = ["look at the images that fool it, below: is the class still there?"]
     if not first.judged:
-        steps.append(f"query a second judge: fmrgen judge {first.split} --oracle KIND:MODEL")
+        steps.append(f"query a second judge: fmrgen judge {first.split} --oracle {_JUDGE}")
     if first.conditioned and first.total.rows >= _FEWEST_TO_EXPLAIN:
         steps.append(f"find out where it fails: fmrgen explain {first.split}")
     return steps

@@ -29,9 +29,9 @@ def test_one_network_on_its_own_split(evaluation):
     first = headline(evaluation)
     fmr = evaluation.result("split", "lenet").total.fmr
     assert first.conclusions == [
-        f"on images generated against it lenet keeps {fmr.value:.1f} % of its accuracy, at most"
+        f"lenet keeps at most {fmr.value:.1f} % of its accuracy on images generated against it"
     ]
-    assert first.badge.words == f"{fmr.value:.0f} % kept"
+    assert first.badge.words == f"At most {fmr.value:.0f} % kept"
     assert [figure.name for figure in first.figures] == ["FMR", "PA", "SA"]
     assert not any("explain" in step for step in first.next_steps)  # so few rows can show nothing
     total = replace(evaluation.result("split", "lenet").total, rows=400)

@@ -62,12 +62,7 @@ def browser(width=1200, height=900, *, scripts=True, may_complain=False):
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
 
 
-def scroll_down(page, count):
-    """Scrolls a gallery, which makes cards as its end comes into view, until it has `count` of them."""
-    for _ in range(1000):
-        if page.locator(".card").count() >= count:
-            return
-        # Not scroll_into_view_if_needed, which waits for the end to be visible, and the last cards hide it.
-        page.evaluate("() => document.getElementById('more').scrollIntoView()")
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{page.locator('.card').count()} of {count} cards after a minute")
+def show_all(page):
+    """Shows every card of a gallery."""
+    while page.locator("#more").is_visible():
+        page.locator("#more").click()

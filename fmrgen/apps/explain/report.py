@@ -126,7 +126,7 @@ def summary_lines(explanation: Explanation) -> list[str]:
         f"{explanation.fooled:,} of {explanation.rows:,} perturbed images fool {name}; {len(explanation.findings)} "
         f"hypotheses were tested on {originals:,} other originals, changed for as long as the oracle saw their class; "
         f"any finding is false with a probability of 5 % at most; {unseen}",
-        f"tried: {', '.join(attributes)}; a fault outside these is not found: silence is no clean bill of health",
+        f"tried: {', '.join(attributes)}; a fault outside these is not found: no finding does not mean no fault",
     ]
 
 

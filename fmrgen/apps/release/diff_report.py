@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
-from fmrgen.apps.release.evidence import NEGATIVE
+from fmrgen.apps.release.evidence import NEGATIVE, Evidence
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.apps.release.outcome import Diff
 from fmrgen.errors import option
-from fmrgen.metrics.intervals import Estimate, format_estimate
+from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
 
 if TYPE_CHECKING:
@@ -146,22 +146,30 @@ def verdict_line(outcome: Diff) -> str:
 
 
 def _line_of_worse(outcome: Diff) -> str:
-    """Return in what NEW is worse: real images first."""
-    first, *others = outcome.worse
-    line = f"NEW is worse: {first.line}"
-    most = [f"{pair.name} (+{more})" for pair in outcome.flips.pairs[:2] if (more := pair.negative - pair.positive) > 0]
-    if first.kind == "originals" and most:
-        line += f"; most new errors: {', '.join(most)}"
-    if others:
-        counts = [
-            f"{_number(entry.negative, entry.originals):,} of {entry.originals:,} {entry.images}" for entry in others
-        ]
-        line += f"; {_listed(counts)} are negative flips"
-    return line
+    """Return in what NEW is worse: a class first that holds most of the loss, then real images."""
+    entries = outcome.worse
+    parts = []
+    real = outcome.evidence[0]
+    for entry in entries:
+        of_real = entry.kind == "class" and entry.images.startswith(real.images)
+        if of_real and 2 * entry.drop.value * entry.originals >= real.drop.value * real.originals:
+            parts.append(f"{_count(entry)} are negative flips")
+            entries.remove(entry)
+            break
+    if entries and (entries[0].kind == "originals" or not parts):
+        first = entries.pop(0)
+        parts.append(first.line)
+        pairs = [(pair.name, pair.negative - pair.positive) for pair in outcome.flips.pairs[:2]]
+        most = [f"{name} (+{more})" for name, more in pairs if more > 0]
+        if first.kind == "originals" and most:
+            parts.append(f"most new errors: {', '.join(most)}")
+    if entries:
+        parts.append(f"{_listed([_count(entry) for entry in entries])} are negative flips")
+    return f"NEW is worse: {'; '.join(parts)}"
 
 
-def _number(share: Estimate, images: int) -> int:
-    return round(share.value * images / 100)
+def _count(entry: Evidence) -> str:
+    return f"{round(entry.negative.value * entry.originals / 100):,} of {entry.originals:,} {entry.images}"
 
 
 def _line_of_undecided(outcome: Diff) -> str:
@@ -244,7 +252,7 @@ def _evidence_table(outcome: Diff) -> Table:
             ]
         )
     header = ["images", "number", "negative, %", "positive, %", "loss, points", "allowed", "p", ""]
-    return Table(header, rows, first_columns=("loss, points", "allowed", "p", ""))
+    return Table(header, rows, first_columns=("loss, points", "p", ""))
 
 
 def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> list[Section]:

@@ -2,7 +2,7 @@
 (() => {
   const galleries = JSON.parse(document.getElementById("galleries").textContent).map(withRows);
   const byId = (id) => document.getElementById(id);
-  const SHOWN_AT_ONCE = 60;
+  const [SHOWN_FIRST, SHOWN_MORE] = [12, 60]; // cards
   const REASONS = {
     budget: "every step was accepted",
     oracle: "the oracle rejected the next step",
@@ -248,20 +248,13 @@
     show();
   };
 
-  // Cards are made as the end of the list comes into view.
-  const end = byId("more");
-  const observer = new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) more();
-  }, { rootMargin: "600px" });
-
+  // What stands below the gallery stays within reach: further cards come by a click.
   function more() {
     const made = byId("cards").childElementCount;
-    byId("cards").append(...listed.slice(made, made + SHOWN_AT_ONCE).map(card));
-    end.hidden = byId("cards").childElementCount >= listed.length;
-    // It reports changes alone, and its first look: an end that stays in view would be reported once.
-    observer.unobserve(end);
-    observer.observe(end);
+    byId("cards").append(...listed.slice(made, made + (made ? SHOWN_MORE : SHOWN_FIRST)).map(card));
+    byId("more").hidden = byId("cards").childElementCount >= listed.length;
   }
+  byId("more").onclick = more;
 
   function show() {
     const shown = gallery();
@@ -464,13 +457,15 @@
 
   function restore() {
     const hash = location.hash;
-    chosen = new URLSearchParams(location.hash.slice(1));
+    chosen = new URLSearchParams(hash.slice(1));
     chosen.delete("gallery"); // #gallery is the place itself
     const id = chosen.get("id");
+    // A page opens on the failures.
+    if (!hash && gallery().rows.some((row) => outcome(row) === "fooled")) chosen.set("outcome", "fooled");
     show();
     const row = id === null ? undefined : gallery().rows.find((other) => String(other.id) === id);
     if (row) open(row);
-    return [...chosen.keys()].length > 0 || hash === "#gallery";
+    return hash !== "";
   }
 
   // A second click on the same figure changes no address.

@@ -56,7 +56,7 @@ def test_it_names_what_was_planted(explained, tmp_path):
     assert "% under an equally large control change)" in line
     tried = summary_lines(explained)[-1]
     assert all(finding.attribute in tried for finding in explained.findings)
-    assert tried.endswith("a fault outside these is not found: silence is no clean bill of health")
+    assert tried.endswith("a fault outside these is not found: no finding does not mean no fault")
     paths = write(explanation_report(explained), tmp_path)
     assert [path.name for path in paths] == ["explain.json", "explain.md", "explain.html"]
     assert "<h2>Originals changed to shapes moved up or down" in (tmp_path / "explain.html").read_text()

@@ -10,7 +10,7 @@ import pytest
 from commands import run
 from sheets import fill
 from stored import rows
-from watched import browser, scroll_down
+from watched import browser, show_all
 
 from fmrgen import evaluate, read_figures, write_report
 from fmrgen.apps.judging.sheet import read_sheet, write_sheet
@@ -127,8 +127,9 @@ def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
     }
     with browser() as page:
         page.goto(f"file://{tmp_path / 'report.html'}")
+        page.locator("#reset").click()
         page.get_by_label("judges").select_option("doubt")
-        scroll_down(page, len(doubted))
+        show_all(page)
         captions = page.locator(".card figcaption").all_inner_texts()
     assert {int(caption.split()[1]) for caption in captions} == doubted
     assert 0 < len(doubted) < 120

@@ -351,7 +351,8 @@ def test_the_action_compares_files_of_predictions_and_a_first_run_passes(tmp_pat
     assert "| 3 → 4 | 20 | 20 | 0 |" in (tmp_path / "summary.md").read_text()
     if shutil.which("jq"):
         assert run_step(comment, inputs, environment).returncode == 0
-        assert "NEW is worse: of" in (tmp_path / "comment.md").read_text()
+        written = (tmp_path / "comment.md").read_text()
+        assert "NEW is worse: 20 of 20 images of class 3 are negative flips; of 200 images" in written
     (tmp_path / "old.csv").unlink()
     (tmp_path / "output").unlink()
     done = run_step(diff_step, inputs, environment)

@@ -137,7 +137,7 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     assert not any(group["is_worse"] for group in others)
     assert "images of camera 2" in [entry["images"] for entry in tree["evidence"] if entry["is_worse"]]
     page = (tmp_path / "out/diff/diff.html").read_text()
-    assert "NEW is worse: of" in page
+    assert "images of camera 2 are negative flips" in page
     assert run("diff", "--old", first, "--new", second, "--by", "nope", "-o", tmp_path / "out") == 2
 
 
