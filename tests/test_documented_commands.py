@@ -223,7 +223,8 @@ def save_digits(folder):
 def test_the_commands_of_a_page_run(page, stage, hub, tmp_path):
     folder = tmp_path / "stage"
     shutil.copytree(stage, folder)
-    assert fmrgen("push", "out", "someone/digits", cwd=folder, **hub.environment).returncode == 0
+    if page != "README.md":  # whose reader has pushed nothing yet
+        assert fmrgen("push", "out", "someone/digits", cwd=folder, **hub.environment).returncode == 0
     hub.world().create("models/someone/mnist-vit", private=False)
     failed = []
     for line in shown(page):
