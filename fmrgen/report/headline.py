@@ -84,7 +84,7 @@ def _of_one(result: Result, where: str) -> Headline:
         line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
         return Headline([line], None, figures, _next_steps([result]))
     at_most = "at most " if _is_bound(result) else ""
-    line = f"{result.classifier} keeps {at_most}{as_percent(share)} of its accuracy on {where}"
+    line = f"on {where}, {result.classifier} keeps {at_most}{as_percent(share)} of its accuracy"
     badge = Badge(f"{at_most}{share.value:.0f} % kept".capitalize())
     return Headline([line], badge, figures, _next_steps([result]))
 
@@ -100,7 +100,7 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     shares = [("at most " if _is_bound(result) else "") + as_percent(result.total.fmr) for result in (first, second)]
     if is_clear:
         line = (
-            f"{first.classifier} keeps the largest share of its accuracy on {where}, {shares[0]}; next comes "
+            f"on {where}, {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
             f"{second.classifier} with {shares[1]}; another seed of one recipe may lie further apart than that (name "
             "several trainings as NAME=A,B,C)"
         )

@@ -29,7 +29,7 @@ def test_one_network_on_its_own_split(evaluation):
     first = headline(evaluation)
     fmr = evaluation.result("split", "lenet").total.fmr
     assert first.conclusions == [
-        f"lenet keeps at most {fmr.value:.1f} % of its accuracy on images generated against it"
+        f"on images generated against it, lenet keeps at most {fmr.value:.1f} % of its accuracy"
     ]
     assert first.badge.words == f"At most {fmr.value:.0f} % kept"
     assert [figure.name for figure in first.figures] == ["FMR", "PA", "SA"]
