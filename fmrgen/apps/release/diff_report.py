@@ -92,11 +92,18 @@ def diff_report(
         check=check,
         galleries=partial(diff_galleries, outcome, files, sides or {}, names) if has_images else None,
         meanings=_MEANINGS,
-        badge=_BADGES[outcome.verdict],
+        badge=_badge(outcome),
         figures=_key_figures(outcome),
         next_steps=_next_steps(outcome, has_images=has_images),
         allow_nan=True,
     )
+
+
+def _badge(outcome: Diff) -> Badge:
+    badge = _BADGES[outcome.verdict]
+    if outcome.verdict == "no worse" and outcome.margin:
+        return Badge(f"{badge.words} by more than {_points(outcome.margin)}", badge.tone)
+    return badge
 
 
 def _key_figures(outcome: Diff) -> list[KeyFigure]:
@@ -122,7 +129,8 @@ def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
         case "invalid":
             return ["check the weights, the preprocessing and the order of the classes, and run the same again"]
         case "worse":
-            return [*look, f"keep OLD, or accept the loss with {option('margin', 'margin')}"]
+            larger = ", which is larger on a class," if any(entry.kind == "class" for entry in outcome.worse) else ""
+            return [*look, f"keep OLD, or accept the loss{larger} with {option('margin', 'margin')}"]
         case "undecided":
             steps = []
             if flips.trainings == 1 and flips.images_needed > flips.images:

@@ -244,10 +244,14 @@ def _evidence_of_worst(
 
 
 def _lost_most(classes: Sequence[FlippedGroup]) -> FlippedGroup | None:
-    """Return the class of enough images, of which enough are lost, on which NEW may have lost the most points."""
+    """Return the class on which NEW may have lost the most points, of those that lost enough images.
+
+    A class of few images counts if most of them are lost.
+    """
     seen = []
     for group in classes:
-        if group.images >= _FEWEST_OF_A_GROUP and group.negative - group.positive >= _FEWEST_LOST:
+        lost = group.negative - group.positive
+        if lost >= _FEWEST_LOST and (group.images >= _FEWEST_OF_A_GROUP or 2 * lost > group.images):
             seen.append(group)
     return max(seen, key=lambda group: group.most_lost, default=None)
 

@@ -366,6 +366,14 @@ def test_no_worse_is_not_said_while_a_class_may_be_lost():
     assert outcome.evidence[1].images == "images of class 10"  # and not the first of those that lost nothing
 
 
+def test_a_small_class_that_is_lost_is_named_and_is_not_green():
+    labels = np.array([0] * 250 + [1] * 250 + [2] * 9)
+    new = np.where(labels == 2, 0, labels)
+    outcome = diff(labels, new, labels, margin=5)
+    assert outcome.verdict == "undecided"
+    assert "; class 2 may have lost 100 points: 9 of 9 are negative flips, 0 positive" in verdict_line(outcome)
+
+
 def test_most_new_errors_are_counted_less_those_that_went():
     """NEW confuses 0 with 1 more often, and 2 with 3 as often as OLD, in other images."""
     labels = np.repeat([0, 2], 100)
