@@ -83,7 +83,7 @@ def _of_one(result: Result, where: str) -> Headline:
     if share is None:
         line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
         return Headline([line], None, figures, _next_steps([result]))
-    at_most = "at most " if _is_bound(result) else ""
+    at_most = _at_most(result)
     line = f"on {where}, {result.classifier} keeps {at_most}{as_percent(share)} of its accuracy"
     badge = Badge(f"{at_most}{share.value:.0f} % kept".capitalize())
     return Headline([line], badge, figures, _next_steps([result]))
@@ -97,7 +97,7 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
         if share is not None:
             figures.append(_figure(f"{result.classifier} keeps", share))
     first, second = results[:2]
-    shares = [("at most " if _is_bound(result) else "") + as_percent(result.total.fmr) for result in (first, second)]
+    shares = [f"{_at_most(result)}{as_percent(result.total.fmr)}" for result in (first, second)]
     if is_clear:
         line = (
             f"on {where}, {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
@@ -114,9 +114,9 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
     return Headline([line], badge, figures, _next_steps(results))
 
 
-def _is_bound(result: Result) -> bool:
-    """Return whether more attacks may lower the FMR."""
-    return result.bound is not None and not result.total.has_converged
+def _at_most(result: Result) -> str:
+    """Return the words before an FMR that more attacks may lower; empty for another."""
+    return "at most " if result.bound is not None and not result.total.has_converged else ""
 
 
 def _figure(name: str, estimate: Estimate) -> KeyFigure:

@@ -50,7 +50,9 @@ _CAPTIONS = {
     "steps": "Guided steps in the stored images of valid rows",
 }
 # Of a network trained without attacks, by the recipes that are shipped.
-_YARDSTICK = "Compare FMR within one recipe: a plain LeNet has 80 by mnist-lenet, a plain VGG 14 by gtsrb-cnn."
+_YARDSTICK = (
+    "Compare FMR within one recipe: under mnist-lenet a plain LeNet has 80 %, under gtsrb-cnn a plain VGG 14 %."
+)
 _MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
 _MOST_PAIRS = 24  # of a class and a prediction
 _MOST_BY_CLASS = 24  # classifiers of a split

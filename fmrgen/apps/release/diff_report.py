@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
@@ -101,9 +102,7 @@ def diff_report(
 
 def _badge(outcome: Diff) -> Badge:
     badge = _BADGES[outcome.verdict]
-    if outcome.verdict == "no worse" and outcome.margin:
-        return Badge(f"{badge.words} by more than {_points(outcome.margin)}", badge.tone)
-    return badge
+    return replace(badge, words=badge.words + _limit(outcome)) if outcome.verdict == "no worse" else badge
 
 
 def _key_figures(outcome: Diff) -> list[KeyFigure]:
@@ -157,10 +156,10 @@ def _line_of_worse(outcome: Diff) -> str:
     """Return in what NEW is worse: a class first that holds most of the loss, then real images."""
     entries = outcome.worse
     parts = []
-    real = outcome.evidence[0]
-    for entry in entries:
-        of_real = entry.kind == "class" and entry.images.startswith(real.images)
-        if of_real and 2 * entry.drop.value * entry.originals >= real.drop.value * real.originals:
+    real, *others = outcome.evidence
+    lost = real.drop.value * real.originals
+    for entry in takewhile(lambda other: other.kind == "class", others):  # a later one is of another kind's images
+        if entry.is_worse and 2 * entry.drop.value * entry.originals >= lost:
             parts.append(f"{_count(entry)} are negative flips")
             entries.remove(entry)
             break
@@ -195,7 +194,7 @@ def _line_of_undecided(outcome: Diff) -> str:
 
 def _line_of_no_worse(outcome: Diff) -> str:
     """Return that NEW is no worse, or better, and what it may lose on other images than the first."""
-    limit = f" by more than {_points(outcome.margin)}" if outcome.margin else ""
+    limit = _limit(outcome)
     line = f"NEW is no worse{limit}: {_counts(outcome)}"
     if outcome.verdict == "better":
         better = next(entry for entry in outcome.evidence if entry.is_better)
@@ -224,6 +223,11 @@ def _counts(outcome: Diff) -> str:
         f"of {flips.images:,} {outcome.evidence[0].images} {format_estimate(flips.negative)} % are negative flips and "
         f"{format_estimate(flips.positive)} % positive"
     )
+
+
+def _limit(outcome: Diff) -> str:
+    """Return by how much NEW is no worse, as the end of a clause; empty without a margin."""
+    return f" by more than {_points(outcome.margin)}" if outcome.margin else ""
 
 
 def _points(margin: float) -> str:

@@ -92,8 +92,8 @@ class Flips:
         classes, pairs: those with flips, the worst first; 10,000 at most.
         groups: for each column that groups, its values, the worst first.
         negatives, positives: negative and positive flips, the most confident predictions of NEW first; 10,000 at most.
-        lost_most: the class of ten images or more on which NEW may have lost the most points; None if it lost three
-            images of no such class, and for several trainings.
+        lost_most: the class on which NEW may have lost the most points, of those that lost three images or more, and
+            most of them if they have fewer than ten; None if there is none, and for several trainings.
     """
 
     images: int

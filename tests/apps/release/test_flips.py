@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tracemalloc
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     assert not any(group["is_worse"] for group in others)
     assert "images of camera 2" in [entry["images"] for entry in tree["evidence"] if entry["is_worse"]]
     page = (tmp_path / "out/diff/diff.html").read_text()
-    assert "images of camera 2 are negative flips" in page
+    assert re.search(r"<h1>NEW is worse: \d+ of 250 images of camera 2 are negative flips</h1>", page)
     assert run("diff", "--old", first, "--new", second, "--by", "nope", "-o", tmp_path / "out") == 2
 
 
