@@ -107,7 +107,7 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
         badge = Badge(f"{first.classifier} ranks first on these images")
     else:
         line = (
-            f"{where} do not show whether {first.classifier} or {second.classifier} is more robust: they keep "
+            f"{where} do not show whether {first.classifier} or {second.classifier} is more robust; they keep "
             f"{shares[0]} and {shares[1]} of their accuracy"
         )
         badge = Badge("No clear first", "unclear")

@@ -481,6 +481,9 @@ def init_report(outcome: Init) -> Report:
         {name: value for name, value in vars(outcome).items() if name != "recipe"},
         warnings=outcome.warnings,
         badge=Badge("The oracle is weaker than the network", "bad") if is_weaker else None,
-        next_steps=["fmrgen generate, then look at the images: fmrgen show out", "fmrgen diff --old OLD --new NEW"],
+        next_steps=[
+            "generate images and look at them: fmrgen generate && fmrgen show out",
+            "compare two checkpoints: fmrgen diff --old OLD --new NEW",
+        ],
         allow_nan=True,
     )
