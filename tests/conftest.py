@@ -20,6 +20,7 @@ import warm
 from filelock import FileLock
 from hub_server import HubServer
 from hypothesis import HealthCheck, settings
+from notes import noted
 
 LONGEST = (
     "test_nodes.py",
@@ -132,6 +133,13 @@ def double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def notes():
+    """What fmrgen notes during the test."""
+    with noted() as lines:
+        yield lines
 
 
 @pytest.fixture

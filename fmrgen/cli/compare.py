@@ -42,23 +42,12 @@ def compare(
 
     from fmrgen.cli import display
     from fmrgen.jobs.compare import compare as run
-    from fmrgen.progress import terminal as progress
     from fmrgen.report.outline import evaluation_report
     from fmrgen.report.write import write_predictions
 
-    display.quiet_libraries()
-    is_first = is_first_process()
-    show = not quiet and is_first
-    with progress.split_progress(show) as on_rows:
-        evaluation = run(
-            loaded,
-            named,
-            output,
-            job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
-            on_note=display.print_note,
-            on_rows=on_rows,
-        )
-    if not is_first:
+    display.quiet_libraries(quiet)
+    evaluation = run(loaded, named, output, progress=not quiet)
+    if not is_first_process():
         return
     report = evaluation_report(evaluation)
     write_predictions(evaluation, output / "comparison")

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fmrgen.errors import printable, write_line
 from fmrgen.files import json_text
-from fmrgen.progress.terminal import format_duration
+from fmrgen.progress.bars import format_duration
 from fmrgen.report.console import terminal
 from fmrgen.storage.paths import rows_of_a_shard
 
@@ -33,20 +33,22 @@ if TYPE_CHECKING:
 _LISTED = 20  # of what is wrong, printed line by line
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(quiet: bool = False) -> None:
     """Silence the libraries' logs; on a terminal downloads keep their bars.
 
-    What fmrgen logs is printed by one process of each machine.
+    What fmrgen logs is printed by one process of each machine; if it is `quiet`, not that a step was taken.
     """
     import datasets
 
     from fmrgen.hub.timeouts import bound_requests
 
     ours = logging.getLogger("fmrgen")
+    ours.setLevel(logging.INFO)
+    level = logging.WARNING if quiet else logging.INFO
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        ours.setLevel(logging.ERROR)
-    if not any(isinstance(handler, _Notes) for handler in ours.handlers):
-        ours.addHandler(_Notes())
+        level = logging.ERROR
+    ours.handlers = [handler for handler in ours.handlers if not isinstance(handler, _Notes)]
+    ours.addHandler(_Notes(level))
     asking = logging.getLogger("huggingface_hub.utils._http")
     if not any(isinstance(installed, _Retries) for installed in asking.filters):
         asking.addFilter(_Retries())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from fmrgen.cli import options, publish
-from fmrgen.distributed.rank import is_first_process
+from fmrgen.distributed.rank import is_first_process, note
 from fmrgen.errors import UserError
 from fmrgen.internals import apps
 
@@ -114,7 +114,7 @@ def generate(
 
     from fmrgen.cli import display
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
     if dry_run:
         _print_plan(loaded, output, own_part, split, as_json)
@@ -165,41 +165,31 @@ def _make(
     quiet: bool,
 ) -> "Summary":
     """Make the split, with progress on the terminal, in the log file and in trackers; return its summary."""
-    from fmrgen.cli import display
     from fmrgen.jobs.finished import finished_summary
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
+    from fmrgen.progress.log import JobLog, job_report
     from fmrgen.progress.trackers import tracking
     from fmrgen.storage.bucket import open_store
     from fmrgen.storage.paths import SplitPaths
     from fmrgen.storage.provenance import read_provenance
 
     is_first = is_first_process()
-    show = not quiet and is_first
-    log = progress.JobLog(log_file if is_first else None)
+    log = JobLog(log_file if is_first else None)
     config = recipe.model_dump(mode="json") | {"fingerprint": recipe.fingerprint}
     paths = SplitPaths(open_store(output).root, recipe.output.config, recipe.output.split)
 
-    def on_note(line: str) -> None:
-        display.print_note(line)
-        log.write("note", text=line)
-
-    def on_start(line: str) -> None:
-        if not quiet:
-            display.print_note(line)
-        log.write("note", text=line)
-
     with (
         log.outcome(),
-        tracking(list(trackers) if is_first else [], config, paths.logs, on_note) as running,
-        progress.job_progress(recipe, show, log, running) as on_progress,
+        tracking(list(trackers) if is_first else [], config, paths.logs) as running,
+        progress_shown(not quiet),
     ):
-        summary = finished_summary(recipe, output, on_start, on_note)
+        summary = finished_summary(recipe, output)
         if summary is None:
             from fmrgen.jobs.generate import make_split  # torch, which a finished split does not need
 
-            summary = make_split(recipe, output, part=part, on_progress=on_progress, on_start=on_start, on_note=on_note)
+            summary = make_split(recipe, output, part=part, on_progress=job_report(paths.name, log, running))
         if part is not None and not read_provenance(paths).is_finished:
-            on_note(
+            note(
                 f"{output}: holds a part of {paths.name}; when all parts are there, copy their folders into one, and "
                 "run this without --part to finish the split"
             )

@@ -69,25 +69,23 @@ def evaluate(
 
     from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
-    from fmrgen.progress import terminal as progress
     from fmrgen.report.outline import evaluation_report
     from fmrgen.report.write import write_predictions
 
-    display.quiet_libraries()
-    with progress.split_progress(not quiet and is_first_process()) as on_rows:
-        evaluation = run(
-            splits,
-            named,
-            source=originals,
-            attack=attack,
-            fixed=sets,
-            by=by,
-            download=download,
-            store=store,
-            batch_size=batch_size,
-            trust=trust,
-            on_rows=on_rows,
-        )
+    display.quiet_libraries(quiet)
+    evaluation = run(
+        splits,
+        named,
+        source=originals,
+        attack=attack,
+        fixed=sets,
+        by=by,
+        download=download,
+        store=store,
+        batch_size=batch_size,
+        trust=trust,
+        progress=not quiet,
+    )
     silent = [name for name, prediction in _highest_predictions(evaluation).items() if prediction < 0]
     if is_first_process():
         report = evaluation_report(evaluation)
@@ -196,10 +194,10 @@ def show(
 
     from fmrgen.cli import display
     from fmrgen.jobs.show import show as run
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
 
-    display.quiet_libraries()
-    with progress.row_progress("steps", steps and not quiet) as on_rows:
+    display.quiet_libraries(quiet)
+    with progress_shown(not quiet):
         files = run(
             split,
             output,
@@ -213,8 +211,6 @@ def show(
             file_format=file_format,
             steps=steps,
             trust=trust,
-            on_rows=on_rows,
-            on_note=display.print_note,
         )
     for path in files:
         display.print_line(path)
@@ -246,9 +242,8 @@ def verify(
         check_there(split)
 
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     if files:
         from fmrgen.jobs.verify_files import verify_files
 
@@ -260,9 +255,10 @@ def verify(
         return 1 if files_found.wrong or not files_found.finished else 0
 
     from fmrgen.jobs.verify import verify as run
+    from fmrgen.progress.bars import progress_shown
 
-    with progress.row_progress("verify", not quiet) as on_rows:
-        verification = run(split, trust=trust, on_rows=on_rows)
+    with progress_shown(not quiet):
+        verification = run(split, trust=trust)
     if as_json:
         display.print_json(verification)
     else:

@@ -55,10 +55,10 @@ def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool
     from fmrgen.delta.card import push_delta
     from fmrgen.delta.rebuild import make_delta
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     with TemporaryDirectory() as place:
         make_delta(folder, place)
-        url = push_delta(Path(place), repo, public=public, on_wait=display.print_note)
+        url = push_delta(Path(place), repo, public=public)
     if as_json:
         display.print_json({"url": url})
     elif not quiet:
@@ -68,12 +68,13 @@ def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool
 def push_splits(
     folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool, as_json: bool = False
 ) -> None:
-    """Push, and prints where the splits are."""
+    """Push, and print where the splits are."""
     from fmrgen.cli import display
     from fmrgen.publish.push import push as run
 
+    display.quiet_libraries(quiet)
     with display.hub_progress(not quiet):
-        pushed = run(folder, repo, public=public, replace=replace, revision=revision, on_wait=display.print_note)
+        pushed = run(folder, repo, public=public, replace=replace, revision=revision)
     if as_json:
         display.print_json(pushed)
     elif not quiet:
@@ -84,7 +85,8 @@ def _push_results(folder: Path, model: str, classifier: str, quiet: bool, as_jso
     from fmrgen.cli import display
     from fmrgen.publish.eval_results import push_results
 
-    proposed = push_results(folder, model, classifier, on_wait=display.print_note)
+    display.quiet_libraries(quiet)
+    proposed = push_results(folder, model, classifier)
     if as_json:
         display.print_json(proposed._asdict())
     elif not quiet:
@@ -122,10 +124,10 @@ def rebuild(
 
     from fmrgen.cli import display
     from fmrgen.delta.rebuild import rebuild as run
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
 
-    display.quiet_libraries()
-    with progress.row_progress("rebuild", not quiet) as on_rows:
-        rebuilt = run(delta, source, output, on_rows=on_rows, on_note=display.print_note)
+    display.quiet_libraries(quiet)
+    with progress_shown(not quiet):
+        rebuilt = run(delta, source, output)
     for split in rebuilt:
         display.print_line(f"{output}:{split}")

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -73,9 +73,7 @@ def _card(provenances: Mapping[tuple[str, str], Provenance]) -> str:
     )
 
 
-def push_delta(
-    folder: Path, repo: str, *, public: bool = False, on_wait: Callable[[str], None] = lambda line: None
-) -> str:
+def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
     """Upload a folder of deltas to a dataset repo in one commit, and return the address of the commit.
 
     Files that the repo has already are not sent again. Deltas of other splits in the repo stay.
@@ -84,7 +82,6 @@ def push_delta(
         folder: of deltas.
         repo: `OWNER/NAME`, or a name in the caller's account; created if it does not exist, private unless `public`.
         public: whether everyone may see the repo.
-        on_wait: called with a line before each wait for the Hub.
 
     Raises:
         UserError: the Hub refuses, the repo is public without `public`, or it has splits with their images.
@@ -97,7 +94,7 @@ def push_delta(
         shards.update(about.files)
     if not names:
         raise UserError(f"{folder}: contains no split without images; push one with --without-images")
-    hub = HubClient(repo, "dataset", "main", on_wait)
+    hub = HubClient(repo, "dataset")
     hub.create(public)
 
     def operations_on(repo_paths: set[str]) -> Sequence[Operation]:

@@ -7,7 +7,7 @@ the bytes are noise; with it, they are exactly the file that was stored.
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,14 +75,13 @@ def deltas_in(root: Path) -> list[tuple[str, str]]:
     return sorted((path.parent.name, path.stem) for path in about_files)
 
 
-def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows: Callable[[int], None]) -> None:
+def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path) -> None:
     """Write the delta of a finished split.
 
     Args:
         paths: of the split.
         provenance: of the split.
         folder: to write into.
-        on_rows: called with the number of rows of each shard, once it is written.
 
     Raises:
         UserError: the split keeps no originals.
@@ -102,7 +101,6 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path, on_rows
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_parquet(_masked_table(table, metadata, provenance.files_digest)))
         files[f"{DELTAS}/{name}"] = sha256_of(path)
-        on_rows(len(table))
     for path in (folder / DELTAS / paths.config).glob(f"{paths.split}-*.parquet"):
         if path.relative_to(folder).as_posix() not in files:  # of an earlier delta of that name
             path.unlink()

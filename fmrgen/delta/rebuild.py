@@ -1,6 +1,5 @@
 """Makes deltas of splits whose source may not be passed on, and rebuilds the splits from the originals."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from fmrgen.hub.fetch import fetched
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics.summary import Summary
+from fmrgen.progress.bars import report
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.sources.base import RawExample, Source, SourceConfig
@@ -23,15 +23,12 @@ from fmrgen.storage.provenance import read_provenance
 _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
 
-def make_delta(
-    split: str, folder: str | Path, *, on_rows: Callable[[int, int | None], None] = lambda done, total: None
-) -> None:
+def make_delta(split: str, folder: str | Path) -> None:
     """Write the delta of a finished split: all its columns, with the images masked by their originals.
 
     Args:
         split: of a folder, `FOLDER[:CONFIG/SPLIT]`.
         folder: to write into, laid out as a dataset repo.
-        on_rows: called with (rows done, rows in all).
 
     Raises:
         UserError: there is no such finished split, or it keeps no originals.
@@ -45,17 +42,10 @@ def make_delta(
     provenance = read_provenance(paths)
     if not provenance.is_finished:
         raise UserError(f"{split}: not finished; run the same generate command again")
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        on_rows(done, provenance.rows)
-
     check_writable(Path(folder))
     if (Path(folder) / "provenance").exists():
         raise UserError(f"{folder}: holds splits with their images; choose another --output")
-    write_delta(paths, provenance, Path(folder), count)
+    write_delta(paths, provenance, Path(folder))
     write_delta_card(Path(folder))
 
 
@@ -63,9 +53,6 @@ def rebuild(
     delta: str | Path,
     source: str | SourceConfig,
     output: str | Path,
-    *,
-    on_rows: Callable[[int, int | None], None] = lambda done, total: None,
-    on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Summary]:
     """Rebuild the splits of a delta from your own originals.
 
@@ -73,8 +60,6 @@ def rebuild(
         delta: a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`.
         source: of the originals: a recipe, whose other sections do not matter, or a source section.
         output: the dataset folder for the splits.
-        on_rows: called with (rows done, rows in all).
-        on_note: called with a line for each damaged file that is set aside.
 
     Returns:
         The summary of each split, by `CONFIG/SPLIT`.
@@ -93,23 +78,15 @@ def rebuild(
     source_config = load_source(source) if isinstance(source, str) else source
     summaries = {}
     for config, split in names:
-        summary = _rebuild(root, config, split, source_config, Path(output), on_rows, on_note)
+        summary = _rebuild(root, config, split, source_config, Path(output))
         summaries[f"{config}/{split}"] = summary
     return summaries
 
 
-def _rebuild(
-    root: Path,
-    config: str,
-    split: str,
-    source: SourceConfig,
-    output: Path,
-    on_rows: Callable[[int, int | None], None],
-    on_note: Callable[[str], None],
-) -> Summary:
+def _rebuild(root: Path, config: str, split: str, source: SourceConfig, output: Path) -> Summary:
     about, provenance = read_about(root, config, split)
     originals = _Originals(build_source(source), provenance.image_size)
-    with claimed_alone(output, config, split, provenance, on_note) as (target, claimed, claims):
+    with claimed_alone(output, config, split, provenance) as (target, claimed, claims):
         if claimed.is_finished and dict(claimed.files) == dict(provenance.files):
             return finish(target, claims)
         if claimed.is_finished:
@@ -126,7 +103,7 @@ def _rebuild(
             content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
             target.store.create(target.shard_path(shard), content)
             done += len(ids)
-            on_rows(done, provenance.rows)
+            report("rebuild", done, provenance.rows)
         return finish(target, claims)
 
 

@@ -1,5 +1,6 @@
 """The rank of this process among those of its launch."""
 
+import logging
 import os
 
 
@@ -11,3 +12,9 @@ def is_first_process() -> bool:
 def launched_processes() -> int:
     """Return how many processes this launch has."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def note(line: str, level: int = logging.WARNING) -> None:
+    """Log what a user should know, once for a launch; at the level INFO what `--quiet` hides."""
+    if is_first_process():
+        logging.getLogger("fmrgen").log(level, line)

@@ -1,5 +1,6 @@
 """Requests to the Hub: retried a bounded number of times while it is busy or fails; a refusal is a one-line error."""
 
+import logging
 import random
 import re
 import time
@@ -36,6 +37,8 @@ from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 from fmrgen.errors import UserError, chain, one_line, option
 from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, no_bars
 
+_log = logging.getLogger(__name__)
+
 _ATTEMPTS = 6
 _DOWNLOADS = 8  # at once
 _LONGEST_CAUSE = 160  # characters of an error of the Hub in one of ours
@@ -56,8 +59,8 @@ Result = TypeVar("Result")
 class HubClient:
     """A client for one repo of the Hub.
 
-    Requests are retried a bounded number of times while the Hub is busy, fails or can't be reached; `on_wait` is called
-    with a line before each wait. A final refusal is a UserError, which never contains the token.
+    Requests are retried a bounded number of times while the Hub is busy, fails or can't be reached; each wait is
+    noted. A final refusal is a UserError, which never contains the token.
 
     Attributes:
         name: of the repo.
@@ -66,13 +69,12 @@ class HubClient:
         api: the Hub's own client.
     """
 
-    def __init__(self, name: str, kind: RepoKind, revision: str, on_wait: Callable[[str], None]) -> None:
+    def __init__(self, name: str, kind: RepoKind, revision: str = "main") -> None:
         bound_requests()
         self.name = name
         self.kind = kind
         self.revision = revision
         self.api = HfApi()
-        self._on_wait = on_wait
         try:
             validate_repo_id(name)
         except HFValidationError as error:
@@ -184,7 +186,7 @@ class HubClient:
                 problem = f"{_trouble(cause)} ({one_line(cause, 80)})"
                 if status:
                     problem = f"the Hub returned {status}"
-                self._on_wait(f"{problem}; trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS - 1})")
+                _log.warning("%s; trying again in %.0f s (%s of %s)", problem, wait, attempt, _ATTEMPTS - 1)
                 time.sleep(wait)
         raise AssertionError("every attempt returns or raises")
 

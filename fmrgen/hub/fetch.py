@@ -34,7 +34,7 @@ def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = 
         UserError: the name is not a repo's, or the Hub refuses or cannot be reached.
     """
     check_repo_name(repo)
-    hub = HubClient(repo, "dataset", revision, lambda line: None)
+    hub = HubClient(repo, "dataset", revision)
     info: Any = hub.ask(lambda: hub.api.dataset_info(repo, revision=revision, files_metadata=True))
     commit = checked_commit(info.sha, repo)
     too_large = [escape(file.rfilename) for file in info.siblings or [] if (file.size or 0) > largest]

@@ -16,7 +16,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
-from fmrgen.progress.tqdm_bars import image_bars
+from fmrgen.progress.bars import progress_shown, report
 from fmrgen.recipe.build import blank_image, component_errors, fit_oracle, fit_to_labels, names_of_outputs
 from fmrgen.recipe.objects import (
     AnyClassifier,
@@ -124,10 +124,10 @@ def perturb_batch(
         for i, label in enumerate(labels)
     ]
     rows: list[Perturbed] = []
-    with image_bars(progress) as on_rows:
+    with progress_shown(progress):
         for row in perturb(examples, network, made, judge, settings, device=place):
             rows.append(row)
-            on_rows("perturb_batch", len(rows), len(examples))
+            report("perturb_batch", len(rows), len(examples))
     rows.sort(key=lambda row: row.id)
     return PerturbedBatch(
         images=torch.stack([row.image for row in rows]).float() / 255,

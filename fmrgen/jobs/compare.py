@@ -1,9 +1,7 @@
 """The paper's comparison: a split for each classifier, all classifiers on all splits (Tables 1 and 6)."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +10,10 @@ from fmrgen.errors import UserError, option
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.from_objects import recipe_of
 from fmrgen.jobs.generate import make_split
-from fmrgen.metrics.summary import Summary
-from fmrgen.progress.job import Progress
-from fmrgen.progress.tqdm_bars import OnRows, job_bar
+from fmrgen.progress.bars import progress_shown
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, AnyGenerator, AnyOracle, classifier_section, each_training
 from fmrgen.results.evaluation import Evaluation
-
-OnProgress = Callable[[Progress], None]
-JobProgress = Callable[[Recipe], AbstractContextManager[OnProgress]]
-"""Of a split's recipe: a context manager that gives what is called with the progress."""
-
-
-def make_splits(
-    recipes: Iterable[Recipe],
-    output: str | Path,
-    *,
-    part: tuple[int, int] | None = None,
-    job_progress: JobProgress | None = None,
-    on_note: Callable[[str], None] = lambda line: None,
-) -> list[Summary]:
-    """Make the perturbed splits of recipes in a dataset folder, one after the other, or resume them.
-
-    Args:
-        recipes: of the splits.
-        output: the dataset folder, as for `generate`.
-        part: `(i, n)` makes the i-th of n parts of each.
-        job_progress: returns a progress callback for a split's recipe.
-        on_note: called with each note, one line.
-
-    Returns:
-        The figures of each, in their order.
-
-    Raises:
-        UserError: what `generate` raises.
-    """
-    summaries = []
-    for recipe in recipes:
-        progress: AbstractContextManager[OnProgress] = nullcontext(lambda progress: None)
-        if job_progress is not None:
-            progress = job_progress(recipe)
-        with progress as on_progress:
-            summaries.append(make_split(recipe, output, part=part, on_progress=on_progress, on_note=on_note))
-    return summaries
 
 
 def compare(
@@ -70,9 +29,6 @@ def compare(
     attack: str | None = None,
     batch_size: int = 64,
     progress: bool = True,
-    job_progress: JobProgress | None = None,
-    on_note: Callable[[str], None] = print,
-    on_rows: OnRows | None = None,
     **options: Any,
 ) -> Evaluation:
     """Generate or resume a split for each classifier, and evaluate all classifiers on all splits.
@@ -92,9 +48,6 @@ def compare(
         attack: an attack on pixels, as for `evaluate`.
         batch_size: images that a classifier gets at once when it is evaluated.
         progress: show bars.
-        job_progress: replaces the bars; returns a progress callback for a split's recipe.
-        on_note: called with each note, one line.
-        on_rows: called with (split, rows done, rows in all or None) while classifiers are evaluated.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
@@ -120,7 +73,9 @@ def compare(
         options=options,
     )
     recipes = own_recipes(recipe, sections)
-    make_splits(recipes, output, job_progress=job_progress or partial(job_bar, progress), on_note=on_note)
+    with progress_shown(progress):
+        for each_recipe in recipes:
+            make_split(each_recipe, output)
     splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
     named: dict[str, Any] = {}
     for name, (_, group) in each.items():
@@ -128,7 +83,7 @@ def compare(
             named[name] = sections[name]
         else:
             named.setdefault(group, []).append(sections[name])
-    evaluation = evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress, on_rows=on_rows)
+    evaluation = evaluate(splits, named, attack=attack, batch_size=batch_size, progress=progress)
     if evaluation.failed:
         raise UserError(evaluation.failed[0].why)
     return evaluation

@@ -26,7 +26,7 @@ from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
 from fmrgen.evaluation.predictor import Predictor
 from fmrgen.evaluation.read import read_split
 from fmrgen.evaluation.summarise import summarise_evaluation
-from fmrgen.progress.tqdm_bars import OnRows, image_bars
+from fmrgen.progress.bars import progress_shown, report
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.job import load_classifiers, load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier, each_training
@@ -60,7 +60,6 @@ def evaluate(
     batch_size: int = 64,
     shown: int = 300,
     progress: bool = True,
-    on_rows: OnRows | None = None,
 ) -> Evaluation:
     """Return the results of every classifier on every split, with 95 % intervals (paper §3.3, App. D).
 
@@ -87,8 +86,6 @@ def evaluate(
         batch_size: images that a classifier gets at once.
         shown: approximate number of rows of each split to keep for a gallery.
         progress: show a bar for each split.
-        on_rows: replaces the bars; called on the first process with (`SPLIT (reading)`, rows done, rows in all or None)
-            while a split is decoded, and with (split, images done, images in all) while its classifiers run.
 
     Returns:
         Figures in percent, predictions by row, and samples; classifiers that failed are in `failed`.
@@ -109,20 +106,17 @@ def evaluate(
         raise UserError(f"{option('source')}: every split has its originals; leave it out")
     groupings = [split.groupings(by) for split in opened]
 
-    with TemporaryDirectory(prefix="fmrgen-") as folder, image_bars(progress and on_rows is None) as bars:
-        report = on_rows if on_rows is not None and processes.is_first else bars
+    with TemporaryDirectory(prefix="fmrgen-") as folder, progress_shown(progress):
         splits_read = []
         for split, of_split in zip(opened, groupings, strict=True):
             loaders = []
             for name, (classifier, _) in trainings.items():
                 loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
-            count = _counter(report, f"{split.name} (reading)", split.rows)
+            count = _counter(f"{split.name} (reading)", split.rows)
             splits_read.append(
                 read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count)
             )
-        job = _Job(
-            trainings, splits_read, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store, report
-        )
+        job = _Job(trainings, splits_read, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store)
         done, failed = job.run()
     for number, measured in enumerate(splits_read):
         for classifier_done in done:
@@ -164,14 +158,14 @@ def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -
         )
 
 
-def _counter(on_rows: OnRows, name: str, rows: int | None) -> Callable[[int], None]:
+def _counter(name: str, rows: int | None) -> Callable[[int], None]:
     """Return what adds up rows as they go by, and reports their sum under a name."""
     done = 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
-        on_rows(name, done, rows)
+        report(name, done, rows)
 
     return count
 
@@ -237,9 +231,8 @@ class _Job:
         attack: Attack | None,
         batch_size: int,
         store: PredictionStore,
-        on_rows: OnRows,
     ) -> None:
-        self.trainings, self.splits, self.fixed, self.on_rows = trainings, splits, fixed, on_rows
+        self.trainings, self.splits, self.fixed = trainings, splits, fixed
         self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
         self.shares_models = len(trainings) >= processes.size
         self.sharing: Sharing = Alone() if self.shares_models else processes
@@ -309,7 +302,7 @@ class _Job:
 
     def _count(self, name: str, more: int, images: int) -> None:
         self._done[name] += more
-        self.on_rows(name, self._done[name], images * len(self.own))
+        report(name, self._done[name], images * len(self.own))
 
 
 def _described(model: LoadedClassifier) -> EvaluatedClassifier:

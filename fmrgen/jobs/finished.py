@@ -1,11 +1,11 @@
 """A finished split of the very same job is recognised by its files, in a second: no model is built."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from fmrgen.distributed.launcher import launched_precision
-from fmrgen.distributed.rank import is_first_process
+from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
 from fmrgen.files import fingerprint, sha256_of
 from fmrgen.metrics.cautions import cautions
@@ -21,23 +21,12 @@ from fmrgen.weights.download import is_address
 from fmrgen.weights.pretrained import HUB_FILE, parts_of_hub_file
 
 
-def finished_summary(
-    recipe: Recipe,
-    output: str | Path,
-    on_start: Callable[[str], None] = lambda line: None,
-    on_note: Callable[[str], None] = lambda line: None,
-) -> Summary | None:
+def finished_summary(recipe: Recipe, output: str | Path) -> Summary | None:
     """Return the figures of a finished split if this very job made it, as far as files tell; None if it must be built.
 
     The recipe, the files that its models are loaded from, and the number and labels of the source's examples are
     compared, and the names, sizes and times of the shards. Code of others can depend on anything, so it is always
     built. `verify` is the check of every byte.
-
-    Args:
-        recipe: of the job.
-        output: the dataset folder.
-        on_start: called with a line that says that the split is complete.
-        on_note: called with each caution about its figures.
     """
     paths = SplitPaths(Path(output), recipe.output.config, recipe.output.split)
     if not paths.provenance.is_file():
@@ -57,10 +46,9 @@ def finished_summary(
     if len(source) != provenance.examples or tuple(source.labels.names) != tuple(provenance.labels):
         return None
     summary = summary_of(provenance)
-    if is_first_process():
-        on_start(f"{output}:{paths.name}: is complete; there is nothing to do")
-        for caution in cautions(summary, steps=provenance.judged_steps):
-            on_note(caution)
+    note(f"{output}:{paths.name}: is complete; there is nothing to do", logging.INFO)
+    for caution in cautions(summary, steps=provenance.judged_steps):
+        note(caution)
     return summary
 
 

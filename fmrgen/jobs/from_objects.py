@@ -1,7 +1,7 @@
 """`fmrgen.generate`: a split from a recipe, or from a dataset and models in memory."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fmrgen.config import ComponentConfig, validate
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.jobs.generate import make_split
-from fmrgen.progress.tqdm_bars import job_bar
+from fmrgen.progress.bars import progress_shown
 from fmrgen.recipe.build import blank_image, names_of_outputs
 from fmrgen.recipe.job import OutputConfig, Recipe, load_recipe, parse_classifier
 from fmrgen.recipe.objects import (
@@ -43,7 +43,6 @@ def generate(
     split: str | None = None,
     part: tuple[int, int] | None = None,
     progress: bool = True,
-    on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> GeneratedSplit:
     """Generate or resume a perturbed split of a dataset against a classifier (paper §3).
@@ -68,7 +67,6 @@ def generate(
         split: name of the classifier there; by default the recipe's `output.split`, else the classifier's class.
         part: `(i, n)` generates the i-th of n parts; copied into one folder, the same call without it finishes them.
         progress: show a bar.
-        on_note: called with each note, one line; by default notes are printed.
         **options: of `fmrgen.PerturbOptions`: budget, step_size, and so on.
 
     Returns:
@@ -82,7 +80,6 @@ def generate(
         raise UserError("output: name the dataset folder of the split, as output='out'")
     if not split and classifier is not None and not _is_recipe(source):
         split = _split_name(classifier)
-    notify = on_note or _print
     recipe = recipe_of(
         source,
         classifier,
@@ -94,8 +91,8 @@ def generate(
         split=split or None,
         options=options,
     )
-    with job_bar(progress, recipe) as on_progress:
-        summary = make_split(recipe, output, part=part, on_progress=on_progress, on_note=notify)
+    with progress_shown(progress):
+        summary = make_split(recipe, output, part=part)
     return GeneratedSplit.of(output, recipe.output.config, recipe.output.split, summary)
 
 
@@ -230,7 +227,3 @@ def _split_name(classifier: AnyClassifier) -> str:
     else:
         name = type(classifier).__name__.lower()
     return re.sub(r"\W+", "_", name).strip("_") or "classifier"
-
-
-def _print(line: str) -> None:
-    print(f"fmrgen: {line}")

@@ -1,5 +1,6 @@
 """The job: source → perturb → split, in one or many processes."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from fmrgen.config import InMemory
 from fmrgen.distributed.launch import device_name, errors_of_one_process, start_process
 from fmrgen.distributed.launcher import launched_precision, unheeded_processes
 from fmrgen.distributed.prefetch import read_ahead
-from fmrgen.distributed.rank import is_first_process
+from fmrgen.distributed.rank import is_first_process, note
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
@@ -33,6 +34,7 @@ from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
 from fmrgen.progress.job import Progress, ProgressCounter
+from fmrgen.progress.log import job_report
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import settle
@@ -59,9 +61,7 @@ def make_split(
     output: str | Path,
     *,
     part: tuple[int, int] | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    on_start: Callable[[str], None] = lambda line: None,
-    on_note: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Make the perturbed split of `recipe` in the dataset folder `output`, going on where an earlier run stopped.
 
@@ -74,9 +74,7 @@ def make_split(
             (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`, `hf://buckets/OWNER/BUCKET/PREFIX`).
         part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder. Copied into one
             folder, they are finished by a call without it.
-        on_progress: called with how far the job is, over all processes.
-        on_start: called with a line on what the job runs on, and how much of it is there.
-        on_note: called with a line on what was found or is left to do.
+        on_progress: called with how far the job is, over all processes; by default that is reported.
 
     Returns:
         The split's figures; of a part, those of the rows that are in its folder.
@@ -86,7 +84,7 @@ def make_split(
     """
     if part is not None and is_bucket(output):
         raise UserError(f"{output}: machines that see this bucket share the work by themselves; omit {option('part')}")
-    summary = finished_summary(recipe, output, on_start, on_note)
+    summary = finished_summary(recipe, output)
     if summary is not None:
         return summary
     store = open_store(output)
@@ -95,44 +93,43 @@ def make_split(
     mirror(store)
     recipe = recipe.in_precision(launched_precision())
     device = start_process()
-    note_once = on_note if is_first_process() else lambda line: None  # once for a launch
+    is_first = is_first_process()
     for line in announced_downloads(recipe):
-        note_once(line)
+        note(line)
     components = recipe.build(device)
     if components.source.accepts_several and recipe.perturb.start != "none":
         raise UserError("perturb.start: attacks support one label, and the source has several; leave it out")
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
     folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
-    claims = ShardClaims(folder, own_shards(folder.shards, part), on_note)
-    in_full = is_first_process() and not claims.is_begun
+    claims = ShardClaims(folder, own_shards(folder.shards, part))
+    in_full = is_first and not claims.is_begun
     before = check(components, recipe.perturb.oracle_rule, device, in_full=in_full)
-    for note in [*before.notes, *_notes_on_parts(recipe, components)]:
-        note_once(note)
-    recipe = settled_step(recipe, components, paths, device, note_once)
+    for line in [*before.notes, *_notes_on_parts(recipe, components)]:
+        note(line)
+    recipe = settled_step(recipe, components, paths, device)
     with _called(store), _settled(recipe), errors_of_one_process(), closing(claims):
         run = new_run(device_name(device))
-        provenance = claim(folder, new_provenance(recipe, components), run, claims, on_note)
-        if is_first_process():
-            on_start(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance))
+        provenance = claim(folder, new_provenance(recipe, components), run, claims)
+        note(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance), logging.INFO)
         if before.kinship is not None:
             record(folder, "kinship", {"kinship": before.kinship.model_dump()})
         check_kept_rows(components.classifier, folder, device)
-        job = _Job(recipe, components, folder, provenance, device, claims, on_progress)
+        job = _Job(recipe, components, folder, provenance, device, claims, on_progress or job_report(paths.name))
         if not provenance.is_finished:
-            job.work(run, on_note)
+            job.work(run)
         if job.progress.own.rows:
             check_unchanged(components, before, provenance.weights_sha256, folder, device)
         if part is not None and not claims.is_split_whole:
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
-        if is_first_process() and not provenance.is_finished:
-            for note in measure_slope(components.classifier, folder, provenance.judged_steps, device):
-                on_note(note)
+        if is_first and not provenance.is_finished:
+            for line in measure_slope(components.classifier, folder, provenance.judged_steps, device):
+                note(line)
         summary = finish(folder, claims, job.faults)
         for caution in cautions(summary, steps=provenance.judged_steps):
-            note_once(caution)
+            note(caution)
         return summary
 
 
@@ -245,16 +242,16 @@ class _Job:
         self._recorded = 1  # times that its run was put on record
         self.encodings = _kept_encodings(recipe, components, provenance, device)
 
-    def work(self, run: Run, on_note: Callable[[str], None]) -> None:
+    def work(self, run: Run) -> None:
         """Perturb shards until none is missing, and put that on record; wait for those that others hold."""
         while self.claims.missing():
             self._perturb_shards()
             self._record(run)  # before others can finish the split
-            self.claims.wait(on_note, self.progress.show)
+            self.claims.wait(self.progress.show)
         encodings = self.encodings
         if encodings is not None and encodings.found:
             total = encodings.found + encodings.made
-            on_note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}")
+            note(f"{encodings.found:,} of {total:,} encodings were kept in {encodings.root}", logging.INFO)
 
     def _perturb_shards(self) -> None:
         """Perturb all shards that can be taken.

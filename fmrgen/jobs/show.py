@@ -1,12 +1,13 @@
 """Show a split: its gallery, a contact sheet, and the picture of its card."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.files import write_atomically
 from fmrgen.jobs.steps import decode_steps
@@ -42,8 +43,6 @@ def show(
     file_format: PlotFormat = "png",
     steps: bool = False,
     trust: bool = False,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
-    on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Write `gallery.html` and a contact sheet, `sheet.png`, of a split, with the predictions that the split stores.
 
@@ -65,8 +64,6 @@ def show(
             stored image. Takes as long as generating the rows.
         trust: with `steps`, let the split's recipe, which may be a stranger's, run the code and read the places that it
             names.
-        on_rows: with `steps`, called with (rows done, rows in all).
-        on_note: called with a line if the steps of some rows differ from the stored ones.
 
     Returns:
         The files.
@@ -100,12 +97,10 @@ def show(
         caption = opened.name
     step_images: dict[int, dict[int, bytes]] = {}
     if steps:
-        step_images = decode_steps(opened, samples, trust=trust, on_rows=on_rows)
+        step_images = decode_steps(opened, samples, trust=trust)
         missing = len({sample.columns["id"] for sample in samples}) - len(step_images)
         if missing:
-            on_note(
-                f"{missing} of {len(samples)} rows take other steps here than the split says, and are shown without"
-            )
+            note(f"{missing} of {len(samples)} rows take other steps here than the split says, and are shown without")
     try:
         own, total = opened.split or "its classifier", opened.rows or 0
         page = gallery_page(stored_gallery(opened.name, labels.names, own, samples, step_images, total))

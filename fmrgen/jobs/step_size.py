@@ -1,5 +1,6 @@
 """The search for a step size that uses the budget: `perturb.step_size=auto`"""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmrgen.distributed.rank import note
 from fmrgen.engine.interfaces import Latents
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
@@ -101,39 +103,22 @@ class Wanted:
         return trial.valid < self.valid or trial.mean_iterations < self.fewest
 
 
-def settled_step(
-    recipe: Recipe, components: Components, paths: SplitPaths, device: torch.device, on_note: Callable[[str], None]
-) -> Recipe:
+def settled_step(recipe: Recipe, components: Components, paths: SplitPaths, device: torch.device) -> Recipe:
     """Return the recipe with a number for its step size.
 
     `auto` is the step of the split that is already there, or is found by perturbing a few images of the source: every
     process of a job finds the same one.
-
-    Args:
-        recipe: of the job.
-        components: of the recipe.
-        paths: of the split.
-        device: to work on.
-        on_note: called with a line on what was tried, and what is taken.
     """
     recipe = with_recorded_step(recipe, paths)
     options = recipe.perturb
     if options.step_size != "auto":
         return recipe
-    step = find_step(components, options, device, on_note)
+    step = find_step(components, options, device)[0]
     return recipe.model_copy(update={"perturb": replace(options, step_size=step)})
 
 
-def find_step(
-    components: Components, options: PerturbOptions, device: torch.device, on_note: Callable[[str], None]
-) -> float:
-    """Return a step size with which the oracle stops images after a fair part of the budget.
-
-    Args:
-        components: of a recipe.
-        options: of the recipe; its own step size is not used.
-        device: to work on.
-        on_note: called with a line for each step that is tried.
+def find_step(components: Components, options: PerturbOptions, device: torch.device) -> tuple[float, list[str]]:
+    """Return a step size with which the oracle stops images after a fair part of the budget, and a line on each trial.
 
     Raises:
         UserError: no image can be read, or no gradient reaches the latent.
@@ -141,6 +126,7 @@ def find_step(
     examples = evenly(components)
     scale = _latent_scale(components, examples[:_ENCODED], device)
     plain: list[Perturbed] = []
+    notes: list[str] = []
     encoded: dict[tuple[int, ...], Latents] = {}  # by the seeds of a batch, which are the same in each trial
 
     def encodings(images: Tensor, labels: Tensor, seeds: Sequence[int], encode: Callable[[], Latents]) -> Latents:
@@ -156,7 +142,8 @@ def find_step(
         rows = list(perturb(examples, *components[1:], run, device=device, expected=len(examples), encodings=encodings))
         plain[:] = rows
         trial = Trial.of(step_size, rows)
-        on_note(f"step size {step_size:g} on {len(examples)} images: {trial}")
+        notes.append(f"step size {step_size:g} on {len(examples)} images: {trial}")
+        note(notes[-1], logging.INFO)
         return trial
 
     first = trial_of(_rounded(_START * scale))
@@ -171,8 +158,9 @@ def find_step(
         chosen = max(valid, key=lambda trial: trial.step_size)
     else:
         chosen = min(trials, key=lambda trial: trial.step_size)
-    on_note(f"perturb.step_size=auto: takes {chosen.step_size:g}")
-    return chosen.step_size
+    notes.append(f"perturb.step_size=auto: takes {chosen.step_size:g}")
+    note(notes[-1], logging.INFO)
+    return chosen.step_size, notes
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The images between the original and the stored image of a row: its steps are taken again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, png_bytes
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.rows import as_label
+from fmrgen.progress.bars import report
 from fmrgen.recipe.build import build_generator
 from fmrgen.recipe.job import PerturbField
 from fmrgen.recipe.sections import GeneratorField
@@ -41,7 +42,6 @@ def decode_steps(
     most: int = 12,
     trust: bool = False,
     device: torch.device | str | None = None,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[int, dict[int, bytes]]:
     """Take the steps of some rows of a split again, with the models of its recipe, and return their images.
 
@@ -54,7 +54,6 @@ def decode_steps(
         most: images of a row; of more steps the first, the last, those around the first mistake, and some between.
         trust: let the split's recipe, which may be a stranger's, run the code and read the places that it names.
         device: of the models; by default a GPU if there is one.
-        on_rows: called with (rows done, rows in all).
 
     Returns:
         PNG files by the rows' ids and the numbers of the steps, which rise from 0, the plain reconstruction.
@@ -93,7 +92,7 @@ def decode_steps(
         (predictions,) = as_label(np.array([row.step_predictions]), np.array([row.label]), np.array([accepted]))
         if predictions.tolist() != list(columns["step_predictions"]) or sorted(images[row.id]) != wanted[row.id]:
             del images[row.id]
-        on_rows(done, len(samples))
+        report("steps", done, len(samples))
     return images
 
 

@@ -1,6 +1,6 @@
 """Verify a split: judge and classify every stored image again, and compare with the stored values."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from fmrgen.engine.interfaces import Oracle, Originals
 from fmrgen.engine.models import OF_MEMBERS
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError
+from fmrgen.progress.bars import report
 from fmrgen.recipe.build import (
     ClassifierAndOracle,
     build_classifier,
@@ -85,7 +86,6 @@ def verify(
     oracle: Oracle | nn.Module | None = None,
     trust: bool = False,
     device: torch.device | str | None = None,
-    on_rows: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Verification:
     """Judge and classify every stored image of a split again, with the oracle and the classifier of its recipe.
 
@@ -95,7 +95,6 @@ def verify(
         oracle: likewise.
         trust: let the split's recipe, which may be a stranger's, run the code and read the places that it names.
         device: of the models; by default a GPU if there is one.
-        on_rows: called with (rows done, rows in all).
 
     Returns:
         How many rows match, and the values that do not.
@@ -109,7 +108,7 @@ def verify(
         split, provenance, classifier=classifier, oracle=oracle, trust=trust, device=device
     )
     with reading(split):
-        rows, disagreements = _verify_rows(opened, provenance, judges, device, on_rows)
+        rows, disagreements = _verify_rows(opened, provenance, judges, device)
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, loaded[name])
     notes = []
@@ -179,7 +178,6 @@ def _verify_rows(
     provenance: Provenance,
     judges: ClassifierAndOracle,
     device: torch.device | str,
-    on_rows: Callable[[int, int], None],
 ) -> tuple[int, list[Disagreement]]:
     rows, schema = provenance.rows, provenance.row_schema
     if judges.oracle.needs_originals and "original" not in opened.image_columns:
@@ -208,7 +206,7 @@ def _verify_rows(
             disagreements += _compare(batch, "pixel_shift", _pixel_shift(pixels))
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
         done += len(batch["id"])
-        on_rows(done, rows)
+        report("verify", done, rows)
     return rows, disagreements
 
 

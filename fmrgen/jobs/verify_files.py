@@ -1,6 +1,5 @@
 """Verify the files of a split: that they are whole, and the same as when the split was finished. No model is run."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from fmrgen.split.reference import check_no_delta, choose_split, deltas_of, pars
 from fmrgen.storage.paths import SplitPaths, splits_among, splits_in
 from fmrgen.storage.provenance import parse_provenance, read_provenance
 from fmrgen.storage.shards import SplitFolder
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def verify_files(split: str) -> FilesVerification:
         return _in_folder(SplitPaths(root, *choose_split(split, reference, names)))
     if root.exists():
         raise UserError(f"{split}: is a file; verify the folder of a generate command, or a repo on the Hub")
-    hub = HubRepo(reference.repo, reference.revision, _log.warning)
+    hub = HubRepo(reference.repo, reference.revision)
     state = hub.fetch_state()
     if state is None:
         raise UserError(f"{reference.repo}: neither a folder nor a dataset repo that can be read")

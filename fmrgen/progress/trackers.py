@@ -1,10 +1,9 @@
 """Trackers of a job, as accelerate has them: TensorBoard, Weights & Biases, Trackio, MLflow and others."""
 
-import queue
+import logging
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,91 +12,57 @@ from fmrgen.errors import UserError, one_line, option
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
-_LAST_WORDS = 30.0  # seconds that the trackers have at the end
-_MOST_UNSENT = 1000  # reports that may wait for the trackers; later ones are lost
-_LONGEST_TROUBLE = 160  # characters of an error in a note
+_log = logging.getLogger(__name__)
 
 
 class Trackers:
-    """All trackers of a job: takes figures, and passes them on to each in a thread.
+    """All trackers of a job, which get its settings and then its figures. One that fails is noted, and gets no more."""
 
-    Args:
-        names: of accelerate's trackers.
-        config: the job's settings, as text.
-        folder: where trackers store their local files, if they let one choose.
-    """
-
-    def __init__(self, names: Sequence[str], config: dict[str, str], folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, names: Sequence[str], config: Mapping[str, object], folder: Path) -> None:
         self._running: dict[str, GeneralTracker | None] = dict.fromkeys(names)  # None until it has started
-        self._troubles: dict[str, str] = {}
-        self._reports: queue.Queue[Callable[[GeneralTracker], None] | None] = queue.Queue(_MOST_UNSENT)  # None ends it
-        self._thread = threading.Thread(target=self._pass_on, daemon=True, name="trackers")
-        self._send(lambda tracker: tracker.store_init_configuration(config))
-        self._thread.start()
+        self._folder = folder  # of those that write files
+        settings = _flat(config)
+        self._each(lambda tracker: tracker.store_init_configuration(settings))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Send figures, by name, to all trackers; do not wait for them."""
-        self._send(lambda tracker: tracker.log(dict(figures), step=step))
+        """Send figures, by name, to all trackers."""
+        self._each(lambda tracker: tracker.log(dict(figures), step=step))
 
-    def end(self) -> dict[str, str]:
-        """End the trackers, soon or in the background; return what went wrong, by their names."""
-        self._send(lambda tracker: tracker.finish())
-        self._send(None)
-        self._thread.join(_LAST_WORDS)
-        if self._thread.is_alive():
-            return self._troubles | dict.fromkeys(self._running, "does not answer")
-        return self._troubles
+    def end(self) -> None:
+        """End the trackers."""
+        self._each(lambda tracker: tracker.finish())
 
-    def _send(self, report: "Callable[[GeneralTracker], None] | None") -> None:
-        """Queue a report; drop it if too many wait already."""
-        with suppress(queue.Full):
-            self._reports.put_nowait(report)
+    def _each(self, call: "Callable[[GeneralTracker], None]") -> None:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    def _pass_on(self) -> None:
-        """Pass reports on until there are no more. A tracker that fails gets no other."""
-        for report in iter(self._reports.get, None):
-            for name, tracker in list(self._running.items()):
-                try:
+        for name, tracker in list(self._running.items()):
+            try:
+                with redirect_stdout(sys.stderr):
                     if tracker is None:
-                        tracker = self._running[name] = _started(name, self._folder)
-                    report(tracker)
-                except BaseException as error:  # SystemExit too: it would end this thread, and the other trackers
-                    del self._running[name]
-                    self._troubles[name] = one_line(error, _LONGEST_TROUBLE)
+                        kind = LOGGER_TYPE_TO_CLASS[name]
+                        options = {"logging_dir": str(self._folder)} if kind.requires_logging_directory else {}
+                        tracker = self._running[name] = kind("fmrgen", **options)
+                        tracker.start()
+                    call(tracker)
+            except (Exception, SystemExit) as error:  # no reason to end a job of days
+                del self._running[name]
+                flag = option("log-with", "trackers")
+                _log.warning("%s %s: %s; the job goes on without it", flag, name, one_line(error, 160))
 
 
 @contextmanager
-def tracking(
-    names: Sequence[str],
-    config: Mapping[str, object],
-    folder: Path,
-    on_note: Callable[[str], None] = lambda line: None,
-) -> Iterator[Trackers]:
-    """Run trackers while a job runs. What they print goes to stderr, as does all that is printed meanwhile.
+def tracking(names: Sequence[str], config: Mapping[str, object], folder: Path) -> Iterator[Trackers]:
+    """Run accelerate's trackers of these names while a job with this config runs; they keep their files in `folder`.
 
-    Args:
-        names: of accelerate's trackers.
-        config: the job's settings, shown beside its figures.
-        folder: where trackers store their local files, if they let one choose.
-        on_note: called with a line on a tracker that failed.
-
-    Yields:
-        The trackers, to send figures to.
-
-    Raises:
-        UserError: accelerate knows no such tracker, or it is not installed. A later failure is a note.
+    Raises UserError if accelerate knows no such tracker, or it is not installed. A later failure is a note.
     """
-    with ExitStack() as stack:
-        if names:
-            _prepare(names)
-            stack.enter_context(redirect_stdout(sys.stderr))
-        trackers = Trackers(names, _flat(config), folder)
-        try:
-            yield trackers
-        finally:
-            for name, trouble in trackers.end().items():
-                on_note(f"{option('log-with', 'trackers')} {name}: {trouble}; the job went on without it")
+    if names:
+        _prepare(names)
+    trackers = Trackers(names, config, folder)
+    try:
+        yield trackers
+    finally:
+        trackers.end()
 
 
 def _prepare(names: Sequence[str]) -> None:
@@ -118,17 +83,6 @@ def _prepare(names: Sequence[str]) -> None:
     # Its trackers need a state. With the environment of a launcher, a new one would wait for the other processes.
     with clear_environment():
         PartialState(cpu=True)
-
-
-def _started(name: str, folder: Path) -> "GeneralTracker":
-    """Return a tracker that was started."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    tracker_class = LOGGER_TYPE_TO_CLASS[name]
-    options = {"logging_dir": str(folder)} if tracker_class.requires_logging_directory else {}
-    tracker = tracker_class("fmrgen", **options)
-    tracker.start()
-    return tracker
 
 
 def _flat(tree: Mapping[str, object], place: str = "") -> dict[str, str]:

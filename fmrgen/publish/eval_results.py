@@ -1,6 +1,6 @@
 """Results on the pages of models: `.eval_results/*.yaml` in a model's repo, proposed by a pull request."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -40,9 +40,7 @@ class Proposed(NamedTuple):
         return f"{self.model}: {words[self.state]} {self.url or ', '.join(self.files)}"
 
 
-def push_results(
-    folder: Path, model: str, classifier: str, *, on_wait: Callable[[str], None] = lambda line: None
-) -> Proposed:
+def push_results(folder: Path, model: str, classifier: str) -> Proposed:
     """Propose a classifier's results to its model's repo; the model page and the split's benchmark then show them.
 
     The results are FMR on each split of the evaluation that is on the Hub. Run again, it updates its pull request.
@@ -51,14 +49,13 @@ def push_results(
         folder: of `fmrgen evaluate --output`.
         model: the model's repo, `OWNER/NAME`.
         classifier: its name in the evaluation.
-        on_wait: called with a line when the Hub asks to wait.
 
     Raises:
         UserError: the folder has no such results, they describe no trained network (accuracy of chance), or the Hub
             refuses.
     """
     entries = _entries(folder, classifier)
-    hub = HubClient(model, "model", "main", on_wait)
+    hub = HubClient(model, "model")
     account = hub.log_in()
     # Each attempt looks again: a pull request may have been opened though the Hub's response was lost.
     return hub.ask(partial(_propose, hub, account, entries), all_of_the_hub=False)

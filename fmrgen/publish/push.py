@@ -1,9 +1,8 @@
 """Perturbed splits on the Hub: pushed as they are, into a repo that may hold others already."""
 
 import json
-import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ from fmrgen.storage.provenance import Provenance, check_config, parse_provenance
 _DATA = re.compile(r"\.(csv|tsv|jsonl?|parquet|arrow|txt|xml|tar|zip|gz|png|jpe?g|webp|bmp|tiff?)$", re.IGNORECASE)
 # Licences that allow everyone to share the images.
 _FREE = re.compile(r"(cc-by|cc0|mit|apache|bsd|pddl|odc|odbl|cdla|unlicense|openrail|gpl|lgpl)", re.IGNORECASE)
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,6 @@ def push(
     public: bool = False,
     replace: bool = False,
     revision: str | None = None,
-    on_wait: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
     """Upload finished splits to a dataset repo on the Hub.
 
@@ -117,7 +113,6 @@ def push(
         public: make the images visible to everyone.
         replace: replace a split that has the same name and other files.
         revision: a branch, created if needed, or a pull request (`refs/pr/3`).
-        on_wait: called with a line when the Hub asks to wait.
 
     Returns:
         Where the splits are now.
@@ -126,7 +121,7 @@ def push(
         UserError: nothing is finished, the Hub refuses, or something would be lost.
     """
     splits, notes = _finished_splits(str(folder))
-    hub = HubRepo(repo, revision, on_wait)
+    hub = HubRepo(repo, revision)
     hub.log_in()
     check_publication(hub.name, hub.is_private(), public)
     # Reads all files, so that a wrong one stops the push before anything is made on the Hub.
@@ -185,7 +180,7 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
         public: whether everyone may see the images.
         replace: whether a split of the same name with another recipe is replaced.
     """
-    hub = HubRepo(repo, None, _log.warning)
+    hub = HubRepo(repo)
     hub.log_in()
     state = hub.fetch_state()
     if state is None:

@@ -1,6 +1,5 @@
 """A dataset repo on the Hub: its content, and commits that are repeated if another one comes first."""
 
-import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,8 +16,6 @@ from fmrgen.publish.card import renew_card, write_card
 from fmrgen.storage.paths import CARD, SMALL_FILE, SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.store import Disk
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class HubRepo:
     `HubClient` makes all requests, with its retries and error messages.
     """
 
-    def __init__(self, name: str, revision: str | None, on_wait: Callable[[str], None]) -> None:
+    def __init__(self, name: str, revision: str | None = None) -> None:
         self._revision = revision or "main"
-        self._hub = HubClient(name, "dataset", self._revision, on_wait)
+        self._hub = HubClient(name, "dataset", self._revision)
 
     @property
     def name(self) -> str:
@@ -152,7 +149,6 @@ def add_to_split(
     files: str,
     message: str,
     write: Callable[[SplitPaths], object],
-    on_wait: Callable[[str], None] = _log.warning,
 ) -> tuple[str | None, str | None]:
     """Let `write` put small files beside a split, in its folder or its repo, and renew the card that shows them.
 
@@ -162,7 +158,6 @@ def add_to_split(
         files: the digest of the split's files, which the small ones are about.
         message: of the commit.
         write: gets the paths of the split among its small files as they are now.
-        on_wait: called with a line when the Hub asks to wait.
 
     Returns:
         The commit and its address; None for a folder.
@@ -185,7 +180,7 @@ def add_to_split(
         write_checked(folder)
         return Change(message, [])
 
-    return HubRepo(repo, None, on_wait).update(change)
+    return HubRepo(repo).update(change)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

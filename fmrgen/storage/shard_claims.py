@@ -4,6 +4,7 @@ Processes do not talk. A shard whose file exists is done; one that is claimed is
 it; any other may be taken. So processes may come late, be killed or be started again at any time.
 """
 
+import logging
 import os
 import threading
 import time
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from fmrgen.errors import UserError
 from fmrgen.storage.claims import Claims
 from fmrgen.storage.shards import SplitFolder
+
+_log = logging.getLogger(__name__)
 
 _PATIENCE = 60.0  # seconds of waiting for others before a note
 _NAMED = 3  # shards in that note
@@ -36,13 +39,10 @@ class ShardClaims:
     Args:
         folder: of the split.
         wanted: the shards of this process's part of the split, in the order in which it tries to take them.
-        on_note: called with a line when it takes over shards of another process.
     """
 
-    def __init__(
-        self, folder: SplitFolder, wanted: list[int], on_note: Callable[[str], None] = lambda line: None
-    ) -> None:
-        self.folder, self.wanted, self._on_note = folder, wanted, on_note
+    def __init__(self, folder: SplitFolder, wanted: list[int]) -> None:
+        self.folder, self.wanted = folder, wanted
         self.claims = Claims(folder.store)
         self._reported = 0  # of the holders from whom claims were taken over
         self._held: set[int] = set()
@@ -81,7 +81,7 @@ class ShardClaims:
         former_holders = self.claims.former_holders
         for holder in dict.fromkeys(former_holders[self._reported :]):
             if holder not in former_holders[: self._reported]:
-                self._on_note(f"took over the shards of {holder}, of which nothing was heard")
+                _log.warning("took over the shards of %s, of which nothing was heard", holder)
         self._reported = len(former_holders)
 
     def missing(self) -> list[int]:
@@ -123,13 +123,8 @@ class ShardClaims:
         """Return the names of the claims on shards, without their generations."""
         return {name.rpartition(".")[0] for name in self.folder.paths.claims_among(names)}
 
-    def wait(self, on_note: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
-        """Wait until the shards that others hold are written, or one of them is free and taken.
-
-        Args:
-            on_note: called with a line if it takes long.
-            meanwhile: called now and then.
-        """
+    def wait(self, meanwhile: Callable[[], None]) -> None:
+        """Wait until the shards that others hold are written, or one is free and taken; call `meanwhile` at times."""
         begun = time.monotonic()
         is_reported = False
         missing = self.missing()
@@ -137,7 +132,13 @@ class ShardClaims:
             if not is_reported and time.monotonic() - begun > _PATIENCE:
                 names = ", ".join(self.folder.shard_path(shard).name for shard in missing[:_NAMED])
                 more = ", …" if len(missing) > _NAMED else ""
-                on_note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that others hold ({names}{more})")
+                _log.warning(
+                    "%s: waiting for %s shards that others hold (%s%s)",
+                    self.folder.paths.root,
+                    len(missing),
+                    names,
+                    more,
+                )
                 is_reported = True
             time.sleep(self.folder.store.poll)
             meanwhile()

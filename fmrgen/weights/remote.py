@@ -208,7 +208,7 @@ def _cached_weights(repo: str, folder: str, revision: str | None) -> int:
 def _repo_info(repo: str, kind: RepoKind, revision: str | None, key: str) -> Any:
     """Return what the Hub says of a repo and its files. Raises UserError if there is none or its terms are open."""
     try:
-        hub = HubClient(repo, kind, revision or "main", lambda line: None)
+        hub = HubClient(repo, kind, revision or "main")
         info: Any = hub.ask(lambda: hub.api.repo_info(repo, repo_type=kind, revision=revision, files_metadata=True))
         if info.gated:
             hub.ask(lambda: hub.api.auth_check(repo, repo_type=kind))

@@ -14,7 +14,7 @@ from fmrgen.cli.display import hub_progress, quiet_libraries
 @pytest.mark.slow
 def test_a_log_has_a_line_at_the_start_now_and_then_and_at_the_end(tmp_path, monkeypatch, capsys):
     """Where stderr is no terminal; and the same as JSON lines."""
-    monkeypatch.setattr("fmrgen.progress.terminal._EVERY", 0.5)
+    monkeypatch.setattr("fmrgen.progress.bars._EVERY", 0.5)
     log = tmp_path / "job.jsonl"
     job = ["generate", "mnist-lenet", "--limit", "40", "perturb.budget=20", "perturb.slots=2"]
     assert run(*job, "-o", tmp_path / "out", "--log-file", log) == 0

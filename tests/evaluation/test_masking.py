@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from notes import noted
 
 from fmrgen import evaluate, load_recipe
 from fmrgen.jobs.generate import make_split
@@ -178,16 +179,14 @@ def test_steps_count_where_the_classifier_alone_decides_whether_they_climb(chang
 
 
 @pytest.mark.slow
-def test_the_slope_near_the_boundary_is_measured_when_a_split_ends(tmp_path):
+def test_the_slope_near_the_boundary_is_measured_when_a_split_ends(tmp_path, notes):
     """LeNet, whose gradient is its own; and one that is LeNet far from the boundary, and hides its gradient near it."""
     hidden = "{kind: module, target: 'masked_networks:SureThenMasked'}"
     options = ["source.limit=40", "perturb.budget=12", "perturb.step_size=0.05"]
     slopes = {}
     for split, *more in (("lenet",), ("hidden", f"classifier={hidden}")):
-        notes = []
-        make_split(
-            load_recipe("mnist-lenet", [*options, f"output.split={split}", *more]), tmp_path, on_note=notes.append
-        )
+        notes.clear()
+        make_split(load_recipe("mnist-lenet", [*options, f"output.split={split}", *more]), tmp_path)
         slopes[split] = read_provenance(SplitPaths(tmp_path, "mnist", split)).slope
         told = [line for line in notes if line.startswith("on the images nearest the boundary the classifier changes")]
         assert len(told) == (split == "hidden"), notes
@@ -205,8 +204,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("masking") / "out"
     for split, *more in (("lenet",), ("masked", f"classifier={MASKED}"), ("control", "perturb.update=random")):
         shared = ["source.limit=60", "perturb.budget=6", "perturb.step_size=0.1", f"output.split={split}"]
-        notes = []
-        make_split(load_recipe("mnist-lenet", [*shared, *more]), folder, on_note=notes.append)
+        with noted() as notes:
+            make_split(load_recipe("mnist-lenet", [*shared, *more]), folder)
         told = [line for line in notes if "gradient may be masked" in line]  # so few rows have no control
         assert len(told) == (split == "masked"), notes
     return folder

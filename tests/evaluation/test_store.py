@@ -169,7 +169,7 @@ def test_the_stored_columns_are_those_of_the_logits(finished_split, tmp_path):
     assert np.allclose(table["margin"].to_numpy(), logits[torch.arange(ROWS), labels] - others, atol=1e-5)
 
 
-def test_one_classifier_is_in_memory_at_a_time(finished_split, tmp_path):
+def test_one_classifier_is_in_memory_at_a_time(finished_split, tmp_path, monkeypatch):
     gc.collect()
     before, most = len(Net.alive), 0
 
@@ -178,7 +178,8 @@ def test_one_classifier_is_in_memory_at_a_time(finished_split, tmp_path):
         most = max(most, len(Net.alive) - before)
 
     sections = {str(seed): {"kind": "module", "target": "test_store:Net", "args": {"seed": seed}} for seed in range(5)}
-    found = evaluate(str(finished_split), sections, store=tmp_path, on_rows=count)
+    monkeypatch.setattr("fmrgen.jobs.evaluate.report", count)
+    found = evaluate(str(finished_split), sections, store=tmp_path)
     assert len(found.results) == 5
     assert most <= 2  # the next one may be built before the last one's cycles are collected
 

@@ -29,7 +29,7 @@ def test_tensors_in_tensors_out_equal_the_bare_loop(digits, capfd):
         assert to_bytes(found.images[i]).equal(expected[row.id].image)
         assert (found.valid[i], found.predictions[i]) == (expected[row.id].valid, expected[row.id].prediction)
     as_bytes = perturb_batch(to_bytes(images), labels, classifier="asset:mnist/lenet", **DEMO)
-    assert "perturb_batch: 100%" in capfd.readouterr().err
+    assert "perturb_batch: 6 of 6" in capfd.readouterr().err
     assert as_bytes.images.equal(found.images)
     assert found.summary().rows == 6
     assert repr(found).startswith("PerturbedBatch(6 images: SA ")

@@ -30,11 +30,10 @@ def without(name):
     return lambda paths: (getattr(paths, name) if isinstance(name, str) else paths.shard(*name)).unlink()
 
 
-def test_it_is_recognised_with_its_figures(split):
-    lines = []
-    summary = finished_summary(load_recipe("_mnist", OVERRIDES), split, lines.append)
+def test_it_is_recognised_with_its_figures(split, notes):
+    summary = finished_summary(load_recipe("_mnist", OVERRIDES), split)
     assert summary.rows == 120
-    assert lines == [f"{split}:mnist/lenet: is complete; there is nothing to do"]
+    assert notes[0] == f"{split}:mnist/lenet: is complete; there is nothing to do"
 
 
 @pytest.mark.parametrize("change", [touched, cut, without((2, 3)), without("picture"), without("provenance")])

@@ -44,22 +44,21 @@ def encodes(monkeypatch, tmp_path):
     return counts
 
 
-def made(folder, *overrides, generator=GENERATOR, notes=None):
+def made(folder, *overrides, generator=GENERATOR):
     recipe = load_recipe("_mnist", [f"source.limit={COUNT}", generator, *RECIPE, *overrides])
-    make_split(recipe, folder, on_note=(notes if notes is not None else []).append)
+    make_split(recipe, folder)
     return rows(folder, recipe.output.split)
 
 
 @pytest.mark.nightly
-def test_a_second_classifiers_split_encodes_nothing(tmp_path, encodes):
-    notes = []
-    first = made(tmp_path / "one", notes=notes)
+def test_a_second_classifiers_split_encodes_nothing(tmp_path, encodes, notes):
+    first = made(tmp_path / "one")
     assert sum(encodes) == COUNT
     assert not any("encodings" in note for note in notes)
     encodes.clear()
     weights = load_file(resolve_path("asset:mnist/lenet/model.safetensors"))
     save_file({name: 1.01 * values for name, values in weights.items()}, tmp_path / "own.safetensors")
-    made(tmp_path / "two", f"classifier.checkpoint={tmp_path}/own.safetensors", "output.split=own", notes=notes)
+    made(tmp_path / "two", f"classifier.checkpoint={tmp_path}/own.safetensors", "output.split=own")
     assert not encodes
     assert f"16 of 16 encodings were kept in {tmp_path / 'cache/encodings'}" in notes
     again = made(tmp_path / "again")

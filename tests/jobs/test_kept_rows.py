@@ -108,7 +108,7 @@ def test_another_network_that_looks_the_same_is_refused(place, change, is_finish
     part, alter = CHANGES[change]
     network = Lenet(*([] if part is None else [part.eval() if isinstance(part, nn.Module) else part]))
     recipe = load_recipe("mnist-lenet", SMALL)
-    options = {"output": place / "out", "split": "net", "progress": False, "on_note": lambda line: None}
+    options = {"output": place / "out", "split": "net", "progress": False}
     generate(recipe, network, **options)
     generate(recipe, network, **options)  # the same network goes on
     if not is_finished:

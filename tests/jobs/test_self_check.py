@@ -100,11 +100,10 @@ def test_a_classifier_has_no_veto_over_itself(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path):
+def test_a_classifier_with_the_oracle_in_it_is_told(tmp_path, notes):
     target = "{kind: module, target: 'outside_components:LenetWithOracle'}"
     recipe = load_recipe("mnist-lenet", [f"classifier={target}", "source.limit=8", "perturb.budget=1"])
-    notes = []
-    make_split(recipe, tmp_path / "out", on_note=notes.append)
+    make_split(recipe, tmp_path / "out")
     assert any("are related: 100% of one's weights are in the other" in note for note in notes), notes
 
 

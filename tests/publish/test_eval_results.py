@@ -164,7 +164,7 @@ def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
 
     monkeypatch.setattr(client, "hf_hub_download", is_out)
     with pytest.raises(LocalEntryNotFoundError):
-        eval_results._has(HubClient("team/net", "model", "main", print), {PATH: b"1"}, "main")
+        eval_results._has(HubClient("team/net", "model"), {PATH: b"1"}, "main")
 
 
 @pytest.mark.slow

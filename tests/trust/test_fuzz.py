@@ -22,6 +22,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from notes import noted
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
@@ -440,9 +441,9 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(hub_module, "_ATTEMPTS", 2)
-    told = []
-    repo = HubRepo("someone/x", None, told.append)
+    repo = HubRepo("someone/x")
     repo._hub.api.endpoint = address
-    for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
-        outcome(ask)
-    assert all("\n" not in line for line in told)
+    with noted() as notes:
+        for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
+            outcome(ask)
+    assert all("\n" not in line for line in notes)

@@ -50,18 +50,17 @@ def explain(
     from fmrgen.apps.explain.explain import explain as run
     from fmrgen.apps.explain.report import explanation_report
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     own_attributes = [load_attribute(path) for path in attributes]
-    with progress.row_progress("explain", not quiet) as on_attributes:
+    with progress_shown(not quiet):
         explanation = run(
             split,
             classifier=section,
             attributes=[*ATTRIBUTES, *own_attributes],
             rows=rows,
             trust=trust or options.is_own(split),
-            on_attributes=on_attributes,
         )
     report = explanation_report(explanation)
     display.deliver(report, output, as_json=as_json, quiet=quiet)

@@ -2,7 +2,7 @@
 not looked at before."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from fmrgen.errors import UserError
 from fmrgen.image_files import png_bytes
 from fmrgen.jobs.verify import load_judges
 from fmrgen.metrics.intervals import Estimate, paired_difference, proportion
+from fmrgen.progress.bars import report
 from fmrgen.recipe.build import build_component
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
 from fmrgen.report.sheet import ImagePair
@@ -111,7 +112,6 @@ def explain(
     rows: int = 1000,
     trust: bool = False,
     device: torch.device | str | None = None,
-    on_attributes: Callable[[int, int], None] = lambda done, total: None,
 ) -> Explanation:
     """Find attributes that differ where a classifier is fooled, and test which of them make it fail.
 
@@ -125,7 +125,6 @@ def explain(
             memory.
         trust: let the split's recipe, which may be a stranger's, run the code and read the places that it names.
         device: of the models; by default a GPU if there is one.
-        on_attributes: called with (attributes done, attributes in all).
 
     Returns:
         The findings and what they rest on.
@@ -173,7 +172,7 @@ def explain(
     trials: list[Trial] = []
     for done, attribute in enumerate(attributes, start=1):
         trials += try_out(tested, attribute)
-        on_attributes(done, len(attributes))
+        report("explain", done, len(attributes))
     confirmed_trials = confirmed(trials)
     names = list(provenance.labels)
     findings = [_finding(trial, trial in confirmed_trials, tested, names, in_split) for trial in trials]

@@ -53,9 +53,8 @@ def judge(
     check_there(split)
 
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     is_first = is_first_process()
     if is_first and (sheet is not None or named):
         from fmrgen.apps.judging.sheet import read_sheet, write_sheet
@@ -71,8 +70,7 @@ def judge(
     from fmrgen.apps.judging.judge import judge as run
     from fmrgen.apps.judging.report import judged_report
 
-    with progress.split_progress(not quiet and is_first) as on_rows:
-        outcomes = run(split, sections, batch_size=batch_size, on_rows=on_rows, on_wait=display.print_note)
+    outcomes = run(split, sections, batch_size=batch_size, progress=not quiet)
     if is_first:
         display.deliver(judged_report(outcomes, split), as_json=as_json, quiet=quiet)
 

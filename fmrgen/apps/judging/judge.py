@@ -22,7 +22,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.metrics.intervals import Estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
-from fmrgen.progress.tqdm_bars import OnRows, image_bars
+from fmrgen.progress.bars import progress_shown, report
 from fmrgen.publish.repo import add_to_split
 from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
@@ -71,8 +71,6 @@ def judge(
     *,
     batch_size: int = 64,
     progress: bool = True,
-    on_rows: OnRows | None = None,
-    on_wait: Callable[[str], None] = lambda line: None,
 ) -> list[Judged]:
     """Judge the stored images of a split by other oracles, and store their judgements beside it.
 
@@ -86,8 +84,6 @@ def judge(
             forms.
         batch_size: images that an oracle gets at a time.
         progress: show a bar for each judge.
-        on_rows: replaces the bars; called with (judge, rows done, rows in all), on the first process.
-        on_wait: called with a line when the Hub asks to wait.
 
     Returns:
         The outcome of each, in their order.
@@ -106,12 +102,11 @@ def judge(
     processes = Processes()
     opened, provenance = open_own_split(split)
     outcomes: list[Judged] = []
-    with image_bars(progress and on_rows is None) as bars:
-        report = on_rows if on_rows is not None and processes.is_first else bars
+    with progress_shown(progress):
         for name, section in sections.items():
             job = Job(name, section, opened, provenance, processes, batch_size)
-            table = job.run(partial(report, name))
-            outcomes += processes.together(partial(job.store, table, on_wait))
+            table = job.run()
+            outcomes += processes.together(partial(job.store, table))
     return outcomes
 
 
@@ -165,15 +160,15 @@ class Job:
         spread = np.linspace(0, len(cached) - 1, _QUERIED if cached else 0).astype(int)
         self.queried = {cached[place] for place in spread}  # batches, by whose first rows the oracle is recognised
 
-    def run(self, on_rows: Callable[[int, int | None], None]) -> pa.Table:
+    def run(self) -> pa.Table:
         """Judge the batches that are not in the cache; return the whole table, in the order of the rows."""
-        done = self.processes.together(partial(self._judge_own, on_rows))
+        done = self.processes.together(self._judge_own)
         tables = [pq.read_table(self._part(number)) for number in range(-(-done // self.batch_size))]
         if not tables:
             return TABLE.empty_table()
         return pa.concat_tables(tables)
 
-    def _judge_own(self, on_rows: Callable[[int, int | None], None]) -> int:
+    def _judge_own(self) -> int:
         """Write this process's verdicts into the cache; return the number of all rows."""
         done = 0
         with reading(self.opened.name):
@@ -184,7 +179,7 @@ class Job:
                 elif batch_and_pixels is not None:
                     write_atomically(self._part(number), to_parquet(self._verdicts(*batch_and_pixels)))
                 done += len(rows)
-                on_rows(done, self.provenance.rows)
+                report(self.name, done, self.provenance.rows)
         check_same_weights(f"oracle {self.name}", self.oracle, self.digest)
         return done
 
@@ -255,7 +250,7 @@ class Job:
             tables.append(pa.table(columns, schema=TABLE))
         return pa.concat_tables(tables)
 
-    def store(self, table: pa.Table, on_wait: Callable[[str], None]) -> list[Judged]:
+    def store(self, table: pa.Table) -> list[Judged]:
         """Store the table beside the split, and empty the cache; return the outcome, on the first process alone."""
         if not self.processes.is_first:
             return []
@@ -281,7 +276,7 @@ class Job:
             folder.write(about, content)
 
         message = f"Judgements of {self.name} on {paths.name}"
-        commit, url = add_to_split(paths, repo, about.files, message, write, on_wait)
+        commit, url = add_to_split(paths, repo, about.files, message, write)
         files: list[Path] = []
         place = url or commit
         if place is None:

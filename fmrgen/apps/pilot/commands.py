@@ -58,11 +58,10 @@ def init(
     from fmrgen.apps.pilot.init import init as run
     from fmrgen.apps.pilot.init import init_report
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
 
-    display.quiet_libraries()
-    show = not quiet and not as_json
-    with progress.split_progress(show) as on_stage:
+    display.quiet_libraries(quiet or as_json)
+    with progress_shown(not quiet and not as_json):
         outcome = run(
             photos,
             model if network is None else section,
@@ -70,8 +69,6 @@ def init(
             generator=None if generator is None else parse_yaml(generator, generator),
             oracle=oracle,
             offline=offline,
-            on_stage=on_stage,
-            on_note=display.print_note if show else lambda line: None,
         )
     display.deliver(init_report(outcome), output.with_suffix(".init"), as_json=as_json, quiet=quiet)
     display.print_line(output)
@@ -105,11 +102,11 @@ def sparsify(
     from fmrgen.apps.pilot.report import mask_report
     from fmrgen.apps.pilot.sparsify import sparsify as run
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
 
-    display.quiet_libraries()
-    with progress.row_progress("sparsify", not quiet) as on_images:
-        mask = run(loaded, output, regularization=regularization, on_images=on_images)
+    display.quiet_libraries(quiet)
+    with progress_shown(not quiet):
+        mask = run(loaded, output, regularization=regularization)
     if not quiet:
         display.deliver(mask_report(mask, f"{loaded.output.config}/{loaded.output.split}"))
         config = f"output.config={loaded.output.config}-sparse"

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -26,12 +26,14 @@ from fmrgen.apps.pilot.candidates import Candidate, best, candidates, prediction
 from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_images
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.distributed.launch import start_process
+from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError, option
 from fmrgen.files import fingerprint, json_text, no_such_folder, read_json, to_yaml, write_atomically
 from fmrgen.jobs.step_size import find_step
 from fmrgen.labels import Labels
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.outputs import best_order, outputs_in_another_order
+from fmrgen.progress.bars import report
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
 from fmrgen.recipe.job import Recipe, parse_oracle, source_config_of
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
@@ -90,8 +92,6 @@ def init(
     generator: Mapping[str, Any] | None = None,
     oracle: str | None = None,
     offline: bool = False,
-    on_stage: Callable[[str, int, int], None] = lambda name, done, total: None,
-    on_note: Callable[[str], None] = lambda line: None,
 ) -> Init:
     """Choose a recipe for labelled images and a network, by a fixed plan.
 
@@ -110,8 +110,6 @@ def init(
         generator: the section of a generator, instead of the choice.
         oracle: the short form of an oracle, instead of the panel.
         offline: download nothing from the Hub.
-        on_stage: called with (stage, done, total) as the work goes on.
-        on_note: called with a line on what was found.
 
     Raises:
         UserError: the images can't be used, the network fails on them, or the folder belongs to another run.
@@ -128,7 +126,7 @@ def init(
             "init: supports one label for each image; write a recipe for several, as `fmrgen recipes "
             "imagenet-resnet50` shows, with source.accepted"
         )
-    looked = look(source, lambda count, total: on_stage("images", count, total or count))
+    looked = look(source)
     counts, warnings = _deal(looked, source, parts)
     size = _size_for(section, looked, device)
     network = build_classifier(section, looked.labels, size, device)
@@ -142,7 +140,7 @@ def init(
     generators = []
     for candidate in candidates(size, generator, hub=not offline):
         generators.append(tried(candidate, network, examples, device))
-        on_stage("generator", len(generators), len(generators) + 1)
+        report("generator", len(generators), len(generators) + 1)
         if generators[-1].keeps_accuracy:
             break
     chosen = best(generators)
@@ -151,7 +149,7 @@ def init(
             f"reconstructions cost the network {chosen.lost.value:.1f} points of accuracy, which FMR will count as "
             f"failures; name a better generator with {option('generator', 'generator=')}"
         )
-    name, tree = _oracle(oracle, parts, size, looked.labels, device, on_stage, on_note)
+    name, tree = _oracle(oracle, parts, size, looked.labels, device)
     built = build_oracle(oracle_config_of(tree, name), looked.labels, size, device)
     judged = panel.judged(name, tree, built, examples, device)
     warnings += _doubts(judged, accuracy)
@@ -164,8 +162,7 @@ def init(
         "output": {"config": "photos", "split": "model", "shard_size": 50},
     }
     recipe = validate(Recipe, {**written, "classifier": section}, "init")
-    notes: list[str] = []
-    step = find_step(recipe.build(device), recipe.perturb, device, notes.append)
+    step, notes = find_step(recipe.build(device), recipe.perturb, device)
     written |= {"source": parts.section("tested"), "perturb": {**written["perturb"], "step_size": step}}
     recipe = validate(Recipe, {**written, "classifier": section}, "init")
     outcome = Init(
@@ -182,8 +179,6 @@ def init(
         warnings=warnings,
     )
     write_atomically(path, _recipe_text(outcome, written).encode())
-    for line in [*outcome.images, *notes]:
-        on_note(line)
     return outcome
 
 
@@ -300,8 +295,6 @@ def _oracle(
     size: int,
     labels: Labels,
     device: torch.device,
-    on_stage: Callable[[str, int, int], None],
-    on_note: Callable[[str], None],
 ) -> tuple[str, dict[str, Any]]:
     """Return name and section of the oracle that is named, or train a panel."""
     if named is not None:
@@ -325,20 +318,18 @@ def _oracle(
             seconds = _TRAINING_SECONDS * workers * panel.SHARES[name] / sum(panel.SHARES.values())
             recipe["schedule"]["steps"] = panel.steps_within(recipe, labels, seconds, device)
             write_atomically(file, to_yaml(recipe).encode())
-    _train(list(folders.values()), device, on_stage, on_note)
+    _train(list(folders.values()), device)
     return _PANEL, panel.oracle_section(folders)
 
 
 def _train(
     folders: Sequence[Path],
     device: torch.device,
-    on_stage: Callable[[str, int, int], None],
-    on_note: Callable[[str], None],
 ) -> None:
     """Run the trainings that are left, on a CPU one for each core; each continues from its last checkpoint."""
     waiting = [folder for folder in folders if not (folder / "training.json").is_file()]
     if waiting:
-        on_note(f"trains a panel of three networks for about {_TRAINING_SECONDS / 60:.0f} minutes, to judge the images")
+        note(f"trains a panel of three networks for about {_TRAINING_SECONDS / 60:.0f} minutes, to judge the images")
     running: dict[Path, subprocess.Popen[str]] = {}
     workers = (os.cpu_count() or 1) if device.type == "cpu" else 1
     try:
@@ -354,7 +345,7 @@ def _train(
                     env={**os.environ, "OMP_NUM_THREADS": "1"} if device.type == "cpu" else None,
                 )
             time.sleep(0.5)
-            on_stage("training", sum(map(_percent_trained, folders)), 100 * len(folders))
+            report("training", sum(map(_percent_trained, folders)), 100 * len(folders))
             for folder, process in list(running.items()):
                 if process.poll() is not None:
                     del running[folder]

@@ -16,6 +16,7 @@ from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
 from fmrgen.image_files import open_rgb
 from fmrgen.labels import Labels
+from fmrgen.progress.bars import report
 from fmrgen.sources.base import RawExample, Source, large_enough
 
 Part = Literal["panel", "choose", "tested"]
@@ -123,7 +124,7 @@ class Look:
         return lines
 
 
-def look(source: Source, on_photos: Callable[[int, int | None], None] = lambda done, total: None) -> Look:
+def look(source: Source) -> Look:
     """Look at the images of a source, at most 20,000, evenly from all of it.
 
     Raises UserError if there are too few, or of one class alone.
@@ -137,7 +138,7 @@ def look(source: Source, on_photos: Callable[[int, int | None], None] = lambda d
             photos.append(_photo(place, example))
         except UserError as error:
             unreadable.append((_name(example.image, place), str(error)))
-        on_photos(done, len(places))
+        report("images", done, len(places))
     check_photos(source.labels, photos, unreadable)
     copies, contradictions = _copies(photos)
     return Look(

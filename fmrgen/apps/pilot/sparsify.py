@@ -7,7 +7,6 @@ images generated from them.
 import json
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, option
 from fmrgen.files import write_atomically
 from fmrgen.generators.base import mask_of
+from fmrgen.progress.bars import report
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
 from fmrgen.weights.identity import identity_of
@@ -79,7 +79,6 @@ def sparsify(
     output: str | Path,
     *,
     regularization: float | None = None,
-    on_images: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> SparseMask:
     """Perturb the images of a recipe, find the mask of a sparse generator (paper §3.2.1, App. I) and write it.
 
@@ -87,7 +86,6 @@ def sparsify(
         recipe: without a mask.
         output: the mask's file, `.safetensors`; its provenance is in it.
         regularization: lambda (36.36 in App. I); None finds it on a path (see `fit_mask`).
-        on_images: called with (images done, images in all or None).
 
     Returns:
         The mask and how it was found.
@@ -109,7 +107,7 @@ def sparsify(
     if processes.size > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
     components = recipe.build(processes.device)
-    pairs = latent_pairs(recipe, components, processes.device, on_images)
+    pairs = latent_pairs(recipe, components, processes.device)
     mask = fit_mask(pairs, regularization)
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
@@ -129,7 +127,6 @@ def latent_pairs(
     recipe: Recipe,
     components: Components,
     device: torch.device,
-    on_images: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> LatentPairs:
     """Perturb all images of the source, and return the latents of those that the oracle accepted at least once.
 
@@ -137,7 +134,6 @@ def latent_pairs(
         recipe: its options of perturbation are used.
         components: of the recipe.
         device: to work on.
-        on_images: called with (images done, images in all or None).
     """
     source, classifier, generator, oracle = components
     pairs = {}
@@ -145,7 +141,7 @@ def latent_pairs(
     options = recipe.perturb.runs[0]  # of several attacks, the first
     rows = perturb(examples, classifier, generator, oracle, options, device=device, keep_latents=True)
     for done, row in enumerate(rows, 1):
-        on_images(done, len(source))
+        report("sparsify", done, len(source))
         if row.valid and row.latents is not None:
             pairs[row.id] = row.latents
     if len(pairs) < _FEWEST_IMAGES:

@@ -1,6 +1,6 @@
 """The command `diff`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,10 +78,7 @@ def diff(
     if recipe is None:
         if limit is not None:
             raise UserError("--limit: limits what a recipe generates; omit it for real images")
-        from fmrgen.cli import display
-
-        on_note = display.print_note if is_first_process() and not quiet else lambda line: None
-        outcome = _on_real_images(old, new, images, margin, by, network, on_note)
+        outcome = _on_real_images(old, new, images, margin, by, network, quiet=quiet)
         report = _report_on_real_images(outcome, old, new, images, strict)
     else:
         of_real = {"--images": images is not None, "--by": bool(by)}
@@ -101,7 +98,8 @@ def _on_real_images(
     margin: float,
     by: Sequence[str],
     network: str | None,
-    on_note: Callable[[str], None],
+    *,
+    quiet: bool,
 ) -> "Diff":
     """Return the diff of two files of predictions, or of two classifiers on images; of OLD there may be several."""
     from fmrgen.apps.release.diff import diff as diff_of_files
@@ -125,9 +123,9 @@ def _on_real_images(
     from fmrgen.cli import display
     from fmrgen.recipe.job import the_classifier
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     *networks, network_of_new = (the_classifier(place, network)[1] for place in places)
-    return diff_classifiers(list(networks), network_of_new, images, margin=margin, by=by, on_note=on_note)
+    return diff_classifiers(list(networks), network_of_new, images, margin=margin, by=by)
 
 
 def _on_recipe(
@@ -153,19 +151,11 @@ def _on_recipe(
     from fmrgen.apps.release.diff_report import diff_report
     from fmrgen.apps.release.generated import split_folders
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
 
-    display.quiet_libraries()
-    show = not quiet and is_first_process()
-    outcome = diff_classifiers(
-        old_section,
-        new_section,
-        recipe=loaded,
-        output=output,
-        margin=margin,
-        job_progress=lambda split_recipe: progress.job_progress(split_recipe, show),
-        on_note=display.print_note,
-    )
+    display.quiet_libraries(quiet)
+    with progress_shown(not quiet):
+        outcome = diff_classifiers(old_section, new_section, recipe=loaded, output=output, margin=margin)
     sides = {} if outcome.generated is None else split_folders(loaded, output, old_section, new_section)
     shown: dict[str, bytes | str] = {}
     if is_first_process():

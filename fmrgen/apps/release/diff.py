@@ -3,7 +3,7 @@
 Importing this brings no torch: predictions are compared without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from fmrgen.apps.release.predictions import Predictions, predictions_of_columns,
 from fmrgen.errors import UserError, option
 
 if TYPE_CHECKING:
-    from fmrgen.jobs.compare import JobProgress
     from fmrgen.recipe.job import Recipe
     from fmrgen.recipe.objects import AnyClassifier
 
@@ -67,8 +66,6 @@ def diff_classifiers(
     output: str | Path | None = None,
     margin: float = 0.0,
     by: Sequence[str] = (),
-    job_progress: "JobProgress | None" = None,
-    on_note: Callable[[str], None] = lambda line: None,
 ) -> Diff:
     """Return the flips between two classifiers and whether NEW is worse, by their predictions for images.
 
@@ -87,8 +84,6 @@ def diff_classifiers(
         margin: points of accuracy that NEW may lose, from 0 to less than 100. On transformed images it may lose as
             many more as trainings of one recipe are apart (5 to 30).
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; without a recipe.
-        job_progress: returns a progress callback for a split's recipe.
-        on_note: called with each note, one line.
 
     Raises:
         UserError: the images, the recipe or a classifier can't be used, with the cure.
@@ -104,14 +99,14 @@ def diff_classifiers(
         from fmrgen.apps.release.on_images import diff_on_images
 
         trainings = old if isinstance(old, list) else [old]
-        return diff_on_images(images, trainings, new, margin=margin, by=by, on_note=on_note).outcome
+        return diff_on_images(images, trainings, new, margin=margin, by=by).outcome
     if isinstance(old, list):
         raise UserError("old: a recipe takes one network; several trainings work on real images only")
     if output is None:
         raise UserError("output: name the dataset folder of the two splits")
     from fmrgen.apps.release.on_recipe import diff_on_recipe
 
-    return diff_on_recipe(recipe, output, old, new, margin=margin, job_progress=job_progress, on_note=on_note)
+    return diff_on_recipe(recipe, output, old, new, margin=margin)
 
 
 def _check_margin(margin: float) -> None:

@@ -4,7 +4,7 @@ They are no part of the verdict: on real photos they said nothing of a regressio
 (docs/results/reality.md).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fmrgen.apps.release.evidence import NEGATIVE, POSITIVE
 from fmrgen.config import ComponentConfig
-from fmrgen.jobs.compare import JobProgress, make_splits
+from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.rows import accepted_as_label, as_label
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.sections import oracle_config_of
@@ -65,9 +65,6 @@ def generate_against(
     output: str | Path,
     old: ComponentConfig,
     new: ComponentConfig,
-    *,
-    job_progress: JobProgress | None,
-    on_note: Callable[[str], None],
 ) -> Generated:
     """Generate two splits of the same originals, or resume them, and return their images.
 
@@ -80,13 +77,12 @@ def generate_against(
         output: the dataset folder.
         old: the classifier in use.
         new: the candidate to replace it.
-        job_progress: returns a progress callback for a split's recipe.
-        on_note: called with each note, one line.
 
     Raises:
         UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
     """
-    make_splits(_recipes(recipe, old, new), output, job_progress=job_progress, on_note=on_note)
+    for split_recipe in _recipes(recipe, old, new):
+        make_split(split_recipe, output)
     images = {}
     for side, folder in split_folders(recipe, output, old, new).items():
         images[side] = _images_of(folder)

@@ -1,7 +1,8 @@
 """Two networks on labelled images: real ones, or a split's originals and perturbed images."""
 
+import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from fmrgen.apps.release.outcome import Diff, faults_of
 from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
+from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
 from fmrgen.labels import Labels
@@ -53,7 +55,6 @@ def diff_on_images(
     *,
     margin: float,
     by: Sequence[str] = (),
-    on_note: Callable[[str], None],
 ) -> OnImages:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
@@ -64,7 +65,6 @@ def diff_on_images(
         new: the candidate to replace it.
         margin: points of accuracy that NEW may lose.
         by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
-        on_note: called with each note, one line.
 
     Raises:
         UserError: the images or a classifier can't be used.
@@ -90,7 +90,7 @@ def diff_on_images(
     if _are_one_network(models, predictions.values()):
         notes = ["OLD and NEW are one network: they have the same weights and settings"]
         return OnImages(replace(outcome, notes=notes), models, differ=False)
-    notes = _preprocessing_notes(models, on_note) + _notes_on_absent(models[-1].class_names or (), of_new.labels)
+    notes = _preprocessing_notes(models) + _notes_on_absent(models[-1].class_names or (), of_new.labels)
     of_others: list[Evidence] = []
     if is_split:
         notes = _notes_on_split(opened, models) + notes + _saturation_notes(predictions["image"])
@@ -242,15 +242,12 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
     return files
 
 
-def _preprocessing_notes(models: Sequence[LoadedClassifier], on_note: Callable[[str], None]) -> list[str]:
-    """Return a line if OLD and NEW preprocess images in different ways, which alone can make them differ.
-
-    `on_note` is called with a line if they do it alike.
-    """
+def _preprocessing_notes(models: Sequence[LoadedClassifier]) -> list[str]:
+    """Return a line if OLD and NEW preprocess images in different ways, which alone can make them differ."""
     old, new = (preprocessing_of(model.module) for model in (models[0], models[-1]))
     if old != new:
         return [f"the networks preprocess images in different ways: OLD {old}; NEW {new}"]
-    on_note(f"both networks get images {old}")
+    note(f"both networks get images {old}", logging.INFO)
     return []
 
 

@@ -1,6 +1,5 @@
 """Two classifiers by a recipe: on all images of its source, and on its originals transformed."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from fmrgen.distributed.launch import Processes
 from fmrgen.engine.interfaces import Generator
 from fmrgen.engine.options import WITHOUT_GRADIENT
 from fmrgen.errors import UserError
-from fmrgen.jobs.compare import JobProgress
 from fmrgen.recipe.build import ClassifierAndOracle, build_component, build_oracle, build_source
 from fmrgen.recipe.job import Recipe
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
@@ -29,17 +27,13 @@ def diff_on_recipe(
     new: AnyClassifier,
     *,
     margin: float,
-    job_progress: JobProgress | None,
-    on_note: Callable[[str], None],
 ) -> Diff:
     """Return the comparison on all images of a recipe's source, and on its originals transformed; arguments as `diff`
     has them."""
     sections = classifier_section(old), classifier_section(new)
     if sections[0] == sections[1]:
         raise UserError("diff: old and new are one network: they have the same weights and settings; name two")
-    outcome, models, differ = diff_on_images(
-        recipe.source.whole(), sections[:1], sections[1], margin=margin, on_note=on_note
-    )
+    outcome, models, differ = diff_on_images(recipe.source.whole(), sections[:1], sections[1], margin=margin)
     if not differ:
         return outcome
     source, processes = build_source(recipe.source), Processes()
@@ -59,7 +53,7 @@ def diff_on_recipe(
             "perturb.update=nes needs none"
         )
     else:
-        generated = generate_against(recipe, output, *sections, job_progress=job_progress, on_note=on_note)
+        generated = generate_against(recipe, output, *sections)
     on_first = processes.together(
         lambda: on_transformed_originals(rows, of_old, source.labels.names, margin=margin) if processes.is_first else []
     )

@@ -37,18 +37,15 @@ def train(
 
     from fmrgen.apps.training.loop import train as run
     from fmrgen.cli import display
-    from fmrgen.progress import terminal as progress
+    from fmrgen.progress.bars import progress_shown
+    from fmrgen.progress.log import JobLog
 
-    display.quiet_libraries()
+    display.quiet_libraries(quiet)
     is_first = is_first_process()
-    log = progress.JobLog(log_file if is_first else None)
+    log = JobLog(log_file if is_first else None)
 
-    def on_note(line: str) -> None:
-        display.print_note(line)
-        log.write("note", text=line)
-
-    with log.outcome(), progress.step_progress("train", not quiet and is_first, log) as on_step:
-        metrics = run(loaded, output, on_step, list(trackers), on_note)
+    with log.outcome(), progress_shown(not quiet):
+        metrics = run(loaded, output, log.steps(), list(trackers))
     log.write("end", metrics=metrics)
     if is_first and as_json:
         display.print_json({"output": str(output), "metrics": metrics})

@@ -18,6 +18,7 @@ from fmrgen.apps.training.perturbed import PerturbedImages
 from fmrgen.apps.training.recipe import ScheduleConfig, TrainRecipe
 from fmrgen.distributed.launch import Processes
 from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.distributed.rank import note
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels
@@ -35,7 +36,6 @@ def train(
     output: str | Path,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     trackers: Sequence[str] = (),
-    on_note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Train, or resume training, and write the weights.
 
@@ -49,8 +49,6 @@ def train(
             an object store (`s3://…`), where a run can resume on another machine.
         progress: called with (step, steps, loss) after each step.
         trackers: accelerate's names of trackers, such as `tensorboard`, that log losses and metrics.
-        on_note: called with a line if a tracker fails, if the run waits for another one in the folder, or if the
-            network has learned nothing.
 
     Returns:
         The test metrics by name.
@@ -61,7 +59,7 @@ def train(
     processes = Processes()
     schedule = recipe.schedule
     folder = TrainingFolder(output, recipe)
-    with _alone(folder, processes, on_note):
+    with _alone(folder, processes):
         metrics: dict[str, float] | None = processes.gather(folder.metrics())[0]
         if metrics is None:
             if schedule.batch_size % processes.size:
@@ -69,17 +67,17 @@ def train(
                     f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
                 )
             with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
-                metrics = processes.gather(_train(recipe, folder, processes, progress, trackers, on_note))[0]
+                metrics = processes.gather(_train(recipe, folder, processes, progress, trackers))[0]
     return metrics or {}
 
 
 @contextmanager
-def _alone(folder: TrainingFolder, processes: Processes, on_note: Callable[[str], None]) -> Iterator[None]:
+def _alone(folder: TrainingFolder, processes: Processes) -> Iterator[None]:
     """Claim the folder for the work inside; wait while another run has it."""
     has_noted = False
     while not processes.gather(processes.is_first and (folder.metrics() is not None or folder.take()))[0]:
-        if processes.is_first and not has_noted:
-            on_note(f"{folder.output}: another run is training there, or was killed there just now; waits for it")
+        if not has_noted:
+            note(f"{folder.output}: another run is training there, or was killed there just now; waits for it")
         has_noted = True
         time.sleep(folder.poll)
     try:
@@ -106,7 +104,6 @@ def _train(
     processes: Processes,
     progress: Callable[[int, int, float], None],
     trackers: Sequence[str],
-    on_note: Callable[[str], None],
 ) -> dict[str, float]:
     """Train, and return the test metrics on the first process."""
     schedule = recipe.schedule
@@ -122,7 +119,7 @@ def _train(
     objective.network.train()
     batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
     names = trackers if processes.is_first else ()
-    with tracking(names, recipe.model_dump(mode="json"), folder.folder / ".logs", on_note) as tracked:
+    with tracking(names, recipe.model_dump(mode="json"), folder.folder / ".logs") as tracked:
         for step in range(start, schedule.steps):
             loss = losses.of(next(batches), step)
             if not processes.all_agree(torch.isfinite(loss)):
@@ -150,7 +147,7 @@ def _train(
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
             if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
-                on_note(
+                note(
                     f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is hardly above guessing; train again "
                     "with a lower schedule.learning_rate, more schedule.steps or another schedule.seed"
                 )

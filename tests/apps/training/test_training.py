@@ -190,7 +190,7 @@ def test_assets_are_small_and_hold_no_pickle():
     assert {path.suffix for path in files if path.stat().st_size > 50_000} == {".safetensors"}
 
 
-def test_weights_that_have_learnt_nothing_are_told(tmp_path):
+def test_weights_that_have_learnt_nothing_are_told(tmp_path, notes):
     short = [
         "schedule.learning_rate=10",
         "schedule.steps=3",
@@ -198,7 +198,6 @@ def test_weights_that_have_learnt_nothing_are_told(tmp_path):
         "test.limit=100",
         "schedule.batch_size=16",
     ]
-    notes = []
-    train(load_train_recipe("train/mnist-lenet", short), tmp_path / "own", on_note=notes.append)
+    train(load_train_recipe("train/mnist-lenet", short), tmp_path / "own")
     (note,) = notes
     assert "10.0%, is hardly above guessing; train again with a lower schedule.learning_rate" in note

@@ -1,0 +1,120 @@
+"""What a job leaves besides its split: JSON lines in a file, and figures for trackers."""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fmrgen.errors import UserError, write_line
+from fmrgen.progress.bars import Interval, report
+
+if TYPE_CHECKING:
+    from fmrgen.progress.job import Progress
+    from fmrgen.progress.trackers import Trackers
+
+
+class JobLog(logging.Handler):
+    """A file of JSON lines to which a job appends its events; with None as path, nothing is written.
+
+    Each line has `time` (UTC), `host`, `pid` and `rank`, which tell the lines of many processes apart, and `event`.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        try:
+            self._file = None if path is None else path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--log-file {path}: can't be written: {error.strerror}") from None
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append an event with its values. A failure ends the log, not the job."""
+        if self._file is None:
+            return
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "rank": int(os.environ.get("RANK", "0")),
+            "event": event,
+            **values,
+        }
+        try:
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:  # no reason to end a job of days
+            write_line(f"--log-file {self._file.name}: can't be written: {error.strerror}; the job goes on without it")
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a note."""
+        self.write("note", text=record.getMessage())
+
+    @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Log what fmrgen notes meanwhile, and the error that ends a job early, which is raised again."""
+        notes = logging.getLogger("fmrgen")
+        notes.addHandler(self)
+        try:
+            yield
+        except BaseException as error:
+            self.write("error", text=str(error) or type(error).__name__)
+            raise
+        finally:
+            notes.removeHandler(self)
+
+    def steps(self) -> Callable[[int, int, float], None]:
+        """Return a function of (step, steps, loss) that reports a training's progress, and now and then logs it."""
+        is_due = Interval()
+
+        def report_step(step: int, steps: int, loss: float) -> None:
+            report("train", step, steps)
+            if is_due() or step == steps:
+                self.write("progress", step=step, steps=steps, loss=loss)
+
+        return report_step
+
+
+def job_report(
+    name: str, log: JobLog | None = None, trackers: "Trackers | None" = None
+) -> "Callable[[Progress], None]":
+    """Return a function that reports a job's progress, and now and then passes its figures on to a log and trackers."""
+    is_due = Interval()
+    started: float | None = None  # at the first report: loading the models must not count as work on images
+
+    def report_job(progress: "Progress") -> None:
+        nonlocal started
+        started = started or time.monotonic()
+        seconds = time.monotonic() - started
+        figures = [_rate(progress.done - progress.resumed, seconds)]
+        if progress.done:
+            figures.append(f"{progress.accepted / progress.done:.1%} valid")
+        if progress.accepted:
+            figures.append(f"{progress.iterations / progress.accepted:.1f} steps")
+        report(name, progress.done, progress.total, ", ".join(filter(None, figures)))
+        if is_due() or progress.done == progress.total:
+            measured = progress.figures(seconds)
+            if log is not None:
+                counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
+                log.write("progress", split=name, **counts, **measured)
+            if trackers is not None:
+                numbers = {name: value for name, value in measured.items() if value is not None}
+                trackers.log({"done": progress.done, **numbers}, progress.done)
+
+    return report_job
+
+
+def _rate(images: int, seconds: float) -> str:
+    """Return a rate as `2.5 images/s`, or `4.0 s/image` below one a second; "" before the first image."""
+    if not images or not seconds:
+        return ""
+    if images >= seconds:
+        return f"{images / seconds:.1f} images/s"
+    return f"{seconds / images:.1f} s/image"
