@@ -79,13 +79,10 @@ def known_keys(options: type) -> BeforeValidator:
 
 
 def _check_keys(data: Any, name: str, keys: Collection[str], arguments: str | None = None) -> Any:
-    """Return the data of a section. Raises ValidationError, with the section's `name`, for keys that it does not have.
+    """Return a section's data as it stands in the recipe.
 
-    Args:
-        data: as it stands in the recipe.
-        name: of the section's class.
-        keys: of the section.
-        arguments: the key of arguments that are passed on to a network, if there is one.
+    `arguments` is the key of arguments that are passed on to a network, if there is one. Raises ValidationError, with
+    the section's `name`, for keys that it does not have.
     """
     if not isinstance(data, dict):
         return data
@@ -104,33 +101,20 @@ def _check_keys(data: Any, name: str, keys: Collection[str], arguments: str | No
 
 
 class HubModel(NamedTuple):
-    """A model's repo on the Hub.
+    """A model's repo on the Hub."""
 
-    Attributes:
-        repo: `OWNER/NAME`.
-        revision: commit, branch or tag; None for the main branch.
-        folders: whose files are loaded, "" for the top.
-    """
-
-    repo: str
-    revision: str | None
-    folders: tuple[str, ...]
+    repo: str  # `OWNER/NAME`
+    revision: str | None  # commit, branch or tag; None for the main branch
+    folders: tuple[str, ...]  # whose files are loaded, "" for the top
 
 
 class HubDataset(NamedTuple):
-    """A dataset's repo on the Hub.
+    """A dataset's repo on the Hub."""
 
-    Attributes:
-        repo: `OWNER/NAME`.
-        revision: commit, branch or tag; None for the main branch.
-        files: paths of those that are read.
-        is_here: whether they are on this machine.
-    """
-
-    repo: str
-    revision: str | None
-    files: list[str]
-    is_here: bool
+    repo: str  # `OWNER/NAME`
+    revision: str | None  # commit, branch or tag; None for the main branch
+    files: list[str]  # paths of those that are read
+    is_here: bool  # whether they are on this machine
 
 
 class ComponentConfig(StrictConfig):
@@ -301,14 +285,10 @@ class InMemory(ComponentConfig):
         code: Mapping[str, str] | None = None,
         unknown: str | None = None,
     ) -> "InMemory":
-        """Return the section of an object.
+        """Return the section of an object, given the digests of its weights and of itself.
 
-        Args:
-            held: the object.
-            weights_sha256: digest of its weights.
-            state: digest of the object, or a name of this launch if it can't be hashed.
-            code: the sha256 of the files of source code that it comes from, by module.
-            unknown: why it can't be hashed; None if it is.
+        `state` is a name of this launch if the object can't be hashed, and `unknown` says why; `code` is the sha256 of
+        the files of source code that it comes from, by module.
         """
         section = cls(target=called(held), weights_sha256=weights_sha256, state=state)
         section._held, section._code, section._unknown = held, dict(code or {}), unknown
@@ -360,12 +340,9 @@ def built_in_kinds(package: str) -> list[str]:
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
-    """Return the config class of a kind. Raises PydanticCustomError if there is none.
+    """Return the config class of a kind: a module of `package`, or `package.module:Class`.
 
-    Args:
-        package: of the built-in kinds.
-        kind: a module of `package`, or `package.module:Class`.
-        base: that the class must derive from.
+    Raises PydanticCustomError if there is none that derives from `base`.
     """
     config = _imported_config(kind) if ":" in kind else _built_in_config(package, kind)
     if not (isinstance(config, type) and issubclass(config, base)):
@@ -421,11 +398,9 @@ SHORT_FORMS: dict[str, ShortForms] = {}  # by packages of kinds; `recipe.section
 
 
 def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> PlainValidator:
-    """Return a validator that makes a section the config of its kind.
+    """Return a validator that makes a section the config of its kind, which must derive from `base`.
 
-    Args:
-        package: its modules are the built-in kinds.
-        base: that the config must derive from.
+    The modules of `package` are the built-in kinds.
     """
 
     def resolve(value: Any, info: ValidationInfo) -> ComponentConfig:
@@ -483,16 +458,9 @@ AnyConfig = TypeVar("AnyConfig", bound=StrictConfig)
 
 
 def validate(section: type[AnyConfig], tree: Any, name: str, context: str | None = None) -> AnyConfig:
-    """Return `tree` as a `section`.
+    """Return `tree`, as it stands in a recipe, as a `section`; `context` is `UNTRUSTED`, or None.
 
-    Args:
-        section: the config class.
-        tree: as it stands in a recipe.
-        name: what it is called in errors.
-        context: of the validation: `UNTRUSTED`, or None.
-
-    Raises:
-        UserError: a mistake in it, on one line that starts with `name` and the key.
+    Raises UserError for a mistake in it, on one line that starts with `name` and the key.
     """
     try:
         return section.model_validate(tree, context=context)

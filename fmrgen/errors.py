@@ -34,9 +34,8 @@ def command_line() -> Iterator[None]:
 def option(name: str, in_python: str | None = None) -> str:
     """Return an option as the caller writes it: `--output` in a command, `output=` in Python.
 
-    Args:
-        name: the option without its dashes, or the key of a recipe, which a command writes as it is.
-        in_python: the text in Python, if that is another word or another value.
+    `name` has no dashes, or is the key of a recipe, which a command writes as it is; `in_python` is the text in Python,
+    if that is another word or another value.
     """
     if _callers[-1] == "Python":
         return in_python or f"{name.rpartition('.')[2]}="
@@ -133,13 +132,7 @@ _NEAR = 0.5  # similarity of two names, from 0 to 1
 
 
 def unknown_message(thing: str, name: object, choices: Iterable[object]) -> str:
-    """Return `unknown key, did you mean …?`, or all choices if none is near.
-
-    Args:
-        thing: the word behind `unknown`.
-        name: the unknown name.
-        choices: the names that there are.
-    """
+    """Return `unknown THING, did you mean …?`, or all choices if none is near."""
     names = [str(choice) for choice in choices]
     near = near_name(name, names)
     if near is None:
@@ -181,11 +174,7 @@ _LONGEST_VALUE = 40  # characters of a value in a message
 
 
 def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
-    """Return what is wrong with a value, in fmrgen's words.
-
-    Args:
-        faults: pydantic's errors about this one value; several if it may be of several types.
-    """
+    """Return in fmrgen's words what pydantic's errors about one value say; several if it may be of several types."""
     first = faults[0]
     kind, context = first["type"], first.get("ctx", {})
     if kind == "missing":

@@ -63,12 +63,7 @@ def check_links(folder: Path) -> None:
 
 
 def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
-    """Return the content of a small file. Raises UserError if it can't be read, is no plain file, or is too large.
-
-    Args:
-        path: of the file.
-        largest: the most bytes that it may have.
-    """
+    """Return a file's content. Raises UserError if it can't be read, is no plain file, or has over `largest` bytes."""
     try:
         with open_plain(path) as file:
             content = file.read(largest + 1)
@@ -87,13 +82,8 @@ def read_json(path: Path, largest: int = _LARGEST_SMALL) -> dict[str, Any]:
 def json_text(content: object, *, strict: bool = False) -> str:
     """Return content for programs: the text of a JSON file.
 
-    Args:
-        content: lists, dictionaries, texts and numbers. Dataclasses and pydantic models count as dictionaries, anything
-            else as its text; NaN and infinity are null.
-        strict: take only lists, dictionaries, texts and finite numbers.
-
-    Raises:
-        TypeError, ValueError: `strict`, and `content` has anything else.
+    Dataclasses and pydantic models count as dictionaries, and anything but lists, dictionaries, texts and numbers as
+    its text; NaN and infinity are null. With `strict` all of these raise TypeError or ValueError.
     """
     if not strict:
         content = json.loads(json.dumps(content, default=_plain_data), parse_constant=lambda name: None)
@@ -134,17 +124,10 @@ def _no_number(text: str) -> NoReturn:
 def of_schema(
     kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str, types: Mapping[str, Any] | None = None
 ) -> Parsed:
-    """Return a JSON mapping as a dataclass.
+    """Return a JSON mapping, which anyone may have written, as the dataclass `kind`.
 
-    Args:
-        kind: the dataclass.
-        schema: what the mapping must have as its `schema`.
-        tree: the mapping, which anyone may have written.
-        where: its place; errors start with it.
-        types: that its annotations name and its module does not have when it runs.
-
-    Raises:
-        UserError: it has another schema, or a value does not fit the dataclass.
+    `types` are those that its annotations name and its module does not have when it runs. Raises UserError, starting
+    with `where`, if the mapping has another `schema`, or a value does not fit the dataclass.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -216,19 +199,9 @@ def write_atomically(
 ) -> bool:
     """Write a file so that it has all of `content`, or does not exist, whenever the machine stops.
 
-    Args:
-        path: of the file.
-        content: all of it.
-        make_folder: makes its folder if there is none.
-        durable: without it the same holds only whenever the process stops, which is enough for what is quickly made
-            again.
-        replace: without it an existing file is left as it is.
-
-    Returns:
-        Whether it was written.
-
-    Raises:
-        UserError: it can't be written.
+    Without `durable` the same holds only whenever the process stops, which is enough for what is quickly made again.
+    Without `replace` an existing file is left as it is. Returns whether the file was written. Raises UserError if it
+    can't be.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # random, so nobody can place a link there
     try:

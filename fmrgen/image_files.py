@@ -37,10 +37,8 @@ def stored_image(image: dict[str, Any] | None) -> bytes | str:
 def path_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
     """Return the place that a path or address of an image leads to, None if any of it is not inside.
 
-    Args:
-        text: the path, or a chain: its last link is a file, and the others may only be members of zips.
-        is_inside: returns whether that file is inside. A path is returned with links followed, so that it leads to the
-            very file that was checked.
+    `text` may be a chain: its last link is a file, and the others may only be members of zips. `is_inside` says whether
+    that file is inside. A path is returned with links followed, so that it leads to the very file that was checked.
     """
     *members, file = text.split("::")
     if not file or not is_inside(file) or not all(member.startswith("zip://") for member in members):
@@ -53,10 +51,7 @@ def path_inside(text: str, is_inside: Callable[[str], bool]) -> str | None:
 def lies_in_repo(file: str, repo: str, revision: str | None = None) -> bool:
     """Return whether a path or address is that of a file in a dataset on the Hub, or of its copy in the local cache.
 
-    Args:
-        file: the path or address.
-        repo: the dataset.
-        revision: the commit; None for any.
+    `revision` is the commit; None for any.
     """
     if "://" in file:
         prefix = f"hf://datasets/{repo}@"
@@ -93,17 +88,11 @@ def read_image(image: str) -> bytes:
 
 
 def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image.Image:
-    """Return an image as 8-bit RGB.
+    """Return an image as 8-bit RGB: from bytes, a path or address, or an image that is open.
 
     EXIF rotation is applied, transparency laid on white, 16-bit greys are scaled to 8. The size in the file's header is
-    checked before a pixel is decoded.
-
-    Args:
-        image: bytes, a path or address, or an image that is open.
-        size: the image must be a square of so many pixels; None for any size.
-
-    Raises:
-        UserError: the file is not there, is no image, ends too early, or is too large.
+    checked before a pixel is decoded. With a `size`, the image must be a square of so many pixels. Raises UserError if
+    the file is not there, is no image, ends too early, or is too large.
     """
     try:
         if isinstance(image, str):
@@ -169,10 +158,7 @@ def _scaled(values: np.ndarray, top: float) -> np.ndarray:
 def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
     """Return an RGB image as uint8 [size, size, 3]; bicubic, and untouched if it has that size already.
 
-    Args:
-        image: RGB.
-        size: pixels of a side.
-        fit: what to do with an image that is no square.
+    `fit` says what to do with an image that is no square.
     """
     if image.size != (size, size):
         if fit == "crop":

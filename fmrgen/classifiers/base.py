@@ -80,13 +80,9 @@ def without_colours(images: Tensor) -> Tensor:
 class Normalize:
     """Resizes the shorter side to `size`, crops the centre, and returns (x - mean) / std.
 
-    Args:
-        mean: of each channel.
-        std: of each channel.
-        size: pixels; None keeps the size.
-        interpolation: how to resize. `auto` averages over pixels if `size` divides the shorter side, which restores an
-            enlarged image exactly; otherwise it is bicubic, antialiased and clamped to [0, 1]. Bilinear blurs, which
-            costs networks for small images some accuracy.
+    `mean` and `std` are of each channel; `size` is in pixels, and None keeps the size. The interpolation `auto`
+    averages over pixels if `size` divides the shorter side, which restores an enlarged image exactly; otherwise it is
+    bicubic, antialiased and clamped to [0, 1]. Bilinear blurs, which costs networks for small images some accuracy.
     """
 
     def __init__(
@@ -169,10 +165,7 @@ class GroupedClassifier(nn.Module):
     A group's logit is the log of its summed exp(logit): after softmax the sum of the probabilities in each group, over
     the groups alone. Groups of one class each select classes or reorder them.
 
-    Attributes:
-        classifier: the classifier over source classes.
-        groups: the source classes of each label.
-        left_out: how many of its `outputs` are in no group.
+    `groups` are the source classes of each label; `left_out` is how many of the `outputs` are in no group.
     """
 
     def __init__(self, classifier: nn.Module, groups: Sequence[Sequence[int]], outputs: int) -> None:
@@ -208,14 +201,8 @@ def in_labels(classifier: nn.Module, labels: Labels, image: Tensor, section: str
     Otherwise as many outputs as labels are taken to be in their order. One that is asked in words, and has no names of
     its own, gets the labels.
 
-    Args:
-        classifier: images [B, 3, H, W] to logits.
-        labels: the labels to answer in.
-        image: [1, 3, H, W], to try it on.
-        section: its section of the recipe, for errors.
-
-    Raises:
-        UserError: its outputs fit neither the labels nor the source's classes.
+    It is tried on `image`, [1, 3, H, W]. Raises UserError, which names the `section`, if its outputs fit neither the
+    labels nor the source's classes.
     """
     network = classifier.network if isinstance(classifier, Classifier) else None
     if isinstance(network, AskedInWords) and classifier.class_names is None:

@@ -23,22 +23,14 @@ _CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 class Published(NamedTuple):
     """A published checkpoint.
 
-    Attributes:
-        file: name of its file.
-        address: where to download it; None if that has to be done by hand, from `found_at`.
-        licence: its licence.
-        found_at: where it was published.
-        network: timm's name of the network, or if `is_cifar` the model of kind `cifar`.
-        arguments: passed to `timm.create_model`.
-        preprocessing: timm's data config; if empty ImageNet's, 256 to 224 px.
-        is_cifar: whether the network is one of kind `cifar`.
+    `arguments` go to `timm.create_model`; `preprocessing` is timm's data config, if empty ImageNet's (256 to 224 px).
     """
 
     file: str
-    address: str | None
+    address: str | None  # where to download it; None if that has to be done by hand, from `found_at`
     licence: str
     found_at: str = ""
-    network: str = "resnet50"
+    network: str = "resnet50"  # timm's name of the network, or if `is_cifar` the model of kind `cifar`
     arguments: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
     preprocessing: dict[str, Any] = {}  # noqa: RUF012 - likewise
     is_cifar: bool = False

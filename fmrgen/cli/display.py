@@ -168,18 +168,11 @@ def deliver(
     every: bool = True,
     plot_formats: "Sequence[PlotFormat]" = (),
 ) -> None:
-    """Write a report into a folder, and print it.
+    """Write a report into a folder, unless that is None, and print it.
 
     With `as_json` its data go to stdout, and the rest to stderr; with `quiet` warnings go there, and of the report the
-    conclusions alone are printed.
-
-    Args:
-        report: what a command has to say.
-        folder: of its files; None writes none.
-        as_json: print JSON.
-        quiet: print no table.
-        every: print all tables whole; else the first one in short.
-        plot_formats: in which its plots are written as files too.
+    conclusions alone are printed. Without `every` only the first table is printed, in short. Its plots are written as
+    files of `plot_formats` too.
     """
     from fmrgen.report.console import print_report
     from fmrgen.report.write import write

@@ -30,7 +30,7 @@ _ways_on: list[str] = []  # of the command that runs
 
 
 def exit_status_of(run: Callable[[], int | None], again: str) -> int:
-    """Run a command and returns its exit status; where it is ended, a line says why, with `again` on how to go on.
+    """Run a command and return its exit status; where it is ended, a line says why, with `again` on how to go on.
 
     What only a traceback can tell is raised.
     """
@@ -104,7 +104,7 @@ def print_error(text: str, from_one_process: bool = False) -> int:
 
 
 def install_signal_handlers() -> None:
-    """Make SIGTERM an exception of the main thread, as Ctrl-C is one, and sees to it that both end the process. A
+    """Make SIGTERM an exception of the main thread, as Ctrl-C is one, and see to it that both end the process. A
     terminal without UTF-8 gets question marks where its alphabet has no character of a table.
 
     Python runs its handlers between two of its own instructions: a main thread that is inside a long computation or a

@@ -179,15 +179,10 @@ def own_split() -> str:
 
 
 def load_recipe(recipe: str, overrides: Sequence[str], limit: int | None = None) -> "job.Recipe":
-    """Return a recipe with its changes, in which nothing is wrong that can be seen without torch.
+    """Return a recipe, of a file or a name, with its changes, in which nothing is wrong that can be seen without torch.
 
-    Args:
-        recipe: its file, or its name.
-        overrides: changes, `section.key=value`.
-        limit: the number of examples, whatever recipe and changes say.
-
-    Raises:
-        UserError: a file, a key or a value is wrong, or something that the recipe names is not there.
+    `limit` is the number of examples, whatever recipe and changes say. Raises UserError if a file, a key or a value is
+    wrong, or something that the recipe names is not there.
     """
     from fmrgen.config import check_places
     from fmrgen.recipe import job

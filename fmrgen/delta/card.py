@@ -78,13 +78,8 @@ def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
 
     Files that the repo has already are not sent again. Deltas of other splits in the repo stay.
 
-    Args:
-        folder: of deltas.
-        repo: `OWNER/NAME`, or a name in the caller's account; created if it does not exist, private unless `public`.
-        public: whether everyone may see the repo.
-
-    Raises:
-        UserError: the Hub refuses, the repo is public without `public`, or it has splits with their images.
+    `repo` is `OWNER/NAME`, or a name in the caller's account; created if it does not exist, private unless `public`.
+    Raises UserError if the Hub refuses, the repo is public without `public`, or it has splits with their images.
     """
     names = deltas_in(folder)
     about_paths = [about_path(Path(), *name).as_posix() for name in names]

@@ -46,12 +46,8 @@ class DeltaFile:
 def masked(content: bytes, split: str, column: str, example_id: int, pixels: np.ndarray) -> bytes:
     """Return `content` combined by XOR with the stream of an original; a second time, that restores it.
 
-    Args:
-        content: bytes of an image file.
-        split: the digest of the split's files; with the next two it makes the stream this image's alone.
-        column: of the image.
-        example_id: of the row.
-        pixels: of the original, uint8 [H, W, 3].
+    `pixels` are the original's, uint8 [H, W, 3]. With the digest `split` of the split's files, the column and the id of
+    the row, the stream is this image's alone.
     """
     prefix = f"{SCHEMA} {split} {column} {example_id} {pixels.shape}\n".encode()
     stream = hashlib.shake_256(prefix + np.ascontiguousarray(pixels).tobytes()).digest(len(content))
@@ -76,16 +72,7 @@ def deltas_in(root: Path) -> list[tuple[str, str]]:
 
 
 def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path) -> None:
-    """Write the delta of a finished split.
-
-    Args:
-        paths: of the split.
-        provenance: of the split.
-        folder: to write into.
-
-    Raises:
-        UserError: the split keeps no originals.
-    """
+    """Write the delta of a finished split into `folder`. Raises UserError if the split keeps no originals."""
     if not provenance.recipe.output.keep_original:
         raise UserError(f"{paths.root}:{paths.name}: keeps no originals, so there is nothing to store it relative to")
     files = {}
@@ -129,16 +116,10 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
 
 
 def read_delta(root: Path, name: str, digest: str, features: Features) -> pa.Table:
-    """Return the table in a file of a delta.
+    """Return the table in the file `name` of a delta, whose sha256 is `digest`.
 
-    Args:
-        root: of the delta.
-        name: of the file in it.
-        digest: its sha256.
-        features: of the split's columns.
-
-    Raises:
-        UserError: the file is missing or was changed, or has other columns than such a split.
+    `features` are of the split's columns. Raises UserError if the file is missing or was changed, or has other columns
+    than such a split.
     """
     path = root / name
     check_inside(path, root)
@@ -170,16 +151,10 @@ def _check_columns(table: pa.Table, split: pa.Schema) -> None:
 
 
 def rebuilt_file(table: pa.Table, originals: Mapping[int, np.ndarray], provenance: Provenance, name: str) -> memoryview:
-    """Return the file of a split's shard, byte for byte as it was published.
+    """Return the file of a split's shard, byte for byte as it was published, from the table of the shard's delta.
 
-    Args:
-        table: of the shard's delta.
-        originals: pixels, uint8 [H, W, 3], by id; each has been checked against its digest.
-        provenance: of the split.
-        name: of the shard in it.
-
-    Raises:
-        UserError: the rebuilt bytes differ.
+    `originals` are pixels, uint8 [H, W, 3], by id; each has been checked against its digest. Raises UserError if the
+    rebuilt bytes differ.
     """
     content = parquet_bytes(_unmasked_table(table, provenance.files_digest, originals))
     if hashlib.sha256(content).hexdigest() != provenance.files[name]:

@@ -26,12 +26,8 @@ _FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 def make_delta(split: str, folder: str | Path) -> None:
     """Write the delta of a finished split: all its columns, with the images masked by their originals.
 
-    Args:
-        split: of a folder, `FOLDER[:CONFIG/SPLIT]`.
-        folder: to write into, laid out as a dataset repo.
-
-    Raises:
-        UserError: there is no such finished split, or it keeps no originals.
+    `split` is one of a folder, `FOLDER[:CONFIG/SPLIT]`; the delta is laid out as a dataset repo. Raises UserError if
+    there is no such finished split, or it keeps no originals.
     """
     reference = parse_reference(split)
     root = Path(reference.repo)
@@ -54,19 +50,12 @@ def rebuild(
     source: str | SourceConfig,
     output: str | Path,
 ) -> dict[str, Summary]:
-    """Rebuild the splits of a delta from your own originals.
+    """Rebuild the splits of a delta from your own originals, and return the summary of each, by `CONFIG/SPLIT`.
 
-    Args:
-        delta: a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`.
-        source: of the originals: a recipe, whose other sections do not matter, or a source section.
-        output: the dataset folder for the splits.
-
-    Returns:
-        The summary of each split, by `CONFIG/SPLIT`.
-
-    Raises:
-        UserError: there is no delta, `output` has another split of that name, an original is not the one that the
-            split was generated from (the error says what differs), or a rebuilt shard is not the published file.
+    `delta` is a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`. `source`, that of the originals, is a
+    recipe, whose other sections do not matter, or a source section. Raises UserError if there is no delta, `output` has
+    another split of that name, an original is not the one that the split was generated from (the error says what
+    differs), or a rebuilt shard is not the published file.
     """
     check_writable(Path(output))
     if (Path(output) / DELTAS).exists():

@@ -120,11 +120,9 @@ class Sharing(ABC):
         return cast(Result, result)
 
     def check_same(self, name: str, value: Any) -> None:
-        """Raise UserError unless all processes loaded the same: rows of different models must not be mixed.
+        """Raise UserError unless all processes loaded the same `name`: rows of different models must not be mixed.
 
-        Args:
-            name: of what was loaded.
-            value: its digest, or anything that compares.
+        `value` is its digest, or anything that compares.
         """
         values = self.gather(value)
         for process, other_value in enumerate(values):
@@ -146,24 +144,16 @@ class Alone(Sharing):
 
 
 class Processes(Sharing):
-    """All processes of an evaluation or a training, which share their results.
-
-    Attributes:
-        rank: this process's number.
-        size: number of processes.
-        device: of this process.
-        is_first: whether it is the first of all.
-        is_first_here: whether it is the first of its machine.
-    """
+    """All processes of an evaluation or a training, which share their results."""
 
     def __init__(self) -> None:
         accelerator = start_processes()
         self.rank = accelerator.process_index
         self.size = accelerator.num_processes
         self.device = accelerator.device
-        self.is_first = accelerator.is_main_process
+        self.is_first = accelerator.is_main_process  # of all
         self._local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self.is_first_here = self._local_rank == 0
+        self.is_first_here = self._local_rank == 0  # of its machine
 
     def gather(self, value: Any) -> list[Any]:
         """Return every process's `value`, by rank, on every process. Raises UserError if a process is gone.

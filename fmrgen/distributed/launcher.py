@@ -21,14 +21,8 @@ _CHECK_INTERVAL = 1.0  # seconds between two checks whether the launcher is aliv
 def start_again(processes: int, arguments: Sequence[str]) -> int:
     """Run a command on several processes of this machine, on GPUs if there are any, and return the exit status.
 
-    The processes report their own errors.
-
-    Args:
-        processes: their number.
-        arguments: the command line after `fmrgen`.
-
-    Raises:
-        UserError: a launcher has already started this process, there are too few GPUs, or a process was killed.
+    `arguments` is the command line after `fmrgen`. The processes report their own errors. Raises UserError if a
+    launcher has already started this process, there are too few GPUs, or a process was killed.
     """
     if "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
         raise UserError(f"{OPTION}: a launcher has already started this process; use only one of the two")

@@ -9,13 +9,7 @@ from fmrgen.engine.options import PerturbOptions
 
 
 def targets(labels: Tensor, seen: Tensor, options: PerturbOptions) -> Tensor:
-    """Return the label [B] that the oracle must see in each image.
-
-    Args:
-        labels: [B], the labels of the examples.
-        seen: [B], what the oracle sees in the originals.
-        options: by its `oracle_rule` that is what it sees in the original (`consistent`), or else the label.
-    """
+    """Return the label [B] that the oracle must see: `labels`, or by rule `consistent` what it sees in the original."""
     return seen if options.oracle_rule == "consistent" else labels
 
 
@@ -24,12 +18,8 @@ def accepts(
 ) -> tuple[Tensor, Tensor]:
     """Return which images the oracle accepts, bool [B], and the probability that it gives the target, [B].
 
-    Args:
-        judgement: of B images over K labels.
-        target: [B], the label to be seen; an image whose target is `NONE` is never accepted.
-        options: `oracle_rule`, and the least probability and margin.
-        also_true: bool [B, K], classes that are as good as the target unless `oracle_rule` is "consistent"; the
-            probability is then that of the likeliest of them.
+    An image whose `target` [B] is `NONE` is never accepted. Classes in `also_true`, bool [B, K], are as good as the
+    target unless `oracle_rule` is "consistent"; the probability is then that of the likeliest of them.
     """
     if options.oracle_rule == "consistent":
         also_true = None

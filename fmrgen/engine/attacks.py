@@ -16,21 +16,13 @@ _SHORT_FORM = re.compile(r"(fgsm|pgd-(?P<steps>\d{1,4}))(?P<l2>-l2)?@(?P<over>\d
 
 @dataclass(frozen=True)
 class Attack:
-    """Steps up the cross-entropy of the labels, or down that of targets, within a ball around each image.
+    """Steps up the cross-entropy of the labels, or down that of targets, within a ball around each image."""
 
-    Attributes:
-        epsilon: radius of the ball, in pixel values from 0 to 1.
-        steps: number of steps.
-        step_size: length of a step, in the unit of `epsilon`.
-        is_l2: whether lengths are Euclidean over the whole image; otherwise they are the largest change of a pixel.
-        random_start: whether it begins at a random point of the ball.
-    """
-
-    epsilon: float
+    epsilon: float  # radius of the ball, in pixel values from 0 to 1
     steps: int = 1
-    step_size: float = 0.0
-    is_l2: bool = False
-    random_start: bool = False
+    step_size: float = 0.0  # in the unit of `epsilon`
+    is_l2: bool = False  # whether lengths are Euclidean over the whole image, not the largest change of a pixel
+    random_start: bool = False  # whether it begins at a random point of the ball
 
     @classmethod
     def fgsm(cls, epsilon: float, *, is_l2: bool = False) -> Self:
@@ -39,14 +31,7 @@ class Attack:
 
     @classmethod
     def pgd(cls, epsilon: float, steps: int, *, is_l2: bool = False, random_start: bool = True) -> Self:
-        """Return the attack of `steps` steps, each 2.5 radii divided by their number as in Madry et al.'s own code.
-
-        Args:
-            epsilon: radius of the ball, in pixel values from 0 to 1.
-            steps: number of steps.
-            is_l2: whether lengths are Euclidean.
-            random_start: whether it begins at a random point of the ball.
-        """
+        """Return the attack of `steps` steps, each 2.5 radii divided by their number as in Madry et al.'s own code."""
         return cls(epsilon, steps, 2.5 * epsilon / steps, is_l2, random_start)
 
     def __call__(
@@ -58,17 +43,11 @@ class Attack:
         is_targeted: bool = False,
         row_seeds: Sequence[int] = (),
     ) -> "Tensor":
-        """Return the attacked images.
+        """Return the attacked images, [B, 3, H, W] in [0, 1] as `images` are.
 
-        Args:
-            classifier: images to logits [B, K], each row by itself; in evaluation mode.
-            images: [B, 3, H, W] in [0, 1].
-            labels: [B], the labels of the images, or the classes that they should be mistaken for.
-            is_targeted: whether `labels` are targets.
-            row_seeds: a seed for the random start of each row; without seeds torch's global state is used.
-
-        Returns:
-            [B, 3, H, W] in [0, 1].
+        `classifier` turns images into logits [B, K], each row by itself, in evaluation mode. `labels` [B] are those of
+        the images, or with `is_targeted` the classes that they should be mistaken for. `row_seeds` hold a seed for the
+        random start of each row; without seeds torch's global state is used.
         """
         import torch
         from torch.nn.functional import cross_entropy

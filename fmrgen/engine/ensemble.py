@@ -36,11 +36,8 @@ class Ensemble:
     def new_columns(self, free: Tensor, ids: Sequence[int], target_classes: Tensor | None, controlled: bool) -> Rows:
         """Return the columns of new rows that depend on attack and seed, with the values of the first attack.
 
-        Args:
-            free: [B, …], latents of the rows.
-            ids: of the examples.
-            target_classes: [B, attacks], the class that each attack leads to; None if no attack is targeted.
-            controlled: whether some rows take random steps too.
+        `free` [B, …] are latents of the rows, and `target_classes` [B, attacks] the class that each attack leads to
+        (None if no attack is targeted). `controlled` says whether some rows take random steps too.
         """
         columns: Rows = {}
         for number in reversed(range(len(self))):  # each rule's memory; where rules share a column, the first's
@@ -53,15 +50,10 @@ class Ensemble:
         return columns
 
     def columns_of(self, number: int, free: Tensor, ids: Sequence[int]) -> Rows:
-        """Return the columns with which rows begin an attack.
+        """Return the columns with which rows of latents `free` [B, …] begin an attack, given its number from 0.
 
         They are its number, step size and start noise, the memory of its rule, whether it follows the gradient, and
         which of several objectives it climbs.
-
-        Args:
-            number: of the attack, from 0.
-            free: [B, …], latents that the rows begin with.
-            ids: of the examples.
         """
         run, count = self.runs[number], len(ids)
         columns = dict(self.rules[number].memory(free, self._seeds(number, ids, "update")))
@@ -102,8 +94,7 @@ def worst_of(results: Sequence[Perturbed]) -> Perturbed:
     That is one that fools it before one that does not, then the highest margin, then the earliest attack. If no attack
     had a step accepted, it is the first one's.
 
-    Args:
-        results: of the attacks, in their order; `attacks` of each is its own record.
+    The results are in the order of the attacks; `attacks` of each is its own record.
     """
     worst, number = results[0], 0
     for other_number, other in enumerate(results):

@@ -6,14 +6,9 @@ from torch import Tensor
 
 
 def to_batch(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Return 8-bit pixels as the tensor that classifiers, generators and oracles take.
+    """Return 8-bit pixels [B, H, W, 3] as the tensor that classifiers, generators and oracles take.
 
-    Args:
-        pixels: uint8 [B, H, W, 3].
-        device: device of the tensor.
-
-    Returns:
-        float32 [B, 3, H, W] in [0, 1], contiguous: in another memory format other kernels run, with other last bits.
+    It is float32 [B, 3, H, W] in [0, 1], contiguous: in another memory format other kernels run, with other last bits.
     """
     if not pixels.flags.writeable:
         pixels = pixels.copy()  # torch warns of read-only arrays

@@ -75,10 +75,7 @@ class Models:
     def attacked(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Tensor:
         """Return the images to encode: the originals, after the attack on their pixels if the options ask for one.
 
-        Args:
-            images: [B, 3, H, W] in [0, 1].
-            labels: [B].
-            ids: ids of the examples, which seed the attack.
+        `images` are [B, 3, H, W] in [0, 1]; the ids of the examples seed the attack.
         """
         if self.attack is None:
             return images
@@ -92,13 +89,7 @@ class Models:
         return [self.attack(lambda batch: as_float32(self.classifier(batch)), images, labels, row_seeds=seeds)]
 
     def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
-        """Return the latents of images, in full precision.
-
-        Args:
-            images: [B, 3, H, W] in [0, 1].
-            labels: [B].
-            ids: ids of the examples, which seed the generator.
-        """
+        """Return the latents of images [B, 3, H, W] in [0, 1], in full precision. The ids seed the generator."""
         free, *fixed = self._in_parts_that_fit(self._encode, images, labels, ids)
         return Latents(free, *fixed)
 
@@ -112,13 +103,7 @@ class Models:
         return [as_float32(free), as_float32(fixed)]
 
     def measure(self, images: Tensor, labels: Tensor, optional: OptionalColumns) -> dict[str, Tensor]:
-        """Return the measures [B] of images, in full precision.
-
-        Args:
-            images: [B, 3, H, W] in [0, 1] on the 8-bit grid.
-            labels: [B].
-            optional: columns of the same rows.
-        """
+        """Return the measures [B] of images [B, 3, H, W] in [0, 1] on the 8-bit grid, in full precision."""
         work = partial(self._measure_originals, list(optional))
         measures = self._in_parts_that_fit(work, images, labels, *optional.values())
         return dict(zip(self.measures, measures, strict=True))
@@ -135,10 +120,8 @@ class Models:
     def target_classes(self, images: Tensor, labels: Tensor, also_true: Tensor | None) -> Tensor | None:
         """Return the class that each run leads each image to, [B, runs]; None if no run is targeted.
 
-        Args:
-            images: the originals, [B, 3, H, W]: the target may depend on the classifier's prediction for them.
-            labels: [B].
-            also_true: bool [B, K], classes that are true besides the labels, and therefore no target.
+        `images` are the originals, [B, 3, H, W]: the target may depend on the classifier's prediction for them. Classes
+        in `also_true`, bool [B, K], are true besides the labels, and therefore no target.
         """
         if "targeted" not in self.objectives:
             return None
@@ -238,13 +221,7 @@ class Models:
             yield rows, rows + [rows[-1]] * (self.together - len(rows))
 
     def seconds_of_a_pass(self, latents: Latents, originals: Originals, at_least: float) -> float | None:
-        """Return the seconds that a pass over the rows takes; None if memory is too small for them.
-
-        Args:
-            latents: of the rows.
-            originals: of the rows.
-            at_least: seconds for which passes are timed.
-        """
+        """Return the seconds of a pass over the rows, timed for `at_least` seconds; None if memory is too small."""
 
         def timed(latents: Latents, labels: Tensor) -> float:
             self._judge(latents, labels, originals.images, labels, {}, self._forward)  # warm-up
@@ -262,11 +239,7 @@ class Models:
     ) -> PassOutput | None:
         """Return the output of one pass over the slots; None if memory is too small for all of them.
 
-        Args:
-            latents: of the slots.
-            originals: of the slots.
-            target: [S], the label that the oracle must see in each image.
-            optional: optional columns of the slots.
+        `target` [S] is the label that the oracle must see in each image.
         """
         labels = originals.labels
         return self._if_it_fits(self._judge, latents, labels, originals.images, target, optional, self.forward)
@@ -309,14 +282,11 @@ class Models:
         return decoded.detach(), images.detach(), logits.detach(), gradient
 
     def query(self, state: Slots, free: Tensor, slots: Tensor) -> Tensor:
-        """Return the objective [n] of the images that latents decode to.
+        """Return the objective [n] of the images that latents `free` [n, …] decode to.
 
         The models see groups padded to one size, so that a row's last bits do not depend on its neighbours.
 
-        Args:
-            state: the slots.
-            free: [n, …], latents to try.
-            slots: [n], the slot of each: their labels, optional columns and fixed latents are used.
+        The labels, optional columns and fixed latents are those of `slots` [n], the slot of each.
         """
         objectives = []
         for group in torch.arange(len(slots), device=slots.device).split(ASKED_TOGETHER):
@@ -432,10 +402,7 @@ def judged(oracle: Oracle, images: Tensor, originals: Originals) -> tuple[dict[s
     The measures are `score` and `probability` of the labels and `oracle_label`, [B] each; those of a panel's members
     are `member_…`, [B, M]. Raises UserError if the answer is not a judgement.
 
-    Args:
-        oracle: the oracle, or a panel.
-        images: [B, 3, H, W] in [0, 1] on the 8-bit grid.
-        originals: of the images.
+    `images` are [B, 3, H, W] in [0, 1] on the 8-bit grid.
     """
     labels = originals.labels
     judgement = checked_judgement(oracle.judge(images, originals), images)
@@ -469,13 +436,7 @@ def _attack(options: PerturbOptions) -> Attack | None:
 
 
 def row_seed(seed: int, example_id: int, purpose: str = "") -> int:
-    """Return the seed of an example's randomness, a different one for each purpose.
-
-    Args:
-        seed: of the recipe.
-        example_id: id of the example.
-        purpose: a name of what is random, such as "attack".
-    """
+    """Return the seed of an example's randomness, a different one for each purpose, such as "attack"."""
     text = f"{seed}:{example_id}"
     if purpose:
         text += f":{purpose}"

@@ -11,13 +11,7 @@ from torch.nn.functional import cross_entropy
 
 
 def truth_of(labels: Tensor, classes: int, also_true: Tensor | None) -> Tensor:
-    """Return which classes are true of each image, bool [B, K].
-
-    Args:
-        labels: [B], true of the images.
-        classes: K.
-        also_true: bool [B, K], classes that are true besides the labels.
-    """
+    """Return which of K classes are true of each image, bool [B, K]: its label, and any that are `also_true`."""
     truth = torch.zeros(len(labels), classes, dtype=torch.bool, device=labels.device)
     truth.scatter_(1, labels.unsqueeze(1), True)
     return truth if also_true is None else truth | also_true
@@ -32,46 +26,31 @@ def also_of(others: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 
 def margin(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return how far the best other class is ahead of the true one: max(z_j, j ≠ y) - z_y.
+    """Return how far the best other class is ahead of the true one, max(z_j, j ≠ y) - z_y, [B]; positive is wrong.
 
     A factor on the logits (the temperature, which tells a sure classifier from a modest one and changes no class) is
     a factor on its gradient, and no update rule depends on that.
 
-    Args:
-        logits: [B, K], K at least 2.
-        truth: bool [B, K], the true classes, of which the best counts.
-
-    Returns:
-        [B], positive where the classifier is wrong.
+    `logits` are [B, K], K at least 2. Of several true classes in `truth`, bool [B, K], the best counts.
     """
     return _only(logits, ~truth).amax(1) - _only(logits, truth).amax(1)
 
 
 def log_odds(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return how far the other classes together are ahead of the true one: logsumexp(z_j, j ≠ y) - z_y.
+    """Return how far the other classes together are ahead of the true one, logsumexp(z_j, j ≠ y) - z_y, [B].
 
     Cross-entropy is softplus of it, and its gradient this one's times 1 - p_y, which float32 rounds to nothing where a
     classifier is sure: it would then look robust. This gradient has the same direction and does not fade. Its
     direction still depends on the temperature, which weighs the other classes against each other.
 
-    Args:
-        logits: [B, K], K at least 2.
-        truth: bool [B, K], the true classes, which count together.
-
-    Returns:
-        [B], positive where the true class has less than half of the probability.
+    It is positive where the true class has less than half of the probability. `logits` are [B, K], K at least 2;
+    several true classes in `truth`, bool [B, K], count together.
     """
     return _only(logits, ~truth).logsumexp(1) - _only(logits, truth).logsumexp(1)
 
 
 def loss(logits: Tensor, labels: Tensor, also_true: Tensor | None) -> Tensor:
-    """Return the cross-entropy [B] with all true classes together.
-
-    Args:
-        logits: [B, K].
-        labels: [B].
-        also_true: bool [B, K], classes that are true besides the labels.
-    """
+    """Return the cross-entropy [B] with all true classes together: of `labels` and of `also_true`, bool [B, K]."""
     label_loss = cross_entropy(logits, labels, reduction="none")
     if also_true is None:
         return label_loss

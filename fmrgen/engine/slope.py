@@ -17,18 +17,13 @@ def slope_along_gradient(
 ) -> float | None:
     """Return how steep the objective really is along its gradient, as a share of what the gradient says.
 
-    The slope is measured by finite differences and divided by the gradient's length; of the images the median is
-    returned. It is 1 for a network that is differentiated as it is, about 0 where the gradient is another's, or the
-    network is a staircase. Pixels are moved, not latents: a generator may have stairs of its own, as VQGAN's codes are.
+    The slope is measured by finite differences and divided by the gradient's length; of the images with finite values
+    the median is returned, None if no image has a gradient. It is 1 for a network that is differentiated as it is,
+    about 0 where the gradient is another's, or the network is a staircase. Pixels are moved, not latents: a generator
+    may have stairs of its own, as VQGAN's codes are.
 
-    Args:
-        classifier: of images [N, 3, H, W] in [0, 1].
-        objective: what steps climb, of logits [N, K] and which classes are true, bool [N, K].
-        images: [N, 3, H, W], of any kind: originals, or such that steps have led to.
-        labels: [N].
-
-    Returns:
-        The median over the images with finite values; None if no image has a gradient.
+    `objective` is what steps climb, of logits [N, K] and which classes are true, bool [N, K]. `images` [N, 3, H, W] in
+    [0, 1] are of any kind: originals, or such that steps have led to.
     """
     ratios = []
     for batch in torch.arange(len(images)).split(_BATCH_SIZE):

@@ -55,23 +55,14 @@ _OF_MEMBERS = {
 
 @dataclass
 class PassOutput:
-    """The output of one pass over the slots.
+    """The output of one pass over the slots."""
 
-    Attributes:
-        images: [S, 3, H, W] in [0, 1] on the 8-bit grid.
-        measures: of the images, [S] each.
-        accepted: whether the oracle accepts them, [S].
-        target_probability: the oracle's probability of its target, [S].
-        fault: index of the first of `PARTS` that is not finite, -1 if all are, [S].
-        gradient: of the objective, [S, …].
-    """
-
-    images: Tensor
-    measures: dict[str, Tensor]
-    accepted: Tensor
-    target_probability: Tensor
-    fault: Tensor
-    gradient: Tensor
+    images: Tensor  # [S, 3, H, W] in [0, 1] on the 8-bit grid
+    measures: dict[str, Tensor]  # of the images, [S] each
+    accepted: Tensor  # whether the oracle accepts them, [S]
+    target_probability: Tensor  # the oracle's probability of its target, [S]
+    fault: Tensor  # index of the first of `PARTS` that is not finite, -1 if all are, [S]
+    gradient: Tensor  # of the objective, [S, …]
 
     @property
     def finite(self) -> Tensor:
@@ -92,16 +83,9 @@ def new_rows(
 ) -> Rows:
     """Return the state of images before their first pass: the stored image is the original, as none is accepted yet.
 
-    Args:
-        latents: of the originals.
-        originals: [B, 3, H, W] in [0, 1].
-        ids: of the examples.
-        labels: [B].
-        target: [B], the label that the oracle must see.
-        measures: of the originals.
-        controlled: whether random steps follow, for each row.
-        budget: the most steps of a row.
-        keep_latents: whether to store the latents of the stored image too.
+    `latents` and `measures` are of `originals`, [B, 3, H, W] in [0, 1]; `target` [B] is the label that the oracle must
+    see. `controlled` says for each row whether random steps follow, and `budget` is the most steps of a row. With
+    `keep_latents` the latents of the stored image are stored too.
     """
     count, device = len(ids), originals.device
     rows = {"free": latents.free, "initial_free": latents.free.clone(), "label": labels, "target": target}
@@ -212,12 +196,7 @@ class Slots:
         self.size = len(slots)
 
     def accept(self, output: PassOutput, options: PerturbOptions) -> tuple[list[StopReason | None], Tensor]:
-        """Store what the oracle accepted. Return why each slot ends (None: it goes on) and which rows step, [S].
-
-        Args:
-            output: of the pass over the slots.
-            options: `keep`, `reencode` and the update rule.
-        """
+        """Store what the oracle accepted. Return why each slot ends (None: it goes on) and which rows step, [S]."""
         rows, measures = self.rows, output.measures
         rows["queries"] = rows["queries"] + ~rows["by_chance"]
         gradient_only = rows["gradient_only"]
@@ -243,8 +222,7 @@ class Slots:
     def recorded_steps(self, images: Tensor) -> Iterator[tuple[int, int, int, Tensor]]:
         """Yield the guided steps that the last pass recorded: id of the example, attack, step, and image, uint8.
 
-        Args:
-            images: of the pass, [S, 3, H, W] in [0, 1].
+        `images` are those of the pass, [S, 3, H, W] in [0, 1].
         """
         rows = self.rows
         wanted = self.recorded & ~rows["by_chance"] & self._occupied_mask(self.recorded.device)
@@ -339,10 +317,8 @@ class Slots:
     def move(self, direction: Tensor, moving: Tensor, project: Callable[[Latents, Tensor], Tensor]) -> None:
         """Move latents by one step. Rows of the control go in their random direction; a first step adds start noise.
 
-        Args:
-            direction: [S, …].
-            moving: [S], the rows to move.
-            project: puts the moved latents where they belong, given the latents that they began with.
+        `direction` is [S, …], and `moving` [S] says which rows move. `project` puts the moved latents where they
+        belong, given the latents that they began with.
         """
         if "random_signs" in self.rows:
             direction = torch.where(as_column(self["by_chance"], direction), self["random_signs"], direction)
@@ -362,10 +338,6 @@ class Slots:
 
         A row whose attack ends keeps its slot for the random steps of a control, and for the next attack unless this
         one fools the classifier.
-
-        Args:
-            ends: why the row in each slot ends, if it does.
-            attack_columns: returns the columns with which a row begins its next attack.
         """
         finished = [(slot, reason) for slot, reason in enumerate(ends) if reason is not None]
         if not finished:

@@ -17,13 +17,9 @@ Query = Callable[[Tensor, Tensor], Tensor]  # returns the objective [n] at laten
 
 
 class Update(ABC):
-    """The direction in which a latent moves; gradients are [S, …], every row is treated by itself.
+    """The direction in which a latent moves; gradients are [S, …], every row is treated by itself."""
 
-    Attributes:
-        needs_gradient: whether it uses gradients at all.
-    """
-
-    needs_gradient = True
+    needs_gradient = True  # whether it uses gradients at all
 
     def __init__(self, options: PerturbOptions) -> None:
         self.options = options
@@ -31,22 +27,17 @@ class Update(ABC):
     def memory(self, free: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Return what the rule remembers of each new row, [B, …] by names of its own; it stays with the row.
 
-        Args:
-            free: [B, …], latents of the rows.
-            seeds: [B], for all that is random in the rule.
+        `free` [B, …] are latents of the rows; `seeds` [B] are for all that is random in the rule.
         """
         return {}
 
     @abstractmethod
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
-        """Return the direction of each row, [S, …].
+        """Return the direction of each row, [S, …], given the gradient of the objective, [S, …].
 
-        Args:
-            gradient: [S, …], of the objective.
-            moving: bool [S], the rows that will be moved; only these update their memory.
-            memory: the columns of all rows, [S, …] each, those of the rule among them.
-            query: the objective at other latents, for a rule that does without gradients; it counts each query in
-                `memory["queries"]`.
+        Only the rows that will be moved, `moving`, bool [S], update their memory. `memory` holds the columns of all
+        rows, [S, …] each, those of the rule among them. `query` is for a rule that does without gradients: it returns
+        the objective at other latents, and the rule counts each query in `memory["queries"]`.
         """
 
 
@@ -189,13 +180,7 @@ class Nes(Update):
 
 
 def orthonormal(count: int, length: int, seed: int) -> Tensor:
-    """Return random orthonormal vectors, float64 [count, length].
-
-    Args:
-        count: number of vectors, at most `length`.
-        length: their dimension.
-        seed: any integer; the vectors depend on it alone.
-    """
+    """Return random orthonormal vectors, float64 [count, length], by the seed alone; `count` is at most `length`."""
     return torch.linalg.qr(normal([length, count], seed % 2**63).double()).Q.mT
 
 

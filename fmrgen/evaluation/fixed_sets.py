@@ -31,16 +31,8 @@ def classify_fixed_sets(
 ) -> FixedSetResults:
     """Return a classifier's results on every fixed set, whose images stay as the sets hold them.
 
-    Args:
-        model: the classifier.
-        chosen: fixed sets by name.
-        sharing: the processes that share its batches.
-        device: where the classifier is.
-        batch_size: images that it gets at once.
-        on_images: called with a set's title, images done now, and its images in all.
-
-    Raises:
-        UserError: the classifier or a set can't be used.
+    `chosen` are fixed sets by name. `on_images` is called with a set's title, images done now, and its images in all.
+    Raises UserError if the classifier or a set can't be used.
     """
     results = []
     predictions = []

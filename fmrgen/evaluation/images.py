@@ -20,25 +20,15 @@ _FEWEST_SPREAD = 16  # images, spread over a set, by which a classifier is recog
 
 @dataclass(frozen=True)
 class CachedImages:
-    """Images [N] of one kind, decoded once for all classifiers as far as they fit on the disk.
+    """Images [N] of one kind, decoded once for all classifiers as far as they fit on the disk."""
 
-    Attributes:
-        name: what they are called in the batches.
-        numbers: of the rows that they are of, [N], as they come.
-        sha256: of these, and of their pixels and sizes.
-        path: the file of the decoded pixels, [N, H, W, 3]; None where they are of several sizes, or too many.
-        spread: some of them from the whole set, by their places in it, the first among them, [h, w, 3] each.
-        read: draws batches of them that are still to be decoded.
-        pixels: the file's content, once it is `opened`.
-    """
-
-    name: str
-    numbers: np.ndarray
-    sha256: str
-    path: Path | None
-    spread: Mapping[int, Pixels]
-    read: Callable[[], Iterator[Batch]] | None = None
-    pixels: np.ndarray | None = None
+    name: str  # what they are called in the batches
+    numbers: np.ndarray  # of their rows, [N], as they come
+    sha256: str  # of the numbers, and of the images' pixels and sizes
+    path: Path | None  # the file of the decoded pixels, [N, H, W, 3]; None where they are of several sizes, or too many
+    spread: Mapping[int, Pixels]  # some of the whole set, the first among them, [h, w, 3] each, by their places in it
+    read: Callable[[], Iterator[Batch]] | None = None  # draws batches of them that are still to be decoded
+    pixels: np.ndarray | None = None  # the file's content, once it is `opened`
 
     @property
     def first(self) -> Pixels:
@@ -134,20 +124,12 @@ def decode_once(
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, CachedImages]:
-    """Decode all images of `batches`, and keep what fits in files of `folder`.
+    """Decode all images of `batches`, keep what fits in files of `folder`, and return each kind of images by its name.
 
-    Args:
-        batches: drawn once.
-        readers: draw batches of the images of a name again, for those that don't fit.
-        folder: where the files go, each called as its images are; they share half of what is free there.
-        device: of the classifiers to come, which says how many threads decode.
-        on_rows: called with a number of rows as they go by.
-
-    Returns:
-        Each kind of images by its name; none where there are no rows.
-
-    Raises:
-        UserError: an image can't be decoded.
+    The batches are drawn once; without rows there is no kind. `readers` draw batches of the images of a name again, for
+    those that don't fit. Each file is called as its images are; all share half of what is free in the folder. The
+    `device` of the classifiers to come says how many threads decode; `on_rows` is called with a number of rows as they
+    go by. Raises UserError if an image can't be decoded.
     """
     room = _Room(folder)
     files: dict[str, _Kept] = {}

@@ -16,47 +16,30 @@ from fmrgen.split.rows import Split
 class OnSplit:
     """A classifier on a split.
 
-    Attributes:
-        columns: [N] each, that its summary is made of: the split's that say the same of any classifier, and its own
-            predictions.
-        has_recorded_weights: whether it is the network that the split was generated against.
-        has_recorded_section: whether its section is the one that the split was generated with.
-        notes: on its predictions, and on those that it could not give.
+    Its summary is made of `columns`, [N] each: the split's that say the same of any classifier, and its own
+    predictions.
     """
 
     columns: dict[str, np.ndarray]
-    has_recorded_weights: bool
-    has_recorded_section: bool
-    notes: list[str]
+    has_recorded_weights: bool  # whether it is the network that the split was generated against
+    has_recorded_section: bool  # whether its section is the one that the split was generated with
+    notes: list[str]  # on its predictions, and on those that it could not give
 
 
 @dataclass
 class MeasuredSplit:
-    """A split that was read, with its classifiers.
-
-    Attributes:
-        split: that was read.
-        labels: that its classifiers predict.
-        columns: [N] by their names, without images.
-        images: the kinds of images that classifiers predict: `image` and `original`.
-        samples: rows for a gallery.
-        notes: what a reader of the figures must know.
-        classifiers: by their names.
-        judges: those who looked at it besides its oracle.
-        groups: bool [N], the rows of each group, by the column that groups them and the group's name.
-        made_for: the result of the classifier that it was generated against; None if that is not among them.
-    """
+    """A split that was read, with its classifiers."""
 
     split: Split
-    labels: Labels
-    columns: dict[str, np.ndarray]
-    images: dict[str, CachedImages]
-    samples: list[Sample]
-    notes: list[str]
+    labels: Labels  # that its classifiers predict
+    columns: dict[str, np.ndarray]  # [N] by their names, without images
+    images: dict[str, CachedImages]  # the kinds that classifiers predict: `image` and `original`
+    samples: list[Sample]  # rows for a gallery
+    notes: list[str]  # what a reader of the figures must know
     classifiers: dict[str, OnSplit] = field(default_factory=dict)
-    judges: list[Judge] = field(default_factory=list)
-    groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    made_for: Result | None = None
+    judges: list[Judge] = field(default_factory=list)  # who looked at it besides its oracle
+    groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # bool [N], by column and name of the group
+    made_for: Result | None = None  # of the classifier that it was generated against; None if that is not among them
 
     @property
     def name(self) -> str:

@@ -23,14 +23,9 @@ def originals_reader(
 ) -> Callable[[], Iterator[Batch]] | None:
     """Return what reads the originals of a split that has none from its source; None, and a note, where it can't.
 
-    Args:
-        measured: the split.
-        user_source: the source that the user named; None for the one in the provenance.
-        trust: whether the one in the provenance may run code.
-        batch_size: images in a batch.
-
-    Raises:
-        UserError: a source that the user named can't be used, or is not the one that the split was generated from.
+    The source is `user_source`, which the user named, else the one in the provenance; `trust` says whether that may run
+    code. Raises UserError if a source that the user named can't be used, or is not the one that the split was generated
+    from.
     """
     columns, notes = measured.columns, measured.notes
     config = _source_section(user_source, measured.split, trust, notes)

@@ -39,36 +39,22 @@ class Predictor:
     """A classifier that predicts one split after another.
 
     Its new predictions are stored by `keep`, once it is known that it stayed what it was.
-
-    Attributes:
-        model: the classifier.
-        store: of predictions.
-        puts: whether this process writes there.
-        sharing: the processes among which batches are shared.
-        device: of the classifier.
-        batch_size: images at once.
-        attack: on originals, too.
     """
 
     model: LoadedClassifier
     store: PredictionStore
-    puts: bool
+    puts: bool  # whether this process writes to the store
     sharing: Sharing
     device: torch.device
     batch_size: int
-    attack: Attack | None
+    attack: Attack | None  # on originals, too
     _pending: list[tuple[str, pa.Table]] = field(default_factory=list)
 
     def on_split(self, measured: MeasuredSplit, on_images: Callable[[int], None]) -> OnSplit:
         """Return its predictions for every kind of images of a split.
 
-        Args:
-            measured: the split.
-            on_images: called with a number of images as they go by.
-
-        Raises:
-            UserError: it can't predict the split's labels, its outputs are in another order than these, or it fails on
-                an image.
+        `on_images` is called with a number of images as they go by. Raises UserError if it can't predict the split's
+        labels, its outputs are in another order than these, or it fails on an image.
         """
         model, labels = self.model, measured.labels
         first = to_batch(measured.images["image"].first[None], self.device)

@@ -41,17 +41,10 @@ def read_split(
 ) -> MeasuredSplit:
     """Return a split with its images decoded, by one process of each machine.
 
-    Args:
-        split: to read.
-        loaders: load the classifiers, one of which names the labels if the split does not.
-        processes: that evaluate together.
-        folder: for decoded images.
-        shown: rows for a gallery, about.
-        batch_size: images decoded together.
-        source: of originals where the split has none, instead of the recorded one.
-        trust: whether the recorded source may run code.
-        groupings: of its rows.
-        on_rows: called with a number of rows as they go by.
+    One of the classifiers that `loaders` load names the labels if the split does not. Decoded images go to `folder`;
+    about `shown` rows are taken for a gallery. Where the split has no originals, they are from `source` instead of the
+    recorded one, of which `trust` says whether it may run code. `on_rows` is called with a number of rows as they go
+    by.
     """
     labels = split.labels_for(loaders, processes.device)
     _, notes = split.known_columns()
@@ -90,16 +83,10 @@ def _batches(
     digests: Mapping[str, list[str]],
     values: Mapping[str, list[Any]],
 ) -> Iterator[Batch]:
-    """Yield the images of all rows, and collect everything else on the way.
+    """Yield the images of all rows, `size` at a time, and collect everything else on the way.
 
-    Args:
-        split: to pass over.
-        labels: of the split.
-        size: rows at a time.
-        parts: is extended by the columns, part by part.
-        sampler: takes rows for a gallery.
-        digests: are extended by the sha256 of the stored images, by their columns.
-        values: are extended by those of the columns that rows are grouped by.
+    `parts` is extended by the columns, part by part; `digests` by the sha256 of the stored images, by their columns;
+    `values` by those of the columns that rows are grouped by.
     """
     for part in split.parts(size, labels, [*split.image_columns, *values]):
         parts.append(part.columns)

@@ -47,15 +47,10 @@ def summarise_evaluation(
     fixed: FixedSetResults | None = None,
     failed: list[FailedClassifier] | None = None,
 ) -> Evaluation:
-    """Return the figures of an evaluation.
+    """Return the figures of an evaluation, with the classifiers in the order in which they are shown.
 
-    Args:
-        models: the classifiers, in the order in which they are shown.
-        splits: with the predictions of each classifier.
-        processes: share the classifiers, and all return the same.
-        attack: in short form, if the predictions for attacked originals are among them.
-        fixed: the classifiers' results on fixed sets.
-        failed: classifiers that could not be measured.
+    The splits have the predictions of each classifier, the `processes` share the classifiers, and all return the same.
+    `attack` is in short form, if the predictions for attacked originals are among them; `failed` could not be measured.
     """
     results: list[Result] = []
     comparisons: list[Comparison] = []
@@ -304,10 +299,7 @@ def _counted(values: np.ndarray) -> dict[Any, int]:
 def predictions_table(split: str, classifier: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
     """Return a classifier's predictions row by row, as `Evaluation.predictions` has them.
 
-    Args:
-        split: its name.
-        classifier: its name.
-        columns: of the classifier's summary; those that are not there are null, and without ids rows are numbered.
+    `columns` are those of its summary; those that are not there are null, and without ids rows are numbered.
     """
     rows = len(columns["label"])
     zeros = pa.array(np.zeros(rows, np.int32))

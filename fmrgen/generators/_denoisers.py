@@ -16,15 +16,10 @@ _TIME_PER_LOG_SIGMA = 250
 
 
 class Kept(NamedTuple):
-    """The properties of an unmoved image that its latent keeps.
+    """The properties of an unmoved image that its latent keeps."""
 
-    Attributes:
-        residual: add what the round trip loses.
-        shell: scale the latent back to its initial length after each step.
-    """
-
-    residual: bool
-    shell: bool
+    residual: bool  # add what the round trip loses
+    shell: bool  # scale the latent back to its initial length after each step
 
 
 class Denoiser(Generator):
@@ -86,13 +81,9 @@ class Diffusion(Denoiser):
     ) -> None:
         """Take the network and the grid of its steps.
 
-        Args:
-            unet: from x_t [B, 3, H, W] and times [B] to the noise in x_t, a model of diffusers.
-            image_size: side of the images in pixels.
-            options: what a latent keeps of its image.
-            levels: cumulative alphas, one more than `times`, from 1 (no noise) on.
-            times: what the network gets at each level but the first.
-            refinements: of each step of the inversion.
+        `unet`, a model of diffusers, goes from x_t [B, 3, H, W] and times [B] to the noise in x_t. `levels` are
+        cumulative alphas, one more than `times`, from 1 (no noise) on; the network gets `times` at each level but the
+        first. Each step of the inversion is refined `refinements` times.
         """
         super().__init__(image_size, options, unet.config.num_class_embeds)
         self.unet = unet
@@ -139,13 +130,9 @@ class Consistency(Denoiser):
     ) -> None:
         """Take the network and its noise levels, all standard deviations for images in [-1, 1].
 
-        Args:
-            unet: a model of diffusers, from scaled images and times to its raw prediction.
-            image_size: side of the images in pixels.
-            options: what a latent keeps of its image.
-            sigma: noise that `encode` adds.
-            sigma_min: the lowest level of the model, at which it changes nothing.
-            sigma_data: of the images that it was trained on.
+        `unet`, a model of diffusers, goes from scaled images and times to its raw prediction. `sigma` is the noise that
+        `encode` adds; `sigma_min` the lowest level of the model, at which it changes nothing; `sigma_data` that of the
+        images that it was trained on.
         """
         super().__init__(image_size, options, unet.config.num_class_embeds)
         self.unet = unet
@@ -185,15 +172,9 @@ class OneStep(Denoiser):
     ) -> None:
         """Take the parts of the pipeline, all models of diffusers.
 
-        Args:
-            vae: the autoencoder.
-            unet: from noised latents, times and a prompt to the noise in the latents.
-            prompt: its embedding by the text encoder, [1, L, D].
-            image_size: side of the images in pixels.
-            options: what a latent keeps of its image.
-            time: what the network gets as the time of the noised latents.
-            level: the cumulative alpha at that time.
-            guidance: its embedding [1, D], for a latent consistency model.
+        `unet` goes from noised latents, times and a prompt to the noise in the latents, and gets `time` as their time,
+        at which the cumulative alpha is `level`. `prompt` is its embedding by the text encoder, [1, L, D]; `guidance`
+        its embedding [1, D], for a latent consistency model.
         """
         super().__init__(image_size, options, None)
         self.vae = vae

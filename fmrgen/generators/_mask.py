@@ -15,15 +15,10 @@ from fmrgen.weights.pretrained import local_file
 
 
 def masked(generator: Generator, reference: str, blank: Tensor) -> "MaskedGenerator":
-    """Return `generator` with a mask, tried on a blank image.
+    """Return `generator` with a mask, tried on a blank image [1, 3, H, W] on the generator's device.
 
-    Args:
-        generator: any other one.
-        reference: the mask file, as `local_file` takes it.
-        blank: image [1, 3, H, W], on the generator's device.
-
-    Raises:
-        UserError: the file is not a mask, or is one for other weights or for latents of another shape.
+    `reference` is the mask file, as `local_file` takes it. Raises UserError if the file is not a mask, or is one for
+    other weights or for latents of another shape.
     """
     mask, metadata = read_mask_file(local_file(reference, "generator.mask"), f"generator.mask: {reference}")
     if metadata.get("generator_sha256") not in (None, weights_sha256(generator)):

@@ -94,13 +94,9 @@ class Config(GeneratorConfig):
     def generator(self, unet: Any, alphas: "np.ndarray", rescale: bool) -> "Diffusion":
         """Return the generator of a network, with the other settings of this section.
 
-        Args:
-            unet: from x_t [B, 3, H, W] and times [B] to the noise in x_t.
-            alphas: the share of the signal that is left at each training step, [T].
-            rescale: whether the network gets times as if there were 1,000.
-
-        Raises:
-            UserError: the images do not fit the network, or there are more steps than times.
+        `unet` goes from x_t [B, 3, H, W] and times [B] to the noise in x_t; `alphas` [T] are the share of the signal
+        that is left at each training step; with `rescale` the network gets times as if there were 1,000. Raises
+        UserError if the images do not fit the network, or there are more steps than times.
         """
         from fmrgen.generators._denoisers import Diffusion, Kept
 

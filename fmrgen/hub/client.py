@@ -59,14 +59,8 @@ Result = TypeVar("Result")
 class HubClient:
     """A client for one repo of the Hub.
 
-    Requests are retried a bounded number of times while the Hub is busy, fails or can't be reached; each wait is
-    noted. A final refusal is a UserError, which never contains the token.
-
-    Attributes:
-        name: of the repo.
-        kind: of the repo.
-        revision: the requested one, for error messages.
-        api: the Hub's own client.
+    Requests are retried a bounded number of times while the Hub is busy, fails or can't be reached; each wait is noted.
+    A final refusal is a UserError, which never contains the token. `revision` is the requested one, for messages.
     """
 
     def __init__(self, name: str, kind: RepoKind, revision: str = "main") -> None:
@@ -102,12 +96,8 @@ class HubClient:
     def create(self, public: bool, **options: Any) -> None:
         """Log in, and make the repo unless it exists, private unless `public`.
 
-        Args:
-            public: whether everyone may see the repo.
-            options: others of the Hub's `create_repo`.
-
-        Raises:
-            UserError: the Hub refuses, or everyone sees the repo and `public` does not allow it.
+        `options` are others of the Hub's `create_repo`. Raises UserError if the Hub refuses, or everyone sees the repo
+        and `public` does not allow it.
         """
         self.log_in()
         check_publication(self.name, self.is_private(), public)
@@ -115,12 +105,7 @@ class HubClient:
         self.ask(partial(make, **options))
 
     def read(self, paths: Sequence[str], revision: str) -> dict[str, bytes]:
-        """Return small files of the repo, by their paths. Retries nothing: call it within `ask`.
-
-        Args:
-            paths: of the files in the repo.
-            revision: branch, tag or commit.
-        """
+        """Return small files of the repo, by their paths. Retries nothing: call it within `ask`."""
 
         def read(path: str) -> bytes:
             return Path(hf_hub_download(self.name, path, repo_type=self.kind, revision=revision)).read_bytes()
@@ -129,24 +114,15 @@ class HubClient:
             return dict(zip(paths, pool.map(read, paths), strict=True))
 
     def send(self, operations: Sequence[Operation], message: str, **options: Any) -> CommitInfo:
-        """Make a commit. Retries nothing: call it within `ask`.
-
-        Args:
-            operations: of the commit.
-            message: of the commit.
-            options: others of the Hub's `create_commit`.
-        """
+        """Make a commit. Retries nothing: call it within `ask`. `options` are others of the Hub's `create_commit`."""
         with _upload_errors(self.name):
             return self.api.create_commit(self.name, operations, commit_message=message, repo_type=self.kind, **options)
 
     def commit(self, message: str, operations_on: Callable[[set[str]], Sequence[Operation]]) -> str:
         """Make a commit, and return its address.
 
-        If another commit comes first, everything is done again on top of that one.
-
-        Args:
-            message: of the commit.
-            operations_on: from the paths of the files in the repo to the operations of the commit.
+        If another commit comes first, everything is done again on top of that one. `operations_on` returns the
+        operations of the commit from the paths of the files in the repo.
         """
 
         def attempt() -> str:
@@ -159,15 +135,10 @@ class HubClient:
         return self.ask(attempt, all_of_the_hub=False)
 
     def ask(self, question: Callable[[], Result], all_of_the_hub: bool = True) -> Result:
-        """Return the result of `question`, which is called again if its error may pass.
+        """Return the result of `question`, which sends requests to the Hub, and is called again if its error may pass.
 
-        Args:
-            question: a function that sends requests to the Hub.
-            all_of_the_hub: whether it calls nothing but the Hub's client, so that any error that it raises is one of
-                the connection.
-
-        Raises:
-            UserError: the Hub refuses, or does not answer in the last attempt either.
+        With `all_of_the_hub`, it calls nothing but the Hub's client, so that any error that it raises is one of the
+        connection. Raises UserError if the Hub refuses, or does not answer in the last attempt either.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -245,13 +216,7 @@ def terms_line(repo: str, kind: RepoKind) -> str:
 
 
 def check_publication(name: str, private: bool | None, public: bool) -> None:
-    """Raise UserError if a repo is public, and the caller does not allow that.
-
-    Args:
-        name: of the repo.
-        private: whether it is private; None if it does not exist yet.
-        public: whether the caller allows a public repo.
-    """
+    """Raise UserError if a repo is public and `public` does not allow it; `private` is None if there is no repo yet."""
     if private is False and not public:
         raise UserError(
             f"{name}: is a public repo; if these images may be published, pass {option('public', 'public=True')}"

@@ -24,14 +24,8 @@ def check_repo_name(repo: str) -> None:
 def fetched(repo: str, revision: str, patterns: Sequence[str], largest: float = inf) -> tuple[Path, str]:
     """Return a local folder with some files of a dataset repo, and the commit that they belong to.
 
-    Args:
-        repo: `OWNER/NAME`.
-        revision: branch, tag or commit.
-        patterns: of the paths to fetch, as in a shell.
-        largest: bytes of a file; larger ones are left out.
-
-    Raises:
-        UserError: the name is not a repo's, or the Hub refuses or cannot be reached.
+    `repo` is `OWNER/NAME`, and `revision` a branch, tag or commit. The patterns are as in a shell; files of more than
+    `largest` bytes are left out. Raises UserError if the name is not a repo's, or the Hub refuses or cannot be reached.
     """
     check_repo_name(repo)
     hub = HubClient(repo, "dataset", revision)

@@ -68,19 +68,13 @@ def make_split(
     Any number of processes may do so at once, under a launcher or each by itself, and each may come late or be killed:
     they take the shards that nobody holds, and all return when the split is finished.
 
-    Args:
-        recipe: of the job.
-        output: the dataset folder, the same for all processes; made if need be. Or one in an object store
-            (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`, `hf://buckets/OWNER/BUCKET/PREFIX`).
-        part: `(i, n)` makes the i-th of n parts, on a machine that does not see the others' folder. Copied into one
-            folder, they are finished by a call without it.
-        on_progress: called with how far the job is, over all processes; by default that is reported.
+    The folder is the same for all processes, and made if need be. It can be one in an object store
+    (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`, `hf://buckets/OWNER/BUCKET/PREFIX`). `part` is `(i, n)`: the i-th of n
+    parts, on a machine that does not see the others' folder. Copied into one folder, they are finished by a call
+    without it.
 
-    Returns:
-        The split's figures; of a part, those of the rows that are in its folder.
-
-    Raises:
-        UserError: what a user can fix, before any work where it can be known.
+    Returns the split's figures; of a part, those of the rows that are in its folder. Raises UserError for what a user
+    can fix, before any work where it can be known.
     """
     if part is not None and is_bucket(output):
         raise UserError(f"{output}: machines that see this bucket share the work by themselves; omit {option('part')}")

@@ -76,19 +76,10 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
 
 def claim(folder: SplitFolder, fresh: Provenance, run: Run | None, claims: ShardClaims) -> Provenance:
     """Make the folder ready for this process, check its shards if no other process is at work on it, and take the first
-    shard, all before another process can.
+    shard, all before another process can. Return the split's provenance.
 
-    Args:
-        folder: of the split.
-        fresh: the provenance of the split if this job begins it.
-        run: of this process, put on record if rows are missing.
-        claims: take the first shard.
-
-    Returns:
-        The provenance of the split.
-
-    Raises:
-        UserError: another recipe's split is in the folder, or processes can't share it.
+    `fresh` is the provenance if this job begins the split. The run of this process is put on record if rows are
+    missing. Raises UserError if another recipe's split is in the folder, or processes can't share it.
     """
     paths, store = folder.paths, folder.store
     for path in (folder.shard_path(0), paths.provenance, paths.picture):
@@ -169,13 +160,9 @@ def _check_same_maker(paths: SplitPaths, earlier: Provenance, fresh: Provenance)
 
 
 def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: str) -> None:
-    """Raise UserError if rows of `fresh` would be made by other code than those of `earlier`.
+    """Raise UserError if rows of `fresh` would be made by other code than those of `earlier`, the provenance on record.
 
-    Args:
-        where: the split, at the beginning of the message.
-        earlier: the provenance on record.
-        fresh: that of this job.
-        cure: at the end of the message.
+    The message begins with `where`, the split, and ends with `cure`.
     """
     changed = changed_code(earlier.code_sha256, fresh.code_sha256)
     if changed:
@@ -186,19 +173,10 @@ def check_same_code(where: str, earlier: Provenance, fresh: Provenance, cure: st
 def claimed_alone(
     output: Path, config: str, split: str, provenance: Provenance
 ) -> Iterator[tuple[SplitFolder, Provenance, ShardClaims]]:
-    """Claim a split of a folder that is to be put together from finished shards, while no job is at work on it.
+    """Claim a split that is to be put together from finished shards of this provenance, while no job is at work on it.
 
-    Args:
-        output: the dataset folder.
-        config: of the split.
-        split: its name in that.
-        provenance: of the shards.
-
-    Yields:
-        The split's folder, its provenance, and who works on it.
-
-    Raises:
-        UserError: a job is at work on it, or another recipe's split is in it.
+    Yields the split's folder, its provenance, and who works on it. Raises UserError if a job is at work on it, or
+    another recipe's split is in it.
     """
     fresh = provenance.model_copy(update={"finished": False, "files": {}, "skipped": []})
     folder = SplitFolder.of(SplitPaths(output, config, split), provenance)
@@ -212,10 +190,7 @@ def claimed_alone(
 def record_run(folder: SplitFolder, run: Run, times: int) -> None:
     """Put a run on record: its start, and how it ended, again if it took up more work after that.
 
-    Args:
-        folder: of the split.
-        run: of a process.
-        times: how often it was put on record before.
+    `times` is how often it was put on record before.
     """
     name = f"run-{re.sub(r'[^0-9]', '', run.started)}-{run.job}"
     record(folder, f"{name}-{times:03d}", {"runs": {name: run.tree}})
@@ -237,20 +212,11 @@ def record(folder: SplitFolder, name: str, content: Mapping[str, Any]) -> None:
 
 
 def finish(folder: SplitFolder, claims: ShardClaims, faults: Counter[str | None] | None = None) -> Summary:
-    """Check the whole split, and mark it as finished; then write its picture and its card.
+    """Check the whole split, and mark it as finished; then write its picture and its card. Return its figures.
 
-    If the split is finished already, only files that a killed run did not write are written.
-
-    Args:
-        folder: of the split.
-        claims: of this process.
-        faults: in how many rows of this run each part was not finite.
-
-    Returns:
-        The split's figures.
-
-    Raises:
-        UserError: a row is missing or wrong, or no row has finite values.
+    If the split is finished already, only files that a killed run did not write are written. `faults` counts the rows
+    of this run in which each part was not finite. Raises UserError if a row is missing or wrong, or no row has finite
+    values.
     """
     paths, store = folder.paths, folder.store
     with claims.claims.alone(paths.claim):

@@ -37,66 +37,37 @@ _TRIED_QUERIES = 4  # at most, of each step: a service may cost money
 
 @dataclass(frozen=True)
 class Work:
-    """The size of a job, measured with its models on this machine.
-
-    Attributes:
-        examples, classes: of the source.
-        image_size: side in pixels.
-        shards: how many this job would generate, those that exist included.
-        existing: how many of them exist.
-        images_left: in the shards that do not exist.
-        device: that the job would run on.
-        seconds_per_pass: measured, of one image through generator, classifier and oracle and back.
-        most_queries: to the classifier, for the images left.
-        most_seconds: for the images left on one such device, if each uses the whole budget.
-        slots: that the job would use; 0 if it finds them by timing.
-        split_bytes: of the images left, as PNG files, from those of the trial.
-        free_bytes: on the disk of the split; None for a bucket.
-    """
+    """The size of a job, measured with its models on this machine."""
 
     examples: int
     classes: int
-    image_size: int
-    shards: int
-    existing: int
-    images_left: int
+    image_size: int  # side in pixels
+    shards: int  # how many this job would generate, those that exist included
+    existing: int  # how many of them exist
+    images_left: int  # in the shards that do not exist
     device: str
-    seconds_per_pass: float
-    most_queries: int
-    most_seconds: float
-    slots: int
-    split_bytes: int
-    free_bytes: int | None
+    seconds_per_pass: float  # measured, of one image through generator, classifier and oracle and back
+    most_queries: int  # to the classifier, for the images left
+    most_seconds: float  # for the images left on one such device, if each uses the whole budget
+    slots: int  # 0 if the job finds them by timing
+    split_bytes: int  # of the images left, as PNG files, from those of the trial
+    free_bytes: int | None  # on the disk of the split; None for a bucket
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job before it begins.
+    """A job before it begins."""
 
-    Attributes:
-        recipe: of the job, in the precision that it would run in.
-        downloads: the models and data that come from elsewhere, whether they are on this machine or not.
-        work: the size of the job; None if something has to be downloaded before that can be measured.
-    """
-
-    recipe: Recipe
-    downloads: list[Remote]
-    work: Work | None
+    recipe: Recipe  # in the precision that the job would run in
+    downloads: list[Remote]  # the models and data that come from elsewhere, whether they are on this machine or not
+    work: Work | None  # None if something has to be downloaded before it can be measured
 
 
 def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = None) -> Plan:
     """Look at what a job downloads; if all of it is here, build its components and time a few images.
 
-    Args:
-        recipe: of the job.
-        output: the dataset folder; nothing is written into it.
-        part: `(i, n)`, as for `generate`.
-
-    Returns:
-        What the job needs, its size, how much of it is done, and how long the rest takes.
-
-    Raises:
-        UserError: the job would stop before its first image.
+    Nothing is written into the dataset folder `output`. `part` is `(i, n)`, as for `generate`. Raises UserError if the
+    job would stop before its first image.
     """
     store = open_store(output)
     root = store.root

@@ -46,25 +46,18 @@ _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean
 
 @dataclass(frozen=True)
 class Checked:
-    """Classifier and oracle as a job finds them, and must leave them.
+    """Classifier and oracle as a job finds them, and must leave them."""
 
-    Attributes:
-        outputs: of both for some originals; None if that failed, which the job itself reports.
-        kinship: of the two; None if it was not measured.
-        notes: what a user should know of them before the work begins.
-    """
-
-    outputs: "FirstOutputs | None"
-    kinship: Kinship | None
-    notes: list[str]
+    outputs: "FirstOutputs | None"  # for some originals; None if that failed, which the job itself reports
+    kinship: Kinship | None  # None if it was not measured
+    notes: list[str]  # what a user should know before the work begins
 
 
 def check(components: Components, oracle_rule: str, device: torch.device, *, in_full: bool) -> Checked:
     """Query classifier and oracle with a few originals, or in full with enough to say whether the oracle knows them and
     how alike the two are.
 
-    Raises:
-        UserError: the oracle has all of the classifier's weights, see `weights_in_common`.
+    Raises UserError if the oracle has all of the classifier's weights, see `weights_in_common`.
     """
     shared = weights_in_common(components)
     outputs = first_outputs(components, device, _IMAGES if in_full else _ASKED_TWICE)
@@ -114,9 +107,8 @@ def measure_slope(
 def weights_in_common(components: Components) -> float:
     """Return the larger share, 0 to 1, of the classifier's weights in the oracle and of the oracle's in the classifier.
 
-    Raises:
-        UserError: the oracle has all of the classifier's. It then accepts an image only while this very network sees
-            the label in it, and FMR is 100 whatever the network is worth.
+    Raises UserError if the oracle has all of the classifier's. It then accepts an image only while this very network
+    sees the label in it, and FMR is 100 whatever the network is worth.
     """
     classifier, oracle = components.classifier, components.oracle.deciding
     vetoing = () if oracle is components.oracle else getattr(components.oracle, "oracles", ())
@@ -145,23 +137,14 @@ def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
 
 @dataclass(frozen=True)
 class FirstOutputs:
-    """The outputs of classifier and oracle for the first originals.
+    """The outputs of classifier and oracle for the first N originals."""
 
-    Attributes:
-        labels: of the originals, [N].
-        decided: the classes that the oracle decides on, [N].
-        of_classifier: the classifier's log-probabilities, [N, K].
-        of_oracles: those of the oracle and of a panel's members, [N, K] each.
-        members: the classes that each member of a panel decides on, [N], by its name.
-        vetoing: the members that only have a veto.
-    """
-
-    labels: Tensor
-    decided: Tensor
-    of_classifier: Tensor
-    of_oracles: list[Tensor]
-    members: dict[str, Tensor] = field(default_factory=dict)
-    vetoing: tuple[str, ...] = ()
+    labels: Tensor  # [N]
+    decided: Tensor  # the classes that the oracle decides on, [N]
+    of_classifier: Tensor  # log-probabilities, [N, K]
+    of_oracles: list[Tensor]  # those of the oracle and of a panel's members, [N, K] each
+    members: dict[str, Tensor] = field(default_factory=dict)  # the classes that each member of a panel decides on, [N]
+    vetoing: tuple[str, ...] = ()  # the members that only have a veto
 
 
 def first_outputs(components: Components, device: torch.device, count: int = _IMAGES) -> FirstOutputs | None:
@@ -301,15 +284,9 @@ def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def slope_near_boundary(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> float | None:
-    """Return the slope of the margin along its gradient, as a share of what that says, on stored images.
+    """Return the slope of the margin along its gradient, as a share of what that says, on images of a split's shards.
 
-    Args:
-        classifier: of the split.
-        folder: of the split, whose shards exist.
-        device: of the classifier.
-
-    Returns:
-        The median over the valid rows whose loss is nearest to that of two classes alike; None if there is none.
+    It is the median over the valid rows whose loss is nearest to that of two classes alike; None if there is none.
     """
     try:
         pixels, labels = _nearest_to_boundary(folder)

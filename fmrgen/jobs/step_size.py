@@ -35,23 +35,14 @@ _TRIALS = 10
 
 @dataclass(frozen=True)
 class Trial:
-    """The effect of a step size on the images.
-
-    Attributes:
-        step_size: that was tried.
-        valid: the share of valid rows.
-        mean_iterations: of valid rows; 0 if there are none.
-        by_budget: the share of rows that the budget ended.
-        stuck: the share of rows without a gradient.
-        perturbed_accuracy: of valid rows; NaN if there are none.
-    """
+    """The effect of a step size on the images."""
 
     step_size: float
-    valid: float
-    mean_iterations: float
-    by_budget: float
-    stuck: float
-    perturbed_accuracy: float
+    valid: float  # share of the rows
+    mean_iterations: float  # of valid rows; 0 if there are none
+    by_budget: float  # share of the rows that the budget ended
+    stuck: float  # share of the rows without a gradient
+    perturbed_accuracy: float  # of valid rows, 0 to 1; NaN if there are none
 
     @classmethod
     def of(cls, step_size: float, rows: list[Perturbed]) -> "Trial":
@@ -120,8 +111,7 @@ def settled_step(recipe: Recipe, components: Components, paths: SplitPaths, devi
 def find_step(components: Components, options: PerturbOptions, device: torch.device) -> tuple[float, list[str]]:
     """Return a step size with which the oracle stops images after a fair part of the budget, and a line on each trial.
 
-    Raises:
-        UserError: no image can be read, or no gradient reaches the latent.
+    Raises UserError if no image can be read, or no gradient reaches the latent.
     """
     examples = evenly(components)
     scale = _latent_scale(components, examples[:_ENCODED], device)

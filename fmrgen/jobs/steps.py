@@ -48,18 +48,11 @@ def decode_steps(
     This costs what making the rows cost. A row whose steps come out otherwise than the split says, on another device
     for example, is left out.
 
-    Args:
-        split: made by fmrgen.
-        samples: the rows, with their originals and all columns.
-        most: images of a row; of more steps the first, the last, those around the first mistake, and some between.
-        trust: let the split's recipe, which may be a stranger's, run the code and read the places that it names.
-        device: of the models; by default a GPU if there is one.
-
-    Returns:
-        PNG files by the rows' ids and the numbers of the steps, which rise from 0, the plain reconstruction.
-
-    Raises:
-        UserError: the split does not keep its steps or its originals, or its models can't be loaded.
+    Returns PNG files by the rows' ids and the numbers of the steps, which rise from 0, the plain reconstruction. Of
+    more steps than `most`, these are the first, the last, those around the first mistake, and some between. The samples
+    have their originals and all columns. With `trust` the split's recipe, which may be a stranger's, may run the code
+    and read the places that it names. `device` is by default a GPU if there is one. Raises UserError if the split does
+    not keep its steps or its originals, or its models can't be loaded.
     """
     provenance = split.provenance
     if provenance is None:

@@ -128,22 +128,12 @@ def load_judges(
     trust: bool = False,
     device: torch.device | str,
 ) -> tuple[ClassifierAndOracle, dict[str, str | None], ModelsOfRecipe]:
-    """Load the classifier and the oracle that made a split, by the recipe in its provenance.
+    """Load the classifier and the oracle that made a split, by the recipe in its provenance, or those passed instead.
 
-    Args:
-        split: a reference, for messages.
-        provenance: of the split.
-        classifier: replaces the recipe's.
-        oracle: likewise.
-        may_differ: `classifier` or `oracle`, if its weights need not be those that generated the split.
-        trust: let the recipe run the code and read the files and addresses that it names.
-        device: of the models.
-
-    Returns:
-        Both models, the sha256 of the weights that must not differ, by name, and their sections.
-
-    Raises:
-        UserError: they can't be loaded, or are not the ones that generated the split.
+    Returns both models, the sha256 of the weights that must not differ, by name, and the models' sections. `may_differ`
+    names the models whose weights need not be those that generated the split. With `trust` the recipe may run the code
+    and read the files and addresses that it names. Raises UserError if a model can't be loaded, or is not the one that
+    generated the split.
     """
     recorded = provenance.recipe
     tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}

@@ -23,19 +23,10 @@ class FilesVerification:
 
 
 def verify_files(split: str) -> FilesVerification:
-    """Compare every file of a split with its digest on record; no model is needed.
+    """Compare every file of a split, given by its reference, with its digest on record; no model is needed.
 
     On the Hub the digests are those that the Hub reports. If a split is not finished yet, the shards that exist are
-    checked by the checksums in them.
-
-    Args:
-        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-
-    Returns:
-        How many files are intact, and what is wrong with the others.
-
-    Raises:
-        UserError: there is no such split.
+    checked by the checksums in them. Raises UserError if there is no such split.
     """
     reference = parse_reference(split)
     root = Path(reference.repo)

@@ -19,15 +19,9 @@ _ALIKE_PREDICTIONS = 0.52  # correlation of both networks' probabilities of the 
 
 
 class Caution(NamedTuple):
-    """A reason to doubt a split's FMR, with what can be done about it.
+    """A reason to doubt a split's FMR, with what can be done about it."""
 
-    Attributes:
-        field: of `Summary`, without which nothing is known of it.
-        test: whether it holds of a summary.
-        sentence: that says so.
-    """
-
-    field: str
+    field: str  # of `Summary`, without which nothing is known of it
     test: Callable[[Summary], bool]
     sentence: Callable[[Summary], str]
 
@@ -36,10 +30,6 @@ def cautions(summary: Summary, *, steps: JudgedSteps = "all") -> list[str]:
     """Return a line for each reason to doubt a split's FMR, with what can be done about it.
 
     A classifier at chance gets that one alone.
-
-    Args:
-        summary: of the split.
-        steps: that show whether the gradient is masked, see `judged_steps`.
     """
     if summary.at_chance:
         return [
@@ -155,10 +145,8 @@ def tightness(summary: Summary) -> str:
 def kinship_caution(weights: float, predictions: float | None) -> str | None:
     """Return a line if classifier and oracle of a split are related, None if nothing shows it.
 
-    Args:
-        weights: the share, from 0 to 1, of one's weights that lie in the other.
-        predictions: the lower end of the correlation of both networks' probabilities of the wrong classes; None if it
-            is not known.
+    `weights` is the share, from 0 to 1, of one's weights that lie in the other; `predictions` is the lower end of the
+    correlation of both networks' probabilities of the wrong classes, None if it is not known.
     """
     signs = []
     if weights >= _SHARED_WEIGHTS:

@@ -27,13 +27,8 @@ def judged_steps(*, is_guided: bool, reencodes: bool, objective: str, generator:
 
     All, as far as only the classifier decides whether they climb. The first alone if each one starts from a new
     encoding, if they lead to a class, or if the generator has kinks of its own, as `transform` has between pixels:
-    honest networks have 60 to 93 % there. None if the first step is not along the gradient.
-
-    Args:
-        is_guided: whether the first step is along the gradient, without noise.
-        reencodes: whether images are encoded anew before each step.
-        objective: that the first attack climbs.
-        generator: kind of the generator.
+    honest networks have 60 to 93 % there. None if the first step is not along the gradient, or has noise (`is_guided`).
+    The objective is that of the first attack.
     """
     if not is_guided:
         return "none"
@@ -50,10 +45,6 @@ def has_masked_gradient(summary: Summary, steps: JudgedSteps = "all") -> bool:
 
     A gradient that fools the network far more than random steps do is `rough` instead. Without a control by random
     steps the two can't be told apart: that counts as masked too, and is worded as "may be".
-
-    Args:
-        summary: of the split.
-        steps: that count, see `judged_steps`.
     """
     return _vanishes(summary, steps) or (_climbs_seldom(summary, steps) and not has_rough_gradient(summary, steps))
 
@@ -63,10 +54,6 @@ def has_rough_gradient(summary: Summary, steps: JudgedSteps = "all") -> bool:
 
     So does a network that jumps: its gradient is its own and shows the way over several steps, not over each. Far is 10
     points of FMR or more below random steps, by an interval that lies below 0; masked networks have 0 in it.
-
-    Args:
-        summary: of the split.
-        steps: that count, see `judged_steps`.
     """
     less = summary.guided_less_random
     if less is None or less.high is None or _vanishes(summary, steps):
@@ -75,12 +62,7 @@ def has_rough_gradient(summary: Summary, steps: JudgedSteps = "all") -> bool:
 
 
 def masking_caution(summary: Summary, steps: JudgedSteps = "all") -> str | None:
-    """Return a line if steps along the gradient climb as if it was masked or rough; None otherwise.
-
-    Args:
-        summary: of the split.
-        steps: that count, see `judged_steps`.
-    """
+    """Return a line if steps along the gradient climb as if it was masked or rough; None otherwise."""
     if not _climbs_seldom(summary, steps):
         return None
     climbs = (
@@ -142,9 +124,8 @@ def _is_below(share: Estimate | None, least: float) -> bool:
 def slope_caution(slope: float | None, where: str = "on the images nearest the boundary") -> str | None:
     """Return a line if a classifier is not as steep as its gradient says; None if it is, or nobody looked.
 
-    Args:
-        slope: along the gradient, as a share of what the gradient says: near 1 for a gradient of the network's own.
-        where: it was measured.
+    `slope` is that along the gradient, as a share of what the gradient says: near 1 for a gradient of the network's
+    own. `where` says at which images it was measured.
     """
     if slope is None or _LEAST_SLOPE <= slope <= 1 / _LEAST_SLOPE:
         return None

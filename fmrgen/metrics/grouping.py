@@ -14,15 +14,10 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Grouping:
-    """A column and its bounds; without bounds each value is a group.
-
-    Attributes:
-        column: its name.
-        bounds: numbers, rising; a bound belongs to the group above it.
-    """
+    """A column and its bounds; without bounds each value is a group."""
 
     column: str
-    bounds: tuple[float, ...] = ()
+    bounds: tuple[float, ...] = ()  # rising; a bound belongs to the group above it
 
     @classmethod
     def of_short_form(cls, text: str) -> "Grouping":

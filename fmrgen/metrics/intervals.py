@@ -56,14 +56,7 @@ def as_percent(estimate: Estimate | None) -> str:
 
 
 def proportion(hits: np.ndarray) -> Estimate | None:
-    """Return the share of True in percent, with Wilson's 95 % interval.
-
-    Args:
-        hits: bool [N].
-
-    Returns:
-        The share; None for no rows.
-    """
+    """Return the share of True in percent, with Wilson's 95 % interval; None for no rows."""
     if not len(hits):
         return None
     return Estimate(100 * int(hits.sum()) / len(hits), *wilson(int(hits.sum()), len(hits)))
@@ -76,12 +69,7 @@ def _are_equal(values: np.ndarray) -> bool:
 def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
     """Return the share of True in percent, with Wilson's interval of as many independent rows as would be as certain.
 
-    Args:
-        hits: bool [N].
-        groups: [N], equal for hits that depend on each other, as the steps of one row.
-
-    Returns:
-        The share; None for no hits.
+    `groups` [N] are equal for hits [N] that depend on each other, as the steps of one row. None for no hits.
     """
     if not len(hits):
         return None
@@ -98,9 +86,7 @@ def grouped_proportion(hits: np.ndarray, groups: np.ndarray) -> Estimate | None:
 def mean(values: np.ndarray, least: float = -math.inf) -> Estimate | None:
     """Return the mean with Student's interval, which has no ends if all values are equal; None for no values.
 
-    Args:
-        values: [N].
-        least: the smallest value that is possible, and therefore the smallest end.
+    `least` is the smallest value that is possible, and therefore the smallest end.
     """
     if not len(values):
         return None
@@ -117,15 +103,10 @@ def _margin(values: np.ndarray) -> float:
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, per: float = 1.0) -> Estimate:
-    """Return the share of True in `first` minus that in `second`, in percent of `per`.
+    """Return the share of True in `first` minus that in `second`, of the same rows, in percent of the share `per`.
 
-    The interval is Agresti and Min's (2005): Wald's with half a row added to each combination, so that it
-    has a width even if no row differs.
-
-    Args:
-        first: bool [N].
-        second: bool [N], of the same rows.
-        per: the share that counts as 100 %.
+    The interval is Agresti and Min's (2005): Wald's with half a row added to each combination, so that it has a width
+    even if no row differs.
     """
     low, high = paired_ends(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
     value = float(first.mean() - second.mean())
@@ -142,9 +123,8 @@ def paired_ends(only_first: int, only_second: int, rows: int) -> tuple[float, fl
 def sign_test(more: int, fewer: int) -> float:
     """Return the one-sided p-value of the exact sign test, McNemar's: so many `more` than `fewer`, or more, by chance.
 
-    Args:
-        more: rows of which only the first of two paired outcomes holds.
-        fewer: rows of which only the second holds.
+    `more` are the rows of which only the first of two paired outcomes holds, `fewer` those of which only the second
+    does.
     """
     return float(bdtrc(more - 1, more + fewer, 0.5)) if more else 1.0
 
@@ -165,14 +145,11 @@ def independent_mean(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate:
 def foundation_model_robustness(hit: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
     """Return FMR = PA / SA × 100, with SA over all examples (paper §3.3).
 
-    PA is over the valid ones. The interval joins Wilson's intervals of PA and SA, which come from the same examples
-    and so depend on each other (MOVER: Donner and Zou 2012). No end is beyond 100 in percent of the low end of SA,
-    since PA is at most 100. None if no row is valid or SA is zero.
+    PA is over the valid ones. The interval joins Wilson's intervals of PA and SA, which come from the same examples and
+    so depend on each other (MOVER: Donner and Zou 2012). No end is beyond 100 in percent of the low end of SA, since PA
+    is at most 100. None if no row is valid or SA is zero.
 
-    Args:
-        hit: bool [N], whether the classifier is right on each perturbed image.
-        valid: bool [N].
-        original_hit: bool [N], whether it is right on each original.
+    All are bool [N]: `hit` is whether the classifier is right on a perturbed image, `original_hit` on its original.
     """
     if not valid.any() or not original_hit.any():
         return None
@@ -211,11 +188,8 @@ def most_unseen(rows: float) -> float:
 def with_width(estimate: Estimate, unseen: float, least: float = 0.0, most: float = math.inf) -> Estimate:
     """Return an estimate; if the ends of its interval are equal but for rounding, `unseen` on either side of the value.
 
-    Args:
-        estimate: the estimate.
-        unseen: how far the figure may lie from what was observed, although no row shows it.
-        least: the smallest value that is possible.
-        most: the largest value that is possible.
+    `unseen` is how far the figure may lie from what was observed, although no row shows it. No value is possible below
+    `least` or above `most`.
     """
     low, high = estimate.ends
     if not math.isclose(low, high, abs_tol=_SAME):
@@ -236,13 +210,8 @@ def ratio_of_proportions(over: Estimate | None, under: Estimate | None) -> Estim
 def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
     """Return the mean of `part` over valid rows in percent of the share of `original_hit` in all rows.
 
-    The interval is the delta method's, paired: both come from the same rows. If all parts are equal, or the interval
-    has no width, it is made as that of FMR. None if there is nothing to divide.
-
-    Args:
-        part: [N], from 0 to 1.
-        valid: bool [N].
-        original_hit: bool [N].
+    The parts are from 0 to 1. The interval is the delta method's, paired: both come from the same rows. If all parts
+    are equal, or the interval has no width, it is made as that of FMR. None if there is nothing to divide.
     """
     ratio_with_influence = ratio_and_influence(part, valid, original_hit)
     if ratio_with_influence is None:
@@ -263,11 +232,6 @@ def ratio_and_influence(
 
     With it comes the influence of every row [N]: the ratio varies as the mean of these does. None if there is nothing
     to divide.
-
-    Args:
-        part: [N].
-        valid: bool [N].
-        original_hit: bool [N].
     """
     if not valid.any() or not original_hit.any():
         return None
@@ -284,11 +248,8 @@ def difference_of_ratios(
 ) -> Estimate:
     """Return a figure less another of the same rows, with Student's interval of the rows' influences: it is paired.
 
-    Args:
-        first: the figure, and the influence of every row on it [N], as of `ratio_and_influence`.
-        second: likewise.
-        unseen: how far each figure may lie from what was observed, where all of its rows are alike.
-        most: how far apart they can be.
+    Both have the influence of every row on them [N], as of `ratio_and_influence`. `unseen` is how far each figure may
+    lie from what was observed, where all of its rows are alike; `most` is how far apart they can be.
     """
     value, influence = first[0] - second[0], first[1] - second[1]
     squares = [_margin(influence) ** 2] if len(influence) > 1 else []
@@ -302,10 +263,8 @@ def difference_of_ratios(
 def share(percent: Estimate, rows: float) -> Estimate:
     """Return a mean of shares with Wilson's interval, whose ends are shares too, instead of a symmetric one.
 
-    Args:
-        percent: the mean, from 0 to 100, and an interval of it that may exceed that range.
-        rows: number of examples, used if the interval has no width; otherwise the number of coin tosses that would have
-            an interval of the same width.
+    The mean is from 0 to 100, but its interval may exceed that range. The new one is that of as many coin tosses as
+    would have an interval of the same width; of `rows`, the number of examples, if it has no width.
     """
     middle = min(1.0, max(0.0, percent.value / 100))
     low, high = percent.ends

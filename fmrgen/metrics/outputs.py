@@ -11,18 +11,13 @@ _FEWEST_REORDERED = 10  # rows that must be right in another order of the classe
 def is_at_chance(label: np.ndarray, prediction: np.ndarray) -> bool:
     """Return whether predictions match labels hardly better than guesses do, so that figures made of them mean nothing.
 
-    Guesses name each class equally often, or as often as the predictions do: a network that always gives the
-    commonest class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with
-    random weights, on up to 17 % of ten digits), so twice as often is still chance, as far as that is at most a tenth
-    of the way to being always right.
+    Guesses name each class equally often, or as often as the predictions do: a network that always gives the commonest
+    class is at chance too. Untrained networks are right a little more often than guesses (of 30 LeNets with random
+    weights, on up to 17 % of ten digits), so twice as often is still chance, as far as that is at most a tenth of the
+    way to being always right.
 
-    Args:
-        label: [N].
-        prediction: [N], -1 for none.
-
-    Returns:
-        Whether the lower end of the accuracy's 95 % interval is not above chance; False if all labels are one, which
-        no guess can miss.
+    The lower end of the accuracy's 95 % interval is then not above chance. False if all labels [N] are one, which no
+    guess can miss. A prediction [N] of -1 is none.
     """
     classes = 1 + int(max(label.max(), prediction.max()))
     labels = np.bincount(label, minlength=classes) / len(label)
@@ -42,12 +37,7 @@ def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes:
     """Return whether predictions fit the labels well, but only after the classes are put in another order.
 
     The best order for half of the rows is tried on the others, so that chance can't make one. It must be right more
-    often than not there, and more than twice as often as the present order.
-
-    Args:
-        label: [N].
-        prediction: [N], -1 for none.
-        classes: number of classes.
+    often than not there, and more than twice as often as the present order. A prediction of -1 is none.
     """
     # Not every other row: if classes take turns, one half would lack half of the classes.
     trial = np.random.default_rng(0).random(len(label)) < 0.5
@@ -61,10 +51,7 @@ def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes:
 def best_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
     """Return the class that each output would have to stand for, [K]: the commonest pairs first, each class once.
 
-    Args:
-        label: [N].
-        prediction: [N], -1 for none.
-        classes: number of classes.
+    The labels and predictions are [N]; a prediction of -1 is none.
     """
     is_class = (prediction >= 0) & (prediction < classes)
     pairs, counts = np.unique(prediction[is_class].astype(np.int64) * classes + label[is_class], return_counts=True)

@@ -55,10 +55,8 @@ def _records_as_label(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 def as_label(predictions: np.ndarray, labels: np.ndarray, accepted: np.ndarray | None) -> np.ndarray:
     """Return the predictions with those that are true of a row replaced by its label.
 
-    Args:
-        predictions: [N], classes, or a list of them for each row.
-        labels: [N].
-        accepted: [N], the classes that are true of each row, its label among them; None if only labels are.
+    The predictions [N] are classes, or a list of them for each row. `accepted` [N] are the classes that are true of
+    each row, its label among them; None if only labels are.
     """
     if accepted is None:
         return predictions.copy()

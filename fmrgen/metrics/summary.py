@@ -23,27 +23,16 @@ OWN_COLUMNS = tuple(name for name in SUMMARY_COLUMNS if name.startswith(_OWN_PRE
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of `Summary`, and how it is shown.
+    """A figure of `Summary`, and how it is shown."""
 
-    Attributes:
-        name: its name in tables.
-        title: its name in words, on a line of its own.
-        meaning: its definition.
-        of: whether it differs from classifier to classifier, or is the same for every classifier on a split.
-        compared: whether classifiers are compared by it, in leaderboards, transfer matrices and differences.
-        make: computes it from rows.
-        unit: text behind a figure.
-        field: its name in `Summary`, and in files.
-    """
-
-    name: str
-    title: str
+    name: str  # in tables
+    title: str  # in words, on a line of its own
     meaning: str
-    of: Literal["classifier", "split"]
-    compared: bool
+    of: Literal["classifier", "split"]  # whether it differs between classifiers, or is the same for all on a split
+    compared: bool  # whether classifiers are compared by it, in leaderboards, transfer matrices and differences
     make: Callable[[Rows], Estimate | None]
-    unit: str = " %"
-    field: str = ""
+    unit: str = " %"  # text behind a figure
+    field: str = ""  # its name in `Summary`, and in files
 
 
 def _metric(

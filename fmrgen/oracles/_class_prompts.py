@@ -11,22 +11,14 @@ _log = logging.getLogger(__name__)
 
 
 def names_in_prompts(names: Sequence[str], first_synonym: bool, overrides: Mapping[str, str]) -> list[str]:
-    """Return what stands for {class} in the prompts of each label.
+    """Return what stands for {class} in the prompts of each label, all different.
 
     A CLIP's tokenizer ignores case, so names that differ only in case are the same prompt: `cardigan` and `Cardigan,
     Cardigan Welsh corgi` by their first synonyms. A name also counts as the same if it is another one with a number
     behind it, as lists write homonyms (`crane`, `crane2`). Such labels take their next synonym.
 
-    Args:
-        names: the names of the labels.
-        first_synonym: whether to take only the first of a list such as `tench, Tinca tinca`.
-        overrides: a label's name → its name in prompts.
-
-    Returns:
-        A name for each label, all different.
-
-    Raises:
-        UserError: two labels would have the same name, whatever synonyms are taken.
+    With `first_synonym` only the first of a list such as `tench, Tinca tinca` is taken; `overrides` map a label's name
+    to its name in prompts. Raises UserError if two labels would have the same name, whatever synonyms are taken.
     """
     missing = [name for name in overrides if name not in names]
     if missing:

@@ -90,12 +90,10 @@ class ImageTextOracle(Oracle):
     It runs in float32 on the 8-bit image, prepared as the model's own files say: anyone gets the same from the stored
     PNG.
 
-    Args:
-        prompts: templates with {class}; their features are averaged.
-        first_synonym: whether to take only the first of a list such as `tench, Tinca tinca`.
-        class_prompts: a label's name → its name in prompts.
-        decide: softmax: which of the labels an image shows; sigmoid: whether it shows each of them.
-        threshold: with sigmoid, an image without a label of at least this probability is `NONE`.
+    The `prompts` are templates with {class}, whose features are averaged; `class_prompts` map a label's name to its
+    name in prompts; with `first_synonym` only the first of a list such as `tench, Tinca tinca` is taken. The softmax
+    decides which of the labels an image shows, the sigmoid whether it shows each of them: then an image without a label
+    of at least the probability `threshold` is `NONE`.
     """
 
     derived = ("_text",)

@@ -85,16 +85,9 @@ def _member_names(oracles: Sequence[ComponentConfig]) -> list[str]:
 class EnsembleOracle(Oracle):
     """Members that judge together, by a rule.
 
-    Its probabilities are the mean of the members', or in a vote the share of the votes for each label. Its score is the
-    mean of the members' if all are cosines; otherwise the probability, since scores of several kinds have no mean. With
-    the rule veto, both are the first member's.
-
-    Args:
-        oracles: the members.
-        names: their names.
-        rule: how they decide.
-        weights: of the members, for a mean or a vote; equal by default.
-        mean_score: whether the score is the mean of the members'.
+    Its probabilities are the mean of the members', or in a vote the share of the votes for each label; the members'
+    `weights` are equal by default. Its score is the mean of the members' if all are cosines (`mean_score`); otherwise
+    the probability, since scores of several kinds have no mean. With the rule veto, both are the first member's.
     """
 
     def __init__(

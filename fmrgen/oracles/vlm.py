@@ -66,11 +66,7 @@ class VlmOracle(Oracle):
     Each question is asked twice, with the options in two orders, since models prefer some letters to others, and the
     probabilities are averaged. Those of the options, `none` among them, sum to 1; all other classes have 0.
 
-    Args:
-        model: the model of transformers.
-        processor: its processor, with a tokenizer and a chat template.
-        candidates: selects the options for an image; None: all classes.
-        config: the section.
+    `processor` has a tokenizer and a chat template; `candidates` selects the options for an image, None: all classes.
     """
 
     derived = ("_letter_ids",)

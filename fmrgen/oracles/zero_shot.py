@@ -44,17 +44,10 @@ class Config(DecidingConfig):
 def zero_shot_oracle(
     loader: Any, model: str, revision: str | None, device: "torch.device | str", *prompted: Any
 ) -> "ZeroShotOracle":
-    """Return the oracle of a model of transformers.
+    """Return the oracle of a model of transformers (a folder, an asset or a Hub id), which the class `loader` loads.
 
-    Args:
-        loader: the class that loads the model.
-        model: a folder, an asset or a Hub id.
-        revision: of the Hub id.
-        device: the device of the model.
-        prompted: prompts and decision, the arguments of `ImageTextOracle`.
-
-    Raises:
-        UserError: the model can't be loaded, or is of another family.
+    `prompted` are prompts and decision, the arguments of `ImageTextOracle`. Raises UserError if the model can't be
+    loaded, or is of another family.
     """
     from transformers import AutoTokenizer
 

@@ -15,27 +15,16 @@ _INTERVAL = 2.0  # seconds between two counts of the shards of other processes
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a job, over all processes where nothing else is said.
+    """The progress of a job, over all processes where nothing else is said."""
 
-    Attributes:
-        total: rows of the job.
-        done: rows that have ended.
-        accepted: rows of these that are valid.
-        iterations: of these rows in all.
-        resumed: rows of `done` that an earlier run made.
-        stuck: rows of this process that had no gradient.
-        nonfinite: rows of this process with a value that was not finite.
-        slots: images that this process perturbs at once; None before that is decided.
-    """
-
-    total: int
-    done: int
-    accepted: int
-    iterations: int
-    resumed: int
-    stuck: int = 0
-    nonfinite: int = 0
-    slots: int | None = None
+    total: int  # rows of the job
+    done: int  # rows that have ended
+    accepted: int  # rows of these that are valid
+    iterations: int  # of these rows in all
+    resumed: int  # rows of `done` that an earlier run made
+    stuck: int = 0  # rows of this process that had no gradient
+    nonfinite: int = 0  # rows of this process with a value that was not finite
+    slots: int | None = None  # images that this process perturbs at once; None before that is decided
 
     def figures(self, seconds: float) -> dict[str, float | None]:
         """Return the figures of a progress line, `seconds` after the first report; unknown ones are None.
@@ -89,13 +78,7 @@ class ProgressCounter:
     """Counts the rows of this process as they end, and the rows of shards that other processes write."""
 
     def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: Callable[[Progress], None]) -> None:
-        """Count the shards that are written already, and report them.
-
-        Args:
-            folder: of the split.
-            wanted: shards of the job.
-            on_progress: called after each row.
-        """
+        """Count the job's `wanted` shards that are written already, and report them; each row is reported later."""
         self.folder = folder
         self._on_progress = on_progress
         self.own = Tally()  # made by this process in this run

@@ -24,12 +24,8 @@ def task_id(config: str, split: str) -> str:
 def write_benchmark(root: Path, repo: str) -> None:
     """Add a task for each finished split of a folder to its `eval.yaml`; all else in it stays.
 
-    Args:
-        root: the dataset folder, or the small files of a repo.
-        repo: the dataset's name on the Hub.
-
-    Raises:
-        BenchmarkError: there is an invalid `eval.yaml`.
+    `root` is the dataset folder, or the small files of a repo; `repo` is the dataset's name on the Hub. Raises
+    BenchmarkError if there is an invalid `eval.yaml`.
     """
     path = root / BENCHMARK
     existing = _read(path, f"{repo}: {BENCHMARK}")

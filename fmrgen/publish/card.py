@@ -53,9 +53,8 @@ def write_card(root: Path, repo: str | None = None) -> None:
     Its `configs` are what `load_dataset(root, config, split=…)` goes by. Metadata and text that are not fmrgen's stay:
     its own text lies between two marks, and its own configs have descriptions that begin in its way.
 
-    Args:
-        root: the dataset folder, or the small files of a repo.
-        repo: the name of the dataset where the card is read, by default the folder's.
+    `root` is the dataset folder, or the small files of a repo; `repo` is the name of the dataset where the card is
+    read, by default the folder's.
     """
     splits = _card_entries(root)
     path = root / CARD
@@ -100,32 +99,20 @@ def data_named(path: Path, repo: str) -> list[str] | None:
 def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
     """Return the tag of a split on the Hub. It names the recipe and the very files, so what it cites never changes.
 
-    Args:
-        config: its config.
-        split: its name in that.
-        fingerprint: of its recipe.
-        files: the digest of its files.
+    `fingerprint` is that of the recipe, `files` the digest of the files.
     """
     return f"{config}-{split}-{fingerprint}-{files[:8]}".replace("..", "-")
 
 
 @dataclass(frozen=True)
 class _CardEntry:
-    """A finished split as the template and the metadata need it.
+    """A finished split as the template and the metadata need it."""
 
-    Attributes:
-        paths: in the folder, or in the local copy of the repo.
-        provenance: of the split.
-        summary: the figures of its own classifier.
-        others: the results of `evaluate` on it, ranked.
-        judges: that judged it in addition to its oracle.
-    """
-
-    paths: SplitPaths
+    paths: SplitPaths  # in the folder, or in the local copy of the repo
     provenance: Provenance
-    summary: Summary
-    others: list[Entry]
-    judges: list[JudgeFile]
+    summary: Summary  # the figures of its own classifier
+    others: list[Entry]  # the results of `evaluate` on it, ranked
+    judges: list[JudgeFile]  # that judged it in addition to its oracle
 
     @property
     def made_with(self) -> dict[str, str]:
@@ -200,21 +187,13 @@ def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
 
 @dataclass(frozen=True)
 class _Card:
-    """An existing card.
+    """An existing card."""
 
-    Attributes:
-        data: its metadata, but for that of configs.
-        configs: the entries of `configs`, by the names of the configs.
-        infos: the entries of `dataset_info`, by the names of the configs.
-        before: the text before fmrgen's own.
-        after: the text after it.
-    """
-
-    data: dict[str, Any]
-    configs: dict[str, dict[str, Any]]
-    infos: dict[str, dict[str, Any]]
-    before: str
-    after: str
+    data: dict[str, Any]  # its metadata, but for that of configs
+    configs: dict[str, dict[str, Any]]  # the entries of `configs`, by the names of the configs
+    infos: dict[str, dict[str, Any]]  # the entries of `dataset_info`, by the names of the configs
+    before: str  # the text before fmrgen's own
+    after: str  # the text after it
 
 
 def _read_card(path: Path, where: str) -> _Card:
@@ -302,10 +281,7 @@ def _info(config: str, entries: list[_CardEntry]) -> dict[str, Any]:
 def _describe(card: _Card, splits: dict[str, list[_CardEntry]], where: str) -> dict[str, Any]:
     """Return the card's metadata, with all of the splits that the Hub understands; others' metadata stays.
 
-    Args:
-        card: the existing card.
-        splits: by their configs.
-        where: what errors start with.
+    The splits are by their configs; errors start with `where`.
     """
     data = dict(card.data)
     entries = _all_entries(splits)

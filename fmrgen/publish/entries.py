@@ -21,22 +21,14 @@ _ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
 
 @dataclass(frozen=True)
 class Entry:
-    """The results of one classifier, a file under results/.
-
-    Attributes:
-        files: the digest of the split's files.
-        classifier: its name, with at least one visible character.
-        conditioned: whether the split was generated against it.
-        at_chance: whether it is hardly better than chance on the originals, so that it has no rank.
-        figures: of the compared metrics.
-    """
+    """The results of one classifier, a file under results/."""
 
     schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
-    files: str
-    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]
-    conditioned: bool
-    at_chance: bool
-    figures: Mapping[str, Estimate | None] = field(default_factory=dict)
+    files: str  # the digest of the split's files
+    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # its name, with some visible character
+    conditioned: bool  # whether the split was generated against it
+    at_chance: bool  # whether it is hardly better than chance on the originals, so that it has no rank
+    figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
 
 
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)

@@ -20,19 +20,12 @@ _TITLE = "Robustness (FMR)"  # the start of the title of a pull request
 
 
 class Proposed(NamedTuple):
-    """A model's results on the Hub.
+    """A model's results on the Hub."""
 
-    Attributes:
-        model: its repo.
-        state: `opened`, `updated` (an earlier pull request of the caller), or `there` (nothing to do).
-        url: of the pull request; None if the repo itself has the results.
-        files: their paths in the repo.
-    """
-
-    model: str
-    state: Literal["opened", "updated", "there"]
-    url: str | None
-    files: list[str]
+    model: str  # its repo
+    state: Literal["opened", "updated", "there"]  # updated: an earlier pull request of the caller; there: nothing to do
+    url: str | None  # of the pull request; None if the repo itself has the results
+    files: list[str]  # their paths in the repo
 
     def __str__(self) -> str:
         """Return the outcome in words."""
@@ -45,14 +38,9 @@ def push_results(folder: Path, model: str, classifier: str) -> Proposed:
 
     The results are FMR on each split of the evaluation that is on the Hub. Run again, it updates its pull request.
 
-    Args:
-        folder: of `fmrgen evaluate --output`.
-        model: the model's repo, `OWNER/NAME`.
-        classifier: its name in the evaluation.
-
-    Raises:
-        UserError: the folder has no such results, they describe no trained network (accuracy of chance), or the Hub
-            refuses.
+    `folder` is that of `fmrgen evaluate --output`, `model` is the model's repo, `OWNER/NAME`, and `classifier` is its
+    name in the evaluation. Raises UserError if the folder has no such results, they describe no trained network
+    (accuracy of chance), or the Hub refuses.
     """
     entries = _entries(folder, classifier)
     hub = HubClient(model, "model")

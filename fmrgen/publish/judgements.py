@@ -14,16 +14,9 @@ from fmrgen.storage.provenance import Provenance
 def add_judgements(local: SplitPaths, provenance: Provenance, small: Path, repo: str) -> list[CommitOperationAdd]:
     """Return operations that add the tables of all judges of a split; write the files about them into `small`.
 
-    Judgements of earlier files of the split are left out.
-
-    Args:
-        local: the paths of the split in its folder.
-        provenance: of the split.
-        small: the folder of the repo's small files.
-        repo: its name.
-
-    Raises:
-        UserError: the repo has another judge of the same name, or a table is not the one that its file describes.
+    Judgements of earlier files of the split are left out. `local` are the split's paths in its folder, `small` is the
+    folder of the repo's small files. Raises UserError if the repo has another judge of the same name, or a table is not
+    the one that its file describes.
     """
     folder, remote = JudgementsFolder(local), JudgementsFolder(local.at(small))
     operations = []

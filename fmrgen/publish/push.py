@@ -172,13 +172,8 @@ def push(
 def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool = False) -> None:
     """Raise UserError, before a long job, if its split may not be pushed to a dataset repo.
 
-    The Hub must know the caller, a public repo needs `public`, and another split of the same name `replace`.
-
-    Args:
-        repo: `OWNER/NAME`, or a name in the caller's own namespace.
-        recipe: of the job.
-        public: whether everyone may see the images.
-        replace: whether a split of the same name with another recipe is replaced.
+    The Hub must know the caller, a public repo needs `public`, and another split of the same name, with another recipe,
+    needs `replace`. `repo` is `OWNER/NAME`, or a name in the caller's own namespace.
     """
     hub = HubRepo(repo)
     hub.log_in()
@@ -222,10 +217,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
 def _check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
     """Raise UserError if a repo has data that `load_dataset` could not read any more beside a perturbed split.
 
-    Args:
-        name: of the repo.
-        small: the folder of its small files.
-        state: of the repo.
+    `small` is the folder of its small files.
     """
     if deltas_among(state.files):
         raise UserError(f"{name}: holds splits without images; push those with images to another repo")
@@ -298,11 +290,7 @@ def _check_replaced(split: _Local, small: Path, state: RepoState, may_replace: b
 def _another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
     """Return the error that a repo has another split of the same name.
 
-    Args:
-        repo: its name.
-        name: of the split.
-        remote: the fingerprint in the repo; None without provenance.
-        own: the fingerprint of the split to push.
+    `remote` is the fingerprint in the repo, None without provenance; `own` is that of the split to push.
     """
     recipe = "no provenance" if remote is None else f"recipe {remote}"
     return UserError(
@@ -312,13 +300,7 @@ def _another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
 
 
 def _old_shards(paths: SplitPaths, files: Collection[str], state: RepoState) -> list[CommitOperationDelete]:
-    """Return deletions of a split's parquet files in the repo that are not among its files now.
-
-    Args:
-        paths: of the split.
-        files: the paths of its files in the repo.
-        state: of the repo.
-    """
+    """Return deletions of a split's parquet files in the repo that are not among `files`, its paths there now."""
     shards = re.compile(rf"{re.escape(paths.name)}-[^/]*\.parquet")
     old = sorted(file for file in state.files if shards.fullmatch(file) and file not in files)
     return [CommitOperationDelete(file) for file in old]

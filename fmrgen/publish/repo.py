@@ -20,19 +20,12 @@ from fmrgen.storage.store import Disk
 
 @dataclass(frozen=True)
 class RepoState:
-    """A dataset repo at one commit.
+    """A dataset repo at one commit."""
 
-    Attributes:
-        name: `OWNER/NAME`.
-        commit: its sha.
-        private: whether the repo is private.
-        files: the sha256 of each file by its path; None for a small one that git keeps.
-    """
-
-    name: str
-    commit: str
+    name: str  # `OWNER/NAME`
+    commit: str  # its sha
     private: bool
-    files: Mapping[str, str | None]
+    files: Mapping[str, str | None]  # the sha256 of each file by its path; None for a small one that git keeps
 
 
 @dataclass(frozen=True)
@@ -96,9 +89,8 @@ class HubRepo:
         If there is nothing to commit, the commit is the current one, and the address None. If another commit comes
         first, everything is repeated on that one.
 
-        Args:
-            change: gets a folder with the repo's small files (the card, provenance, results) as they are now, changes
-                and adds such files, and returns the rest of the commit. The card is then rewritten from the folder.
+        `change` gets a folder with the repo's small files (the card, provenance, results) as they are now, changes and
+        adds such files, and returns the rest of the commit. The card is then rewritten from the folder.
         """
         return self._hub.ask(partial(self._update, change), all_of_the_hub=False)
 
@@ -152,18 +144,9 @@ def add_to_split(
 ) -> tuple[str | None, str | None]:
     """Let `write` put small files beside a split, in its folder or its repo, and renew the card that shows them.
 
-    Args:
-        paths: of the split.
-        repo: that has it; None for a folder.
-        files: the digest of the split's files, which the small ones are about.
-        message: of the commit.
-        write: gets the paths of the split among its small files as they are now.
-
-    Returns:
-        The commit and its address; None for a folder.
-
-    Raises:
-        UserError: the split was remade meanwhile, or can't be written to.
+    `repo` is None for a folder; `files` is the digest of the split's files, which the small ones are about. `write`
+    gets the paths of the split among its small files as they are now. Returns the commit and its address; None for a
+    folder. Raises UserError if the split was remade meanwhile, or can't be written to.
     """
 
     def write_checked(root: Path) -> None:

@@ -20,15 +20,10 @@ _DIGITS = 8  # of the weights' sha256, in the name of a file
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of the results on one split.
-
-    Attributes:
-        line: says it.
-        failed: whether they are on no card.
-    """
+    """What became of the results on one split; `line` says it."""
 
     line: str
-    failed: bool = False
+    failed: bool = False  # whether they are on no card
 
 
 def record_results(evaluation: Evaluation) -> list[Recorded]:

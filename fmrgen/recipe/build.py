@@ -77,16 +77,8 @@ def build_components(
 ) -> Components:
     """Build the four components, the cheap ones first, and try them on one blank image.
 
-    Args:
-        source_config: of the source.
-        classifier_config: of the classifier.
-        generator_config: of the generator.
-        oracle_config: of the oracle.
-        device: where they run.
-        needs_gradient: whether a gradient of the classifier must reach the latent.
-
-    Raises:
-        UserError: a component can't be built, or behaves in a way that the engine can't use.
+    `needs_gradient` says whether a gradient of the classifier must reach the latent. Raises UserError if a component
+    can't be built, or behaves in a way that the engine can't use.
     """
     source = build_source(source_config)
     if len(source.labels) < 2:
@@ -136,17 +128,10 @@ def build_classifier(
     device: torch.device | str,
     section: str = "classifier",
 ) -> nn.Module:
-    """Return a classifier in evaluation mode, checked on a blank image to answer in `labels`.
+    """Return a classifier in evaluation mode, checked on a blank image to answer in the source's `labels`.
 
-    Args:
-        config: of the classifier.
-        labels: the source's.
-        image_size: side of the images in pixels.
-        device: where it runs.
-        section: begins the error.
-
-    Raises:
-        UserError: it can't be built, or does not answer in `labels`.
+    `image_size` is the side of the images in pixels. Raises UserError, starting with `section`, if it can't be built,
+    or does not answer in `labels`.
     """
     classifier = build_component(config, section, nn.Module, device)
     blank = blank_image(image_size, device)
@@ -157,17 +142,10 @@ def build_classifier(
 def build_oracle(
     config: ComponentConfig, labels: Labels, image_size: int, device: torch.device | str, section: str = "oracle"
 ) -> Oracle:
-    """Return an oracle, checked on a blank image to judge in `labels`.
+    """Return an oracle, checked on a blank image to judge in the source's `labels`.
 
-    Args:
-        config: of the oracle.
-        labels: the source's.
-        image_size: side of the images in pixels.
-        device: where it runs.
-        section: begins the error.
-
-    Raises:
-        UserError: it can't be built, or does not judge in `labels`.
+    `image_size` is the side of the images in pixels. Raises UserError, starting with `section`, if it can't be built,
+    or does not judge in `labels`.
     """
     oracle = build_component(config, section, Oracle, device)
     fit_oracle(oracle, labels, blank_image(image_size, device))
@@ -177,13 +155,8 @@ def build_oracle(
 def names_of_outputs(classifier: nn.Module, image: torch.Tensor, section: str) -> list[str]:
     """Return a classifier's names of its classes, or their numbers if it has no names.
 
-    Args:
-        classifier: any torch module from images to logits.
-        image: [1, 3, H, W], on which the outputs are counted.
-        section: begins the error.
-
-    Raises:
-        UserError: it fails on the image.
+    The outputs are counted on `image` [1, 3, H, W]. Raises UserError, starting with `section`, if it fails on the
+    image.
     """
     class_names = getattr(classifier, "class_names", None)
     if class_names is not None:
@@ -196,13 +169,8 @@ def names_of_outputs(classifier: nn.Module, image: torch.Tensor, section: str) -
 def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
     """Set an oracle's labels, and check that it judges in them, each image by itself.
 
-    Args:
-        oracle: changed in place.
-        labels: the source's.
-        blank: the image [1, 3, H, W] that it is tried on.
-
-    Raises:
-        UserError: it fails on the image, or its judgement has another shape or depends on other images.
+    It is tried on the image `blank` [1, 3, H, W]. Raises UserError if it fails on the image, or its judgement has
+    another shape or depends on other images.
     """
 
     def ask(images: torch.Tensor) -> Judgement:
@@ -222,14 +190,8 @@ def fit_oracle(oracle: Oracle, labels: Labels, blank: torch.Tensor) -> None:
 def fit_to_labels(classifier: nn.Module, labels: Labels, image: torch.Tensor, section: str) -> nn.Module:
     """Return `classifier` in evaluation mode, answering in `labels`, and checked to judge each image by itself.
 
-    Args:
-        classifier: put in evaluation mode in place.
-        labels: the source's.
-        image: the image [1, 3, H, W] that it is tried on.
-        section: begins the error.
-
-    Raises:
-        UserError: it can't answer in the labels, or its output for an image depends on others.
+    It is put in evaluation mode in place, and tried on `image` [1, 3, H, W]. Raises UserError, starting with `section`,
+    if it can't answer in the labels, or its output for an image depends on others.
     """
     network = in_labels(classifier.eval(), labels, image.clone(), section).eval()
     _check_independence(network, image, section)
@@ -289,16 +251,9 @@ def blank_image(size: int, device: torch.device | str) -> torch.Tensor:
 
 
 def build_component(config: ComponentConfig, section: str, role: type[Role], *device: torch.device | str) -> Role:
-    """Return the component that `config` builds.
+    """Return the component that `config` builds, on a device unless it is a source.
 
-    Args:
-        config: a component's section of a recipe.
-        section: begins the error.
-        role: the class that the component must be of.
-        device: where it runs; without one for a source.
-
-    Raises:
-        UserError: it can't be built, or is no `role`.
+    Raises UserError, starting with `section`, if it can't be built, or is no `role`.
     """
     try:
         with _building:
@@ -345,15 +300,9 @@ def _cure_of_size(error: BaseException) -> str:
 
 @torch.no_grad()
 def logits_of(classifier: nn.Module, images: torch.Tensor, section: str = "classifier") -> torch.Tensor:
-    """Return a classifier's logits, float32 or more, [B, K].
+    """Return a classifier's logits, float32 or more, [B, K], for images [B, 3, H, W] in [0, 1].
 
-    Args:
-        classifier: any torch module from images to logits.
-        images: [B, 3, H, W] in [0, 1].
-        section: begins the error.
-
-    Raises:
-        UserError: it fails on the images.
+    Raises UserError, starting with `section`, if it fails on the images.
     """
     with component_errors(section, images):
         return as_float32(classifier(images.clone()))  # it may write into what it gets
@@ -365,14 +314,8 @@ def judgement_of(
 ) -> tuple[dict[str, torch.Tensor], Judgement]:
     """Return an oracle's judgement of images, as the measures of their rows and as the oracle gives it.
 
-    Args:
-        oracle: the oracle, or a panel.
-        images: [B, 3, H, W] in [0, 1] on the 8-bit grid.
-        originals: of the images.
-        section: begins the error.
-
-    Raises:
-        UserError: it fails on the images, or its output is not a judgement.
+    The images are [B, 3, H, W] in [0, 1] on the 8-bit grid; the oracle may be a panel. Raises UserError, starting with
+    `section`, if it fails on the images, or its output is not a judgement.
     """
     with component_errors(section, images):
         return judged(oracle, images.clone(), Originals(originals.images.clone(), originals.labels))

@@ -11,22 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ShortForm:
-    """A classifier in one word, `PREFIX:REST`.
+    """A classifier in one word, `PREFIX:REST`."""
 
-    Attributes:
-        prefix: the word before the colon.
-        written: the form as messages and help write it.
-        section: returns the section of a recipe for the REST; None for a folder, which contains its section.
-        is_harmless: whether it imports nothing and names no file of this machine, so that a stranger's recipe may
-            contain it.
-        name: returns the classifier's name for the REST.
-    """
-
-    prefix: str
-    written: str
-    section: Callable[[str], dict[str, Any]] | None
-    is_harmless: bool = False
-    name: Callable[[str], str] = str
+    prefix: str  # the word before the colon
+    written: str  # the form as messages and help write it
+    section: Callable[[str], dict[str, Any]] | None  # returns it for the REST; None for a folder, which contains it
+    is_harmless: bool = False  # imports nothing and names no file of this machine, so a stranger's recipe may have it
+    name: Callable[[str], str] = str  # returns the classifier's name for the REST
 
 
 def _of_kind(kind: str) -> Callable[[str], dict[str, Any]]:

@@ -18,10 +18,7 @@ def shipped_recipes() -> dict[str, Path]:
 def check_reference(reference: str | Path, subject: str, begins: str | tuple[str, ...]) -> None:
     """Raise UserError for a name that is neither a file nor shipped.
 
-    Args:
-        reference: the name.
-        subject: what it should be, for the message, as a set.
-        begins: how shipped names of that subject begin.
+    `subject` is what it should be, for the message, such as a set; `begins` is how shipped names of that subject begin.
     """
     shipped = shipped_recipes()
     if str(reference) not in shipped and not Path(reference).is_file():

@@ -230,13 +230,7 @@ def _check_section(override: str) -> None:
 
 
 def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
-    """Return a recipe of any kind, as `load_recipe` does for jobs.
-
-    Args:
-        section: the class of the recipe.
-        reference: a file or a shipped name.
-        overrides: changes, `section.key=value` each, the values in YAML.
-    """
+    """Return a recipe of any kind, of the class `section`, as `load_recipe` does for jobs."""
     tree = read_recipe(reference)
     kinds = tree.keys() & _COMMANDS.keys()
     if kinds and not kinds & section.model_fields.keys():
@@ -246,17 +240,11 @@ def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequ
 
 
 def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
-    """Return the name and the section of a classifier from one word.
+    """Return the name and the config of a classifier from one word; `config.build(device)` makes the network.
 
-    Args:
-        text: `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or
-            a short form (`recipe.classifier_forms`): `timm:NAME`, a folder, an import path and others.
-
-    Returns:
-        Its name and its config; `config.build(device)` makes the network.
-
-    Raises:
-        UserError: it is something else, or names a missing file.
+    `text` is `[NAME=]` and then a recipe whose classifier is meant, a section as inline YAML (`{kind: timm, …}`), or a
+    short form (`recipe.classifier_forms`): `timm:NAME`, a folder, an import path and others. Raises UserError if it is
+    something else, or names a missing file.
     """
     name, reference = _name_and_reference(text)
     check_no_weights(reference)
@@ -287,12 +275,8 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
 def the_classifier(text: str, network: str | None) -> tuple[str, ComponentConfig]:
     """Return the name and the config of the one classifier that a word of a command stands for.
 
-    Args:
-        text: as for `parse_classifier`, a file of weights, or a pattern of one.
-        network: `package.module:Name`, the network that a file of weights belongs to.
-
-    Raises:
-        UserError: it stands for none, or several.
+    `text` is as for `parse_classifier`, a file of weights, or a pattern of one; `network`, `package.module:Name`, is
+    the one that a file of weights belongs to. Raises UserError if it stands for none, or several.
     """
     words = expanded(text, network)
     if len(words) != 1:
@@ -311,12 +295,9 @@ def load_classifiers(
 ) -> dict[str, ComponentConfig | list[ComponentConfig]]:
     """Return classifiers by their names, each as `parse_classifier` reads it, and for `NAME=A,B,…` a list of trainings.
 
-    Args:
-        texts: words, or patterns (`recipe.many_classifiers`).
-        network: `package.module:Name`, the network that files of weights among them belong to.
-
-    Raises:
-        UserError: two have the same name, several trainings have none, or there are no classifiers.
+    The texts are words, or patterns (`recipe.many_classifiers`); `network`, `package.module:Name`, is the one that
+    files of weights among them belong to. Raises UserError if two have the same name, several trainings have none, or
+    there are no classifiers.
     """
     words = []
     for text in texts:
@@ -355,18 +336,11 @@ def _by_name(sections: Sequence[tuple[str, Named]], plural: str) -> dict[str, Na
 
 
 def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
-    """Return the name and the section of an oracle from one word.
+    """Return the name and the config of an oracle from one word; `config.build(device)` makes the oracle.
 
-    Args:
-        text: `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: vlm, …}`), or a
-            short form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of a CLIP,
-            or `package.module:Name`.
-
-    Returns:
-        Its name and its config; `config.build(device)` makes the oracle.
-
-    Raises:
-        UserError: it is something else, or names a missing file.
+    `text` is `[NAME=]` and then a recipe whose oracle is meant, a section as inline YAML (`{kind: vlm, …}`), or a short
+    form: `KIND:MODEL` (`zero_shot:google/siglip2-base-patch16-224`), a folder, asset or repo of a CLIP, or
+    `package.module:Name`. Raises UserError if it is something else, or names a missing file.
     """
     name, reference = _name_and_reference(text)
     if reference.lstrip().startswith("{"):
@@ -388,16 +362,10 @@ def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
 
 
 def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
-    """Return fixed sets by their names.
+    """Return fixed sets by their names, with every key checked.
 
-    Args:
-        texts: `[NAME=]` and then a shipped name (`sets/imagenet-c`), a file, or a section of a source as inline YAML.
-
-    Returns:
-        The sets, with every key checked.
-
-    Raises:
-        UserError: one is something else, or two have one name.
+    Each text is `[NAME=]` and then a shipped name (`sets/imagenet-c`), a file, or a section of a source as inline YAML.
+    Raises UserError if one is something else, or two have one name.
     """
     from fmrgen.recipe.fixed_sets import FixedSets
 

@@ -14,13 +14,9 @@ _WILD = re.compile(r"[*?\[]")
 def expanded(text: str, network: str | None = None) -> list[str]:
     """Return the classifiers that a word stands for, a word each.
 
-    Args:
-        text: `timm:PATTERN` of the names of pretrained weights, a pattern of files or folders, or any other word, which
-            stands for itself.
-        network: `package.module:Name`, the network that files of weights belong to.
-
-    Raises:
-        UserError: nothing has such a name, or there are files of weights and no network.
+    `text` is `timm:PATTERN` of the names of pretrained weights, a pattern of files or folders, or any other word, which
+    stands for itself; `network`, `package.module:Name`, is the one that files of weights belong to. Raises UserError if
+    nothing has such a name, or there are files of weights and no network.
     """
     if text.lstrip().startswith("{"):
         return [text]

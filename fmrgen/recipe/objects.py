@@ -143,12 +143,7 @@ def built(
 ) -> Role:
     """Return a component itself: an object as it is, without a digest of its weights, else the one its section builds.
 
-    Args:
-        component: an object or a word for one.
-        section_of: returns the section of a word.
-        name: begins the error.
-        role: the class that the component must be of.
-        device: where it runs; a module is moved there in place.
+    `section_of` returns the section of a word. A module is moved to the device in place. Errors begin with `name`.
     """
     if isinstance(component, role):
         if isinstance(component, nn.Module):

@@ -88,12 +88,9 @@ def generator_of_short_form(text: str, image_size: int) -> ComponentConfig:
 
 
 def generator_config_of(tree: Mapping[str, Any], image_size: int, name: str) -> ComponentConfig:
-    """Return a generator section from its mapping.
+    """Return a generator section from its mapping; a mistake in it is a UserError that starts with `name`.
 
-    Args:
-        tree: the mapping.
-        image_size: the side of images in pixels, used if the mapping has none.
-        name: begins the UserError that a mistake raises.
+    `image_size`, the side of images in pixels, is used if the mapping has none.
     """
     section = dict(tree)
     kind = str(section.get("kind"))

@@ -24,9 +24,7 @@ _FIRST_ROWS = 8
 def print_report(report: Report, *, every: bool = True) -> None:
     """Print a report's warnings, the sections that a terminal shows, and its conclusions.
 
-    Args:
-        report: to print.
-        every: print all tables whole; else the first one in short, and the notes.
+    With `every`, all tables whole; else the first one in short, and the notes.
     """
     for line in report.warnings:
         _print_line(f"warning: {line}")

@@ -18,17 +18,11 @@ _MIDDLE, _MULTIPLE = 50.0, 10.0
 
 @dataclass(frozen=True)
 class Row:
-    """A row with a dot.
-
-    Attributes:
-        name: of the row.
-        estimate: None if there is none.
-        is_own: whether it is the classifier that its split was generated against.
-    """
+    """A row with a dot."""
 
     name: str
     estimate: Estimate | None
-    is_own: bool = False
+    is_own: bool = False  # whether it is the classifier that its split was generated against
 
 
 @dataclass(frozen=True)
@@ -40,12 +34,9 @@ class Panel:
 
 
 def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
-    """Return a plot of the panels one under another.
+    """Return a plot of the panels from top to bottom; `label` is of the axis that all of them share.
 
-    Args:
-        panels: from top to bottom.
-        label: of the axis that all panels share.
-        limit: the end of that axis; a value beyond it is drawn as an arrow.
+    `limit` is the end of that axis; a value beyond it is drawn as an arrow.
     """
     heights = [_PANEL_TITLE + _ROW * len(panel.rows) for panel in panels]
     figure = Plot(figsize=(6.4, sum(heights) + _X_AXIS))

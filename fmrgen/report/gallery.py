@@ -29,57 +29,36 @@ _MANY_ROWS, _MANY_LETTERS = 10_000, 3.5e6
 
 @dataclass(frozen=True)
 class Steps:
-    """The path of a row, from the plain reconstruction to the stored image.
+    """The path of a row, from the plain reconstruction to the stored image."""
 
-    Attributes:
-        predictions: of the split's own classifier, at each step.
-        confidence: the probability that it gives the label, from 0 to 1.
-        oracle: that which the oracle gives it.
-        images: of some of the steps, by their numbers; empty if they were not decoded again.
-    """
-
-    predictions: list[int]
-    confidence: list[float]
-    oracle: list[float]
-    images: Mapping[int, bytes] = field(default_factory=dict)
+    predictions: list[int]  # of the split's own classifier, at each step
+    confidence: list[float]  # the probability that it gives the label, from 0 to 1
+    oracle: list[float]  # that which the oracle gives it
+    images: Mapping[int, bytes] = field(default_factory=dict)  # of some steps, by number; empty if not decoded again
 
 
 @dataclass(frozen=True)
 class GalleryRow:
     """A row.
 
-    Attributes:
-        id: of the example, or the name of the image.
-        label: its class.
-        image: a file's bytes, or its path.
-        original: the same; None if there is none.
-        predictions: of each classifier of the gallery for the original and for the image, None if unknown; the label
-            instead of any prediction that is right.
-        reason: why its steps ended.
-        iterations: steps in the image.
-        probability: that which the oracle gives the label.
-        loss: of the split's own classifier on the image.
-        valid: whether the oracle accepted it.
-        judges: the class that each further judge sees, below 0 for none.
-        tags: values by which the page can filter, by their names.
-        notes: lines below the image.
-        steps: its path; None if the split does not keep it.
+    `predictions` are those of each classifier of the gallery for the original and for the image, None if unknown; the
+    label instead of any prediction that is right.
     """
 
-    id: int | str
+    id: int | str  # of the example, or the name of the image
     label: int
-    image: bytes | str
+    image: bytes | str  # a file's bytes, or its path
     original: bytes | str | None
     predictions: list[list[int | None]]
-    reason: str | None = None
-    iterations: int | None = None
-    probability: float | None = None
-    loss: float | None = None
-    valid: bool | None = None
-    judges: Mapping[str, int] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    steps: Steps | None = None
+    reason: str | None = None  # why its steps ended
+    iterations: int | None = None  # steps in the image
+    probability: float | None = None  # that which the oracle gives the label
+    loss: float | None = None  # of the split's own classifier on the image
+    valid: bool | None = None  # whether the oracle accepted it
+    judges: Mapping[str, int] = field(default_factory=dict)  # the class that each further judge sees, below 0 for none
+    tags: Mapping[str, str] = field(default_factory=dict)  # values by which the page can filter, by their names
+    notes: Sequence[str] = ()  # lines below the image
+    steps: Steps | None = None  # its path; None if the split does not keep it
 
     @property
     def failed_at(self) -> int | None:
@@ -95,25 +74,15 @@ class GalleryRow:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The shown rows of a split, or of a set of images.
-
-    Attributes:
-        split: its name.
-        class_names: by label.
-        classifiers: whose predictions the rows have.
-        rows: of the gallery.
-        own: the classifier whose steps the rows have; empty if they have none.
-        judge: what accepts the steps.
-        total: rows of which these are some; 0 if they are all.
-    """
+    """The shown rows of a split, or of a set of images."""
 
     split: str
-    class_names: list[str]
-    classifiers: list[str]
+    class_names: list[str]  # by label
+    classifiers: list[str]  # whose predictions the rows have
     rows: list[GalleryRow]
-    own: str = ""
-    judge: str = "the oracle"
-    total: int = 0
+    own: str = ""  # the classifier whose steps the rows have; empty if they have none
+    judge: str = "the oracle"  # what accepts the steps
+    total: int = 0  # rows of which these are some; 0 if they are all
 
 
 def gallery_filter(
@@ -125,11 +94,7 @@ def gallery_filter(
 ) -> str:
     """Return the part of a page's address, after #, that makes its gallery show some rows.
 
-    Args:
-        split: the gallery's.
-        network: whose predictions count.
-        label: the class.
-        prediction: what the network takes it for.
+    `label` is their class, and `prediction` is what `network` takes them for.
     """
     values = {"split": split, "network": network, "class": label, "prediction": prediction}
     return urlencode({name: value for name, value in values.items() if value is not None})
@@ -169,13 +134,8 @@ def stored_gallery(
 ) -> Gallery:
     """Return a gallery with the predictions that the split itself stores of its classifier.
 
-    Args:
-        split: its title.
-        class_names: by label.
-        classifier: the name of the split's classifier.
-        samples: the rows to show.
-        step_images: of some rows, by their ids: images of steps, by their numbers.
-        total: rows of the split; 0 if that is not known.
+    `split` is its title, and the names of classes are by label. `step_images` are, of some rows by their ids, images of
+    steps by their numbers. `total` is the number of rows of the split; 0 if that is not known.
     """
     rows = []
     has_predictions = False
@@ -215,8 +175,7 @@ def _row(sample: Sample, predictions: list[list[int | None]]) -> GalleryRow:
 def steps_of(columns: Mapping[str, Any]) -> Steps | None:
     """Return the path that a row stores; None if it stores none, or one with a value that is no number.
 
-    Args:
-        columns: of the row; any prediction that is right becomes the label.
+    Any prediction that is right becomes the label.
     """
     predictions = columns.get("step_predictions")
     losses, oracle = columns.get("step_losses"), columns.get("step_oracle_probabilities")
@@ -237,12 +196,9 @@ def _rounded(value: float | None) -> float | None:
 
 
 def page_data(shown: Sequence[Gallery], short: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return galleries as the script of a page reads them: a list for each column of the rows, and sheets of
-    thumbnails.
+    """Return a page's galleries as its script reads them: a list for each column of rows, and sheets of thumbnails.
 
-    Args:
-        shown: the galleries of one page.
-        short: their short names, by their names.
+    `short` are their short names, by their names.
     """
     count = sum(len(gallery.rows) for gallery in shown)
     letters = float(np.interp(count, (_FEW_ROWS, _MANY_ROWS), (_FEW_LETTERS, _MANY_LETTERS)))

@@ -15,18 +15,11 @@ _WHOLE = 100.0  # percent, the end of a bar unless a figure is higher
 
 
 class Headline(NamedTuple):
-    """What stands at the top.
+    """What stands at the top."""
 
-    Attributes:
-        conclusions: a sentence, or none if there are fixed sets alone.
-        badge: the answer in a few words.
-        figures: the two or three that a reader should take away.
-        next_steps: what to do now.
-    """
-
-    conclusions: list[str]
-    badge: Badge | None
-    figures: list[KeyFigure]
+    conclusions: list[str]  # a sentence, or none if there are fixed sets alone
+    badge: Badge | None  # the answer in a few words
+    figures: list[KeyFigure]  # the two or three that a reader should take away
     next_steps: list[str]
 
 

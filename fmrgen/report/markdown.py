@@ -10,10 +10,7 @@ from fmrgen.results.markdown_text import escape
 def to_markdown(report: Report, *, level: int = 1, with_pictures: bool = False) -> str:
     """Return a report in Markdown, without the sections that only a page shows.
 
-    Args:
-        report: to be shown.
-        level: of its title, in hashes.
-        with_pictures: refer to the files of its pictures, which lie in the same folder.
+    `level` is that of its title, in hashes. With pictures, it refers to their files, which lie in the same folder.
     """
     blocks = [f"{'#' * level} {escape(report.title)}"]
     blocks += [escape(sentence(line)) for line in report.conclusions]
@@ -25,10 +22,7 @@ def to_markdown(report: Report, *, level: int = 1, with_pictures: bool = False) 
 def sections_to_markdown(sections: Sequence[Section], level: int, *, with_pictures: bool = False) -> str:
     """Return sections in Markdown, without those that only a page shows.
 
-    Args:
-        sections: to be shown.
-        level: of their titles, in hashes.
-        with_pictures: refer to the files of their pictures, which lie in the same folder.
+    `level` is that of their titles, in hashes. With pictures, they refer to the files, which lie in the same folder.
     """
     blocks: list[str] = []
     for section in sections:

@@ -20,10 +20,8 @@ from fmrgen.report.tables import short_names
 def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[Picture, Sequence[Path]]) -> str:
     """Return a report as one page of HTML.
 
-    Args:
-        report: to be shown.
-        drawings: its pictures as elements of a page, all texts escaped.
-        files: of each picture, beside the page or in a folder there.
+    `drawings` are its pictures as elements of a page, all texts escaped; `files` of each picture lie beside the page or
+    in a folder there.
     """
     gallery = None
     if report.galleries is not None:

@@ -104,16 +104,7 @@ class Plot(Figure):
 def draw_band(
     axes: Axes, places: Sequence[float], values: Sequence[Estimate | None], colour: str, label: str, marker: str = ""
 ) -> None:
-    """Draw a line with its intervals.
-
-    Args:
-        axes: to draw on.
-        places: of the estimates on the x axis.
-        values: an estimate for each place; None is left out.
-        colour: of the line.
-        label: of the line in the legend.
-        marker: of the points.
-    """
+    """Draw a line with its intervals: an estimate for each of the `places` on the x axis, None is left out."""
     x, y, low, high = [], [], [], []
     for place, estimate in zip(places, values, strict=True):
         if estimate is not None:

@@ -30,46 +30,27 @@ _READING = (
 
 @dataclass(frozen=True)
 class ImagePair:
-    """An original and what became of it.
+    """An original and what became of it."""
 
-    Attributes:
-        original, image: a file's bytes or its path; None leaves the place empty.
-        label: above the original.
-        prediction: above the image.
-        is_wrong: whether the prediction is in the colour of mistakes.
-        below: below the image, in the colour of mistakes.
-    """
-
-    original: bytes | str | None
-    image: bytes | str | None
-    label: str
-    prediction: str
-    is_wrong: bool = False
-    below: str = ""
+    original: bytes | str | None  # a file's bytes or its path; None leaves the place empty
+    image: bytes | str | None  # as the original
+    label: str  # above the original
+    prediction: str  # above the image
+    is_wrong: bool = False  # whether the prediction is in the colour of mistakes
+    below: str = ""  # below the image, in the colour of mistakes
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image by itself.
+    """An image by itself."""
 
-    Attributes:
-        image: a file's bytes or its path.
-        above: its caption.
-        below: a line or two below it, in the colour of mistakes.
-    """
-
-    image: bytes | str
-    above: str
-    below: str
+    image: bytes | str  # a file's bytes or its path
+    above: str  # its caption
+    below: str  # a line or two, in the colour of mistakes
 
 
 def image_sheet(images: Sequence[CaptionedImage], columns: int = 8) -> Plot:
-    """Return a sheet of single images, from left to right and from top to bottom.
-
-    Args:
-        images: at least one.
-        columns: images across.
-    """
+    """Return a sheet of single images, at least one, from left to right and from top to bottom."""
     columns = min(columns, len(images))
     across = SIDE + _BETWEEN
     row_height = _ROW + _BELOW * max(1 + image.below.count("\n") for image in images)
@@ -92,10 +73,8 @@ def _write_below(canvas: Axes, left: float, top: float, text: str) -> None:
 def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title: str | None = None) -> Plot:
     """Return a sheet of pairs: an original under its label, and right of it the image under the prediction.
 
-    Args:
-        pairs: from left to right and from top to bottom; None leaves a place empty.
-        columns: pairs across.
-        title: above the sheet, with two lines below it on how to read the sheet; None leaves both out.
+    The pairs go from left to right and from top to bottom; None leaves a place empty. Below the title are two lines on
+    how to read the sheet; None leaves both out.
     """
     columns = min(columns, len(pairs))
     head = 0.0 if title is None else _HEAD
@@ -126,14 +105,9 @@ def contact_sheet(
 ) -> Plot:
     """Return a sheet of rows of a split, as `pair_sheet` draws them.
 
-    The prediction is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is
-    red, and that of an invalid row has an asterisk. A row without an original shows its perturbed image alone.
-
-    Args:
-        title: above the sheet; None leaves it out.
-        class_names: by label.
-        samples: from left to right and from top to bottom; None leaves a place empty.
-        columns: pairs across.
+    The prediction is the classifier's, or the oracle's if the split stores none of the classifier; a wrong one is red,
+    and that of an invalid row has an asterisk. A row without an original shows its perturbed image alone, and None
+    leaves a place empty. The names of classes are by label.
     """
     pairs: list[ImagePair | None] = []
     for sample in samples:
@@ -160,14 +134,9 @@ def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
 def draw_image(
     canvas: Axes, corner: tuple[float, float], image: bytes | str | None, caption: str, is_wrong: bool = False
 ) -> None:
-    """Draw an image under its caption, in the middle of a square.
+    """Draw an image under its caption, in the middle of a square whose upper left `corner` is in inches.
 
-    Args:
-        canvas: to draw on.
-        corner: the square's upper left one, in inches.
-        image: a file's bytes or its path; None draws nothing.
-        caption: above the image.
-        is_wrong: whether the caption is in the colour of mistakes.
+    The image is a file's bytes or its path; None draws nothing. A caption that `is_wrong` is in the colour of mistakes.
     """
     if image is None:
         return
@@ -184,11 +153,9 @@ def draw_image(
 
 
 def prediction_text(prediction: int | None, class_names: Sequence[str]) -> str:
-    """Return the text of an prediction.
+    """Return the text of a prediction: None if it is unknown, -1 if there was no prediction.
 
-    Args:
-        prediction: the class; None if it is unknown, -1 if there was no prediction.
-        class_names: by label.
+    The names of classes are by label.
     """
     if prediction is None:
         return ""

@@ -97,9 +97,7 @@ def class_table(result: Result, split: EvaluatedSplit) -> Table:
 def mistaken_pairs(columns: Mapping[str, np.ndarray], most: int) -> list[tuple[int, int, int]]:
     """Return the most frequent mistakes on valid rows: true label, prediction (-1 is none), and number of rows.
 
-    Args:
-        columns: `label`, `prediction` and `valid` [N].
-        most: how many pairs are returned.
+    `columns` are `label`, `prediction` and `valid` [N]; at most `most` pairs are returned.
     """
     is_wrong = columns["valid"].astype(bool) & (columns["prediction"] != columns["label"])
     pairs = Counter(zip(columns["label"][is_wrong].tolist(), columns["prediction"][is_wrong].tolist(), strict=True))

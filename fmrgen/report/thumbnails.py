@@ -17,17 +17,11 @@ _TRIED = 64  # thumbnails, of which the size of all is estimated
 
 @dataclass(frozen=True)
 class Sheets:
-    """Thumbnails in squares of one side, from left to right and from top to bottom, sheet after sheet.
+    """Thumbnails in squares of one side, from left to right and from top to bottom, sheet after sheet."""
 
-    Attributes:
-        side: of each square, in pixels.
-        across: squares across each sheet, and down.
-        addresses: of the sheets, `data:` addresses of WebP.
-    """
-
-    side: int
-    across: int
-    addresses: list[str]
+    side: int  # of each square, in pixels
+    across: int  # squares across each sheet, and down
+    addresses: list[str]  # of the sheets, `data:` addresses of WebP
 
 
 @dataclass(frozen=True)
@@ -45,11 +39,9 @@ def most_side(count: int) -> int:
 
 
 def make_sheets(images: Sequence[Image.Image], most_letters: float) -> Sheets:
-    """Return sheets of images: as large as they are, if they fit, or else smaller.
+    """Return sheets of RGB images of any sizes: as large as they are, if they fit, or else smaller.
 
-    Args:
-        images: RGB, of any sizes.
-        most_letters: about the most that the addresses may take.
+    `most_letters` is about the most that the addresses may take.
     """
     if not images:
         return Sheets(1, _ACROSS, [])

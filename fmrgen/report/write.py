@@ -24,17 +24,9 @@ _QUALITY = 85  # of a WebP of photos, in percent
 def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = ()) -> list[Path]:
     """Write a report's files: `NAME.json`, `NAME.md`, its pictures and its page.
 
-    Args:
-        report: to be written.
-        folder: to write into.
-        plot_formats: in each of which the pictures are written as files too; those of photos are always written as
-            PNG, which Markdown shows.
-
-    Returns:
-        The paths, the JSON's first and the page's last.
-
-    Raises:
-        UserError: a file can't be written; a format is unknown.
+    The pictures are written as files in each of `plot_formats`; those of photos always as PNG too, which Markdown
+    shows. Returns the paths, the JSON's first and the page's last. Raises UserError if a file can't be written, or a
+    format is unknown.
     """
     paths: list[Path] = []
     drawings: dict[Picture, str] = {}

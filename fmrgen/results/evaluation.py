@@ -80,17 +80,11 @@ class EvaluatedSplit:
 
 @dataclass(frozen=True)
 class AfterAttack:
-    """A split's own classifier after one more attack on each image that no earlier one has fooled it with.
+    """A split's own classifier after one more attack on each image that no earlier one has fooled it with."""
 
-    Attributes:
-        attack: its name.
-        fooled: number of rows that it is the first to fool.
-        fmr: after it, in percent.
-    """
-
-    attack: str
-    fooled: int
-    fmr: Estimate | None
+    attack: str  # its name
+    fooled: int  # number of rows that it is the first to fool
+    fmr: Estimate | None  # after it, in percent
 
 
 @dataclass(frozen=True)

@@ -14,35 +14,23 @@ from fmrgen.metrics.intervals import Estimate, independent_mean, mean, proportio
 class FixedResult:
     """One classifier on fixed sets.
 
-    Attributes:
-        name: name of the sets together.
-        classifier: the classifier that was measured.
-        images: number of images in all sets.
-        accuracy: mean over sets and severities, in percent.
-        mean_corruption_error: mCE, the mean over sets of the error relative to the normaliser's, in percent; None
-            without a normaliser.
-        by_set: accuracy on each set, by `SET` or `SET-SEVERITY`.
+    `mean_corruption_error` is mCE, the mean over sets of the error relative to the normaliser's, in percent.
     """
 
-    name: str
+    name: str  # of the sets together
     classifier: str
-    images: int
-    accuracy: Estimate
-    mean_corruption_error: Estimate | None
-    by_set: dict[str, Estimate]
+    images: int  # number of images in all sets
+    accuracy: Estimate  # mean over sets and severities, in percent
+    mean_corruption_error: Estimate | None  # None without a normaliser
+    by_set: dict[str, Estimate]  # accuracy on each set, by `SET` or `SET-SEVERITY`
 
 
 @dataclass(frozen=True)
 class FixedSetResults:
-    """Classifiers on all fixed sets.
+    """Classifiers on all fixed sets."""
 
-    Attributes:
-        results: one for each set and classifier.
-        predictions: tables of the classifiers' predictions for each image, as `Evaluation.predictions` has them.
-    """
-
-    results: list[FixedResult]
-    predictions: list[pa.Table]
+    results: list[FixedResult]  # one for each set and classifier
+    predictions: list[pa.Table]  # for each image, as `Evaluation.predictions` has them
 
 
 @dataclass(frozen=True)
@@ -64,14 +52,8 @@ def fixed_result(
     If all sets have the same images, as corruptions of one test set have, an image's predictions stay together in the
     intervals: the sets are not independent samples.
 
-    Args:
-        name: name of the sets together.
-        classifier: a classifier in `sets`.
-        sets: the predictions on each, by the set's name and severity.
-        normaliser: the error in percent, by set, that mCE is relative to.
-
-    Raises:
-        UserError: a set contains no images.
+    `sets` are the predictions on each, by the set's name and severity. `normaliser` is the error in percent, by set,
+    that mCE is relative to. Raises UserError if a set contains no images.
     """
     ids = [predictions.ids for predictions in sets.values()]
     is_paired = all(np.array_equal(other, ids[0]) for other in ids[1:])

@@ -64,14 +64,10 @@ def compare_own(
     own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]],
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> OwnComparison | None:
-    """Return a comparison of classifiers on their own splits.
+    """Return a comparison of classifiers on their own splits; None for fewer than two, or if they share no ids.
 
-    Args:
-        own_splits: (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
-        groups: classifiers that were trained alike, by what they are trainings of.
-
-    Returns:
-        None if there are fewer than two classifiers, or their rows have no ids in common.
+    `own_splits` are (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
+    `groups` are classifiers that were trained alike, by what they are trainings of.
     """
     first_splits = {}
     for split, classifier, columns in reversed(own_splits):  # so the first of several splits overwrites the others
@@ -110,11 +106,8 @@ def fooled_more_by(own: Mapping[str, np.ndarray], others: Mapping[str, Mapping[s
     """Return the split, generated against another, that fools this one most beyond its own; None if none does.
 
     Its own gradient is then no guide. A sign test over the rows valid in both; the tests share the chance of a false
-    positive.
-
-    Args:
-        own: columns of the classifier on its own split, as for `summarise`, and `id`.
-        others: its columns on the other splits of the same source.
+    positive. `own` are the columns of the classifier on its own split, as for `summarise`, and `id`; `others` are its
+    columns on the other splits of the same source.
     """
     chances = []
     for name, columns in others.items():
@@ -159,8 +152,7 @@ def fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndar
 def _rank_intervals(estimates: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, tuple[int, int]]:
     """Return the best and worst rank of each classifier, right for all at once with 95 % confidence (Bonferroni).
 
-    Args:
-        estimates: FMR of each, and the influence of each row on it [N].
+    `estimates` are FMR of each, and the influence of each row on it [N].
     """
     pairs = max(1, math.comb(len(estimates), 2))
     most_by_chance = float(ndtri(1 - (1 - CONFIDENCE) / 2 / pairs))  # standard errors

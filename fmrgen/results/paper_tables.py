@@ -28,15 +28,10 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one title.
+    """Rows under one title."""
 
-    Attributes:
-        title: of the block; empty for none.
-        rows: a name, and its figures.
-    """
-
-    title: str
-    rows: list[tuple[str, list[Cell]]]
+    title: str  # empty for none
+    rows: list[tuple[str, list[Cell]]]  # a name, and its figures
 
 
 def latex_table(header: Sequence[str], blocks: Sequence[Block]) -> str:

@@ -43,14 +43,7 @@ def difference(
 ) -> Difference:
     """Return how two classifiers differ on the same rows of one split, or on own splits' rows of the same examples.
 
-    Args:
-        first: name of the first classifier.
-        second: name of the second classifier.
-        first_columns: its columns, as for `summarise`.
-        second_columns: those of the second, with rows in the same order.
-
-    Returns:
-        `first` less `second`, in points, with paired intervals.
+    The columns of both are as for `summarise`, with rows in the same order.
     """
     label = first_columns["label"]
     all_rows = np.ones(len(label), dtype=bool)
@@ -83,10 +76,8 @@ def _less(
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:
     """Return the pairs of classifiers that are compared: all, or if there are many the neighbours in the ranking.
 
-    Args:
-        names: the classifiers that are compared if they are few; a thousand have half a million pairs.
-        summaries: by the name of each classifier that is ranked.
-        measure: the field of Summary that ranks them.
+    A thousand `names` have half a million pairs. The summaries are those of the classifiers that are ranked, by the
+    field `measure`.
     """
     if len(names) <= _ALL_PAIRS:
         return list(combinations(names, 2))
@@ -106,10 +97,7 @@ def falling(summaries: Mapping[str, Summary], measure: str) -> list[str]:
 def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], measure: str) -> list[RankedClassifier]:
     """Return the ranking of classifiers by a falling metric, those without a figure last.
 
-    Args:
-        summaries: by the classifiers' names.
-        differences: of pairs of them.
-        measure: a field of Summary and of Difference.
+    `differences` are of pairs of them; `measure` is a field of Summary and of Difference.
     """
     gaps = {frozenset((pair.first, pair.second)): getattr(pair, measure) for pair in differences}
     order = falling(summaries, measure)
@@ -124,9 +112,7 @@ def rank(summaries: Mapping[str, Summary], differences: Sequence[Difference], me
 def rank_intervals(names: Sequence[str], is_above: np.ndarray) -> dict[str, tuple[int, int]]:
     """Return the best and the worst rank of each, right for all at once where all pairs are (Mogstad et al. 2024).
 
-    Args:
-        names: of what is ranked, [C].
-        is_above: whether the first is above the second beyond chance, bool [C, C].
+    `is_above` [C, C] says whether the first is above the second beyond chance.
     """
     best, worst = 1 + is_above.sum(0), len(names) - is_above.sum(1)
     return dict(zip(names, zip(best.tolist(), worst.tolist(), strict=True), strict=True))

@@ -6,16 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """A row that a gallery shows.
+    """A row that a gallery shows."""
 
-    Attributes:
-        row: its number in the split.
-        image: as stored: bytes, a path or an address.
-        original: the same; None if the split has none.
-        columns: its other columns, under their names.
-    """
-
-    row: int
-    image: bytes | str
-    original: bytes | str | None
-    columns: dict[str, Any]
+    row: int  # its number in the split
+    image: bytes | str  # as stored: bytes, a path or an address
+    original: bytes | str | None  # the same; None if the split has none
+    columns: dict[str, Any]  # the others, under their names

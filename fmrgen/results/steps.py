@@ -57,29 +57,18 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """The split's own classifier, step by step.
-
-    Attributes:
-        budgets: figures by budget.
-        area_under_fmr: the mean of FMR over the budgets 1 to the split's own.
-        thresholds: figures by the oracle's least probability.
-    """
+    """The split's own classifier, step by step."""
 
     budgets: list[AtBudget]
-    area_under_fmr: Estimate | None
-    thresholds: list[AtThreshold]
+    area_under_fmr: Estimate | None  # the mean of FMR over the budgets 1 to the split's own
+    thresholds: list[AtThreshold]  # by the oracle's least probability
 
 
 def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: float = 0.0) -> StepFigures | None:
-    """Return the figures of the steps.
+    """Return the figures of the steps; None if there are none, or not one for each iteration and the reconstruction.
 
-    Args:
-        columns: of a split, [N] each, under its columns' names; lists of steps as arrays of lists.
-        budget: the split's budget.
-        own_threshold: the `min_probability` that the split was generated with; only stricter ones can be computed.
-
-    Returns:
-        None if the split keeps no steps, or not one for each iteration and the reconstruction.
+    The columns are [N] each, lists of steps as arrays of lists. `own_threshold` is the `min_probability` that the split
+    was generated with; only stricter ones can be computed.
     """
     if any(name not in columns for name in _NEEDED):
         return None
@@ -130,22 +119,15 @@ def _as_matrix(lists: Sequence[Any], iterations: np.ndarray) -> np.ndarray | Non
 class _Paths:
     """The recorded steps of all rows: one path for each row, or one for each attack on it.
 
-    Attributes:
-        row: [P], the row of each path; of several attacks a row has several.
-        lengths: [P], accepted steps.
-        right: bool [P, steps + 1], whether the prediction at each step is right, from the reconstruction on; behind its
-            end a path repeats its last entry.
-        probabilities: [P, steps + 1], the oracle's.
-        valid: bool [N], the valid rows.
-        are_attacks: whether a row is wrong if any accepted image of any path is; otherwise the last image counts.
+    Behind its end a path repeats its last entry.
     """
 
-    row: np.ndarray
-    lengths: np.ndarray
-    right: np.ndarray
-    probabilities: np.ndarray
-    valid: np.ndarray
-    are_attacks: bool
+    row: np.ndarray  # [P], the row of each path; of several attacks a row has several
+    lengths: np.ndarray  # [P], accepted steps
+    right: np.ndarray  # bool [P, steps + 1], whether the prediction at each step is right, from the reconstruction on
+    probabilities: np.ndarray  # [P, steps + 1], the oracle's
+    valid: np.ndarray  # bool [N]
+    are_attacks: bool  # whether a row is wrong if any accepted image of any path is; otherwise the last image counts
 
     def right_after(self, step: np.ndarray) -> np.ndarray:
         """Return whether each row [N] is classified rightly if its paths end after `step` [P] steps."""

@@ -23,21 +23,15 @@ _MOST_FREEDOM = 1e9  # degrees at which Student's distribution is as good as nor
 class TrainedAlike:
     """A group of networks that were trained alike.
 
-    Attributes:
-        name: of the group.
-        classifiers: the networks.
-        fmr: FMR of each on its own split.
-        mean: mean of these, with an interval over images and trainings; no interval for one training.
-        deviation: their standard deviation in points; None for one training.
-        best, worst: the group's rank among groups of several trainings, with 95 % confidence for all at once; None
-            for one training, and if no other group has several.
+    Its rank among groups of several trainings is from `best` to `worst`, with 95 % confidence for all at once; None for
+    one training, and if no other group has several.
     """
 
     name: str
     classifiers: list[str]
-    fmr: list[float]
-    mean: Estimate
-    deviation: float | None
+    fmr: list[float]  # of each on its own split
+    mean: Estimate  # over images and trainings; no interval for one training
+    deviation: float | None  # standard deviation in points; None for one training
     best: int | None
     worst: int | None
 
@@ -69,17 +63,13 @@ def compare_trainings(
 ) -> TrainingsComparison | None:
     """Return a comparison of groups of networks that were trained alike.
 
-    The variance of a mean is that of trainings over their number, as each group has it (Welch), plus what images add
-    beyond their part of that, which follows from each row's influence. The intervals are Student's, with the degrees of
-    freedom that Welch and Satterthwaite give the sum. One training does not show how far trainings vary: it gets
-    neither interval nor rank.
+    None if no group has two networks, or there are fewer than two groups. The variance of a mean is that of trainings
+    over their number, as each group has it (Welch), plus what images add beyond their part of that, which follows from
+    each row's influence. The intervals are Student's, with the degrees of freedom that Welch and Satterthwaite give the
+    sum. One training does not show how far trainings vary: it gets neither interval nor rank.
 
-    Args:
-        fmr: FMR in percent of each classifier and the influence of every row on it [N], the rows the same for all.
-        groups: the classifiers of each group by its name, at least two groups.
-
-    Returns:
-        None if no group has two networks, or there are fewer than two groups.
+    `fmr` is FMR in percent of each classifier and the influence of every row on it [N], the rows the same for all;
+    `groups` are the classifiers of each group by its name.
     """
     members = {}
     trainings: dict[str, _Trainings] = {}
@@ -123,10 +113,7 @@ def _rank_intervals(names: Sequence[str], trainings: Mapping[str, _Trainings]) -
 def _interval(first: _Trainings, second: _Trainings | None = None, tests: int = 1) -> Estimate:
     """Return the mean of one group, or that less the mean of another, with its interval over images and trainings.
 
-    Args:
-        first: the group.
-        second: the other group.
-        tests: the number of intervals that hold at once.
+    `tests` is the number of intervals that hold at once.
     """
     groups = [first] if second is None else [first, second]
     value, influence = float(first[0].mean()), first[1].mean(0)

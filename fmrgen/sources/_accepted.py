@@ -29,13 +29,8 @@ class Accepted(Protocol):
     def labels_of(self, entry: Mapping[str, Any], label: int | None, row: int) -> tuple[int, ...]:
         """Return the job's labels that are true of an entry, `label` first if it is among them.
 
-        Args:
-            entry: the entry's other columns; its file's name under `PLACE`.
-            label: the entry's own label; None if no group holds it.
-            row: the entry's row, for errors.
-
-        Raises:
-            UserError: the true labels cannot be read.
+        `entry` holds its other columns, and its file's name under `PLACE`; `label` is its own, None if no group holds
+        it. Raises UserError, which names the `row`, if the true labels cannot be read.
         """
 
     def entries(self, dataset: Any, image: str) -> Iterator[Mapping[str, Any]]:
@@ -43,16 +38,7 @@ class Accepted(Protocol):
 
 
 def accepted_by_column(column: str, features: Any, labels: Labels) -> Accepted:
-    """Return the true labels as a column of lists holds them.
-
-    Args:
-        column: the name of the column.
-        features: the features of the dataset.
-        labels: the labels of the job.
-
-    Raises:
-        UserError: there is no such column, or it does not hold lists.
-    """
+    """Return the true labels as a column of lists holds them. Raises UserError if there is no such column."""
     from datasets import LargeList, List
 
     if column not in features:

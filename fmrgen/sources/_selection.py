@@ -26,13 +26,8 @@ def select(entries: Iterable[Entry], labels: Labels, config: SourceConfig) -> li
     They are shuffled, then taken by class, then limited. A limit takes the first ones if they are shuffled, or if these
     are of as many classes as they can be; otherwise, as in a folder sorted by class, it takes them evenly from all.
 
-    Args:
-        entries: the examples in the order of their source; read no further than needed.
-        labels: the labels of the job.
-        config: the source's `shuffle_seed`, `per_class` and `limit`.
-
-    Raises:
-        UserError: a class has fewer examples than `per_class`.
+    The entries are in the order of their source, and read no further than needed. Raises UserError if a class has fewer
+    examples than `per_class`.
     """
     if config.shuffle_seed is not None:
         unshuffled = list(entries)

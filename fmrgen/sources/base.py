@@ -99,16 +99,9 @@ class SkippedExample(NamedTuple):
 
 
 def label_of_source(labels: Labels, value: Any, example_id: int, key: str = "source.label_column") -> int | None:
-    """Return the job's label of a stored label; None if no group holds it.
+    """Return the job's label of a stored label, a class's number or name; None if no group holds it.
 
-    Args:
-        labels: the labels of the job.
-        value: the stored label, a class's number or name.
-        example_id: the example's id, for errors.
-        key: the recipe's key that says where labels are, for errors.
-
-    Raises:
-        UserError: the value is not a class.
+    Raises UserError if the value is not a class; `key` is the recipe's key that says where labels are, for that error.
     """
     where = f"source: id {example_id}"
     if isinstance(value, str):

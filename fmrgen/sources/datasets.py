@@ -253,11 +253,7 @@ def _looks_local(path: str) -> bool:
 def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:
     """Return the name of a column, `wanted` or the only one of a type. Raises UserError if that is not clear.
 
-    Args:
-        features: the features of the dataset.
-        wanted: the name that the config gives; None to find it.
-        feature_type: the type of the column's feature, if its name is not given.
-        role: `image` or `label`, also the column's name if no column has the type.
+    The `role`, `image` or `label`, is also the column's name if no column has the type.
     """
     if wanted is not None:
         if wanted not in features:
@@ -299,21 +295,13 @@ class _StoredExample(NamedTuple):
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a dataset.
-
-    Attributes:
-        image: name of the column of images.
-        label: name of the column of labels.
-        labels: the labels of the job.
-        accepted: knows all labels that are true of a row; None if its own is the only one.
-        extra: further columns that splits store, and their types.
-    """
+    """The columns of a dataset, by their names."""
 
     image: str
     label: str
     labels: Labels
-    accepted: Accepted | None
-    extra: Mapping[str, str]
+    accepted: Accepted | None  # knows all labels that are true of a row; None if its own is the only one
+    extra: Mapping[str, str]  # further columns that splits store, and their types
 
     def extra_of(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the values of the further columns of a row; None if there are none."""
@@ -322,10 +310,7 @@ class _Columns:
     def row(self, number: int, stored_label: Any, entry: Mapping[str, Any]) -> _StoredExample | None:
         """Return a row with its labels; None if no label of the job is true of it, or all are.
 
-        Args:
-            number: the row's number.
-            stored_label: the label in the dataset.
-            entry: what `accepted` needs of the row.
+        `entry` holds what `accepted` needs of the row.
         """
         label = label_of_source(self.labels, stored_label, number)
         if self.accepted is None:
@@ -339,11 +324,7 @@ class _Columns:
 
 
 class StoredDataset(Source):
-    """A dataset on disk, any row at any time.
-
-    Attributes:
-        row_labels: the labels of all examples, in their order.
-    """
+    """A dataset on disk, any row at any time; `row_labels` are the labels of all examples, in their order."""
 
     def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig, image_of: _ImageOf) -> None:
         self.labels = columns.labels

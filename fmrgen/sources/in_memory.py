@@ -47,15 +47,10 @@ class Config(SourceConfig):
     def of(
         cls, dataset: Any, class_names: list[str] | None = None, else_names: Callable[[], list[str]] = list
     ) -> "Config":
-        """Return the section of a dataset.
+        """Return the section of a `datasets.Dataset`, or of a dataset of torch that has a length.
 
-        Args:
-            dataset: a `datasets.Dataset`, or a dataset of torch that has a length.
-            class_names: the names of its classes; None to take the dataset's own.
-            else_names: returns the names to use if neither is there.
-
-        Raises:
-            UserError: it is not a dataset.
+        Its classes are called `class_names`, None to take the dataset's own names; `else_names` returns the names to
+        use if neither is there. Raises UserError if it is not a dataset.
         """
         if class_names is None and not _names_its_classes(dataset):
             class_names = else_names() or None
@@ -196,8 +191,7 @@ def _pixels(example: RawExample) -> np.ndarray:
 class ItemsSource(Source):
     """A dataset whose items are (image, label); the place of an item is its id.
 
-    Attributes:
-        row_labels: the labels of all items, in their order; None for an item of no class of the job.
+    `row_labels` are the labels of all items, in their order; None for an item of no class of the job.
     """
 
     def __init__(self, dataset: Any, class_names: list[str] | None) -> None:

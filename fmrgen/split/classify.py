@@ -38,17 +38,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a classifier predicts for images, by row.
+    """What a classifier predicts for images, by row."""
 
-    Attributes:
-        prediction: the class of the highest logit, int32 [N]; -1 where that is not finite.
-        confidence: its probability, float32 [N]; NaN where there is no prediction.
-        margin: the true class's logit less the highest other one, float32 [N]; NaN where there is no prediction.
-    """
-
-    prediction: np.ndarray
-    confidence: np.ndarray
-    margin: np.ndarray
+    prediction: np.ndarray  # the class of the highest logit, int32 [N]; -1 where that is not finite
+    confidence: np.ndarray  # its probability, float32 [N]; NaN where there is no prediction
+    margin: np.ndarray  # the true class's logit less the highest other one, float32 [N]; NaN without a prediction
 
     def in_order(self, rows: np.ndarray) -> "Predicted":
         """Return the predictions in rising order of the `rows` [N] that they are for."""
@@ -73,17 +67,10 @@ def classify(
     All processes draw all `batches`, and each decodes and classifies its own: batch i is made up the same however many
     processes there are, and so are the last bits of its logits.
 
-    Args:
-        batches: images, with the rows that they are of.
-        classifiers: by name; images [B, 3, H, W] in [0, 1] to logits [B, K].
-        labels: gives the true classes [n] of rows [n].
-        processes: that share the batches.
-        device: of the classifiers.
-        on_rows: called with the number of rows as they go by.
-        together: the most images that a classifier gets at once; by default those of a batch that are of one size.
-
-    Raises:
-        UserError: whatever `decode` or a classifier throws.
+    The classifiers make logits [B, K] of images [B, 3, H, W] in [0, 1]; `labels` gives the true classes [n] of
+    rows [n]. `on_rows` is called with the number of rows as they go by. A classifier gets at most `together` images at
+    once; by default those of a batch that are of one size. Raises UserError for whatever `decode` or a classifier
+    throws.
     """
     own = partial(_classify_own, batches, classifiers, labels, processes, device, on_rows, together)
     mine = processes.together(own)

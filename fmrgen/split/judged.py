@@ -16,23 +16,14 @@ _NOT_QUERIED = -3  # beside the labels of those who were
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge of a split, row by row.
-
-    Attributes:
-        name: its name.
-        kind: `oracle`, `vlm` or `person`.
-        labels: what it sees in the images [N], `_NOT_QUERIED` where it has not looked at one.
-        of_originals: the same of the originals.
-        sees: bool [N], whether it sees the label in the image.
-        about: the file about it; None of all persons together.
-    """
+    """A judge of a split, row by row."""
 
     name: str
     kind: Kind
-    labels: np.ndarray
-    of_originals: np.ndarray
-    sees: np.ndarray
-    about: JudgeFile | None = None
+    labels: np.ndarray  # what it sees in the images, [N]; `_NOT_QUERIED` where it has not looked at one
+    of_originals: np.ndarray  # the same of the originals
+    sees: np.ndarray  # whether it sees the label in the image, bool [N]
+    about: JudgeFile | None = None  # None of all persons together
 
     @property
     def has_looked(self) -> np.ndarray:
@@ -43,9 +34,7 @@ class Judge:
 def judges_by_row(judgements_of_judges: Sequence[Judgements], columns: Mapping[str, np.ndarray]) -> list[Judge]:
     """Return the judges of a split over its rows; several people are there once more together.
 
-    Args:
-        judgements_of_judges: their tables.
-        columns: of the split, `id` and `label` among them.
+    `columns` are the split's, `id` and `label` among them.
     """
     judges = [_by_row(judgements, columns) for judgements in judgements_of_judges]
     people = [judge for judge in judges if judge.kind == "person"]
@@ -105,12 +94,9 @@ def fmr_by_judge(
 ) -> dict[str, Estimate | None]:
     """Return FMR of a classifier with PA over the images in which each judge sees the label, by the judge's name.
 
-    A judge who misses as many of the images that fool the classifier as of the others changes nothing.
-
-    Args:
-        judges: of a split.
-        of_model: the columns that a summary of the classifier is made of.
-        valid: bool [N], which rows the split's oracle let through.
+    A judge who misses as many of the images that fool the classifier as of the others changes nothing. `of_model` are
+    the columns that a summary of the classifier is made of; `valid`, bool [N], are the rows that the split's oracle let
+    through.
     """
     if "original_prediction" not in of_model:
         return {}

@@ -53,34 +53,20 @@ TABLE = pa.schema(
 
 @dataclass(frozen=True)
 class JudgeFile:
-    """The small file about a judge's table.
-
-    Attributes:
-        judge: its name.
-        kind: what it is: an `oracle`, a vision-language model (`vlm`), or a `person`.
-        section: of a recipe; None of a person.
-        weights_sha256: of its weights, where it has any.
-        split: `CONFIG/SPLIT` of which it spoke.
-        files: digest of the very files of that split.
-        labels: how many there are.
-        rows: of the table.
-        sha256: of the table's file.
-        fmrgen: the version that wrote it.
-        digests: that its weights, or those of its members, may have in other files.
-    """
+    """The small file about a judge's table."""
 
     schema: Literal["fmrgen-judgements/1"]
     judge: Annotated[str, Field(pattern=rf"^{NAME}$")]
-    kind: Kind
-    section: dict[str, Any] | None
+    kind: Kind  # `vlm` is a vision-language model
+    section: dict[str, Any] | None  # of a recipe; None of a person
     weights_sha256: Annotated[str, Field(pattern=_SHA256)] | None
-    split: str
-    files: str
-    labels: int
-    rows: int
-    sha256: Annotated[str, Field(pattern=_SHA256)]
-    fmrgen: str
-    digests: list[str] = field(default_factory=list)
+    split: str  # `CONFIG/SPLIT` of which it spoke
+    files: str  # digest of the very files of that split
+    labels: int  # how many there are
+    rows: int  # of the table
+    sha256: Annotated[str, Field(pattern=_SHA256)]  # of the table's file
+    fmrgen: str  # the version that wrote it
+    digests: list[str] = field(default_factory=list)  # that its weights, or its members', may have in other files
 
     @classmethod
     def of(
@@ -94,18 +80,7 @@ class JudgeFile:
         content: bytes,
         digests: Iterable[str] = (),
     ) -> "JudgeFile":
-        """Return the small file about a judge.
-
-        Args:
-            judge: its name.
-            kind: what it is.
-            section: of a recipe; None of a person.
-            weights_sha256: of its weights, where it has any.
-            split: `CONFIG/SPLIT` of which it spoke.
-            provenance: of that split.
-            content: its table's file.
-            digests: that its weights, or those of its members, may have in other files.
-        """
+        """Return the small file about a judge, of the bytes of its table's file and the split's provenance."""
         return cls(
             schema=SCHEMA,
             judge=judge,
@@ -124,9 +99,7 @@ class JudgeFile:
     def related(self, provenance: Provenance, classifiers: Mapping[str, str | None]) -> list[str]:
         """Return with what, in words, the judge shares its weights: its figures are then no second opinion.
 
-        Args:
-            provenance: of the split.
-            classifiers: digests of those that are measured, by their names.
+        `classifiers` are the digests of those that are measured, by their names.
         """
         digests = {self.weights_sha256, *self.digests} - {None}
         weights = provenance.weights_sha256
@@ -157,8 +130,7 @@ def to_parquet(table: pa.Table) -> bytes:
 class JudgementsFolder:
     """The judges of a split: their tables, and the small files about them.
 
-    Args:
-        paths: of the split, in its folder or among the small files of its repo.
+    The split lies in its folder or among the small files of its repo.
     """
 
     def __init__(self, paths: SplitPaths) -> None:
@@ -198,8 +170,7 @@ class JudgementsFolder:
     def read(self, about: JudgeFile) -> Judgements:
         """Return the table of a judge, which the small file about it describes.
 
-        Raises:
-            UserError: it is not that very table, or holds what no judge of this split can say.
+        Raises UserError if it is not that very table, or holds what no judge of this split can say.
         """
         path = self.table_path(about.judge)
         try:
@@ -223,12 +194,7 @@ class JudgementsFolder:
         return Judgements(about, table)
 
     def write(self, about: JudgeFile, content: bytes) -> list[Path]:
-        """Write both files of a judge, and return their paths, the table's first.
-
-        Args:
-            about: the small file.
-            content: the bytes of the table's file.
-        """
+        """Write both files of a judge, the table's with `content`, and return their paths, the table's first."""
         table = self.table_path(about.judge)
         check_inside(table.parent, self.paths.root)
         write_atomically(table, content)
@@ -242,11 +208,9 @@ class JudgementsFolder:
         return path
 
     def check_same_judge(self, about: JudgeFile, repo: str) -> None:
-        """Raise UserError if a repo has judgements of another judge of that name, which would be lost.
+        """Raise UserError if `repo` has judgements of another judge of that name, which would be lost.
 
-        Args:
-            about: the judge.
-            repo: the name of the repo whose small files these are.
+        The folder is that of the repo's small files.
         """
         path = self.about_path(about.judge)
         if not path.exists():
@@ -285,12 +249,8 @@ def check_of_split(
 ) -> None:
     """Raise UserError for judgements of another split, or of images that are not the split's.
 
-    Args:
-        judgements: of one judge.
-        name: of the split.
-        ids: of its rows, [N].
-        sha256: of their stored images, by `image` and `original`.
-        labels: how many there are.
+    `ids` [N] are those of the split's rows, `sha256` the digests of their stored images by `image` and `original`;
+    `labels` says how many there are.
     """
     about = judgements.about
     subject = f"judge {about.judge} on {name}"
@@ -306,13 +266,10 @@ def check_of_split(
 
 
 def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
-    """Return what all judges say of a split, in its folder or its commit on the Hub.
+    """Return what all judges say of a split, in its folder or its commit on the Hub, and a line for each left out.
 
-    Returns:
-        Their judgements, and a line for each who spoke of other files than the split has now.
-
-    Raises:
-        UserError: a judge's files can't be read, or are not what they say.
+    Left out are those who spoke of other files than the split has now, and one with the name of all people together.
+    Raises UserError if a judge's files can't be read, or are not what they say.
     """
     if opened.provenance is None or opened.repo is None:
         return [], []

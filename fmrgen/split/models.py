@@ -19,34 +19,19 @@ from fmrgen.weights.identity import Identity, identity_of
 
 @dataclass(frozen=True)
 class LoadedClassifier:
-    """A classifier, its network on its device, in evaluation mode.
+    """A classifier, its network on its device, in evaluation mode."""
 
-    Attributes:
-        name: as it is called in reports.
-        section: of a recipe; None if a module was handed over.
-        module: the network.
-        identity: what that was as it was loaded.
-        training_of: what it is one of several trainings of.
-    """
-
-    name: str
-    section: ComponentConfig | None
+    name: str  # as it is called in reports
+    section: ComponentConfig | None  # of a recipe; None if a module was handed over
     module: nn.Module
-    identity: Identity
-    training_of: str | None = None
+    identity: Identity  # what the network was as it was loaded
+    training_of: str | None = None  # what it is one of several trainings of
 
     @classmethod
     def load(
         cls, name: str, classifier: AnyClassifier, device: torch.device, training_of: str | None = None
     ) -> "LoadedClassifier":
-        """Return a classifier on its device, in evaluation mode. Raises UserError for anything else.
-
-        Args:
-            name: as it is to be called in reports.
-            classifier: to be loaded.
-            device: where it runs.
-            training_of: what it is one of several trainings of.
-        """
+        """Return a classifier on its device, in evaluation mode. Raises UserError for anything else."""
         section = section_of(name, classifier)
         if isinstance(classifier, nn.Module):
             module = classifier.to(device).eval()
@@ -56,12 +41,9 @@ class LoadedClassifier:
         return cls(name, section, module, identity_of(module, section), training_of)
 
     def in_labels(self, labels: Labels, image: torch.Tensor, split: str) -> nn.Module:
-        """Return the network, made to answer in a split's labels. Raises UserError if it can't.
+        """Return the network, made to answer in a split's labels; it is tried on an image [1, 3, H, W].
 
-        Args:
-            labels: of the split.
-            image: the image [1, 3, H, W] that it is tried on.
-            split: its name, for the error.
+        Raises UserError, which names the split, if it can't.
         """
         title = f"classifier {self.name}"
         with component_errors(title, image):

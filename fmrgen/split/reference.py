@@ -26,25 +26,15 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Location:
-    """Where a split lies, before it is opened.
+    """Where a split lies, before it is opened."""
 
-    Attributes:
-        text: its reference, as it was typed.
-        kind: how it is to be read.
-        reference: what the text names, with the config and split that were chosen.
-        commit: on the Hub; None for what is on this machine.
-        own_splits: config and split of each that fmrgen made in the folder or the repo.
-        files: the parquet files by their paths or addresses; none where `datasets` finds them.
-        provenance: of a finished split; None if fmrgen did not make it.
-    """
-
-    text: str
-    kind: Kind
-    reference: Reference
-    commit: str | None = None
-    own_splits: Sequence[tuple[str, str]] = ()
-    files: Sequence[str] = ()
-    provenance: Provenance | None = None
+    text: str  # its reference, as it was typed
+    kind: Kind  # how it is to be read
+    reference: Reference  # what the text names, with the config and split that were chosen
+    commit: str | None = None  # on the Hub; None for what is on this machine
+    own_splits: Sequence[tuple[str, str]] = ()  # config and split of each that fmrgen made in the folder or the repo
+    files: Sequence[str] = ()  # the parquet files by their paths or addresses; none where `datasets` finds them
+    provenance: Provenance | None = None  # of a finished split; None if fmrgen did not make it
 
 
 def locate(text: str) -> Location:

@@ -363,13 +363,9 @@ class Split:
     def labels_for(self, models: Iterable[Callable[[], LoadedClassifier]], device: torch.device) -> Labels:
         """Return its labels; if it does not name them, the class names of the first classifier that does.
 
-        Args:
-            models: load the classifiers, one after another; those that can't be loaded are skipped, unless none can.
-            device: of the classifiers.
-
-        Raises:
-            UserError: neither the split nor a classifier names the labels, or the first image can't be read, by which
-                the outputs of a classifier without class names are counted.
+        `models` load the classifiers, one after another; those that can't be loaded are skipped, unless none can.
+        Raises UserError if neither the split nor a classifier names the labels, or the first image can't be read, by
+        which the outputs of a classifier without class names are counted.
         """
         if self.labels is not None:
             return self.labels
@@ -475,12 +471,9 @@ class Split:
             raise UserError(f"{self.name}: column label holds no class indices and no names of classes")
 
     def decode_images(self, images: pa.Table, rows: np.ndarray) -> dict[str, list[LazyPixels]]:
-        """Return the images of some rows; those that do not fit into `MOST_PIXELS` beside the others are left to be
-        decoded.
+        """Return the images of some rows; those that do not fit into `MOST_PIXELS` are left to be decoded.
 
-        Args:
-            images: columns of images, as they are stored.
-            rows: the numbers of the rows, for messages.
+        `images` are their columns, as they are stored; `rows` are the numbers of the rows, for messages.
         """
         decoded: dict[str, list[LazyPixels]] = {}
         room = MOST_PIXELS

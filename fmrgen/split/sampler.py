@@ -13,20 +13,12 @@ _OF_EACH_REASON = 3  # rows of each label and stop reason that are taken even if
 
 @dataclass
 class Sampler:
-    """Takes rows of a split while it is read, evenly by label and some of each stop reason; always the same ones.
+    """Takes rows of a split while it is read, evenly by label and some of each stop reason; always the same ones."""
 
-    Attributes:
-        wanted: about how many rows to take.
-        labels: number of classes.
-        of_labels: the labels that may be taken; None for all.
-        of_ids: the ids to take, all of them; None to choose.
-        samples: the rows taken so far.
-    """
-
-    wanted: int
-    labels: int
-    of_labels: Container[int] | None = None
-    of_ids: Collection[int] | None = None
+    wanted: int  # about how many rows to take
+    labels: int  # number of classes
+    of_labels: Container[int] | None = None  # that may be taken; None for all
+    of_ids: Collection[int] | None = None  # to take, all of them; None to choose
     samples: list[Sample] = field(default_factory=list)
     _taken: Counter[Any] = field(default_factory=Counter)
 
@@ -37,11 +29,9 @@ class Sampler:
         return len(self.samples) >= wanted
 
     def add(self, part: Part, image_of: Callable[[dict[str, Any] | None], bytes | str]) -> None:
-        """Take what is wanted of some rows.
+        """Take what is wanted of some rows: `label` is among their columns, `image` and `original` are in their table.
 
-        Args:
-            part: the rows, `label` among their columns, `image` and `original` in their table.
-            image_of: returns the bytes or the address of an image from how it is stored.
+        `image_of` returns the bytes or the address of an image from how it is stored.
         """
         labels = part.columns["label"].tolist()
         reasons = part.columns["stop_reason"].tolist() if "stop_reason" in part.columns else [None] * len(labels)

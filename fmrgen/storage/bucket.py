@@ -82,13 +82,9 @@ class _Object(io.RawIOBase):
 
 
 class Bucket:
-    """A folder in an object store.
+    """A folder in an object store, by an address as in `_ADDRESSES`.
 
-    Args:
-        url: `s3://BUCKET/PREFIX`, `gs://…`, `az://…`, or `hf://buckets/OWNER/BUCKET/PREFIX`.
-
-    Raises:
-        UserError: the address is wrong, or `obstore` is not installed.
+    Raises UserError if the address is wrong, or `obstore` is not installed.
     """
 
     poll = 5.0

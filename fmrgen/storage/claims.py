@@ -70,8 +70,7 @@ class _Watched:
 class Claims:
     """The claims that this process holds in a store, and those of others that it has seen.
 
-    Attributes:
-        former_holders: from whom it has taken over claims.
+    `former_holders` are those from whom it has taken over claims.
     """
 
     def __init__(self, store: Store) -> None:
@@ -85,13 +84,8 @@ class Claims:
     def take(self, path: Path, names: Collection[str] | None = None) -> bool:
         """Take a claim unless another process holds it, and return whether this one does now; never waits.
 
-        Args:
-            path: of the claim, whose files are `PATH.0`, `PATH.1`, …
-            names: of the files beside it, as they were just now.
-
-        Raises:
-            UserError: the store fails.
-            OSError: the folder can't be read.
+        The claim's files are `PATH.0`, `PATH.1`, …; `names` are those of the files beside it, as they were just now.
+        Raises UserError if the store fails, OSError if the folder can't be read.
         """
         names = self.store.names(path.parent) if names is None else names
         generation = _latest(path, names)

@@ -34,18 +34,13 @@ _DIGEST = 32  # bytes of a sha256
 class KeptEncodings:
     """The entries of one generator with its settings.
 
-    Attributes:
-        found: how many rows were read from disk.
-        made: how many were encoded.
+    `found` counts the rows that were read from disk, `made` those that were encoded.
     """
 
     def __init__(self, root: Path, bound: int, generator: Any) -> None:
-        """Open the cache.
+        """Open the cache in `root`, the folder of the entries of all generators.
 
-        Args:
-            root: the folder of the entries of all generators.
-            bound: the size in bytes above which old entries are deleted.
-            generator: JSON of all that the latents depend on except the row.
+        Above `bound` bytes old entries are deleted. `generator` is JSON of all that latents depend on except the row.
         """
         self.root, self.bound = root, bound
         self.folder = root / fingerprint({"layout": _LAYOUT, "generator": generator})
@@ -57,16 +52,8 @@ class KeptEncodings:
     ) -> Latents:
         """Return the latents of rows from disk; if any is missing, the latents of all rows as `encode` makes them.
 
-        They are made all together because kernels differ in the last bits between numbers of rows.
-
-        Args:
-            images: [B, 3, H, W].
-            labels: [B].
-            row_seeds: one for each row.
-            encode: makes the latents of all rows.
-
-        Returns:
-            Latents with B rows, on the device of `images`.
+        They are made all together because kernels differ in the last bits between numbers of rows. The images are
+        [B, 3, H, W], the labels [B]; the latents are on the device of the images.
         """
         paths = []
         for image, label, row_seed in zip(images.cpu(), labels.tolist(), row_seeds, strict=True):

@@ -34,10 +34,6 @@ def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:
     """Return how many rows each shard of a split has: `auto` makes about a thousand shards, of 10 to 500 rows.
 
     The rule must not change, since it tells which shards an existing folder has.
-
-    Args:
-        shard_size: the recipe's.
-        examples: how many the split has.
     """
     if shard_size != "auto":
         return shard_size
@@ -174,11 +170,7 @@ def splits_in(root: Path) -> list[SplitPaths]:
 
 
 def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:
-    """Return config and split of each delta in a repo that has both its small file and shards.
-
-    Args:
-        files: the paths of the repo's files.
-    """
+    """Return config and split of each delta in a repo that has both its small file and shards."""
     small: set[tuple[str, str]] = set()
     sharded: set[tuple[str, str]] = set()
     for file in files:
@@ -190,11 +182,7 @@ def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
-    """Return config and split of each provenance in a repo, sorted; names that no recipe can have do not count.
-
-    Args:
-        files: the paths of the repo's files.
-    """
+    """Return config and split of each provenance in a repo, sorted; names that no recipe can have do not count."""
     splits = []
     for file in files:
         match = re.fullmatch(rf"provenance/({CONFIG_NAME})/({SPLIT_NAME})\.json", file)

@@ -31,12 +31,9 @@ class PredictionStore:
     A file is a sha256, followed by the parquet table of which it is the digest. A file that can't be read, or whose
     digest is wrong, counts as missing.
 
-    Args:
-        place: a folder, or the address of one in an object store, of any size; by default `predictions` in fmrgen's
-            cache, where the least recently used files are deleted above 4 GiB.
-
-    Raises:
-        UserError: an object store can't be reached.
+    The `place` is a folder, or the address of one in an object store, of any size; by default `predictions` in fmrgen's
+    cache, where the least recently used files are deleted above 4 GiB. Raises UserError if an object store can't be
+    reached.
     """
 
     def __init__(self, place: str | Path | None = None) -> None:
@@ -45,13 +42,7 @@ class PredictionStore:
         self._has_failed = False
 
     def get(self, key: str, schema: pa.Schema, rows: int) -> pa.Table | None:
-        """Return the table under a key; None unless there is one of that schema and size.
-
-        Args:
-            key: of the file.
-            schema: that the table must have.
-            rows: how many the table must have.
-        """
+        """Return the table under a key; None unless there is one of that schema with so many rows."""
         if self._has_failed:
             return None
         path = self._path(key)

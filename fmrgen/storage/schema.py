@@ -31,20 +31,14 @@ def are_whole(records: Sequence[Mapping[str, Any] | None]) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column, its type as `datasets` calls it.
 
-    Attributes:
-        name: in the split.
-        meaning: in words, for the card.
-        type: as `datasets` calls it; `image`, `label` and `reason` are images and classes, lists hold a value for each
-            step of a row, `verdicts` those of each of several judges, `attacks` a record of each of several
-            attacks.
-        field: the value of `Perturbed` that it holds.
-        holds_classes: whether its numbers are those of labels, which is certain only in splits of fmrgen.
+    Of the other types, `image`, `label` and `reason` are images and classes, lists hold a value for each step of a row,
+    `verdicts` those of each of several judges, `attacks` a record of each of several attacks.
     """
 
     name: str
-    meaning: str
+    meaning: str  # in words, for the card
     type: Literal[
         "image",
         "label",
@@ -59,8 +53,8 @@ class Column:
         "attacks",
         "string",
     ]
-    field: str
-    holds_classes: bool = False
+    field: str  # the value of `Perturbed` that it holds
+    holds_classes: bool = False  # whether its numbers are those of labels, which is certain only in splits of fmrgen
 
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return its type as `datasets` has it."""
@@ -223,25 +217,15 @@ def _columns(score_column: ScoreColumn) -> tuple[Column, ...]:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one split, in their order.
-
-    Attributes:
-        label_names: of the classes.
-        keep_original: whether the originals are stored.
-        score_column: the column of the oracle's score.
-        judges: the members of the oracle if that is a panel; else there is no such column.
-        accepts_several: whether its source names all true labels of each example; else there is no such column.
-        attacks: how many attacks an image goes through; the columns `attack` and `attacks` are there if several.
-        source_columns: columns that the source has beside images and labels, and their types; behind all others.
-    """
+    """The columns of one split, in their order."""
 
     label_names: tuple[str, ...]
     keep_original: bool = True
     score_column: ScoreColumn = "clip_score"
-    judges: tuple[str, ...] = ()
-    accepts_several: bool = False
-    attacks: int = 1
-    source_columns: Mapping[str, str] = field(default_factory=dict)
+    judges: tuple[str, ...] = ()  # the members of the oracle if that is a panel; else there is no such column
+    accepts_several: bool = False  # whether its source names all true labels of each example; else no `accepted_labels`
+    attacks: int = 1  # how many an image goes through; the columns `attack` and `attacks` are there if several
+    source_columns: Mapping[str, str] = field(default_factory=dict)  # with their types; behind all others
 
     @property
     def columns(self) -> list[Column]:

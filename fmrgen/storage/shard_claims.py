@@ -36,9 +36,7 @@ def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
 class ShardClaims:
     """The shards that this process holds.
 
-    Args:
-        folder: of the split.
-        wanted: the shards of this process's part of the split, in the order in which it tries to take them.
+    `wanted` are those of its part of the split, in the order in which it tries to take them.
     """
 
     def __init__(self, folder: SplitFolder, wanted: list[int]) -> None:

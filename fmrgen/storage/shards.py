@@ -49,55 +49,32 @@ class Tally(NamedTuple):
 
 
 class IntactShard(NamedTuple):
-    """The content of a shard that is whole and made by its recipe.
+    """The content of a shard that is whole and made by its recipe."""
 
-    Attributes:
-        ids: of its rows, in order.
-        skipped: the examples without a row.
-        tally: of its rows.
-        num_bytes: of the uncompressed columns.
-        file_size: in bytes.
-    """
-
-    ids: list[int]
+    ids: list[int]  # of its rows, in order
     skipped: list[Skipped]
     tally: Tally
-    num_bytes: int
-    file_size: int
+    num_bytes: int  # of the uncompressed columns
+    file_size: int  # in bytes
 
 
 class _ShardContent(NamedTuple):
-    """What was read of a shard's file, before it is compared with the recipe.
+    """What was read of a shard's file, before it is compared with the recipe."""
 
-    Attributes:
-        features: of all columns.
-        rows: the columns `id`, `valid` and `iterations`.
-        header: the JSON that the writer put into the metadata.
-        skipped: the header's examples without a row.
-        num_bytes: of the uncompressed columns.
-    """
-
-    features: Features
-    rows: pa.Table
-    header: dict[str, Any]
+    features: Features  # of all columns
+    rows: pa.Table  # the columns `id`, `valid` and `iterations`
+    header: dict[str, Any]  # the JSON that the writer put into the metadata
     skipped: list[Skipped]
-    num_bytes: int
+    num_bytes: int  # of the uncompressed columns
 
 
 class CheckedFolder(NamedTuple):
-    """A split whose shards are all right.
+    """A split whose shards are all right."""
 
-    Attributes:
-        files: the sha256 of each shard by its path in the folder.
-        skipped: the examples without a row.
-        num_bytes: of the uncompressed columns.
-        download_size: of the files, in bytes.
-    """
-
-    files: dict[str, str]
+    files: dict[str, str]  # the sha256 of each shard by its path in the folder
     skipped: list[Skipped]
-    num_bytes: int
-    download_size: int
+    num_bytes: int  # of the uncompressed columns
+    download_size: int  # of the files, in bytes
 
 
 class ShardError(UserError):
@@ -134,14 +111,7 @@ class SplitFolder:
     def planned(
         cls, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
     ) -> "SplitFolder":
-        """Return the folder of a split that has `examples` examples.
-
-        Args:
-            paths: of the split.
-            examples: how many it has.
-            shard_size: the recipe's.
-            store: of the folder; by default the disk that it is on.
-        """
+        """Return the folder of a split of so many examples; its store is by default the disk that it is on."""
         return cls(paths, examples, rows_of_a_shard(shard_size, examples), store or Disk(paths.root))
 
     @property
@@ -162,15 +132,7 @@ class SplitFolder:
         schema: Schema,
         fingerprint: str,
     ) -> None:
-        """Write a shard, its rows sorted by their ids. The file of another process that was faster stays.
-
-        Args:
-            shard: its number.
-            rows: of the shard.
-            skipped: the shard's examples without a row.
-            schema: the columns.
-            fingerprint: of the recipe.
-        """
+        """Write a shard, its rows sorted by their ids. The file of another process that was faster stays."""
         in_order = sorted(rows, key=lambda row: row.id)
         columns = {}
         for column in schema.columns:
@@ -245,15 +207,9 @@ class SplitFolder:
     def check_shard(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> IntactShard:
         """Read every byte of a shard, and return its content.
 
-        Args:
-            shard: its number.
-            features: that its columns must have.
-            fingerprint: of the recipe.
-            sha256: that its file must have, if it is on record; else the checksums in the file must be right.
-
-        Raises:
-            ShardError: it is missing, or not what the recipe makes.
-            UserError: it can't be read, which says nothing about it.
+        Its file must have the `sha256`, if that is on record; else the checksums in the file must be right. Raises
+        ShardError if it is missing, or not what the recipe with these features and this fingerprint makes; UserError if
+        it can't be read, which says nothing about it.
         """
         path = self.shard_path(shard)
         if not path.exists():
@@ -337,14 +293,9 @@ class SplitFolder:
 def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent:
     """Read a shard's file, verifying the checksums in it.
 
-    Args:
-        path: of the file.
-        examples: that the shard has, of which each has a row or is skipped.
-        all_columns: whether to read the images too, for their checksums: not needed if the digest of the file is right.
-
-    Raises:
-        ShardError: the file is damaged.
-        UserError: it can't be read, which says nothing about it.
+    Each of its `examples` has a row or is skipped. `all_columns` reads the images too, for their checksums: not needed
+    if the digest of the file is right. Raises ShardError if the file is damaged; UserError if it can't be read, which
+    says nothing about it.
     """
     try:
         with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:

@@ -17,18 +17,12 @@ class Store(Protocol):
     """A folder on a disk, or in an object store.
 
     Whoever creates a file first has created it for all; only claims, the card and the picture are rewritten.
-
-    Attributes:
-        root: where its files are on this machine.
-        name: what users call it.
-        poll: the seconds between two looks at what others do.
-        is_local: whether all processes see `root` itself.
     """
 
-    root: Path
-    name: str
-    poll: float
-    is_local: bool
+    root: Path  # where its files are on this machine
+    name: str  # what users call it
+    poll: float  # the seconds between two looks at what others do
+    is_local: bool  # whether all processes see `root` itself
 
     def names(self, folder: Path) -> set[str]:
         """Return the names of all files in a folder; in an object store those below it too, as paths. Raises OSError if

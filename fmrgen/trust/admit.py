@@ -15,28 +15,18 @@ folder of `save_to_disk`, or parquet `files`."""
 
 
 class Admitted(NamedTuple):
-    """What may be read of a place.
+    """What may be read of a place."""
 
-    Attributes:
-        data_files: as `load_dataset` takes them; none of a dataset, which names its own.
-        rows: how many those have; 0 where nobody has counted them.
-    """
-
-    data_files: list[str]
-    rows: int
+    data_files: list[str]  # as `load_dataset` takes them; none of a dataset, which names its own
+    rows: int  # how many those have; 0 where nobody has counted them
 
 
 def admit(kind: Kind, place: str, commit: str | None, files: Sequence[str]) -> Admitted:
     """Return what may be read of a place: nothing leads out of it, and no file unpacks to more than it should.
 
-    Args:
-        kind: how it is to be read.
-        place: a folder, a repo on the Hub, or a pattern or an address of files.
-        commit: on the Hub; None for what is on this machine.
-        files: the paths or addresses of a split's parquet files, or the files that a pattern names.
-
-    Raises:
-        UserError: a link, the card or a list of files leads out of it, or a file is missing or unpacks to too much.
+    `place` is a folder, a repo on the Hub, or a pattern or an address of files; `commit` is None for what is on this
+    machine; `files` are the paths or addresses of a split's parquet files, or the files that a pattern names. Raises
+    UserError if a link, the card or a list of files leads out of it, or a file is missing or unpacks to too much.
     """
     if kind == "files" and not files:  # an address, which is left to its host
         return Admitted([place], 0)

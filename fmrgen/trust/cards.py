@@ -14,12 +14,9 @@ from fmrgen.trust.recipes import is_within
 
 
 def config_entries(entries: Any, name: str, where: str) -> list[dict[str, Any]]:
-    """Return a card's entries of configs as a list. Raises UserError if they are not mappings.
+    """Return a card's entries of configs, a mapping or a list of them, as a list.
 
-    Args:
-        entries: a mapping or a list of them, as the card has it.
-        name: key of the entries in the card.
-        where: the card; errors start with it.
+    Raises UserError, starting with `where`, if they are not mappings; `name` is the key of the entries in the card.
     """
     if isinstance(entries, dict):
         entries = [entries]
@@ -29,13 +26,7 @@ def config_entries(entries: Any, name: str, where: str) -> list[dict[str, Any]]:
 
 
 def by_config(entries: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
-    """Return a card's entries by config; an entry without a name is of the default config.
-
-    Args:
-        entries: a mapping or a list of them, as the card has it.
-        name: key of the entries in the card.
-        where: the card; errors start with it.
-    """
+    """Return a card's entries, as `config_entries` takes them, by config; without a name it is the default config."""
     return {str(entry.get("config_name", "default")): entry for entry in config_entries(entries, name, where)}
 
 
@@ -53,12 +44,9 @@ def names_of_data(data_files: Any) -> list[str]:
 
 
 def places_named(text: str, is_card: bool, where: str) -> list[str]:
-    """Return all places that the configs of a card take data from.
+    """Return all places that the configs of a card take data from. Errors start with `where`.
 
-    Args:
-        text: of the card.
-        is_card: whether it is a whole card; otherwise it is the YAML alone, in a file of its own.
-        where: the card; errors start with it.
+    Unless `is_card`, the text is the YAML alone, in a file of its own.
     """
     try:
         data = DatasetCard(text, ignore_metadata_errors=True).data.to_dict() if is_card else yaml.safe_load(text)

@@ -44,14 +44,9 @@ def _check_data_file(path: str) -> int:
 
 
 def check_table(path: Path, file: Any, most: int) -> None:
-    """Raise UserError if a table of short values has too many rows, or longer values.
+    """Raise UserError if a table of short values has more than `most` rows, or longer values.
 
-    A few bytes can stand for any number of either, and the table is read whole.
-
-    Args:
-        path: of the file, for errors.
-        file: the open file.
-        most: the largest number of rows.
+    A few bytes can stand for any number of either, and the table is read whole. The path is that of `file`, for errors.
     """
     groups = _row_groups(file)
     rows = sum(group.num_rows for group in groups)

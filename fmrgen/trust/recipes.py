@@ -51,16 +51,9 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
 
     Nothing is imported and no file is read before it is known what its components demand.
 
-    Args:
-        section: the config class.
-        tree: what the stranger wrote.
-        name: what it is called in errors.
-        trust: whether its components may demand anything at all.
-        cure: end of the error; by default how to trust it.
-
-    Raises:
-        UntrustedError: without `trust`, its components demand something.
-        UserError: it is not valid.
+    With `trust`, they may demand anything at all. Errors start with `name`; `cure` ends them, by default with how to
+    trust it. Raises UntrustedError if, without `trust`, its components demand something, and UserError if it is not
+    valid.
     """
     if trust:
         return validate(section, tree, name)
@@ -72,16 +65,7 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
 
 
 def untrusted_demands(section: type[AnyConfig], tree: Any, name: str) -> Demands:
-    """Return what the components in a stranger's recipe demand.
-
-    Args:
-        section: the config class.
-        tree: what the stranger wrote.
-        name: what it is called in errors.
-
-    Raises:
-        UserError: it is not valid.
-    """
+    """Return what components in a stranger's recipe demand. Raises UserError, starting with `name`, if it is wrong."""
     return _weigh(section, tree, name)[1]
 
 

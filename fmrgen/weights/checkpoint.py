@@ -26,13 +26,7 @@ _INNER = (("1.", r"0\.(mean|std)"), ("model.", r"(mu|sigma|mean|std|normaliz\w*\
 def load_checkpoint(network: nn.Module, reference: str, key: str = "classifier.checkpoint") -> None:
     """Load a file that `read_checkpoint` reads into `network`; every tensor must fit.
 
-    Args:
-        network: changed in place.
-        reference: the file.
-        key: the key of a recipe that names the file; begins the error.
-
-    Raises:
-        UserError: the file can't be read, or does not fit.
+    Raises UserError, starting with the `key` of a recipe that names the file, if it can't be read, or does not fit.
     """
     load_exactly(network, read_checkpoint(reference, key), f"{key}: {reference}")
 
@@ -106,16 +100,7 @@ def freeze(module: Network, device: torch.device | str | None = None) -> Network
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], subject: str) -> None:
-    """Load `state` into `network`.
-
-    Args:
-        network: changed in place.
-        state: tensors by name.
-        subject: begins the error.
-
-    Raises:
-        UserError: names or shapes are not all the same.
-    """
+    """Load `state` into `network`. Raises UserError, starting with `subject`, if a name or shape is not the same."""
     expected = network.state_dict()
     # Files of old torch lack these counts, which matter only in training; torch does not require them either.
     counts = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}

@@ -86,13 +86,7 @@ def _is_among(tensor: torch.Tensor, others: list[torch.Tensor]) -> bool:
 
 
 def check_same_weights(name: str, component: object, before: str | None) -> None:
-    """Raise UserError if the weights of a component have changed.
-
-    Args:
-        name: the component's; begins the error.
-        component: with the weights as they are now.
-        before: the digest of the weights as they were.
-    """
+    """Raise UserError, starting with the component's `name`, if the digest of its weights is no longer `before`."""
     if weights_sha256(component) != before:
         raise UserError(
             f"{name}: its weights changed during the run, as in training mode; its forward must not change them (call "
@@ -101,15 +95,11 @@ def check_same_weights(name: str, component: object, before: str | None) -> None
 
 
 def weights_of(held: object, prefix: str = "", within: tuple[object, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the weights of a component with their names.
+    """Yield the weights of a component, or of a value in it, with their names, which all begin with `prefix`.
 
     Weights are the state of a torch module, the tensors in the attributes of a generator or an oracle, and those in
-    lists and mappings of these.
-
-    Args:
-        held: the component, or a value in it.
-        prefix: begins every name.
-        within: the objects that contain it; an object that contains itself is not visited twice.
+    lists and mappings of these. `within` are the objects that contain it: an object that contains itself is not visited
+    twice.
     """
     if any(held is outer for outer in within):
         return

@@ -48,18 +48,13 @@ def size_of_download(address: str, key: str) -> int | None:
 
 
 def downloaded(address: str, key: str) -> Path:
-    """Return the file of an address, downloaded if it is not in the cache.
+    """Return the file of an address, `http(s)://…` or `gdrive:ID`, downloaded if it is not in the cache.
 
     A download that was cut short goes on where it stopped. Processes that want the same file wait for the one that
     downloads it. The sha256 of the first download is kept beside the file and compared on every later use, so that an
     address always stands for the same weights on this machine.
 
-    Args:
-        address: `http(s)://…`, or `gdrive:ID`.
-        key: of the recipe that names the address; begins errors.
-
-    Raises:
-        UserError: it can't be reached, is a page instead of a file, or has changed since.
+    Raises UserError, starting with `key`, if it can't be reached, is a page instead of a file, or has changed since.
     """
     path = cached_path(address)
     record = path.with_name(f"{path.name}.sha256")

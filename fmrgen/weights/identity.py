@@ -28,22 +28,13 @@ _BUILT_ON = ("torch", "torchvision", "timm", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that the answers of a component follow from, as far as digests show it.
+    """Everything that the answers of a component follow from, as far as digests show it."""
 
-    Attributes:
-        weights_sha256: digest of its weights, as `weights_sha256` returns it; None if it has none.
-        state: digest of the object, by `datasets.fingerprint.Hasher`; empty where its section determines it, or where
-            it can't be hashed.
-        code: the sha256 of each file of a user's own code that it comes from, by module.
-        libraries: the versions of the libraries that it uses, by name; for fmrgen the digest of its code.
-        unknown: why it can't be hashed; None if it is.
-    """
-
-    weights_sha256: str | None
-    state: str
-    code: Mapping[str, str]
-    libraries: Mapping[str, str]
-    unknown: str | None
+    weights_sha256: str | None  # as `weights_sha256` returns it; None if it has none
+    state: str  # digest by `datasets.fingerprint.Hasher`; empty where its section determines it, or it can't be hashed
+    code: Mapping[str, str]  # the sha256 of each file of a user's own code that it comes from, by module
+    libraries: Mapping[str, str]  # versions of those that it uses, by name; for fmrgen the digest of its code
+    unknown: str | None  # why it can't be hashed; None if it is
 
     @property
     def key(self) -> dict[str, Any]:
@@ -57,15 +48,10 @@ class Identity:
 
 
 def identity_of(component: object, section: BaseModel | None = None, weights: str | None = None) -> Identity:
-    """Return the identity of a component, the same in every process.
+    """Return the identity of a component, any object, the same in every process.
 
-    Args:
-        component: a torch module, a generator, an oracle, or any other object.
-        section: that it was built from; one that runs no code of others determines what its weights do not.
-        weights: the digest of its weights, if that is known.
-
-    Raises:
-        UserError: its weights are not loaded.
+    A section that it was built from and that runs no code of others determines what its weights do not; `weights` is
+    their digest, if that is known. Raises UserError if the weights are not loaded.
     """
     weights = weights or weights_sha256(component)
     parts = [component, *(component.modules() if isinstance(component, nn.Module) else ())]

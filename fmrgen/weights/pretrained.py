@@ -19,16 +19,9 @@ def from_pretrained(
 ) -> Any:
     """Return `loader.from_pretrained(reference)`, running code from the repo only if it is trusted.
 
-    Args:
-        loader: a class of transformers or diffusers.
-        reference: a folder, an asset or a repo on the Hub.
-        key: of the recipe, which begins the error.
-        revision: commit, branch or tag on the Hub.
-        trust_remote_code: whether the user trusts the repo's code.
-        options: further options of the loader.
-
-    Raises:
-        UserError: there is nothing to load, or it can't be reached.
+    The loader is a class of transformers or diffusers; `reference` is a folder, an asset or a repo on the Hub, and
+    `revision` a commit, branch or tag there. Raises UserError, starting with `key`, if there is nothing to load, or it
+    can't be reached.
     """
     bound_requests()
     options |= {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -56,15 +49,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def pretrained_model(loader: Any, reference: str, key: str, revision: str | None = None, **options: Any) -> Any:
-    """Return a model as `from_pretrained` does, but a weight that the files lack is an error, not a random weight.
-
-    Args:
-        loader: a class of models.
-        reference: a folder, an asset or a repo on the Hub.
-        key: of the recipe, which begins the error.
-        revision: commit, branch or tag on the Hub.
-        options: further options of `from_pretrained`.
-    """
+    """Return a model as `from_pretrained` does, but a weight that the files lack is an error, not a random weight."""
     if not options.get("trust_remote_code"):
         _check_config_loads_nothing(loader, reference, key, revision)
     model, loaded = from_pretrained(loader, reference, key, revision, output_loading_info=True, **options)
@@ -77,16 +62,9 @@ def pretrained_model(loader: Any, reference: str, key: str, revision: str | None
 
 
 def image_processor(reference: str, key: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Return the image processor of a model.
+    """Return the image processor of a model, whose parameters are as those of `from_pretrained`.
 
-    Args:
-        reference: a folder, an asset or a repo on the Hub.
-        key: of the recipe, which begins the error.
-        revision: commit, branch or tag on the Hub.
-        trust_remote_code: whether the user trusts the repo's code.
-
-    Raises:
-        UserError: it can't be loaded, or makes larger images than networks take.
+    Raises UserError if it can't be loaded, or makes larger images than networks take.
     """
     from transformers import AutoImageProcessor
 
@@ -123,13 +101,9 @@ def _check_config_loads_nothing(loader: Any, reference: str, key: str, revision:
 def local_file(reference: str, key: str) -> Path:
     """Return a file of this machine, downloaded once if need be.
 
-    Args:
-        reference: a path, `asset:…`, an address that `weights.download` fetches, or `hf:OWNER/REPO/FILE`, at another
-            commit, branch or tag than the main one `hf:OWNER/REPO/FILE@REVISION`.
-        key: of the recipe; begins errors.
-
-    Raises:
-        UserError: there is none.
+    `reference` is a path, `asset:…`, an address that `weights.download` fetches, or `hf:OWNER/REPO/FILE`, at another
+    commit, branch or tag than the main one `hf:OWNER/REPO/FILE@REVISION`. Raises UserError, starting with `key`, if
+    there is none.
     """
     if is_address(reference):
         return downloaded(reference, key)
@@ -154,14 +128,8 @@ def parts_of_hub_file(reference: str, key: str) -> tuple[str, str, str | None]:
 def file_of_model(model: str, names: Sequence[str], key: str, revision: str | None = None) -> Path:
     """Return the first of the files `names` that a folder, an asset or a repo of the Hub has.
 
-    Args:
-        model: the folder, asset or repo.
-        names: of files in it.
-        key: of the recipe; begins errors.
-        revision: commit, branch or tag on the Hub.
-
-    Raises:
-        UserError: it has none of them, or can't be reached.
+    `revision` is a commit, branch or tag on the Hub. Raises UserError, starting with `key`, if it has none of them, or
+    can't be reached.
     """
     folder = Path(resolve_path(model))
     if not folder.is_dir():

@@ -37,23 +37,14 @@ _COPIES_OF_DATASET = 2  # the files of the repo, and the table that `datasets` m
 
 @dataclass(frozen=True)
 class Remote:
-    """Something that a recipe downloads.
+    """Something that a recipe downloads."""
 
-    Attributes:
-        key: of the recipe.
-        name: of the repo, or the address of the file.
-        size: in bytes; None if its host does not say, or if it was not asked.
-        is_here: whether it is on this machine.
-        licence: as the Hub has it.
-        is_dataset: whether it is the source.
-    """
-
-    key: str
-    name: str
-    size: int | None
-    is_here: bool
-    licence: str | None = None
-    is_dataset: bool = False
+    key: str  # of the recipe
+    name: str  # of the repo, or the address of the file
+    size: int | None  # in bytes; None if its host does not say, or if it was not asked
+    is_here: bool  # whether it is on this machine
+    licence: str | None = None  # as the Hub has it
+    is_dataset: bool = False  # whether it is the source
 
     @property
     def described_size(self) -> str:

@@ -346,13 +346,7 @@ class Symmetry(Attribute):
 
 
 class Waves(Attribute):
-    """The strength of the waves in a band of frequencies.
-
-    Args:
-        name: for tables and in sentences.
-        least: the lowest frequency, in waves across the image.
-        most: the frequency above the band.
-    """
+    """The strength of the waves in a band of frequencies, from `least` to below `most`, in waves across the image."""
 
     is_of_waves = True
 

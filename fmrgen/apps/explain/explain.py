@@ -32,38 +32,23 @@ _FEWEST = 20  # originals to test on
 class Finding:
     """One hypothesis and the outcome of its trial. Shares are percent of the originals.
 
-    Attributes:
-        words: how images look on which the classifier would err.
-        attribute: that was changed.
-        amounts: from the least to the most that it was changed by, as `RandomChange` takes them.
-        is_confirmed: whether it is, among all that were tried (Holm): any is false with a probability of 5 % at most.
-        p_value: of McNemar's exact test against the control with more errors.
-        errors: for each way of a trial, the share of originals that the classifier has wrong at the last dose that the
-            oracle accepts.
-        effect: errors along it minus those of the control with more.
-        area: how far its curve, errors by dose, lies above that of the control that errs more: the mean over all doses,
-            in points. Confirmed findings are ranked by it.
-        in_split: by how much more the attribute moves this way in the split's images that fool the classifier than in
-            those that do not, in standard deviations; None if either are too few to tell.
-        doses: for each way and dose, how many images the oracle accepts, and how many of these are wrong.
-        classes: class, originals, and how many of these it has wrong along it, the most first.
-        pairs: true class, prediction and number of images, the most frequent first.
-        shown: examples, if it is confirmed.
+    `in_split` is by how much more the attribute moves this way in the split's images that fool the classifier than in
+    those that do not, in standard deviations; None if either are too few to tell, or if the change goes either way.
     """
 
-    words: str
+    words: str  # how images look on which the classifier would err
     attribute: str
-    amounts: tuple[float, float]
-    is_confirmed: bool
-    p_value: float
-    errors: dict[str, Estimate]
-    effect: Estimate
-    area: float
+    amounts: tuple[float, float]  # from the least to the most that it was changed by, as `RandomChange` takes them
+    is_confirmed: bool  # among all that were tried (Holm): any is false with a probability of 5 % at most
+    p_value: float  # of McNemar's exact test against the control with more errors
+    errors: dict[str, Estimate]  # for each way of a trial, the share wrong at the last dose that the oracle accepts
+    effect: Estimate  # errors along it minus those of the control with more
+    area: float  # see `Trial.area`; confirmed findings are ranked by it
     in_split: float | None
-    doses: dict[str, list[tuple[float, int, int]]]
-    classes: list[tuple[str, int, int]]
-    pairs: list[tuple[str, str, int]]
-    shown: list[ImagePair]
+    doses: dict[str, list[tuple[float, int, int]]]  # for each way: dose, images that the oracle accepts, wrong ones
+    classes: list[tuple[str, int, int]]  # class, originals, and how many of these it has wrong along it, the most first
+    pairs: list[tuple[str, str, int]]  # true class, prediction and number of images, the most frequent first
+    shown: list[ImagePair]  # examples, if it is confirmed
 
 
 @dataclass(frozen=True)

@@ -79,19 +79,12 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """The outcome of one hypothesis.
-
-    Attributes:
-        hypothesis: that was tried.
-        moved: predictions `along` it, `against` it (missing for sign 0) and `otherwise`.
-        signs: [N], whether each original was given more (1) or less (-1) along it.
-        p_value: of the exact test (McNemar) that errors are no more frequent along it than under a control, the larger.
-    """
+    """The outcome of one hypothesis."""
 
     hypothesis: Hypothesis
-    moved: dict[str, Moved]
-    signs: np.ndarray
-    p_value: float
+    moved: dict[str, Moved]  # predictions `along` it, `against` it (missing for sign 0) and `otherwise`
+    signs: np.ndarray  # [N], whether each original was given more (1) or less (-1) along it
+    p_value: float  # McNemar's exact test: errors are no more frequent along it than under a control; the larger
 
     @property
     def area(self) -> float:
@@ -107,13 +100,7 @@ class Trial:
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
-        """Return a trial with the larger of its p-values against each control.
-
-        Args:
-            hypothesis: that was tried.
-            moved: predictions by way.
-            signs: [N], whether each original was given more (1) or less (-1).
-        """
+        """Return a trial with the larger of its p-values against each control."""
         wrong = {}
         for way, outcome in moved.items():
             wrong[way] = outcome.last != outcome.predictions[:, 0]
@@ -125,9 +112,7 @@ class Trial:
 def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
     """Change originals by an attribute both ways, and as much otherwise; return one trial for each hypothesis.
 
-    Args:
-        rows: originals that the classifier has right and whose class the oracle sees.
-        attribute: to change.
+    The classifier has the originals right, and the oracle sees their class.
     """
     along = {sign: _moved(rows, partial(_along, attribute, sign)) for sign in (1, -1)}
     control = {sign: _moved(rows, partial(_otherwise, attribute, sign)) for sign in (1, -1)}
@@ -183,13 +168,9 @@ def _mixed(signs: np.ndarray, moved: Mapping[int, Moved]) -> Moved:
 def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int], *, own_waves: bool = False) -> Tensor:
     """Return images with another change of equal length [B, 3, H, W]: the same waves with random phases.
 
-    Where black and white cut it short, the waves are made stronger.
-
-    Args:
-        images: originals [B, 3, H, W] in [0, 1].
-        changed: likewise, after the change to match.
-        ids: [B], which seed the phases.
-        own_waves: whether to take the waves of the images instead of those of `changed - images`.
+    Where black and white cut it short, the waves are made stronger. `images` [B, 3, H, W] are in [0, 1], likewise
+    `changed`, after the change to match; `ids` [B] seed the phases. With `own_waves` the waves are those of the images
+    instead of those of `changed - images`.
     """
     height, width = images.shape[-2:]
     noise = torch.stack([normal([height, width], row_seed(0, i, "otherwise")) for i in ids])

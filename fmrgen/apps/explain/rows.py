@@ -22,21 +22,13 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class DrawnRows:
-    """Rows of a split, or of a source, with the models that judge them.
+    """Rows of a split, or of a source, with the models that judge them."""
 
-    Attributes:
-        originals: [N, 3, H, W] in [0, 1].
-        images: their perturbed images, likewise; of a source the originals.
-        columns: `id`, `label`, and where they are known `valid` and `accepted_labels`, [N] each.
-        judges: the classifier and the oracle.
-        options: by which the oracle accepts an image.
-    """
-
-    originals: Tensor
-    images: Tensor
-    columns: dict[str, np.ndarray]
+    originals: Tensor  # [N, 3, H, W] in [0, 1]
+    images: Tensor  # perturbed, likewise; of a source the originals
+    columns: dict[str, np.ndarray]  # `id`, `label`, and where they are known `valid` and `accepted_labels`, [N] each
     judges: ClassifierAndOracle
-    options: PerturbOptions
+    options: PerturbOptions  # by which the oracle accepts an image
 
     @classmethod
     def of_split(
@@ -47,15 +39,7 @@ class DrawnRows:
         most: int,
         device: torch.device | str,
     ) -> "DrawnRows":
-        """Return rows of a split, drawn by a hash of their ids if it has more than `most`.
-
-        Args:
-            opened: the split.
-            provenance: of the split.
-            judges: its classifier and oracle.
-            most: how many rows to draw.
-            device: of the images.
-        """
+        """Return rows of a split, drawn by a hash of their ids if it has more than `most`."""
         columns = opened.columns(("id", "label", "valid", "accepted_labels"))
         seeds = [row_seed(0, example_id, "drawn") for example_id in columns["id"].tolist()]
         rows = np.sort(sorted(range(len(seeds)), key=seeds.__getitem__)[:most])
@@ -84,16 +68,7 @@ class DrawnRows:
         most: int,
         device: torch.device | str,
     ) -> "DrawnRows":
-        """Return originals spread evenly over a source.
-
-        Args:
-            source: to load them from.
-            image_size: their side in pixels.
-            judges: the classifier and the oracle.
-            options: by which the oracle accepts an image.
-            most: how many to load.
-            device: of the images.
-        """
+        """Return originals of `image_size` pixels, at most `most`, spread evenly over a source."""
         places = np.unique(np.arange(most) * len(source) // most).tolist()
         loaded = []
         for place in places:

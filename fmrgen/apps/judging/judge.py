@@ -113,16 +113,7 @@ def judge(
 class Job:
     """One judge on one split.
 
-    Args:
-        name: of the judge.
-        section: its config.
-        opened: the split.
-        provenance: of the split.
-        processes: that share the batches.
-        batch_size: images that the oracle gets at a time.
-
-    Raises:
-        UserError: the oracle can't be built, or needs originals that the split lacks.
+    Raises UserError if the oracle can't be built, or needs originals that the split lacks.
     """
 
     def __init__(

@@ -9,12 +9,7 @@ from fmrgen.report.tables import related_line
 
 
 def judged_report(outcomes: Sequence[Judged], split: str) -> Report:
-    """Return the report of judges: their figures, and where their verdicts are.
-
-    Args:
-        outcomes: of the judges.
-        split: that they judged.
-    """
+    """Return the report of the judges of a split: their figures, and where their verdicts are."""
     rows, warnings = [], []
     places: dict[str, None] = {}
     for outcome in outcomes:

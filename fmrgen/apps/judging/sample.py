@@ -16,12 +16,7 @@ Kind = Literal["image", "original"]
 
 @dataclass(frozen=True)
 class Shown:
-    """An image that a person is shown.
-
-    Attributes:
-        id: of its row.
-        which: the perturbed `image`, or as a control its `original`.
-    """
+    """An image that a person is shown, of a row: the perturbed `image`, or as a control its `original`."""
 
     id: int
     which: Kind
@@ -30,13 +25,8 @@ class Shown:
 def draw(columns: Mapping[str, np.ndarray], count: int, seed: int) -> list[Shown]:
     """Return a random sample of a split's valid rows, and originals: a tenth of so many, 30 at least.
 
-    Args:
-        columns: `id` and `valid` of all rows, [N] each.
-        count: perturbed images in the sample; all, if there are fewer.
-        seed: of the draw.
-
-    Raises:
-        UserError: no row is valid.
+    The columns are `id` and `valid` of all rows, [N] each. If there are fewer than `count` valid rows, all are drawn.
+    Raises UserError if no row is valid.
     """
     ids = columns["id"][columns["valid"]]
     if not len(ids):

@@ -36,17 +36,8 @@ def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) ->
     The names of files, and so their order, are digests: they tell neither label nor kind. `classes.txt` has the names
     of the classes. Fill the column `label` of a copy of the CSV for each person.
 
-    Args:
-        split: a reference, `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]`.
-        folder: to write to.
-        count: perturbed images in the sample; originals come on top.
-        seed: of the sample.
-
-    Returns:
-        The number of images.
-
-    Raises:
-        UserError: the split can't be read, has no valid row or no originals.
+    Returns the number of images; originals come on top of `count`. Raises UserError if the split can't be read, has no
+    valid row or no originals.
     """
     opened, provenance = open_own_split(split)
     if "original" not in opened.features:
@@ -69,20 +60,11 @@ def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) ->
 def read_sheet(split: str, name: str, file: Path, *, output: Path) -> Path:
     """Store what a person sees beside the split: the labels in a copy of `sheet.csv`, the names of classes.
 
-    Rows without a label are left out, and `unsure` is a label. The person's earlier labels are replaced.
+    Rows without a label are left out, and `unsure` is a label. Columns other than `file` and `label` are ignored. The
+    person's earlier labels are replaced. For a split on the Hub, labels are stored in `judgements/CONFIG/SPLIT/` of the
+    folder `output`.
 
-    Args:
-        split: a reference.
-        name: of the person.
-        file: the CSV, with columns `file` and `label`; others are ignored.
-        output: the folder in whose `judgements/CONFIG/SPLIT/` labels are stored for a split on the Hub; those for a
-            split in a folder are stored beside it.
-
-    Returns:
-        The table.
-
-    Raises:
-        UserError: a label is no class, or a file is no image of the split.
+    Returns the table's file. Raises UserError if a label is no class, or a file is no image of the split.
     """
     JudgementsFolder.check_name(name)
     opened, provenance = open_own_split(split)

@@ -26,21 +26,13 @@ _LEAST_ERROR = 1e-10  # a mean square: that of equal images is 0, and its logari
 
 @dataclass(frozen=True)
 class Candidate:
-    """A generator that may be chosen.
-
-    Attributes:
-        name: for tables.
-        section: of a recipe.
-        psnr: of plain reconstructions, mean in dB.
-        lost: accuracy of the tested network on originals less that on plain reconstructions, in points.
-        why_not: the reason why it can't be tried; empty if it was.
-    """
+    """A generator that may be chosen."""
 
     name: str
-    section: dict[str, Any]
-    psnr: float = 0.0
-    lost: Estimate | None = None
-    why_not: str = ""
+    section: dict[str, Any]  # of a recipe
+    psnr: float = 0.0  # of plain reconstructions, mean in dB
+    lost: Estimate | None = None  # accuracy on originals less that on plain reconstructions, in points
+    why_not: str = ""  # the reason why it can't be tried; empty if it was
 
     @property
     def keeps_accuracy(self) -> bool:
@@ -51,10 +43,7 @@ class Candidate:
 def candidates(size: int, chosen: Mapping[str, Any] | None, *, hub: bool) -> list[Candidate]:
     """Return the generators that may be chosen for images of `size` pixels, in this order, none of them tried.
 
-    Args:
-        size: side of the images.
-        chosen: the section that the user names, which is then the only one.
-        hub: whether to take one from the Hub.
+    `chosen` is the section that the user names, which is then the only one. With `hub` one may be from the Hub.
     """
     if chosen is not None:
         return [Candidate(str(chosen.get("kind")), {"image_size": size, **chosen})]
@@ -69,11 +58,8 @@ def candidates(size: int, chosen: Mapping[str, Any] | None, *, hub: bool) -> lis
 def tried(candidate: Candidate, classifier: nn.Module, examples: Sequence[Example], device: torch.device) -> Candidate:
     """Return a candidate with what it does to some examples, or the reason why it can't be tried.
 
-    Args:
-        candidate: to try.
-        classifier: the tested network, which answers in the labels of the examples.
-        examples: originals, at the candidate's size.
-        device: of the classifier.
+    The examples are originals at the candidate's size. The classifier is the tested network; it answers in their
+    labels.
     """
     try:
         config = generator_config_of(candidate.section, int(candidate.section["image_size"]), "generator")

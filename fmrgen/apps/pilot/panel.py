@@ -43,15 +43,9 @@ _SURE = 0.9
 def network_recipe(
     name: str, size: int, classes: int, mean: Sequence[float], std: Sequence[float], parts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the training recipe of a network, for one step.
+    """Return the training recipe of a network, one of `MEMBERS`, for one step, on images of `size` pixels.
 
-    Args:
-        name: one of `MEMBERS`.
-        size: side of the images in pixels.
-        classes: their number.
-        mean: of the images, by channel.
-        std: likewise.
-        parts: sources of the images, `source` and `test`.
+    `mean` and `std` are those of the images, by channel; `parts` are their sources, `source` and `test`.
     """
     model, arguments = _NETWORKS[name]
     side = max(size, _SMALLEST_SIDE)
@@ -102,48 +96,28 @@ def oracle_section(folders: Mapping[str, Path]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Judged:
-    """What an oracle is like, by images that it was not taught on.
-
-    Attributes:
-        name: for tables.
-        section: of a recipe.
-        accuracy: on originals, in percent.
-        kept: share of the originals that it sees as labelled with at least the threshold, in percent.
-        mixes: the same of images that are half another class: a control.
-        shuffled: share of originals that it accepts as any class after their pixels were shuffled: another control.
-        wrong: share of the originals that it accepts as another class, in percent.
-        threshold: the least probability to accept an image.
-        members: accuracy of each member, in percent.
-        doubted: places of examples in which it is confident of another class than the label.
-    """
+    """What an oracle is like, by images that it was not taught on."""
 
     name: str
-    section: dict[str, Any]
-    accuracy: Estimate
-    kept: Estimate
-    mixes: Estimate
-    shuffled: Estimate
-    wrong: Estimate
-    threshold: float
-    members: Mapping[str, float]
-    doubted: Sequence[int]
+    section: dict[str, Any]  # of a recipe
+    accuracy: Estimate  # on originals, in percent
+    kept: Estimate  # percent of the originals that it sees as labelled with at least the threshold
+    mixes: Estimate  # the same of images that are half another class: a control
+    shuffled: Estimate  # percent of originals accepted as any class after their pixels were shuffled: another control
+    wrong: Estimate  # percent of the originals that it accepts as another class
+    threshold: float  # the least probability to accept an image
+    members: Mapping[str, float]  # accuracy of each member, in percent
+    doubted: Sequence[int]  # places of examples in which it is confident of another class than the label
 
 
 def judged(
     name: str, section: dict[str, Any], oracle: Oracle, examples: Sequence[Example], device: torch.device
 ) -> Judged:
-    """Return what an oracle says of examples, and the threshold that follows.
+    """Return what an oracle says of examples, originals of at least two classes, and the threshold that follows.
 
     The rule: the highest hundredth at which it accepts 80 % of the originals, which it has not seen either, but at
-    least 0.5, and higher where it would accept more than 2 % of the originals as another class. So an accepted image
-    is as clear to it as most photos are, and it is seldom sure without reason.
-
-    Args:
-        name: of the oracle.
-        section: of a recipe.
-        oracle: that knows the labels.
-        examples: originals of at least two classes.
-        device: of the oracle.
+    least 0.5, and higher where it would accept more than 2 % of the originals as another class. So an accepted image is
+    as clear to it as most photos are, and it is seldom sure without reason.
     """
     originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
     labels = torch.tensor([example.label for example in examples], device=device)

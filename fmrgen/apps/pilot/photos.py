@@ -36,50 +36,29 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class Photo(NamedTuple):
-    """A labelled image of the user.
+    """A labelled image of the user."""
 
-    Attributes:
-        place: its position in the source.
-        label: its class.
-        size: width and height in pixels.
-        mode: of its file, as Pillow has it: RGB, L, RGBA, P, …
-        digest: of its pixels, reduced: equal for copies of one image.
-        looks: a difference hash of 64 bits: nearly equal for photos of one scene.
-        file: its path; None if it is no file of its own.
-        track: what its file name has in common with others of a series; None if it says nothing.
-    """
-
-    place: int
+    place: int  # in the source
     label: int
-    size: tuple[int, int]
-    mode: str
-    digest: str
-    looks: int
-    file: str | None
-    track: str | None
+    size: tuple[int, int]  # width and height in pixels
+    mode: str  # of its file, as Pillow has it: RGB, L, RGBA, P, …
+    digest: str  # of its pixels, reduced: equal for copies of one image
+    looks: int  # a difference hash of 64 bits: nearly equal for photos of one scene
+    file: str | None  # its path; None if it is no file of its own
+    track: str | None  # what its file name has in common with others of a series; None if it says nothing
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at labelled images found.
-
-    Attributes:
-        labels: of the source.
-        photos: that can be read.
-        unreadable: file, or place, and reason of those that can't.
-        left: how many were not looked at.
-        groups: the group of each photo [N]: copies, photos of one scene and frames of one series share a number.
-        copies: how many photos are copies of others.
-        contradictions: pairs of copies that are in two classes, by their files or places.
-    """
+    """What a look at labelled images found."""
 
     labels: Labels
-    photos: list[Photo]
-    unreadable: list[tuple[str, str]]
-    left: int
-    groups: np.ndarray
-    copies: int
-    contradictions: list[tuple[str, str]]
+    photos: list[Photo]  # that can be read
+    unreadable: list[tuple[str, str]]  # file, or place, and reason of those that can't
+    left: int  # how many were not looked at
+    groups: np.ndarray  # of each photo [N]: copies, photos of one scene and frames of one series share a number
+    copies: int  # how many photos are copies of others
+    contradictions: list[tuple[str, str]]  # pairs of copies that are in two classes, by their files or places
 
     @property
     def side(self) -> int:

@@ -128,13 +128,7 @@ def latent_pairs(
     components: Components,
     device: torch.device,
 ) -> LatentPairs:
-    """Perturb all images of the source, and return the latents of those that the oracle accepted at least once.
-
-    Args:
-        recipe: its options of perturbation are used.
-        components: of the recipe.
-        device: to work on.
-    """
+    """Perturb all images of the source, and return the latents of those that the oracle accepted at least once."""
     source, classifier, generator, oracle = components
     pairs = {}
     examples = source.load_all(generator.image_size)
@@ -158,9 +152,7 @@ def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseM
 
     Both latents of an image are in the same part. Every dimension is standardised. Without `regularization` the
     strength is chosen on a path by three-fold cross-validation among the four fifths: the largest whose accuracy is
-    within one standard error of the best.
-
-    Raises UserError if no dimension is left.
+    within one standard error of the best. Raises UserError if no dimension is left.
     """
     images = len(pairs.originals)
     order = np.random.default_rng(0).permutation(images)

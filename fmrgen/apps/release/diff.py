@@ -125,10 +125,8 @@ def _are_trainings(old: Any) -> bool:
 def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
     """Return predictions that were given in any form. Raises UserError if they can't be used.
 
-    Args:
-        name: whose they are, for messages.
-        values: an array of classes [N] or of scores [N, K], a data frame or a mapping.
-        labels: the true classes [N], if the values are an array.
+    `values` is a file, an array of classes [N] or of scores [N, K], a data frame or a mapping. With an array, `labels`
+    are the true classes [N]. `name` says whose they are, for messages.
     """
     if isinstance(values, Predictions):
         return values

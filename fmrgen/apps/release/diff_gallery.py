@@ -52,10 +52,7 @@ def filter_of(names: Sequence[str], label: str, prediction: str | None = None) -
     """Return the part of a page's address that shows the flipped real images of a class, or of a confusion by NEW;
     empty if there are none.
 
-    Args:
-        names: as returned by `class_names_of`.
-        label: the class.
-        prediction: what NEW takes it for.
+    `names` are as returned by `class_names_of`; `prediction` is what NEW takes the class for.
     """
     if label not in names or (prediction is not None and prediction not in names):
         return ""
@@ -71,11 +68,8 @@ def diff_galleries(
 ) -> list[Gallery]:
     """Return the galleries of a diff that have images.
 
-    Args:
-        outcome: of the diff.
-        images: flipped real images by their ids.
-        sides: the folders of the splits `negative` and `positive`.
-        names: as returned by `class_names_of`.
+    `images` are flipped real ones by their ids, `sides` the folders of the splits `negative` and `positive`, and
+    `names` as returned by `class_names_of`.
     """
     galleries = []
     rows = _real_rows(outcome, images, names)

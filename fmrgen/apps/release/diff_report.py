@@ -57,13 +57,9 @@ def diff_report(
 ) -> Report:
     """Return the report of a diff.
 
-    Args:
-        outcome: what `diff` returned.
-        title: of the page.
-        networks: which networks OLD and NEW are.
-        sides: the folders of the splits `negative` and `positive`, if images were generated.
-        images: flipped real images by their ids, as far as there are any to show.
-        strict: whether to be undecided is to fail.
+    `networks` says which networks OLD and NEW are. `sides` are the folders of the splits `negative` and `positive`, if
+    images were generated, and `images` flipped real ones by their ids, as far as there are any to show. With `strict`,
+    to be undecided is to fail.
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
     files = images or {}
@@ -270,10 +266,8 @@ def _evidence_table(outcome: Diff) -> Table:
 def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> list[Section]:
     """Return sections on real images, or originals: figures, kinds of images, and the flipped ones.
 
-    Args:
-        flips: of the images.
-        names: classes of the gallery, to which rows of classes and pairs are links.
-        has_images: whether the page has a gallery, beside which lists of images are folded.
+    Rows of classes and pairs are links to the gallery, whose classes are `names`. Beside it, lists of images are
+    folded.
     """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
     kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}

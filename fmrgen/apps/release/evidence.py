@@ -71,13 +71,9 @@ def evidence_of(
 ) -> Evidence:
     """Return what images of one kind show.
 
-    Args:
-        kind: of the images.
-        images: what they show.
-        negative: whether each original is a negative flip, bool [N], N ≥ 1.
-        positive: whether it is a positive flip, bool [N].
-        margin: points that NEW may lose, by the user.
-        of_another_seed: points by which another seed may be apart on these images; it may lose so many more.
+    `images` says what they are. `negative` and `positive` say whether each original is such a flip, bool [N], N ≥ 1.
+    NEW may lose `margin` points, by the user, and as many more as another seed may be apart on these images,
+    `of_another_seed`.
     """
     allowed = margin + of_another_seed
     negative_alone, positive_alone = int((negative & ~positive).sum()), int((positive & ~negative).sum())
@@ -105,11 +101,8 @@ def p_of_loss(negative: int, positive: int, originals: int, margin: float) -> fl
     large samples, which is too small by up to a factor of four where few differ: so there is a correction for
     continuity by one original, and it is no less than the exact p-value for networks that fix nothing.
 
-    Args:
-        negative: number of originals that are negative flips alone.
-        positive: number of originals that are positive flips alone.
-        originals: number of originals in all.
-        margin: a share, from 0 to less than 1.
+    `negative` and `positive` are the numbers of originals that are such flips alone, of `originals` in all. The margin
+    is a share, from 0 to less than 1.
     """
     if margin == 0:
         return sign_test(negative, positive)
@@ -154,12 +147,9 @@ def _exact_p_of_loss(negative: int, positive: int, originals: int, margin: float
 def shares_of_error(images: np.ndarray, allowed: float, error: float) -> int:
     """Return among how many groups an error is shared out: those that can be shown to be worse at all (Tarone 1990).
 
-    A group that would not be worse for certain if NEW had every image of it wrong needs no share.
-
-    Args:
-        images: number of images in each group, [G].
-        allowed: points that NEW may lose on a group.
-        error: of all groups together.
+    A group that would not be worse for certain if NEW had every image of it wrong needs no share. `images` are the
+    numbers of images in the groups, [G]. NEW may lose `allowed` points on a group. `error` is that of all groups
+    together.
     """
     least = np.sort([p_of_loss(count, 0, count, allowed / 100) for count in images.tolist()])
     for shares in range(1, len(least) + 1):
@@ -175,14 +165,11 @@ def judged(
 
     Equal networks are called different in at most 5 % of cases: real images show a loss in 2.5 %, whatever others are
     beside them; these show one in 1 %; and any show a gain in 1.5 %. Each error is shared out evenly among its lines
-    (Bonferroni).
-    NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no correction, and
-    no class may have lost far more; it is *better* if besides it is better on some kind.
+    (Bonferroni). NEW is *no worse* if on every kind its loss is below the margin by a 95 % interval, which needs no
+    correction, and no class may have lost far more; it is *better* if besides it is better on some kind.
 
-    Args:
-        of_real: on real images as they are.
-        of_others: on perturbed or transformed images.
-        has_suspect: whether a class of real images may have lost far more than is allowed.
+    `of_others` is on perturbed or transformed images. `has_suspect` says whether a class of real images may have lost
+    far more than is allowed.
     """
     lines = []
     for entries, error in ((of_real, ERROR_OF_REAL), (of_others, _ERROR_OF_OTHERS)):

@@ -39,24 +39,17 @@ _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an 
 class FlippedGroup:
     """Images of one kind: of a class, of a pair of true class and prediction, or of one value of a column.
 
-    Attributes:
-        name: of the kind.
-        images: how many there are; of a pair, of the true class.
-        negative, positive: negative and positive flips among them.
-        p_worse: the chance of such a loss of a NEW that loses what is allowed, times the number of groups that can be
-            shown to be worse; None for pairs, for columns that were not named, and for several trainings.
-        is_worse: whether NEW is worse on it, by the verdict's own test.
-        another_seed: images that the first training of OLD has right and the second wrong; None for one training, and
-            for pairs.
+    `p_worse` is the chance of such a loss of a NEW that loses what is allowed, times the number of groups that can be
+    shown to be worse; None for pairs, for columns that were not named, and for several trainings.
     """
 
     name: str
-    images: int
-    negative: int
-    positive: int
+    images: int  # how many there are; of a pair, of the true class
+    negative: int  # negative flips among them
+    positive: int  # positive flips among them
     p_worse: float | None = None
-    is_worse: bool = False
-    another_seed: int | None = None
+    is_worse: bool = False  # whether NEW is worse on it, by the verdict's own test
+    another_seed: int | None = None  # right by OLD's first training, wrong by its second; None for one, and for pairs
 
     @property
     def most_lost(self) -> float:
@@ -126,21 +119,12 @@ def compare_predictions(
     by: Sequence[str] = (),
     images: str = "images",
 ) -> tuple[Flips, list[Evidence]]:
-    """Return the comparison of NEW with OLD, one training or several, and what it shows.
+    """Return the flips between OLD, one training or several, and NEW, and the evidence that they give.
 
-    Args:
-        old: predictions of each training of OLD.
-        new: those of NEW, on the same images.
-        margin: points of accuracy that NEW may lose.
-        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`; by default all with few values.
-        images: what the images are, in words.
-
-    Returns:
-        The flips; and the evidence on all images and, of one training, on the class with the smallest p-value, and
-        on such a group of each column that is named.
-
-    Raises:
-        UserError: the images or their labels are not the same, or there is no such column.
+    The evidence is on all images and, of one training, on the class with the smallest p-value, and on such a group of
+    each column that is named. NEW may lose `margin` points of accuracy. `by` names columns to group the images by,
+    `COLUMN` or `COLUMN:BOUND,…`; by default all with few values. `images` says what the images are, in words. Raises
+    UserError if the images or their labels are not the same, or there is no such column.
     """
     pairs = [matched(new, training) for training in old]
     new = pairs[0][0]
@@ -198,16 +182,12 @@ def evidence_of_classes(
     margin: float,
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
 ) -> list[Evidence]:
-    """Return the evidence on the class with the smallest p-value, as one of all that can be shown to be worse; none
-    if there is one class.
+    """Return the evidence on the class with the smallest p-value, as one of all that can be shown to be worse; none if
+    there is one class.
 
-    Args:
-        labels: of the images, [N].
-        negative: whether each is a negative flip, bool [N].
-        positive: whether each is a positive flip, bool [N].
-        images: what they are, in words, with {name} for that of the class.
-        margin: points that NEW may lose.
-        of_another_seed: points by which another seed may be apart on a class; it may lose so many more.
+    `labels` are those of the images, [N]; `negative` and `positive` say whether each is such a flip, bool [N]. `images`
+    says what they are, in words, with {name} for that of the class. On a class NEW may lose `margin` points, and
+    `of_another_seed` more, by which another seed may be apart.
     """
     counts = _counts(labels, negative, positive)
     if len(counts.names) < 2:
@@ -259,14 +239,9 @@ def _lost_most(classes: Sequence[FlippedGroup]) -> FlippedGroup | None:
 def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin: float, images: str) -> Evidence:
     """Return the evidence that NEW is worse than another training of OLD.
 
-    The error of the difference has two parts: how far trainings differ, and the images, whose part is no less than
-    that of one image. Student's t with a degree of freedom less than there are trainings makes it wide for few.
-
-    Args:
-        old_right: bool [T, N], T ≥ 2.
-        new_right: bool [N].
-        margin: points that NEW may lose.
-        images: what the images are, in words.
+    The error of the difference has two parts: how far trainings differ, and the images, whose part is no less than that
+    of one image. Student's t with a degree of freedom less than there are trainings makes it wide for few. `old_right`
+    is bool [T, N], T ≥ 2, and `new_right` bool [N].
     """
     count, images_in_all = old_right.shape
     differences = old_right.mean(axis=0) - new_right
@@ -359,10 +334,7 @@ def _counts_of_pairs(
 def _worst_first(counts: _Counts, p_values: np.ndarray | None = None, level: float = 0.0) -> list[FlippedGroup]:
     """Return the groups with flips, those that are worse for certain first, then by negative less positive flips.
 
-    Args:
-        counts: of the groups.
-        p_values: of each group, as `_p_of_groups` has them; None if they are not tested.
-        level: up to which a group is worse.
+    `p_values` are those of `_p_of_groups`, None if the groups are not tested; up to `level` a group is worse.
     """
     is_worse = np.zeros(len(counts.names), bool) if p_values is None else p_values <= level
     order = np.lexsort([counts.positive - counts.negative, ~is_worse])

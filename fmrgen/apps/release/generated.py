@@ -28,23 +28,14 @@ _COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss", "ju
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An image that one network has right and the other wrong.
+    """An image that one network has right and the other wrong."""
 
-    Attributes:
-        id: of the original.
-        label: the true class.
-        prediction: the wrong one.
-        before: the probability of the true class by the network that is right.
-        after: the same by the network that is wrong.
-        latent_shift: how far its latent was moved.
-    """
-
-    id: int
-    label: str
-    prediction: str
-    before: float
-    after: float
-    latent_shift: float
+    id: int  # of the original
+    label: str  # the true class
+    prediction: str  # the wrong one
+    before: float  # the probability of the true class by the network that is right
+    after: float  # the same by the network that is wrong
+    latent_shift: float  # how far its latent was moved
 
 
 @dataclass(frozen=True)
@@ -69,17 +60,9 @@ def generate_against(
     """Generate two splits of the same originals, or resume them, and return their images.
 
     For `negative`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW
-    is wrong is kept, so the change is small. For `positive` the two networks swap roles. Runs on every process of a
-    launch, with the same outcome on each.
-
-    Args:
-        recipe: source, generator, oracle and steps; its classifier is ignored.
-        output: the dataset folder.
-        old: the classifier in use.
-        new: the candidate to replace it.
-
-    Raises:
-        UserError: a part of the recipe or a classifier can't be used, or the two have the same weights.
+    is wrong is kept, so the change is small. For `positive` the two networks swap roles. The recipe's classifier is
+    ignored. Runs on every process of a launch, with the same outcome on each. Raises UserError if a part of the recipe
+    or a classifier can't be used, or the two have the same weights.
     """
     for split_recipe in _recipes(recipe, old, new):
         make_split(split_recipe, output)

@@ -7,11 +7,7 @@ from fmrgen.report.report import Report
 
 
 def to_junit(report: Report) -> bytes:
-    """Return a JUnit file with one test, the report's check; its output is the report as Markdown.
-
-    Args:
-        report: with a check.
-    """
+    """Return a JUnit file with one test, the check of a report that has one; its output is the report as Markdown."""
     check = report.check
     assert check is not None
     counts = {

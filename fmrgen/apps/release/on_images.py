@@ -58,16 +58,10 @@ def diff_on_images(
 ) -> OnImages:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
-    Args:
-        images: a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
-            each class; or a section or recipe of a source.
-        old: trainings of the classifier in use.
-        new: the candidate to replace it.
-        margin: points of accuracy that NEW may lose.
-        by: columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`.
-
-    Raises:
-        UserError: the images or a classifier can't be used.
+    `images` is a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
+    each class; or a section or recipe of a source. `old` are trainings of the classifier in use. NEW may lose `margin`
+    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Raises UserError if the
+    images or a classifier can't be used.
     """
     opened = opened_images(images)
     if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:
@@ -220,12 +214,7 @@ def _predictions(
 
 
 def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str]:
-    """Return some images by what they are called: their files' bytes or paths.
-
-    Args:
-        images: as of `diff_on_images`.
-        wanted: what the images are called.
-    """
+    """Return some images, as of `diff_on_images`, by what they are called: their files' bytes or paths."""
     folder = images.path if isinstance(images, ImageFolder) else images
     if isinstance(folder, str | Path) and has_class_folders(Path(folder)):
         return {name: str(Path(folder) / name) for name in wanted}

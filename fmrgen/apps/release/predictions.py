@@ -57,25 +57,15 @@ _ROUNDING = 1e-3  # by which probabilities may miss a sum of 1
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of a classifier; every array is [N], in one order of the images.
+    """The predictions of a classifier; every array is [N], in one order of the images."""
 
-    Attributes:
-        name: where they are from, for messages.
-        ids: of the images, as text; distinct.
-        labels: the true classes, as text.
-        predicted: classes, as text; empty for none.
-        confidence: of each prediction, from 0 to 1; None if there are no scores.
-        columns: all others, by name: what images can be grouped by.
-        has_ids: whether the images have ids; else their ids are their places.
-    """
-
-    name: str
-    ids: np.ndarray
-    labels: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray | None = None
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    has_ids: bool = True
+    name: str  # where they are from, for messages
+    ids: np.ndarray  # as text; distinct
+    labels: np.ndarray  # the true classes, as text
+    predicted: np.ndarray  # classes, as text; empty for none
+    confidence: np.ndarray | None = None  # of each prediction, from 0 to 1; None if there are no scores
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # all others: what images can be grouped by
+    has_ids: bool = True  # else the ids are the places of the images
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -98,15 +88,11 @@ def is_file_of_predictions(text: str) -> bool:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read a file of predictions.
+    """Read a file of predictions: parquet, CSV with a header, or JSON lines, with a row for each image.
 
-    Args:
-        path: parquet, CSV with a header, or JSON lines, with a row for each image: an id (any of the usual names), the
-            true label, and the prediction or a list of scores. Numbers and names of classes are compared as text. Or
-            an evaluation.json, of one classifier, with the predictions that `evaluate` wrote beside it.
-
-    Raises:
-        UserError: the file can't be read, lacks a column, or has two rows of one id.
+    A row has an id (any of the usual names), the true label, and the prediction or a list of scores. Numbers and names
+    of classes are compared as text. An evaluation.json, of one classifier, stands for the predictions that `evaluate`
+    wrote beside it. Raises UserError if the file can't be read, lacks a column, or has two rows of one id.
     """
     path = Path(path)
     if path.suffix.lower() == ".json" and path.name != "evaluation.json":
@@ -165,14 +151,9 @@ def _table_of(path: Path, file: Any) -> pa.Table:
 
 
 def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions:
-    """Return predictions from named columns.
+    """Return predictions from named columns of one length: arrays, lists or columns of Arrow.
 
-    Args:
-        name: where they are from, for messages.
-        columns: arrays, lists or columns of Arrow, of one length.
-
-    Raises:
-        UserError: as `read_predictions`.
+    `name` says where they are from, for messages. Raises UserError as `read_predictions` does.
     """
     taken: set[str] = set()
 
@@ -335,11 +316,7 @@ def few(ids: Sequence[str], most: int = _SHOWN) -> str:
 
 
 def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:
-    """Return both in one order of the images.
-
-    Raises:
-        UserError: their ids, or the labels of an image, are not the same.
-    """
+    """Return both in one order of the images. Raises UserError if their ids, or the labels of an image, differ."""
     if len(old) != len(new) or not np.array_equal(old.ids, new.ids):
         place = {text: row for row, text in enumerate(new.ids.tolist())}
         missing = [text for text in old.ids.tolist() if text not in place]

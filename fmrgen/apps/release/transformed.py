@@ -71,17 +71,12 @@ def on_transformed_originals(
 ) -> list[Evidence]:
     """Compare two networks on originals transformed at random, ten times in each of three families.
 
-    An original is a negative flip if OLD is right and NEW wrong on one of its ten images that the oracle accepts.
-    Each original has its own transformations, which are the same for all networks and in every run.
+    Returns the evidence for each family, and for the class that geometric transformations break most surely. An
+    original is a negative flip if OLD is right and NEW wrong on one of its ten images that the oracle accepts. Each
+    original has its own transformations, which are the same for all networks and in every run.
 
-    Args:
-        rows: originals, judged by the new network and the oracle.
-        old: the network to compare with, which answers in the same labels.
-        class_names: by label.
-        margin: points that the new network may lose, besides those that another seed may cost.
-
-    Returns:
-        The evidence for each family, and for the class that geometric transformations break most surely.
+    `rows` are the originals, judged by the new network and the oracle; `old` answers in the same labels. The new
+    network may lose `margin` points, besides those that another seed may cost.
     """
     before = rows.judged_by(old)
     labels = np.array(class_names)[rows.labels]
@@ -118,10 +113,7 @@ def _transformed(
 def _differences(new: DrawnRows, old: DrawnRows, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return which images OLD alone has right, and which NEW alone, bool [N] each, as far as the oracle accepts them.
 
-    Args:
-        new: originals, judged by the new network.
-        old: the same originals, judged by the old one.
-        images: of each original, [N, 3, H, W] in [0, 1].
+    `new` and `old` are the originals, judged by each network. The images, one of each, are [N, 3, H, W] in [0, 1].
     """
     new_right = new.predictions(images) == new.labels
     old_right = old.predictions(images) == old.labels

@@ -28,12 +28,7 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """Return images changed at random, and their labels; if images are mixed, the probabilities of all classes [B, K].
 
-    Args:
-        images: [B, 3, H, W] in [0, 1].
-        labels: [B].
-        config: which changes to make, and how large.
-        generator: for reconstructions; None for none.
-        classes: their number K.
+    Images are [B, 3, H, W] in [0, 1], labels [B]. Without a generator there are no reconstructions.
     """
     if config.warp:
         images = _warp(images, config.warp)

@@ -31,12 +31,8 @@ def _fingerprint(recipe: TrainRecipe) -> str:
 class TrainingFolder:
     """The folder of a run: a checkpoint while it runs, and `training.json` with its recipe and figures at its end.
 
-    Args:
-        output: the folder, or the address of one in an object store, whose files are on this machine too.
-        recipe: of the run.
-
-    Raises:
-        UserError: the folder can't be made, or is another run's.
+    It can be in an object store; then its files are on this machine too. Raises UserError if the folder can't be made,
+    or is another run's.
     """
 
     def __init__(self, output: str | Path, recipe: TrainRecipe) -> None:

@@ -12,12 +12,7 @@ from fmrgen.split.rows import reading
 class PerturbedCopies:
     """The images of a split by their ids, in memory as files. A row that is not valid has no copy.
 
-    Args:
-        reference: of the split.
-        size: the side of the copies in pixels.
-
-    Raises:
-        UserError: the split has no ids, or can't be read.
+    Copies have a side of `size` pixels. Raises UserError if the split has no ids, or can't be read.
     """
 
     def __init__(self, reference: str, size: int) -> None:

@@ -15,16 +15,11 @@ _Window = tuple[Tensor, Tensor, Tensor]  # uint8 [N, 3, H, W], labels [N] and id
 
 
 class TrainingImages:
-    """Endless batches of a source, with each example once in an epoch.
+    """Endless batches of a source, with each example once in an epoch. Images have a side of `size` pixels.
 
     The source is cut into windows of consecutive examples. An epoch takes the windows in random order (those of a
     stream in the stream's order), and the examples of a window in random order. So at most two windows are in memory,
     and the batch of any step can be found without the batches before it.
-
-    Args:
-        source: of the images.
-        size: their side in pixels.
-        seed: of all orders.
     """
 
     def __init__(self, source: Source, size: int, seed: int) -> None:
@@ -41,11 +36,7 @@ class TrainingImages:
     def batches(self, first: int, size: int, rank: int, processes: int) -> Iterator[_Window]:
         """Yield one process's share of the batch of each step: uint8 [B, 3, H, W], labels [B] and ids [B].
 
-        Args:
-            first: the first step.
-            size: of a whole batch.
-            rank: of the process.
-            processes: their number.
+        `first` is the first step, and `size` that of a whole batch.
         """
         step = first
         while True:
@@ -102,17 +93,10 @@ def _stacked(examples: list[_Window]) -> _Window:
 
 
 def load_images(source: Source, positions: range, size: int) -> _Window:
-    """Return decoded examples: uint8 [N, 3, H, W], labels [N] and ids [N].
+    """Return decoded examples of `size` × `size` pixels: uint8 [N, 3, H, W], labels [N] and ids [N].
 
-    An example that can't be read is replaced by the next one that can, so that there are as many as positions.
-
-    Args:
-        source: of the examples.
-        positions: of the examples in it.
-        size: their side in pixels.
-
-    Raises:
-        UserError: none of them can be read, or one can't and `source.on_error` is `fail`.
+    An example that can't be read is replaced by the next one that can, so that there are as many as positions. Raises
+    UserError if none of them can be read, or one can't and `source.on_error` is `fail`.
     """
     examples: list[LoadedExample] = []
     missing = 0

@@ -36,16 +36,9 @@ class PerturbedConfig(StrictConfig):
 
 
 class PerturbedImages:
-    """Images of all stages of perturbation, with soft labels.
+    """Images of all stages of perturbation, of some training images, with soft labels.
 
     The label of an image is the mean of the probabilities of the judges that it was not moved against.
-
-    Args:
-        config: the judges, and how to move images.
-        images: training images, some of which are moved.
-        generator: whose latents are moved.
-        names: of the classes.
-        device: of the models.
     """
 
     def __init__(
@@ -77,10 +70,7 @@ class PerturbedImages:
 
 
 def _stages(judge: nn.Module, images: Tensor, labels: Tensor, generator: Generator, config: PerturbedConfig) -> Tensor:
-    """Return images at stages of moving them against a judge, uint8 [stages, B, 3, H, W].
-
-    The first stage is the plain reconstructions.
-    """
+    """Return stages of moving images against a judge, plain reconstructions first, uint8 [stages, B, 3, H, W]."""
     with torch.no_grad():
         free, fixed = generator.encode(images, labels)
     stages = []

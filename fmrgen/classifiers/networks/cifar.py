@@ -213,12 +213,7 @@ def _active(inputs: int, outputs: int, kernel: int = 1, bias: bool = False) -> l
 class _Inception(nn.Module):
     """Four branches side by side: convolutions of 1, of 3 and of 5 pixels, and pooling.
 
-    Args:
-        inputs: channels of the input.
-        width_1: channels of the branch of 1 pixel.
-        widths_3: channels of the branch of 3 pixels, before and after.
-        widths_5: likewise of 5 pixels.
-        pooled: channels of the pooled branch.
+    The widths are the channels of each branch; those of 3 and of 5 pixels have some before and some after.
     """
 
     def __init__(

@@ -45,14 +45,7 @@ def alphas_of_pipeline(model: str, revision: str | None) -> np.ndarray:
 
 
 def move(x: Tensor, eps: Tensor, at: float, to: float) -> Tensor:
-    """Return x moved from one noise level to another.
-
-    Args:
-        x: at the level `at`.
-        eps: the noise in it, of the same shape.
-        at: its cumulative alpha; 1 is no noise.
-        to: the cumulative alpha to reach.
-    """
+    """Return x moved from the cumulative alpha `at` (1 is no noise) to another, `to`; `eps` is the noise in it."""
     signal = (x - (1 - at) ** 0.5 * eps) / at**0.5
     return to**0.5 * signal + (1 - to) ** 0.5 * eps
 
@@ -63,13 +56,7 @@ def invert(x: Tensor, eps: Eps, index: int, at: float, to: float, refinements: i
     The network's noise at the noisier x is only known once that x is. So the search starts with the noise that the
     network sees in `x`, and each refinement takes the noise in the last estimate instead (a fixed-point iteration).
 
-    Args:
-        x: at the level `at`.
-        eps: the network.
-        index: of the time of the level `to`.
-        at: cumulative alpha of `x`.
-        to: cumulative alpha of the returned x, which is lower.
-        refinements: how often the estimate is refined.
+    `at` is the cumulative alpha of `x`, `to` that of the returned x, which is lower; `index` is of the time of `to`.
     """
     noisier = move(x, eps(x, index), at, to)
     for _ in range(refinements):

@@ -23,12 +23,7 @@ _PER_MIXTURE = 10  # numbers of a pixel and component: a weight, and for each co
 def efficient_vdvae(state: State, subject: str) -> "EfficientVdvae":
     """Return the network of an official state dict, in float32 on the CPU.
 
-    Args:
-        state: tensors under their official names.
-        subject: the file, in errors.
-
-    Raises:
-        UserError: the state dict is another network's, or of grayscale images.
+    Raises UserError, starting with `subject`, if it is another network's, or of grayscale images.
     """
     try:
         network = EfficientVdvae(state)
@@ -53,8 +48,7 @@ class EfficientVdvae(nn.Module):
     def posterior_means(self, images: Tensor) -> list[Tensor]:
         """Return z of each group: the mean of its posterior, given the means of all groups before it.
 
-        Args:
-            images: [B, 3, H, W] in [-1, 1].
+        `images` are [B, 3, H, W] in [-1, 1].
         """
         skips = self.bottom_up(images)
         groups: list[Tensor] = []

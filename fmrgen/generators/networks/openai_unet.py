@@ -43,21 +43,13 @@ class Heads(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """The architecture that a state dict tells.
+    """The architecture that a state dict tells."""
 
-    Attributes:
-        res_blocks: at each level of the encoder; the decoder has one more.
-        widths: channels of each level.
-        attends: whether each level has attention.
-        resamples_by_blocks: whether sides change in residual blocks, and not in single convolutions.
-        classes: that it knows; None if it is unconditional.
-    """
-
-    res_blocks: int
-    widths: list[int]
-    attends: list[bool]
-    resamples_by_blocks: bool
-    classes: int | None
+    res_blocks: int  # at each level of the encoder; the decoder has one more
+    widths: list[int]  # channels of each level
+    attends: list[bool]  # whether each level has attention
+    resamples_by_blocks: bool  # whether sides change in residual blocks, and not in single convolutions
+    classes: int | None  # that it knows; None if it is unconditional
 
     @classmethod
     def of(cls, state: dict[str, Tensor], subject: str) -> "_Layout":
@@ -95,19 +87,10 @@ def _first_block(level: int, res_blocks: int) -> int:
 
 
 def openai_unet(state: dict[str, Tensor], heads: Heads, image_size: int, subject: str) -> UNet2DModel:
-    """Return the network of an official state dict.
+    """Return the network of an official state dict, in float32 on the CPU.
 
-    Args:
-        state: tensors under their official names.
-        heads: of the attention.
-        image_size: side of its images in pixels.
-        subject: the file, in errors.
-
-    Returns:
-        From x [B, 3, H, W] and times [B] to eps in the first three channels; float32, on the CPU.
-
-    Raises:
-        UserError: it is another network's.
+    It goes from x [B, 3, H, W] and times [B] to eps in the first three channels. Raises UserError, starting with
+    `subject`, for another network's.
     """
     layout = _Layout.of(state, subject)
     down_types, up_types = _block_types(layout)

@@ -23,17 +23,10 @@ _FORMATS = {"i4": "i", "i8": "q", "f4": "f", "f8": "d"}  # numpy's names of type
 
 
 def read_stylegan(reference: str, key: str) -> tuple[Geometry, dict[str, Tensor]]:
-    """Return the averaged generator (`G_ema`) of an official file.
+    """Return the averaged generator (`G_ema`) of an official file: its geometry, and its tensors by official names.
 
-    Args:
-        reference: path of a `.pkl` file, or where it is on the Hub.
-        key: of the recipe that names the file, for errors.
-
-    Returns:
-        The geometry of its layers, and its tensors under their official names.
-
-    Raises:
-        UserError: the file is missing, broken or another network's.
+    `reference` is the path of a `.pkl` file, or where it is on the Hub. Raises UserError, starting with `key`, if the
+    file is missing, broken or another network's.
     """
     subject = f"{key}: {reference}"
     path = local_file(reference, key)

@@ -22,42 +22,24 @@ _EPSILON = 1e-8  # against division by zero
 
 
 class LayerGeometry(NamedTuple):
-    """The properties of a layer that its tensors do not tell.
-
-    Attributes:
-        name: of its module.
-        up: factor by which sides grow before the nonlinearity.
-        down: factor by which they shrink after it.
-        padding: left, right, top, bottom, after enlarging.
-        clamp: bound of absolute values, None for no bound.
-        makes_rgb: whether it is the last layer, without nonlinearity.
-    """
+    """The properties of a layer that its tensors do not tell."""
 
     name: str
-    up: int
-    down: int
-    padding: tuple[int, int, int, int]
-    clamp: float | None
-    makes_rgb: bool
+    up: int  # factor by which sides grow before the nonlinearity
+    down: int  # factor by which they shrink after it
+    padding: tuple[int, int, int, int]  # left, right, top, bottom, after enlarging
+    clamp: float | None  # bound of absolute values, None for no bound
+    makes_rgb: bool  # whether it is the last layer, without nonlinearity
 
 
 class Geometry(NamedTuple):
-    """The properties of a network that its tensors do not tell.
-
-    Attributes:
-        image_size: side of its images in pixels.
-        input_size: side of the input's grid of waves.
-        sampling_rate: of the input, in samples per unit of length.
-        bandwidth: of the input: waves of higher frequencies fade out.
-        output_scale: factor from the last layer's values to [-1, 1].
-        layers: in their order.
-    """
+    """The properties of a network that its tensors do not tell."""
 
     image_size: int
-    input_size: int
-    sampling_rate: float
-    bandwidth: float
-    output_scale: float
+    input_size: int  # side of the input's grid of waves
+    sampling_rate: float  # of the input, in samples per unit of length
+    bandwidth: float  # of the input: waves of higher frequencies fade out
+    output_scale: float  # factor from the last layer's values to [-1, 1]
     layers: tuple[LayerGeometry, ...]
 
 
@@ -86,12 +68,9 @@ class StyleGanXl(nn.Module):
         return w.unsqueeze(1).expand(-1, len(self.geometry.layers) + 1, -1)
 
     def styles(self, z: Tensor, labels: Tensor, truncation: float = 1.0) -> Tensor:
-        """Return w for each layer, [B, L, W].
+        """Return w for each layer, [B, L, W], of standard normal `z` [B, Z].
 
-        Args:
-            z: [B, Z], standard normal.
-            labels: [B].
-            truncation: from 0, the class's mean, to 1, the w of z itself.
+        `truncation` goes from 0, the class's mean, to 1, the w of z itself.
         """
         w = self.mapping(z, labels if self.classes else None).unsqueeze(1)
         return self.centres(labels).lerp(w, truncation)

@@ -10,27 +10,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a VQGAN.
+    """The shape of a VQGAN."""
 
-    Attributes:
-        ch: channels of the first convolution.
-        widths: channels of each level, the finest first. Each level but the last halves the side.
-        attends: whether each level has attention.
-        num_res_blocks: residual blocks of a level in the encoder; the decoder has one more.
-        z_channels: channels between encoder and codes.
-        embed_dim: channels of a code.
-        n_embed: codes in the codebook.
-        in_channels, out_channels: of images.
-        num_groups: of each group norm.
-    """
-
-    ch: int
-    widths: tuple[int, ...]
-    attends: tuple[bool, ...]
-    num_res_blocks: int
-    z_channels: int
-    embed_dim: int
-    n_embed: int
+    ch: int  # channels of the first convolution
+    widths: tuple[int, ...]  # channels of each level, the finest first; each level but the last halves the side
+    attends: tuple[bool, ...]  # whether each level has attention
+    num_res_blocks: int  # of a level in the encoder; the decoder has one more
+    z_channels: int  # between encoder and codes
+    embed_dim: int  # channels of a code
+    n_embed: int  # codes in the codebook
     in_channels: int = 3
     out_channels: int = 3
     num_groups: int = 32

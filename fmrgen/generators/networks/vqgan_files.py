@@ -59,13 +59,7 @@ def load_checkpoint_and_config(checkpoint: str, config: str) -> VqganNetwork:
 def load_model(model: str, revision: str | None, key: str = "generator.model") -> VqganNetwork:
     """Return the network in a folder, an asset or a repo of the Hub.
 
-    Args:
-        model: the folder, asset or repo.
-        revision: commit, branch or tag on the Hub.
-        key: of the recipe; begins errors.
-
-    Raises:
-        UserError: there is none, or it can't be read.
+    Raises UserError, starting with `key`, if there is none, or it can't be read.
     """
     config = file_of_model(model, ["config.json"], key, revision)
     weights = file_of_model(model, WEIGHTS, key, revision)

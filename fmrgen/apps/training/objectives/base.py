@@ -25,36 +25,23 @@ class ObjectiveConfig(ComponentConfig):
 class Objective(ABC):
     """A network with its loss, metrics and files.
 
-    Attributes:
-        network: holds the weights.
-        image_size: the side of its images in pixels.
-        processes: that share a batch; the loop sets them. It averages the gradients of `network` over them, and the
-            objective itself has to average or share whatever else it trains or draws.
+    The training loop sets `processes`, which share a batch. It averages the gradients of `network` over them, and the
+    objective itself has to average or share whatever else it trains or draws.
     """
 
-    network: Any
-    image_size: int
+    network: Any  # holds the weights
+    image_size: int  # side in pixels
     processes: "Processes"
 
     @abstractmethod
     def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        """Return the loss of a batch.
+        """Return the loss of images [B, 3, H, W] in [0, 1] with labels [B], or probabilities [B, K].
 
-        Args:
-            images: [B, 3, H, W] in [0, 1].
-            labels: [B], or probabilities [B, K].
-            progress: of the run, from 0 to 1.
+        `progress` is that of the run, from 0 to 1.
         """
 
     def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        """Return the loss of images and of their perturbed copies.
-
-        Args:
-            images: [B, 3, H, W] in [0, 1].
-            copies: likewise, one for each image.
-            labels: of both, [B], or probabilities [B, K].
-            progress: of the run, from 0 to 1.
-        """
+        """Return the loss of images and of their perturbed copies, which have the same labels; all as for `loss`."""
         return self.loss(images, labels, progress) + self.loss(copies, labels, progress)
 
     @abstractmethod
