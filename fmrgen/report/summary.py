@@ -4,7 +4,6 @@ from fmrgen.metrics.cautions import tightness
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import BY_FIELD, METRICS, TOO_FEW, Metric, Summary
 from fmrgen.report.report import Table
-from fmrgen.report.tables import format_interval
 
 
 def summary_table(summary: Summary, *, every: bool = False) -> Table:
@@ -49,7 +48,10 @@ def _line(summary: Summary, metric: Metric, missing: str = "n/a") -> list[str]:
 
 
 def _interval(estimate: Estimate | None) -> str:
-    return "" if estimate is None else format_interval(estimate)
+    """Return `11.1 – 15.3`, or nothing if there is no interval."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:z.1f} – {estimate.high:z.1f}"
 
 
 def _ends(summary: Summary) -> str:
