@@ -28,7 +28,8 @@ def headline(evaluation: Evaluation) -> Headline:
     if evaluation.own is not None:
         own = [evaluation.result(place.split, place.classifier) for place in evaluation.own.ranking]
     shared = []  # the classifiers that are ranked on the first split
-    for comparison in evaluation.comparisons[:1]:
+    if evaluation.comparisons:
+        comparison = evaluation.comparisons[0]
         shared = [evaluation.result(comparison.split, place.classifier) for place in comparison.ranking]
     if len(own) > 1 and evaluation.own is not None:
         first = evaluation.own.ranking[0]

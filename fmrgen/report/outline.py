@@ -143,8 +143,9 @@ def _transfer(evaluation: Evaluation) -> list[Section]:
     """Return the transfer matrix, in FMR if there is any, and in PA; none of a single split."""
     if len(evaluation.splits) < 2:
         return []
-    has_fmr = any(result.total.fmr for result in evaluation.results)
-    tables = [_transfer_table(evaluation, measure) for measure in ["fmr"] * has_fmr + ["perturbed_accuracy"]]
+    tables = [_transfer_table(evaluation, "perturbed_accuracy")]
+    if any(result.total.fmr for result in evaluation.results):
+        tables.insert(0, _transfer_table(evaluation, "fmr"))
     down, across = ("classifiers", "splits") if classifiers_down(evaluation) else ("splits", "classifiers")
     return [Section("transfer", "Transfer", sentence(f"{down} down, {across} across"), tables)]
 

@@ -51,10 +51,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = {}
-    for name in loader.list_templates():
-        if name.endswith(".js"):
-            scripts[name] = loader.get_source(environment, name)[0]
+    names = [name for name in loader.list_templates() if name.endswith(".js")]
+    scripts = {name: loader.get_source(environment, name)[0] for name in names}
     environment.globals["script_hashes"] = Markup(" ".join(map(_script_hash, scripts.values())))
     environment.globals["script"] = lambda name: Markup(f"<script>{scripts[name]}</script>")
     environment.filters["sentence"] = sentence

@@ -72,7 +72,8 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
     """
     columns = min(columns, len(pairs))
     head = 0.0 if title is None else _HEAD
-    row_height = _ROW + _BELOW * any(pair is not None and pair.below for pair in pairs)
+    has_below = any(pair is not None and pair.below for pair in pairs)
+    row_height = _ROW + _BELOW if has_below else _ROW
     down = -(-len(pairs) // columns)
     with drawing():
         figure, canvas = _blank_canvas((columns - 1) * _PAIR + 2 * _SIDE + _SLIT, head + down * row_height)
