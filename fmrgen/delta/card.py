@@ -31,26 +31,21 @@ def write_delta_card(folder: Path) -> None:
     path = folder / CARD
     if path.exists() and _OURS.encode() not in read_plain(path):
         return
-    provenances = {}
-    for config, split in deltas_in(folder):
-        provenances[config, split] = read_about(folder, config, split)[1]
+    provenances = {name: read_about(folder, *name)[1] for name in deltas_in(folder)}
     write_atomically(path, _card(provenances).encode())
 
 
 def _card(provenances: Mapping[tuple[str, str], Provenance]) -> str:
     """Return the card of deltas, given their provenances by config and split."""
     files_by_config: dict[str, list[dict[str, str]]] = {}
-    licences = set()
-    names = []
     sections = []
     for (config, split), provenance in provenances.items():
-        name = f"{config}/{split}"
-        names.append(name)
         files = {"split": split, "path": f"{DELTAS}/{config}/{split}-*.parquet"}
         files_by_config.setdefault(config, []).append(files)
-        licences.add(str(provenance.recipe.source.get("license") or "unknown"))
         lines = [f"* {key}: {escape(value)}" for key, value in made_with(provenance).items()]
-        sections.append(f"\n## {escape(name)}\n\n" + "\n".join(lines))
+        sections.append(f"\n## {escape(f'{config}/{split}')}\n\n" + "\n".join(lines))
+    title = ", ".join("/".join(name) for name in provenances)
+    licences = {str(provenance.recipe.source.get("license") or "unknown") for provenance in provenances.values()}
     data = {
         "license": sorted(licences) if len(licences) > 1 else min(licences),
         "task_categories": ["image-classification"],
@@ -64,7 +59,7 @@ def _card(provenances: Mapping[tuple[str, str], Provenance]) -> str:
     settings = "\n".join(sections)
     return (
         f"---\n{to_yaml(data)}---\n\n"
-        f"# {escape(', '.join(names))}, without images\n\n"
+        f"# {escape(title)}, without images\n\n"
         "Images perturbed against a classifier, for as long as a foundation model still sees the right class, with all "
         "that was measured, but without the images: each is masked with a stream that only its original yields. With "
         "your own copy of the originals you can restore the exact files:\n\n"
@@ -82,11 +77,12 @@ def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
     Raises UserError if the Hub refuses, the repo is public without `public`, or it has splits with their images.
     """
     names = deltas_in(folder)
-    about_paths = [about_path(Path(), *name).as_posix() for name in names]
     shards: set[str] = set()
-    for config, split in names:
-        about, _ = read_about(folder, config, split)
-        shards.update(about.files)
+    small_files: dict[str, bytes] = {}
+    for name in names:
+        shards.update(read_about(folder, *name)[0].files)
+        path = about_path(folder, *name)
+        small_files[path.relative_to(folder).as_posix()] = path.read_bytes()
     if not names:
         raise UserError(f"{folder}: contains no split without images; push one with --without-images")
     hub = HubClient(repo, "dataset")
@@ -95,15 +91,10 @@ def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
     def operations_on(repo_paths: set[str]) -> Sequence[Operation]:
         if any(path.startswith("provenance/") for path in repo_paths):
             raise UserError(f"{hub.name}: holds splits with images; push those without images to another repo")
-        texts = {CARD: _card_of_all(hub, folder, repo_paths)}
-        for path in about_paths:
-            texts[path] = (folder / path).read_bytes()
+        texts = {CARD: _card_of_all(hub, small_files, repo_paths), **small_files}
         check_no_token(texts)
-        operations: list[Operation] = []
-        for path, content in texts.items():
-            operations.append(CommitOperationAdd(path, content))
-        for path in sorted(shards):
-            operations.append(CommitOperationAdd(path, (folder / path).absolute()))
+        operations: list[Operation] = [CommitOperationAdd(path, content) for path, content in texts.items()]
+        operations += [CommitOperationAdd(path, (folder / path).absolute()) for path in sorted(shards)]
         for path in sorted(repo_paths - shards):
             match = re.fullmatch(DELTA_SHARD, path)
             if match is not None and match.groups() in names:  # a shard of an earlier delta of the same split
@@ -113,17 +104,12 @@ def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
     return hub.commit("Splits without images", operations_on)
 
 
-def _card_of_all(hub: HubClient, folder: Path, repo_paths: set[str]) -> bytes:
-    """Return the card of a repo with the files `repo_paths`, once it has the folder's deltas, too."""
-    small_files = [path for path in repo_paths if path == CARD or re.fullmatch(DELTA_FILE, path)]
-    contents = hub.read(small_files, "main")
-    for name in deltas_in(folder):
-        path = about_path(Path(), *name).as_posix()
-        contents[path] = (folder / path).read_bytes()
+def _card_of_all(hub: HubClient, added: Mapping[str, bytes], repo_paths: set[str]) -> bytes:
+    """Return the card of a repo with the files `repo_paths`, once it has the `added` small files, too."""
+    contents = hub.read([path for path in repo_paths if path == CARD or re.fullmatch(DELTA_FILE, path)], "main")
     with tempfile.TemporaryDirectory() as temporary:
         merged = Path(temporary)
-        for path, content in contents.items():
-            (merged / path).parent.mkdir(parents=True, exist_ok=True)
-            (merged / path).write_bytes(content)
+        for path, content in {**contents, **added}.items():
+            write_atomically(merged / path, content, durable=False)
         write_delta_card(merged)
         return (merged / CARD).read_bytes()

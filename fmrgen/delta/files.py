@@ -51,8 +51,7 @@ def masked(content: bytes, split: str, column: str, example_id: int, pixels: np.
     """
     prefix = f"{SCHEMA} {split} {column} {example_id} {pixels.shape}\n".encode()
     stream = hashlib.shake_256(prefix + np.ascontiguousarray(pixels).tobytes()).digest(len(content))
-    combined = np.frombuffer(content, np.uint8) ^ np.frombuffer(stream, np.uint8)
-    return combined.tobytes()
+    return (np.frombuffer(content, np.uint8) ^ np.frombuffer(stream, np.uint8)).tobytes()
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
@@ -67,8 +66,7 @@ def about_path(root: Path, config: str, split: str) -> Path:
 
 def deltas_in(root: Path) -> list[tuple[str, str]]:
     """Return the config and split of each delta in a folder, sorted."""
-    about_files = (root / DELTAS).glob("*/*.json")
-    return sorted((path.parent.name, path.stem) for path in about_files)
+    return sorted((path.parent.name, path.stem) for path in root.glob(f"{DELTAS}/*/*.json"))
 
 
 def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path) -> None:
@@ -85,15 +83,13 @@ def write_delta(paths: SplitPaths, provenance: Provenance, folder: Path) -> None
             schema = base64.b64decode(parquet.metadata.metadata[b"ARROW:schema"])
             metadata = {_SPLIT_SCHEMA: schema, _SPLIT_WRITER: parquet.metadata.created_by}
         path = folder / DELTAS / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_parquet(_masked_table(table, metadata, provenance.files_digest)))
         files[f"{DELTAS}/{name}"] = sha256_of(path)
     for path in (folder / DELTAS / paths.config).glob(f"{paths.split}-*.parquet"):
         if path.relative_to(folder).as_posix() not in files:  # of an earlier delta of that name
             path.unlink()
     about = {"schema": SCHEMA, "provenance": provenance.tree, "files": files}
-    text = json_text(about, strict=True)
-    write_atomically(about_path(folder, paths.config, paths.split), text.encode())
+    write_atomically(about_path(folder, paths.config, paths.split), json_text(about, strict=True).encode())
 
 
 def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenance]:
@@ -105,12 +101,8 @@ def read_about(root: Path, config: str, split: str) -> tuple[DeltaFile, Provenan
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{path}: its provenance is not that of a finished split; push the delta again")
     folder = SplitFolder.of(SplitPaths(root, config, split), provenance)
-    split_files, delta_files = set(), set()
-    for shard in range(folder.shards):
-        name = folder.name_of(shard)
-        split_files.add(name)
-        delta_files.add(f"{DELTAS}/{name}")
-    if {*about.files} != delta_files or {*provenance.files} != split_files:
+    split_files = {folder.name_of(shard) for shard in range(folder.shards)}
+    if {*about.files} != {f"{DELTAS}/{name}" for name in split_files} or {*provenance.files} != split_files:
         raise UserError(f"{path}: its files are not those of {config}/{split}; push the delta again")
     return about, provenance
 
@@ -140,11 +132,9 @@ def _check_columns(table: pa.Table, split: pa.Schema) -> None:
     """Raise ValueError or ArrowException unless a table is that of a delta of a split with the schema `split`."""
     metadata = table.schema.metadata or {}
     stored_schema = pa.ipc.read_schema(pa.py_buffer(metadata.get(_SPLIT_SCHEMA, b"")))
-    expected = []
-    for field in split:
-        expected.append(pa.field(field.name, pa.binary()) if field.name in IMAGES else field)
-    expected.append(pa.field(DIGEST, pa.string()))
-    if not stored_schema.equals(split) or not table.schema.equals(pa.schema(expected)):
+    fields = [pa.field(field.name, pa.binary()) if field.name in IMAGES else field for field in split]
+    expected = pa.schema([*fields, pa.field(DIGEST, pa.string())])
+    if not stored_schema.equals(split) or not table.schema.equals(expected):
         raise ValueError("it has the wrong columns")
     if any(column.null_count for column in table.columns):
         raise ValueError("a value is missing")
@@ -177,8 +167,8 @@ def _unmasked_table(table: pa.Table, split: str, originals: Mapping[int, np.ndar
             continue
         images = []
         for content, example_id in zip(table[field.name].to_pylist(), ids, strict=True):
-            pixels = originals[example_id]
-            images.append({"bytes": masked(content, split, field.name, example_id, pixels), "path": None})
+            image = masked(content, split, field.name, example_id, originals[example_id])
+            images.append({"bytes": image, "path": None})
         columns.append(pa.array(images, type=field.type))
     return pa.table(columns, schema=schema)
 
@@ -193,6 +183,5 @@ def _masked_table(table: pa.Table, metadata: dict[bytes, Any], split: str) -> pa
             contents.append(masked(image["bytes"], split, name, example_id, pixels))
         column = pa.array(contents, pa.binary())
         table = table.set_column(table.schema.get_field_index(name), name, column)
-    digests = pa.array([pixels_sha256(pixels) for pixels in originals])
-    table = table.append_column(DIGEST, digests)
+    table = table.append_column(DIGEST, pa.array(list(map(pixels_sha256, originals))))
     return table.replace_schema_metadata(metadata)

@@ -1,6 +1,7 @@
 """Makes deltas of splits whose source may not be passed on, and rebuilds the splits from the originals."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -19,8 +20,6 @@ from fmrgen.sources.base import RawExample, Source, SourceConfig
 from fmrgen.split.reference import choose_split, parse_reference
 from fmrgen.storage.paths import DELTAS, SplitPaths, splits_in
 from fmrgen.storage.provenance import read_provenance
-
-_FITS: tuple[Fit, ...] = ("crop", "squash", "pad")
 
 
 def make_delta(split: str, folder: str | Path) -> None:
@@ -45,11 +44,7 @@ def make_delta(split: str, folder: str | Path) -> None:
     write_delta_card(Path(folder))
 
 
-def rebuild(
-    delta: str | Path,
-    source: str | SourceConfig,
-    output: str | Path,
-) -> dict[str, Summary]:
+def rebuild(delta: str | Path, source: str | SourceConfig, output: str | Path) -> dict[str, Summary]:
     """Rebuild the splits of a delta from your own originals, and return the summary of each, by `CONFIG/SPLIT`.
 
     `delta` is a folder, or a dataset repo on the Hub, `OWNER/NAME[@REVISION]`. `source`, that of the originals, is a
@@ -60,15 +55,17 @@ def rebuild(
     check_writable(Path(output))
     if (Path(output) / DELTAS).exists():
         raise UserError(f"{output}: holds splits without their images; choose another --output")
-    root = _folder_of(str(delta))
+    root = Path(delta)
+    if not root.is_dir():
+        repo, _, revision = str(delta).partition("@")
+        root, _ = fetched(repo, revision or "main", [f"{DELTAS}/**"])
     names = deltas_in(root)
     if not names:
         raise UserError(f"{delta}: contains no split without images; push one with --without-images")
     source_config = load_source(source) if isinstance(source, str) else source
     summaries = {}
     for config, split in names:
-        summary = _rebuild(root, config, split, source_config, Path(output))
-        summaries[f"{config}/{split}"] = summary
+        summaries[f"{config}/{split}"] = _rebuild(root, config, split, source_config, Path(output))
     return summaries
 
 
@@ -85,13 +82,11 @@ def _rebuild(root: Path, config: str, split: str, source: SourceConfig, output: 
         for shard in range(target.shards):
             name = f"{DELTAS}/{target.name_of(shard)}"
             table = read_delta(root, name, about.files[name], provenance.row_schema.features)
-            ids, digests = table["id"].to_pylist(), table[DIGEST].to_pylist()
-            pixels = {}
-            for example_id, digest in zip(ids, digests, strict=True):
-                pixels[example_id] = originals.pixels(example_id, digest)
+            digests = zip(table["id"].to_pylist(), table[DIGEST].to_pylist(), strict=True)
+            pixels = {example_id: originals.pixels(example_id, digest) for example_id, digest in digests}
             content = rebuilt_file(table, pixels, provenance, target.name_of(shard))
             target.store.create(target.shard_path(shard), content)
-            done += len(ids)
+            done += len(table)
             report("rebuild", done, provenance.rows)
         return finish(target, claims)
 
@@ -121,7 +116,7 @@ class _Originals:
         pixels = resize(image, self._size, self._source.fit)
         if pixels_sha256(pixels) == digest:
             return pixels
-        for fit in _FITS:
+        for fit in get_args(Fit):
             if pixels_sha256(resize(image, self._size, fit)) == digest:
                 raise UserError(
                     f"source: id {example_id} is the right image with fit={fit}, and yours has fit={self._source.fit}; "
@@ -131,12 +126,3 @@ class _Originals:
             f"source: id {example_id} is not the image that the split was generated from ({image.width}×{image.height} "
             "pixels here); it is another source, was resized before, or this version of Pillow resizes differently"
         )
-
-
-def _folder_of(delta: str) -> Path:
-    """Return the local folder of a delta, which is downloaded if it is a repo."""
-    if Path(delta).is_dir():
-        return Path(delta)
-    repo, _, revision = delta.partition("@")
-    folder, _ = fetched(repo, revision or "main", [f"{DELTAS}/**"])
-    return folder

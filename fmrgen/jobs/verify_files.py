@@ -47,7 +47,7 @@ def verify_files(split: str) -> FilesVerification:
     paths = SplitPaths(Path(), *choose_split(split, reference, names))
     path = paths.provenance.as_posix()
     where = f"{reference.repo}: {path}"
-    provenance = parse_provenance(parse_json(hub.read(path, state), where), split)
+    provenance = parse_provenance(parse_json(hub.content(path, state), where), split)
     if provenance is None or not provenance.is_finished:
         raise UserError(f"{split}: its provenance is not that of a finished split; push it again")
     wrong = []

@@ -8,9 +8,6 @@ from fmrgen.files import parse_yaml, read_plain, to_yaml, write_atomically
 from fmrgen.storage.paths import BENCHMARK
 from fmrgen.storage.provenance import read_all
 
-_FRAMEWORK = "fmrgen"
-_WIDTH = 110  # characters in a line
-
 
 class BenchmarkError(UserError):
     """The `eval.yaml` of a repo or folder is invalid."""
@@ -29,28 +26,23 @@ def write_benchmark(root: Path, repo: str) -> None:
     """
     path = root / BENCHMARK
     existing = _read(path, f"{repo}: {BENCHMARK}")
+    tasks = {task["id"]: task for task in existing.get("tasks") or []}
     own: dict[str, dict[str, Any]] = {}
     for (config, split), provenance in read_all(root).items():
         if provenance.is_finished:
             name = task_id(config, split)
-            own[name] = {"id": name, "config": config, "split": split}
-    others = []
-    updated = dict(own)
-    for task in existing.get("tasks") or []:
-        if task["id"] in own:
-            updated[task["id"]] = {**task, **own[task["id"]]}
-        else:
-            others.append(task)
+            own[name] = {**tasks.get(name, {}), "id": name, "config": config, "split": split}
+    others = [task for task in existing.get("tasks") or [] if task["id"] not in own]
     benchmark: dict[str, Any] = {
         "name": repo.rpartition("/")[2],
         "description": "Test images perturbed against one classifier each (Foundation Model-oriented Robustness). The "
         "score of a task is FMR: accuracy on the perturbed images as a percentage of that on the originals.",
-        "evaluation_framework": _FRAMEWORK,
+        "evaluation_framework": "fmrgen",
         **existing,
-        "tasks": [*others, *updated.values()],
+        "tasks": [*others, *own.values()],
     }
     if benchmark != existing:
-        write_atomically(path, to_yaml(benchmark, width=_WIDTH).encode())
+        write_atomically(path, to_yaml(benchmark, width=110).encode())
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from fmrgen.report.summary import main_lines
 from fmrgen.results.markdown_text import escape
 from fmrgen.split.judgements import JudgeFile, JudgementsFolder, judgements_config
 from fmrgen.storage.claims import Claims
-from fmrgen.storage.made_with import lines_on_models, made_with, related_line
+from fmrgen.storage.made_with import lines_on_models, made_with
 from fmrgen.storage.paths import CARD, SplitPaths, card_claim
 from fmrgen.storage.provenance import Provenance, RecordedComponent, RecordedRecipe, read_all
 from fmrgen.storage.shards import summary_of
@@ -105,71 +105,31 @@ def citation_tag(config: str, split: str, fingerprint: str, files: str) -> str:
 
 
 @dataclass(frozen=True)
-class _CardEntry:
-    """A finished split as the template and the metadata need it."""
+class FinishedSplit:
+    """A finished split in a folder, or in the local copy of a repo."""
 
-    paths: SplitPaths  # in the folder, or in the local copy of the repo
+    paths: SplitPaths
     provenance: Provenance
-    summary: Summary  # the figures of its own classifier
-    others: list[Entry]  # the results of `evaluate` on it, ranked
-    judges: list[JudgeFile]  # that judged it in addition to its oracle
 
     @property
-    def made_with(self) -> dict[str, str]:
-        """Its components in words."""
-        return made_with(self.provenance)
-
-    @property
-    def lines_on_models(self) -> list[str]:
-        """What a reader must know of its classifier and oracle."""
-        return lines_on_models(self.provenance)
-
-    @property
-    def related(self) -> str | None:
-        """A line if its own classifier and its oracle are related."""
-        return related_line(self.provenance)
-
-    @property
-    def config(self) -> str:
-        return self.paths.config
-
-    @property
-    def name(self) -> str:
-        return self.paths.split
-
-    @property
-    def _paths(self) -> SplitPaths:
+    def repo_paths(self) -> SplitPaths:
+        """Its paths in the repo."""
         return self.paths.at(Path())
-
-    @property
-    def picture(self) -> str:
-        """Its path in the repo."""
-        return self._paths.picture.as_posix()
-
-    @property
-    def results(self) -> str:
-        """The path of its results in the repo."""
-        return self._paths.results.as_posix()
-
-    @property
-    def judgements(self) -> str:
-        """The path of its judgements in the repo."""
-        return self._paths.judgements.as_posix()
-
-    @property
-    def record(self) -> str:
-        """The path of its provenance in the repo."""
-        return self._paths.provenance.as_posix()
-
-    @property
-    def title(self) -> str:
-        """A title for it."""
-        return f"{self._paths.name}{_TITLED}{self.name}"
 
     @property
     def tag(self) -> str:
         """The tag by which it is cited on the Hub."""
-        return citation_tag(self.config, self.name, self.provenance.fingerprint, self.provenance.files_digest)
+        provenance = self.provenance
+        return citation_tag(self.paths.config, self.paths.split, provenance.fingerprint, provenance.files_digest)
+
+
+@dataclass(frozen=True)
+class _CardEntry(FinishedSplit):
+    """A finished split as the template and the metadata need it."""
+
+    summary: Summary  # the figures of its own classifier
+    others: list[Entry]  # the results of `evaluate` on it, ranked
+    judges: list[JudgeFile]  # that judged it in addition to its oracle
 
 
 def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
@@ -220,42 +180,24 @@ def _read_card(path: Path, where: str) -> _Card:
     return _Card(data, configs, infos, before.strip(), after.strip())
 
 
-def _is_own(config: dict[str, Any]) -> bool:
-    """Return whether fmrgen wrote a config of a card."""
-    return str(config.get("description", "")).startswith(_DESCRIBED)
-
-
-def _is_own_title(name: Any) -> bool:
-    """Return whether a title is missing, or was written by fmrgen."""
-    return not name or _TITLED in str(name)
-
-
 def _config(config: str, entries: list[_CardEntry], earlier: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of a config in the card's `configs`; what others added to the `earlier` one stays."""
-    digests: list[Any] = []
-    data_files: list[dict[str, Any]] = []
-    for entry in entries:
-        digests.append(entry.provenance.files)
-        data_files.append({"split": entry.name, "path": SplitPaths(Path(), config, entry.name).shard_pattern})
     return {
         **earlier,
         "config_name": config,
         # load_dataset keys its cache by this mapping and not by the files: without their digest in it, the rows of
         # another folder of the same name, or of an earlier split in this one, would be loaded from the cache.
-        "description": f"{_DESCRIBED} {fingerprint(digests)}",
-        "data_files": data_files,
+        "description": f"{_DESCRIBED} {fingerprint([entry.provenance.files for entry in entries])}",
+        "data_files": [{"split": entry.paths.split, "path": entry.paths.shard_pattern} for entry in entries],
     }
 
 
-def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any] | None:
-    """Return the config of the judgements of a config's splits; None if there are none."""
+def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any]:
+    """Return the config of the judgements of a config's splits that have any."""
     files, digests = [], []
     for entry in entries:
-        if entry.judges:
-            files.append({"split": entry.name, "path": f"{entry.judgements}/*.parquet"})
-            digests += [judge.sha256 for judge in entry.judges]
-    if not files:
-        return None
+        files.append({"split": entry.paths.split, "path": f"{entry.repo_paths.judgements}/*.parquet"})
+        digests += [judge.sha256 for judge in entry.judges]
     description = f"{_DESCRIBED} {fingerprint(digests)}"
     return {"config_name": judgements_config(config), "description": description, "data_files": files}
 
@@ -263,14 +205,13 @@ def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any]
 def _info(config: str, entries: list[_CardEntry]) -> dict[str, Any]:
     """Return the sizes of a config, as `datasets` reads them. Its columns are in its files, names of classes too."""
     sizes = {}
-    download_size = 0
     for entry in entries:
-        sizes[entry.name] = SplitInfo(entry.name, entry.provenance.num_bytes, entry.summary.rows)
-        download_size += entry.provenance.download_size
+        split = entry.paths.split
+        sizes[split] = SplitInfo(split, entry.provenance.num_bytes, entry.summary.rows)
     info = DatasetInfo(
         config_name=config,
         splits=SplitDict(sizes),
-        download_size=download_size,
+        download_size=sum(entry.provenance.download_size for entry in entries),
         dataset_size=sum(size.num_bytes for size in sizes.values()),
     )
     data = DatasetCardData()
@@ -284,7 +225,7 @@ def _describe(card: _Card, splits: dict[str, list[_CardEntry]], where: str) -> d
     The splits are by their configs; errors start with `where`.
     """
     data = dict(card.data)
-    entries = _all_entries(splits)
+    entries = list(chain.from_iterable(splits.values()))
     sources = [entry.provenance.recipe.source for entry in entries]
     own_values = {
         "license": [source.get("license") or "unknown" for source in sources],
@@ -298,14 +239,14 @@ def _describe(card: _Card, splits: dict[str, list[_CardEntry]], where: str) -> d
             data[key] = merged[0]
         elif merged:
             data[key] = merged
-    if _is_own_title(data.get("pretty_name")):
+    if not data.get("pretty_name") or _TITLED in str(data["pretty_name"]):
         data["pretty_name"] = _title(splits)
     data["size_categories"] = [_size_category(sum(entry.summary.rows for entry in entries))]
-    others = {name for name, config in card.configs.items() if name not in splits and not _is_own(config)}
+    others = set(card.configs) - set(splits)
+    others -= {name for name in others if str(card.configs[name].get("description", "")).startswith(_DESCRIBED)}
     data["configs"] = _configs(card, splits, others)
     data["dataset_info"] = [{**info, "config_name": name} for name, info in card.infos.items() if name in others]
-    for name, own in splits.items():
-        data["dataset_info"].append(_info(name, own))
+    data["dataset_info"] += [_info(name, own) for name, own in splits.items()]
     return data
 
 
@@ -337,15 +278,13 @@ def _merge_values(before: Any, values: list[str], where: str) -> list[str]:
 
 def _configs(card: _Card, splits: dict[str, list[_CardEntry]], others: set[str]) -> list[dict[str, Any]]:
     """Return the card's `configs`: those that stay, those of the splits, and those of the judgements."""
-    configs, judgements = [], []
-    for name, config in card.configs.items():
-        if name in others:
-            configs.append({**config, "config_name": name})
+    configs = [{**config, "config_name": name} for name, config in card.configs.items() if name in others]
+    judgements = []
     for name, entries in splits.items():
         configs.append(_config(name, entries, card.configs.get(name, {})))
-        judged = _judgements_config(name, entries)
-        if judged is not None:
-            judgements.append(judged)
+        judged = [entry for entry in entries if entry.judges]
+        if judged:
+            judgements.append(_judgements_config(name, judged))
     return configs + judgements
 
 
@@ -355,16 +294,12 @@ def _size_category(rows: int) -> str:
     return _SIZE_CATEGORIES[max(0, min(len(_SIZE_CATEGORIES) - 1, digits - 3))]
 
 
-def _all_entries(splits: dict[str, list[_CardEntry]]) -> list[_CardEntry]:
-    return list(chain.from_iterable(splits.values()))
-
-
 def _title(splits: dict[str, list[_CardEntry]]) -> str:
     """Return a title for the splits."""
-    entries = _all_entries(splits)
-    if len(entries) == 1:
-        return entries[0].title
-    names = list(dict.fromkeys(entry.name for entry in entries))
+    names = [entry.paths.split for entry in chain.from_iterable(splits.values())]
+    if len(names) == 1:
+        return f"{next(iter(splits))}/{names[0]}{_TITLED}{names[0]}"
+    names = list(dict.fromkeys(names))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(splits)}{_TITLED}{', '.join(names[:_NAMED])}{more}"
 
@@ -385,6 +320,8 @@ def _render(splits: dict[str, list[_CardEntry]], repo: str) -> str:
         "escape": escape,
         "digest": _digest,
         "code_of": _code_of,
+        "made_with": made_with,
+        "lines_on_models": lines_on_models,
         "judgements_config": judgements_config,
     }
     title = _title(splits)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -16,8 +16,6 @@ from fmrgen.storage.provenance import Provenance
 
 RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 
-_ESTIMATE: TypeAdapter[Estimate | None] = TypeAdapter(Estimate | None)
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -28,7 +26,7 @@ class Entry:
     classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # its name, with some visible character
     conditioned: bool  # whether the split was generated against it
     at_chance: bool  # whether it is hardly better than chance on the originals, so that it has no rank
-    figures: Mapping[str, Estimate | None] = field(default_factory=dict)  # of the compared metrics
+    figures: Mapping[str, Estimate | None]  # of the compared metrics
 
 
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
@@ -44,10 +42,9 @@ def results_on(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
         with suppress(UserError, ValidationError):
             check_inside(path, paths.root)
             content = read_json(path)
-            entry = _ENTRY.validate_python(content)
+            entry = _ENTRY.validate_python(content | {"figures": {name: content.get(name) for name in COMPARED}})
             if entry.files == provenance.files_digest:
-                figures = {name: _ESTIMATE.validate_python(content.get(name)) for name in COMPARED}
-                entries.append(replace(entry, figures=figures))
+                entries.append(entry)
     return sorted(entries, key=_place)
 
 

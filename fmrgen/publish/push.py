@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Collection
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from fmrgen.errors import UserError, option
-from fmrgen.files import check_inside, read_json, read_plain
+from fmrgen.files import check_inside, read_json, read_plain, sha256_of, write_atomically
 from fmrgen.hub.client import Operation, RejectedError, check_publication
 from fmrgen.publish.benchmark import BenchmarkError, write_benchmark
-from fmrgen.publish.card import citation_tag, data_named
-from fmrgen.publish.judgements import add_judgements
+from fmrgen.publish.card import FinishedSplit, data_named
 from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.recipe.job import Recipe
+from fmrgen.split.judgements import JudgementsFolder
 from fmrgen.split.reference import parse_reference
 from fmrgen.storage.paths import BENCHMARK, CARD, OWN_FOLDERS, SplitPaths, deltas_among, splits_in
 from fmrgen.storage.provenance import Provenance, check_config, parse_provenance, read_provenance
@@ -53,47 +52,6 @@ class Pushed:
     notes: list[str]
 
 
-@dataclass
-class _Local:
-    """A finished split in a folder."""
-
-    paths: SplitPaths
-    provenance: Provenance
-
-    @property
-    def name(self) -> str:
-        return self.paths.name
-
-    @property
-    def tag(self) -> str:
-        """The tag by which it is cited on the Hub."""
-        paths, provenance = self.paths, self.provenance
-        return citation_tag(paths.config, paths.split, provenance.fingerprint, provenance.files_digest)
-
-    @property
-    def picture(self) -> str:
-        """The path of its picture in the repo."""
-        return self.paths.in_repo(self.paths.picture)
-
-    def additions(self) -> list[CommitOperationAdd]:
-        """Return operations that add its files. Raises UserError if these are not the ones that were checked."""
-        again = "run the same generate command again"
-        operations = []
-        for path, digest in self.provenance.files.items():
-            file = self.paths.root / path
-            if not file.is_file():
-                raise UserError(f"{file}: is gone; {again}")
-            operation = CommitOperationAdd(path, file.absolute())  # it would expand a `~`
-            if operation.upload_info.sha256.hex() != digest:
-                raise UserError(f"{file}: is not the file that was checked; delete it, and {again}")
-            operations.append(operation)
-        picture = self.paths.picture
-        if not picture.is_file():
-            raise UserError(f"{picture}: is gone; {again}")
-        check_inside(picture, self.paths.root)
-        return [*operations, CommitOperationAdd(self.picture, picture.absolute())]
-
-
 def push(
     folder: str | Path,
     repo: str,
@@ -125,9 +83,9 @@ def push(
     hub.log_in()
     check_publication(hub.name, hub.is_private(), public)
     # Reads all files, so that a wrong one stops the push before anything is made on the Hub.
-    additions = {split.name: split.additions() for split in splits}
+    additions = [_additions(split) for split in splits]
     if hub.fetch_state() is None:
-        hub.create(private=not public)
+        hub.make(private=not public)
     new: dict[str, None] = {}
 
     def change(small: Path, state: RepoState, with_benchmark: bool = True) -> Change:
@@ -135,19 +93,19 @@ def push(
         _check_may_hold_splits(hub.name, small, state)
         _add_hand_written(splits[0].paths.root, small, state, with_benchmark)
         operations: list[Operation] = []
-        for split in splits:
+        for split, files in zip(splits, additions, strict=True):
             if not _is_there(split, small, state):
                 _check_replaced(split, small, state, replace)
                 check_config(split.paths.at(small), split.provenance, hub.name)
-                new[split.name] = None
+                new[split.paths.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
-                operations += map(copy, additions[split.name])
-                operations += _old_shards(split.paths, split.provenance.files, state)
+                operations += map(copy, files)
+                operations += _old_shards(split, state)
             _add_small_files(split, small)
-            operations += add_judgements(split.paths, split.provenance, small, hub.name)
+            operations += _judgements(split, small, hub.name)
         if with_benchmark:
             write_benchmark(small, hub.name)
-        listed = ", ".join(f"{split.name} (recipe {split.provenance.fingerprint})" for split in splits)
+        listed = ", ".join(f"{split.paths.name} (recipe {split.provenance.fingerprint})" for split in splits)
         verb = "Add" if new else "Update the card of"
         return Change(f"{verb} {listed}", operations)
 
@@ -185,12 +143,12 @@ def check_push(repo: str, recipe: Recipe, *, public: bool = False, replace: bool
     path = paths.provenance.as_posix()
     if path in state.files and not replace:
         with suppress(ValueError, AttributeError):
-            fingerprint = json.loads(hub.read(path, state)).get("fingerprint")
+            fingerprint = json.loads(hub.content(path, state)).get("fingerprint")
             if fingerprint != recipe.fingerprint:
                 raise _another_split(hub.name, paths.name, fingerprint, recipe.fingerprint)
 
 
-def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
+def _finished_splits(text: str) -> tuple[list[FinishedSplit], list[str]]:
     """Return the splits to push, and a note for each that is left out. Raises UserError if there are none to push."""
     reference = parse_reference(text)
     root = Path(reference.repo)
@@ -204,7 +162,7 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
         check_inside(paths.provenance, root)
         provenance = parse_provenance(read_json(paths.provenance), f"{root}:{paths.name}")
         if provenance is not None and provenance.is_finished:
-            splits.append(_Local(paths, provenance))
+            splits.append(FinishedSplit(paths, provenance))
         else:
             notes.append(f"{paths.name} is not finished and stays here; run the same generate command again")
     if splits:
@@ -212,6 +170,49 @@ def _finished_splits(text: str) -> tuple[list[_Local], list[str]]:
     if notes:
         raise UserError(f"{text}: {notes[0]}")
     raise UserError(f"{text}: contains no perturbed split; push the {option('output')} of a generate command")
+
+
+def _additions(split: FinishedSplit) -> list[CommitOperationAdd]:
+    """Return operations that add a split's files. Raises UserError if these are not the ones that were checked."""
+    again = "run the same generate command again"
+    operations = []
+    for path, digest in split.provenance.files.items():
+        file = split.paths.root / path
+        if not file.is_file():
+            raise UserError(f"{file}: is gone; {again}")
+        operation = CommitOperationAdd(path, file.absolute())  # it would expand a `~`
+        if operation.upload_info.sha256.hex() != digest:
+            raise UserError(f"{file}: is not the file that was checked; delete it, and {again}")
+        operations.append(operation)
+    picture = split.paths.picture
+    if not picture.is_file():
+        raise UserError(f"{picture}: is gone; {again}")
+    check_inside(picture, split.paths.root)
+    return [*operations, CommitOperationAdd(str(split.repo_paths.picture), picture.absolute())]
+
+
+def _judgements(split: FinishedSplit, small: Path, repo: str) -> list[CommitOperationAdd]:
+    """Return operations that add the tables of all judges of a split; write the files about them into `small`.
+
+    Judgements of earlier files of the split are left out. `small` is the folder of the repo's small files. Raises
+    UserError if the repo has another judge of the same name, or a table is not the one that its file describes.
+    """
+    folder, remote = JudgementsFolder(split.paths), JudgementsFolder(split.paths.at(small))
+    operations = []
+    for judge, about in folder.judges().items():
+        if about.files != split.provenance.files_digest:
+            continue
+        table = folder.table_path(judge)
+        check_inside(table, split.paths.root)
+        if sha256_of(table) != about.sha256:
+            raise UserError(f"{table}: is not the table that {judge}.json describes; judge again")
+        remote_about = remote.about_path(judge)
+        if remote_about.exists() and read_json(remote_about) == read_json(folder.about_path(judge)):
+            continue
+        remote.check_same_judge(about, repo)
+        remote.write_about(about)
+        operations.append(CommitOperationAdd(split.paths.in_repo(table), table.absolute()))
+    return operations
 
 
 def _check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
@@ -240,7 +241,7 @@ def _check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
             )
 
 
-def _check_all_sent(splits: list[_Local], state: RepoState, commit: str) -> None:
+def _check_all_sent(splits: list[FinishedSplit], state: RepoState, commit: str) -> None:
     """Raise UserError if the commit lacks files: the client silently leaves out what a .gitignore in the repo matches.
 
     If others have committed since, it is not known who removed a file.
@@ -248,22 +249,19 @@ def _check_all_sent(splits: list[_Local], state: RepoState, commit: str) -> None
     if state.commit != commit:
         return
     for split in splits:
-        for path in (*split.provenance.files, split.picture):
+        for path in (*split.provenance.files, str(split.repo_paths.picture)):
             if path not in state.files:
                 raise UserError(f"{state.name}: rejected {path}; a .gitignore in it may match it, fix that there")
 
 
-def _is_there(split: _Local, small: Path, state: RepoState) -> bool:
+def _is_there(split: FinishedSplit, small: Path, state: RepoState) -> bool:
     """Return whether the repo holds the very files of the split."""
     files = split.provenance.files
     remote = _remote_provenance(split.paths, small)
-    if split.picture not in state.files or remote is None or remote.files != files:
+    if str(split.repo_paths.picture) not in state.files or remote is None or remote.files != files:
         return False
-    for path, digest in files.items():
-        # The sha256 of a small file that the repo keeps in git is not known: its name must do.
-        if path not in state.files or (state.files[path] or digest) != digest:
-            return False
-    return True
+    # The sha256 of a small file that the repo keeps in git is not known: its name must do.
+    return all(path in state.files and state.files[path] in (None, digest) for path, digest in files.items())
 
 
 def _remote_provenance(paths: SplitPaths, small: Path) -> Provenance | None:
@@ -273,18 +271,17 @@ def _remote_provenance(paths: SplitPaths, small: Path) -> Provenance | None:
     return None
 
 
-def _check_replaced(split: _Local, small: Path, state: RepoState, may_replace: bool) -> None:
+def _check_replaced(split: FinishedSplit, small: Path, state: RepoState, may_replace: bool) -> None:
     """Raise UserError if the repo has another split of the same name that may not be replaced."""
     if may_replace:
         return
-    own = split.provenance
+    own, name = split.provenance, split.paths.name
     remote = _remote_provenance(split.paths, small)
     if remote is None:
-        if split.paths.at(small).provenance.exists() or _old_shards(split.paths, own.files, state):
-            raise _another_split(state.name, split.name, None, own.fingerprint)
-        return
-    if remote.files != own.files:
-        raise _another_split(state.name, split.name, remote.fingerprint, own.fingerprint)
+        if split.paths.at(small).provenance.exists() or _old_shards(split, state):
+            raise _another_split(state.name, name, None, own.fingerprint)
+    elif remote.files != own.files:
+        raise _another_split(state.name, name, remote.fingerprint, own.fingerprint)
 
 
 def _another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
@@ -299,10 +296,10 @@ def _another_split(repo: str, name: str, remote: Any, own: str) -> UserError:
     )
 
 
-def _old_shards(paths: SplitPaths, files: Collection[str], state: RepoState) -> list[CommitOperationDelete]:
-    """Return deletions of a split's parquet files in the repo that are not among `files`, its paths there now."""
-    shards = re.compile(rf"{re.escape(paths.name)}-[^/]*\.parquet")
-    old = sorted(file for file in state.files if shards.fullmatch(file) and file not in files)
+def _old_shards(split: FinishedSplit, state: RepoState) -> list[CommitOperationDelete]:
+    """Return deletions of a split's parquet files in the repo that are not its files now."""
+    shards = re.compile(rf"{re.escape(split.paths.name)}-[^/]*\.parquet")
+    old = sorted(file for file in state.files if shards.fullmatch(file) and file not in split.provenance.files)
     return [CommitOperationDelete(file) for file in old]
 
 
@@ -315,27 +312,24 @@ def _add_hand_written(root: Path, small: Path, state: RepoState, with_benchmark:
             (small / name).write_bytes(read_plain(root / name))
 
 
-def _add_small_files(split: _Local, small: Path) -> None:
+def _add_small_files(split: FinishedSplit, small: Path) -> None:
     """Copy the split's provenance and results to the small files."""
     root = split.paths.root
-    files = [split.paths.provenance, *split.paths.results.glob("*.json")]
-    for path in files:
+    for path in [split.paths.provenance, *split.paths.results.glob("*.json")]:
         check_inside(path, root)
-        target = small / path.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(read_plain(path))
+        write_atomically(small / path.relative_to(root), read_plain(path), durable=False)
 
 
-def _add_tags(hub: HubRepo, splits: list[_Local], commit: str) -> list[str]:
+def _add_tags(hub: HubRepo, splits: list[FinishedSplit], commit: str) -> list[str]:
     """Tag each split at a commit, unless its tag exists, and return the tags."""
     existing = hub.tags()
     for split in splits:
         if split.tag not in existing:
-            hub.tag(split.tag, commit, f"{split.name}, recipe {split.provenance.fingerprint}")
+            hub.tag(split.tag, commit, f"{split.paths.name}, recipe {split.provenance.fingerprint}")
     return [split.tag for split in splits]
 
 
-def _warn(splits: list[_Local], state: RepoState) -> list[str]:
+def _warn(splits: list[FinishedSplit], state: RepoState) -> list[str]:
     """Return notes on the licences of splits that everyone can see."""
     if state.private:
         return []
@@ -344,7 +338,6 @@ def _warn(splits: list[_Local], state: RepoState) -> list[str]:
         licence = split.provenance.recipe.source.get("license")
         if licence is None or not _FREE.match(licence):
             licence_text = f"is {licence}" if licence else "is not said (source.license)"
-            notes.append(
-                f"{split.name} is public, and the licence of its source {licence_text}: make sure that you may share it"
-            )
+            line = f"{split.paths.name} is public, and the licence of its source {licence_text}"
+            notes.append(f"{line}: make sure that you may share it")
     return notes

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd
 
 from fmrgen.errors import UserError
+from fmrgen.files import write_atomically
 from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors
 from fmrgen.hub.timeouts import checked_commit
 from fmrgen.publish.card import renew_card, write_card
@@ -36,52 +38,35 @@ class Change:
     operations: list[Operation]
 
 
-class HubRepo:
-    """A dataset repo on the Hub, at the head of a branch.
-
-    `HubClient` makes all requests, with its retries and error messages.
-    """
+class HubRepo(HubClient):
+    """A dataset repo on the Hub, at the head of a branch."""
 
     def __init__(self, name: str, revision: str | None = None) -> None:
-        self._revision = revision or "main"
-        self._hub = HubClient(name, "dataset", self._revision)
-
-    @property
-    def name(self) -> str:
-        return self._hub.name
+        super().__init__(name, "dataset", revision or "main")
 
     @property
     def is_pull_request(self) -> bool:
-        return self._revision.startswith("refs/pr/")
-
-    def log_in(self) -> None:
-        """Raise UserError if the Hub does not know the caller; a name without a namespace is theirs from now on."""
-        self._hub.log_in()
+        return self.revision.startswith("refs/pr/")
 
     def fetch_state(self) -> RepoState | None:
         """Return the repo at the branch's head; None if there is no such repo or branch."""
         try:
-            return self._hub.ask(self._fetch)
+            return self.ask(self._fetch)
         except MissingError:
             return None
 
-    def is_private(self) -> bool | None:
-        """Return whether the repo is private, whatever its branches; None if it does not exist."""
-        return self._hub.is_private()
-
-    def read(self, path: str, state: RepoState) -> bytes:
+    def content(self, path: str, state: RepoState) -> bytes:
         """Return a small file of the repo at a commit."""
-        return self._hub.ask(partial(self._hub.read, [path], state.commit))[path]
+        return self.ask(partial(self.read, [path], state.commit))[path]
 
-    def create(self, private: bool) -> None:
+    def make(self, private: bool) -> None:
         """Make the repo and the branch, unless they exist."""
         if self.is_pull_request:
-            raise UserError(f"{self.name}: has no pull request {self._revision}; open one on its page, or leave it out")
-        make = partial(self._hub.api.create_repo, self.name, repo_type="dataset", private=private, exist_ok=True)
-        self._hub.ask(make)
-        if self._revision != "main":
-            branch = partial(self._hub.api.create_branch, self.name, branch=self._revision, repo_type="dataset")
-            self._hub.ask(partial(branch, exist_ok=True))
+            raise UserError(f"{self.name}: has no pull request {self.revision}; open one on its page, or leave it out")
+        options: dict[str, Any] = {"repo_type": self.kind, "exist_ok": True}
+        self.ask(partial(self.api.create_repo, self.name, private=private, **options))
+        if self.revision != "main":
+            self.ask(partial(self.api.create_branch, self.name, branch=self.revision, **options))
 
     def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         """Commit a change, and return the commit and its address.
@@ -92,19 +77,19 @@ class HubRepo:
         `change` gets a folder with the repo's small files (the card, provenance, results) as they are now, changes and
         adds such files, and returns the rest of the commit. The card is then rewritten from the folder.
         """
-        return self._hub.ask(partial(self._update, change), all_of_the_hub=False)
+        return self.ask(partial(self._update, change), all_of_the_hub=False)
 
     def tag(self, name: str, commit: str, message: str) -> None:
-        make = partial(self._hub.api.create_tag, self.name, tag=name, tag_message=message, revision=commit)
-        self._hub.ask(partial(make, repo_type="dataset", exist_ok=True))
+        make = partial(self.api.create_tag, self.name, tag=name, tag_message=message, revision=commit)
+        self.ask(partial(make, repo_type=self.kind, exist_ok=True))
 
     def tags(self) -> set[str]:
-        refs = self._hub.ask(partial(self._hub.api.list_repo_refs, self.name, repo_type="dataset"))
+        refs = self.ask(partial(self.api.list_repo_refs, self.name, repo_type=self.kind))
         return {tag.name for tag in refs.tags}
 
     def _fetch(self) -> RepoState:
         with client_errors():
-            info = self._hub.api.dataset_info(self.name, revision=self._revision, files_metadata=True)
+            info = self.api.dataset_info(self.name, revision=self.revision, files_metadata=True)
             files = {}
             for file in info.siblings or []:
                 files[str(file.rfilename)] = file.lfs.sha256 if file.lfs else None
@@ -113,25 +98,22 @@ class HubRepo:
     def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
         state = self._fetch()
         small_files = [path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)]
-        before = self._hub.read(small_files, state.commit)
+        before = self.read(small_files, state.commit)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(content)
+                write_atomically(folder / path, content, durable=False)
             changed = change(folder, state)
             write_card(folder, self.name)
-            small = {path: content for path, content in _contents(folder).items() if before.get(path) != content}
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            after = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+            small = {path: content for path, content in after.items() if before.get(path) != content}
             if not small and not changed.operations:
                 return state.commit, None
             check_no_token(small)
             additions = [CommitOperationAdd(path, content) for path, content in small.items()]
-            commit = self._hub.send(
-                [*changed.operations, *additions],
-                changed.message,
-                revision=self._revision,
-                parent_commit=state.commit,
-            )
+            operations = [*changed.operations, *additions]
+            commit = self.send(operations, changed.message, revision=self.revision, parent_commit=state.commit)
         return commit.oid, str(commit.commit_url)
 
 
@@ -164,12 +146,3 @@ def add_to_split(
         return Change(message, [])
 
     return HubRepo(repo).update(change)
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    """Return every file of a folder by its path in it, sorted."""
-    contents = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            contents[path.relative_to(folder).as_posix()] = path.read_bytes()
-    return contents

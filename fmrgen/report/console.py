@@ -10,7 +10,6 @@ from typing import Any
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Column
 from rich.table import Table as Box
 from rich.text import Text
 
@@ -51,19 +50,14 @@ def print_table(content: Table, title: str) -> None:
             parts.append([])
         parts[-1].append(column)
     for number, part in enumerate(parts):
-        headers = [Column(names[0], overflow="fold", max_width=console.width // 3)]
-        for column in part:
+        shown_title = Text(printable(title)) if title and number == 0 else None
+        table = Box(title=shown_title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column(names[0], overflow="fold", max_width=console.width // 3)
+        for header, *_ in part:
             if content.of_text:
-                headers.append(Column(column[0], overflow="fold"))
+                table.add_column(header, overflow="fold")
             else:
-                headers.append(Column(column[0], justify="right", no_wrap=True))
-        table = Box(
-            *headers,
-            title=Text(printable(title)) if title and number == 0 else None,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
+                table.add_column(header, justify="right", no_wrap=True)
         for row in zip(names[1:], *(column[1:] for column in part), strict=True):
             table.add_row(*row)
         console.print(table)
@@ -126,10 +120,7 @@ def terminal() -> Console:
 
 def _width(column: Sequence[Text]) -> int:
     """Return the width of a column, with the gap to the next."""
-    lines: list[str] = []
-    for cell in column:
-        lines += cell.plain.split("\n")
-    return 2 + max(map(cell_len, lines))
+    return 2 + max(map(cell_len, "\n".join(cell.plain for cell in column).split("\n")))
 
 
 def _stacked(cell: str) -> Text:

@@ -78,19 +78,12 @@ def _start(panels: Sequence[Panel], limit: float) -> float:
 
 
 def _dot(axes: Axes, place: float, estimate: Estimate, is_own: bool, limit: float) -> None:
-    colour, x = OWN if is_own else INK, min(estimate.value, limit)
-    marker = "D" if is_own else "o"
+    x = min(estimate.value, limit)
+    colour, marker = (OWN, "D") if is_own else (INK, "o")
     if estimate.value > limit:
         marker = ">"
     axes.hlines(place, *estimate.ends, color=colour, linewidth=1.6, alpha=0.55)
     axes.plot([x], [place], marker, color=colour, markersize=5, clip_on=False)
     axes.annotate(
-        f"{estimate.value:.1f}",
-        (x, place),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=7,
-        color=INK,
+        f"{estimate.value:.1f}", (x, place), (0, 4), "data", "offset points", ha="center", va="bottom", fontsize=7
     )

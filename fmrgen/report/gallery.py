@@ -1,7 +1,8 @@
 """Rows of splits as a gallery shows them: what the networks and the oracle say of each, and thumbnails on sheets."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,10 +19,9 @@ from fmrgen.results.samples import Sample
 AMPLIFIED = 4  # differences of two images on a page, by this factor
 _MOST_WITH_STEPS = 1000  # rows that keep a figure for each step, and a picture of their difference
 _SHARES = {"image": 1.0, "original": 1.0, "difference": 0.6, "steps": 1.0}  # of the letters of each kind of thumbnail
-# Values of a row that the page shows as they are, and those that are measured for it.
-_COLUMNS = ["id", "label", "predictions", "reason", "iterations", "probability", "loss", "valid", "judges"]
-_COLUMNS += ["tags", "notes"]
+# What the page shows of a row is measured for it, or stands in the row itself, but for these.
 _MEASURED = ("failed_at", "distance", "original_place", "difference_place", "steps")
+_NOT_SHOWN = ("image", "original", "steps")
 # Letters of the thumbnails of a page with so many rows or fewer, and with so many or more; between them in proportion.
 _FEW_ROWS, _FEW_LETTERS = 300, 1.7e6
 _MANY_ROWS, _MANY_LETTERS = 10_000, 3.5e6
@@ -66,10 +66,8 @@ class GalleryRow:
         accepted."""
         if self.steps is None or self.valid is False:
             return None
-        for step, prediction in enumerate(self.steps.predictions):
-            if prediction != self.label:
-                return step
-        return None
+        wrong = (step for step, prediction in enumerate(self.steps.predictions) if prediction != self.label)
+        return next(wrong, None)
 
 
 @dataclass(frozen=True)
@@ -115,12 +113,9 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
         for sample in evaluation.samples[split.name]:
             of_sample = [[before[sample.row], after[sample.row]] for before, after in of_classifiers]
             rows.append(_row(sample, of_sample))
-        own = "its own classifier"
-        for result in results:
-            if result.conditioned:
-                own = result.classifier
-        total = results[0].total.rows
-        split_galleries.append(Gallery(split.name, split.class_names, names, rows, own, total=total))
+        conditioned = [result.classifier for result in results if result.conditioned]
+        own = conditioned[-1] if conditioned else "its own classifier"
+        split_galleries.append(Gallery(split.name, split.class_names, names, rows, own, total=results[0].total.rows))
     return split_galleries
 
 
@@ -138,18 +133,16 @@ def stored_gallery(
     steps by their numbers. `total` is the number of rows of the split; 0 if that is not known.
     """
     rows = []
-    has_predictions = False
     for sample in samples:
         predictions = []
         if "prediction" in sample.columns:
             predictions.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
-            has_predictions = True
         row = _row(sample, predictions)
         images = step_images.get(row.id) if isinstance(row.id, int) else None
         if row.steps is not None and images:
             row = replace(row, steps=replace(row.steps, images=images))
         rows.append(row)
-    classifiers = [classifier] if has_predictions else []
+    classifiers = [classifier] if any(row.predictions for row in rows) else []
     return Gallery(split, list(class_names), classifiers, rows, classifier, total=total)
 
 
@@ -212,44 +205,15 @@ def page_data(shown: Sequence[Gallery], short: Mapping[str, str]) -> list[dict[s
 def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short: bool) -> dict[str, Any]:
     """Return one gallery; unless it is short, its rows lack the figures of each step, and differences."""
     images: dict[str, list[Image.Image]] = {name: [] for name in _SHARES}
-    columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *_MEASURED)}
-    count = 0
+    columns: defaultdict[str, list[Any]] = defaultdict(list)
+    side = most_side(2 * len(gallery.rows) + sum(len(row.steps.images) for row in gallery.rows if row.steps))
     for row in gallery.rows:
-        count += 2 if row.steps is None else 2 + len(row.steps.images)
-    side = most_side(count)
-    for row in gallery.rows:
-        for name in _COLUMNS:
-            columns[name].append(getattr(row, name))
-        measured = dict.fromkeys(_MEASURED)
-        measured["failed_at"] = row.failed_at
-        image = open_rgb(row.image)
-        images["image"].append(_within(image, side))
-        if row.original is not None:
-            original = open_rgb(row.original)
-            measured["original_place"] = len(images["original"])
-            images["original"].append(_within(original, side))
-            if original.size == image.size:
-                measured["distance"], difference = _difference(original, image)
-                if is_short:
-                    measured["difference_place"] = len(images["difference"])
-                    images["difference"].append(_within(difference, side // 2))
-        if is_short and row.steps is not None:
-            steps = row.steps
-            measured["steps"] = {
-                "predictions": steps.predictions,
-                "confidence": steps.confidence,
-                "oracle": steps.oracle,
-                "shown": list(steps.images),
-                "first": len(images["steps"]),
-            }
-            for step_image in steps.images.values():
-                images["steps"].append(_within(open_rgb(step_image), side))
-        for name, value in measured.items():
+        for name, value in _row_data(row, images, side, is_short=is_short).items():
             columns[name].append(value)
     letters = {name: share * len(images[name]) for name, share in _SHARES.items()}
     sheets = {}
     for name, of_name in images.items():
-        sheets[name] = asdict(make_sheets(of_name, most_letters * letters[name] / max(1, sum(letters.values()))))
+        sheets[name] = make_sheets(of_name, most_letters * letters[name] / max(1, sum(letters.values())))
     return {
         "split": gallery.split,
         "short": short,
@@ -264,13 +228,43 @@ def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short
     }
 
 
+def _row_data(row: GalleryRow, images: dict[str, list[Image.Image]], side: int, *, is_short: bool) -> dict[str, Any]:
+    """Return what the page has of a row, and add its images, of at most `side` pixels, to those of their kinds."""
+    data: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(row)}
+    for name in _NOT_SHOWN:
+        del data[name]
+    data |= dict.fromkeys(_MEASURED)
+    data["failed_at"] = row.failed_at
+    image = open_rgb(row.image)
+    images["image"].append(_within(image, side))
+    if row.original is not None:
+        original = open_rgb(row.original)
+        data["original_place"] = len(images["original"])
+        images["original"].append(_within(original, side))
+        if original.size == image.size:
+            data["distance"], difference = _difference(original, image)
+            if is_short:
+                data["difference_place"] = len(images["difference"])
+                images["difference"].append(_within(difference, side // 2))
+    if is_short and row.steps is not None:
+        steps = row.steps
+        data["steps"] = {
+            "predictions": steps.predictions,
+            "confidence": steps.confidence,
+            "oracle": steps.oracle,
+            "shown": list(steps.images),
+            "first": len(images["steps"]),
+        }
+        images["steps"] += [_within(open_rgb(step_image), side) for step_image in steps.images.values()]
+    return data
+
+
 def _within(image: Image.Image, side: int) -> Image.Image:
     """Return an image of at most `side` pixels down and across."""
-    if max(image.size) <= side:
-        return image
-    small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return small
+    if max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
 def _says_something(values: list[Any]) -> bool:

@@ -1,6 +1,6 @@
 """The first screen of an evaluation's page: the answer in a sentence, two or three figures, and what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fmrgen.metrics.intervals import Estimate, as_percent
@@ -11,7 +11,6 @@ from fmrgen.results.evaluation import Evaluation, Result
 _MOST_FIGURES = 3
 _FEWEST_TO_EXPLAIN = 400  # rows: of half of them, those of use show no change that makes fewer than 10 % wrong
 _JUDGE = "zero_shot:google/siglip2-base-patch16-224"  # knows most classes by their names
-_WHOLE = 100.0  # percent, the end of a bar unless a figure is higher
 
 
 class Headline(NamedTuple):
@@ -25,8 +24,13 @@ class Headline(NamedTuple):
 
 def headline(evaluation: Evaluation) -> Headline:
     """Return the first screen of an evaluation."""
-    own = _own_results(evaluation)
-    shared = _shared_results(evaluation)
+    own = [result for result in evaluation.results if result.conditioned][:1]
+    if evaluation.own is not None:
+        own = [evaluation.result(place.split, place.classifier) for place in evaluation.own.ranking]
+    shared = []  # the classifiers that are ranked on the first split
+    if evaluation.comparisons:
+        comparison = evaluation.comparisons[0]
+        shared = [evaluation.result(comparison.split, place.classifier) for place in comparison.ranking]
     if len(own) > 1 and evaluation.own is not None:
         first = evaluation.own.ranking[0]
         where = "images generated against each of them"
@@ -34,11 +38,10 @@ def headline(evaluation: Evaluation) -> Headline:
     elif own:
         headline = _of_one(own[0], "images generated against it")
     elif len(shared) > 1:
-        ranking = evaluation.comparisons[0].ranking
-        headline = _of_several(shared, "the same perturbed images", is_clear=ranking[0].tied_with_next is False)
+        is_clear = evaluation.comparisons[0].ranking[0].tied_with_next is False
+        headline = _of_several(shared, "the same perturbed images", is_clear=is_clear)
     elif evaluation.results:
-        result = evaluation.results[0]
-        headline = _of_one(result, "images generated against another network")
+        headline = _of_one(evaluation.results[0], "images generated against another network")
     else:
         return Headline([], None, [], [])
     related = {split.name for split in evaluation.splits if split.related is not None}
@@ -49,48 +52,29 @@ def headline(evaluation: Evaluation) -> Headline:
     return headline
 
 
-def _own_results(evaluation: Evaluation) -> list[Result]:
-    """Return the classifiers on their own splits, in the order of their ranking."""
-    if evaluation.own is not None:
-        return [evaluation.result(place.split, place.classifier) for place in evaluation.own.ranking]
-    return [result for result in evaluation.results if result.conditioned][:1]
-
-
-def _shared_results(evaluation: Evaluation) -> list[Result]:
-    """Return the classifiers that are ranked on the first split."""
-    if not evaluation.comparisons:
-        return []
-    comparison = evaluation.comparisons[0]
-    return [evaluation.result(comparison.split, place.classifier) for place in comparison.ranking]
-
-
 def _of_one(result: Result, where: str) -> Headline:
     """Return the first screen of one classifier on images that `where` names."""
     total = result.total
-    share = total.fmr
-    figures = []
-    for metric in reversed(MAIN_METRICS):
-        estimate: Estimate | None = total[metric]
-        if estimate is not None:
-            figures.append(_figure(metric.name, estimate))
-    if share is None:
+    figures = _figures((metric.name, total[metric]) for metric in reversed(MAIN_METRICS))
+    if total.fmr is None:
         line = f"of {where} {result.classifier} has {as_percent(total.perturbed_accuracy)} right"
-        return Headline([line], None, figures, _next_steps([result]))
+        return Headline([line], None, figures, _next_steps(result))
     at_most = _at_most(result)
-    line = f"on {where}, {result.classifier} keeps {at_most}{as_percent(share)} of its accuracy"
-    badge = Badge(f"{at_most}{share.value:.0f} % kept".capitalize())
-    return Headline([line], badge, figures, _next_steps([result]))
+    line = f"on {where}, {result.classifier} keeps {at_most}{as_percent(total.fmr)} of its accuracy"
+    badge = Badge(f"{at_most}{total.fmr.value:.0f} % kept".capitalize())
+    return Headline([line], badge, figures, _next_steps(result))
 
 
 def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Headline:
     """Return the first screen of several classifiers, the best first."""
-    figures = []
-    for result in results[:_MOST_FIGURES]:
-        share = result.total.fmr
-        if share is not None:
-            figures.append(_figure(f"{result.classifier} keeps", share))
+    figures = _figures((f"{result.classifier} keeps", result.total.fmr) for result in results[:_MOST_FIGURES])
     first, second = results[:2]
     shares = [f"{_at_most(result)}{as_percent(result.total.fmr)}" for result in (first, second)]
+    line = (
+        f"{where} do not show whether {first.classifier} or {second.classifier} is more robust; they keep {shares[0]} "
+        f"and {shares[1]} of their accuracy"
+    )
+    badge = Badge("No clear first", "unclear")
     if is_clear:
         line = (
             f"on {where}, {first.classifier} keeps the largest share of its accuracy, {shares[0]}; next comes "
@@ -98,13 +82,13 @@ def _of_several(results: Sequence[Result], where: str, *, is_clear: bool) -> Hea
             "several trainings as NAME=A,B,C)"
         )
         badge = Badge(f"{first.classifier} ranks first on these images")
-    else:
-        line = (
-            f"{where} do not show whether {first.classifier} or {second.classifier} is more robust; they keep "
-            f"{shares[0]} and {shares[1]} of their accuracy"
-        )
-        badge = Badge("No clear first", "unclear")
-    return Headline([line], badge, figures, _next_steps(results))
+    return Headline([line], badge, figures, _next_steps(first))
+
+
+def _figures(estimates: Iterable[tuple[str, Estimate | None]]) -> list[KeyFigure]:
+    """Return figures by their names; a bar ends at 100 percent unless its figure is higher."""
+    present = [(name, estimate) for name, estimate in estimates if estimate is not None]
+    return [KeyFigure(name, estimate, high=max(100.0, estimate.value)) for name, estimate in present]
 
 
 def _at_most(result: Result) -> str:
@@ -112,13 +96,8 @@ def _at_most(result: Result) -> str:
     return "at most " if result.bound is not None and not result.total.has_converged else ""
 
 
-def _figure(name: str, estimate: Estimate) -> KeyFigure:
-    return KeyFigure(name, estimate, high=max(_WHOLE, estimate.value))
-
-
-def _next_steps(results: Sequence[Result]) -> list[str]:
-    """Return what to do with the figures."""
-    first = results[0]
+def _next_steps(first: Result) -> list[str]:
+    """Return what to do with the figures of the first classifier."""
     steps = ["look at the images that fool it, below: is the class still there?"]
     if not first.judged:
         steps.append(f"query a second judge: fmrgen judge {first.split} --oracle {_JUDGE}")

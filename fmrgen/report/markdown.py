@@ -39,11 +39,9 @@ def _blocks(section: Section, level: int, with_pictures: bool) -> list[str]:
         blocks.append(escape(section.about))
     for table in section.tables:
         blocks.append(table_of(replace(table, rows=table.rows[: section.most_rows])))
-    bullets = [f"* {escape(line)}" for line in section.lines]
-    for name, text in section.facts.items():
-        bullets.append(f"* {escape(f'{name}: {text}')}")
-    if bullets:
-        blocks.append("\n".join(bullets))
+    lines = [*section.lines, *(f"{name}: {text}" for name, text in section.facts.items())]
+    if lines:
+        blocks.append("\n".join(f"* {escape(line)}" for line in lines))
     for picture in section.pictures:
         if with_pictures and picture.name:
             blocks.append(f"![{escape(picture.caption)}]({picture.name}.png)")

@@ -1,48 +1,40 @@
 """The report of an evaluation, in sections.
 
-To add a section, write a function that returns it, or nothing if it would be empty, and add it to `_SECTIONS`.
+To add a section, write a function that returns it, and add it to `_SECTIONS`; one that would be empty is left out.
 """
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, pairwise
 
+from fmrgen.metrics.intervals import format_estimate
+from fmrgen.metrics.summary import BY_FIELD, COMPARED, MAIN_METRICS, METRICS
 from fmrgen.report.gallery import galleries
 from fmrgen.report.headline import headline
 from fmrgen.report.plots import all_plots
-from fmrgen.report.report import Picture, Report, Section, sentence
+from fmrgen.report.report import Picture, Report, Section, Table, sentence
+from fmrgen.report.split_sections import split_sections
 from fmrgen.report.tables import (
-    EXPLAINED,
+    CONDITIONED,
     all_notes,
-    attacks_table,
-    class_table,
-    fixed_table,
-    group_table,
-    judged_table,
-    judges_lines,
-    judges_table,
+    cells_of,
+    classifiers_down,
     legend,
-    neighbours,
-    own_lines,
-    own_table,
-    pairs_table,
-    ranked,
-    split_facts,
-    split_table,
-    trainings_lines,
-    trainings_table,
-    transfer_reading,
-    transfer_table,
+    named,
+    neighbour_lines,
+    short_split_names,
+    table_of,
     warning_lines,
 )
-from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
+from fmrgen.results.evaluation import Evaluation
+from fmrgen.results.own_splits import ranks_in_words
 
-INTERVALS = (
+_INTERVALS = (
     "Percent, with 95 % intervals: Wilson's for accuracies and VR, joined with their correlation for FMR, since PA and "
     "SA come from the same images; the paired delta method's over examples for differences; Student's for steps. Two "
     "neighbours in a ranking are tied where the interval of their difference contains zero."
 )
-
-
+_MEANINGS = {metric.name: metric.meaning for metric in METRICS}
 _CAPTIONS = {
     "fmr": "FMR of every classifier on every split, with 95 % intervals",
     "transfer": "Transfer: every classifier on every split",
@@ -53,27 +45,16 @@ _CAPTIONS = {
 _YARDSTICK = (
     "Compare FMR within one recipe: under mnist-lenet a plain LeNet has 80 %, under gtsrb-cnn a plain VGG 14 %."
 )
-_MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
-_MOST_PAIRS = 24  # of a class and a prediction
-_MOST_BY_CLASS = 24  # classifiers of a split
-
-
-MADE_FOR_NONE = (
-    "the split was generated against none of these classifiers, so its images are to fool another one: a difference "
-    "holds for these images, and does not show what a classifier broke elsewhere (fmrgen diff does)"
-)
 
 
 def evaluation_report(evaluation: Evaluation) -> Report:
     """Return the report of an evaluation; its page needs the predictions."""
-    sections: list[Section] = []
-    for make_sections in _SECTIONS:
-        sections += make_sections(evaluation)
+    sections = chain.from_iterable(make_sections(evaluation) for make_sections in _SECTIONS)
     first = headline(evaluation)
     return Report(
         "evaluation",
         "Robustness report",
-        sections,
+        [section for section in sections if not section.is_empty],
         evaluation.to_tree(),
         conclusions=first.conclusions,
         about=_about(evaluation),
@@ -81,7 +62,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
         figures=first.figures,
         next_steps=first.next_steps,
         warnings=warning_lines(evaluation),
-        meanings=EXPLAINED,
+        meanings=_MEANINGS,
         galleries=partial(galleries, evaluation),
         page_name="report",
     )
@@ -96,175 +77,132 @@ def _about(evaluation: Evaluation) -> str:
 
 
 def _trainings(evaluation: Evaluation) -> list[Section]:
-    table = trainings_table(evaluation)
-    if table is None:
+    """Return ways to train by falling mean FMR; none if no two classifiers are trainings of one."""
+    if evaluation.own is None or evaluation.own.trainings is None:
         return []
-    lines = trainings_lines(evaluation)
-    return [Section("trainings", "What was trained, each training on its own split", tables=[table], lines=lines)]
+    trainings = evaluation.own.trainings
+    rows = []
+    for group in trainings.groups:
+        cells = {"rank": ranks_in_words(group.best, group.worst), "mean FMR": format_estimate(group.mean)}
+        cells["standard deviation"] = "n/a" if group.deviation is None else f"{group.deviation:.2f}"
+        rows.append((group.name, cells | {"of each training": ", ".join(f"{fmr:.1f}" for fmr in group.fmr)}))
+    gaps = {(pair.first, pair.second): pair.fmr for pair in trainings.differences}
+    lines = []
+    for group, following in pairwise(trainings.groups):
+        gap = gaps[group.name, following.name]
+        lines.append(f"{group.name} – {following.name}: mean FMR differs by {gap}")
+    single = [group.name for group in trainings.groups if len(group.fmr) == 1]
+    if single:
+        lines.append(
+            f"{', '.join(single)}: one training does not show how far trainings vary, so it gets no rank and no "
+            "interval; train it again with other seeds"
+        )
+    lines.append(
+        f"these intervals and ranks are over trainings and the {trainings.rows} images that all have; ranks hold for "
+        "all at once with 95 % confidence"
+    )
+    title = "What was trained, each training on its own split"
+    return [Section("trainings", title, tables=[table_of("trainings of", rows)], lines=lines)]
 
 
 def _own_splits(evaluation: Evaluation) -> list[Section]:
-    table = own_table(evaluation)
-    if table is None:
+    """Return each classifier on the split generated against it (paper Tables 1, 2, 3 and 5), by falling FMR, with the
+    mean of FMR over all budgets up to the split's; none if no two classifiers are compared so."""
+    if evaluation.own is None:
         return []
-    lines = own_lines(evaluation)
+    splits = {split.name: split for split in evaluation.splits}
+    has_attacks = any(split.attacks for split in evaluation.splits)
+    fields = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "mean_iterations")
+    metrics = [BY_FIELD[name] for name in (*fields, "reconstruction_accuracy")]
+    rows = []
+    for place in evaluation.own.ranking:
+        result, split = evaluation.result(place.split, place.classifier), splits[place.split]
+        name = f"{named(result)} (related to the oracle)" if split.related else named(result)
+        cells = {"rank": place.ranks}
+        if has_attacks:
+            state = "converged" if result.total.has_converged else "not converged"
+            cells["attacks"] = f"{len(split.attacks)}, {state}" if split.attacks else "1"
+            cells["FMR one attack"] = format_estimate(result.total.first_attack_fmr)
+        area = None if split.steps is None else split.steps.area_under_fmr
+        rows.append((name, cells | cells_of(result.total, metrics) | {"FMR by budget": format_estimate(area)}))
+    lines = neighbour_lines("fmr", evaluation.own.ranking, evaluation.own.differences)
+    lines.append(
+        f"differences are paired over the {evaluation.own.rows} rows that all have; ranks hold for all classifiers at "
+        "once with 95 % confidence"
+    )
+    if evaluation.own.trainings is None:
+        lines.append(
+            "intervals and ranks are over images: these are single trained networks, and another training of the same "
+            "architecture may lie beyond them"
+        )
+    table = table_of("classifier", rows, first_columns=["rank", *(metric.name for metric in MAIN_METRICS)])
     return [Section("own splits", "Each classifier on its own split", tables=[table], lines=lines)]
 
 
-def _fixed_sets(evaluation: Evaluation) -> list[Section]:
-    table = fixed_table(evaluation)
-    if table is None:
-        return []
-    about = "Accuracy on the sets' images as they are, averaged over sets and severities."
-    if any("mCE" in cell for cell in table.header):
-        about += " mCE is an error relative to another classifier's, lower is better."
-    return [Section("fixed sets", "Fixed sets", about, [table])]
-
-
-def _splits(evaluation: Evaluation) -> list[Section]:
-    comparisons = {comparison.split: comparison for comparison in evaluation.comparisons}
-    common_facts = _common_facts(evaluation)
-    is_folded = len(evaluation.splits) > _MOST_UNFOLDED
-    sections = []
-    for split, row in zip(evaluation.splits, evaluation.matrix, strict=True):
-        comparison = comparisons.get(split.name)
-        results, lines = row, []
-        if comparison is not None:
-            results, lines = ranked(row, comparison), neighbours(comparison)
-        lines += [f"FMR of {result.classifier} is {result.bound}" for result in results if result.bound]
-        if lines and not any(result.conditioned for result in row):
-            lines.append(MADE_FOR_NONE)
-        parts = [
-            *_judges(split, results),
-            *_attacks(split),
-            *_groups(results),
-            *_made(split, common_facts),
-            *_mistakes(evaluation, split, results),
-            *_classes(split, results),
-        ]
-        about = sentence(split_facts(split, row))
-        tables = [split_table(results)]
-        sections.append(Section("split", split.name, about, tables, lines, parts=parts, folded=is_folded))
-    title = "All splits were generated with" if len(sections) > 1 else "The split was generated with"
-    if is_folded:
-        sections = [Section("splits", f"{len(sections)} splits", parts=sections)]
-    if common_facts:
-        sections.append(Section("made with", title, facts=common_facts, shown="in files"))
-    return sections
-
-
-def _judges(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
-    judges = judges_table(split)
-    if judges is None:
-        return []
-    lines = judges_lines(split, results)
-    sections = [Section("judges", "Other judges of its images", tables=[judges], lines=lines)]
-    judged = judged_table(split, results)
-    if judged is not None:
-        sections.append(Section("judged", "FMR under each judge", tables=[judged]))
-    return sections
-
-
-def _attacks(split: EvaluatedSplit) -> list[Section]:
-    if not split.attacks:
-        return []
-    about = "Of each image the worst that the oracle accepted counts, over all attacks and their steps."
-    return [Section("attacks", "FMR after each attack", about, [attacks_table(split)])]
-
-
-def _groups(results: list[Result]) -> list[Section]:
-    sections = []
-    for column in results[0].groups:
-        sections.append(Section("groups", f"By {column}", tables=[group_table(results, column)]))
-    return sections
-
-
-def _mistakes(evaluation: Evaluation, split: EvaluatedSplit, results: list[Result]) -> list[Section]:
-    """Return the most frequent mistakes of the split's own classifier, or of the only one."""
-    if evaluation.predictions is None:
-        return []
-    sections = []
-    for result in results:
-        if result.conditioned or len(results) == 1:
-            table = pairs_table(evaluation, result, split, _MOST_PAIRS)
-            if table is not None:
-                title = f"What {result.classifier} takes the images for"
-                sections.append(Section("pairs", title, tables=[table], shown="on the page", folded=True))
-    return sections
-
-
-def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
-    sections = []
-    for result in results[:_MOST_BY_CLASS]:
-        title, table = f"{result.classifier} by class", class_table(result, split)
-        sections.append(Section("classes", title, tables=[table], shown="on the page", folded=True))
-    if len(sections) <= _MOST_UNFOLDED:
-        return sections
-    title, about = f"Each of {len(sections)} classifiers by class", ""
-    if len(sections) < len(results):
-        title = f"The first {len(sections)} classifiers by class"
-        about = f"The others of the {len(results)} are in evaluation.json."
-    return [Section("classes", title, about, parts=sections, shown="on the page", folded=True)]
-
-
-def _common_facts(evaluation: Evaluation) -> dict[str, str]:
-    """Return the facts of `made_with` that are the same for all splits."""
-    if not evaluation.splits:
-        return {}
-    first, *others = [split.made_with or {} for split in evaluation.splits]
-    common = dict(first)
-    for facts in others:
-        common = {name: text for name, text in common.items() if facts.get(name) == text}
-    return common
-
-
-def _made(split: EvaluatedSplit, common_facts: dict[str, str]) -> list[Section]:
-    """Return a section of the facts of `made_with` that other splits do not share."""
-    facts = {name: text for name, text in (split.made_with or {}).items() if name not in common_facts}
-    if not facts:
-        return []
-    return [Section("made with", "Made with", facts=facts, shown="in files")]
-
-
 def _transfer(evaluation: Evaluation) -> list[Section]:
+    """Return the transfer matrix, in FMR if there is any, and in PA; none of a single split."""
     if len(evaluation.splits) < 2:
         return []
-    tables = []
+    tables = [_transfer_table(evaluation, "perturbed_accuracy")]
     if any(result.total.fmr for result in evaluation.results):
-        tables.append(transfer_table(evaluation, "fmr"))
-    tables.append(transfer_table(evaluation, "perturbed_accuracy"))
-    return [Section("transfer", "Transfer", sentence(transfer_reading(evaluation)), tables)]
+        tables.insert(0, _transfer_table(evaluation, "fmr"))
+    down, across = ("classifiers", "splits") if classifiers_down(evaluation) else ("splits", "classifiers")
+    return [Section("transfer", "Transfer", sentence(f"{down} down, {across} across"), tables)]
+
+
+def _transfer_table(evaluation: Evaluation, measure: str) -> Table:
+    """Return the transfer matrix in one of the compared metrics."""
+    short, metric = short_split_names(evaluation), COMPARED[measure]
+    rows = []
+    for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
+        cells = {}
+        for result in results:
+            text = result.total.text_of(metric)
+            cells[result.classifier] = f"{CONDITIONED} {text}" if result.conditioned else text
+        rows.append((short[split.name], cells))
+    table = table_of(metric.name, rows)
+    if classifiers_down(evaluation):
+        header, *lines = map(list, zip(table.header, *table.rows, strict=True))
+        table = Table(header, lines)
+    return table
+
+
+def _fixed_sets(evaluation: Evaluation) -> list[Section]:
+    """Return accuracy and mCE on fixed sets, classifiers down."""
+    with_error = {result.name for result in evaluation.fixed if result.mean_corruption_error is not None}
+    rows: dict[str, dict[str, str]] = {}
+    for result in evaluation.fixed:
+        cells = rows.setdefault(result.classifier, {})
+        cells[result.name] = format_estimate(result.accuracy)
+        if result.name in with_error:
+            cells[f"{result.name} mCE"] = format_estimate(result.mean_corruption_error)
+    about = "Accuracy on the sets' images as they are, averaged over sets and severities."
+    if with_error:
+        about += " mCE is an error relative to another classifier's, lower is better."
+    return [Section("fixed sets", "Fixed sets", about, [table_of("classifier", list(rows.items()))])]
 
 
 def _notes(evaluation: Evaluation) -> list[Section]:
-    lines = all_notes(evaluation)
-    if not lines:
-        return []
-    return [Section("notes", "Notes", lines=lines)]
+    return [Section("notes", "Notes", lines=all_notes(evaluation))]
 
 
 def _figures(evaluation: Evaluation) -> list[Section]:
-    about, mark = INTERVALS, legend(evaluation)
-    if mark:
-        about += f" {sentence(mark)}"
-    return [Section("figures", "What the figures are", about, facts=EXPLAINED, folded=True)]
+    mark = legend(evaluation)
+    about = f"{_INTERVALS} {sentence(mark)}" if mark else _INTERVALS
+    return [Section("figures", "What the figures are", about, facts=_MEANINGS, folded=True)]
 
 
 def _plots(evaluation: Evaluation) -> list[Section]:
-    pictures = []
     plots = all_plots(evaluation)
-    for name, caption in _CAPTIONS.items():
-        if name in plots:
-            pictures.append(Picture(caption, plots[name], f"plots/{name}"))
-    if not pictures:
-        return []
+    shown = {name: caption for name, caption in _CAPTIONS.items() if name in plots}
+    pictures = [Picture(caption, plots[name], f"plots/{name}") for name, caption in shown.items()]
     return [Section("plots", "Plots", pictures=pictures, shown="on the page")]
 
 
 _SECTIONS: tuple[Callable[[Evaluation], list[Section]], ...] = (
     _trainings,
     _own_splits,
-    _splits,
+    split_sections,
     _transfer,
     _fixed_sets,
     _notes,

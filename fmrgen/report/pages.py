@@ -17,30 +17,21 @@ from fmrgen.report.report import KeyFigure, Picture, Report, sentence
 from fmrgen.report.tables import short_names
 
 
-def report_page(report: Report, drawings: Mapping[Picture, str], files: Mapping[Picture, Sequence[Path]]) -> str:
+def report_page(report: Report, drawings: Mapping[Picture, Markup], files: Mapping[Picture, Sequence[Path]]) -> str:
     """Return a report as one page of HTML.
 
-    `drawings` are its pictures as elements of a page, all texts escaped; `files` of each picture lie beside the page or
-    in a folder there.
+    `drawings` are its pictures as elements of a page; `files` of each picture lie beside the page or in a folder there.
     """
-    gallery = None
-    if report.galleries is not None:
-        galleries = report.galleries()
-        if galleries:
-            gallery = _gallery_json(galleries, short_names([shown.split for shown in galleries]))
+    shown = [] if report.galleries is None else report.galleries()
+    gallery = page_data(shown, short_names([gallery.split for gallery in shown]))
     return render_page(
-        "report.html",
-        title=report.title,
-        report=report,
-        drawings={picture: Markup(drawing) for picture, drawing in drawings.items()},  # ours, all texts escaped
-        files=files,
-        gallery=gallery,
+        "report.html", title=report.title, report=report, drawings=drawings, files=files, gallery=gallery
     )
 
 
 def gallery_page(gallery: Gallery) -> str:
     """Return one split's rows as a page of HTML."""
-    data = _gallery_json([gallery], {gallery.split: gallery.split})
+    data = page_data([gallery], {gallery.split: gallery.split})
     return render_page("gallery.html", title=gallery.split, gallery=data)
 
 
@@ -60,10 +51,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = {}
-    for name in loader.list_templates():
-        if name.endswith(".js"):
-            scripts[name] = loader.get_source(environment, name)[0]
+    names = [name for name in loader.list_templates() if name.endswith(".js")]
+    scripts = {name: loader.get_source(environment, name)[0] for name in names}
     environment.globals["script_hashes"] = Markup(" ".join(map(_script_hash, scripts.values())))
     environment.globals["script"] = lambda name: Markup(f"<script>{scripts[name]}</script>")
     environment.filters["sentence"] = sentence
@@ -75,11 +64,6 @@ def _environment() -> Environment:
 def _script_hash(script: str) -> str:
     """Return what a page's policy names a script by: a browser runs no other."""
     return f"'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}'"
-
-
-def _gallery_json(galleries: Sequence[Gallery], short: dict[str, str]) -> Markup:
-    """Return the galleries as JSON in a page."""
-    return _json_in_page(page_data(galleries, short))
 
 
 def _json_in_page(content: Any) -> Markup:

@@ -105,15 +105,12 @@ def draw_band(
     axes: Axes, places: Sequence[float], values: Sequence[Estimate | None], colour: str, label: str, marker: str = ""
 ) -> None:
     """Draw a line with its intervals: an estimate for each of the `places` on the x axis, None is left out."""
-    x, y, low, high = [], [], [], []
+    points = []
     for place, estimate in zip(places, values, strict=True):
         if estimate is not None:
-            lower, upper = estimate.ends
-            x.append(place)
-            y.append(estimate.value)
-            low.append(lower)
-            high.append(upper)
-    if x:
+            points.append((place, estimate.value, *estimate.ends))
+    if points:
+        x, y, low, high = zip(*points, strict=True)
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(x, y, color=colour, label=label, marker=marker, markersize=3.5)
 

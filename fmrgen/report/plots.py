@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,12 +13,23 @@ from matplotlib.ticker import MaxNLocator
 
 from fmrgen.errors import UserError, unknown_message
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import COMPARED
+from fmrgen.metrics.summary import BY_FIELD, Metric
 from fmrgen.report.dots import MOST_ROWS, OWN, Panel, Row, dot_plot
-from fmrgen.report.plot import INK, MOST_PANELS, MOST_PERCENT, Plot, drawing, extremes, shortened
-from fmrgen.report.step_plots import budgets, splits_with_budgets
+from fmrgen.report.plot import (
+    INK,
+    LINES,
+    MOST_PANELS,
+    MOST_PERCENT,
+    Plot,
+    draw_band,
+    drawing,
+    extremes,
+    grid_of_figures,
+    shortened,
+)
 from fmrgen.report.tables import CONDITIONED, classifiers_down, ranked, short_names, short_split_names
 from fmrgen.results.evaluation import EvaluatedSplit, Evaluation, Result
+from fmrgen.results.steps import StepFigures
 
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
 _LONGEST_LINE = 14  # letters of a name over a column
@@ -45,12 +57,8 @@ def all_plots(evaluation: Evaluation) -> dict[str, Draw]:
 
     No plot grows without limit with the number of splits and classifiers.
     """
-    plots = _plots_of_perturbed(evaluation) if evaluation.splits else {}
-    return {name: _styled(draw) for name, draw in plots.items()}
-
-
-def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
-    """Return the plots of splits of perturbed images."""
+    if not evaluation.splits:
+        return {}
     plots: dict[str, Draw] = {}
     by_split = _sorted(evaluation) if len(evaluation.splits) > MOST_PANELS else evaluation
     if any(result.total.fmr for result in evaluation.results):
@@ -60,10 +68,13 @@ def _plots_of_perturbed(evaluation: Evaluation) -> dict[str, Draw]:
     with_iterations = [split for split in by_split.splits if split.iterations]
     if with_iterations:
         plots["steps"] = partial(_steps, with_iterations)
-    with_budgets = splits_with_budgets(by_split.splits)
+    with_budgets = []
+    for split in by_split.splits:
+        if split.steps is not None and split.steps.area_under_fmr is not None:
+            with_budgets.append((split.name, split.steps, split.steps.area_under_fmr))
     if with_budgets:
-        plots["budgets"] = partial(budgets, with_budgets)
-    return plots
+        plots["budgets"] = partial(_budgets, with_budgets)
+    return {name: drawing()(draw) for name, draw in plots.items()}  # in the style of all pictures
 
 
 def figure(evaluation: Evaluation, name: str) -> Plot:
@@ -87,41 +98,30 @@ def figure(evaluation: Evaluation, name: str) -> Plot:
     raise UserError(unknown_message(f"figure {name}", name, plots))
 
 
-def _styled(draw: Draw) -> Draw:
-    def drawn() -> Plot:
-        with drawing():
-            return draw()
-
-    return drawn
-
-
 def _sorted(evaluation: Evaluation) -> Evaluation:
     """Return the evaluation with its splits in falling order of the figure of their own classifiers."""
     measure, matrix = _measure(evaluation), evaluation.matrix
     figures = []
     for row in matrix:
-        estimate = _cell(_own(row), measure)
+        estimate = _own(row).total[measure]
         figures.append(-1.0 if estimate is None else estimate.value)
     order = sorted(range(len(matrix)), key=figures.__getitem__, reverse=True)
-    results: list[Result] = []
-    for place in order:
-        results += matrix[place]
-    splits = [evaluation.splits[place] for place in order]
-    comparisons = [evaluation.comparisons[place] for place in order]
-    return replace(evaluation, splits=splits, results=results, comparisons=comparisons)
+    return replace(
+        evaluation,
+        splits=[evaluation.splits[place] for place in order],
+        results=list(chain.from_iterable(matrix[place] for place in order)),
+        comparisons=[evaluation.comparisons[place] for place in order],
+    )
 
 
-def _measure(evaluation: Evaluation) -> str:
+def _measure(evaluation: Evaluation) -> Metric:
     has_fmr = any(result.total.fmr for result in evaluation.results)
-    return "fmr" if has_fmr else "perturbed_accuracy"
+    return BY_FIELD["fmr" if has_fmr else "perturbed_accuracy"]
 
 
 def _own(row: Sequence[Result]) -> Result:
     """Return the result of the split's own classifier, or the first one if the row has none."""
-    for result in row:
-        if result.conditioned:
-            return result
-    return row[0]
+    return next((result for result in row if result.conditioned), row[0])
 
 
 def _fmr(evaluation: Evaluation) -> Plot:
@@ -147,18 +147,18 @@ def _fmr(evaluation: Evaluation) -> Plot:
 
 
 def _row(result: Result, name: str) -> Row:
-    return Row(f"{name}{_mark(result)}", result.total.fmr, result.conditioned)
+    return Row(f"{name} {CONDITIONED}" if result.conditioned else name, result.total.fmr, result.conditioned)
 
 
 def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> str:
     """Return what images a panel is about; those of a split that fmrgen did not make have its name alone."""
     if split.made_with is None:
         return short
-    for result in row:
-        if result.conditioned:
-            name = "" if short == result.classifier else f" ({short})"
-            return f"images generated against {shortened(result.classifier, _LONGEST_TITLE)}{name}"
-    return f"images generated against another network ({short})"
+    own = _own(row)
+    if not own.conditioned:
+        return f"images generated against another network ({short})"
+    name = "" if short == own.classifier else f" ({short})"
+    return f"images generated against {shortened(own.classifier, _LONGEST_TITLE)}{name}"
 
 
 def _panel_of_own(evaluation: Evaluation, short: dict[str, str]) -> Panel:
@@ -172,10 +172,6 @@ def _panel_of_own(evaluation: Evaluation, short: dict[str, str]) -> Panel:
     return Panel(f"{title}, each with its own classifier{addition}", rows)
 
 
-def _mark(result: Result) -> str:
-    return f" {CONDITIONED}" if result.conditioned else ""
-
-
 def _transfer(evaluation: Evaluation) -> Plot:
     """Draw the transfer matrix, splits down and classifiers across: FMR if there are originals, else PA, with its
     interval where it has room.
@@ -186,7 +182,7 @@ def _transfer(evaluation: Evaluation) -> Plot:
     results = np.array(evaluation.matrix, dtype=object)  # [splits, classifiers]
     values = np.full(results.shape, np.nan)
     for place, result in np.ndenumerate(results):
-        cell = _cell(result, measure)
+        cell = result.total[measure]
         if cell is not None:
             values[place] = cell.value
     short = short_split_names(evaluation)
@@ -206,8 +202,7 @@ def _transfer(evaluation: Evaluation) -> Plot:
     picture = axes.imshow(values, cmap=_HEAT, vmin=0, vmax=100, aspect="auto")
     notes = []
     for (i, j), result in np.ndenumerate(results):
-        cell = _cell(result, measure)
-        _write_cell(axes, i, j, cell, wide, high)
+        _write_cell(axes, i, j, result.total[measure], wide, high)
         if result.conditioned:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
             notes = ["framed: the classifier that the split was generated against"]
@@ -222,26 +217,12 @@ def _transfer(evaluation: Evaluation) -> Plot:
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(picture, ax=axes, shrink=0.9, pad=0.03)
     bar.outline.set_visible(False)
-    bar.set_label(f"{COMPARED[measure].name}, %")
+    bar.set_label(f"{measure.name}, %")
     if results.size < len(evaluation.results):
-        notes.append(
-            f"the {_MOST_CELLS} of highest mean, of {max(len(evaluation.splits), len(evaluation.classifiers))}"
-        )
-    axes.annotate(
-        "; ".join(notes),
-        (0, 0),
-        xytext=(0, -8),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8,
-        va="top",
-    )
+        longest = max(len(evaluation.splits), len(evaluation.classifiers))
+        notes.append(f"the {_MOST_CELLS} of highest mean, of {longest}")
+    axes.annotate("; ".join(notes), (0, 0), (0, -8), "axes fraction", "offset points", fontsize=8, va="top")
     return figure
-
-
-def _cell(result: Result, measure: str) -> Estimate | None:
-    estimate: Estimate | None = getattr(result.total, measure)
-    return estimate
 
 
 def _order(values: np.ndarray, axis: int) -> np.ndarray:
@@ -288,6 +269,32 @@ def _steps(all_splits: list[EvaluatedSplit]) -> Plot:
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(length=0)
     panels[-1].set_xlabel(f"guided steps in the stored image{note}")
+    figure.tight_layout()
+    return figure
+
+
+def _budgets(all_splits: Sequence[tuple[str, StepFigures, Estimate]]) -> Plot:
+    """Draw FMR of each split's own classifier, had the budget been smaller, and had the oracle been stricter.
+
+    Each split has its name, its figures and their mean; many come in falling order of their figures.
+    """
+    splits, note = extremes(all_splits)
+    short = short_names([name for name, *_ in splits])
+    figure = Plot(figsize=(6.4, 6.4))
+    by_budget, by_threshold = figure.subplots(2, 1)
+    for (name, steps, area), colour in zip(splits, LINES, strict=False):
+        budgets = [at.budget for at in steps.budgets]
+        draw_band(by_budget, budgets, [at.fmr for at in steps.budgets], colour, f"{short[name]}, mean {area.value:.1f}")
+        least = [at.min_probability for at in steps.thresholds]
+        draw_band(by_threshold, least, [at.fmr for at in steps.thresholds], colour, short[name], marker="o")
+    by_budget.set_xlabel("budget, guided steps")
+    by_budget.set_title("Under a smaller budget, of each split's own classifier")
+    by_threshold.set_xlabel(f"least probability that the oracle gives the class{note}")
+    by_threshold.set_title("Under a stricter oracle")
+    for axes in (by_budget, by_threshold):
+        axes.set_ylabel("FMR, %")
+        grid_of_figures(axes)
+    by_budget.legend(fontsize=8, loc="lower left")
     figure.tight_layout()
     return figure
 

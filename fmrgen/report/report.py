@@ -89,6 +89,12 @@ class Section:
     folded: bool = False
     most_rows: int | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has nothing to show."""
+        has_rows = any(table.rows for table in self.tables)
+        return not (has_rows or self.lines or self.facts or self.pictures or self.links or self.parts)
+
 
 @dataclass(frozen=True)
 class Badge:

@@ -13,7 +13,7 @@ from fmrgen.results.samples import Sample
 
 COLUMNS = 6  # pairs across
 _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
-SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
+_SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
 _BETWEEN = 0.3  # inches between single images
 _HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
 _LETTERS_BELOW = 24  # of a pair's second image
@@ -52,22 +52,16 @@ class CaptionedImage:
 def image_sheet(images: Sequence[CaptionedImage], columns: int = 8) -> Plot:
     """Return a sheet of single images, at least one, from left to right and from top to bottom."""
     columns = min(columns, len(images))
-    across = SIDE + _BETWEEN
+    across = _SIDE + _BETWEEN
     row_height = _ROW + _BELOW * max(1 + image.below.count("\n") for image in images)
     with drawing():
-        figure, canvas = blank_canvas(columns * across - _BETWEEN, -(-len(images) // columns) * row_height)
+        figure, canvas = _blank_canvas(columns * across - _BETWEEN, -(-len(images) // columns) * row_height)
         for place, image in enumerate(images):
             row, column = divmod(place, columns)
-            left, top = column * across, row * row_height + _ROW - SIDE
-            draw_image(canvas, (left, top), image.image, image.above)
+            left, top = column * across, row * row_height + _ROW - _SIDE
             below = "\n".join(map(_shortened, image.below.split("\n")))
-            _write_below(canvas, left, top, below)
+            _draw_image(canvas, left, top, image.image, image.above, below=below)
     return figure
-
-
-def _write_below(canvas: Axes, left: float, top: float, text: str) -> None:
-    """Write below the image whose square begins at `left`, `top`."""
-    canvas.text(left, top + SIDE + 0.04, text, va="top", fontsize=_CAPTION, color=_WRONG)
 
 
 def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title: str | None = None) -> Plot:
@@ -78,22 +72,20 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
     """
     columns = min(columns, len(pairs))
     head = 0.0 if title is None else _HEAD
-    row_height = _ROW
-    if any(pair is not None and pair.below for pair in pairs):
-        row_height += _BELOW
+    has_below = any(pair is not None and pair.below for pair in pairs)
+    row_height = _ROW + _BELOW if has_below else _ROW
     down = -(-len(pairs) // columns)
     with drawing():
-        figure, canvas = blank_canvas((columns - 1) * _PAIR + 2 * SIDE + _SLIT, head + down * row_height)
+        figure, canvas = _blank_canvas((columns - 1) * _PAIR + 2 * _SIDE + _SLIT, head + down * row_height)
         for place, pair in enumerate(pairs):
             if pair is None:
                 continue
             row, column = divmod(place, columns)
-            left, top = column * _PAIR, head + row * row_height + _ROW - SIDE
-            draw_image(canvas, (left, top), pair.original, pair.label)
+            left, top = column * _PAIR, head + row * row_height + _ROW - _SIDE
+            _draw_image(canvas, left, top, pair.original, pair.label)
             # Two images close together, then a gap: the pairs are seen as pairs.
-            draw_image(canvas, (left + SIDE + _SLIT, top), pair.image, pair.prediction, pair.is_wrong)
-            if pair.below:
-                _write_below(canvas, left + SIDE + _SLIT, top, pair.below[:_LETTERS_BELOW])
+            right, below = left + _SIDE + _SLIT, pair.below[:_LETTERS_BELOW]
+            _draw_image(canvas, right, top, pair.image, pair.prediction, pair.is_wrong, below)
         if title is not None:
             canvas.text(0, 0, title, va="top", fontsize=10)
             canvas.text(0, 0.22, _READING, va="top", fontsize=7, color=_PALE)
@@ -116,14 +108,16 @@ def contact_sheet(
             continue
         label = sample.columns["label"]
         prediction = sample.columns.get("prediction", sample.columns.get("oracle_label"))
-        text = prediction_text(prediction, class_names)
+        text = "" if prediction is None else "no prediction"
+        if prediction is not None and 0 <= prediction < len(class_names):
+            text = class_names[prediction]
         if not sample.columns.get("valid", True):
             text = f"* {text}"
         pairs.append(ImagePair(sample.original, sample.image, class_names[label], text, prediction != label))
     return pair_sheet(pairs, columns, title)
 
 
-def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
+def _blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
     """Return a figure and its only axes, in inches from the upper left corner: an axes for each image is far slower."""
     figure = Plot(figsize=(width, height))
     canvas = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
@@ -131,35 +125,33 @@ def blank_canvas(width: float, height: float) -> tuple[Plot, Axes]:
     return figure, canvas
 
 
-def draw_image(
-    canvas: Axes, corner: tuple[float, float], image: bytes | str | None, caption: str, is_wrong: bool = False
+def _draw_image(
+    canvas: Axes,
+    left: float,
+    top: float,
+    image: bytes | str | None,
+    caption: str,
+    is_wrong: bool = False,
+    below: str = "",
 ) -> None:
-    """Draw an image under its caption, in the middle of a square whose upper left `corner` is in inches.
+    """Draw an image under its caption, in the middle of a square that begins at `left`, `top`, in inches.
 
-    The image is a file's bytes or its path; None draws nothing. A caption that `is_wrong` is in the colour of mistakes.
+    The image is a file's bytes or its path; None draws nothing. A caption that `is_wrong` is in the colour of mistakes,
+    as the text below the square.
     """
+    if below:
+        canvas.text(left, top + _SIDE + 0.04, below, va="top", fontsize=_CAPTION, color=_WRONG)
     if image is None:
         return
-    left, top = corner
     pixels = np.asarray(open_rgb(image))
     rows, columns = pixels.shape[:2]
-    height, width = SIDE * rows / max(rows, columns), SIDE * columns / max(rows, columns)
-    left, low = left + (SIDE - width) / 2, top + (SIDE + height) / 2
+    height, width = _SIDE * rows / max(rows, columns), _SIDE * columns / max(rows, columns)
+    left, low = left + (_SIDE - width) / 2, top + (_SIDE + height) / 2
     interpolation = "nearest" if rows <= _PIXELATED else "antialiased"
     extent = (left, left + width, low, low - height)
     canvas.imshow(pixels, interpolation=interpolation, extent=extent, aspect="auto")
     colour = _WRONG if is_wrong else INK
     canvas.text(left, low - height - 0.035, _shortened(caption), va="bottom", color=colour, fontsize=_CAPTION)
-
-
-def prediction_text(prediction: int | None, class_names: Sequence[str]) -> str:
-    """Return the text of a prediction: None if it is unknown, -1 if there was no prediction.
-
-    The names of classes are by label.
-    """
-    if prediction is None:
-        return ""
-    return class_names[prediction] if 0 <= prediction < len(class_names) else "no prediction"
 
 
 def _shortened(name: str) -> str:

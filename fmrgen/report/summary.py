@@ -2,20 +2,16 @@
 
 from fmrgen.metrics.cautions import tightness
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import BY_FIELD, METRICS, TOO_FEW, Metric, Summary
+from fmrgen.metrics.summary import BY_FIELD, MAIN_METRICS, METRICS, TOO_FEW, Metric, Summary
 from fmrgen.report.report import Table
-from fmrgen.report.tables import format_interval
 
 
 def summary_table(summary: Summary, *, every: bool = False) -> Table:
     """Return the main figures of a split's own classifier with 95 % intervals; with `every` all metrics that it has."""
+    rows = [*main_lines(summary), *_doubtful_lines(summary)]
     if every:
-        rows = [["rows", str(summary.rows), ""]]
-        for metric in METRICS:
-            if summary[metric] is not None or metric.compared:
-                rows.append(_line(summary, metric))
-    else:
-        rows = main_lines(summary) + _doubtful_lines(summary)
+        shown = [metric for metric in METRICS if summary[metric] is not None or metric.compared]
+        rows = [["rows", str(summary.rows), ""], *(_line(summary, metric) for metric in shown)]
     return Table(["", "", "95 % interval"], rows)
 
 
@@ -23,9 +19,7 @@ def main_lines(summary: Summary) -> list[list[str]]:
     """Return VR, SA, PA and FMR, each with its interval."""
     return [
         ["valid rows (VR)", f"{summary.valid_rows} of {summary.rows}", _interval(summary.validation_rate)],
-        _line(summary, BY_FIELD["standard_accuracy"]),
-        _line(summary, BY_FIELD["perturbed_accuracy"]),
-        _line(summary, BY_FIELD["fmr"]),
+        *(_line(summary, metric) for metric in MAIN_METRICS),
     ]
 
 
@@ -49,7 +43,10 @@ def _line(summary: Summary, metric: Metric, missing: str = "n/a") -> list[str]:
 
 
 def _interval(estimate: Estimate | None) -> str:
-    return "" if estimate is None else format_interval(estimate)
+    """Return `11.1 – 15.3`, or nothing if there is no interval."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:z.1f} – {estimate.high:z.1f}"
 
 
 def _ends(summary: Summary) -> str:

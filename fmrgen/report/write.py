@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from fmrgen.errors import printable
 from fmrgen.files import json_text, write_atomically
 from fmrgen.image_files import open_rgb, webp_address
@@ -29,7 +31,7 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     format is unknown.
     """
     paths: list[Path] = []
-    drawings: dict[Picture, str] = {}
+    drawings: dict[Picture, Markup] = {}
     files: dict[Picture, list[Path]] = {}
     for picture in report.pictures():
         plot, png = picture.draw(), None
@@ -49,13 +51,14 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     return [json_path, markdown_path, *paths, page_path]
 
 
-def _drawn(picture: Picture, png: bytes) -> str:
+def _drawn(picture: Picture, png: bytes) -> Markup:
     """Return a picture as an element of HTML, as wide as its letters are large; `png` is its file."""
     bitmap = open_rgb(png)
     width = round(bitmap.width * _SHOWN)
     style = "" if picture.of_photos else ' class="drawn"'
     address = webp_address(bitmap, _QUALITY, lossless=not picture.of_photos)
-    return f'<img src="{address}" width="{width}" alt="{html.escape(printable(picture.caption))}"{style}>'
+    caption = html.escape(printable(picture.caption))
+    return Markup(f'<img src="{address}" width="{width}" alt="{caption}"{style}>')
 
 
 def write_report(evaluation: "Evaluation", folder: str | Path, plot_formats: "Sequence[PlotFormat]" = ()) -> None:

@@ -29,6 +29,20 @@ def push(hub, *arguments, **environment):
     return fmrgen("push", *arguments, **{**hub.environment, **environment})
 
 
+def pushed(hub, *arguments, **environment):
+    """A push that succeeds."""
+    result = push(hub, *arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def refused(message, hub, *arguments, **environment):
+    """A push that ends in one line, which has the message in it."""
+    result = push(hub, *arguments, **environment)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert message in result.stderr
+
+
 def edit_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -190,7 +204,7 @@ print(len(list(rows)))
 
 @pytest.mark.slow
 def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
-    assert push(hub, split, REPO, HF_TOKEN="writer-w").returncode == 0
+    pushed(hub, split, REPO, HF_TOKEN="writer-w")
     third = tmp_path / "third"
     shutil.copytree(other, third)
     text = (third / "provenance/mnist/twin.json").read_text().replace("mnist/twin-", "mnist/third-")
@@ -217,10 +231,9 @@ def test_two_pushes_at_once_both_succeed(hub, split, other, tmp_path):
 @pytest.mark.slow
 def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split, other, tmp_path):
     card = "---\nlicense: mit\npretty_name: Digits\n---\n\n# Ours\n\nWritten by hand.\n"
-    upload = "import sys; from huggingface_hub import HfApi; api = HfApi(); api.create_repo(sys.argv[1], repo_type='dataset', private=True); api.upload_file(path_or_fileobj=sys.argv[2].encode(), path_in_repo='README.md', repo_id=sys.argv[1], repo_type='dataset')"
-    python(hub, upload, REPO, card)
-    assert push(hub, split, REPO).returncode == 0
-    assert push(hub, other, REPO).returncode == 0
+    commit_by_hand(hub, REPO, **{"README.md": card})
+    pushed(hub, split, REPO)
+    pushed(hub, other, REPO)
     before, first = hub.world().files(REPO), loaded(hub, REPO, "mnist/twin")
     shortened(split)
     refused = push(hub, split, REPO)
@@ -254,13 +267,11 @@ def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split,
 
 @pytest.mark.slow
 def test_configs_are_not_mixed(hub, split, other):
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     told = json.loads((other / "provenance/mnist/twin.json").read_text())
     told["recipe"]["oracle"]["prompts"] = ["a digit {class}"]
     (other / "provenance/mnist/twin.json").write_text(json.dumps(told))
-    result = push(hub, other, REPO)
-    assert result.returncode == 2
-    assert "someone/digits: config mnist has another oracle.prompts in its split lenet" in result.stderr
+    refused("someone/digits: config mnist has another oracle.prompts in its split lenet", hub, other, REPO)
 
 
 @pytest.mark.parametrize(
@@ -281,9 +292,7 @@ def test_configs_are_not_mixed(hub, split, other):
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(hub, split, repo, environment, message):
-    result = push(hub, split, repo, **environment)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert message in result.stderr
+    refused(message, hub, split, repo, **environment)
     assert not hub.world().repos
     assert not hub.world().uploads
 
@@ -298,33 +307,28 @@ def test_no_network_is_told_at_once(hub, split):
 
 @pytest.mark.slow
 def test_a_gated_repo_and_a_full_one(hub, split, other):
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     world = hub.world()
     world.repos[REPO]["gated"] = True
     before = world.files(REPO)
-    result = push(hub, other, REPO)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "someone/digits: accept its terms on " in result.stderr
+    refused("someone/digits: accept its terms on ", hub, other, REPO)
     world.repos[REPO]["gated"] = False
     hub.fail(at=0, match="/lfs/objects/batch", status=403, message="Private repository storage limit reached")
-    result = push(hub, other, REPO)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "Private repository storage limit reached" in result.stderr
+    refused("Private repository storage limit reached", hub, other, REPO)
     assert world.files(REPO) == before
-    assert push(hub, other, REPO).returncode == 0
+    pushed(hub, other, REPO)
 
 
 @pytest.mark.slow
 def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     for fault in (
         {"match": "/commit/", "status": 412, "message": "a commit has happened since"},
         {"match": "/resolve/", "etag": "0" * 64},
         {"match": "PUT /lfs/", "slow": 2},
     ):
         hub.fail(at=0, **fault)
-    result = push(hub, other, REPO)
-    assert result.returncode == 0, result.stderr
+    result = pushed(hub, other, REPO)
     assert "the Hub returned 412; trying again" in result.stderr
     assert loaded(hub, REPO, "mnist/twin")["mnist/twin"].startswith("120 ")
     for number in range(6):
@@ -337,19 +341,17 @@ def test_what_the_server_does_wrong_for_a_moment_is_got_over(hub, split, other):
 
 @pytest.mark.slow
 def test_branches_and_pull_requests(hub, split, other):
-    assert push(hub, split, REPO).returncode == 0
-    assert push(hub, other, REPO, "--revision", "next").returncode == 0
+    pushed(hub, split, REPO)
+    pushed(hub, other, REPO, "--revision", "next")
     world = hub.world()
     assert not any("twin" in path for path in world.files(REPO))
     assert any("twin" in path for path in world.files(REPO, "next"))
     world.repos[REPO]["refs"]["refs/pr/1"] = world.repos[REPO]["refs"]["main"]
-    result = push(hub, other, REPO, "--revision", "refs/pr/1")
-    assert result.returncode == 0, result.stderr
+    result = pushed(hub, other, REPO, "--revision", "refs/pr/1")
     assert "cite as" not in result.stdout
     assert any("twin" in path for path in world.files(REPO, "refs/pr/1"))
-    result = push(hub, other, REPO, "--revision", "refs/pr/7")
-    assert result.returncode == 2
-    assert "someone/digits: has no pull request refs/pr/7; open one on its page" in result.stderr
+    message = "someone/digits: has no pull request refs/pr/7; open one on its page"
+    refused(message, hub, other, REPO, "--revision", "refs/pr/7")
     result = push(hub, other, "someone/none", "--revision", "refs/pr/7")
     assert result.returncode == 2
     assert "someone/none" not in world.repos
@@ -357,18 +359,14 @@ def test_branches_and_pull_requests(hub, split, other):
 
 @pytest.mark.slow
 def test_a_repo_is_private_unless_told(hub, split):
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     assert hub.world().repos[REPO]["private"]
-    result = push(hub, split, "someone/open", "--public")
-    assert result.returncode == 0
+    result = pushed(hub, split, "someone/open", "--public")
     assert not hub.world().repos["someone/open"]["private"]
     assert "note" not in result.stdout  # the recipe says a licence under which one may share
-    result = push(hub, split, "someone/open")
-    assert result.returncode == 2
-    assert "someone/open: is a public repo; if these images may be published, pass --public" in result.stderr
-    result = push(hub, split, "someone/open", "--revision", "next")  # nor through a new branch
-    assert result.returncode == 2
-    assert "someone/open: is a public repo" in result.stderr
+    message = "someone/open: is a public repo; if these images may be published, pass --public"
+    refused(message, hub, split, "someone/open")
+    refused(message, hub, split, "someone/open", "--revision", "next")  # nor through a new branch
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     for licence, message in (("other", "is other"), (None, "is not said (source.license)")):
@@ -388,9 +386,7 @@ def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other
         (split / "nowhere", "no such folder; push the --output of a generate command"),
         (split / "mnist", "contains no perturbed split"),
     ):
-        result = push(hub, folder, REPO)
-        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-        assert message in result.stderr
+        refused(message, hub, folder, REPO)
     shard = split / "mnist/lenet-00001-of-00003.parquet"
     content = shard.read_bytes()
     shard.write_bytes(content + b" ")
@@ -404,8 +400,7 @@ def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other
     os.mkfifo(pipe)
     assert f"{pipe}: can't be read: is a pipe, a socket or a device" in push(hub, split, REPO).stderr
     pipe.unlink()
-    result = push(hub, split, REPO)
-    assert result.returncode == 0
+    result = pushed(hub, split, REPO)
     assert "note: mnist/twin is not finished and stays here" in result.stdout
     assert not any("twin" in path for path in hub.world().files(REPO))
 
@@ -429,35 +424,28 @@ api.create_commit(sys.argv[1], operations, commit_message="By hand", repo_type="
 @pytest.mark.slow
 def test_answers_that_are_no_answers(hub, split, other):
     """A proxy's page, an error inside an answer, a token with a stray character: a line, not a traceback."""
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     page = {"status": 502, "body": "<html>Bad gateway</html>"}
     hub.fail(at=0, match="/validate-yaml", **page)
     hub.fail(at=0, match="/commit/", **page)
-    result = push(hub, other, REPO)
-    assert result.returncode == 0, result.stderr
+    result = pushed(hub, other, REPO)
     assert "Traceback" not in result.stderr
     shortened(split)
     error = {"objects": [{"oid": "0", "error": {"code": 422, "message": "Quota exceeded"}}]}
     hub.fail(at=0, match="/lfs/objects/batch", status=200, body=json.dumps(error))
-    result = push(hub, split, REPO, "--replace")
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "someone/digits: the Hub rejected the files" in result.stderr
-    result = push(hub, split, REPO, HF_TOKEN="hf_secret\u200babc")
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "the token contains a character that no token has" in result.stderr
+    refused("someone/digits: the Hub rejected the files", hub, split, REPO, "--replace")
+    refused("the token contains a character that no token has", hub, split, REPO, HF_TOKEN="hf_secret\u200babc")
 
 
 def test_what_xet_is_refused_is_told_as_that(hub, split):
     """With Xet on, as it is by default: the client's other way to send files."""
     hub.fail(at=0, match="xet-write-token", status=403, message="Your storage is full")
-    result = push(hub, split, REPO, HF_HUB_DISABLE_XET="")
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "someone/digits: the Hub refused" in result.stderr
+    refused("someone/digits: the Hub refused", hub, split, REPO, HF_HUB_DISABLE_XET="")
 
 
 @pytest.mark.slow
 def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tmp_path):
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     before = hub.world().files(REPO)
     kept = "mnist/lenet-00001-of-00003.parquet"
     shortened(split)
@@ -477,12 +465,11 @@ def test_a_shard_that_somebody_takes_away_meanwhile_is_sent_again(hub, split, tm
 
 @pytest.mark.slow
 def test_a_damaged_split_is_mended_by_pushing_it_again(hub, split):
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     before = hub.world().files(REPO)
     shard, picture = "mnist/lenet-00001-of-00003.parquet", "pictures/mnist/lenet.png"
     commit_by_hand(hub, REPO, **{shard: "junk", picture: None})
-    result = push(hub, split, REPO)
-    assert result.returncode == 0, result.stderr
+    result = pushed(hub, split, REPO)
     assert "pushed mnist/lenet" in result.stdout
     assert hub.world().files(REPO) == before
 
@@ -490,24 +477,18 @@ def test_a_damaged_split_is_mended_by_pushing_it_again(hub, split):
 @pytest.mark.slow
 def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_path):
     commit_by_hand(hub, REPO, **{"train.csv": "a\n1\n"})
-    result = push(hub, split, REPO)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert (
-        "contains data that its card does not list (train.csv), which load_dataset would no longer find"
-        in result.stderr
-    )
+    message = "contains data that its card does not list (train.csv), which load_dataset would no longer find"
+    refused(message, hub, split, REPO)
     card = "---\nconfigs:\n- data_files: train.csv\n---\n"
     commit_by_hand(hub, REPO, **{"README.md": card})
-    result = push(hub, split, REPO)
-    assert result.returncode == 2
-    assert "contains data that is not parquet (train.csv), and load_dataset reads one format per repo" in result.stderr
+    message = "contains data that is not parquet (train.csv), and load_dataset reads one format per repo"
+    refused(message, hub, split, REPO)
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "plain/train.parquet")
     card = "---\nconfigs:\n- data_files: train.parquet\ndataset_info:\n  features:\n  - {name: a, dtype: int64}\n---\n"
     (tmp_path / "plain/README.md").write_text(card)
     upload(hub, tmp_path / "plain", "someone/plain")
-    result = push(hub, split, "someone/plain", "--public")
-    assert result.returncode == 0, result.stderr
+    pushed(hub, split, "someone/plain", "--public")
     script = "import sys; from datasets import load_dataset; print(load_dataset(sys.argv[1], 'default')['train'][0])"
     assert python(hub, script, "someone/plain") == "{'a': 1}"
     assert loaded(hub, "someone/plain", "mnist/lenet")["mnist/lenet"].startswith("120 ")
@@ -518,8 +499,7 @@ def test_what_others_put_where_fmrgen_reads_is_passed_over(hub, split):
     strangers = {"provenance/other/x.json": "{}", "provenance/other/y.json": "[]", "provenance/mnist/z.json": "{"}
     strangers["provenance/other/w.json"] = '{"finished": true}'
     commit_by_hand(hub, REPO, **strangers)
-    result = push(hub, split, REPO)
-    assert result.returncode == 0, result.stderr
+    pushed(hub, split, REPO)
     assert loaded(hub, REPO, "mnist/lenet")["mnist/lenet"].startswith("120 ")
 
 
@@ -527,7 +507,7 @@ def test_text_in_the_card_of_the_folder_arrives(hub, split):
     card = split / "README.md"
     text = re.sub("pretty_name: .*", "pretty_name: Ours", card.read_text(), count=1)
     card.write_text(text + "\n# By hand\n")
-    assert push(hub, split, REPO).returncode == 0
+    pushed(hub, split, REPO)
     text = (hub.world().blobs / hub.world().files(REPO)["README.md"]).read_text()
     assert "pretty_name: Ours" in text
     assert "# By hand" in text
@@ -536,9 +516,7 @@ def test_text_in_the_card_of_the_folder_arrives(hub, split):
 def test_files_that_the_repo_ignores_are_missed(hub, split):
     commit_by_hand(hub, REPO, **{"README.md": "Mine\n"})
     hub.world().repos[REPO]["ignored"] = r"\.png$"
-    result = push(hub, split, REPO)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "rejected pictures/mnist/lenet.png; a .gitignore in it may match" in result.stderr
+    refused("rejected pictures/mnist/lenet.png; a .gitignore in it may match", hub, split, REPO)
 
 
 def test_the_token_is_told_to_nobody(hub, split, tmp_path):

@@ -17,8 +17,8 @@ from PIL import Image as PILImage
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
-from fmrgen.publish.card import write_card
-from fmrgen.publish.judgements import add_judgements
+from fmrgen.publish.card import FinishedSplit, write_card
+from fmrgen.publish.push import _judgements
 from fmrgen.publish.results import record_results
 from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, judgements_of, to_parquet
 from fmrgen.split.open import open_split
@@ -261,12 +261,13 @@ def test_judgements_that_are_half_there_are_not_pushed(split, tmp_path):
     provenance, content = read_provenance(paths), to_parquet(TABLE.empty_table())
     about = JudgeFile.of("ann", "person", {}, None, paths.name, provenance, content)
     JudgementsFolder(paths).write(about, content)
-    (operation,) = add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+    finished = FinishedSplit(paths, provenance)
+    (operation,) = _judgements(finished, tmp_path / "small", "you/digits")
     assert operation.path_in_repo == "judgements/mnist/lenet/ann.parquet"
     table = split / operation.path_in_repo
     table.write_bytes(content + b" ")
     with pytest.raises(UserError, match=r"ann\.parquet: is not the table that ann\.json describes; judge again"):
-        add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+        _judgements(finished, tmp_path / "small", "you/digits")
     table.unlink()
     with pytest.raises(UserError, match=r"ann\.parquet: can't be read"):
-        add_judgements(paths, provenance, tmp_path / "small", "you/digits")
+        _judgements(finished, tmp_path / "small", "you/digits")

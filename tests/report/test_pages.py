@@ -9,7 +9,7 @@ import pytest
 from commands import run
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
-from watched import browser, show_all
+from watched import browser, columns_of, show_all
 
 from fmrgen import evaluate, show
 from fmrgen.report.gallery import Gallery, GalleryRow, galleries
@@ -297,10 +297,6 @@ def test_no_script_but_ours_runs(tmp_path):
         assert page.title() == "x"
 
 
-def rows_of(page):
-    return json.loads(re.search(r'id="galleries">(.*?)</script>', page.read_text())[1])[0]["columns"]
-
-
 def test_the_command_show(finished_split, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("show", finished_split) == 0
@@ -309,7 +305,7 @@ def test_the_command_show(finished_split, tmp_path, monkeypatch, capsys):
     assert run("show", finished_split, *chosen) == 0
     assert capsys.readouterr().out == "gallery/gallery.html\ngallery/sheet.svg\n"
     assert (tmp_path / "gallery/sheet.svg").read_text().count("<image") == 6
-    assert rows_of(tmp_path / "gallery/gallery.html")["id"] == [7, 3, 5]
+    assert columns_of(tmp_path / "gallery/gallery.html")["id"] == [7, 3, 5]
 
 
 def test_a_gallery_of_rows_that_say_little(tmp_path):
@@ -318,5 +314,5 @@ def test_a_gallery_of_rows_that_say_little(tmp_path):
         features = Features({"image": Image(), "label": feature})
         Dataset.from_dict({"image": pixels, "label": labels}, features=features).to_parquet(tmp_path / "few.parquet")
         show(str(tmp_path / "few.parquet"), tmp_path / "out")
-        assert len(rows_of(tmp_path / "out/gallery.html")["id"]) == 8
+        assert len(columns_of(tmp_path / "out/gallery.html")["id"]) == 8
         assert (tmp_path / "out/sheet.png").stat().st_size > 5000

@@ -12,6 +12,7 @@ import pytest
 from commands import run
 from datasets import ClassLabel, Image, load_dataset
 from PIL import Image as PILImage
+from watched import columns_of
 
 from fmrgen import UserError, evaluate, figure, show
 from fmrgen.report.console import print_report
@@ -86,7 +87,7 @@ def test_rows_of_chosen_classes_on_a_sheet_of_chosen_size(finished_split, tmp_pa
     files = show(str(finished_split), tmp_path, classes=["3", "8"], rows=2, columns=3, caption="", file_format="pdf")
     assert [file.name for file in files] == ["gallery.html", "sheet.pdf"]
     assert files[1].read_bytes().startswith(b"%PDF")
-    columns = json.loads(re.search(r'id="galleries">(.*?)</script>', files[0].read_text())[1])[0]["columns"]
+    columns = columns_of(files[0])
     assert set(columns["label"]) == {3, 8}
 
 
@@ -96,7 +97,7 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
     drawn = []
     monkeypatch.setattr("fmrgen.jobs.show.contact_sheet", lambda *given: drawn.append(given) or contact_sheet(*given))
     files = show(str(finished_split), tmp_path, pairs=True, rows=3, columns=4)
-    columns = json.loads(re.search(r'id="galleries">(.*?)</script>', files[0].read_text())[1])[0]["columns"]
+    columns = columns_of(files[0])
     shown = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     table = load_dataset(str(finished_split), "mnist", split="lenet").remove_columns(["image", "original"])
     frame = table.to_pandas()
@@ -115,7 +116,7 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
         assert len(of_row) == min(4, counts[pair])
         assert {(one.columns["label"], one.columns["prediction"]) for one in of_row} == {pair}
     chosen = show(str(finished_split), tmp_path / "one", pairs=True, classes=[str(pairs[0][0])])
-    columns = json.loads(re.search(r'id="galleries">(.*?)</script>', chosen[0].read_text())[1])[0]["columns"]
+    columns = columns_of(chosen[0])
     assert set(columns["label"]) == {pairs[0][0]}
     unsaid = load_dataset(str(finished_split), "mnist", split="lenet").remove_columns(["prediction"])
     unsaid.to_parquet(tmp_path / "unsaid.parquet")

@@ -1,6 +1,8 @@
 """What code or a page may do, watched: files, processes, addresses."""
 
+import json
 import os
+import re
 import shutil
 import sys
 from contextlib import contextmanager
@@ -39,6 +41,11 @@ def no_trespass(place, reads=True):
     finally:
         watched["on"] = False
     assert seen == []
+
+
+def columns_of(page):
+    """The rows of the first gallery in the file of a page, a list for each column."""
+    return json.loads(re.search(r'id="galleries">(.*?)</script>', page.read_text())[1])[0]["columns"]
 
 
 @contextmanager

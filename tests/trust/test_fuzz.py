@@ -442,7 +442,7 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
     monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(hub_module, "_ATTEMPTS", 2)
     repo = HubRepo("someone/x")
-    repo._hub.api.endpoint = address
+    repo.api.endpoint = address
     with noted() as notes:
         for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
             outcome(ask)

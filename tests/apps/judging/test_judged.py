@@ -17,7 +17,7 @@ from fmrgen.apps.judging.sheet import read_sheet, write_sheet
 from fmrgen.metrics.intervals import proportion
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
-from fmrgen.report.tables import judges_lines
+from fmrgen.report.split_sections import judges_lines
 from fmrgen.split.judged import Judge, fmr_by_judge
 from fmrgen.split.judgements import judgements_of
 from fmrgen.split.open import open_split
