@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fmrgen.errors import UserError, option
-from fmrgen.recipe.classifier_forms import FORMS
+from fmrgen.recipe.classifier_forms import FORMS, is_inline
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -18,7 +18,7 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     stands for itself; `network`, `package.module:Name`, is the one that files of weights belong to. Raises UserError if
     nothing has such a name, or there are files of weights and no network.
     """
-    if text.lstrip().startswith("{"):
+    if is_inline(text):
         return [text]
     named = re.match(r"[\w.-]+=", text)
     if named is not None:
