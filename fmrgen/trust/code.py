@@ -20,8 +20,7 @@ def code_sha256(recipe: BaseModel) -> dict[str, str]:
         for reference in (config.kind, *config.code_it_runs()):
             module, colon, _ = reference.partition(":")
             if colon and module not in digests and module.replace(".", "").isidentifier():
-                for name, path in own_files(module).items():
-                    digests[name] = sha256_of(path)
+                digests |= {name: sha256_of(path) for name, path in own_files(module).items()}
     return dict(sorted(digests.items()))
 
 
