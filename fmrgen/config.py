@@ -11,7 +11,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -203,11 +203,22 @@ def is_repo(reference: str) -> bool:
 
 def check_places(config: BaseModel, section: str = "") -> None:
     """Call `ComponentConfig.check_places` of a section, or of all in a recipe. Raises UserError."""
-    if isinstance(config, ComponentConfig):
-        config.check_places(section)
-    for key, value in config:
-        if isinstance(value, BaseModel):
-            check_places(value, f"{section}.{key}" if section else key)
+    for place, part in sections_in(config, section):
+        part.check_places(place)
+
+
+def sections_in(value: Any, place: str = "") -> Iterator[tuple[str, ComponentConfig]]:
+    """Yield the section of every component in a validated part of a recipe, at any depth, each with its place in it."""
+    if isinstance(value, ComponentConfig):
+        yield place, value
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from sections_in(entry, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from sections_in(entry, place)
 
 
 def _from_file(value: Any, info: ValidationInfo) -> Any:
@@ -278,12 +289,7 @@ class InMemory(ComponentConfig):
 
     @classmethod
     def of(
-        cls,
-        held: Any,
-        weights_sha256: str | None,
-        state: str | None = None,
-        code: Mapping[str, str] | None = None,
-        unknown: str | None = None,
+        cls, held: Any, weights_sha256: str | None, state: str, code: Mapping[str, str], unknown: str | None
     ) -> "InMemory":
         """Return the section of an object, given the digests of its weights and of itself.
 
@@ -291,7 +297,7 @@ class InMemory(ComponentConfig):
         the files of source code that it comes from, by module.
         """
         section = cls(target=called(held), weights_sha256=weights_sha256, state=state)
-        section._held, section._code, section._unknown = held, dict(code or {}), unknown
+        section._held, section._code, section._unknown = held, dict(code), unknown
         return section
 
     @property
@@ -332,39 +338,28 @@ def called(held: Any) -> str:
 
 def built_in_kinds(package: str) -> list[str]:
     """Return the kinds of components that have a module in `package`."""
-    kinds = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if module.name not in _NO_KINDS and not module.name.startswith("_"):
-            kinds.append(module.name)
-    return sorted(kinds)
+    names = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    return sorted(name for name in names if name not in _NO_KINDS and not name.startswith("_"))
 
 
 def config_class(package: str, kind: str, base: type[ComponentConfig] = ComponentConfig) -> type[ComponentConfig]:
     """Return the config class of a kind: a module of `package`, or `package.module:Class`.
 
-    Raises PydanticCustomError if there is none that derives from `base`.
+    Raises UserError if there is none that derives from `base`.
     """
-    config = _imported_config(kind) if ":" in kind else _built_in_config(package, kind)
-    if not (isinstance(config, type) and issubclass(config, base)):
-        raise PydanticCustomError("kind", "{text}", {"text": f"{kind!r} is not a fmrgen.{base.__name__}"})
-    return config
-
-
-def _imported_config(kind: str) -> Any:
-    try:
-        return import_object(kind)
-    except UserError as error:
-        raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
-
-
-def _built_in_config(package: str, kind: str) -> Any:
-    kinds = built_in_kinds(package)
-    if kind not in (*kinds, IN_MEMORY):
-        text = f"{kind!r}: {unknown_message('kind', kind, kinds)} (your own is package.module:Class)"
-        raise PydanticCustomError("kind", "{text}", {"text": text})
-    if kind == IN_MEMORY and importlib.util.find_spec(f"{package}.{kind}") is None:
+    kinds = [] if ":" in kind else built_in_kinds(package)
+    if ":" in kind:
+        config = import_object(kind)
+    elif kind not in (*kinds, IN_MEMORY):
+        problem = unknown_message("kind", kind, kinds)
+        raise UserError(f"{kind!r}: {problem} (your own is package.module:Class)")
+    elif kind == IN_MEMORY and importlib.util.find_spec(f"{package}.{kind}") is None:
         return InMemory  # one class for objects of all other components
-    return getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
+    else:
+        config = getattr(importlib.import_module(f"{package}.{kind}"), "Config", None)
+    if not (isinstance(config, type) and issubclass(config, base)):
+        raise UserError(f"{kind!r} is not a fmrgen.{base.__name__}")
+    return config
 
 
 def import_object(path: str) -> Any:
@@ -408,21 +403,22 @@ def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> Pl
             return value
         is_untrusted = info.context == UNTRUSTED
         forms = SHORT_FORMS.get(package)
-        if isinstance(value, str) and forms is not None:
-            if is_untrusted and not value.startswith(forms.harmless):
-                return Withheld.of(value)
-            try:
+        try:
+            if isinstance(value, str) and forms is not None:
+                if is_untrusted and not value.startswith(forms.harmless):
+                    return Withheld(kind=value)
                 value = forms.section_of(value)
-            except UserError as error:
-                raise PydanticCustomError("short_form", "{text}", {"text": str(error)}) from None
-        if not isinstance(value, dict) or "kind" not in value:
-            raise PydanticCustomError("kind", "needs a mapping with a kind")
-        kind = value["kind"]
-        if not isinstance(kind, str):
-            raise PydanticCustomError("kind", "kind must be a name or package.module:Class")
-        if is_untrusted and ":" in kind:
-            return Withheld.of(kind)
-        return config_class(package, kind, base).model_validate(value, context=info.context)
+            if not isinstance(value, dict) or "kind" not in value:
+                raise UserError("needs a mapping with a kind")
+            kind = value["kind"]
+            if not isinstance(kind, str):
+                raise UserError("kind must be a name or package.module:Class")
+            if is_untrusted and ":" in kind:
+                return Withheld(kind=kind)
+            config = config_class(package, kind, base)
+        except UserError as error:
+            raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from None
+        return config.model_validate(value, context=info.context)
 
     return PlainValidator(resolve)
 
@@ -430,20 +426,11 @@ def component(package: str, base: type[ComponentConfig] = ComponentConfig) -> Pl
 class Withheld(ComponentConfig):
     """A stranger's component whose config would take an import, or a file of this machine, to make."""
 
-    code: list[str] = []
-    places: list[str] = []
-
-    @classmethod
-    def of(cls, kind: str) -> "Withheld":
-        if ":" in kind:
-            return cls(kind=kind, code=[kind])
-        return cls(kind=kind, places=[kind])
-
     def code_it_runs(self) -> list[str]:
-        return self.code
+        return [self.kind] if ":" in self.kind else []
 
     def places_it_reads(self) -> list[str]:
-        return self.places
+        return [] if ":" in self.kind else [self.kind]
 
 
 def _is_revision(text: str | None) -> str | None:

@@ -96,12 +96,7 @@ _ADDRESS = re.compile(r"(https?://)([^/?#\s'\"@]*@)?([^?#\s'\"]*)([?#][^\s'\"]*)
 
 def without_queries(text: str) -> str:
     """Return the text without the passwords and queries of its addresses: they may contain keys."""
-    return _ADDRESS.sub(_without_query, text)
-
-
-def _without_query(address: re.Match[str]) -> str:
-    query = "?…" if address[4] else ""
-    return f"{address[1]}{address[3]}{query}"
+    return _ADDRESS.sub(lambda address: f"{address[1]}{address[3]}{'?…' if address[4] else ''}", text)
 
 
 def write_line(line: str) -> None:
@@ -128,9 +123,6 @@ def one_line(error: BaseException, length: int = 240) -> str:
     return f"{text[:length].rstrip()}…"
 
 
-_NEAR = 0.5  # similarity of two names, from 0 to 1
-
-
 def unknown_message(thing: str, name: object, choices: Iterable[object]) -> str:
     """Return `unknown THING, did you mean …?`, or all choices if none is near."""
     names = [str(choice) for choice in choices]
@@ -142,7 +134,7 @@ def unknown_message(thing: str, name: object, choices: Iterable[object]) -> str:
 
 def near_name(name: object, choices: Iterable[str]) -> str | None:
     """Return the choice that `name` was probably meant to be; None if none is near."""
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=_NEAR)
+    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     return near[0] if near else None
 
 
@@ -169,8 +161,6 @@ _MUST_BE = {
     "too_short": "a list of at least {min_length}, it has {actual_length}",
     **dict.fromkeys(("model_type", "model_attributes_type", "dataclass_type"), "a mapping of keys"),
 }
-_WITH_VALUE = ("too_long", "too_short")  # whose text has the value already
-_LONGEST_VALUE = 40  # characters of a value in a message
 
 
 def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
@@ -180,19 +170,17 @@ def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
     if kind == "missing":
         return "is missing"
     value = " ".join(str(first.get("input")).split())
-    if len(value) > _LONGEST_VALUE:
-        value = f"{value[:_LONGEST_VALUE]}…"
+    if len(value) > 40:
+        value = f"{value[:40]}…"
     if kind == "string_pattern_mismatch":
         return f"{value} can't stand here; it must match {context['pattern']}"
     if kind not in _MUST_BE:
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         return message[:1].lower() + message[1:]
-    allowed: dict[str, None] = {}  # in their order, each once
-    for fault in faults:
-        if fault["type"] in _MUST_BE:
-            allowed[_MUST_BE[fault["type"]].format(**fault.get("ctx", {}))] = None
-    text = f"must be {' or '.join(allowed)}"
-    if kind in _WITH_VALUE:
+    translated = [fault for fault in faults if fault["type"] in _MUST_BE]
+    allowed = [_MUST_BE[fault["type"]].format(**fault.get("ctx", {})) for fault in translated]
+    text = f"must be {' or '.join(dict.fromkeys(allowed))}"
+    if kind in ("too_long", "too_short"):  # whose text has the value already
         return text
     text += f", not {value}"
     if kind == "literal_error":
@@ -204,7 +192,6 @@ def fault_in_words(faults: Sequence[Mapping[str, Any]]) -> str:
 
 # Names of errors, of the Hub's client (which is not imported here) and ours; errors of datasets contain them.
 _UNREACHABLE = re.compile(r"\b(OfflineModeIsEnabled|LocalEntryNotFoundError|UnreachableError)\b")
-_LONGEST_REASON = 80  # characters
 
 
 def _not_here(error: BaseException) -> str | None:
@@ -221,5 +208,5 @@ def _not_here(error: BaseException) -> str | None:
     causes = list(chain(hub_error))
     if "OfflineModeIsEnabled" in names or (causes and type(causes[-1]).__name__ == "LocalEntryNotFoundError"):
         return "it is not on this machine, and HF_HUB_OFFLINE is set; unset it"
-    reason = f" ({' '.join(str(causes[-1]).split())[:_LONGEST_REASON]})" if causes else ""
+    reason = f" ({' '.join(str(causes[-1]).split())[:80]})" if causes else ""
     return f"it is not on this machine, and the Hub can't be reached{reason}"

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import io
 import json
-import math
 import os
 import secrets
 import stat
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,8 +20,6 @@ from fmrgen.errors import UserError, fault_in_words, near_name, one_line, option
 
 Parsed = TypeVar("Parsed")
 
-CACHE_FOLDER = "FMRGEN_CACHE"  # a variable of the environment
-_YAML_TYPES = (dict, list, str, int, float, type(None))
 _LARGEST_NUMBER = 10**1000  # Python itself writes out no more than 4,300 digits
 _LARGEST_SMALL = 1 << 28  # bytes of a file that is read at once; the provenance of a million shards has 2^27
 _MOST_ENTRIES = 1_000_000  # of a YAML text: some lines of aliases can stand for more than any memory holds
@@ -101,8 +98,8 @@ def _plain_data(value: Any) -> Any:
 def parse_json(text: bytes, name: str) -> dict[str, Any]:
     """Return the JSON mapping in a text. Raises UserError, starting with `name`, if it is none."""
     try:
-        tree = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        json.dumps(tree, ensure_ascii=False).encode()  # fails if it contains half a character
+        tree = json.loads(text)
+        json.dumps(tree, ensure_ascii=False, allow_nan=False).encode()  # fails if it has half a character, or infinity
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: can't be read as JSON: {one_line(error)}") from None
     if not isinstance(tree, dict):
@@ -110,33 +107,17 @@ def parse_json(text: bytes, name: str) -> dict[str, Any]:
     return tree
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        _no_number(text)
-    return value
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def of_schema(
-    kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str, types: Mapping[str, Any] | None = None
-) -> Parsed:
+def of_schema(kind: type[Parsed], schema: str, tree: Mapping[str, Any], where: str) -> Parsed:
     """Return a JSON mapping, which anyone may have written, as the dataclass `kind`.
 
-    `types` are those that its annotations name and its module does not have when it runs. Raises UserError, starting
-    with `where`, if the mapping has another `schema`, or a value does not fit the dataclass.
+    Raises UserError, starting with `where`, if the mapping has another `schema`, or a value does not fit the dataclass.
     """
     from pydantic import TypeAdapter, ValidationError
 
     if tree.get("schema") != schema:
         raise UserError(f"{where}: has schema {tree.get('schema')!r}, this fmrgen reads {schema}")
     try:
-        adapter = TypeAdapter(kind)
-        adapter.rebuild(_types_namespace=types)
-        return adapter.validate_python(tree)
+        return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {fault_in_words([first])}") from None
@@ -161,7 +142,7 @@ def _check_entries(tree: Any, name: str) -> None:
     waiting, entries = [tree], 0
     while waiting:
         entry = waiting.pop()
-        if not isinstance(entry, _YAML_TYPES):
+        if not isinstance(entry, dict | list | str | int | float | None):
             raise UserError(f"{name}: contains a {type(entry).__name__}, neither text nor a number; put it in quotes")
         if isinstance(entry, int) and abs(entry) > _LARGEST_NUMBER:
             raise UserError(f"{name}: contains a number of over 1,000 digits; quote it if it is text")
@@ -291,9 +272,7 @@ def check_writable(folder: Path) -> None:
     if not _is_text(str(folder)):
         raise UserError(f"{str(folder)!r}: its name is not UTF-8, so parquet can't be written there; choose another")
     check_plain_path(folder)
-    for existing in (folder, *folder.absolute().parents):
-        if existing.exists() or existing.is_symlink():
-            break
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not existing.is_dir():
         raise UserError(f"{folder}: can't be written: {existing} is not a folder; choose another {option('output')}")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -308,15 +287,10 @@ def check_writable(folder: Path) -> None:
 
 def no_such_folder(folder: str) -> str:
     """Return the message that a folder does not exist, with its neighbour that was probably meant."""
-    message = f"{folder}: no such folder"
     parent = Path(folder).parent
-    if not parent.is_dir():
-        return message
-    neighbours = [path.name for path in parent.iterdir() if path.is_dir()]
+    neighbours = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
     near = near_name(Path(folder).name, neighbours)
-    if near is None:
-        return message
-    return f"{message}; did you mean {parent / near}?"
+    return f"{folder}: no such folder" + ("" if near is None else f"; did you mean {parent / near}?")
 
 
 def check_plain_path(folder: Path) -> None:
@@ -328,4 +302,4 @@ def check_plain_path(folder: Path) -> None:
 def cache_folder() -> Path:
     """Return the folder for what can be made or downloaded again: `FMRGEN_CACHE`, or `fmrgen` in the user's cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmrgen"
-    return Path(os.environ.get(CACHE_FOLDER) or default).expanduser()
+    return Path(os.environ.get("FMRGEN_CACHE") or default).expanduser()

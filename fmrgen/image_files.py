@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import is_inside, open_plain
@@ -18,8 +18,6 @@ Fit = Literal["crop", "squash", "pad"]
 LARGEST_SIDE = 2048  # in pixels, of the images of a split
 MOST_BYTES = 1 << 28  # of an image's file
 MOST_PIXELS = 8192 * 8192  # of an image that is decoded: some kilobytes can stand for more than any memory holds
-_ORIENTATION = 0x0112  # in EXIF
-_UPRIGHT = 1
 
 
 def stored_image(image: dict[str, Any] | None) -> bytes | str:
@@ -110,9 +108,7 @@ def open_rgb(image: bytes | str | Image.Image, size: int | None = None) -> Image
         opened = opened.convert("RGBA")
         white = Image.new("RGBA", opened.size, "white")
         opened = Image.alpha_composite(white, opened)
-    if opened.mode == "RGB":
-        return opened
-    return opened.convert("RGB")
+    return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
 def _decoded(image: bytes | Image.Image, size: int | None) -> Image.Image:
@@ -120,21 +116,17 @@ def _decoded(image: bytes | Image.Image, size: int | None) -> Image.Image:
     opened: Image.Image = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
     if opened.format == "EPS":  # Pillow would pass it to Ghostscript
         raise UserError("an EPS is a program, and is not run; convert it")
-    _check_size(opened.size, size)
+    pixels = "×".join(map(str, opened.size))
+    if size is not None and opened.size != (size, size):
+        raise UserError(f"it has {pixels} pixels, not {size}×{size}")
+    if 0 in opened.size:
+        raise UserError(f"it has no pixels ({pixels})")
+    if opened.width * opened.height > MOST_PIXELS:
+        raise UserError(f"it has {pixels} pixels, and no more than {MOST_PIXELS:,} are decoded; make it smaller")
     opened.load()
-    if opened.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+    if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # 1 is upright
         opened = ImageOps.exif_transpose(opened)
     return opened
-
-
-def _check_size(pixels: tuple[int, int], size: int | None) -> None:
-    text = "×".join(map(str, pixels))
-    if size is not None and pixels != (size, size):
-        raise UserError(f"it has {text} pixels, not {size}×{size}")
-    if 0 in pixels:
-        raise UserError(f"it has no pixels ({text})")
-    if pixels[0] * pixels[1] > MOST_PIXELS:
-        raise UserError(f"it has {text} pixels, and no more than {MOST_PIXELS:,} are decoded; make it smaller")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -144,9 +136,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         pixels = np.nan_to_num(pixels)
         top = 1.0 if pixels.max(initial=0.0) <= 1.0 else 255.0
         return Image.fromarray(np.stack([_scaled(row, top) for row in pixels]))
-    top = 255.0
-    if image.mode.startswith("I;16") or pixels.max(initial=0) > 255:
-        top = 65535.0
+    top = 65535.0 if image.mode.startswith("I;16") or pixels.max(initial=0) > 255 else 255.0
     return Image.fromarray(_scaled(np.arange(int(top) + 1), top)[pixels.clip(0, int(top))])
 
 
@@ -170,16 +160,11 @@ def resize(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)
 
 
-def data_address(content: bytes, file_format: str = "png") -> str:
-    """Return a picture's file as a `data:` address, for a page."""
-    return f"data:image/{file_format};base64,{base64.b64encode(content).decode()}"
-
-
 def webp_address(image: Image.Image, quality: int, *, lossless: bool = False) -> str:
-    """Return an image as the `data:` address of a WebP."""
+    """Return an image as the `data:` address of a WebP, for a page."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality, lossless=lossless)
-    return data_address(buffer.getvalue(), "webp")
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

@@ -11,7 +11,6 @@ from fmrgen.errors import UserError
 
 ClassRange = int | str
 Classes = list[str] | dict[str, ClassRange | list[ClassRange]]
-_SHOWN = 3  # names in a message
 _NEARLY_ALL = 0.95  # of the names agree: the others are spelled otherwise, as some of ImageNet's are
 _NUMBER_BEFORE = re.compile(r"^\d+[\s._\-–)]+(?=.*[^\W\d_]{2})")  # of words
 
@@ -87,9 +86,9 @@ def match_classes(class_names: Sequence[str], names: Sequence[str]) -> Match | N
 def _classes_by_name(class_names: Sequence[str], names: Sequence[str]) -> dict[int, int]:
     """Return the class for each place in `names` whose name stands for one class, and no other name does."""
     by_name = _positions(class_names)
-    by_spelling = _positions([plain(name) for name in class_names])
-    by_synonym = _positions([_first_synonym(name) for name in class_names])
-    by_word = _positions([plain(without_number(name)) for name in class_names])
+    by_spelling = _positions(map(plain, class_names))
+    by_synonym = _positions(map(_first_synonym, class_names))
+    by_word = _positions(plain(without_number(name)) for name in class_names)
     classes: dict[int, int] = {}
     for place, name in enumerate(names):
         candidates = set(by_name.get(name, []))
@@ -117,7 +116,7 @@ def _first_synonym(name: str) -> str:
     return plain(name.partition(",")[0])
 
 
-def _positions(names: Sequence[str]) -> dict[str, list[int]]:
+def _positions(names: Iterable[str]) -> dict[str, list[int]]:
     """Return the positions of each name."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
@@ -139,18 +138,29 @@ def make_labels(classes: Classes | None, source_names: Sequence[str] | None) -> 
     A list of more names than the source has must contain all of the source's: the others are labels without examples,
     with which a classifier may answer nevertheless.
     """
-    if isinstance(classes, Mapping):
-        return _grouped_labels(classes, source_names)
-    if classes is not None and source_names is not None and len(classes) != len(source_names):
-        return _labels_with_more_names(classes, source_names)
     names = tuple(source_names or ()) if classes is None else tuple(classes)
     if not names:
         raise UserError("source.classes: the source has no class names, list them here")
-    _check_names(names)
-    return Labels(names, source_size=len(names))
+    name, count = Counter(names).most_common(1)[0]  # all must be distinguished in a prompt and in a label column
+    if count > 1:
+        raise UserError(f"source.classes: {count} classes are called {name!r}; list names that differ")
+    for place, name in enumerate(names):
+        if not name.strip():
+            raise UserError(f"source.classes: class {place} has no name; list a name for each")
+    if isinstance(classes, Mapping):
+        groups = _groups_of_ranges(classes, source_names)
+    elif source_names is not None and len(names) != len(source_names):
+        groups = _groups_of_names(names, source_names)
+    else:
+        return Labels(names, source_size=len(names))
+    if source_names is None:
+        return Labels(names, groups)
+    return Labels(names, groups, len(source_names), tuple(source_names))
 
 
-def _grouped_labels(classes: Mapping[str, ClassRange | list[ClassRange]], source_names: Sequence[str] | None) -> Labels:
+def _groups_of_ranges(
+    classes: Mapping[str, ClassRange | list[ClassRange]], source_names: Sequence[str] | None
+) -> tuple[tuple[int, ...], ...]:
     groups = tuple(tuple(expand_ranges(name, ranges)) for name, ranges in classes.items())
     owner: dict[int, str] = {}
     for name, group in zip(classes, groups, strict=True):
@@ -162,39 +172,22 @@ def _grouped_labels(classes: Mapping[str, ClassRange | list[ClassRange]], source
                     f"source.classes.{name}: class {index} does not exist; use 0 to {len(source_names) - 1}"
                 )
             owner[index] = name
-    names = tuple(classes)
-    _check_names(names)
-    if source_names is None:
-        return Labels(names, groups)
-    return Labels(names, groups, len(source_names), tuple(source_names))
+    return groups
 
 
-def _labels_with_more_names(classes: Sequence[str], source_names: Sequence[str]) -> Labels:
-    names = tuple(classes)
-    _check_names(names)
+def _groups_of_names(names: Sequence[str], source_names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Return the group of each of more names than the source has: one class, or none."""
     match = match_classes(names, source_names)
     if match is None or not match.by_name:
-        examples = ", ".join(source_names[:_SHOWN])
-        if len(source_names) > _SHOWN:
-            examples += ", …"
+        examples = ", ".join(source_names[:3]) + (", …" if len(source_names) > 3 else "")
         raise UserError(
-            f"source.classes: {len(classes)} names for the source's {len(source_names)} classes; list one for each, or "
+            f"source.classes: {len(names)} names for the source's {len(source_names)} classes; list one for each, or "
             f"more that hold all of the source's ({examples})"
         )
     groups: list[tuple[int, ...]] = [()] * len(names)
     for index, label in enumerate(match.order):
         groups[label] = (index,)
-    return Labels(names, tuple(groups), len(source_names), tuple(source_names))
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    """Raise UserError for names that could not be distinguished in a prompt or in the dataset's label column."""
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"source.classes: {count} classes are called {name!r}; list names that differ")
-    for place, name in enumerate(names):
-        if not name.strip():
-            raise UserError(f"source.classes: class {place} has no name; list a name for each")
+    return tuple(groups)
 
 
 def expand_ranges(name: str, ranges: ClassRange | Iterable[ClassRange]) -> list[int]:

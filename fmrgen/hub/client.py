@@ -40,10 +40,8 @@ from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, 
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 6
-_DOWNLOADS = 8  # at once
 _LONGEST_CAUSE = 160  # characters of an error of the Hub in one of ours
 _CONFLICTS = (409, 412)  # another commit came first
-_INVALID = (400, 422)  # the Hub rejects the content of a request
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 # Errors that come from the Hub or the way to it. The client wraps a server's error in its own, so causes count, too.
@@ -93,16 +91,14 @@ class HubClient:
         except MissingError:
             return None
 
-    def create(self, public: bool, **options: Any) -> None:
+    def create(self, public: bool) -> None:
         """Log in, and make the repo unless it exists, private unless `public`.
 
-        `options` are others of the Hub's `create_repo`. Raises UserError if the Hub refuses, or everyone sees the repo
-        and `public` does not allow it.
+        Raises UserError if the Hub refuses, or everyone sees the repo and `public` does not allow it.
         """
         self.log_in()
         check_publication(self.name, self.is_private(), public)
-        make = partial(self.api.create_repo, self.name, repo_type=self.kind, private=not public, exist_ok=True)
-        self.ask(partial(make, **options))
+        self.ask(partial(self.api.create_repo, self.name, repo_type=self.kind, private=not public, exist_ok=True))
 
     def read(self, paths: Sequence[str], revision: str) -> dict[str, bytes]:
         """Return small files of the repo, by their paths. Retries nothing: call it within `ask`."""
@@ -110,7 +106,7 @@ class HubClient:
         def read(path: str) -> bytes:
             return Path(hf_hub_download(self.name, path, repo_type=self.kind, revision=revision)).read_bytes()
 
-        with ThreadPoolExecutor(_DOWNLOADS) as pool, no_bars(), client_errors():
+        with ThreadPoolExecutor(8) as pool, no_bars(), client_errors():
             return dict(zip(paths, pool.map(read, paths), strict=True))
 
     def send(self, operations: Sequence[Operation], message: str, **options: Any) -> CommitInfo:
@@ -140,7 +136,9 @@ class HubClient:
         With `all_of_the_hub`, it calls nothing but the Hub's client, so that any error that it raises is one of the
         connection. Raises UserError if the Hub refuses, or does not answer in the last attempt either.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 with client_errors() if all_of_the_hub else nullcontext():
                     return question()
@@ -154,12 +152,9 @@ class HubClient:
                 wait = _seconds_to_wait(cause, status, attempt)
                 if wait is None or attempt == _ATTEMPTS:
                     raise self._as_user_error(cause, status) from None
-                problem = f"{_trouble(cause)} ({one_line(cause, 80)})"
-                if status:
-                    problem = f"the Hub returned {status}"
+                problem = f"the Hub returned {status}" if status else f"{_trouble(cause)} ({one_line(cause, 80)})"
                 _log.warning("%s; trying again in %.0f s (%s of %s)", problem, wait, attempt, _ATTEMPTS - 1)
                 time.sleep(wait)
-        raise AssertionError("every attempt returns or raises")
 
     def _as_user_error(self, error: BaseException, status: int | None) -> UserError:
         """Return the error for the user: what the Hub returned, and the cure."""
@@ -203,7 +198,7 @@ class HubClient:
             return UserError(
                 f"{self.name}: other commits came first {_ATTEMPTS} times; run the same command again to continue"
             )
-        if status in _INVALID:
+        if status in (400, 422):  # the Hub rejects the content of the request
             return RejectedError(f"{self.name}: the Hub returned {status}: {message}")
         cure = "; run the same command again to continue" if status in _TRANSIENT else ""
         return UserError(f"{self.name}: the Hub returned {status}{cure}: {message}")
@@ -257,9 +252,7 @@ def _garbled(error: Exception) -> _GarbledError:
 
 
 def _trouble(error: BaseException) -> str:
-    if isinstance(error, _GarbledError):
-        return "the Hub returned a broken response"
-    return "the Hub can't be reached"
+    return "the Hub returned a broken response" if isinstance(error, _GarbledError) else "the Hub can't be reached"
 
 
 class RepoError(UserError):
@@ -279,9 +272,7 @@ def _status(error: BaseException) -> int | None:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code
     match = _STATUS_IN_WORDS.search(str(error))
-    if match is None:
-        return None
-    return int(match[1])
+    return None if match is None else int(match[1])
 
 
 @contextmanager
@@ -291,8 +282,7 @@ def _upload_errors(name: str) -> Iterator[None]:
     Errors that are answers of the Hub pass unchanged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the Hub's advice on metadata that others wrote
+        with warnings.catch_warnings(action="ignore"):  # the Hub's advice on metadata that others wrote
             yield
     except UserError:
         raise
@@ -312,9 +302,7 @@ def _seconds_to_wait(error: BaseException, status: int | None, attempt: int) -> 
         return random.uniform(0, 2 * attempt)  # at random, so that writers who collided do not collide again
     backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
     if status in _TRANSIENT:
-        pause = None
-        if isinstance(error, HfHubHTTPError):
-            pause = _requested_pause(error.response.headers)
+        pause = _requested_pause(error.response.headers) if isinstance(error, HfHubHTTPError) else None
         return min(pause or backoff, LONGEST_WAIT)
     is_permanent = isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError | HFValidationError)
     if status is not None or is_permanent:
@@ -328,6 +316,4 @@ def _requested_pause(headers: Mapping[str, str]) -> float | None:
     if window is not None and window.remaining == 0:
         return window.reset_in_seconds + 1
     retry_after = headers.get("Retry-After", "")
-    if not retry_after.isdecimal():
-        return None
-    return float(retry_after)
+    return float(retry_after) if retry_after.isdecimal() else None

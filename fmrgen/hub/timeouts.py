@@ -24,9 +24,6 @@ LONGEST_WAIT = 300  # seconds; the Hub counts requests in windows of five minute
 _CONNECT_TIMEOUT = 10.0  # seconds
 _READ_TIMEOUT = 60.0  # seconds of silence while something is read
 _SEND_TIMEOUT = 300.0  # seconds of silence while something is sent: the Hub works on it before it answers
-_SHORT_PAUSE = 5  # seconds of pause that need no line
-_NO_CONNECTION = ("ConnectError", "ConnectTimeout")  # of httpx, which has another module name in some versions
-_RETRY_UNREACHABLE = 30.0  # seconds after which a Hub that could not be reached is tried again
 
 
 class UnreachableError(OfflineModeIsEnabled):
@@ -96,10 +93,11 @@ def _send(send: Callable[..., Any], request: Any, **options: Any) -> Any:
     try:
         response = send(request, **options)
     except Exception as error:
-        if host in _answered or type(error).__name__ not in _NO_CONNECTION:
+        # By their names: httpx has another module name in some versions.
+        if host in _answered or type(error).__name__ not in ("ConnectError", "ConnectTimeout"):
             raise
         reason = one_line(error, 80)
-        _unreachable[host] = time.monotonic() + _RETRY_UNREACHABLE, reason
+        _unreachable[host] = time.monotonic() + 30, reason
         raise UnreachableError(reason) from error
     _answered.add(host)
     return response
@@ -110,10 +108,7 @@ def _set_timeouts(request: Any) -> None:
     longest = _READ_TIMEOUT if request.method in ("GET", "HEAD") else _SEND_TIMEOUT
     timeouts = {"connect": _CONNECT_TIMEOUT, "pool": longest, "read": longest, "write": longest}
     explicit = request.extensions.get("timeout") or {}
-    for name in timeouts:
-        if explicit.get(name):
-            timeouts[name] = explicit[name]
-    request.extensions["timeout"] = timeouts
+    request.extensions["timeout"] = timeouts | {name: seconds for name, seconds in explicit.items() if seconds}
 
 
 def _cap_pauses(response: Any) -> None:
@@ -126,11 +121,7 @@ def _cap_pauses(response: Any) -> None:
         headers["Retry-After"] = str(min(int(retry_after), LONGEST_WAIT))
     rate_limit = headers.get("RateLimit")
     if rate_limit:
-        headers["RateLimit"] = re.sub(r"\bt=(\d+)", _capped_reset, rate_limit)
+        headers["RateLimit"] = re.sub(r"\bt=(\d+)", lambda time: f"t={min(int(time[1]), LONGEST_WAIT)}", rate_limit)
     pause = headers.get("Retry-After", "0")
-    if "/resolve/" in str(response.url) and pause.isdecimal() and int(pause) > _SHORT_PAUSE:
+    if "/resolve/" in str(response.url) and pause.isdecimal() and int(pause) > 5:  # shorter ones need no line
         _log.warning("the Hub asks for a pause of %s s", pause)
-
-
-def _capped_reset(match: re.Match[str]) -> str:
-    return f"t={min(int(match[1]), LONGEST_WAIT)}"

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from fmrgen.config import sections_in
 from fmrgen.distributed.launcher import launched_precision
 from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
@@ -15,7 +16,6 @@ from fmrgen.storage.paths import CARD, SplitPaths
 from fmrgen.storage.provenance import Provenance, read_provenance
 from fmrgen.storage.shards import summary_of
 from fmrgen.trust.code import runs_code_of_others
-from fmrgen.trust.recipes import components_in
 from fmrgen.weights.assets import resolve_path
 from fmrgen.weights.download import is_address
 from fmrgen.weights.pretrained import HUB_FILE, parts_of_hub_file
@@ -66,7 +66,7 @@ def models_read(recipe: Recipe) -> str | None:
     if any(runs_code_of_others(section) for section in sections):
         return None
     digests: list[str] = []
-    for config in components_in(sections):
+    for _, config in sections_in(sections):
         places, model, read = config.PLACES or (), config.hub_model(), []
         if model is not None:
             read.append(_commit(model.repo, model.revision))

@@ -28,8 +28,6 @@ _PROBABILITIES = (
     "classifier: its outputs are probabilities, not logits: where it is sure, they are rounded to 0 and 1 and the "
     "gradient to nothing, which looks like robustness; remove its softmax, or return the logarithm of its outputs"
 )
-_HALF_A_LEVEL = 0.5 / 255  # of an 8-bit image
-_NOTICED = 0.01  # of the range of outputs: more than rounding differs between two places in a batch
 
 
 class Components(NamedTuple):
@@ -57,11 +55,8 @@ class Components(NamedTuple):
         members = getattr(self.oracle, "oracles", ())
         for name, member in zip(self.oracle.member_names, members, strict=False):
             judges[f"oracle {name}"] = getattr(member, "classifier", None)
-        notes = []
-        for section, judge in judges.items():
-            note = left_out_note(judge, self.source.labels)
-            if note is not None:
-                notes.append(f"{section}: {note}")
+        left_out = {section: left_out_note(judge, self.source.labels) for section, judge in judges.items()}
+        notes = [f"{section}: {note}" for section, note in left_out.items() if note is not None]
         if gives_probabilities(self.classifier, self.generator.image_size):
             notes.append(_PROBABILITIES)
         return notes
@@ -223,7 +218,8 @@ def _check_independence(ask: Callable[[torch.Tensor], torch.Tensor], image: torc
     if not len(first) == len(second) == len(with_dark):
         raise UserError(f"{section}: returns {len(first)} rows for {len(with_dark)} images")
     finite = torch.cat([first, second]).nan_to_num(0, 0, 0)
-    noticed = _NOTICED * float(finite.max() - finite.min()) + 1e-6
+    # A hundredth of the range of outputs: more than rounding differs between two places in a batch.
+    noticed = 0.01 * float(finite.max() - finite.min()) + 1e-6
 
     def differ(outputs: torch.Tensor, others: torch.Tensor) -> bool:
         return not torch.allclose(outputs, others, rtol=0, atol=noticed, equal_nan=True)
@@ -285,17 +281,12 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
                 f"{section}: takes images of one channel and is given RGB; let its forward begin with "
                 "images.mean(1, keepdim=True), or take a network of three channels (timm: in_chans=3)"
             ) from error
+        cure = ""
+        if "shape" in str(error) or "size" in str(error):
+            cure = "; if it takes images of another size, say which in its section, as {kind: module, …, size: 32}"
         raise UserError(
-            f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}"
-            f"{_cure_of_size(error)}"
+            f"{section}: fails on an image of {size} px: {type(error).__name__}: {one_line(error)}{cure}"
         ) from error
-
-
-def _cure_of_size(error: BaseException) -> str:
-    """Return what to do about an error that an image of another size than the network's may have caused."""
-    if "shape" not in str(error) and "size" not in str(error):
-        return ""
-    return "; if it takes images of another size, say which in its section, as {kind: module, …, size: 32}"
 
 
 @torch.no_grad()
@@ -338,7 +329,7 @@ def _check_rows_apart(generator: Generator, latents: Latents) -> None:
             return
         finally:
             generator.row_seeds = ()
-    if not torch.allclose(images[0], images[1], rtol=0, atol=_HALF_A_LEVEL):
+    if not torch.allclose(images[0], images[1], rtol=0, atol=0.5 / 255):  # half a level of an 8-bit image
         raise UserError(
             "generator: what it decodes from a latent depends on the others in the batch, or on chance; nothing may be "
             "computed across the batch, and random numbers must come from self.noise"

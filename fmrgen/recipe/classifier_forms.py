@@ -3,9 +3,7 @@
 It imports nothing slow, because `fmrgen --help` reads it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -14,49 +12,35 @@ class ShortForm:
     """A classifier in one word, `PREFIX:REST`."""
 
     prefix: str  # the word before the colon
-    written: str  # the form as messages and help write it
-    section: Callable[[str], dict[str, Any]] | None  # returns it for the REST; None for a folder, which contains it
-    is_harmless: bool = False  # imports nothing and names no file of this machine, so a stranger's recipe may have it
-    name: Callable[[str], str] = str  # returns the classifier's name for the REST
+    rest: str  # what follows it, as messages and help write it; a REPO may end in @REVISION
+    kind: str | None  # of its section; None for a folder, which contains the section
+    is_oracle: bool = False  # the kind is an oracle's, which judges as a classifier
+    is_harmless: bool = True  # imports nothing and names no file of this machine, so a stranger's recipe may have it
 
+    @property
+    def written(self) -> str:
+        """The form as messages and help write it."""
+        return f"{self.prefix}:{self.rest}"
 
-def _of_kind(kind: str) -> Callable[[str], dict[str, Any]]:
-    def section(rest: str) -> dict[str, Any]:
-        return {"kind": kind, "model": rest}
-
-    return section
-
-
-def _at_revision(kind: str, rest: str) -> dict[str, Any]:
-    repo, _, revision = rest.partition("@")
-    return {"kind": kind, "model": repo, "revision": revision or None}
-
-
-def _of_transformers(rest: str) -> dict[str, Any]:
-    return _at_revision("transformers", rest)
-
-
-def _oracle(kind: str) -> ShortForm:
-    def section(rest: str) -> dict[str, Any]:
-        return {"kind": "oracle", "oracle": _at_revision(kind, rest)}
-
-    return ShortForm(kind, f"{kind}:REPO", section, is_harmless=True)
-
-
-def _stem(rest: str) -> str:
-    return Path(rest).stem
+    def section(self, rest: str) -> dict[str, Any]:
+        """Return the section of a classifier from the part of its word after the colon."""
+        section: dict[str, Any] = {"kind": self.kind, "model": rest}
+        if self.rest == "REPO":
+            repo, _, revision = rest.partition("@")
+            section |= {"model": repo, "revision": revision or None}
+        return {"kind": "oracle", "oracle": section} if self.is_oracle else section
 
 
 _FORMS = (
-    ShortForm("timm", "timm:NAME", _of_kind("timm"), is_harmless=True),
-    ShortForm("zoo", "zoo:NAME", _of_kind("zoo")),
-    ShortForm("hf", "hf:REPO", _of_transformers, is_harmless=True),
-    _oracle("zero_shot"),
-    _oracle("clip"),
-    _oracle("open_clip"),
-    _oracle("vlm"),
-    ShortForm("onnx", "onnx:FILE", _of_kind("onnx"), name=_stem),
-    ShortForm("asset", "asset:NAME", None, is_harmless=True),
+    ShortForm("timm", "NAME", "timm"),
+    ShortForm("zoo", "NAME", "zoo", is_harmless=False),
+    ShortForm("hf", "REPO", "transformers"),
+    ShortForm("zero_shot", "REPO", "zero_shot", is_oracle=True),
+    ShortForm("clip", "REPO", "clip", is_oracle=True),
+    ShortForm("open_clip", "REPO", "open_clip", is_oracle=True),
+    ShortForm("vlm", "REPO", "vlm", is_oracle=True),
+    ShortForm("onnx", "FILE", "onnx", is_harmless=False),
+    ShortForm("asset", "NAME", None),
 )
 FORMS = {form.prefix: form for form in _FORMS}
 HARMLESS = tuple(f"{form.prefix}:" for form in _FORMS if form.is_harmless)
@@ -68,3 +52,8 @@ def form_of(text: str) -> tuple[ShortForm | None, str]:
     """Return the short form of a word, or None if it has none, and the part after its colon."""
     prefix, _, rest = text.partition(":")
     return FORMS.get(prefix), rest
+
+
+def is_inline(text: str) -> bool:
+    """Return whether a word is a section as inline YAML."""
+    return text.lstrip().startswith("{")

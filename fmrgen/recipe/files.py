@@ -1,6 +1,5 @@
 """Recipe files as unchecked mappings: the shipped ones, the bases that a file extends, and overrides."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,29 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
 
 
-def check_reference(reference: str | Path, subject: str, begins: str | tuple[str, ...]) -> None:
-    """Raise UserError for a name that is neither a file nor shipped.
-
-    `subject` is what it should be, for the message, such as a set; `begins` is how shipped names of that subject begin.
-    """
-    shipped = shipped_recipes()
-    if str(reference) not in shipped and not Path(reference).is_file():
-        raise UserError(_not_shipped(reference, subject, [name for name in shipped if name.startswith(begins)]))
-
-
 def is_recipe(reference: str) -> bool:
     """Return whether a word is the name of a shipped recipe or of a file."""
     form, _ = form_of(reference)  # a short form stays one even if a file of that name exists
     return reference in shipped_recipes() or (form is None and Path(reference).is_file())
 
 
-def _find(reference: str | Path) -> Path:
-    """Return the file of a recipe. A shipped name is that recipe, even if the current folder has a file of the name."""
+def find_recipe(reference: str | Path, subject: str = "recipe", begins: str = "") -> Path:
+    """Return the file of a recipe. A shipped name is that recipe, even if the current folder has a file of the name.
+
+    Raises UserError if there is neither: `subject` is what it should be, such as a set, and `begins` is how shipped
+    names of that subject begin.
+    """
     shipped = shipped_recipes()
     if str(reference) in shipped:
         return shipped[str(reference)]
-    if not Path(reference).is_file():
-        raise UserError(_not_shipped(reference, "recipe", [name for name in shipped if not name.startswith("_")]))
-    return Path(reference)
-
-
-def _not_shipped(reference: str | Path, subject: str, shipped: Sequence[str]) -> str:
-    """Return the message that there is neither such a file nor such a name, with the name that was probably meant."""
-    near = near_name(reference, shipped)
+    if Path(reference).is_file():
+        return Path(reference)
+    names = [name for name in shipped if name.startswith(begins) and not name.startswith("_")]
+    near = near_name(reference, names)
+    cure = "`fmrgen recipes` lists them" if subject == "recipe" else f"choose from {', '.join(names)}"
     if near is not None:
         cure = f"did you mean {near}?"
-    elif subject == "recipe":
-        cure = "`fmrgen recipes` lists them"
-    else:
-        cure = f"choose from {', '.join(shipped)}"
-    return f"{reference}: no such file, and not a shipped {subject}; {cure}"
+    raise UserError(f"{reference}: no such file, and not a shipped {subject}; {cure}")
 
 
 def read_recipe(reference: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -58,7 +44,7 @@ def read_recipe(reference: str | Path, seen: tuple[Path, ...] = ()) -> dict[str,
 
     `seen` are the files that led to it by extending each other.
     """
-    path = _find(reference).resolve()
+    path = find_recipe(reference).resolve()
     if path in seen:
         raise UserError(f"{reference}: extends itself: {' > '.join(p.name for p in (*seen, path))}")
     try:
@@ -101,15 +87,8 @@ def _differs(key: str, base: dict[str, Any], changes: dict[str, Any]) -> bool:
     return key in base and key in changes and base[key] != changes[key]
 
 
-def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the changes of all `section.key=value` as one mapping, later ones last. Raises UserError for others."""
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        changes = merged(changes, _parse_override(override))
-    return changes
-
-
-def _parse_override(override: str) -> dict[str, Any]:
+def parse_override(override: str) -> dict[str, Any]:
+    """Return a change, `section.key=value`, as a mapping. Raises UserError for anything else."""
     path, equals, text = override.partition("=")
     if not equals or not all(path.split(".")):
         raise UserError(f"{override}: an override is section.key=value, for example perturb.budget=20")

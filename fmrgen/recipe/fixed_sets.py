@@ -5,8 +5,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from fmrgen.config import StrictConfig, validate
-from fmrgen.recipe.sections import SourceOnly
+from fmrgen.config import StrictConfig
+from fmrgen.recipe.sections import source_config_of
 from fmrgen.sources.base import SourceConfig
 
 
@@ -45,8 +45,7 @@ class FixedSets(StrictConfig):
         for set_name in self.sets or [name]:
             for severity in severities:
                 words = {"set": set_name, "severity": str(severity)}
-                tree = {"source": _filled(self.source, words)}
-                sources[set_name, severity] = validate(SourceOnly, tree, f"{name}: {set_name}").source
+                sources[set_name, severity] = source_config_of(_filled(self.source, words), f"{name}: {set_name}")
         return sources
 
 

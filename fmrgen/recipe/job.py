@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -27,20 +28,21 @@ from fmrgen.engine.options import WITHOUT_GRADIENT, AttackOptions, PerturbOption
 from fmrgen.errors import UserError, option, unknown_message
 from fmrgen.files import fingerprint, parse_yaml
 from fmrgen.generators.base import mask_of
-from fmrgen.recipe.classifier_forms import form_of
-from fmrgen.recipe.files import changes_of, check_reference, is_recipe, merged, read_recipe, shipped_recipes
+from fmrgen.recipe.classifier_forms import form_of, is_inline
+from fmrgen.recipe.files import find_recipe, is_recipe, merged, parse_override, read_recipe, shipped_recipes
+from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.recipe.many_classifiers import expanded, split_at_commas
 from fmrgen.recipe.sections import (
     ClassifierField,
-    ClassifierOnly,
     GeneratorField,
     OracleField,
     SourceField,
-    SourceOnly,
     check_no_weights,
+    classifier_config_of,
     classifier_of_short_form,
     oracle_config_of,
     oracle_of_short_form,
+    source_config_of,
 )
 from fmrgen.sources.base import SourceConfig
 from fmrgen.storage.paths import CONFIG_NAME, RESERVED_NAMES
@@ -49,8 +51,6 @@ if TYPE_CHECKING:
     import torch
 
     from fmrgen.recipe.build import Components
-    from fmrgen.recipe.fixed_sets import FixedSets
-
 
 SETS = "sets/"  # how the names of fixed sets begin
 _COMMANDS = {"oracle": "generate", "schedule": "train"}  # by a key that only their files have
@@ -183,12 +183,8 @@ def _called(section: ComponentConfig) -> str:
 
 def describe_recipes() -> dict[str, str]:
     """Return the description of every shipped recipe that can be run by itself, by its name."""
-    descriptions = {}
-    for name in shipped_recipes():
-        if name.startswith("_"):
-            continue
-        descriptions[name] = str(read_recipe(name).get("description", ""))
-    return descriptions
+    names = [name for name in shipped_recipes() if not name.startswith("_")]
+    return {name: str(read_recipe(name).get("description", "")) for name in names}
 
 
 def load_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -236,7 +232,11 @@ def load_config(section: type[AnyConfig], reference: str | Path, overrides: Sequ
     if kinds and not kinds & section.model_fields.keys():
         command = _COMMANDS[kinds.pop()]
         raise UserError(f"{reference}: is a file for `fmrgen {command}`; `fmrgen recipes` lists others")
-    return validate(section, merged(tree, changes_of(overrides)), str(reference))
+    # The changes are laid over each other first, so that a new kind takes all keys of its section with it.
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        changes = merged(changes, parse_override(override))
+    return validate(section, merged(tree, changes), str(reference))
 
 
 def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
@@ -248,28 +248,27 @@ def parse_classifier(text: str) -> tuple[str, ComponentConfig]:
     """
     name, reference = _name_and_reference(text)
     check_no_weights(reference)
-    if reference.lstrip().startswith("{"):
-        section = _classifier_of({"classifier": parse_yaml(reference, reference)}, reference)
+    if is_inline(reference):
+        section = classifier_config_of(parse_yaml(reference, reference), reference)
         model = getattr(section, "model", None) or getattr(section, "target", None) or section.kind
-        return name or Path(model.rpartition(":")[2]).name, section
-    if is_recipe(reference):
+        default = Path(model.rpartition(":")[2]).name
+    elif is_recipe(reference):
         recipe = read_recipe(reference)
-        tree = {key: value for key, value in recipe.items() if key == "classifier"}
-        if not tree:
+        if "classifier" not in recipe:
             raise UserError(f"{reference}: has no classifier; write its section below the key classifier")
+        section = classifier_config_of(recipe["classifier"], reference)
         output = recipe.get("output")
-        if name is None and isinstance(output, dict):
-            name = output.get("split")
-        name = name or Path(reference).stem
+        default = (output.get("split") if isinstance(output, dict) else None) or Path(reference).stem
     else:
-        tree = {"classifier": classifier_of_short_form(reference)}
-    form, rest = form_of(reference)
-    default = rest or Path(reference).name
-    if form is not None:
-        default = form.name(rest)
-    if Path(default).exists():
-        default = Path(default).resolve().name  # without the path, which is private
-    return str(name or default), _classifier_of(tree, reference)
+        section = classifier_config_of(classifier_of_short_form(reference), reference)
+        form, rest = form_of(reference)
+        default = rest or Path(reference).name
+        if form is not None and form.prefix == "onnx":
+            default = Path(rest).stem
+        if Path(default).exists():
+            default = Path(default).resolve().name  # without the path, which is private
+    check_places(section, "classifier")
+    return str(name or default), section
 
 
 def the_classifier(text: str, network: str | None) -> tuple[str, ComponentConfig]:
@@ -284,12 +283,6 @@ def the_classifier(text: str, network: str | None) -> tuple[str, ComponentConfig
     return parse_classifier(words[0])
 
 
-def _classifier_of(tree: Any, name: str) -> ComponentConfig:
-    config = validate(ClassifierOnly, tree, name)
-    check_places(config)
-    return config.classifier
-
-
 def load_classifiers(
     texts: Sequence[str], network: str | None = None
 ) -> dict[str, ComponentConfig | list[ComponentConfig]]:
@@ -299,9 +292,7 @@ def load_classifiers(
     files of weights among them belong to. Raises UserError if two have the same name, several trainings have none, or
     there are no classifiers.
     """
-    words = []
-    for text in texts:
-        words += expanded(text, network)
+    words = list(chain.from_iterable(expanded(text, network) for text in texts))
     if not words:
         raise UserError(f"{option('classifier', 'classifiers')}: give at least one")
     return _by_name([_parse_trainings(word) for word in words], "classifiers")
@@ -321,9 +312,7 @@ def _parse_trainings(text: str) -> tuple[str, ComponentConfig | list[ComponentCo
 def _name_and_reference(text: str) -> tuple[str | None, str]:
     """Return the parts of `[NAME=]REFERENCE`."""
     match = re.fullmatch(r"([\w.-]+)=(.+)", text, re.DOTALL)
-    if match is None:
-        return None, text
-    return match[1], match[2]
+    return (None, text) if match is None else (match[1], match[2])
 
 
 def _by_name(sections: Sequence[tuple[str, Named]], plural: str) -> dict[str, Named]:
@@ -343,7 +332,7 @@ def parse_oracle(text: str) -> tuple[str, ComponentConfig]:
     `package.module:Name`. Raises UserError if it is something else, or names a missing file.
     """
     name, reference = _name_and_reference(text)
-    if reference.lstrip().startswith("{"):
+    if is_inline(reference):
         section = oracle_config_of(parse_yaml(reference, reference), reference)
         default = section.kind
     elif is_recipe(reference):
@@ -361,22 +350,23 @@ def load_oracles(texts: Sequence[str]) -> dict[str, ComponentConfig]:
     return _by_name([parse_oracle(text) for text in texts], "oracles")
 
 
-def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
+def load_fixed_sets(texts: Sequence[str]) -> dict[str, FixedSets]:
     """Return fixed sets by their names, with every key checked.
 
     Each text is `[NAME=]` and then a shipped name (`sets/imagenet-c`), a file, or a section of a source as inline YAML.
     Raises UserError if one is something else, or two have one name.
     """
-    from fmrgen.recipe.fixed_sets import FixedSets
-
     fixed_sets = {}
     for text in texts:
         name, reference = _name_and_reference(text)
-        if reference.lstrip().startswith("{"):
+        if is_inline(reference):
             tree = {"source": parse_yaml(reference, reference)}
             name = name or "set"
         else:
-            _check_fixed(reference)
+            if reference not in shipped_recipes() and Path(reference).is_dir():
+                cure = f"write {option('fixed', 'fixed')} {{kind: imagefolder, path: {reference}}}"
+                raise UserError(f"{reference}: is a folder; {cure}")
+            find_recipe(reference, "set", SETS)
             tree = read_recipe(reference)
             name = name or Path(reference).stem
         if name in fixed_sets:
@@ -386,25 +376,9 @@ def load_fixed_sets(texts: Sequence[str]) -> "dict[str, FixedSets]":
     return fixed_sets
 
 
-def _check_fixed(reference: str) -> None:
-    """Raise UserError for a name that is neither a file nor a shipped recipe of sets."""
-    if reference not in shipped_recipes() and Path(reference).is_dir():
-        raise UserError(
-            f"{reference}: is a folder; write {option('fixed', 'fixed')} {{kind: imagefolder, path: {reference}}}"
-        )
-    check_reference(reference, "set", SETS)
-
-
 def load_source(text: str) -> SourceConfig:
     """Return the source of a recipe, or of a source section as inline YAML. Raises UserError."""
-    if text.lstrip().startswith("{"):
-        config = source_config_of(parse_yaml(text, text), text)
-    else:
-        config = source_config_of(read_recipe(text).get("source"), text)
+    tree = parse_yaml(text, text) if is_inline(text) else read_recipe(text).get("source")
+    config = source_config_of(tree, text)
     check_places(config, "source")
     return config
-
-
-def source_config_of(tree: Any, name: str) -> SourceConfig:
-    """Return a source section from its mapping; a mistake in it is a UserError that starts with `name`."""
-    return validate(SourceOnly, {"source": tree}, name).source

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fmrgen.errors import UserError, option
-from fmrgen.recipe.classifier_forms import FORMS
+from fmrgen.recipe.classifier_forms import FORMS, is_inline
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -18,7 +18,7 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     stands for itself; `network`, `package.module:Name`, is the one that files of weights belong to. Raises UserError if
     nothing has such a name, or there are files of weights and no network.
     """
-    if text.lstrip().startswith("{"):
+    if is_inline(text):
         return [text]
     named = re.match(r"[\w.-]+=", text)
     if named is not None:
@@ -32,9 +32,8 @@ def expanded(text: str, network: str | None = None) -> list[str]:
     if prefix in FORMS:
         return [text]
     if Path(text).exists() or not _WILD.search(text):
-        if network is not None and Path(text).is_file():
-            return [_of_file(Path(text), network)]
-        return [text]
+        is_of_network = network is not None and Path(text).is_file()
+        return [_of_file(Path(text), network)] if is_of_network else [text]
     paths = sorted(glob.glob(text, recursive=True))
     if not paths:
         raise UserError(f"{text}: no file or folder has such a name")

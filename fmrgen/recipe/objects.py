@@ -5,15 +5,14 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
-from weakref import ReferenceType, ref
+from weakref import finalize
 
 import torch
 from torch import nn
 
-from fmrgen.config import ComponentConfig, InMemory
+from fmrgen.config import ComponentConfig, InMemory, sections_in
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.errors import UserError, unknown_message
@@ -21,33 +20,29 @@ from fmrgen.files import fingerprint
 from fmrgen.recipe.build import Role, build_component
 from fmrgen.recipe.job import parse_classifier, parse_oracle
 from fmrgen.recipe.sections import generator_config_of, generator_of_short_form, oracle_config_of
-from fmrgen.trust.recipes import components_in
 from fmrgen.weights.identity import hashed, identity_of
 
 _PROCESS = secrets.token_hex(8)
 _counter = itertools.count()
 
 
-class _ByObject:
-    """A dict for each living object, whether or not it can be hashed."""
-
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[ReferenceType[object], dict[str, str]]] = {}
-
-    def of(self, held: object) -> dict[str, str]:
-        """Return the object's own dict; a new one each time for an object that can't be referred to weakly."""
-        if id(held) in self._entries:
-            reference, entry = self._entries[id(held)]
-            if reference() is held:  # and not another object that got its `id`
-                return entry
-        entry = {}
-        with suppress(TypeError):
-            self._entries[id(held)] = ref(held), entry
-        return entry
+_notes: dict[int, dict[str, str]] = {}  # of living objects, by their `id`
 
 
-_numbers = _ByObject()  # of objects that no other process can recognise
-_states = _ByObject()  # the state in which an object was handed over, by the states in which it was left
+def _notes_of(held: object) -> dict[str, str]:
+    """Return what is noted of an object, whether or not it can be hashed, as long as it lives.
+
+    Under `number` stands the number of one that no other process can recognise; under each state in which it was left,
+    the one in which it was handed over. Of an object that can't be referred to weakly nothing is kept.
+    """
+    if id(held) not in _notes:
+        try:
+            finalize(held, _notes.pop, id(held))
+        except TypeError:
+            return {}
+        _notes[id(held)] = {}
+    return _notes[id(held)]
+
 
 AnyClassifier = nn.Module | ComponentConfig | Mapping[str, Any] | str
 """A module from images [B, 3, H, W] in [0, 1] to logits [B, K], a config, a section of a recipe as a mapping, or what
@@ -92,20 +87,15 @@ def each_training(classifiers: Mapping[str, Any]) -> dict[str, tuple[Any, str | 
     a training of None. Raises UserError if a list has fewer than two, or a name is taken.
     """
     trainings: dict[str, tuple[Any, str | None]] = {}
-
-    def add(name: str, classifier: Any, training_of: str | None) -> None:
-        if name in trainings:
-            raise UserError(f"two classifiers are called {name}; give one another name")
-        trainings[name] = (classifier, training_of)
-
     for name, entry in classifiers.items():
-        if not isinstance(entry, list | tuple):
-            add(name, entry, None)
-            continue
-        if len(entry) < 2:
-            raise UserError(f"classifier {name}: a list means several trainings of it; give at least two")
-        for number, classifier in enumerate(entry, 1):
-            add(f"{name}-{number}", classifier, name)
+        members: dict[str, tuple[Any, str | None]] = {name: (entry, None)}
+        if isinstance(entry, list | tuple):
+            members = {f"{name}-{number}": (classifier, name) for number, classifier in enumerate(entry, 1)}
+            if len(entry) < 2:
+                raise UserError(f"classifier {name}: a list means several trainings of it; give at least two")
+        for taken in members.keys() & trainings.keys():
+            raise UserError(f"two classifiers are called {taken}; give one another name")
+        trainings |= members
     return trainings
 
 
@@ -158,14 +148,11 @@ def _section(component: Any, name: str, role: type) -> ComponentConfig:
         return component
     if not isinstance(component, role):
         kind = f"the class {component.__name__}" if isinstance(component, type) else f"a {type(component).__name__}"
-        wanted = f"fmrgen.{role.__name__}"
-        if name == "classifier":
-            wanted = "torch module"
-        elif name == "oracle":
-            wanted = f"{wanted} or a torch module"
+        others = {"classifier": "torch module", "oracle": "fmrgen.Oracle or a torch module"}
+        wanted = others.get(name, f"fmrgen.{role.__name__}")
         raise UserError(f"{name}: must be a {wanted} (an instance), a section or a name; it is {kind}")
     identity = identity_of(component)
-    state = _states.of(component).get(identity.state, identity.state)
+    state = _notes_of(component).get(identity.state, identity.state)
     if identity.unknown is not None:
         state = _name_in_this_launch(component, state)
     return InMemory.of(component, identity.weights_sha256, state, identity.code, identity.unknown)
@@ -177,8 +164,7 @@ def _name_in_this_launch(held: object, state: str) -> str:
         launch = _PROCESS
     else:  # the processes of a machine have one parent; those of other machines are refused
         launch = f"{os.getppid()} {os.environ.get('MASTER_ADDR')} {os.environ.get('MASTER_PORT')}"
-    numbers = _numbers.of(held)
-    number = numbers.setdefault("number", str(next(_counter)))
+    number = _notes_of(held).setdefault("number", str(next(_counter)))
     return fingerprint([launch, number, state])
 
 
@@ -188,11 +174,11 @@ def settle(section: ComponentConfig) -> None:
     Without this, a network that keeps something in its forward would count as another network in the next cell of a
     notebook.
     """
-    for config in components_in(section):
+    for _, config in sections_in(section):
         if not isinstance(config, InMemory) or config.held is None:
             continue
         if config.unknown is None and config.state is not None:
-            _states.of(config.held)[hashed(config.held)[0]] = config.state
+            _notes_of(config.held)[hashed(config.held)[0]] = config.state
 
 
 def changed_options(before: PerturbOptions, options: dict[str, Any]) -> PerturbOptions:

@@ -19,7 +19,7 @@ from fmrgen.config import (
 )
 from fmrgen.errors import UserError, option
 from fmrgen.files import no_such_folder, open_plain, parse_yaml
-from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of
+from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of, is_inline
 from fmrgen.sources.base import SourceConfig
 from fmrgen.trust.recipes import untrusted_config
 from fmrgen.weights.assets import resolve_path
@@ -34,7 +34,7 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
     """Return the section of a classifier from one of `classifier_forms.FORMS`, a trained folder or an import path."""
     check_no_weights(text)
     form, rest = form_of(text)
-    if form is not None and form.section is not None:
+    if form is not None and form.kind is not None:
         return form.section(rest)
     folder = Path(resolve_path(text))
     if folder.is_dir():
@@ -57,7 +57,7 @@ def classifier_of_short_form(text: str) -> dict[str, Any]:
 
 def check_no_weights(text: str) -> None:
     """Raise UserError for the name of a file of weights alone, which does not determine the network."""
-    if ":" in text or text.lstrip().startswith("{") or Path(text).is_dir():
+    if ":" in text or is_inline(text) or Path(text).is_dir():
         return
     if text.lower().endswith(".onnx"):
         raise UserError(f"{text}: is an ONNX file; write onnx:{text}")
@@ -115,16 +115,22 @@ def oracle_of_short_form(text: str) -> ComponentConfig:
         )
     if not _IMPORT_PATH.fullmatch(text):
         return oracle_config_of({"kind": "clip", "model": text}, text)
-    if _is_network(import_object(text)):
+    from torch import nn
+
+    target = import_object(text)
+    if isinstance(target, type) and issubclass(target, nn.Module):
         return oracle_config_of({"kind": "classifier", "classifier": text}, text)
     return oracle_config_of({"kind": text}, text)
 
 
-def _is_network(target: Any) -> bool:
-    """Return whether an imported object is a torch module's class, which judges as a classifier does."""
-    from torch import nn
+def classifier_config_of(tree: Any, name: str) -> ComponentConfig:
+    """Return a classifier section from its mapping; a mistake in it is a UserError that starts with `name`."""
+    return validate(ClassifierOnly, {"classifier": tree}, name).classifier
 
-    return isinstance(target, type) and issubclass(target, nn.Module)
+
+def source_config_of(tree: Any, name: str) -> SourceConfig:
+    """Return a source section from its mapping; a mistake in it is a UserError that starts with `name`."""
+    return validate(SourceOnly, {"source": tree}, name).source
 
 
 def oracle_config_of(tree: Any, name: str) -> ComponentConfig:
@@ -142,25 +148,15 @@ def _trained_classifier(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise UserError(f"{text}: not the folder of a trained classifier, it has no {path.name}")
     named = {**section, "checkpoint": "asset:"}  # it is the user who names the folder of the weights
-    untrusted_config(
-        ClassifierOnly,
-        {"classifier": named},
-        f"{path}:",
-        trust=False,
-        cure="if you know it, write the section yourself",
-    )
+    cure = "if you know it, write the section yourself"
+    untrusted_config(ClassifierOnly, {"classifier": named}, f"{path}:", trust=False, cure=cure)
     return {**section, "checkpoint": f"{text}/model.safetensors"}
-
-
-def _kind_alone(text: str) -> dict[str, Any]:
-    """Return the section of a kind that needs no other key."""
-    return {"kind": text}
 
 
 SHORT_FORMS |= {
     "fmrgen.classifiers": ShortForms(classifier_of_short_form, HARMLESS),
-    "fmrgen.generators": ShortForms(_kind_alone),
-    "fmrgen.oracles": ShortForms(_kind_alone),
+    "fmrgen.generators": ShortForms(lambda kind: {"kind": kind}),
+    "fmrgen.oracles": ShortForms(lambda kind: {"kind": kind}),
 }
 SourceField = Annotated[SerializeAsAny[SourceConfig], component("fmrgen.sources", base=SourceConfig)]
 ClassifierField = Annotated[SerializeAsAny[ComponentConfig], component("fmrgen.classifiers")]

@@ -3,24 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
-from fmrgen.sources.base import SourceConfig
+from fmrgen.sources.base import RawExample, SourceConfig
 
 
-class _Labelled(Protocol):
-    @property
-    def label(self) -> int: ...
-
-
-Entry = TypeVar("Entry", bound=_Labelled)
-
-
-def select(entries: Iterable[Entry], labels: Labels, config: SourceConfig) -> list[Entry]:
+def select(entries: Iterable[RawExample], labels: Labels, config: SourceConfig) -> list[RawExample]:
     """Return the examples that a job takes of `entries`.
 
     They are shuffled, then taken by class, then limited. A limit takes the first ones if they are shuffled, or if these
@@ -49,7 +40,7 @@ def select(entries: Iterable[Entry], labels: Labels, config: SourceConfig) -> li
     return [everything[index * len(everything) // config.limit] for index in range(config.limit)]
 
 
-def _first_of_each_class(entries: Iterable[Entry], labels: Labels, count: int) -> list[Entry]:
+def _first_of_each_class(entries: Iterable[RawExample], labels: Labels, count: int) -> list[RawExample]:
     """Return the first `count` entries of each class. Raises UserError if a class has some, but fewer."""
     counts: Counter[int] = Counter()
     selected = []
@@ -60,9 +51,7 @@ def _first_of_each_class(entries: Iterable[Entry], labels: Labels, count: int) -
     short_labels = [label for label in range(len(labels)) if 0 < counts[label] < count]
     if short_labels:
         label = short_labels[0]
-        others = ""
-        if len(short_labels) > 1:
-            others = f", and {len(short_labels) - 1} other classes fewer too"
+        others = f", and {len(short_labels) - 1} other classes fewer too" if len(short_labels) > 1 else ""
         raise UserError(
             f"source.per_class: class {labels.names[label]} has {counts[label]} examples{others}; ask for no more than "
             "there are"

@@ -3,17 +3,16 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import numpy as np
+from PIL import Image
 from pydantic import AfterValidator, Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.labels import Labels, make_labels
 from fmrgen.sources._selection import select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, label_of_source
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def _check_part(text: str | None) -> str | None:
@@ -55,18 +54,18 @@ class Config(SourceConfig):
             raise UserError(f"source.part: {len(images):,} images can't be split into {parts} equal parts")
         size = len(images) // parts
         rows = slice((number - 1) * size, number * size)
-        return Arrays(images[rows], labels[rows], self)
+        return Arrays(images[rows], labels[rows], make_labels(self.classes, None), self)
 
 
 class Arrays(Source):
     """The rows of two arrays, uint8 [N, H, W, 3] or [N, H, W] and integers [N], that have a label of the job."""
 
-    def __init__(self, images: "np.ndarray", labels: "np.ndarray", config: SourceConfig) -> None:
-        self.labels: Labels = make_labels(config.classes, None)
+    def __init__(self, images: np.ndarray, source_labels: np.ndarray, labels: Labels, config: SourceConfig) -> None:
+        self.labels = labels
         self._images = images
-        self._rows = select(self._labelled(labels), self.labels, config)
+        self._rows = select(self._labelled(source_labels), labels, config)
 
-    def _labelled(self, source_labels: "np.ndarray") -> Iterator[RawExample]:
+    def _labelled(self, source_labels: np.ndarray) -> Iterator[RawExample]:
         """Yield the rows that have a label of the job, without their images."""
         for row, source_label in enumerate(source_labels):
             label = label_of_source(self.labels, int(source_label), row, "source.labels")
@@ -77,16 +76,12 @@ class Arrays(Source):
         return len(self._rows)
 
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        from PIL import Image
-
         for row in self._rows[start:stop]:
             yield row._replace(image=Image.fromarray(self._images[row.id].copy()))
 
 
-def _read(path: str, key: str) -> "np.ndarray":
+def _read(path: str, key: str) -> np.ndarray:
     """Return the array of a .npy file, mapped into memory. Raises UserError, which names `source.KEY`."""
-    import numpy as np
-
     try:
         array: np.ndarray = np.load(Path(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

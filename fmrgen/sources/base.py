@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-_MIN_SIDE = 4  # pixels: placeholders of 1×1 and strips of 5000×3 show no class, however they are resized
-
-
 class SourceConfig(ComponentConfig):
     """The options of every source."""
 
@@ -183,9 +180,12 @@ class Source(ABC):
 
 
 def large_enough(image: "Image.Image") -> "Image.Image":
-    """Return the image. Raises UserError if it is too small to show anything."""
-    if min(image.size) < _MIN_SIDE:
-        raise UserError(f"it has {image.width}×{image.height} pixels; each side needs {_MIN_SIDE} or more")
+    """Return the image. Raises UserError if it is too small to show anything.
+
+    Placeholders of 1×1 pixels and strips of 5000×3 show no class, however they are resized.
+    """
+    if min(image.size) < 4:
+        raise UserError(f"it has {image.width}×{image.height} pixels; each side needs 4 or more")
     return image
 
 
@@ -212,28 +212,22 @@ class StreamedSource(Source):
     def _examples(self, start: int) -> Iterator[RawExample]:
         """Yield the examples from the row `start` of the stream on."""
 
-    def _leaps(self, start: int) -> bool:
-        """Return whether `_examples` reaches the position `start` sooner than reading on does."""
-        return False
-
     def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        if self._stream is None or start < self._position or self._leaps(start):
+        if self._stream is None or start < self._position:
             # If not every row is an example, only reading tells at which row an example is.
             self._position = start if self.all_count else 0
             self._stream = self._examples(self._position)
+        stream = self._stream
         try:
-            yield from self._read_on(self._stream, start, stop)
+            for _ in islice(stream, start - self._position):
+                self._position += 1
+            while self._position < min(stop, self._length):
+                example = next(stream, None)
+                if example is None:
+                    ends, them = self.called
+                    raise UserError(f"source.limit: {ends} after {self._position} {them}; start again with that limit")
+                self._position += 1
+                yield example
         except UserError:
             self._stream = None  # the iterator has ended: reading again must give the same error
             raise
-
-    def _read_on(self, stream: Iterator[RawExample], start: int, stop: int) -> Iterator[RawExample]:
-        for _ in islice(stream, start - self._position):
-            self._position += 1
-        while self._position < min(stop, self._length):
-            example = next(stream, None)
-            if example is None:
-                ends, examples = self.called
-                raise UserError(f"source.limit: {ends} after {self._position} {examples}; start again with that limit")
-            self._position += 1
-            yield example

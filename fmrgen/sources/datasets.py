@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from glob import glob
 from itertools import chain, repeat
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,14 +16,11 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.errors import chain as causes
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sources._accepted import PLACE, REAL, Accepted, accepted_by_column, accepted_of_real
+from fmrgen.sources._accepted import PLACE, Accepted, accepted_of
 from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.recipes import is_on_the_hub, is_within
-
-_BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
-_ImageOf = Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
 
 
 class Config(SourceConfig):
@@ -73,7 +70,9 @@ class Config(SourceConfig):
 
     def check_places(self, section: str) -> None:
         is_files = self.data_files is not None or _builder_of_files(self.path) is not None
-        if not is_files and _looks_local(self.path) and not Path(self.path).exists():
+        # A path that can only be one of this machine is not looked up on the Hub.
+        is_local = self.path.startswith(("/", "./", "../", "~")) or self.path.count("/") > 1
+        if not is_files and is_local and not Path(self.path).exists():
             raise UserError(f"{section}.path: {self.path}: no such file or folder")
 
     def hub_dataset(self) -> HubDataset | None:
@@ -93,9 +92,7 @@ class Config(SourceConfig):
         return self.open(open_dataset(self))
 
     def places_it_reads(self) -> list[str]:
-        files = self.data_files or []
-        if isinstance(files, str):
-            files = [files]
+        files = [self.data_files] if isinstance(self.data_files, str) else self.data_files or []
         # A name without an owner may be a format's, whose loader reads the folder it is called in.
         outside = [file for file in files if not is_within(file) and not is_on_the_hub(file)]
         return [*super().places_it_reads(), *outside]
@@ -116,7 +113,7 @@ class Config(SourceConfig):
         if names is None and self.classes is None and "string" in feature.dtype and isinstance(dataset, Dataset):
             names = sorted(name for name in dataset.unique(label) if name is not None)
         labels = make_labels(self.classes, names)
-        accepted = self._accepted(features, labels)
+        accepted = None if self.accepted is None else accepted_of(self.accepted, features, labels)
         twice = [name for name in self.columns if name in (image, label)]
         if twice:
             raise UserError(f"source.columns: {twice[0]} is a column of every split; rename it in the dataset")
@@ -128,17 +125,10 @@ class Config(SourceConfig):
             dataset = dataset.cast_column(image, Image(decode=False)).select_columns(columns_to_read)
         except Exception as error:
             raise UserError(f"source.image_column: {image} holds no images: {one_line(error)}") from error
-        columns = _Columns(image, label, labels, accepted, extra)
+        columns = _Columns(image, label, labels, accepted, extra, self._image_of)
         if isinstance(dataset, IterableDataset):
-            return StreamedDataset(dataset, columns, self._length_of(dataset, labels), self._image_of)
-        return StoredDataset(dataset, columns, self, self._image_of)
-
-    def _accepted(self, features: Any, labels: Labels) -> Accepted | None:
-        if self.accepted is None:
-            return None
-        if self.accepted == REAL:
-            return accepted_of_real(labels)
-        return accepted_by_column(self.accepted, features, labels)
+            return StreamedDataset(dataset, columns, self._length_of(dataset, labels))
+        return StoredDataset(dataset, columns, self)
 
     def _image_of(self, stored: dict[str, Any] | None, example_id: int) -> bytes | str:
         """Return the bytes of an image, or the place of its file.
@@ -158,11 +148,8 @@ class Config(SourceConfig):
         """Return the number of examples of a stream. Raises UserError if neither it nor `limit` is set."""
         info = (stream.info.splits or {}).get(self.split)
         every_row_counts = labels.groups is None and self.accepted is None
-        lengths = []
-        if info is not None and every_row_counts and info.num_examples is not None:
-            lengths.append(info.num_examples)
-        if self.limit is not None:
-            lengths.append(self.limit)
+        on_record = info.num_examples if info is not None and every_row_counts else None
+        lengths = [length for length in (on_record, self.limit) if length is not None]
         if not lengths:
             raise UserError(
                 f"source.limit: the length of {self.path} is not known while streaming; set it, or streaming=false"
@@ -237,17 +224,12 @@ def _builder_of_files(path: str) -> str | None:
 
     Raises UserError if no such file exists.
     """
-    builder = _BUILDERS.get(PurePath(path).suffix.lower())
-    if builder is None or "://" in path or Path(path).is_dir():
+    builder = PurePath(path).suffix.lower().removeprefix(".")
+    if builder not in ("parquet", "arrow") or "://" in path or Path(path).is_dir():
         return None
     if not glob(path):
         raise UserError(f"source.path: {path}: no such file")
     return builder
-
-
-def _looks_local(path: str) -> bool:
-    """Return whether a path can only be one of this machine: it is not looked up on the Hub."""
-    return path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
 
 
 def _column(features: Any, wanted: str | None, feature_type: type, role: str) -> str:
@@ -264,10 +246,8 @@ def _column(features: Any, wanted: str | None, feature_type: type, role: str) ->
         return candidates[0]
     if not candidates and role in features:
         return role
-    if candidates:
-        which = f"it could be any of {', '.join(candidates)}"
-    else:
-        which = f"none of {', '.join(features)} looks like one"
+    some = f"it could be any of {', '.join(candidates)}"
+    which = some if candidates else f"none of {', '.join(features)} looks like one"
     raise UserError(f"source.{role}_column: name the column of the {role}s; {which}")
 
 
@@ -287,54 +267,47 @@ def _type_of_extra(features: Any, name: str) -> str:
     raise UserError(f"source.columns: {name} holds no numbers or words")
 
 
-class _StoredExample(NamedTuple):
-    number: int
-    label: int
-    accepted: tuple[int, ...] | None
-
-
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a dataset, by their names."""
+    """The columns of a dataset, by their names, and what its rows hold."""
 
     image: str
     label: str
     labels: Labels
     accepted: Accepted | None  # knows all labels that are true of a row; None if its own is the only one
     extra: Mapping[str, str]  # further columns that splits store, and their types
+    image_of: Callable[[dict[str, Any] | None, int], bytes | str]  # an undecoded image and its id → bytes or place
 
-    def extra_of(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the values of the further columns of a row; None if there are none."""
-        return {name: entry[name] for name in self.extra} or None
+    def complete(self, row: RawExample, entry: Mapping[str, Any]) -> RawExample:
+        """Return a row with its image, and the values of the further columns."""
+        extra = {name: entry[name] for name in self.extra} or None
+        return row._replace(image=self.image_of(entry[self.image], row.id), extra=extra)
 
-    def row(self, number: int, stored_label: Any, entry: Mapping[str, Any]) -> _StoredExample | None:
-        """Return a row with its labels; None if no label of the job is true of it, or all are.
+    def row(self, number: int, stored_label: Any, entry: Mapping[str, Any]) -> RawExample | None:
+        """Return a row with its labels, without its image; None if no label of the job is true of it, or all are.
 
         `entry` holds what `accepted` needs of the row.
         """
         label = label_of_source(self.labels, stored_label, number)
         if self.accepted is None:
-            if label is None:
-                return None
-            return _StoredExample(number, label, None)
+            return None if label is None else RawExample(number, b"", label)
         true_labels = self.accepted.labels_of(entry, label, number)
         if not 0 < len(true_labels) < len(self.labels):
             return None
-        return _StoredExample(number, true_labels[0], true_labels)
+        return RawExample(number, b"", true_labels[0], true_labels)
 
 
 class StoredDataset(Source):
     """A dataset on disk, any row at any time; `row_labels` are the labels of all examples, in their order."""
 
-    def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig, image_of: _ImageOf) -> None:
+    def __init__(self, dataset: Any, columns: _Columns, config: SourceConfig) -> None:
         self.labels = columns.labels
         self.accepts_several = columns.accepted is not None
         self.columns = columns.extra
         self._dataset = dataset
         self._columns = columns
-        self._image_of = image_of
         rows = select(_stored_examples(dataset, columns), self.labels, config)
-        self._rows = np.array([row.number for row in rows], dtype=np.int64)
+        self._rows = np.array([row.id for row in rows], dtype=np.int64)
         self.row_labels = [row.label for row in rows]
         self._accepted = [row.accepted for row in rows] if self.accepts_several else None
 
@@ -345,12 +318,11 @@ class StoredDataset(Source):
         for position in range(start, min(stop, len(self))):
             row = int(self._rows[position])
             accepted = None if self._accepted is None else self._accepted[position]
-            entry = self._dataset[row]
-            image = self._image_of(entry[self._columns.image], row)
-            yield RawExample(row, image, self.row_labels[position], accepted, self._columns.extra_of(entry))
+            example = RawExample(row, b"", self.row_labels[position], accepted)
+            yield self._columns.complete(example, self._dataset[row])
 
 
-def _stored_examples(dataset: Any, columns: _Columns) -> Iterator[_StoredExample]:
+def _stored_examples(dataset: Any, columns: _Columns) -> Iterator[RawExample]:
     """Yield the rows of a dataset on disk that are examples of the job."""
     stored_labels = dataset.with_format(None)[columns.label]
     entries: Iterator[Mapping[str, Any]] = repeat({})
@@ -365,18 +337,15 @@ def _stored_examples(dataset: Any, columns: _Columns) -> Iterator[_StoredExample
 class StreamedDataset(StreamedSource):
     """A dataset that is streamed, its rows in their order."""
 
-    def __init__(self, stream: Any, columns: _Columns, length: int, image_of: _ImageOf) -> None:
+    def __init__(self, stream: Any, columns: _Columns, length: int) -> None:
         super().__init__(columns.labels, length, columns.accepted is not None)
         self.columns = columns.extra
         self._dataset = stream
         self._columns = columns
-        self._image_of = image_of
 
     def _examples(self, start: int) -> Iterator[RawExample]:
         for number, entry in enumerate(self._dataset.skip(start), start):
-            image = entry[self._columns.image]
-            entry_with_place = {**entry, PLACE: (image or {}).get("path")}
+            entry_with_place = {**entry, PLACE: (entry[self._columns.image] or {}).get("path")}
             row = self._columns.row(number, entry[self._columns.label], entry_with_place)
             if row is not None:
-                extra = self._columns.extra_of(entry)
-                yield RawExample(number, self._image_of(image, number), row.label, row.accepted, extra)
+                yield self._columns.complete(row, entry)

@@ -2,17 +2,14 @@
 parquet file."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
 from fmrgen.config import HubDataset
 from fmrgen.errors import UserError, one_line
-from fmrgen.labels import make_labels
-from fmrgen.sources._selection import select
-from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.datasets import Config as DatasetConfig
 from fmrgen.sources.datasets import open_dataset
 
@@ -61,7 +58,6 @@ SIGNS = (
     "end of no passing",
     "end of no passing for trucks",
 )
-_EXTRA = {"width": "int64", "track": "string"}
 
 
 class Config(SourceConfig):
@@ -86,68 +82,44 @@ class Config(SourceConfig):
         return DatasetConfig(path=self.path, split=self.split, **options)
 
     def build(self, device: object = "cpu") -> Source:
+        inner = self._as_dataset()
         base = Path(self.path) / "gtsrb"
         if base.is_dir():
-            return SignFolder(base, self)
-        inner = self._as_dataset()
-        inner.check_places("source")
-        dataset = open_dataset(inner)
-        columns = [name for name in _EXTRA if name in (dataset.features or {})]
+            dataset = _photos(base, self.split)
+        else:
+            inner.check_places("source")
+            dataset = open_dataset(inner)
+        columns = [name for name in ("width", "track") if name in (dataset.features or {})]
         return inner.model_copy(update={"columns": columns}).open(dataset)
 
 
-class _Sign(NamedTuple):
-    """A line of the files that come with the photos."""
+def _photos(base: Path, split: str) -> Any:
+    """Return the photos in torchvision's folder as a dataset, in the order of their files.
 
-    number: int
-    file: Path
-    label: int
-    width: int
-    track: str
+    Raises UserError if a file that describes them can't be read.
+    """
+    from datasets import ClassLabel, Dataset, Features, Image, Value
 
-
-class SignFolder(Source):
-    """The photos in torchvision's folder, in the order of their files; ids count from 0."""
-
-    columns = _EXTRA
-
-    def __init__(self, base: Path, config: Config) -> None:
-        self.labels = make_labels(config.classes, list(SIGNS))
-        lines = _train_lines(base) if config.split == "train" else _test_lines(base)
-        self._signs = select(self._labelled(lines), self.labels, config)
-
-    def _labelled(self, lines: Iterator[tuple[Path, dict[str, str], str]]) -> Iterator[_Sign]:
-        """Yield the signs that have a label of the job."""
-        for number, (folder, line, track) in enumerate(lines):
-            label = self.labels.from_source(int(line["ClassId"]))
-            if label is not None:
-                yield _Sign(number, folder / line["Filename"], label, int(line["Width"]), track)
-
-    def __len__(self) -> int:
-        return len(self._signs)
-
-    def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        for sign in self._signs[start:stop]:
-            extra = {"width": sign.width, "track": sign.track}
-            yield RawExample(sign.number, str(sign.file), sign.label, extra=extra)
+    features = {"image": Image(), "label": ClassLabel(names=list(SIGNS)), "width": Value("int64")}
+    if split == "train":
+        rows = _train_rows(base)
+    else:
+        rows = _rows(base / "GT-final_test.csv", base / "GTSRB/Final_Test/Images")
+    return Dataset.from_list(rows, features=Features(features | {"track": Value("string")}))
 
 
-def _train_lines(base: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
-    """Yield the folder, the line and the track of each training photo."""
+def _train_rows(base: Path) -> list[dict[str, Any]]:
     folders = sorted(path for path in (base / "GTSRB/Training").iterdir() if path.is_dir())
+    rows = []
     for folder in folders:
-        for line in _lines(folder / f"GT-{folder.name}.csv"):
-            yield folder, line, f"{folder.name}/{line['Filename'].partition('_')[0]}"
+        for row in _rows(folder / f"GT-{folder.name}.csv", folder):
+            track = f"{folder.name}/{Path(row['image']).name.partition('_')[0]}"
+            rows.append({**row, "track": track})
+    return rows
 
 
-def _test_lines(base: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
-    """Yield the folder and the line of each test photo; no track is known."""
-    for line in _lines(base / "GT-final_test.csv"):
-        yield base / "GTSRB/Final_Test/Images", line, ""
-
-
-def _lines(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a file that describes photos. Raises UserError if it can't be read."""
+def _rows(path: Path, folder: Path) -> list[dict[str, Any]]:
+    """Return the photos in a folder that a file describes, of no known track. Raises UserError if it can't be read."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, delimiter=";"))
@@ -155,4 +127,12 @@ def _lines(path: Path) -> list[dict[str, str]]:
         raise UserError(f"source.path: {path} can't be read: {one_line(error)}; download GTSRB again") from None
     if lines and not {"Filename", "Width", "ClassId"} <= lines[0].keys():
         raise UserError(f"source.path: {path} has no columns Filename, Width and ClassId; download GTSRB again")
-    return lines
+    return [
+        {
+            "image": str(folder / line["Filename"]),
+            "label": int(line["ClassId"]),
+            "width": int(line["Width"]),
+            "track": "",
+        }
+        for line in lines
+    ]

@@ -43,20 +43,17 @@ class Config(SourceConfig):
         read = _read_metadata if (root / _METADATA).is_file() else _read_folders
         columns, label = read(root)
         if self.only is not None:
-            columns = self._selected(columns)
+            label_of = dict(zip(columns["image"], columns["label"], strict=True))
+            lines = Path(self.only).read_text(encoding="utf-8").splitlines()
+            images = [str(root / line) for line in lines]
+            for image in images:
+                if image not in label_of:
+                    problem = f"lists {image}, which is not among the images of {self.path}"
+                    raise UserError(f"source.only: {self.only} {problem}")
+            columns = {"image": images, "label": [label_of[image] for image in images]}
         dataset = Dataset.from_dict(columns, features=Features({"image": Image(), "label": label}))
         shared = self.model_dump(include=set(SourceConfig.model_fields) - {"kind"})
         return DatasetsConfig(path=self.path, label_column="label", **shared).open(dataset)
-
-    def _selected(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Return the columns of the images that `only` lists. Raises UserError for one that is not there."""
-        assert self.only is not None
-        labels = dict(zip(columns["image"], columns["label"], strict=True))
-        images = [str(Path(self.path) / line) for line in Path(self.only).read_text(encoding="utf-8").splitlines()]
-        for image in images:
-            if image not in labels:
-                raise UserError(f"source.only: {self.only} lists {image}, which is not among the images of {self.path}")
-        return {"image": images, "label": [labels[image] for image in images]}
 
     def places_it_reads(self) -> list[str]:
         return [place for place in (self.path, self.only) if place is not None]
@@ -64,9 +61,7 @@ class Config(SourceConfig):
 
 def _class_folders(root: Path) -> list[str]:
     """Return the names of the class folders, sorted. Raises UserError if there is none."""
-    names = []
-    if root.is_dir():
-        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     if not names:
         raise UserError(f"source.path: {root} is not a folder of class folders, and has no {_METADATA}")
     return names

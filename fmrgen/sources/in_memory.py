@@ -130,7 +130,7 @@ def _content_sha256(source: "of_datasets.StoredDataset | ItemsSource", dataset: 
         for array in _arrays_of(dataset):
             digest.update(np.ascontiguousarray(array).data)
     for place in places:
-        digest.update(_content_at(source, place, is_encoded=_is_encoded(source)))
+        digest.update(_content_at(source, place, is_decoded=isinstance(source, ItemsSource)))
     return digest.hexdigest()
 
 
@@ -144,18 +144,10 @@ def _arrays_of(dataset: Any) -> list[Any]:
     return [array for array in arrays if array is not None]
 
 
-def _is_encoded(source: Source) -> bool:
-    """Return whether the source holds files of images, which are digested without being decoded."""
-    return isinstance(source, of_datasets.StoredDataset)
-
-
 def _compared_places(source: "of_datasets.StoredDataset | ItemsSource") -> list[int]:
     """Return the places whose images go into the digest: all, or of a large dataset 256."""
-    most = _MOST_ENCODED if _is_encoded(source) else _MOST_DECODED
-    examples = len(source)
-    if examples <= most:
-        return list(range(examples))
-    return _spread(examples, _COMPARED)
+    most = _MOST_DECODED if isinstance(source, ItemsSource) else _MOST_ENCODED
+    return _spread(len(source), len(source) if len(source) <= most else _COMPARED)
 
 
 def _spread(examples: int, most: int) -> list[int]:
@@ -165,27 +157,21 @@ def _spread(examples: int, most: int) -> list[int]:
     return sorted({index * examples // most for index in range(most)})
 
 
-def _content_at(source: Source, place: int, *, is_encoded: bool = False) -> bytes:
-    """Return the id, the label and the pixels at a place; the file, if the source `is_encoded`, instead of the pixels.
+def _content_at(source: Source, place: int, *, is_decoded: bool = True) -> bytes:
+    """Return the id, the label and the image at a place: 8-bit RGB if it `is_decoded`, else the bytes of its file.
 
-    Empty if the label is not in the job.
+    Empty if the label is not in the job. Raises UserError if the image is unreadable.
     """
-    parts = []
+    content = b""
     for example in source.read(place, place + 1):
-        parts.append(f"{example.id} {example.label} ".encode())
-        if is_encoded and isinstance(example.image, bytes):
-            parts.append(example.image)
-        else:
-            parts.append(_pixels(example).tobytes())
-    return b"".join(parts)
-
-
-def _pixels(example: RawExample) -> np.ndarray:
-    """Return an example's image as 8-bit RGB [H, W, 3]. Raises UserError, which names its id, if it is unreadable."""
-    try:
-        return np.asarray(open_rgb(example.image))
-    except UserError as error:
-        raise UserError(f"source: image of id {example.id} is unreadable ({error}); repair it") from None
+        image = example.image
+        if is_decoded or not isinstance(image, bytes):
+            try:
+                image = open_rgb(image).tobytes()
+            except UserError as error:
+                raise UserError(f"source: image of id {example.id} is unreadable ({error}); repair it") from None
+        content = f"{example.id} {example.label} ".encode() + image
+    return content
 
 
 class ItemsSource(Source):
@@ -204,9 +190,9 @@ class ItemsSource(Source):
         if not names:
             names = range(max(self._numbers, default=-1) + 1)
         self.labels: Labels = make_labels([str(name) for name in names], None)
-        self.row_labels = []
-        for place, number in enumerate(self._numbers):
-            self.row_labels.append(label_of_source(self.labels, number, place, key="the dataset's labels"))
+        numbers = enumerate(self._numbers)
+        key = "the dataset's labels"
+        self.row_labels = [label_of_source(self.labels, number, place, key) for place, number in numbers]
 
     def _targets(self) -> Any:
         """Return the labels that the dataset lists, which saves reading all items; None if its items have others.

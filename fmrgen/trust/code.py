@@ -2,9 +2,8 @@
 
 from pydantic import BaseModel
 
-from fmrgen.config import InMemory
+from fmrgen.config import InMemory, sections_in
 from fmrgen.files import sha256_of
-from fmrgen.trust.recipes import components_in
 from fmrgen.trust.source_code import own_files
 
 
@@ -15,23 +14,20 @@ def code_sha256(recipe: BaseModel) -> dict[str, str]:
     a user's own that these import. Modules whose source code can't be found are left out.
     """
     digests: dict[str, str] = {}
-    for config in components_in(recipe):
+    for _, config in sections_in(recipe):
         if isinstance(config, InMemory):
             digests |= config.code
         for reference in (config.kind, *config.code_it_runs()):
             module, colon, _ = reference.partition(":")
             if colon and module not in digests and module.replace(".", "").isidentifier():
-                for name, path in own_files(module).items():
-                    digests[name] = sha256_of(path)
+                digests |= {name: sha256_of(path) for name, path in own_files(module).items()}
     return dict(sorted(digests.items()))
 
 
 def runs_code_of_others(config: BaseModel) -> bool:
     """Return whether a section stands for an object, or runs code, that does not come with fmrgen."""
-    for component in components_in(config):
-        if ":" in component.kind or isinstance(component, InMemory) or component.code_it_runs():
-            return True
-    return False
+    parts = [part for _, part in sections_in(config)]
+    return any(":" in part.kind or isinstance(part, InMemory) or part.code_it_runs() for part in parts)
 
 
 def changed_code(before: dict[str, str], now: dict[str, str]) -> list[str]:

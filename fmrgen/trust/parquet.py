@@ -17,8 +17,6 @@ FILES_CURE = "fmrgen verify --files shows which file changed"
 _LARGEST = 1 << 30  # bytes that a column of a row group may unpack to, if it is packed more than images can be
 _LARGEST_ROW = 1 << 23  # bytes that a row of such a column may unpack to
 _LARGEST_WORD = 1 << 12  # bytes that a value may have in a table that is read whole
-_MOST_PACKED = 20  # times: images compress less
-_CHECKERS = 8  # files that are checked at a time
 
 
 def check_parquet_files(paths: Iterable[str]) -> int:
@@ -26,7 +24,7 @@ def check_parquet_files(paths: Iterable[str]) -> int:
 
     Raises UserError if there is no file at a path, or its values would fill more memory than images may.
     """
-    with ThreadPoolExecutor(_CHECKERS) as pool:
+    with ThreadPoolExecutor(8) as pool:
         return sum(pool.map(_check_data_file, paths))
 
 
@@ -74,12 +72,14 @@ def _check_unpacked_size(path: str, file: Any, group: pq.RowGroupMetaData, numbe
     """Raise UserError if a few bytes stand for gigabytes, as no images of a split do: they hardly compress."""
     for column in map(group.column, range(group.num_columns)):
         packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
-        if unpacked > _LARGEST and unpacked > _MOST_PACKED * packed:
-            raise _bomb(path, column, unpacked)
-        unpacked = _size_with_repeats(file, column, group, number, _LARGEST)
-        too_much = unpacked > _LARGEST or unpacked > _LARGEST_ROW * group.num_rows
-        if too_much and unpacked > _MOST_PACKED * packed:
-            raise _bomb(path, column, unpacked)
+        most_packed = 20 * packed  # images compress less
+        if unpacked <= max(_LARGEST, most_packed):
+            unpacked = _size_with_repeats(file, column, group, number, _LARGEST)
+        if unpacked > most_packed and unpacked > min(_LARGEST, _LARGEST_ROW * group.num_rows):
+            raise UserError(
+                f"{path}: {packed:,} bytes in it would unpack to up to {unpacked:,} of {column.path_in_schema}; those "
+                "can't be images, and they are not unpacked"
+            )
 
 
 def _size_with_repeats(
@@ -95,13 +95,6 @@ def _size_with_repeats(
     if size * group.num_rows > limit:
         return _length_of(file, column.path_in_schema, number)
     return size * group.num_rows
-
-
-def _bomb(path: str, column: pq.ColumnChunkMetaData, unpacked: int) -> UserError:
-    return UserError(
-        f"{path}: {column.total_compressed_size:,} bytes in it would unpack to up to {unpacked:,} of "
-        f"{column.path_in_schema}; those can't be images, and they are not unpacked"
-    )
 
 
 def _length_of(file: Any, column: str, group: int) -> int:

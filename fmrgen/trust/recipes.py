@@ -1,18 +1,13 @@
 """Recipes that others wrote: they become components only if they can do no harm, or are trusted."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
-from fmrgen.config import UNTRUSTED, AnyConfig, ComponentConfig, validate
+from fmrgen.config import UNTRUSTED, AnyConfig, sections_in, validate
 from fmrgen.errors import UserError, option
 
 LARGEST_INPUT = 4096  # pixels of a side, after a network's own preprocessing
-_LISTED = 20  # demands of a component in a message
-_LONGEST_NAME = 200  # characters of a demand in a message
 _LOADING = ("checkpoint_path", "cache_dir", "model_cfg", "feature_cfg", "kwargs_filter")  # arguments of timm's
 
 
@@ -36,10 +31,8 @@ class Demands:
 
 
 def _listed(names: list[str]) -> str:
-    text = ", ".join(" ".join(name.split())[:_LONGEST_NAME] for name in names[:_LISTED])
-    if len(names) > _LISTED:
-        text += f" and {len(names) - _LISTED} more"
-    return text
+    text = ", ".join(" ".join(name.split())[:200] for name in names[:20])
+    return text if len(names) <= 20 else f"{text} and {len(names) - 20} more"
 
 
 class UntrustedError(UserError):
@@ -57,7 +50,8 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
     """
     if trust:
         return validate(section, tree, name)
-    config, demands = _weigh(section, tree, name)
+    config = validate(section, tree, name, context=UNTRUSTED)
+    demands = demands_of(config)
     if demands:
         cure = cure or f"if you trust it, use {option('trust', 'trust=True')}"
         raise UntrustedError(f"{name} {demands}; {cure}")
@@ -66,36 +60,17 @@ def untrusted_config(section: type[AnyConfig], tree: Any, name: str, *, trust: b
 
 def untrusted_demands(section: type[AnyConfig], tree: Any, name: str) -> Demands:
     """Return what components in a stranger's recipe demand. Raises UserError, starting with `name`, if it is wrong."""
-    return _weigh(section, tree, name)[1]
-
-
-def _weigh(section: type[AnyConfig], tree: Any, name: str) -> tuple[AnyConfig, Demands]:
-    """Return a stranger's recipe as a section, and what its components demand, each demand once."""
-    config = validate(section, tree, name, context=UNTRUSTED)
-    return config, demands_of(config)
+    return demands_of(validate(section, tree, name, context=UNTRUSTED))
 
 
 def demands_of(config: Any) -> Demands:
     """Return what the components of a validated section demand, each demand once."""
     code: dict[str, None] = {}
     places: dict[str, None] = {}
-    for component in components_in(config):
+    for _, component in sections_in(config):
         code |= dict.fromkeys(component.code_it_runs())
         places |= dict.fromkeys(component.places_it_reads())
     return Demands(list(code), list(places))
-
-
-def components_in(value: Any) -> Iterator[ComponentConfig]:
-    """Yield the config of every component in a validated section, at any depth."""
-    if isinstance(value, ComponentConfig):
-        yield value
-    if isinstance(value, BaseModel):
-        value = dict(value)
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for entry in value:
-            yield from components_in(entry)
 
 
 def is_on_the_hub(address: str) -> bool:

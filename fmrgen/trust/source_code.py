@@ -70,21 +70,14 @@ def _installed() -> frozenset[Path]:
 
 def _imported_by(module: str) -> dict[str, Path]:
     """Return the files of the modules that one imports, directly or not, without those that are installed."""
-    folders = []
-    for path in sys.path:
-        if Path(path or ".").is_dir() and Path(path) not in _installed():
-            folders.append(path)
+    folders = [path for path in sys.path if Path(path or ".").is_dir() and Path(path) not in _installed()]
     finder = ModuleFinder(folders, excludes=["fmrgen"])
     try:
         finder.import_hook(module)
     except Exception:  # it is installed itself, or its syntax can't be parsed
         return {}
-    files = {}
-    for name, entry in finder.modules.items():
-        path = vars(entry)["__file__"]
-        if path is not None:
-            files[name] = Path(path)
-    return files
+    files = {name: vars(entry)["__file__"] for name, entry in finder.modules.items()}
+    return {name: Path(path) for name, path in files.items() if path is not None}
 
 
 def _file_of(module: str) -> Path | None:

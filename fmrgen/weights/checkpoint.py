@@ -72,14 +72,9 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     for prefix, outside in _INNER:
-        inner = {}
-        is_wrapped = True
-        for name, tensor in state.items():
-            if name.startswith(prefix):
-                inner[name.removeprefix(prefix)] = tensor
-            elif not re.fullmatch(outside, name):
-                is_wrapped = False
-        if is_wrapped and 0 < len(inner) < len(state):
+        inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        others = [name for name in state if not name.startswith(prefix)]
+        if inner and others and all(re.fullmatch(outside, name) for name in others):
             return inner
     return state
 
@@ -105,13 +100,8 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], subject: str) 
     # Files of old torch lack these counts, which matter only in training; torch does not require them either.
     counts = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
     state = {**counts, **state}
-    wrong = []
-    missing = []
-    for name, tensor in expected.items():
-        if name not in state:
-            missing.append(name)
-        elif state[name].shape != tensor.shape:
-            wrong.append(name)
+    missing = [name for name in expected if name not in state]
+    wrong = [name for name, tensor in expected.items() if name in state and state[name].shape != tensor.shape]
     strange = [name for name in state if name not in expected]
     for names, problem in ((wrong, "has another shape"), (missing, "is missing"), (strange, "is unknown to the model")):
         if not names:

@@ -12,8 +12,6 @@ from torch import nn
 from fmrgen.engine.interfaces import Generator, Oracle
 from fmrgen.errors import UserError
 
-_FEWEST_NUMBERS = 64  # in a tensor; two networks may share a smaller one by chance
-_COMPARED = 8  # numbers of a tensor that are compared before all of them are
 # Attributes in which torch keeps the tensors and submodules of a module.
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -53,13 +51,11 @@ def shared_weights(component: object, other: object) -> float:
     (small ones, constant ones, those of whole numbers) are ignored, and equal ones count once.
     """
     theirs = _different_tensors(other)
-    total = 0
-    shared = 0
+    total = shared = 0
     for key, tensors in _different_tensors(component).items():
         for tensor in tensors:
             total += tensor.numel()
-            if _is_among(tensor, theirs.get(key, [])):
-                shared += tensor.numel()
+            shared += tensor.numel() if _is_among(tensor, theirs.get(key, [])) else 0
     return shared / max(1, total)
 
 
@@ -67,10 +63,10 @@ def _different_tensors(component: object) -> dict[tuple[float, ...], list[torch.
     """Return the flattened tensors that tell networks apart, by their size and some of their numbers."""
     tensors: dict[tuple[float, ...], list[torch.Tensor]] = {}
     for _, tensor in weights_of(component):
-        if not tensor.is_floating_point() or tensor.numel() < _FEWEST_NUMBERS:
+        if not tensor.is_floating_point() or tensor.numel() < 64:  # two networks may share a smaller one by chance
             continue
         flat = tensor.detach().flatten()
-        places = torch.linspace(0, len(flat) - 1, _COMPARED, dtype=torch.float64).long().to(flat.device)
+        places = torch.linspace(0, len(flat) - 1, 8, dtype=torch.float64).long().to(flat.device)
         compared = flat[places]
         if bool((compared == compared[0]).all()) and not bool((flat != flat[0]).any()):
             continue

@@ -16,9 +16,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder, make_folder, sha256_of, write_atomically
 from fmrgen.hub.timeouts import bound_requests
 
-_DRIVE = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
 _HEADERS = {"Accept-Encoding": "identity"}  # a compressed answer has another length, and can't be resumed
-_PAGE = re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE)
 
 
 def is_address(reference: str) -> bool:
@@ -92,7 +90,7 @@ def _fetch(address: str, path: Path, key: str) -> None:
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(address, key, error) from None
     with partial.open("rb") as file:
-        is_page = _PAGE.match(file.read(256)) is not None
+        is_page = re.match(rb"(?i)\s*<(!doctype|html)\b", file.read(256)) is not None
     if is_page:
         partial.unlink()
         raise UserError(f"{key}: {address} returns a web page, not a file; download the file yourself and {_cure(key)}")
@@ -127,9 +125,9 @@ def _extract_largest(archive: Path, address: str, key: str) -> None:
 
 
 def _url(address: str) -> str:
-    if address.startswith("gdrive:"):
-        return _DRIVE.format(id=address.removeprefix("gdrive:"))
-    return address
+    scheme, _, file = address.partition(":")
+    drive = f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
+    return drive if scheme == "gdrive" else address
 
 
 def _unreachable(address: str, key: str, error: Exception) -> UserError:

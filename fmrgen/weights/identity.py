@@ -63,8 +63,7 @@ def identity_of(component: object, section: BaseModel | None = None, weights: st
         state, unknown = hashed(component)
         for module in filter(is_own, modules):
             if module not in code:  # else the modules that it imports are in it too
-                for name, path in own_files(module).items():
-                    code[name] = sha256_of(path)
+                code |= {name: sha256_of(path) for name, path in own_files(module).items()}
     tops = {module.partition(".")[0] for module in modules if not is_own(module)}
     libraries = {name: _version(name) for name in sorted({*tops, *_BUILT_ON})}
     libraries["fmrgen"] = own_code_sha256()
@@ -77,9 +76,8 @@ def hashed(component: object) -> tuple[str, str | None]:
         return Hasher.hash(re.sub(r"\.?___torch_mangle_\d+", "", str(component.inlined_graph))), None
     if isinstance(component, nn.Module) and "_orig_mod" in component._modules:  # made by torch.compile
         return hashed(component._modules["_orig_mod"])
-    in_training = []
-    if isinstance(component, nn.Module):
-        in_training = [part for part in component.modules() if part.training]
+    parts = component.modules() if isinstance(component, nn.Module) else ()
+    in_training = [part for part in parts if part.training]
     for part in in_training:
         part.training = False
     try:

@@ -72,9 +72,7 @@ def image_processor(reference: str, key: str, revision: str | None = None, trust
     settings = processor.to_dict()
     for name in ("size", "crop_size", "pad_size"):
         sides = settings.get(name)
-        if not isinstance(sides, dict):
-            continue
-        for side in sides.values():
+        for side in sides.values() if isinstance(sides, dict) else ():
             if isinstance(side, int | float) and side > LARGEST_INPUT:
                 raise UserError(
                     f"{key}: {reference} resizes images to {side} px; networks take at most {LARGEST_INPUT}"

@@ -4,12 +4,12 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from fmrgen.config import ComponentConfig
+from fmrgen.config import ComponentConfig, HubDataset, HubModel, sections_in
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder
 from fmrgen.hub.client import HubClient, RepoKind
@@ -23,16 +23,7 @@ _WEIGHTS = (
     r"(diffusion_)?pytorch_model(-\d+-of-\d+)?\.bin",
     r"flax_model\.msgpack",
 )
-_SMALL = r".*\.(json|txt|model)"  # configs and tokenizers
-_WEIGHTS_IN_CACHE = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "pytorch_model.bin",
-    "diffusion_pytorch_model.bin",
-    "flax_model.msgpack",
-)
-_COPIES_OF_DATASET = 2  # the files of the repo, and the table that `datasets` makes of them
+_SMALL = r"[^/]*\.(json|txt|model)"  # configs and tokenizers
 
 
 @dataclass(frozen=True)
@@ -49,9 +40,7 @@ class Remote:
     @property
     def described_size(self) -> str:
         """Its size in words."""
-        if self.size is None:
-            return "of a size that its host does not say"
-        return format_size(self.size)
+        return "of a size that its host does not say" if self.size is None else format_size(self.size)
 
 
 def remotes_of(recipe: BaseModel) -> list[Remote]:
@@ -60,7 +49,7 @@ def remotes_of(recipe: BaseModel) -> list[Remote]:
     Raises UserError if something is not there, or this user may not have it.
     """
     by_name: dict[str, Remote] = {}
-    for place, config in _sections(recipe, ""):
+    for place, config in sections_in(recipe):
         for remote in _remotes_of_section(config, place):
             by_name.setdefault(remote.name, remote)
     return list(by_name.values())
@@ -81,8 +70,8 @@ def check_room(remotes: Sequence[Remote]) -> None:
     for remote in remotes:
         if not remote.is_here and remote.size is not None:
             cache = cache_folder() if is_address(remote.name) else Path(HF_HOME)
-            size = remote.size * (_COPIES_OF_DATASET if remote.is_dataset else 1)
-            needed[cache] = needed.get(cache, 0) + size
+            copies = 2 if remote.is_dataset else 1  # the files of the repo, and the table that `datasets` makes of them
+            needed[cache] = needed.get(cache, 0) + remote.size * copies
     for cache, size in needed.items():
         existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
         free = shutil.disk_usage(existing).free
@@ -104,32 +93,21 @@ def format_size(size: int) -> str:
     return f"{size / 1000:.1f} GB"
 
 
-def _sections(config: BaseModel, place: str) -> Iterator[tuple[str, ComponentConfig]]:
-    """Yield the sections of components in a recipe, with their places in it; members of lists too."""
-    if isinstance(config, ComponentConfig):
-        yield place, config
-    for key, value in config:
-        members = value if isinstance(value, list) else [value]
-        for member in members:
-            if isinstance(member, BaseModel):
-                yield from _sections(member, f"{place}.{key}" if place else key)
-
-
 def _remotes_of_section(config: ComponentConfig, place: str) -> Iterator[Remote]:
     if config.PLACES is None:  # it reads whatever it likes
         return
     for key in config.FILES:
-        reference = getattr(config, key, None)
-        if reference is not None and is_address(reference):
+        reference = getattr(config, key, None) or ""
+        if is_address(reference):
             yield _remote_address(reference, f"{place}.{key}")
-        elif reference is not None and reference.startswith(HUB_FILE):
+        elif reference.startswith(HUB_FILE):
             yield _remote_hub_file(reference, f"{place}.{key}")
     model = config.hub_model()
     if model is not None:
-        yield _remote_model(model.repo, model.revision, model.folders, f"{place}.model")
+        yield _remote_model(model, f"{place}.model")
     dataset = config.hub_dataset()
     if dataset is not None:
-        yield _remote_dataset(dataset.repo, dataset.revision, dataset.files, dataset.is_here, f"{place}.path")
+        yield _remote_dataset(dataset, f"{place}.path")
 
 
 def _remote_address(address: str, key: str) -> Remote:
@@ -141,63 +119,63 @@ def _remote_address(address: str, key: str) -> Remote:
 
 def _remote_hub_file(reference: str, key: str) -> Remote:
     repo, file, revision = parts_of_hub_file(reference, key)
-    cached = _cached(repo, file, revision)
-    if cached is not None:
-        return Remote(key, reference, cached.stat().st_size, is_here=True)
-    info = _repo_info(repo, "model", revision, key)
-    sizes = _sizes(info)
+    cached = _cached_files(repo, revision)
+    if file in cached:
+        return Remote(key, reference, cached[file], is_here=True)
+    sizes, licence = _asked(repo, "model", revision, key)
     if file not in sizes:
         raise UserError(f"{key}: {repo} on the Hub has no {file}")
-    return Remote(key, reference, sizes[file], is_here=False, licence=_licence(info))
+    return Remote(key, reference, sizes[file], is_here=False, licence=licence)
 
 
-def _remote_model(repo: str, revision: str | None, folders: Sequence[str], key: str) -> Remote:
+def _remote_model(model: HubModel, key: str) -> Remote:
     """Return the files of a model's repo that a library loads from some of its folders."""
-    cached = [_cached_weights(repo, folder, revision) for folder in folders]
-    if any(cached):  # a folder without weights has a config alone
-        return Remote(key, repo, sum(cached), is_here=True)
-    info = _repo_info(repo, "model", revision, key)
-    size = 0
+    cached = _size_of_weights(_cached_files(model.repo, model.revision), model.folders)
+    if cached:  # a folder without weights has a config alone
+        return Remote(key, model.repo, cached, is_here=True)
+    sizes, licence = _asked(model.repo, "model", model.revision, key)
+    size = _size_of_weights(sizes, model.folders) + sum(_size(sizes, folder, _SMALL) for folder in model.folders)
+    return Remote(key, model.repo, size, is_here=False, licence=licence)
+
+
+def _remote_dataset(dataset: HubDataset, key: str) -> Remote:
+    if dataset.is_here:
+        return Remote(key, dataset.repo, None, is_here=True, is_dataset=True)
+    sizes, licence = _asked(dataset.repo, "dataset", dataset.revision, key)
+    size = sum(sizes.get(name, 0) for name in dataset.files)
+    return Remote(key, dataset.repo, size, is_here=False, licence=licence, is_dataset=True)
+
+
+def _size_of_weights(sizes: dict[str, int], folders: Sequence[str]) -> int:
+    """Return the size of the weights that are loaded from some folders of a repo, whose files have these sizes."""
+    total = 0
     for folder in folders:
-        sizes = {
-            name: size for name, size in _sizes(info).items() if PurePosixPath(name).parent == PurePosixPath(folder)
-        }
-        size += _size_matching(sizes, _SMALL)
-        size += next(filter(None, (_size_matching(sizes, pattern) for pattern in _WEIGHTS)), 0)
-    return Remote(key, repo, size, is_here=False, licence=_licence(info))
+        total += next(filter(None, (_size(sizes, folder, pattern) for pattern in _WEIGHTS)), 0)
+    return total
 
 
-def _remote_dataset(repo: str, revision: str | None, files: Sequence[str], is_here: bool, key: str) -> Remote:
-    if is_here:
-        return Remote(key, repo, None, is_here=True, is_dataset=True)
-    info = _repo_info(repo, "dataset", revision, key)
-    sizes = _sizes(info)
-    size = sum(sizes.get(name, 0) for name in files)
-    return Remote(key, repo, size, is_here=False, licence=_licence(info), is_dataset=True)
+def _size(sizes: dict[str, int], folder: str, pattern: str) -> int:
+    prefix = re.escape(f"{folder}/") if folder else ""
+    return sum(size for name, size in sizes.items() if re.fullmatch(prefix + pattern, name))
 
 
-def _size_matching(sizes: dict[str, int], pattern: str) -> int:
-    return sum(size for name, size in sizes.items() if re.fullmatch(pattern, PurePosixPath(name).name))
+def _cached_files(repo: str, revision: str | None) -> dict[str, int]:
+    """Return the sizes of those files of a model's repo that are in the Hub's cache, by their paths."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:  # no patterns: the folder counts even if not all of the repo is there
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return {}
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
-def _cached(repo: str, file: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+def _asked(repo: str, kind: RepoKind, revision: str | None, key: str) -> tuple[dict[str, int], str | None]:
+    """Return the sizes of a repo's files by their paths, and its licence, as the Hub has them.
 
-    path = try_to_load_from_cache(repo, file, revision=revision)
-    return Path(path) if isinstance(path, str) else None
-
-
-def _cached_weights(repo: str, folder: str, revision: str | None) -> int:
-    """Return the size of the weights of a model in the Hub's cache; 0 if they are not there."""
-    for name in _WEIGHTS_IN_CACHE:
-        path = _cached(repo, f"{folder}/{name}".lstrip("/"), revision)
-        if path is not None:
-            return path.stat().st_size
-    return 0
-
-
-def _repo_info(repo: str, kind: RepoKind, revision: str | None, key: str) -> Any:
-    """Return what the Hub says of a repo and its files. Raises UserError if there is none or its terms are open."""
+    Raises UserError if there is no such repo or its terms are open.
+    """
     try:
         hub = HubClient(repo, kind, revision or "main")
         info: Any = hub.ask(lambda: hub.api.repo_info(repo, repo_type=kind, revision=revision, files_metadata=True))
@@ -205,13 +183,6 @@ def _repo_info(repo: str, kind: RepoKind, revision: str | None, key: str) -> Any
             hub.ask(lambda: hub.api.auth_check(repo, repo_type=kind))
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
-    return info
-
-
-def _sizes(info: Any) -> dict[str, int]:
-    return {file.rfilename: file.size or 0 for file in info.siblings or []}
-
-
-def _licence(info: Any) -> str | None:
     licence = getattr(info.card_data, "license", None)
-    return licence if isinstance(licence, str) else None
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    return sizes, licence if isinstance(licence, str) else None

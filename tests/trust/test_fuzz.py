@@ -36,7 +36,7 @@ from fmrgen.image_files import MOST_PIXELS, open_rgb, path_inside
 from fmrgen.jobs.show import show
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.publish.card import data_named, write_card
-from fmrgen.recipe.job import source_config_of
+from fmrgen.recipe.sections import source_config_of
 from fmrgen.sources.base import LoadedExample, SkippedExample
 from fmrgen.trust.cards import places_named
 from fmrgen.weights.checkpoint import load_checkpoint

@@ -240,8 +240,9 @@ def test_a_generator_and_an_oracle_that_fail_late_are_named():
 
 def test_code_that_leaves_is_no_success(place):
     (place / "leaver.py").write_text(
-        "from fmrgen.sources.mnist import Config, Mnist\n"
-        "class Leaves(Mnist):\n"
+        "from fmrgen.sources.arrays import Arrays\n"
+        "from fmrgen.sources.mnist import Config\n"
+        "class Leaves(Arrays):\n"
         "    def read(self, start, stop):\n"
         "        yield from super().read(0, 2)\n"
         "        exit(0)\n"

@@ -43,7 +43,8 @@ def init(
         offline: Download nothing from the Hub.
     """
     from fmrgen.files import no_such_folder, parse_yaml
-    from fmrgen.recipe.job import source_config_of, the_classifier
+    from fmrgen.recipe.job import the_classifier
+    from fmrgen.recipe.sections import source_config_of
 
     section = the_classifier(model, network)[1]
     photos: Any = images

@@ -35,9 +35,9 @@ from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.outputs import best_order, outputs_in_another_order
 from fmrgen.progress.bars import report
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
-from fmrgen.recipe.job import Recipe, parse_oracle, source_config_of
+from fmrgen.recipe.job import Recipe, parse_oracle
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
-from fmrgen.recipe.sections import oracle_config_of
+from fmrgen.recipe.sections import oracle_config_of, source_config_of
 from fmrgen.records import Example
 from fmrgen.report.report import Badge, Report, Section, Table
 from fmrgen.sources.base import LoadedExample, Source, SourceConfig

@@ -18,7 +18,7 @@ from fmrgen import Example, Judgement, UserError, generate, init, load_classifie
 from fmrgen.apps.pilot import panel
 from fmrgen.apps.pilot.photos import deal, look
 from fmrgen.recipe.build import build_source
-from fmrgen.recipe.job import source_config_of
+from fmrgen.recipe.sections import source_config_of
 
 LENET = "asset:mnist/lenet"
 
