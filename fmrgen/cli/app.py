@@ -12,7 +12,7 @@ from fmrgen.cli import compare, make, measure, publish, tools
 from fmrgen.cli.command import Command
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.help import PlainHelp, shown_default
-from fmrgen.distributed.launcher import end_with_the_launcher, start_again
+from fmrgen.distributed.launcher import end_with_the_launcher, is_started_again, start_again
 from fmrgen.errors import UserError, command_line
 from fmrgen.internals import apps
 
@@ -114,7 +114,7 @@ def _run(arguments: list[str]) -> int | None:
     with command_line():
         command, bound, _ = app.parse_args(arguments)
         processes = bound.arguments.get("processes", 1)
-        if processes > 1:
+        if processes > 1 and not is_started_again():
             return start_again(processes, arguments)
         if bound.arguments.get("quiet"):
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before its libraries are imported

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from fmrgen.distributed.launch import (
-    Alone,
     Processes,
     Sharing,
     errors_of_one_process,
@@ -235,7 +234,7 @@ class _Job:
         self.trainings, self.splits, self.fixed = trainings, splits, fixed
         self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
         self.shares_models = len(trainings) >= processes.size
-        self.sharing: Sharing = Alone() if self.shares_models else processes
+        self.sharing: Sharing = Sharing() if self.shares_models else processes
         processes.check_same("classifiers", list(trainings))
         self.own = list(trainings)
         if self.shares_models:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -277,7 +278,8 @@ class _Job:
 
     def _record(self, run: Run) -> None:
         """Put on record what this process has done so far."""
-        end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
+        seconds = round(time.monotonic() - self.progress.started, 1)
+        end = {"finished": now(), "seconds": seconds, "images": self.progress.own.rows}
         if self.progress.slots:
             end["slots"] = self.progress.slots
         record_run(self.folder, run.model_copy(update=end), self._recorded)

@@ -22,23 +22,20 @@ class Trackers:
         self._running: dict[str, GeneralTracker | None] = dict.fromkeys(names)  # None until it has started
         self._folder = folder  # of those that write files
         settings = _flat(config)
-        self._each(lambda tracker: tracker.store_init_configuration(settings))
+        self.each(lambda tracker: tracker.store_init_configuration(settings))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Send figures, by name, to all trackers."""
-        self._each(lambda tracker: tracker.log(dict(figures), step=step))
+        self.each(lambda tracker: tracker.log(dict(figures), step=step))
 
-    def end(self) -> None:
-        """End the trackers."""
-        self._each(lambda tracker: tracker.finish())
-
-    def _each(self, call: "Callable[[GeneralTracker], None]") -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
+    def each(self, call: "Callable[[GeneralTracker], None]") -> None:
+        """Call each tracker, started before; one that fails is noted."""
         for name, tracker in list(self._running.items()):
             try:
                 with redirect_stdout(sys.stderr):
                     if tracker is None:
+                        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
                         kind = LOGGER_TYPE_TO_CLASS[name]
                         options = {"logging_dir": str(self._folder)} if kind.requires_logging_directory else {}
                         tracker = self._running[name] = kind("fmrgen", **options)
@@ -62,7 +59,7 @@ def tracking(names: Sequence[str], config: Mapping[str, object], folder: Path) -
     try:
         yield trackers
     finally:
-        trackers.end()
+        trackers.each(lambda tracker: tracker.finish())
 
 
 def _prepare(names: Sequence[str]) -> None:
@@ -73,13 +70,12 @@ def _prepare(names: Sequence[str]) -> None:
 
     supported = {str(name) for name in LOGGER_TYPE_TO_CLASS}
     available = {str(name) for name in get_available_trackers()}
+    flag = option("log-with", "trackers")
     for name in names:
         if name not in supported:
-            raise UserError(
-                f"{option('log-with', 'trackers')}: no tracker {name}; there are {', '.join(sorted(supported))}"
-            )
+            raise UserError(f"{flag}: no tracker {name}; there are {', '.join(sorted(supported))}")
         if name not in available:
-            raise UserError(f"{option('log-with', 'trackers')}: {name} is not installed; pip install {name}")
+            raise UserError(f"{flag}: {name} is not installed; pip install {name}")
     # Its trackers need a state. With the environment of a launcher, a new one would wait for the other processes.
     with clear_environment():
         PartialState(cpu=True)
