@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclopts import App, Group, Parameter
 
-from fmrgen.cli import compare, make, measure, publish, tools
+from fmrgen.cli import make, measure, publish, tools
 from fmrgen.cli.command import Command
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.help import PlainHelp, shown_default
@@ -75,7 +75,7 @@ _CORE = [
     Command("evaluate", "Measure", measure.evaluate, resumes=True),
     Command("show", "Measure", measure.show),
     Command("verify", "Measure", measure.verify),
-    Command("compare", "Compare", compare.compare, resumes=True),
+    Command("compare", "Compare", measure.compare, resumes=True),
     Command("push", "Publish", publish.push, resumes=True),
     Command("rebuild", "Publish", publish.rebuild),
     Command("env", "Tools", tools.env),

@@ -9,7 +9,8 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
-from fmrgen.errors import UserError
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.errors import UserError, write_line
 from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
@@ -136,12 +137,8 @@ def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[
             f"name a recipe, which `fmrgen recipes` lists; there is no {OWN_RECIPE} in this folder, which "
             "`fmrgen init PHOTOS` writes for your own images"
         )
-    if recipe is None:
-        from fmrgen.cli.display import print_note
-        from fmrgen.distributed.rank import is_first_process
-
-        if is_first_process():
-            print_note(f"by {OWN_RECIPE} of this folder")
+    if recipe is None and is_first_process():
+        write_line(f"by {OWN_RECIPE} of this folder")
     return recipe or OWN_RECIPE, changes
 
 

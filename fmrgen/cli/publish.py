@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fmrgen.cli import options
+from fmrgen.cli import display, options
 from fmrgen.errors import UserError
 
 
@@ -51,7 +51,6 @@ def push(
 def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool) -> None:
     from tempfile import TemporaryDirectory
 
-    from fmrgen.cli import display
     from fmrgen.delta.card import push_delta
     from fmrgen.delta.rebuild import make_delta
 
@@ -59,38 +58,27 @@ def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool
     with TemporaryDirectory() as place:
         make_delta(folder, place)
         url = push_delta(Path(place), repo, public=public)
-    if as_json:
-        display.print_json({"url": url})
-    elif not quiet:
-        display.print_line(url)
+    display.print_outcome({"url": url}, [url], as_json=as_json, quiet=quiet)
 
 
 def push_splits(
     folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool, as_json: bool = False
 ) -> None:
     """Push, and print where the splits are."""
-    from fmrgen.cli import display
     from fmrgen.publish.push import push as run
 
     display.quiet_libraries(quiet)
     with display.hub_progress(not quiet):
         pushed = run(folder, repo, public=public, replace=replace, revision=revision)
-    if as_json:
-        display.print_json(pushed)
-    elif not quiet:
-        display.print_pushed(pushed)
+    display.print_outcome(pushed, display.pushed_lines(pushed), as_json=as_json, quiet=quiet)
 
 
 def _push_results(folder: Path, model: str, classifier: str, quiet: bool, as_json: bool) -> None:
-    from fmrgen.cli import display
     from fmrgen.publish.eval_results import push_results
 
     display.quiet_libraries(quiet)
     proposed = push_results(folder, model, classifier)
-    if as_json:
-        display.print_json(proposed._asdict())
-    elif not quiet:
-        display.print_line(proposed)
+    display.print_outcome(proposed._asdict(), [proposed], as_json=as_json, quiet=quiet)
 
 
 def rebuild(
@@ -122,7 +110,6 @@ def rebuild(
     load_source(source)
     check_writable(output)
 
-    from fmrgen.cli import display
     from fmrgen.delta.rebuild import rebuild as run
     from fmrgen.progress.bars import progress_shown
 

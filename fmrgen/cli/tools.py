@@ -4,7 +4,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from fmrgen.cli import options
+from fmrgen.cli import display, options
 
 _PACKAGES = (
     *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),
@@ -22,8 +22,6 @@ def env(*, as_json: options.Json = False) -> None:
     """
     import torch
 
-    from fmrgen.cli import display
-
     facts = {"python": f"{platform.python_version()} on {platform.platform()}"}
     for name in _PACKAGES:
         try:
@@ -38,8 +36,5 @@ def env(*, as_json: options.Json = False) -> None:
         facts.pop("gpu", None)
     names = [name for name in os.environ if name in _VARIABLES or name.startswith("FMRGEN_")]
     facts["variables"] = ", ".join(f"{name}={os.environ[name]}" for name in sorted(names)) or "none set"
-    if as_json:
-        display.print_json(facts)
-        return
-    for name, fact in facts.items():
-        display.print_line(f"{name:16} {fact}")
+    lines = [f"{name:16} {fact}" for name, fact in facts.items()]
+    display.print_outcome(facts, lines, as_json=as_json)
