@@ -101,10 +101,8 @@ def launched_precision() -> Literal["bf16"] | None:
     Raises UserError for one that does not suffice.
     """
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if precision == "bf16":
-        return "bf16"
-    if precision != "no":
+    if precision not in ("bf16", "no"):
         raise UserError(
             f"--mixed_precision {precision}: not precise enough for these gradients; launch with bf16 or no"
         )
-    return None
+    return "bf16" if precision == "bf16" else None

@@ -108,9 +108,8 @@ def job_report(name: str, log: JobLog | None = None, trackers: "Trackers | None"
             measured["images_per_second"] = round(rate, 3)
             measured["seconds_left"] = round((progress.total - progress.done) / rate, 1)
         if progress.done:
-            valid = progress.accepted / progress.done
-            figures.append(f"{valid:.1%} valid")
-            measured["validation_rate"] = round(100 * valid, 2)
+            figures.append(f"{progress.accepted / progress.done:.1%} valid")
+            measured["validation_rate"] = round(100 * progress.accepted / progress.done, 2)
         if progress.accepted:
             steps = progress.iterations / progress.accepted
             figures.append(f"{steps:.1f} steps")

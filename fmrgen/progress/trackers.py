@@ -54,31 +54,26 @@ def tracking(names: Sequence[str], config: Mapping[str, object], folder: Path) -
     Raises UserError if accelerate knows no such tracker, or it is not installed. A later failure is a note.
     """
     if names:
-        _prepare(names)
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+        from accelerate.utils import clear_environment
+
+        supported = {str(name) for name in LOGGER_TYPE_TO_CLASS}
+        available = {str(name) for name in get_available_trackers()}
+        flag = option("log-with", "trackers")
+        for name in names:
+            if name not in supported:
+                raise UserError(f"{flag}: no tracker {name}; there are {', '.join(sorted(supported))}")
+            if name not in available:
+                raise UserError(f"{flag}: {name} is not installed; pip install {name}")
+        # Its trackers need a state. With the environment of a launcher, a new one would wait for the other processes.
+        with clear_environment():
+            PartialState(cpu=True)
     trackers = Trackers(names, config, folder)
     try:
         yield trackers
     finally:
         trackers.each(lambda tracker: tracker.finish())
-
-
-def _prepare(names: Sequence[str]) -> None:
-    """Raise UserError for trackers that accelerate does not know, or that are not installed, and set up accelerate."""
-    from accelerate import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    from accelerate.utils import clear_environment
-
-    supported = {str(name) for name in LOGGER_TYPE_TO_CLASS}
-    available = {str(name) for name in get_available_trackers()}
-    flag = option("log-with", "trackers")
-    for name in names:
-        if name not in supported:
-            raise UserError(f"{flag}: no tracker {name}; there are {', '.join(sorted(supported))}")
-        if name not in available:
-            raise UserError(f"{flag}: {name} is not installed; pip install {name}")
-    # Its trackers need a state. With the environment of a launcher, a new one would wait for the other processes.
-    with clear_environment():
-        PartialState(cpu=True)
 
 
 def _flat(tree: Mapping[str, object], place: str = "") -> dict[str, str]:
