@@ -197,14 +197,12 @@ def pushed_lines(pushed: "Pushed") -> Iterator[str]:
 
 def lines_on_files(verification: "FilesVerification", split: str) -> Iterator[str]:
     """Yield how many files are right, and the first of what is not."""
-    if not verification.finished:
-        state = "shards are complete; the split is not finished"
+    intact, shards = verification.intact, verification.shards
+    if verification.finished:
+        count = f"all {shards}" if intact == shards else f"{intact} of {shards}"
+        yield f"{split}: {count} files match their recorded checksums"
     else:
-        state = "files match their recorded checksums"
-    count = f"{verification.intact} of {verification.shards}"
-    if verification.finished and verification.intact == verification.shards:
-        count = f"all {verification.shards}"
-    yield f"{split}: {count} {state}"
+        yield f"{split}: {intact} of {shards} shards are complete; the split is not finished"
     yield from _listed(verification.wrong)
 
 

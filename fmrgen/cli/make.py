@@ -133,14 +133,11 @@ def _check_push(repo: str | None, output: str, part: str | None, *, public: bool
     """Raise UserError if an option needs --push, or if the job will not leave a whole split on this machine."""
     from fmrgen.storage.bucket import is_bucket
 
-    if repo is None:
-        for option, is_set in (("--public", public), ("--replace", replace)):
-            if is_set:
-                raise UserError(f"{option} only applies with --push REPO")
-        return
-    if part is not None:
+    if repo is None and (public or replace):
+        raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
+    if repo is not None and part is not None:
         raise UserError("--push needs the whole split and --part generates one part; merge the folders, then push")
-    if is_bucket(output):
+    if repo is not None and is_bucket(output):
         raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
 
 

@@ -14,8 +14,6 @@ from fmrgen.errors import UserError, write_line
 from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
-    from cyclopts import Token
-
     from fmrgen.recipe import job
     from fmrgen.report.plot import PlotFormat
 
@@ -29,11 +27,8 @@ def recipe_names(context: object) -> list[str]:
 
 def whole_number(least: int, most: int | None = None) -> Parameter:
     """Return the form of an integer from `least` to `most`; cyclopts itself would round 2.5."""
-    return Parameter(metavar="N", converter=_as_written, validator=Number(gte=least, lte=most))
-
-
-def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
-    return int(tokens[0].value)
+    validator = Number(gte=least, lte=most)
+    return Parameter(metavar="N", converter=lambda kind, tokens: int(tokens[0].value), validator=validator)
 
 
 OWN_RECIPE = "fmrgen.yaml"  # of the folder where a command runs, as `fmrgen init` writes it
