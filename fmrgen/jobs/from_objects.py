@@ -138,8 +138,8 @@ def recipe_of(
         recipe = base.model_copy(update={**parts, "description": ""})
     if options:
         recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
-    output = {name: value for name, value in (("config", config), ("split", split)) if value is not None}
-    output = recipe.output.model_dump() | output
+    changed = {name: value for name, value in (("config", config), ("split", split)) if value is not None}
+    output = recipe.output.model_dump() | changed
     return recipe.model_copy(update={"output": validate(OutputConfig, output, "generate")})
 
 
