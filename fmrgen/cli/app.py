@@ -1,18 +1,21 @@
-"""The command line: the core's commands, from the modules beside this one, and those of the apps."""
+"""The command line: `env`, the core's other commands, from the modules beside this one, and those of the apps."""
 
 import os
+import platform
 import sys
 from functools import partial
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any
 
 from cyclopts import App, Group, Parameter
 
-from fmrgen.cli import compare, make, measure, publish, tools
+from fmrgen.cli import display, make, measure, options, publish
 from fmrgen.cli.command import Command
 from fmrgen.cli.exit import exit_status_of, install_signal_handlers
 from fmrgen.cli.help import PlainHelp, shown_default
-from fmrgen.distributed.launcher import end_with_the_launcher, start_again
+from fmrgen.distributed.launcher import end_with_the_launcher, is_started_again, start_again
 from fmrgen.errors import UserError, command_line
 from fmrgen.internals import apps
 
@@ -21,17 +24,17 @@ _HEADINGS = ("Arguments", "Options", "Generate", "Measure", "Validate", "Compare
 _GROUPS = {heading: Group(heading, sort_key=place) for place, heading in enumerate(_HEADINGS)}
 _OPTIONS = _GROUPS["Options"]
 
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return f"fmrgen {version('fmrgen')}"
-
+# What `env` prints.
+_PACKAGES = (
+    *("fmrgen", "torch", "torchvision", "transformers", "diffusers", "timm", "datasets", "huggingface_hub"),
+    *("accelerate", "pyarrow", "numpy", "pillow", "obstore"),
+)
+_VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 app = App(
     name="fmrgen",
     help="Makes a perturbed test set for each image classifier and measures its robustness (FMR).",
-    version=_version,
+    version=lambda: f"fmrgen {version('fmrgen')}",
     help_flags="--help",
     help_format="plaintext",
     help_formatter=PlainHelp(),
@@ -69,29 +72,50 @@ app["--help"].group = app["--version"].group = _OPTIONS
 app.command(_install_completion, name="--install-completion", group=_OPTIONS)
 app.command(_show_completion, name="--show-completion", group=_OPTIONS)
 
+
+def env(*, as_json: options.Json = False) -> None:
+    """Print versions, devices and variables for a bug report.
+
+    Prints no secrets.
+
+    Example: fmrgen env
+    """
+    import torch
+
+    facts = {"python": f"{platform.python_version()} on {platform.platform()}"}
+    for name in _PACKAGES:
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = "not installed"
+    facts["cores"] = str(os.cpu_count())
+    facts["gpu"] = "none"
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        facts[f"gpu {index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB, CUDA {torch.version.cuda}"
+        facts.pop("gpu", None)
+    names = [name for name in os.environ if name in _VARIABLES or name.startswith("FMRGEN_")]
+    facts["variables"] = ", ".join(f"{name}={os.environ[name]}" for name in sorted(names)) or "none set"
+    lines = [f"{name:16} {fact}" for name, fact in facts.items()]
+    display.print_outcome(facts, lines, as_json=as_json)
+
+
 _CORE = [
     Command("recipes", "Generate", make.recipes),
     Command("generate", "Generate", make.generate, resumes=True),
     Command("evaluate", "Measure", measure.evaluate, resumes=True),
     Command("show", "Measure", measure.show),
     Command("verify", "Measure", measure.verify),
-    Command("compare", "Compare", compare.compare, resumes=True),
+    Command("compare", "Compare", measure.compare, resumes=True),
     Command("push", "Publish", publish.push, resumes=True),
     Command("rebuild", "Publish", publish.rebuild),
-    Command("env", "Tools", tools.env),
+    Command("env", "Tools", env),
 ]
-
-
-def _commands() -> list[Command]:
-    """Return the commands of the core and of all apps, in the order of `fmrgen --help`."""
-    commands = list(_CORE)
-    for package in apps():
-        commands += import_module(f"{package.__name__}.commands").COMMANDS
-    return sorted(commands, key=lambda command: _HEADINGS.index(command.group))
-
-
-COMMANDS = {command.name: command for command in _commands()}
-for _place, _command in enumerate(COMMANDS.values()):
+_of_apps = [import_module(f"{package.__name__}.commands").COMMANDS for package in apps()]
+# In the order of `fmrgen --help`.
+_commands = sorted(chain(_CORE, *_of_apps), key=lambda command: _HEADINGS.index(command.group))
+COMMANDS = {command.name: command for command in _commands}
+for _place, _command in enumerate(_commands):
     app.command(_command.run, name=_command.name, group=_GROUPS[_command.group], sort_key=_place)
 
 
@@ -114,7 +138,7 @@ def _run(arguments: list[str]) -> int | None:
     with command_line():
         command, bound, _ = app.parse_args(arguments)
         processes = bound.arguments.get("processes", 1)
-        if processes > 1:
+        if processes > 1 and not is_started_again():
             return start_again(processes, arguments)
         if bound.arguments.get("quiet"):
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before its libraries are imported

@@ -5,23 +5,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from fmrgen.errors import printable, write_line
-from fmrgen.files import json_text
-from fmrgen.progress.bars import format_duration
-from fmrgen.report.console import terminal
-from fmrgen.storage.paths import rows_of_a_shard
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from fmrgen.jobs.plan import Plan
     from fmrgen.jobs.verify import Verification
     from fmrgen.jobs.verify_files import FilesVerification
@@ -64,46 +55,40 @@ def quiet_libraries(quiet: bool = False) -> None:
         sys.modules["transformers"].utils.logging.set_verbosity(logging.CRITICAL)
 
 
-def print_recipe(recipe: "BaseModel") -> None:
-    """Print a recipe with all its values, as YAML."""
-    for line in str(recipe).splitlines():
-        print_line(line)
+def plan_lines(plan: "Plan", split: str) -> Iterator[str]:
+    """Yield what a job would do, below its recipe."""
+    from fmrgen.progress.bars import format_duration
+    from fmrgen.storage.paths import rows_of_a_shard
+    from fmrgen.weights.remote import format_size
 
-
-def print_plan(plan: "Plan", split: str) -> None:
-    """Print what a job would do, below its recipe."""
-    print_recipe(plan.recipe)
+    yield from str(plan.recipe).splitlines()
     for remote in plan.downloads:
         licence = f", licence {remote.licence}" if remote.licence else ""
         state = "is on this machine" if remote.is_here else f"{remote.described_size} to download{licence}"
-        print_line(f"{remote.key:22}{remote.name}: {state}")
-    work = plan.work
+        yield f"{remote.key:22}{remote.name}: {state}"
+    work, perturb = plan.work, plan.recipe.perturb
     if work is None:
-        print_line("Time and disk are measured once these files are here: run this again then.")
+        yield "Time and disk are measured once these files are here: run this again then."
         return
-    from fmrgen.weights.remote import format_size
-
-    perturb = plan.recipe.perturb
     size = rows_of_a_shard(plan.recipe.output.shard_size, work.examples)
     shards = f"{work.shards} shard{'s' if work.shards > 1 else ''} of {size}"
     slots = f"{work.slots} slots" if work.slots else "slots by timing"
-    steps = f"{work.most_queries:,}"
-    facts = {
-        "examples": f"{work.examples:,} of {work.classes:,} classes, at {work.image_size} px, in {shards}",
-        "exists": f"{work.existing} of {work.shards} shards in {split}; {work.images_left:,} images are left",
-        "runs on": f"{work.device}, {slots}, {perturb.precision}",
-        "one pass": f"{1000 * work.seconds_per_pass:.1f} ms per image",
-        "time": f"at most {format_duration(work.most_seconds)} on one process for {steps} image-steps, if every image "
-        f"uses the budget of {perturb.budget}",
-        "disk": f"about {format_size(work.split_bytes)} of images"
-        + ("" if work.free_bytes is None else f"; {format_size(work.free_bytes)} are free"),
-    }
-    for name, fact in facts.items():
-        print_line(f"{name:10}{fact}")
+    time = f"at most {format_duration(work.most_seconds)} on one process for {work.most_queries:,} image-steps"
+    free = "" if work.free_bytes is None else f"; {format_size(work.free_bytes)} are free"
+    yield f"examples  {work.examples:,} of {work.classes:,} classes, at {work.image_size} px, in {shards}"
+    yield f"exists    {work.existing} of {work.shards} shards in {split}; {work.images_left:,} images are left"
+    yield f"runs on   {work.device}, {slots}, {perturb.precision}"
+    yield f"one pass  {1000 * work.seconds_per_pass:.1f} ms per image"
+    yield f"time      {time}, if every image uses the budget of {perturb.budget}"
+    yield f"disk      about {format_size(work.split_bytes)} of images{free}"
 
 
 def print_summary(summary: "Summary", split: str, *, every: bool = False) -> None:
     """Print the table at the end of a job, of the main metrics or of `every` one."""
+    from rich import box
+    from rich.table import Table
+
+    from fmrgen.report.console import terminal
     from fmrgen.report.summary import summary_table
 
     content = summary_table(summary, every=every)
@@ -130,11 +115,6 @@ def print_line(line: object) -> None:
     print(printable(str(line)))
 
 
-def print_note(line: str) -> None:
-    """Print what a user should know of work that goes on, on stderr."""
-    write_line(line)
-
-
 class _Retries(logging.Filter):
     """The Hub's client says in two lines, with addresses, that it asks again: here in a note."""
 
@@ -142,7 +122,7 @@ class _Retries(logging.Filter):
         message = record.getMessage()
         retry = re.match(r"Retrying in ([\d.]+)s \[Retry (\d+)/(\d+)\]", message)
         if retry is not None:
-            print_note(f"the Hub can't be reached; trying again in {retry[1]} s ({retry[2]} of {retry[3]})")
+            write_line(f"the Hub can't be reached; trying again in {retry[1]} s ({retry[2]} of {retry[3]})")
             return False
         return "thrown while requesting" not in message
 
@@ -151,11 +131,22 @@ class _Notes(logging.Handler):
     """What fmrgen logs, as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_note(record.getMessage())
+        write_line(record.getMessage())
+
+
+def print_outcome(outcome: object, lines: Iterable[object], *, as_json: bool, quiet: bool = False) -> None:
+    """Print the outcome as JSON, or in these lines unless `quiet`."""
+    if as_json:
+        print_json(outcome)
+    elif not quiet:
+        for line in lines:
+            print_line(line)
 
 
 def print_json(outcome: object) -> None:
     """Print the outcome for programs: one JSON object, or a list, on stdout; NaN and infinity are null."""
+    from fmrgen.files import json_text
+
     print(json_text(outcome), end="")
 
 
@@ -178,55 +169,54 @@ def deliver(
     from fmrgen.report.write import write
 
     paths = [] if folder is None else write(report, folder, plot_formats)
-    print_last = print_note if as_json else print_line
+    print_last = write_line if as_json else print_line
     if as_json:
         print_json(report.data)
     elif not quiet:
         print_report(report, every=every)
     if as_json or quiet:
         for line in report.warnings:
-            print_note(f"warning: {line}")
+            write_line(f"warning: {line}")
         for line in report.conclusions:
             print_last(line)
     if paths:
         print_last(str(paths[-1]))
 
 
-def print_pushed(pushed: "Pushed") -> None:
-    """Where the splits are now, how to cite them, and what their owner should know."""
+def pushed_lines(pushed: "Pushed") -> Iterator[str]:
+    """Yield where the splits are now, how to cite them, and what their owner should know."""
     seen = "private" if pushed.private else "public"
-    print_line(f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'already up to date'}")
+    yield f"{pushed.repo} ({seen}): {'pushed ' + ', '.join(pushed.new) if pushed.new else 'already up to date'}"
     if pushed.url is not None:
-        print_line(pushed.url)
+        yield pushed.url
     for tag in pushed.tags:
-        print_line(f"cite as {pushed.repo}@{tag}")
+        yield f"cite as {pushed.repo}@{tag}"
     for note in pushed.notes:
-        print_line(f"note: {note}")
+        yield f"note: {note}"
 
 
-def print_files_verification(verification: "FilesVerification", split: str) -> None:
-    """Print how many files are right, and the first of what is not."""
-    if not verification.finished:
-        line = f"{verification.intact} of {verification.shards} shards are complete; the split is not finished"
-    elif verification.intact == verification.shards:
-        line = f"all {verification.shards} files match their recorded checksums"
+def lines_on_files(verification: "FilesVerification", split: str) -> Iterator[str]:
+    """Yield how many files are right, and the first of what is not."""
+    intact, shards = verification.intact, verification.shards
+    if verification.finished:
+        count = f"all {shards}" if intact == shards else f"{intact} of {shards}"
+        yield f"{split}: {count} files match their recorded checksums"
     else:
-        line = f"{verification.intact} of {verification.shards} files match their recorded checksums"
-    print_line(f"{split}: {line}")
-    _print_list(verification.wrong)
+        yield f"{split}: {intact} of {shards} shards are complete; the split is not finished"
+    yield from _listed(verification.wrong)
 
 
-def print_verification(verification: "Verification", split: str) -> None:
-    """How many rows are true, and the first of what is not."""
-    print_line(f"{split}: {verification.true_rows} of {verification.rows} rows match their stored images")
+def verification_lines(verification: "Verification", split: str) -> Iterator[str]:
+    """Yield how many rows are true, and the first of what is not."""
+    yield f"{split}: {verification.true_rows} of {verification.rows} rows match their stored images"
     for note in verification.notes:
-        print_line(f"note: {note}")
+        yield f"note: {note}"
     wrong = verification.disagreements
-    _print_list([f"id {entry.id}: {entry.column} is stored as {entry.stored}, found {entry.found}" for entry in wrong])
+    yield from _listed([f"id {row.id}: {row.column} is stored as {row.stored}, found {row.found}" for row in wrong])
 
 
-def _print_list(lines: list[str]) -> None:
+def _listed(lines: list[str]) -> Iterator[str]:
     for line in lines[:_LISTED]:
-        print_line(f"  {line}")
+        yield f"  {line}"
     if (more := len(lines) - _LISTED) > 0:
-        print_line(f"  and {more} more")
+        yield f"  and {more} more"

@@ -15,9 +15,10 @@ from cyclopts import CycloptsError
 from fmrgen.cli.mistakes import in_one_line
 from fmrgen.errors import Terminated, UserError, missing_package, write_line
 
+# What a signal raises in the main thread, and what a line says of the end.
+_RAISED = {signal.SIGTERM: (Terminated, "terminated"), signal.SIGINT: (KeyboardInterrupt, "interrupted")}
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
-_BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
 
@@ -74,7 +75,7 @@ def _tell(error: BaseException, again: str) -> int | None:
         return print_error(f"third-party code ended the command, exit({error.code!r}){again}")
     if isinstance(error, BrokenPipeError):  # who reads the output has enough
         _write_no_more()
-        return _BROKEN_PIPE
+        return 128 + signal.SIGPIPE
     if isinstance(error, OSError) and not error.filename and error.errno in _UNWRITABLE:
         _write_no_more()
         return print_error(f"the output can't be written: {error.strerror}")
@@ -110,16 +111,14 @@ def install_signal_handlers() -> None:
     Python runs its handlers between two of its own instructions: a main thread that is inside a long computation or a
     stuck file system would never come to them.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _raise)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a shell's background jobs
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, _raise)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _resend_lost_signal
     _prepared.set()
-    if sys.platform == "win32":
-        return  # signals wake no thread through a pipe there, and processes do not fork
     heard, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -127,52 +126,35 @@ def install_signal_handlers() -> None:
     threading.Thread(target=_end_in_any_case, args=(heard,), daemon=True, name="signals").start()
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers send several; the end is near in any case
-    _received.append(Terminated)
-    if _torch_is_being_imported():
-        _end_at_once("terminated", _TERMINATED)
-    raise Terminated
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _received.append(KeyboardInterrupt)
-    if _torch_is_being_imported():
-        _end_at_once("interrupted", _INTERRUPTED)
-    raise KeyboardInterrupt
-
-
-def _torch_is_being_imported() -> bool:
-    """Return whether an exception may come up in torch's C++, which aborts the process."""
+def _raise(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # launchers send several; the end is near in any case
+    kind, word = _RAISED[signal.Signals(number)]
+    _received.append(kind)
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
-    return getattr(spec, "_initializing", False)
-
-
-def _end_at_once(word: str, status: int) -> None:
-    """End the process; what is half done is as after a kill, from which the same command goes on."""
+    if not getattr(spec, "_initializing", False):
+        raise kind
+    # The exception may come up in torch's C++, which aborts. What is half done is as after a kill.
     try:
         print_error(f"{word}{''.join(_ways_on[-1:])}")
         sys.stdout.flush()
     finally:
-        os._exit(status)
+        os._exit(128 + number)
 
 
 def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:
     """Send the signal anew whose exception came up where Python drops all: in a destructor, in a weak reference."""
-    signals = {Terminated: (signal.SIGTERM, _terminate), KeyboardInterrupt: (signal.SIGINT, _interrupt)}
-    if lost.exc_type not in signals:
-        sys.__unraisablehook__(lost)
-        return
-    number, handler = signals[lost.exc_type]
-    signal.signal(number, handler)
-    threading.Timer(_SOON, os.kill, [os.getpid(), number]).start()
+    for number, (kind, _) in _RAISED.items():
+        if lost.exc_type is kind:
+            signal.signal(number, _raise)
+            threading.Timer(_SOON, os.kill, [os.getpid(), number]).start()
+            return
+    sys.__unraisablehook__(lost)
 
 
 def _stop_listening() -> None:
     """From here on a signal ends the process at once: nobody would catch the exception any more."""
-    for number, handler in ((signal.SIGTERM, _terminate), (signal.SIGINT, _interrupt)):
-        if signal.getsignal(number) is handler:
+    for number in _RAISED:
+        if signal.getsignal(number) is _raise:
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -180,7 +162,7 @@ def _forget() -> None:
     """Forget the launcher in a forked child: its signals are not its parent's."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) is _interrupt:
+    if signal.getsignal(signal.SIGINT) is _raise:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -33,7 +33,11 @@ class PlainHelp:
         names = [_name(entry) for entry in panel.entries]
         width = min(max(map(len, names)), _NAMES)
         for name, entry in zip(names, panel.entries, strict=True):
-            text = _meaning(entry)
+            text = entry.description.primary_renderable.plain
+            if entry.required:
+                text += " [required]"
+            if entry.default is not None:
+                text += f" [default: {entry.default}]"
             if len(name) > width:
                 console.out(f"  {name}", highlight=False)
                 name = ""
@@ -43,16 +47,15 @@ class PlainHelp:
 def _print_wrapped(console: "Console", text: str, indent: int, first: str | None = None) -> None:
     """Print a paragraph, its first line after `first`, the others indented."""
     start = " " * indent if first is None else first
-    width = min(console.width, _WIDEST)
-    lines = textwrap.wrap(
+    wrapped = textwrap.fill(
         text,
-        width,
+        min(console.width, _WIDEST),
         initial_indent=start,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    console.out("\n".join(lines) or start.rstrip(), highlight=False)
+    console.out(wrapped or start.rstrip(), highlight=False)
 
 
 def _name(entry: "HelpEntry") -> str:
@@ -66,15 +69,6 @@ def _name(entry: "HelpEntry") -> str:
     if value.removesuffix("...") in _TYPES:
         value = entry.positive_names[0].lstrip("-").upper()
     return f"{names} {value}"
-
-
-def _meaning(entry: "HelpEntry") -> str:
-    text = entry.description.primary_renderable.plain
-    if entry.required:
-        text += " [required]"
-    if entry.default is not None:
-        text += f" [default: {entry.default}]"
-    return str(text)
 
 
 def shown_default(default: object) -> str | None:

@@ -1,6 +1,5 @@
 """The commands that make a split: recipes, a pilot, the job, its parts, and what it may need."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fmrgen.cli import options, publish
+from fmrgen.cli import display, options, publish
 from fmrgen.distributed.rank import is_first_process, note
 from fmrgen.errors import UserError
 from fmrgen.internals import apps
@@ -39,25 +38,16 @@ def recipes(
 
     if recipe is None:
         described = describe_recipes()
-        if as_json:
-            print(json.dumps(described, ensure_ascii=False, indent=2))
-            return
         width = max(len(name) for name in described)
-        for name, description in described.items():
-            print(f"{name:{width}}  {description}")
+        lines = [f"{name:{width}}  {description}" for name, description in described.items()]
+        display.print_outcome(described, lines, as_json=as_json)
         return
-
-    from fmrgen.cli import display
-
     shown: BaseModel
     if recipe.startswith(SETS):
         (shown,) = load_fixed_sets([recipe]).values()
     else:
         shown = _loader_of(recipe)(recipe, list(overrides))
-    if as_json:
-        display.print_json(shown.model_dump(mode="json"))
-    else:
-        display.print_recipe(shown)
+    display.print_outcome(shown.model_dump(mode="json"), str(shown).splitlines(), as_json=as_json)
 
 
 def _loader_of(name: str) -> "Callable[[str, list[str]], BaseModel]":
@@ -112,16 +102,22 @@ def generate(
     if not is_bucket(output) and not dry_run:
         check_writable(Path(output))
 
-    from fmrgen.cli import display
-
     display.quiet_libraries(quiet)
     split = f"{output}:{loaded.output.config}/{loaded.output.split}"
-    if dry_run:
-        _print_plan(loaded, output, own_part, split, as_json)
-        return
     is_first = is_first_process()
+    if dry_run:
+        from fmrgen.jobs.plan import plan
+
+        planned = plan(loaded, output, part=own_part)
+        if is_first:
+            content = {"split": split, "plan": planned}
+            display.print_outcome(content, display.plan_lines(planned, split), as_json=as_json)
+        return
     if push is not None and is_first:
-        _check_repo(push, loaded, public=public, replace=replace)
+        from fmrgen.distributed.launcher import launched_precision
+        from fmrgen.publish.push import check_push
+
+        check_push(push, loaded.in_precision(launched_precision()), public=public, replace=replace)
     summary = _make(loaded, output, own_part, log_file, trackers, quiet)
     if not is_first or part is not None:
         return
@@ -137,23 +133,12 @@ def _check_push(repo: str | None, output: str, part: str | None, *, public: bool
     """Raise UserError if an option needs --push, or if the job will not leave a whole split on this machine."""
     from fmrgen.storage.bucket import is_bucket
 
-    if repo is None:
-        for option, is_set in (("--public", public), ("--replace", replace)):
-            if is_set:
-                raise UserError(f"{option} only applies with --push REPO")
-        return
-    if part is not None:
+    if repo is None and (public or replace):
+        raise UserError(f"{'--public' if public else '--replace'} only applies with --push REPO")
+    if repo is not None and part is not None:
         raise UserError("--push needs the whole split and --part generates one part; merge the folders, then push")
-    if is_bucket(output):
+    if repo is not None and is_bucket(output):
         raise UserError("--push reads the split from this machine; copy the bucket's folder to it, then push that")
-
-
-def _check_repo(repo: str, recipe: "Recipe", *, public: bool, replace: bool) -> None:
-    """Raise UserError if the Hub will not take the recipe's split, before it is made."""
-    from fmrgen.distributed.launcher import launched_precision
-    from fmrgen.publish.push import check_push
-
-    check_push(repo, recipe.in_precision(launched_precision()), public=public, replace=replace)
 
 
 def _make(
@@ -195,20 +180,6 @@ def _make(
             )
     log.write("end", summary=asdict(summary))
     return summary
-
-
-def _print_plan(recipe: "Recipe", output: str, part: tuple[int, int] | None, split: str, as_json: bool) -> None:
-    """Print what the job would do."""
-    from fmrgen.cli import display
-    from fmrgen.jobs.plan import plan
-
-    planned = plan(recipe, output, part=part)
-    if not is_first_process():
-        return
-    if as_json:
-        display.print_json({"split": split, "plan": planned})
-    else:
-        display.print_plan(planned, split)
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:

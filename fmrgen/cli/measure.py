@@ -1,19 +1,18 @@
-"""The commands that measure classifiers on splits, and look at splits."""
+"""The commands that measure and compare classifiers on splits, and look at splits."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fmrgen.cli import options
+from fmrgen.cli import display, options
 from fmrgen.distributed.rank import is_first_process
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, write_line
 
 if TYPE_CHECKING:
     from fmrgen.recipe.fixed_sets import FixedSets
-    from fmrgen.results.evaluation import Evaluation
 
 
 def evaluate(
@@ -67,8 +66,8 @@ def evaluate(
     formats = options.plot_formats(plots)
     _check_inputs(splits, sets, attack, output)
 
-    from fmrgen.cli import display
     from fmrgen.jobs.evaluate import evaluate as run
+    from fmrgen.publish.results import record_results
     from fmrgen.report.outline import evaluation_report
     from fmrgen.report.write import write_predictions
 
@@ -86,16 +85,24 @@ def evaluate(
         trust=trust,
         progress=not quiet,
     )
-    silent = [name for name, prediction in _highest_predictions(evaluation).items() if prediction < 0]
+    predictions = evaluation.checked_predictions().unify_dictionaries()
+    failures = []
+    for row in predictions.group_by("classifier").aggregate([("prediction", "max")]).to_pylist():
+        if row["prediction_max"] < 0:
+            without = "no output is finite, so every prediction counts as wrong; check its weights"
+            failures.append(f"classifier {row['classifier']}: {without}")
+    failures += [f"{failure.name} is left out: {failure.why}" for failure in evaluation.failed]
     if is_first_process():
         report = evaluation_report(evaluation)
         write_predictions(evaluation, output)
         is_whole = every or bool(by or fixed or attack)
-        if record:
-            _record_results(evaluation, display.print_note if as_json else display.print_line)
+        for entry in record_results(evaluation) if record else ():
+            print_entry = write_line if entry.failed or as_json else display.print_line
+            print_entry(entry.line)
         display.deliver(report, output, as_json=as_json, quiet=quiet, every=is_whole, plot_formats=formats)
-        _note_failures(evaluation, silent)
-    return 1 if silent or evaluation.failed else 0
+        for failure in failures:
+            write_line(failure)
+    return 1 if failures else 0
 
 
 def _check_inputs(splits: Sequence[str], sets: "dict[str, FixedSets]", attack: str | None, output: Path) -> None:
@@ -115,35 +122,50 @@ def _check_inputs(splits: Sequence[str], sets: "dict[str, FixedSets]", attack: s
             check_places(section, "source")
 
 
-def _note_failures(evaluation: "Evaluation", silent: list[str]) -> None:
-    """Print which classifiers failed, or gave no finite output."""
-    from fmrgen.cli import display
+def compare(
+    recipe: options.OwnRecipe = None,
+    /,
+    *overrides: options.Overrides,
+    classifiers: options.Classifiers,
+    network: options.Network = None,
+    output: options.Output = Path("out"),
+    limit: options.Limit | None = None,
+    plots: options.Plots = "",
+    processes: options.Processes = 1,
+    every: options.All = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare classifiers, each on a split generated against it.
 
-    for name in silent:
-        display.print_note(
-            f"classifier {name}: no output is finite, so every prediction counts as wrong; check its weights"
-        )
-    for failure in evaluation.failed:
-        display.print_note(f"{failure.name} is left out: {failure.why}")
+    Prints the classifiers on their own splits (paper Table 1); the page and --all have the transfer matrix too
+    (Table 6). Existing splits are reused: run the same command again to resume.
 
+    Example: fmrgen compare mnist-lenet -c asset:mnist/lenet -c vit=trained/vit
 
-def _record_results(evaluation: "Evaluation", print_outcome: Callable[[str], None]) -> None:
-    """Add the results to the splits' cards."""
-    from fmrgen.cli import display
-    from fmrgen.publish.results import record_results
+    Args:
+        output: The dataset folder; the report is DIR/comparison.
+    """
+    from fmrgen.files import check_writable
+    from fmrgen.recipe.job import load_classifiers
 
-    for entry in record_results(evaluation):
-        if entry.failed:
-            display.print_note(entry.line)
-        else:
-            print_outcome(entry.line)
+    named, formats = load_classifiers(classifiers, network), options.plot_formats(plots)
+    if sum(len(section) if isinstance(section, list) else 1 for section in named.values()) < 2:
+        raise UserError("--classifier: a comparison needs at least two; repeat it")
+    check_writable(output)
+    loaded = options.load_recipe(*options.own_recipe(recipe, overrides), limit)
 
+    from fmrgen.jobs.compare import compare as run
+    from fmrgen.report.outline import evaluation_report
+    from fmrgen.report.write import write_predictions
 
-def _highest_predictions(evaluation: "Evaluation") -> dict[str, int]:
-    """Return the largest prediction of each classifier over all splits; -1 of one without a finite output."""
-    predictions = evaluation.checked_predictions().unify_dictionaries()
-    highest = predictions.group_by("classifier").aggregate([("prediction", "max")])
-    return dict(zip(highest["classifier"].to_pylist(), highest["prediction_max"].to_pylist(), strict=True))
+    display.quiet_libraries(quiet)
+    evaluation = run(loaded, named, output, progress=not quiet)
+    if not is_first_process():
+        return
+    report = evaluation_report(evaluation)
+    write_predictions(evaluation, output / "comparison")
+    display.deliver(report, output / "comparison", as_json=as_json, quiet=quiet, every=every, plot_formats=formats)
 
 
 def show(
@@ -192,7 +214,6 @@ def show(
     check_there(split)
     check_writable(output)
 
-    from fmrgen.cli import display
     from fmrgen.jobs.show import show as run
     from fmrgen.progress.bars import progress_shown
 
@@ -241,17 +262,12 @@ def verify(
     else:
         check_there(split)
 
-    from fmrgen.cli import display
-
     display.quiet_libraries(quiet)
     if files:
         from fmrgen.jobs.verify_files import verify_files
 
         files_found = verify_files(split)
-        if as_json:
-            display.print_json(files_found)
-        else:
-            display.print_files_verification(files_found, split)
+        display.print_outcome(files_found, display.lines_on_files(files_found, split), as_json=as_json)
         return 1 if files_found.wrong or not files_found.finished else 0
 
     from fmrgen.jobs.verify import verify as run
@@ -259,8 +275,5 @@ def verify(
 
     with progress_shown(not quiet):
         verification = run(split, trust=trust)
-    if as_json:
-        display.print_json(verification)
-    else:
-        display.print_verification(verification, split)
+    display.print_outcome(verification, display.verification_lines(verification, split), as_json=as_json)
     return 1 if verification.disagreements else 0

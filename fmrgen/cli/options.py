@@ -9,12 +9,11 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from fmrgen.distributed.launcher import OPTION
-from fmrgen.errors import UserError
+from fmrgen.distributed.rank import is_first_process
+from fmrgen.errors import UserError, write_line
 from fmrgen.recipe.classifier_forms import WRITTEN
 
 if TYPE_CHECKING:
-    from cyclopts import Token
-
     from fmrgen.recipe import job
     from fmrgen.report.plot import PlotFormat
 
@@ -28,11 +27,8 @@ def recipe_names(context: object) -> list[str]:
 
 def whole_number(least: int, most: int | None = None) -> Parameter:
     """Return the form of an integer from `least` to `most`; cyclopts itself would round 2.5."""
-    return Parameter(metavar="N", converter=_as_written, validator=Number(gte=least, lte=most))
-
-
-def _as_written(kind: object, tokens: Sequence["Token"]) -> int:
-    return int(tokens[0].value)
+    validator = Number(gte=least, lte=most)
+    return Parameter(metavar="N", converter=lambda kind, tokens: int(tokens[0].value), validator=validator)
 
 
 OWN_RECIPE = "fmrgen.yaml"  # of the folder where a command runs, as `fmrgen init` writes it
@@ -136,12 +132,8 @@ def own_recipe(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[
             f"name a recipe, which `fmrgen recipes` lists; there is no {OWN_RECIPE} in this folder, which "
             "`fmrgen init PHOTOS` writes for your own images"
         )
-    if recipe is None:
-        from fmrgen.cli.display import print_note
-        from fmrgen.distributed.rank import is_first_process
-
-        if is_first_process():
-            print_note(f"by {OWN_RECIPE} of this folder")
+    if recipe is None and is_first_process():
+        write_line(f"by {OWN_RECIPE} of this folder")
     return recipe or OWN_RECIPE, changes
 
 

@@ -1,11 +1,12 @@
 """The commands that bring splits and results to the Hub."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from fmrgen.cli import options
+from fmrgen.cli import display, options
 from fmrgen.errors import UserError
 
 
@@ -36,61 +37,39 @@ def push(
         without_images: Push no images, only what `fmrgen rebuild` needs to restore them from the originals.
         results: Propose the results of this classifier to its model's repo, by a pull request.
     """
-    if results is not None or without_images:
-        if replace or revision is not None or (results is not None and (public or without_images)):
-            name = "--without-images" if results is None else "--results"
-            raise UserError(f"{name}: can't be combined with the other options of push")
-        if results is None:
-            _push_delta(folder, repo, public, quiet, as_json)
-        else:
-            _push_results(Path(folder), repo, results, quiet, as_json)
-        return
-    push_splits(folder, repo, public, replace, revision, quiet, as_json)
-
-
-def _push_delta(folder: str, repo: str, public: bool, quiet: bool, as_json: bool) -> None:
-    from tempfile import TemporaryDirectory
-
-    from fmrgen.cli import display
-    from fmrgen.delta.card import push_delta
-    from fmrgen.delta.rebuild import make_delta
-
+    is_split = replace or revision is not None
+    if results is not None and (is_split or public or without_images):
+        raise UserError("--results: can't be combined with the other options of push")
+    if without_images and is_split:
+        raise UserError("--without-images: can't be combined with the other options of push")
     display.quiet_libraries(quiet)
-    with TemporaryDirectory() as place:
-        make_delta(folder, place)
-        url = push_delta(Path(place), repo, public=public)
-    if as_json:
-        display.print_json({"url": url})
-    elif not quiet:
-        display.print_line(url)
+    if results is not None:
+        from fmrgen.publish.eval_results import push_results
+
+        proposed = push_results(Path(folder), repo, results)
+        display.print_outcome(proposed._asdict(), [proposed], as_json=as_json, quiet=quiet)
+    elif without_images:
+        from fmrgen.delta.card import push_delta
+        from fmrgen.delta.rebuild import make_delta
+
+        with TemporaryDirectory() as place:
+            make_delta(folder, place)
+            url = push_delta(Path(place), repo, public=public)
+        display.print_outcome({"url": url}, [url], as_json=as_json, quiet=quiet)
+    else:
+        push_splits(folder, repo, public, replace, revision, quiet, as_json)
 
 
 def push_splits(
     folder: str, repo: str, public: bool, replace: bool, revision: str | None, quiet: bool, as_json: bool = False
 ) -> None:
     """Push, and print where the splits are."""
-    from fmrgen.cli import display
     from fmrgen.publish.push import push as run
 
     display.quiet_libraries(quiet)
     with display.hub_progress(not quiet):
         pushed = run(folder, repo, public=public, replace=replace, revision=revision)
-    if as_json:
-        display.print_json(pushed)
-    elif not quiet:
-        display.print_pushed(pushed)
-
-
-def _push_results(folder: Path, model: str, classifier: str, quiet: bool, as_json: bool) -> None:
-    from fmrgen.cli import display
-    from fmrgen.publish.eval_results import push_results
-
-    display.quiet_libraries(quiet)
-    proposed = push_results(folder, model, classifier)
-    if as_json:
-        display.print_json(proposed._asdict())
-    elif not quiet:
-        display.print_line(proposed)
+    display.print_outcome(pushed, display.pushed_lines(pushed), as_json=as_json, quiet=quiet)
 
 
 def rebuild(
@@ -122,7 +101,6 @@ def rebuild(
     load_source(source)
     check_writable(output)
 
-    from fmrgen.cli import display
     from fmrgen.delta.rebuild import rebuild as run
     from fmrgen.progress.bars import progress_shown
 

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,14 +68,8 @@ def _share_cores(gpu: bool) -> None:
     """
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not gpu and (local_processes > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ):
-        torch.set_num_threads(max(1, usable_cores() // local_processes))
-
-
-def usable_cores() -> int:
-    """Return the number of the machine's cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, usable // local_processes))
 
 
 def start_process() -> torch.device:
@@ -94,15 +87,15 @@ def start_process() -> torch.device:
     return device
 
 
-class Sharing(ABC):
-    """Processes that share work: this one is number `rank` of `size`."""
+class Sharing:
+    """Processes that share work: this one is number `rank` of `size`. Here it works alone."""
 
-    rank: int
-    size: int
+    rank: int = 0
+    size: int = 1
 
-    @abstractmethod
     def gather(self, value: Any) -> list[Any]:
         """Return every process's `value`, by rank, on every process."""
+        return [value]
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, if it succeeds on every process.
@@ -131,16 +124,6 @@ class Sharing(ABC):
                     f"process {process} loaded other {name} than process 0; give every node the same recipe and "
                     "files, and a classifier with a checkpoint"
                 )
-
-
-class Alone(Sharing):
-    """A process that works alone."""
-
-    rank, size = 0, 1
-
-    def gather(self, value: Any) -> list[Any]:
-        """Return a list of this process's `value` alone."""
-        return [value]
 
 
 class Processes(Sharing):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fmrgen.distributed.launch import Alone
+from fmrgen.distributed.launch import Sharing
 from fmrgen.split.classify import Batch, LazyPixels, Pixels, decode_own
 
 _SHARE_OF_DISK = 0.5  # of what is free, at most, for decoded images
@@ -133,7 +133,7 @@ def decode_once(
     """
     room = _Room(folder)
     files: dict[str, _Kept] = {}
-    for rows, decoded in decode_own(batches, Alone(), device):
+    for rows, decoded in decode_own(batches, Sharing(), device):
         assert decoded is not None
         for name, images in decoded.result().items():
             if name not in files:

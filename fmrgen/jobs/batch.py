@@ -50,22 +50,17 @@ class PerturbedBatch:
 
     def summary(self) -> Summary:
         """SA, PA, VR, FMR and the like, in percent, with 95 % intervals."""
-        return summarise_rows(self.rows)
+        columns = {}
+        for name in SUMMARY_COLUMNS:
+            values = pa.array([getattr(row, name) for row in self.rows])
+            columns[name] = values.to_numpy(zero_copy_only=False)
+        return summarise(columns)
 
     def __repr__(self) -> str:
         summary = self.summary()
         rates = {"SA": summary.standard_accuracy, "PA": summary.perturbed_accuracy, "VR": summary.validation_rate}
         listed = [f"{name} {rate.value:.1f} %" for name, rate in rates.items() if rate is not None]
         return f"PerturbedBatch({len(self.rows)} images: {', '.join(listed)})"
-
-
-def summarise_rows(rows: Sequence[Perturbed]) -> Summary:
-    """Return the figures of rows in memory."""
-    columns = {}
-    for name in SUMMARY_COLUMNS:
-        values = pa.array([getattr(row, name) for row in rows])
-        columns[name] = values.to_numpy(zero_copy_only=False)
-    return summarise(columns)
 
 
 def perturb_batch(
@@ -112,12 +107,13 @@ def perturb_batch(
     floats = images / 255 if images.dtype == torch.uint8 else images
     blank = blank_image(size, place)
     network = built(classifier, classifier_section, "classifier", nn.Module, place)
-    names = _labels(network, class_names, blank)
+    names = class_names or names_of_outputs(network, blank, "classifier")
+    labelling = Labels(tuple(names), source_size=len(names))
     with component_errors("classifier", blank):
-        network = fit_to_labels(network, names, blank, "classifier")
+        network = fit_to_labels(network, labelling, blank, "classifier")
     made = built(generator, partial(generator_section, image_size=size), "generator", Generator, place)
     judge = built(oracle, oracle_section, "oracle", Oracle, place)
-    fit_oracle(judge, names, blank)
+    fit_oracle(judge, labelling, blank)
     settings = changed_options(PerturbOptions(slots=max(1, min(len(labels), 32))), options)
     examples = [
         Example(i, floats[i], int(label), controlled=settings.is_controlled(i, len(labels)))
@@ -136,8 +132,3 @@ def perturb_batch(
         original_predictions=torch.tensor([row.original_prediction for row in rows]),
         rows=rows,
     )
-
-
-def _labels(classifier: nn.Module, class_names: Sequence[str] | None, blank: Tensor) -> Labels:
-    names = class_names or names_of_outputs(classifier, blank, "classifier")
-    return Labels(tuple(names), source_size=len(names))

@@ -69,7 +69,6 @@ def compare(
         class_names=class_names,
         image_size=image_size,
         config=config,
-        split=None,
         options=options,
     )
     recipes = own_recipes(recipe, sections)

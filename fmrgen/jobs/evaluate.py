@@ -7,18 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from fmrgen.distributed.launch import (
-    Alone,
-    Processes,
-    Sharing,
-    errors_of_one_process,
-)
+from fmrgen.distributed.launch import Processes, Sharing, errors_of_one_process
 from fmrgen.engine.attacks import Attack, attack_of_short_form
 from fmrgen.errors import UserError, option
 from fmrgen.evaluation.fixed_sets import classify_fixed_sets
@@ -108,11 +104,10 @@ def evaluate(
 
     with TemporaryDirectory(prefix="fmrgen-") as folder, progress_shown(progress):
         splits_read = []
+        load = LoadedClassifier.load
+        loaders = [partial(load, name, classifier, processes.device) for name, (classifier, _) in trainings.items()]
         for split, of_split in zip(opened, groupings, strict=True):
-            loaders = []
-            for name, (classifier, _) in trainings.items():
-                loaders.append(partial(LoadedClassifier.load, name, classifier, processes.device))
-            count = _counter(f"{split.name} (reading)", split.rows)
+            count = partial(_add, Counter(), f"{split.name} (reading)", total=split.rows)
             splits_read.append(
                 read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count)
             )
@@ -138,48 +133,29 @@ def _open_all(splits: Mapping[str, AnySplit] | Sequence[AnySplit], processes: Pr
 
 
 def _check_splits(opened: Sequence[Split], attack: Attack | None) -> None:
-    """Raise UserError if one can't be evaluated, or none can be attacked."""
-    for split in opened:
-        _check_split(split, opened, attack)
-
-
-def _check_split(split: Split, opened: Sequence[Split], attack: Attack | None) -> None:
     """Raise UserError if a split can't be evaluated, is there twice, or can't be attacked."""
-    split.check_columns()
-    if [other.name for other in opened].count(split.name) > 1:
-        raise UserError(f"split {split.name} is given twice")
-    if attack is None:
-        return
-    if "original" not in split.features:
-        raise UserError(f"{option('attack', 'attack')}: {split.name} has no column original to attack")
-    if "accepted_labels" in split.features:
-        raise UserError(
-            f"{option('attack', 'attack')}: supports one label, and {split.name} has several for a row; leave it out"
-        )
+    where = option("attack", "attack")
+    for split in opened:
+        split.check_columns()
+        if [other.name for other in opened].count(split.name) > 1:
+            raise UserError(f"split {split.name} is given twice")
+        if attack is not None and "original" not in split.features:
+            raise UserError(f"{where}: {split.name} has no column original to attack")
+        if attack is not None and "accepted_labels" in split.features:
+            raise UserError(f"{where}: supports one label, and {split.name} has several for a row; leave it out")
 
 
-def _counter(name: str, rows: int | None) -> Callable[[int], None]:
-    """Return what adds up rows as they go by, and reports their sum under a name."""
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        report(name, done, rows)
-
-    return count
+def _add(done: Counter[str], name: str, more: int, total: int | None) -> None:
+    """Add to the number of what is done under a name, and report that."""
+    done[name] += more
+    report(name, done[name], total)
 
 
 def _by_set(of_classifiers: Sequence[FixedSetResults]) -> FixedSetResults:
     """Return the results of all classifiers set by set, all classifiers on the first set first."""
-    by_set = FixedSetResults([], [])
-    if not of_classifiers:
-        return by_set
-    for number in range(len(of_classifiers[0].results)):
-        by_set.results.extend(classifier.results[number] for classifier in of_classifiers)
-    for number in range(len(of_classifiers[0].predictions)):
-        by_set.predictions.extend(classifier.predictions[number] for classifier in of_classifiers)
-    return by_set
+    results = zip(*[classifier.results for classifier in of_classifiers], strict=True)
+    predictions = zip(*[classifier.predictions for classifier in of_classifiers], strict=True)
+    return FixedSetResults(list(chain.from_iterable(results)), list(chain.from_iterable(predictions)))
 
 
 def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
@@ -193,18 +169,7 @@ def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
         raise UserError(f"{kind}s: give at least one")
     if isinstance(value, Mapping) or all(isinstance(entry, str) for entry in value):
         return value
-    by_name = {}
-    for number, entry in enumerate(value, 1):
-        name = f"{entry}" if isinstance(entry, str) else f"{kind} {number}"
-        by_name[name] = entry
-    return by_name
-
-
-def _load(name: str, classifier: AnyClassifier, device: torch.device, group: str | None) -> LoadedClassifier:
-    try:
-        return LoadedClassifier.load(name, classifier, device, group)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise UserError(f"classifier {name}: does not fit in memory") from None
+    return {entry if isinstance(entry, str) else f"{kind} {number}": entry for number, entry in enumerate(value, 1)}
 
 
 @dataclass(frozen=True)
@@ -216,30 +181,28 @@ class _Measured:
     fixed: FixedSetResults
 
 
+@dataclass
 class _Job:
     """Measures classifiers one after another, so that one at a time is in memory.
 
     Processes share the classifiers out, or where there are fewer of these the batches of each.
     """
 
-    def __init__(
-        self,
-        trainings: Mapping[str, tuple[AnyClassifier, str | None]],
-        splits: list[MeasuredSplit],
-        fixed: Mapping[str, FixedSets],
-        processes: Processes,
-        attack: Attack | None,
-        batch_size: int,
-        store: PredictionStore,
-    ) -> None:
-        self.trainings, self.splits, self.fixed = trainings, splits, fixed
-        self.processes, self.attack, self.batch_size, self.store = processes, attack, batch_size, store
-        self.shares_models = len(trainings) >= processes.size
-        self.sharing: Sharing = Alone() if self.shares_models else processes
-        processes.check_same("classifiers", list(trainings))
-        self.own = list(trainings)
+    trainings: Mapping[str, tuple[AnyClassifier, str | None]]
+    splits: list[MeasuredSplit]
+    fixed: Mapping[str, FixedSets]
+    processes: Processes
+    attack: Attack | None
+    batch_size: int
+    store: PredictionStore
+
+    def __post_init__(self) -> None:
+        self.processes.check_same("classifiers", list(self.trainings))
+        self.shares_models = len(self.trainings) >= self.processes.size
+        self.sharing = Sharing() if self.shares_models else self.processes
+        self.own = list(self.trainings)
         if self.shares_models:
-            self.own = self.own[processes.rank :: processes.size]
+            self.own = self.own[self.processes.rank :: self.processes.size]
         self._done: Counter[str] = Counter()
 
     def run(self) -> tuple[list[_Measured], list[FailedClassifier]]:
@@ -273,8 +236,15 @@ class _Job:
     def _measure(self, name: str) -> _Measured:
         classifier, group = self.trainings[name]
         device, sharing = self.processes.device, self.sharing
-        model = sharing.together(lambda: _load(name, classifier, device, group))
         title = f"classifier {name}"
+
+        def load() -> LoadedClassifier:
+            try:
+                return LoadedClassifier.load(name, classifier, device, group)
+            except (torch.OutOfMemoryError, MemoryError):
+                raise UserError(f"{title}: does not fit in memory") from None
+
+        model = sharing.together(load)
         if model.unknown is not None:
             _log.warning("%s: can't be hashed (%s), so its predictions are not kept", title, model.unknown)
         sharing.check_same(f"weights of {title}", model.weights_sha256)
@@ -291,7 +261,11 @@ class _Job:
         fixed = classify_fixed_sets(model, self.fixed, sharing, device, self.batch_size, self._count)
         check_same_weights(title, model.module, model.weights_sha256)
         predictor.keep()
-        return _Measured(_described(model), on_splits, fixed)
+        section = None
+        if model.section is not None:
+            section = model.section.model_dump(mode="json", exclude_none=True)
+        about = EvaluatedClassifier(model.name, section, model.weights_sha256, model.training_of)
+        return _Measured(about, on_splits, fixed)
 
     def _counter_of(self, split: MeasuredSplit) -> Callable[[int], None]:
         """Return what counts the images of a split that a classifier has predicted."""
@@ -301,12 +275,4 @@ class _Job:
         return lambda more: self._count(split.name, more, images)
 
     def _count(self, name: str, more: int, images: int) -> None:
-        self._done[name] += more
-        report(name, self._done[name], images * len(self.own))
-
-
-def _described(model: LoadedClassifier) -> EvaluatedClassifier:
-    section = None
-    if model.section is not None:
-        section = model.section.model_dump(mode="json", exclude_none=True)
-    return EvaluatedClassifier(model.name, section, model.weights_sha256, model.training_of)
+        _add(self._done, name, more, images * len(self.own))

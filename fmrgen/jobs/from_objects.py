@@ -29,6 +29,8 @@ from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.in_memory import Config as SourceInMemory
 from fmrgen.split.generated import GeneratedSplit
 
+_RECIPES = (str, Path, Recipe)  # anything else that is a source is a dataset
+
 
 def generate(
     source: Any,
@@ -78,7 +80,7 @@ def generate(
     """
     if output is None:
         raise UserError("output: name the dataset folder of the split, as output='out'")
-    if not split and classifier is not None and not _is_recipe(source):
+    if not split and classifier is not None and not isinstance(source, _RECIPES):
         split = _split_name(classifier)
     recipe = recipe_of(
         source,
@@ -105,57 +107,44 @@ def recipe_of(
     class_names: Sequence[str] | None,
     image_size: int | None,
     config: str | None,
-    split: str | None,
+    split: str | None = None,
     options: dict[str, Any],
 ) -> Recipe:
     """Return the recipe of `generate`'s arguments. Raise UserError if one can't be used."""
-    recipe = _with_parts(source, class_names, classifier, generator, oracle, image_size)
+    names = None if class_names is None else list(map(str, class_names))
+    base = None
+    if isinstance(source, _RECIPES):
+        base = source if isinstance(source, Recipe) else load_recipe(source)
+        if generator is None and image_size is not None:
+            raise UserError(
+                "image_size: only applies to a generator passed here; for a recipe's, set generator.image_size"
+            )
+        image_size = image_size or getattr(base.generator, "image_size", None)
+        section = base.source if names is None else base.source.model_copy(update={"classes": names})
+    else:
+        names_of_classifier = partial(_names_of_outputs, source, classifier, image_size)
+        section = SourceInMemory.of(source, names, names_of_classifier)
+    parts: dict[str, Any] = {}
+    if base is None or names is not None:
+        parts["source"] = section
+    if classifier is not None:
+        parts["classifier"] = classifier_section(classifier)
+    if generator is not None:
+        parts["generator"] = generator_section(generator, image_size or _size_of_first(section))
+    if oracle is not None:
+        parts["oracle"] = oracle_section(oracle)
+    recipe = _of_parts(parts) if base is None else base
+    if base is not None and parts:
+        recipe = base.model_copy(update={**parts, "description": ""})
     if options:
         recipe = recipe.model_copy(update={"perturb": changed_options(recipe.perturb, options)})
-    output = recipe.output.model_dump()
-    if config is not None:
-        output["config"] = config
-    if split is not None:
-        output["split"] = split
+    changed = {name: value for name, value in (("config", config), ("split", split)) if value is not None}
+    output = recipe.output.model_dump() | changed
     return recipe.model_copy(update={"output": validate(OutputConfig, output, "generate")})
 
 
-def _with_parts(
-    source: Any,
-    class_names: Sequence[str] | None,
-    classifier: AnyClassifier | None,
-    generator: AnyGenerator | None,
-    oracle: AnyOracle | None,
-    image_size: int | None,
-) -> Recipe:
-    """Return a recipe of these parts; if `source` is a recipe, it supplies the parts that are None."""
-    if not _is_recipe(source):
-        return _recipe_of_dataset(source, class_names, classifier, generator, oracle, image_size)
-    names = _texts(class_names)
-    base = source if isinstance(source, Recipe) else load_recipe(source)
-    if generator is None and image_size is not None:
-        raise UserError("image_size: only applies to a generator passed here; for a recipe's, set generator.image_size")
-    size = image_size or getattr(base.generator, "image_size", None)
-    source = base.source if names is None else base.source.model_copy(update={"classes": names})
-    parts = _sections(source, classifier, generator, oracle, size)
-    if names is not None:
-        parts["source"] = source
-    if not parts:
-        return base
-    return base.model_copy(update={**parts, "description": ""})
-
-
-def _recipe_of_dataset(
-    dataset: Any,
-    class_names: Sequence[str] | None,
-    classifier: AnyClassifier | None,
-    generator: AnyGenerator | None,
-    oracle: AnyOracle | None,
-    image_size: int | None,
-) -> Recipe:
+def _of_parts(parts: dict[str, Any]) -> Recipe:
     """Return a recipe of a dataset and models. Raise UserError if a model is missing."""
-    source = _images_of(dataset, class_names, classifier, image_size)
-    parts = {"source": source, **_sections(source, classifier, generator, oracle, image_size)}
     for name in ("classifier", "generator", "oracle"):
         if name not in parts:
             raise UserError(
@@ -163,41 +152,6 @@ def _recipe_of_dataset(
                 "let fmrgen.init(dataset, classifier) choose a recipe"
             )
     return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
-
-
-def _sections(
-    source: SourceConfig,
-    classifier: AnyClassifier | None,
-    generator: AnyGenerator | None,
-    oracle: AnyOracle | None,
-    image_size: int | None,
-) -> dict[str, Any]:
-    """Return the sections of the parts that are not None; a generator's size is by default that of the first image."""
-    parts: dict[str, Any] = {}
-    if classifier is not None:
-        parts["classifier"] = classifier_section(classifier)
-    if generator is not None:
-        parts["generator"] = generator_section(generator, image_size or _size_of_first(source))
-    if oracle is not None:
-        parts["oracle"] = oracle_section(oracle)
-    return parts
-
-
-def _is_recipe(source: Any) -> bool:
-    """Return whether a source is a recipe, its file or its name, and no dataset."""
-    return isinstance(source, str | Path | Recipe)
-
-
-def _images_of(
-    dataset: Any, class_names: Sequence[str] | None, classifier: AnyClassifier | None, image_size: int | None
-) -> SourceConfig:
-    """Return the section of a dataset; its classes are called as named here, in the dataset, or in the classifier."""
-    names_of_classifier = partial(_names_of_outputs, dataset, classifier, image_size)
-    return SourceInMemory.of(dataset, _texts(class_names), names_of_classifier)
-
-
-def _texts(names: Sequence[str] | None) -> list[str] | None:
-    return None if names is None else [str(name) for name in names]
 
 
 def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:

@@ -1,7 +1,7 @@
 """The job: source → perturb → split, in one or many processes."""
 
 import logging
-import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,19 +16,12 @@ from fmrgen.config import InMemory
 from fmrgen.distributed.launch import device_name, errors_of_one_process, start_process
 from fmrgen.distributed.launcher import launched_precision, unheeded_processes
 from fmrgen.distributed.prefetch import read_ahead
-from fmrgen.distributed.rank import is_first_process, note
+from fmrgen.distributed.rank import is_first_process, launched_processes, note
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
 from fmrgen.jobs.finished import finished_summary
-from fmrgen.jobs.lifecycle import (
-    claim,
-    finish,
-    new_provenance,
-    nonfinite_error,
-    record,
-    record_run,
-)
+from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record, record_run
 from fmrgen.jobs.self_check import check, check_kept_rows, check_unchanged, measure_slope
 from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
@@ -102,7 +95,7 @@ def make_split(
     for line in [*before.notes, *_notes_on_parts(recipe, components)]:
         note(line)
     recipe = settled_step(recipe, components, paths, device)
-    with _called(store), _settled(recipe), errors_of_one_process(), closing(claims):
+    with _ending(recipe, store), errors_of_one_process(), closing(claims):
         run = new_run(device_name(device))
         provenance = claim(folder, new_provenance(recipe, components), run, claims)
         note(_start_line(f"{output}:{paths.name}", recipe, device, claims, provenance), logging.INFO)
@@ -129,32 +122,24 @@ def make_split(
 
 def _notes_on_parts(recipe: Recipe, components: Components) -> list[str]:
     """Return what a user should know of the recipe's parts before the work begins."""
-    notes = []
-    processes = unheeded_processes()
-    if processes is not None:
-        notes.append(processes)
-    notes += components.notes()
+    notes = [unheeded_processes(), *components.notes()]
     for name in ("classifier", "generator", "oracle"):
         section = getattr(recipe, name)
         if isinstance(section, InMemory) and section.unknown is not None:
             notes.append(f"{name}: can't be hashed ({section.unknown}), so no other run can go on")
     if isinstance(recipe.source, SourceInMemory):
-        sampling = recipe.source.sampling_note()
-        if sampling is not None:
-            notes.append(sampling)
-    return notes
+        notes.append(recipe.source.sampling_note())
+    return [line for line in notes if line is not None]
 
 
 def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardClaims, provenance: Provenance) -> str:
     """Return a line on what the job runs on, and how much of it is there."""
     if provenance.is_finished:
         return f"{split}: is complete; there is nothing to do"
-    wanted = len(claims.wanted)
-    finished = wanted - len(claims.missing())
-    shards = f"{wanted} shards" if wanted > 1 else f"{wanted} shard"
+    finished = len(claims.wanted) - len(claims.missing())
+    shards = f"{len(claims.wanted)} shard{'s' if len(claims.wanted) > 1 else ''}"
     state = f"resuming: {finished} of {shards} are finished" if finished else shards
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    slots = recipe.perturb.slots
+    processes, slots = launched_processes(), recipe.perturb.slots
     if slots != "auto":
         slots = min(slots, provenance.examples)
     if processes > 1:
@@ -163,36 +148,18 @@ def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardC
 
 
 @contextmanager
-def _called(store: Store) -> Iterator[None]:
-    """Make errors name the folder as the caller did, wherever its files are on this machine."""
+def _ending(recipe: Recipe, store: Store) -> Iterator[None]:
+    """Make errors name the folder as the caller did, wherever its files are on this machine; and take note, however the
+    job ends, in which state objects in memory were left."""
     try:
         yield
     except UserError as error:
         if not store.is_local:
             error.args = (str(error).replace(str(store.root), store.name),)
         raise
-
-
-@contextmanager
-def _settled(recipe: Recipe) -> Iterator[None]:
-    """Take note, however the job ends, in which state objects in memory were left."""
-    try:
-        yield
     finally:
         for section in (recipe.classifier, recipe.generator, recipe.oracle):
             settle(section)
-
-
-@contextmanager
-def _device_errors() -> Iterator[None]:
-    """Make what a device can't do an error that says what could be changed."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"a single image does not fit in GPU memory; {option('perturb.precision=bf16', 'precision=bf16')} or a "
-            f"smaller {option('generator.image_size')} needs less ({one_line(error, 120)})"
-        ) from error
 
 
 @dataclass
@@ -205,36 +172,30 @@ class _OpenShard:
     skipped: list[Skipped] = field(default_factory=list)
     all_read: bool = False
 
-    @property
-    def complete(self) -> bool:
-        return self.all_read and not self.waiting
 
-
+@dataclass
 class _Job:
     """The work of one process: shards taken one after another, perturbed as one stream, each written when its last row
     ends.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        components: Components,
-        folder: SplitFolder,
-        provenance: Provenance,
-        device: torch.device,
-        claims: ShardClaims,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self.recipe, self.components, self.folder, self.provenance = recipe, components, folder, provenance
-        self.device, self.claims = device, claims
-        self.progress = ProgressCounter(folder, claims.wanted, on_progress)
+    recipe: Recipe
+    components: Components
+    folder: SplitFolder
+    provenance: Provenance
+    device: torch.device
+    claims: ShardClaims
+    on_progress: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
+        self.progress = ProgressCounter(self.folder, self.claims.wanted, self.on_progress)
         self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
         self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
         self._extra: dict[int, Mapping[str, Any]] = {}  # example id → its values of the source's columns
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
         self._recorded = 1  # times that its run was put on record
-        self.encodings = _kept_encodings(recipe, components, provenance, device)
+        self.encodings = _kept_encodings(self.recipe, self.components, self.provenance, self.device)
 
     def work(self, run: Run) -> None:
         """Perturb shards until none is missing, and put that on record; wait for those that others hold."""
@@ -264,9 +225,15 @@ class _Job:
             encodings=self.encodings,
             on_slots=self._set_slots,
         )
-        with _device_errors(), ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
-            for row in rows:
-                self._take_row(row)
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
+                for row in rows:
+                    self._take_row(row)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"a single image does not fit in GPU memory; {option('perturb.precision=bf16', 'precision=bf16')} or a "
+                f"smaller {option('generator.image_size')} needs less ({one_line(error, 120)})"
+            ) from error
         for future in self._written:
             future.result()
         self._written.clear()
@@ -277,7 +244,8 @@ class _Job:
 
     def _record(self, run: Run) -> None:
         """Put on record what this process has done so far."""
-        end = {"finished": now(), "seconds": round(self.progress.seconds, 1), "images": self.progress.own.rows}
+        seconds = round(time.monotonic() - self.progress.started, 1)
+        end = {"finished": now(), "seconds": seconds, "images": self.progress.own.rows}
         if self.progress.slots:
             end["slots"] = self.progress.slots
         record_run(self.folder, run.model_copy(update=end), self._recorded)
@@ -336,7 +304,7 @@ class _Job:
         self.progress.row(row)
 
     def _write_if_complete(self, shard: _OpenShard) -> None:
-        if shard.complete:
+        if shard.all_read and not shard.waiting:
             self._written.append(self._writer.submit(self._write, shard))
 
     def _write(self, shard: _OpenShard) -> None:
@@ -361,11 +329,10 @@ def _kept_encodings(
     weights = provenance.weights_sha256.generator
     if weights is None:
         return None
-    return kept_encodings(
-        {
-            "generator": identity_of(components.generator, recipe.generator, weights).key,
-            "section": recipe.generator.model_dump(mode="json"),
-            "device": device_name(device),
-            "precision": recipe.perturb.precision,
-        }
-    )
+    decides = {
+        "generator": identity_of(components.generator, recipe.generator, weights).key,
+        "section": recipe.generator.model_dump(mode="json"),
+        "device": device_name(device),
+        "precision": recipe.perturb.precision,
+    }
+    return kept_encodings(decides)

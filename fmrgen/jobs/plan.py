@@ -93,9 +93,13 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     wanted = own_shards(folder.shards, part)
     missing = [shard for shard in wanted if folder.shard_path(shard).name not in files]
     left = sum(len(folder.positions(shard)) for shard in missing)
-    trial = _try(recipe, components, device)
+    seconds_per_pass, row_bytes = _try(recipe, components, device)
     queries = left * replace(recipe.perturb, step_size=1.0).most_queries
     slots = recipe.perturb.slots
+    free = None
+    if store.is_local:
+        existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
     work = Work(
         examples=len(components.source),
         classes=len(components.source.labels),
@@ -104,26 +108,19 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
         existing=len(wanted) - len(missing),
         images_left=left,
         device=device_name(device),
-        seconds_per_pass=trial.seconds_per_pass,
+        seconds_per_pass=seconds_per_pass,
         most_queries=queries,
-        most_seconds=queries * trial.seconds_per_pass,
+        most_seconds=queries * seconds_per_pass,
         slots=0 if slots == "auto" else min(slots, len(components.source)),
-        split_bytes=left * trial.row_bytes,
-        free_bytes=shutil.disk_usage(_existing(root)).free if store.is_local else None,
+        split_bytes=left * row_bytes,
+        free_bytes=free,
     )
     return Plan(recipe, downloads, work)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """What a few images took: see `Work`; `row_bytes` are those of the images of a row."""
-
-    seconds_per_pass: float
-    row_bytes: int
-
-
-def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial:
-    """Perturb a few images, with as many slots as there are images."""
+def _try(recipe: Recipe, components: Components, device: torch.device) -> tuple[float, int]:
+    """Perturb a few images, with as many slots as there are images; return the seconds of a pass of one image, and the
+    bytes of the images of a row."""
     source, classifier, generator, oracle = components
     tried = min(2 * _TRIED[device.type], len(source))
     loaded = [entry for entry in source.load(0, tried, generator.image_size) if isinstance(entry, LoadedExample)]
@@ -152,12 +149,4 @@ def _try(recipe: Recipe, components: Components, device: torch.device) -> _Trial
     for row in rows:
         images = [row.image, row.original] if recipe.output.keep_original else [row.image]
         stored += sum(len(png_bytes(image.permute(1, 2, 0).numpy())) for image in images)
-    return _Trial(
-        seconds_per_pass=seconds / sum(row.queries for row in rows),
-        row_bytes=stored // len(rows),
-    )
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
-    return next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+    return seconds / sum(row.queries for row in rows), stored // len(rows)

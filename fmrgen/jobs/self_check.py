@@ -2,7 +2,7 @@
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -78,7 +78,8 @@ def check_unchanged(
     try:
         for name, digest in weights:
             check_same_weights(name, getattr(components, name), digest)
-        check_first_outputs(components, device, before.outputs)
+        if before.outputs is not None:
+            _check_outputs(before.outputs, first_outputs(components, device, _ASKED_TWICE))
     except UserError:
         names = folder.store.names(folder.paths.shards)
         for number in range(folder.shards):
@@ -96,7 +97,15 @@ def measure_slope(
 
     Steps end there: a gradient that shows the way far from the boundary, and not near it, hides failures.
     """
-    slope = None if judged_steps == "none" else slope_near_boundary(classifier, folder, device)
+    if judged_steps == "none":
+        return []
+    try:
+        pixels, labels = _nearest_to_boundary(folder)
+    except (OSError, ValueError, pa.ArrowException, UserError):  # a damaged shard, which the check of the split names
+        return []
+    if not labels:
+        return []
+    slope = slope_along_gradient(classifier, margin, to_batch(pixels, device), torch.tensor(labels, device=device))
     if slope is None:
         return []
     record(folder, "slope", {"slope": round(slope, 3)})
@@ -112,17 +121,13 @@ def weights_in_common(components: Components) -> float:
     """
     classifier, oracle = components.classifier, components.oracle.deciding
     vetoing = () if oracle is components.oracle else getattr(components.oracle, "oracles", ())
+    of_classifier, fault = shared_weights(classifier, oracle), None
     if any(_is_one_network(classifier, member) for member in vetoing):
-        raise UserError(
-            "oracle: the classifier itself is among those that have a veto, so an image counts only while it is right: "
-            f"FMR would be 100 however good it is; choose another {option('oracle')}"
-        )
-    of_classifier = shared_weights(classifier, oracle)
-    if of_classifier >= _ALL:
-        raise UserError(
-            "oracle: has the classifier's own weights, so an image counts only while the classifier is right on it: "
-            f"FMR would be 100 however good it is; choose another {option('oracle')}"
-        )
+        fault = "the classifier itself is among those that have a veto, so an image counts only while it is right"
+    elif of_classifier >= _ALL:
+        fault = "has the classifier's own weights, so an image counts only while the classifier is right on it"
+    if fault is not None:
+        raise UserError(f"oracle: {fault}: FMR would be 100 however good it is; choose another {option('oracle')}")
     return max(of_classifier, shared_weights(oracle, classifier)) if of_classifier else 0.0
 
 
@@ -143,57 +148,47 @@ class FirstOutputs:
     decided: Tensor  # the classes that the oracle decides on, [N]
     of_classifier: Tensor  # log-probabilities, [N, K]
     of_oracles: list[Tensor]  # those of the oracle and of a panel's members, [N, K] each
-    members: dict[str, Tensor] = field(default_factory=dict)  # the classes that each member of a panel decides on, [N]
-    vetoing: tuple[str, ...] = ()  # the members that only have a veto
+    members: dict[str, Tensor]  # the classes that each member of a panel decides on, [N]
+    vetoing: tuple[str, ...]  # the members that only have a veto
 
 
 def first_outputs(components: Components, device: torch.device, count: int = _IMAGES) -> FirstOutputs | None:
     """Return the outputs of both for the first `count` originals; None if that fails: the job itself reports why."""
     with suppress(Exception, SystemExit), torch.no_grad():  # a source's, or anyone's code
-        return _first_outputs(components, device, count)
+        source, classifier, generator, oracle = components
+        loaded = source.load(0, min(count, len(source)), generator.image_size)
+        examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
+        columns: list[tuple[Tensor, ...]] = []
+        members: list[list[Tensor]] = []  # the classes that each decides on, of each batch
+        names: tuple[str, ...] = ()
+        while batch := list(islice(examples, _TOGETHER)):
+            images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
+            labels = torch.tensor([example.label for example in batch], device=device)
+            _, verdict = judgement_of(oracle, images, Originals(images, labels))
+            names, judgements = tuple(verdict.members), list(verdict.members.values())
+            members.append([judgement.decided for judgement in judgements])
+            deciding = [verdict, *judgements] if oracle.deciding is oracle else [verdict]
+            logs = [judgement.probabilities.double().clamp(min=_LEAST_PROBABILITY).log() for judgement in deciding]
+            columns.append((labels, verdict.decided, logits_of(classifier, images).double().log_softmax(1), *logs))
+        if not columns:
+            return None
+        labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*columns, strict=True))
+        of_members = [torch.cat(parts).cpu() for parts in zip(*members, strict=True)]
+        decided_by = dict(zip(names, of_members, strict=True))
+        vetoing = names[1:] if oracle.deciding is not oracle else ()
+        return FirstOutputs(labels, decided, of_classifier, of_oracles, decided_by, vetoing)
     return None
 
 
-def _first_outputs(components: Components, device: torch.device, count: int) -> FirstOutputs | None:
-    source, classifier, generator, oracle = components
-    loaded = source.load(0, min(count, len(source)), generator.image_size)
-    examples = (entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample))
-    columns: list[tuple[Tensor, ...]] = []
-    members: dict[str, list[Tensor]] = {}
-    while batch := list(islice(examples, _TOGETHER)):
-        images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
-        labels = torch.tensor([example.label for example in batch], device=device)
-        _, verdict = judgement_of(oracle, images, Originals(images, labels))
-        judgements = [verdict]
-        if oracle.deciding is oracle:
-            judgements += verdict.members.values()
-        logs = []
-        for judgement in judgements:
-            logs.append(judgement.probabilities.double().clamp(min=_LEAST_PROBABILITY).log())
-        columns.append((labels, verdict.decided, logits_of(classifier, images).double().log_softmax(1), *logs))
-        for name, judgement in verdict.members.items():
-            members.setdefault(name, []).append(judgement.decided)
-    if not columns:
-        return None
-    labels, decided, of_classifier, *of_oracles = (torch.cat(part).cpu() for part in zip(*columns, strict=True))
-    decided_by = {name: torch.cat(parts).cpu() for name, parts in members.items()}
-    vetoing = tuple(decided_by)[1:] if oracle.deciding is not oracle else ()
-    return FirstOutputs(labels, decided, of_classifier, of_oracles, decided_by, vetoing)
-
-
-def check_first_outputs(components: Components, device: torch.device, before: FirstOutputs | None) -> None:
-    """Raise UserError if the outputs for the first originals are not those of `before`.
+def _check_outputs(before: FirstOutputs, after: FirstOutputs | None) -> None:
+    """Raise UserError if the outputs for the first originals are others than before; `after` is None if they failed.
 
     A network that counts its calls, or learns from them, is another one at the end of a job.
     """
-    if before is None:
-        return
-    after = first_outputs(components, device, _ASKED_TWICE)
     if after is None:
         return
     outputs = [("classifier", before.of_classifier, after.of_classifier)]
-    for then, now in zip(before.of_oracles, after.of_oracles, strict=True):
-        outputs.append(("oracle", then, now))
+    outputs += [("oracle", *pair) for pair in zip(before.of_oracles, after.of_oracles, strict=True)]
     for name, then, now in outputs:
         if not torch.allclose(then[: len(now)].exp(), now.exp(), rtol=0, atol=_SAME, equal_nan=True):
             raise UserError(
@@ -218,9 +213,7 @@ def oracle_caution(outputs: FirstOutputs) -> str | None:
     if not is_at_chance and not is_much_worse:
         return None
 
-    right = {}
-    for name, decided in outputs.members.items():
-        right[name] = float((decided == outputs.labels).float().mean())
+    right = {name: float((decided == outputs.labels).float().mean()) for name, decided in outputs.members.items()}
     accuracy = f"the oracle is right on {oracle.value:.0f} % of the first originals"
     if right:
         each = ", ".join(f"{name} on {100 * share:.0f} %" for name, share in right.items())
@@ -252,49 +245,27 @@ def likeness(outputs: FirstOutputs) -> float | None:
     original the log-probabilities of the wrong classes are correlated, less their mean over originals of its class. On
     MNIST unrelated networks have .2 to .5, one distilled from the oracle .6.
     """
-    correlations = [_likeness(outputs, of_oracle) for of_oracle in outputs.of_oracles]
-    highest = max((correlation for correlation in correlations if correlation is not None), default=None)
-    return None if highest is None else round(highest, 3)
-
-
-def _likeness(outputs: FirstOutputs, of_oracle: Tensor) -> float | None:
-    """Return the lower end of the mean correlation; None if there are too few originals of a class, or classes."""
     labels, classes = outputs.labels, outputs.of_classifier.shape[1]
-    counts = torch.bincount(labels, minlength=classes)
-    has_mean = counts[labels] >= _OF_A_CLASS
+    has_mean = torch.bincount(labels, minlength=classes)[labels] >= _OF_A_CLASS
     if classes <= _FEWEST_CLASSES or not has_mean.any():
         return None
     labels = labels[has_mean]
     is_wrong = torch.ones(len(labels), classes, dtype=torch.bool).scatter(1, labels.unsqueeze(1), False)
-    centred = []
-    for log_probabilities in (outputs.of_classifier, of_oracle):
-        of_wrong_classes = log_probabilities[has_mean][is_wrong].view(len(labels), -1)
-        centred.append(_without_class_means(of_wrong_classes, labels))
-    ours, theirs = centred
-    correlation = mean(torch.cosine_similarity(ours, theirs, dim=1).numpy())
-    return None if correlation is None else correlation.low
 
+    def centred(log_probabilities: Tensor) -> Tensor:
+        """Return those of the wrong classes, less their mean over the rows of a label, and centred in each row."""
+        values = log_probabilities[has_mean][is_wrong].view(len(labels), -1)
+        counts = torch.bincount(labels, minlength=classes).clamp(min=1).unsqueeze(1)
+        means = values.new_zeros(classes, values.shape[1]).index_add(0, labels, values) / counts
+        values = values - means[labels]
+        return values - values.mean(1, keepdim=True)
 
-def _without_class_means(values: Tensor, labels: Tensor) -> Tensor:
-    """Return the values [N, K - 1] less their mean over the rows of the same label, and centred in each row."""
-    classes = int(labels.max()) + 1
-    sums = torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add(0, labels, values)
-    values = values - (sums / torch.bincount(labels, minlength=classes).clamp(min=1).unsqueeze(1))[labels]
-    return values - values.mean(1, keepdim=True)
-
-
-def slope_near_boundary(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> float | None:
-    """Return the slope of the margin along its gradient, as a share of what that says, on images of a split's shards.
-
-    It is the median over the valid rows whose loss is nearest to that of two classes alike; None if there is none.
-    """
-    try:
-        pixels, labels = _nearest_to_boundary(folder)
-    except (OSError, ValueError, pa.ArrowException, UserError):  # a damaged shard, which the check of the split names
-        return None
-    if not labels:
-        return None
-    return slope_along_gradient(classifier, margin, to_batch(pixels, device), torch.tensor(labels, device=device))
+    ours, lows = centred(outputs.of_classifier), []
+    for of_oracle in outputs.of_oracles:
+        correlation = mean(torch.cosine_similarity(ours, centred(of_oracle), dim=1).numpy())
+        if correlation is not None and correlation.low is not None:
+            lows.append(correlation.low)
+    return round(max(lows), 3) if lows else None
 
 
 def _nearest_to_boundary(folder: SplitFolder) -> tuple[np.ndarray, list[int]]:

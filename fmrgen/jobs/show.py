@@ -14,7 +14,7 @@ from fmrgen.jobs.steps import decode_steps
 from fmrgen.labels import Labels
 from fmrgen.report.gallery import stored_gallery
 from fmrgen.report.pages import gallery_page
-from fmrgen.report.plot import Plot, PlotFormat
+from fmrgen.report.plot import PlotFormat
 from fmrgen.report.sheet import COLUMNS, contact_sheet
 from fmrgen.results.samples import Sample
 from fmrgen.split.open import open_split
@@ -22,7 +22,6 @@ from fmrgen.split.rows import Split
 from fmrgen.split.sampler import Sampler
 from fmrgen.storage.paths import SplitPaths
 
-_ROWS = 6  # of the contact sheet
 _ROWS_ON_PAGE, _ROWS_WITH_STEPS = 1000, 60
 _ON_THE_PICTURE = 12  # pairs of images
 _BATCH = 256  # rows
@@ -37,7 +36,7 @@ def show(
     ids: Sequence[int] = (),
     pairs: bool = False,
     classes: Sequence[str] = (),
-    rows: int = _ROWS,
+    rows: int = 6,
     columns: int = COLUMNS,
     caption: str | None = None,
     file_format: PlotFormat = "png",
@@ -81,12 +80,10 @@ def show(
     labels, sampler = _sample(opened, gallery, ids, classes)
     samples = sampler.samples
     by_id = {sample.columns.get("id"): sample for sample in samples}
+    if missing_ids := [row_id for row_id in ids if row_id not in by_id]:
+        raise UserError(f"{split}: has no row of id {missing_ids[0]}{_of_these(classes)}")
     if ids:
-        samples = []
-        for row_id in ids:
-            if row_id not in by_id:
-                raise UserError(f"{split}: has no row of id {row_id}{_of_these(classes)}")
-            samples.append(by_id[row_id])
+        samples = [by_id[row_id] for row_id in ids]
     on_sheet: list[Sample | None] = list(samples)
     if ids_by_pair:  # a row of the sheet for each pair
         on_sheet = []
@@ -114,14 +111,11 @@ def show(
 
 
 def write_picture(paths: SplitPaths) -> None:
-    """Write the small contact sheet of a finished split that the card shows."""
-    split_sheet(open_split(f"{paths.root}:{paths.name}", name=paths.name)).save(paths.picture)
-
-
-def split_sheet(opened: Split) -> Plot:
-    """Return a small contact sheet of a split, with images of every class, as far as they fit."""
+    """Write the small contact sheet of a finished split that the card shows, with images of every class, as far as
+    they fit."""
+    opened = open_split(f"{paths.root}:{paths.name}", name=paths.name)
     labels, sampler = _sample(opened, _ON_THE_PICTURE)
-    return contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_PICTURE])
+    contact_sheet(opened.name, labels.names, sampler.samples[:_ON_THE_PICTURE]).save(paths.picture)
 
 
 def _confused_ids(opened: Split, classes: Sequence[str]) -> list[list[int]]:

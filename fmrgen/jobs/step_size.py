@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -16,16 +17,16 @@ from fmrgen.errors import UserError
 from fmrgen.jobs.finished import with_recorded_step
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
-from fmrgen.records import Example, Perturbed, StopReason
+from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample, StreamedSource
 from fmrgen.storage.paths import SplitPaths
 
-IMAGES = 32
+_IMAGES = 32
 _ENCODED = 4  # of them, for the scale of the latent
 _BUDGET = 50  # of which the next two are
 _FEWEST_STEPS = 10  # on average: fewer are coarse
 _MOST_STEPS = 40  # on average: with more, many rows are cut off
-LEAST_VALID = 0.9
+_LEAST_VALID = 0.9
 _KEPT_VALID = 0.95  # of the images that the oracle accepts before any step, where those are few
 _START = 0.05  # of the root mean square of the latents: the first step that is tried
 _FACTOR = 10**0.5  # between the first step sizes that are tried
@@ -40,26 +41,17 @@ class Trial:
     step_size: float
     valid: float  # share of the rows
     mean_iterations: float  # of valid rows; 0 if there are none
-    by_budget: float  # share of the rows that the budget ended
-    stuck: float  # share of the rows without a gradient
-    perturbed_accuracy: float  # of valid rows, 0 to 1; NaN if there are none
+    perturbed_accuracy: float = float("nan")  # of valid rows, 0 to 1; NaN if there are none
 
     @classmethod
     def of(cls, step_size: float, rows: list[Perturbed]) -> "Trial":
         """Return the trial of a step size that gave these rows."""
         valid_rows = [row for row in rows if row.valid]
-        mean_iterations, perturbed_accuracy = 0.0, float("nan")
-        if valid_rows:
-            mean_iterations = float(np.mean([row.iterations for row in valid_rows]))
-            perturbed_accuracy = float(np.mean([row.accepts(row.prediction) for row in valid_rows]))
-        return cls(
-            step_size=step_size,
-            valid=len(valid_rows) / len(rows),
-            mean_iterations=mean_iterations,
-            by_budget=sum(row.stop_reason is StopReason.BUDGET for row in rows) / len(rows),
-            stuck=sum(row.stop_reason is StopReason.STUCK for row in rows) / len(rows),
-            perturbed_accuracy=perturbed_accuracy,
-        )
+        if not valid_rows:
+            return cls(step_size, 0.0, 0.0)
+        mean_iterations = float(np.mean([row.iterations for row in valid_rows]))
+        perturbed_accuracy = float(np.mean([row.accepts(row.prediction) for row in valid_rows]))
+        return cls(step_size, len(valid_rows) / len(rows), mean_iterations, perturbed_accuracy)
 
     def __str__(self) -> str:
         accuracy = f"{self.perturbed_accuracy:.0%}" if self.valid else "n/a"
@@ -73,25 +65,12 @@ class Wanted:
     budget: int
     valid: float
 
-    @classmethod
-    def of(cls, options: PerturbOptions, acceptable: float) -> "Wanted":
-        """Return it for images of which the oracle accepts the share `acceptable` before any step."""
-        return cls(options.budget, min(LEAST_VALID, _KEPT_VALID * acceptable))
-
-    @property
-    def fewest(self) -> float:
-        return _FEWEST_STEPS * self.budget / _BUDGET
-
-    @property
-    def most(self) -> float:
-        return _MOST_STEPS * self.budget / _BUDGET
-
     def is_met_by(self, trial: Trial) -> bool:
-        return trial.valid >= self.valid and self.fewest <= trial.mean_iterations <= self.most
+        return not self.is_too_long(trial) and trial.mean_iterations <= _MOST_STEPS * self.budget / _BUDGET
 
     def is_too_long(self, trial: Trial) -> bool:
         """Return whether images are refused at once, or after few steps."""
-        return trial.valid < self.valid or trial.mean_iterations < self.fewest
+        return trial.valid < self.valid or trial.mean_iterations < _FEWEST_STEPS * self.budget / _BUDGET
 
 
 def settled_step(recipe: Recipe, components: Components, paths: SplitPaths, device: torch.device) -> Recipe:
@@ -113,7 +92,7 @@ def find_step(components: Components, options: PerturbOptions, device: torch.dev
 
     Raises UserError if no image can be read, or no gradient reaches the latent.
     """
-    examples = evenly(components)
+    examples = _evenly(components)
     scale = _latent_scale(components, examples[:_ENCODED], device)
     plain: list[Perturbed] = []
     notes: list[str] = []
@@ -138,7 +117,7 @@ def find_step(components: Components, options: PerturbOptions, device: torch.dev
 
     first = trial_of(_rounded(_START * scale))
     assert first is not None
-    wanted = Wanted.of(options, acceptable(plain, options))
+    wanted = Wanted(options.budget, min(_LEAST_VALID, _KEPT_VALID * _acceptable(plain, options)))
     trials = [first, *search(first, wanted, trial_of)]
     good = [trial for trial in trials if wanted.is_met_by(trial)]
     valid = [trial for trial in trials if trial.valid >= wanted.valid]
@@ -185,7 +164,7 @@ def search(own: Trial, wanted: Wanted, trial_of: Callable[[float], Trial | None]
     return trials
 
 
-def acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
+def _acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
     """Return the share of the images whose plain reconstruction the oracle accepts, as far as that is on record.
 
     No step, however short, makes more of them valid.
@@ -201,18 +180,15 @@ def acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
     return sum(map(is_accepted, rows)) / len(rows)
 
 
-def evenly(components: Components, images: int = IMAGES) -> list[Example]:
+def _evenly(components: Components) -> list[Example]:
     """Return examples from all over the source, or the first ones of a stream. Raises UserError if none can be read."""
     source, size = components.source, components.generator.image_size
-    count = min(images, len(source))
+    count = min(_IMAGES, len(source))
     places = range(count)
     if not isinstance(source, StreamedSource):
         places = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)).tolist()
-    examples = []
-    for place in places:
-        for loaded in source.load(place, place + 1, size):
-            if isinstance(loaded, LoadedExample):
-                examples.append(loaded.for_engine())
+    loaded = chain.from_iterable(source.load(place, place + 1, size) for place in places)
+    examples = [entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample)]
     if not examples:
         raise UserError("source: none of the images that were tried can be read; see source.on_error")
     return examples

@@ -25,7 +25,6 @@ from fmrgen.split.rows import Split
 from fmrgen.trust.recipes import untrusted_config
 
 _SLOTS = 32  # images at once
-_NEEDED = ("id", "step_predictions")
 
 
 class _Steps(StrictConfig):
@@ -58,7 +57,7 @@ def decode_steps(
     if provenance is None:
         raise UserError(f"{split.name}: stores no steps; only splits of guided steps do")
     for sample in samples:
-        if sample.original is None or any(name not in sample.columns for name in _NEEDED):
+        if sample.original is None or not {"id", "step_predictions"} <= sample.columns.keys():
             raise UserError(f"{split.name}: its steps need the originals (output.keep_original) and the stored steps")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     judges, *_ = load_judges(split.name, provenance, trust=trust, device=device)

@@ -16,13 +16,7 @@ from fmrgen.engine.models import OF_MEMBERS
 from fmrgen.engine.objectives import also_of, loss
 from fmrgen.errors import UserError
 from fmrgen.progress.bars import report
-from fmrgen.recipe.build import (
-    ClassifierAndOracle,
-    build_classifier,
-    build_oracle,
-    judgement_of,
-    logits_of,
-)
+from fmrgen.recipe.build import ClassifierAndOracle, build_classifier, build_oracle, judgement_of, logits_of
 from fmrgen.recipe.objects import classifier_section, oracle_section
 from fmrgen.recipe.sections import ClassifierField, OracleField
 from fmrgen.records import StopReason
@@ -37,7 +31,6 @@ from fmrgen.weights.digest import check_same_weights, weights_sha256
 _BATCH = 64  # rows
 _MOST_PIXELS = 1 << 25  # of the images of a batch; each pixel takes 27 bytes on its way
 _TOLERANCE = 1e-4  # of the oracle's score and probability and of the loss: float noise between batch sizes and devices
-
 
 _Batch = dict[str, list[Any]]  # the values of each column
 # Columns with a value for each step, and the column that repeats the last one, if there is one.
@@ -111,10 +104,8 @@ def verify(
         rows, disagreements = _verify_rows(opened, provenance, judges, device)
     for name, judge in judges._asdict().items():
         check_same_weights(name, judge, loaded[name])
-    notes = []
-    changed = changed_code(provenance.code_sha256, code_sha256(recipe))
-    if changed:
-        notes.append(f"the code in {', '.join(changed)} is not the code that generated the split")
+    changed = ", ".join(changed_code(provenance.code_sha256, code_sha256(recipe)))
+    notes = [f"the code in {changed} is not the code that generated the split"] if changed else []
     return Verification(rows, disagreements, notes)
 
 
@@ -135,15 +126,12 @@ def load_judges(
     and read the files and addresses that it names. Raises UserError if a model can't be loaded, or is not the one that
     generated the split.
     """
-    recorded = provenance.recipe
-    tree: dict[str, Any] = {"classifier": dict(recorded.classifier.tree), "oracle": recorded.oracle.tree}
-    if classifier is not None:
-        tree["classifier"] = classifier_section(classifier)
-    if oracle is not None:
-        tree["oracle"] = oracle_section(oracle)
+    tree: dict[str, Any] = {
+        "classifier": dict(provenance.recipe.classifier.tree) if classifier is None else classifier_section(classifier),
+        "oracle": provenance.recipe.oracle.tree if oracle is None else oracle_section(oracle),
+    }
     recipe = untrusted_config(ModelsOfRecipe, tree, f"{split}: the recipe in its provenance", trust=trust)
-    labels = provenance.job_labels
-    size = provenance.image_size
+    labels, size = provenance.job_labels, provenance.image_size
     judges = ClassifierAndOracle(
         build_classifier(recipe.classifier, labels, size, device), build_oracle(recipe.oracle, labels, size, device)
     )
@@ -155,11 +143,11 @@ def load_judges(
         loaded[name] = weights_sha256(getattr(judges, name))
         if loaded[name] == recorded_sha256:
             continue
-        is_in_wrapper = name == "classifier" and recorded_sha256 in digests_of(judges.classifier) - {None}
-        if not is_in_wrapper:
-            if replacement is None:
-                raise UserError(f"{split}: the recipe now loads other {name} weights than when the split was generated")
-            raise UserError(f"{split}: the {name} has other weights than when the split was generated ({NEW_WEIGHTS})")
+        if name == "classifier" and recorded_sha256 in digests_of(judges.classifier) - {None}:  # in a wrapper
+            continue
+        if replacement is None:
+            raise UserError(f"{split}: the recipe now loads other {name} weights than when the split was generated")
+        raise UserError(f"{split}: the {name} has other weights than when the split was generated ({NEW_WEIGHTS})")
     return judges, loaded, recipe
 
 
@@ -183,17 +171,17 @@ def _verify_rows(
         originals = pixels.get("original", pixels["image"])
         outputs = _outputs(pixels["image"], originals, batch, judges, device)
         if "original" in pixels:
-            outputs |= _outputs_for_originals(originals, batch, judges, device)
-        by_member = {}
+            of_originals = _outputs(originals, originals, batch, judges, device)
+            outputs["original_prediction"] = of_originals["prediction"]
+            outputs["original_oracle_label"] = of_originals["oracle_label"]
+        by_member = {field: outputs.pop(field) for field in OF_MEMBERS if field in outputs}
         for field, values in outputs.items():
-            if field in OF_MEMBERS:
-                by_member[field] = values
-            else:
-                disagreements += _compare(batch, schema.name_of(field), values)
+            disagreements += _compare(batch, schema.name_of(field), values)
         if schema.judges:
             disagreements += _compare_members(batch, schema.judges, by_member)
         if "pixel_shift" in batch and "original" in pixels:
-            disagreements += _compare(batch, "pixel_shift", _pixel_shift(pixels))
+            change = torch.from_numpy((pixels["image"].astype(np.float64) - originals) / 255)
+            disagreements += _compare(batch, "pixel_shift", change.square().mean((1, 2, 3)).sqrt())
         disagreements += _check_reasons_and_invalid_rows(batch, pixels)
         done += len(batch["id"])
         report("verify", done, rows)
@@ -212,19 +200,6 @@ def _outputs(
         accepted = [row[1:] for row in batch["accepted_labels"]]
         other_labels = also_of(accepted, logits.shape[1]).to(device)
     return verdicts | {"prediction": logits.argmax(1), "loss": loss(logits, labels, other_labels)}
-
-
-def _outputs_for_originals(
-    originals: np.ndarray, batch: _Batch, judges: ClassifierAndOracle, device: torch.device | str
-) -> dict[str, Tensor]:
-    """Return the predictions and the oracle's labels [B] by column."""
-    outputs = _outputs(originals, originals, batch, judges, device)
-    return {"original_prediction": outputs["prediction"], "original_oracle_label": outputs["oracle_label"]}
-
-
-def _pixel_shift(pixels: dict[str, np.ndarray]) -> Tensor:
-    change = (pixels["image"].astype(np.float64) - pixels["original"]) / 255
-    return torch.from_numpy(np.sqrt(np.square(change).mean((1, 2, 3))))
 
 
 def _compare_members(batch: _Batch, names: tuple[str, ...], by_member: dict[str, Tensor]) -> list[Disagreement]:

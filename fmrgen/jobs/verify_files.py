@@ -65,8 +65,6 @@ def _in_folder(paths: SplitPaths) -> FilesVerification:
     intact, errors = folder.intact_shards(provenance)
     wrong = [f"{error.path}: {error.reason}" for error in errors]
     if provenance.is_finished:
-        for shard in range(folder.shards):
-            path = folder.shard_path(shard)
-            if not path.exists():
-                wrong.append(f"{path}: is missing")
+        paths_of_shards = map(folder.shard_path, range(folder.shards))
+        wrong += [f"{path}: is missing" for path in paths_of_shards if not path.exists()]
     return FilesVerification(len(intact), folder.shards, provenance.is_finished, wrong)

@@ -20,24 +20,23 @@ _LONG_MINUTES = 90  # and from here on in hours and minutes
 
 Update = Callable[[str, int, int | None, str], None]  # called with (name, done, total, other figures)
 
-_updates: list[Update] = []  # the last one counts
+_updates: list[Update | None] = [None]  # the last one counts
 
 
 def report(name: str, done: int, total: int | None = None, figures: str = "") -> None:
     """Say how far the work of a name is, and other figures of it; `total` is None if it is unknown."""
-    if _updates:
-        _updates[-1](name, done, total, figures)
+    update = _updates[-1]
+    if update is not None:
+        update(name, done, total, figures)
 
 
 @contextmanager
 def progress_shown(show: bool) -> Iterator[None]:
     """Show what is reported inside on stderr, if this is the first process of a launch; else hide it."""
-    console = Console(stderr=True, markup=False, emoji=False)
-    update: Update = _Lines()
-    if not show or not is_first_process():
-        update = _hide
-    elif console.is_terminal or console.is_jupyter:
-        update = _Bars(console)
+    update: Update | None = None
+    if show and is_first_process():
+        console = Console(stderr=True, markup=False, emoji=False)
+        update = _Bars(console) if console.is_terminal or console.is_jupyter else _Lines()
     _updates.append(update)
     try:
         yield
@@ -45,10 +44,6 @@ def progress_shown(show: bool) -> Iterator[None]:
         _updates.pop()
         if isinstance(update, _Bars):
             update.end()
-
-
-def _hide(name: str, done: int, total: int | None, figures: str) -> None:
-    pass
 
 
 class _Bars:

@@ -1,5 +1,6 @@
 """The progress of a job over all of its processes, counted from the shards that are written."""
 
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -26,32 +27,6 @@ class Progress:
     nonfinite: int = 0  # rows of this process with a value that was not finite
     slots: int | None = None  # images that this process perturbs at once; None before that is decided
 
-    def figures(self, seconds: float) -> dict[str, float | None]:
-        """Return the figures of a progress line, `seconds` after the first report; unknown ones are None.
-
-        The validation rate is in percent.
-        """
-        figures: dict[str, float | None] = {
-            "images_per_second": None,
-            "validation_rate": None,
-            "mean_iterations": None,
-            "stuck_rows": self.stuck,
-            "nonfinite_rows": self.nonfinite,
-            "slots": self.slots,
-            "memory_gib": round(memory_in_use() / 2**30, 3),
-            "seconds_left": None,
-        }
-        made = self.done - self.resumed
-        if made and seconds:
-            rate = made / seconds
-            figures["images_per_second"] = round(rate, 3)
-            figures["seconds_left"] = round((self.total - self.done) / rate, 1)
-        if self.done:
-            figures["validation_rate"] = round(100 * self.accepted / self.done, 2)
-        if self.accepted:
-            figures["mean_iterations"] = round(self.iterations / self.accepted, 3)
-        return figures
-
 
 def memory_in_use() -> int:
     """Return the peak memory so far, in bytes: that of torch on the GPU, or of this process if there is no GPU."""
@@ -59,17 +34,6 @@ def memory_in_use() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
-    return peak_memory_of_process()
-
-
-def peak_memory_of_process() -> int:
-    """Return the most resident memory that this process had so far, in bytes."""
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -92,10 +56,6 @@ class ProgressCounter:
         self._count_written()
         self.resumed = self._written.rows
         self.show()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
 
     def own_shard(self, shard: int) -> None:
         """Take a shard as this process's own: its rows are counted as they end."""
@@ -123,10 +83,8 @@ class ProgressCounter:
         with suppress(OSError, UserError):
             names = self.folder.store.names(self.folder.paths.shards)
         written = self._written
-        counted = set()
         for shard in list(self._uncounted):  # a copy, for the thread that loads examples takes shards meanwhile
             if self.folder.shard_path(shard).name in names:
                 written = written.plus(self.folder.read_tally(shard))
-                counted.add(shard)
+                self._uncounted.discard(shard)
         self._written = written
-        self._uncounted -= counted

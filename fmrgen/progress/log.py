@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from fmrgen.errors import UserError, write_line
 from fmrgen.progress.bars import Interval, report
+from fmrgen.progress.job import Progress, memory_in_use
 
 if TYPE_CHECKING:
-    from fmrgen.progress.job import Progress
     from fmrgen.progress.trackers import Trackers
 
 
@@ -82,39 +82,47 @@ class JobLog(logging.Handler):
         return report_step
 
 
-def job_report(
-    name: str, log: JobLog | None = None, trackers: "Trackers | None" = None
-) -> "Callable[[Progress], None]":
+def job_report(name: str, log: JobLog | None = None, trackers: "Trackers | None" = None) -> Callable[[Progress], None]:
     """Return a function that reports a job's progress, and now and then passes its figures on to a log and trackers."""
     is_due = Interval()
     started: float | None = None  # at the first report: loading the models must not count as work on images
 
-    def report_job(progress: "Progress") -> None:
+    def report_job(progress: Progress) -> None:
         nonlocal started
         started = started or time.monotonic()
-        seconds = time.monotonic() - started
-        figures = [_rate(progress.done - progress.resumed, seconds)]
+        seconds, made = time.monotonic() - started, progress.done - progress.resumed
+        measured: dict[str, float | None] = {
+            "images_per_second": None,
+            "validation_rate": None,  # in percent
+            "mean_iterations": None,
+            "stuck_rows": progress.stuck,
+            "nonfinite_rows": progress.nonfinite,
+            "slots": progress.slots,
+            "memory_gib": None,
+            "seconds_left": None,
+        }
+        figures = []
+        if made and seconds:
+            rate = made / seconds
+            figures.append(f"{rate:.1f} images/s" if rate >= 1 else f"{1 / rate:.1f} s/image")
+            measured["images_per_second"] = round(rate, 3)
+            measured["seconds_left"] = round((progress.total - progress.done) / rate, 1)
         if progress.done:
             figures.append(f"{progress.accepted / progress.done:.1%} valid")
+            measured["validation_rate"] = round(100 * progress.accepted / progress.done, 2)
         if progress.accepted:
-            figures.append(f"{progress.iterations / progress.accepted:.1f} steps")
-        report(name, progress.done, progress.total, ", ".join(filter(None, figures)))
-        if is_due() or progress.done == progress.total:
-            measured = progress.figures(seconds)
-            if log is not None:
-                counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
-                log.write("progress", split=name, **counts, **measured)
-            if trackers is not None:
-                numbers = {name: value for name, value in measured.items() if value is not None}
-                trackers.log({"done": progress.done, **numbers}, progress.done)
+            steps = progress.iterations / progress.accepted
+            figures.append(f"{steps:.1f} steps")
+            measured["mean_iterations"] = round(steps, 3)
+        report(name, progress.done, progress.total, ", ".join(figures))
+        if not is_due() and progress.done != progress.total:
+            return
+        measured["memory_gib"] = round(memory_in_use() / 2**30, 3)
+        if log is not None:
+            counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
+            log.write("progress", split=name, **counts, **measured)
+        if trackers is not None:
+            numbers = {name: value for name, value in measured.items() if value is not None}
+            trackers.log({"done": progress.done, **numbers}, progress.done)
 
     return report_job
-
-
-def _rate(images: int, seconds: float) -> str:
-    """Return a rate as `2.5 images/s`, or `4.0 s/image` below one a second; "" before the first image."""
-    if not images or not seconds:
-        return ""
-    if images >= seconds:
-        return f"{images / seconds:.1f} images/s"
-    return f"{seconds / images:.1f} s/image"

@@ -22,23 +22,20 @@ class Trackers:
         self._running: dict[str, GeneralTracker | None] = dict.fromkeys(names)  # None until it has started
         self._folder = folder  # of those that write files
         settings = _flat(config)
-        self._each(lambda tracker: tracker.store_init_configuration(settings))
+        self.each(lambda tracker: tracker.store_init_configuration(settings))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Send figures, by name, to all trackers."""
-        self._each(lambda tracker: tracker.log(dict(figures), step=step))
+        self.each(lambda tracker: tracker.log(dict(figures), step=step))
 
-    def end(self) -> None:
-        """End the trackers."""
-        self._each(lambda tracker: tracker.finish())
-
-    def _each(self, call: "Callable[[GeneralTracker], None]") -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
+    def each(self, call: "Callable[[GeneralTracker], None]") -> None:
+        """Call each tracker, started before; one that fails is noted."""
         for name, tracker in list(self._running.items()):
             try:
                 with redirect_stdout(sys.stderr):
                     if tracker is None:
+                        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
                         kind = LOGGER_TYPE_TO_CLASS[name]
                         options = {"logging_dir": str(self._folder)} if kind.requires_logging_directory else {}
                         tracker = self._running[name] = kind("fmrgen", **options)
@@ -57,32 +54,26 @@ def tracking(names: Sequence[str], config: Mapping[str, object], folder: Path) -
     Raises UserError if accelerate knows no such tracker, or it is not installed. A later failure is a note.
     """
     if names:
-        _prepare(names)
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+        from accelerate.utils import clear_environment
+
+        supported = {str(name) for name in LOGGER_TYPE_TO_CLASS}
+        available = {str(name) for name in get_available_trackers()}
+        flag = option("log-with", "trackers")
+        for name in names:
+            if name not in supported:
+                raise UserError(f"{flag}: no tracker {name}; there are {', '.join(sorted(supported))}")
+            if name not in available:
+                raise UserError(f"{flag}: {name} is not installed; pip install {name}")
+        # Its trackers need a state. With the environment of a launcher, a new one would wait for the other processes.
+        with clear_environment():
+            PartialState(cpu=True)
     trackers = Trackers(names, config, folder)
     try:
         yield trackers
     finally:
-        trackers.end()
-
-
-def _prepare(names: Sequence[str]) -> None:
-    """Raise UserError for trackers that accelerate does not know, or that are not installed, and set up accelerate."""
-    from accelerate import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    from accelerate.utils import clear_environment
-
-    supported = {str(name) for name in LOGGER_TYPE_TO_CLASS}
-    available = {str(name) for name in get_available_trackers()}
-    for name in names:
-        if name not in supported:
-            raise UserError(
-                f"{option('log-with', 'trackers')}: no tracker {name}; there are {', '.join(sorted(supported))}"
-            )
-        if name not in available:
-            raise UserError(f"{option('log-with', 'trackers')}: {name} is not installed; pip install {name}")
-    # Its trackers need a state. With the environment of a launcher, a new one would wait for the other processes.
-    with clear_environment():
-        PartialState(cpu=True)
+        trackers.each(lambda tracker: tracker.finish())
 
 
 def _flat(tree: Mapping[str, object], place: str = "") -> dict[str, str]:

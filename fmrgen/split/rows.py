@@ -14,7 +14,7 @@ import torch
 from datasets import ClassLabel, Features, Image, IterableDataset, Value
 from PIL import Image as PILImage
 
-from fmrgen.distributed.launch import Alone, Sharing
+from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import is_inside
@@ -349,7 +349,7 @@ class Split:
         networks = {model.name: model.in_labels(labels, first, self.name) for model in models}
         truth = self.columns(["label"], labels)["label"]
         batches = self.images(columns or self.image_columns, size=read or batch_size)
-        sharing = processes or Alone()
+        sharing = processes or Sharing()
         return classify(batches, networks, truth.__getitem__, sharing, place, together=batch_size)
 
     def first_image(self, device: torch.device) -> torch.Tensor:

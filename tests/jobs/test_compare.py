@@ -51,26 +51,3 @@ def test_what_makes_no_comparison_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"classifier a\.b: its split would be a_b, like another's; rename it"):
         compare(recipe, {"a-b": one, "a.b": one}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.nightly
-def test_generators_are_compared_by_the_rankings_under_them(tmp_path, capsys):
-    (tmp_path / "tones.yaml").write_text(
-        "extends: mnist-lenet\ngenerator: {kind: transform, image_size: 32}\nperturb: {step_size: 0.3}\n"
-    )
-    few = ["--limit", 40, "perturb.budget=1", "perturb.min_probability=0"]
-    command = [*COMMAND[:6], "-c", "half=outside_components:HalfTrained", *few]
-    status = run(*command, "--with", tmp_path / "tones.yaml", "--output", tmp_path / "out")
-    told = capsys.readouterr().out
-    assert status == 0, told
-    assert "Rank and FMR, 40 images" in told
-    assert "mnist-lenet – tones: Kendall's tau" in told
-    found = json.loads((tmp_path / "out/agreement.json").read_text())
-    assert found["generators"] == ["mnist-lenet", "tones"]
-    assert {*found["classifiers"]} == {"shipped", "soft-net", "half"}
-    assert (tmp_path / "out/agreement.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "out/tones/comparison/report.html").exists()
-    assert run(*COMMAND[:6], *few, "--with", tmp_path / "tones.yaml", "--output", tmp_path / "two") == 2
-    assert "rankings of 2 can't be compared" in capsys.readouterr().err
-    assert not (tmp_path / "two").exists()
-    assert run(*command, "--with", "mnist-lenet", "--output", tmp_path / "two") == 2

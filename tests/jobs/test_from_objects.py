@@ -1,6 +1,7 @@
 """`fmrgen.generate` of datasets and models in memory, as one types it in a notebook."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -197,7 +198,8 @@ def test_who_cannot_be_recognised_is_gone_on_with_by_this_process_alone(dataset,
         generate(dataset, net, output=tmp_path / "out", progress=False, **DEMO)
 
 
-def test_a_recipe_with_a_network_of_ones_own(net, tmp_path, capfd):
+def test_a_recipe_with_a_network_of_ones_own(net, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("fmrgen"), "handlers", [])  # those of a command that a test before this ran
     recipe = load_recipe("mnist-lenet", [f"source.limit={DIGITS}"])
     made = generate(recipe, net, output=tmp_path / "out", budget=2, split="mine")
     told = json.loads((tmp_path / "out/provenance/mnist/mine.json").read_text())["recipe"]

@@ -50,7 +50,7 @@ def test_it_is_of_jobs_alone():
 )
 def test_a_search_goes_up_and_down_until_a_step_is_good(steps_at, found):
     def trial_of(step):
-        return Trial(step, 1.0, steps_at(step), 0.0, 0.0, 0.5)
+        return Trial(step, 1.0, steps_at(step))
 
     trials = search(trial_of(0.1), Wanted(50, 0.9), trial_of)
     if steps_at(0.1) <= 40 and steps_at(0.1) >= 10:
@@ -61,6 +61,6 @@ def test_a_search_goes_up_and_down_until_a_step_is_good(steps_at, found):
 
 def test_a_search_ends_where_no_step_can_be_tried():
     def trial_of(step):
-        return None if step > 1 else Trial(step, 1.0, 50.0, 1.0, 0.0, 1.0)
+        return None if step > 1 else Trial(step, 1.0, 50.0)
 
     assert [trial.step_size for trial in search(trial_of(0.1), Wanted(50, 0.9), trial_of)] == [0.316, 0.999]

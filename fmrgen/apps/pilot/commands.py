@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
-from fmrgen.errors import UserError
+from fmrgen.errors import UserError, write_line
 
 _REPO = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")  # of a dataset on the Hub
 
@@ -111,7 +111,7 @@ def sparsify(
     if not quiet:
         display.deliver(mask_report(mask, f"{loaded.output.config}/{loaded.output.split}"))
         config = f"output.config={loaded.output.config}-sparse"
-        display.print_note(f"use it: fmrgen generate {own} generator.mask={output} {config}")
+        write_line(f"use it: fmrgen generate {own} generator.mask={output} {config}")
     display.print_line(output)
 
 
