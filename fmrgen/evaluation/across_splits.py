@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fmrgen.evaluation.measured import MeasuredSplit
 from fmrgen.results.evaluation import EvaluatedClassifier
 from fmrgen.results.own_splits import OwnComparison, compare_own, fooled_more_by
@@ -17,16 +19,15 @@ def compare_own_splits(
     with its attacks, as more attacks find more. Left out are classifiers at chance, those with a masked gradient, and
     those that another one's images fool more than their own.
     """
-    own: list[tuple[MeasuredSplit, str]] = []
+    compared: list[tuple[str, str, Mapping[str, np.ndarray]]] = []
+    first = None
     for split in splits:
         result = split.made_for
         if result is None or result.total.at_chance or result.masked or result.classifier in fooled_more:
             continue
-        own.append((split, result.classifier))
-    compared = []
-    for split, classifier in own:
-        if _source_and_attacks(split) == _source_and_attacks(own[0][0]):
-            compared.append((split.name, classifier, split.classifiers[classifier].columns))
+        first = first or split
+        if _source_and_attacks(split) == _source_and_attacks(first):
+            compared.append((split.name, result.classifier, split.classifiers[result.classifier].columns))
     groups: dict[str, list[str]] = {}
     for model in models:
         groups.setdefault(model.training_of or model.name, []).append(model.name)
@@ -56,9 +57,8 @@ def _protocol_of(split: MeasuredSplit) -> Any:
     alike."""
     provenance = split.split.provenance
     assert provenance is not None
-    recipe = dict(provenance.recipe.tree)
-    for section in ("description", "output", "classifier"):
-        recipe.pop(section, None)
+    others = ("description", "output", "classifier")
+    recipe = {name: section for name, section in provenance.recipe.tree.items() if name not in others}
     return recipe, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
 
 
@@ -67,7 +67,6 @@ def _source_and_attacks(split: MeasuredSplit) -> Any:
     provenance = split.split.provenance
     if provenance is None:
         return None
-    source = dict(provenance.recipe.source.tree)
-    for key in ("on_error", "license", "limit", "per_class", "shuffle_seed"):
-        source.pop(key, None)
+    others = ("on_error", "license", "limit", "per_class", "shuffle_seed")
+    source = {key: value for key, value in provenance.recipe.source.tree.items() if key not in others}
     return source, provenance.labels, provenance.recipe.perturb.attacks
