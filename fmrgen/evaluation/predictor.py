@@ -129,7 +129,9 @@ class Predictor:
             return self._new(network, images, measured, on_images)
         truth = measured.columns["label"]
         key = self._key(images, measured)
-        stored = _unpacked(self.store.get(key, SCHEMA, len(truth)))
+        stored, table = None, self.store.get(key, SCHEMA, len(truth))
+        if table is not None and not any(column.null_count for column in table.columns):  # else it is damaged
+            stored = Predicted(*(table[name].to_numpy() for name in table.column_names))
         if stored is not None and not self._gives(stored, network, images, truth):
             stored = None
         everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
@@ -236,10 +238,3 @@ def _order_is_known(model: LoadedClassifier, measured: MeasuredSplit) -> bool:
         return False
     match = match_classes(model.class_names, measured.labels.names)
     return match is not None and match.by_name
-
-
-def _unpacked(table: pa.Table | None) -> Predicted | None:
-    """Return stored predictions; None if there are none, or they are damaged."""
-    if table is None or any(column.null_count for column in table.columns):
-        return None
-    return Predicted(*(table[name].to_numpy() for name in table.column_names))

@@ -226,16 +226,17 @@ def ratio_and_influence(
 
 
 def difference_of_ratios(
-    first: tuple[float, np.ndarray],
-    second: tuple[float, np.ndarray],
-    unseen: Sequence[float],
-    most: float = math.inf,
-) -> Estimate:
-    """Return a figure less another of the same rows, with Student's interval of the rows' influences: it is paired.
+    figures: Sequence[tuple[float, np.ndarray] | None], unseen: Sequence[float], most: float = math.inf
+) -> Estimate | None:
+    """Return the first of two figures of the same rows less the second, None where one is undefined.
 
-    Both have the influence of every row on them [N], as of `ratio_and_influence`. `unseen` is how far each figure may
-    lie from what was observed, where all of its rows are alike; `most` is how far apart they can be.
+    The interval is Student's of the rows' influences, so it is paired. Both have the influence of every row on them [N], as of
+    `ratio_and_influence`. `unseen` is how far each figure may lie from what was observed, where all of its rows are
+    alike; `most` is how far apart they can be.
     """
+    first, second = figures
+    if first is None or second is None:
+        return None
     value, influence = first[0] - second[0], first[1] - second[1]
     squares = [_margin(influence) ** 2] if len(influence) > 1 else []
     for (_, own), allowance in zip((first, second), unseen, strict=True):

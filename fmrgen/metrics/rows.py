@@ -17,6 +17,14 @@ from fmrgen.metrics.intervals import (
 )
 from fmrgen.records import StopReason
 
+OWN_COLUMNS = (  # that are about the split's own classifier alone
+    *("reconstruction_prediction", "rejected_prediction", "attack", "attacks"),
+    *("step_objectives", "step_predictions", "control_predictions", "control_objectives"),
+)
+SUMMARY_COLUMNS = (  # that figures are made of; none of them is an image
+    *("label", "accepted_labels", "valid", "iterations", "stop_reason"),
+    *("prediction", "original_prediction", "original_oracle_label", *OWN_COLUMNS),
+)
 CLASS_COLUMNS = (  # columns of classes, or of lists of them
     *("prediction", "original_prediction", "reconstruction_prediction", "rejected_prediction"),
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
@@ -79,25 +87,6 @@ class Rows:
     A metric is None if a column that it needs is missing, or there is nothing to divide by. Without a column `valid`
     all rows are valid. Stop reasons are words, or their numbers in a split.
     """
-
-    columns = (
-        "label",
-        "accepted_labels",
-        "valid",
-        "iterations",
-        "prediction",
-        "original_prediction",
-        "reconstruction_prediction",
-        "original_oracle_label",
-        "stop_reason",
-        "step_objectives",
-        "step_predictions",
-        "control_predictions",
-        "control_objectives",
-        "rejected_prediction",
-        "attack",
-        "attacks",
-    )
 
     def __init__(self, values: Mapping[str, np.ndarray]) -> None:
         values = accepted_as_label(values)

@@ -9,15 +9,11 @@ import numpy as np
 
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.outputs import is_at_chance
-from fmrgen.metrics.rows import Rows
+from fmrgen.metrics.rows import OWN_COLUMNS, SUMMARY_COLUMNS, Rows
 from fmrgen.records import StopReason
 
 _FEWEST_VALID = 20  # rows; with fewer the interval of FMR reaches from nearly 0 to beyond 100
 TOO_FEW = "too few rows"
-SUMMARY_COLUMNS = Rows.columns  # that `summarise` reads; none of them is an image
-# Those that are about the split's own classifier alone.
-_OWN_PREFIXES = ("reconstruction_", "step_", "control_", "reject", "attack")
-OWN_COLUMNS = tuple(name for name in SUMMARY_COLUMNS if name.startswith(_OWN_PREFIXES))
 
 
 @dataclass(frozen=True)
