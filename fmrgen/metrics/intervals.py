@@ -230,9 +230,9 @@ def difference_of_ratios(
 ) -> Estimate | None:
     """Return the first of two figures of the same rows less the second, None where one is undefined.
 
-    The interval is Student's of the rows' influences, so it is paired. Both have the influence of every row on them [N], as of
-    `ratio_and_influence`. `unseen` is how far each figure may lie from what was observed, where all of its rows are
-    alike; `most` is how far apart they can be.
+    The interval is Student's of the rows' influences, so it is paired. Both figures have the influence of every row on
+    them [N], as of `ratio_and_influence`. `unseen` is how far each may lie from what was observed, where all of its
+    rows are alike; `most` is how far apart they can be.
     """
     first, second = figures
     if first is None or second is None:
