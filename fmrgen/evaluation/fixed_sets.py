@@ -1,11 +1,10 @@
 """A classifier on fixed benchmarks, in the same processes as on splits."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from itertools import islice
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from fmrgen.distributed.launch import Sharing
@@ -15,9 +14,9 @@ from fmrgen.evaluation.summarise import predictions_table
 from fmrgen.image_files import open_rgb
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.fixed_sets import FixedSets
-from fmrgen.results.fixed_sets import FixedSetResults, SetPredictions, fixed_result
-from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.split.classify import Batch, Pixels, classify
+from fmrgen.results.fixed_sets import FixedSetResults, fixed_result
+from fmrgen.sources.base import RawExample, Source
+from fmrgen.split.classify import Batch, LazyPixels, Pixels, classify
 from fmrgen.split.models import LoadedClassifier
 
 
@@ -38,87 +37,59 @@ def classify_fixed_sets(
     predictions = []
     for name, config in chosen.items():
         of_sets = {}
-        for (set_name, severity), source in config.sources(name).items():
-            title = _title(name, config, set_name, severity)
+        for (set_name, severity), section in config.sources(name).items():
+            title = f"{name}: {set_name}" if config.sets else name
+            if severity is not None:
+                title += f"-{severity}"
             try:
-                of_sets[set_name, severity], table = _classify(
-                    title, source, model, sharing, device, batch_size, on_images
-                )
+                columns = _classify(title, build_source(section), model, sharing, device, batch_size, on_images)
             except UserError as error:
                 raise UserError(f"{title}: {error}") from None
-            predictions.append(table)
+            predictions.append(predictions_table(title, model.name, columns))
+            of_sets[set_name, severity] = columns["id"], columns["prediction"] == columns["label"]
         results.append(fixed_result(name, model.name, of_sets, config.normaliser))
     return FixedSetResults(results, predictions)
 
 
-def _title(name: str, config: FixedSets, set_name: str, severity: int | None) -> str:
-    if not config.sets:
-        return name
-    return f"{name}: {set_name}" if severity is None else f"{name}: {set_name}-{severity}"
-
-
 def _classify(
     title: str,
-    config: SourceConfig,
+    source: Source,
     model: LoadedClassifier,
     sharing: Sharing,
     device: torch.device,
     batch_size: int,
     on_images: Callable[[str, int, int], None],
-) -> tuple[SetPredictions, pa.Table]:
-    opened = FixedSetImages(build_source(config))
-    name = model.name
-    answering = model.in_labels(opened.source.labels, to_batch(opened.first()[None], device), title)
-    total = len(opened.source)
-    batches = opened.batches(batch_size)
+) -> dict[str, np.ndarray]:
+    """Return ids, labels and predictions of all images of a source, [N] each. Raises UserError if it has none."""
+    first = next(source.read(0, 1), None)
+    if first is None:
+        raise UserError("contains no images")
+    total = len(source)
+    answering = model.in_labels(source.labels, to_batch(_pixels(first)[None], device), title)
+    ids: list[int] = []
+    labels: list[int] = []
+
+    def batches() -> Iterator[Batch]:
+        examples = source.read(0, total)
+        for part in iter(lambda: list(islice(examples, batch_size)), []):
+            rows = np.arange(len(ids), len(ids) + len(part))
+            ids.extend(example.id for example in part)
+            labels.extend(example.label for example in part)
+            yield Batch(rows, partial(_decoded, part))
+
     predictions = classify(
-        batches,
-        {name: answering},
-        lambda rows: np.array(opened.labels[rows[0] : rows[-1] + 1]),
+        batches(),
+        {model.name: answering},
+        lambda rows: np.array(labels[rows[0] : rows[-1] + 1]),
         sharing,
         device,
         lambda more: on_images(title, more, total),
     )
-    prediction = predictions[name]["image"].prediction
-    columns = {"id": np.array(opened.ids), "label": np.array(opened.labels), "prediction": prediction}
-    table = predictions_table(title, name, columns)
-    return SetPredictions(columns["id"], {name: prediction == columns["label"]}), table
+    prediction = predictions[model.name]["image"].prediction
+    return {"id": np.array(ids), "label": np.array(labels), "prediction": prediction}
 
 
-class FixedSetImages:
-    """The images of a source, as they are, in batches; what is no image stays in `ids` and `labels`."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.ids: list[int] = []
-        self.labels: list[int] = []
-
-    def first(self) -> Pixels:
-        """Its first image. Raises UserError where there is none."""
-        example = next(self.source.read(0, 1), None)
-        if example is None:
-            raise UserError("contains no images")
-        return _pixels(example)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All images, `size` at a time."""
-        waiting: list[RawExample] = []
-        for example in self.source.read(0, len(self.source)):
-            waiting.append(example)
-            if len(waiting) == size:
-                yield self._batch(waiting)
-                waiting = []
-        if waiting:
-            yield self._batch(waiting)
-
-    def _batch(self, examples: list[RawExample]) -> Batch:
-        rows = np.arange(len(self.ids), len(self.ids) + len(examples))
-        self.ids += [example.id for example in examples]
-        self.labels += [example.label for example in examples]
-        return Batch(rows, partial(_decoded, examples))
-
-
-def _decoded(examples: list[RawExample]) -> dict[str, Any]:
+def _decoded(examples: Sequence[RawExample]) -> dict[str, list[LazyPixels]]:
     return {"image": [_pixels(example) for example in examples]}
 
 

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -28,19 +28,19 @@ class CachedImages:
     path: Path | None  # the file of the decoded pixels, [N, H, W, 3]; None where they are of several sizes, or too many
     spread: Mapping[int, Pixels]  # some of the whole set, the first among them, [h, w, 3] each, by their places in it
     read: Callable[[], Iterator[Batch]] | None = None  # draws batches of them that are still to be decoded
-    pixels: np.ndarray | None = None  # the file's content, once it is `opened`
+    pixels: np.ndarray | None = None  # the file's content; it may then be deleted
 
     @property
     def first(self) -> Pixels:
         """The first of the images, [H, W, 3]."""
         return self.spread[0]
 
-    def opened(self) -> "CachedImages":
-        """Return the set with its file mapped, which may then be deleted."""
-        if self.path is None:
-            return self
-        shape = (len(self.numbers), *self.first.shape)
-        return replace(self, pixels=np.memmap(self.path, np.uint8, "r", shape=shape))
+    def opened(self, read: Callable[[], Iterator[Batch]]) -> "CachedImages":
+        """Return the set with its file mapped; `read` draws batches of what has none."""
+        pixels = None
+        if self.path is not None:
+            pixels = np.memmap(self.path, np.uint8, "r", shape=(len(self.numbers), *self.first.shape))
+        return replace(self, pixels=pixels, read=read)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield the images in batches of `size`, or where they are decoded anew of the size in which they were read."""
@@ -49,26 +49,15 @@ class CachedImages:
             yield from self.read()
             return
         for start in range(0, len(self.pixels), size):
-            part = self.pixels[start : start + size]
-            yield Batch(self.numbers[start : start + size], partial(_as_images, self.name, part))
-
-
-def _as_images(name: str, pixels: np.ndarray) -> dict[str, list[LazyPixels]]:
-    return {name: list(pixels)}
-
-
-class _Room:
-    """Bytes that are left for decoded images of all kinds together."""
-
-    def __init__(self, folder: Path) -> None:
-        self.left = int(_SHARE_OF_DISK * shutil.disk_usage(folder).free)
+            images = {self.name: list[LazyPixels](self.pixels[start : start + size])}
+            yield Batch(self.numbers[start : start + size], images.copy)
 
 
 class _Kept:
     """One kind of images as they come: hashed, and written to a file as long as they are of one size and fit."""
 
-    def __init__(self, path: Path, room: _Room) -> None:
-        self.path, self.room = path, room
+    def __init__(self, path: Path, room: SimpleNamespace) -> None:
+        self.path, self.room = path, room  # of which `left` is the number of bytes left for all kinds together
         self.digest, self.numbers = hashlib.sha256(), list[int]()
         self.spread: dict[int, Pixels] = {}
         self.distance = 1  # between two of these
@@ -83,13 +72,14 @@ class _Kept:
         if self.file.closed:
             return
         self.room.left -= pixels.nbytes
+        is_kept = image.shape == self.spread[0].shape and self.room.left >= 0
         try:
-            if image.shape == self.spread[0].shape and self.room.left >= 0:
+            if is_kept:
                 self.file.write(pixels.data)
-                return
         except OSError:  # the disk is fuller than it was
-            pass
-        self.give_up()
+            is_kept = False
+        if not is_kept:
+            self.give_up()
 
     def _spread_over(self, image: Pixels) -> None:
         """Keep each image at first, then each second one, fourth one, and so on: how many come is not known."""
@@ -107,31 +97,25 @@ class _Kept:
         self.path.unlink(missing_ok=True)
         self.room.left += len(self.numbers) * (self.spread[0].nbytes if self.spread else 0)
 
-    def set_of(self, name: str, read: Callable[[], Iterator[Batch]]) -> CachedImages:
-        if not self.file.closed:
-            try:
-                self.file.close()
-            except OSError:
-                self.give_up()
+    def set_of(self, name: str) -> CachedImages:
+        try:
+            self.file.close()
+        except OSError:
+            self.give_up()
         path = self.path if self.path.exists() else None
-        return CachedImages(name, np.array(self.numbers), self.digest.hexdigest(), path, self.spread, read)
+        return CachedImages(name, np.array(self.numbers), self.digest.hexdigest(), path, self.spread)
 
 
 def decode_once(
-    batches: Iterator[Batch],
-    readers: Mapping[str, Callable[[], Iterator[Batch]]],
-    folder: Path,
-    device: torch.device,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    batches: Iterator[Batch], folder: Path, device: torch.device, on_rows: Callable[[int], None]
 ) -> dict[str, CachedImages]:
     """Decode all images of `batches`, keep what fits in files of `folder`, and return each kind of images by its name.
 
-    The batches are drawn once; without rows there is no kind. `readers` draw batches of the images of a name again, for
-    those that don't fit. Each file is called as its images are; all share half of what is free in the folder. The
-    `device` of the classifiers to come says how many threads decode; `on_rows` is called with a number of rows as they
-    go by. Raises UserError if an image can't be decoded.
+    The batches are drawn once; without rows there is no kind. Each file is called as its images are; all share half of
+    what is free in the folder. The `device` of the classifiers to come says how many threads decode; `on_rows` is
+    called with a number of rows as they go by. Raises UserError if an image can't be decoded.
     """
-    room = _Room(folder)
+    room = SimpleNamespace(left=int(_SHARE_OF_DISK * shutil.disk_usage(folder).free))
     files: dict[str, _Kept] = {}
     for rows, decoded in decode_own(batches, Sharing(), device):
         assert decoded is not None
@@ -141,4 +125,4 @@ def decode_once(
             for number, image in zip(rows.tolist(), images, strict=True):
                 files[name].add(number, image if isinstance(image, np.ndarray) else image())
         on_rows(len(rows))
-    return {name: file.set_of(name, readers[name]) for name, file in files.items()}
+    return {name: file.set_of(name) for name, file in files.items()}

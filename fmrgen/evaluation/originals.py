@@ -1,7 +1,8 @@
 """Originals that a split does not hold, from the source that it was made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.split.classify import Batch, Pixels
+from fmrgen.split.classify import Batch, LazyPixels, Pixels
 from fmrgen.split.rows import Split
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
@@ -27,11 +28,11 @@ def originals_reader(
     code. Raises UserError if a source that the user named can't be used, or is not the one that the split was generated
     from.
     """
-    columns, notes = measured.columns, measured.notes
+    notes = measured.notes
     config = _source_section(user_source, measured.split, trust, notes)
     if config is None:
         return None
-    if "id" not in columns:
+    if "id" not in measured.columns:
         raise UserError(
             f"{measured.split.name}: has no column of distinct ids, so its originals can't be found in a source"
         )
@@ -50,7 +51,7 @@ def originals_reader(
         )
         return None
     load = partial(_original, size=height, fit=source.fit)
-    return partial(_source_batches, source, columns, measured, batch_size, load)
+    return partial(_source_batches, source, measured, batch_size, load)
 
 
 def _source_section(
@@ -76,26 +77,27 @@ def _source_section(
 
 
 def _source_batches(
-    source: Source,
-    columns: dict[str, np.ndarray],
-    measured: MeasuredSplit,
-    batch_size: int,
-    load: Callable[[RawExample], Pixels],
+    source: Source, measured: MeasuredSplit, batch_size: int, load: Callable[[RawExample], Pixels]
 ) -> Iterator[Batch]:
     """Yield the source's images of the split's rows, as `load` returns them."""
-    row_of = {int(example_id): row for row, example_id in enumerate(columns["id"])}
-    waiting: list[tuple[int, RawExample]] = []
+    examples = _examples_of_rows(source, measured)
+    for part in iter(lambda: list(islice(examples, batch_size)), []):
+        rows, of_rows = zip(*part, strict=True)
+        yield Batch(np.array(rows), partial(_loaded, load, of_rows))
 
-    def batch() -> Batch:
-        numbers, examples = zip(*waiting, strict=True)
-        waiting.clear()
-        return Batch(np.array(numbers), lambda: {"original": [load(example) for example in examples]})
 
+def _loaded(load: Callable[[RawExample], Pixels], examples: Iterable[RawExample]) -> dict[str, list[LazyPixels]]:
+    return {"original": [load(example) for example in examples]}
+
+
+def _examples_of_rows(source: Source, measured: MeasuredSplit) -> Iterator[tuple[int, RawExample]]:
+    """Yield each row of a split with its example. Raises UserError if a row has none, or one of another class."""
+    row_of = {int(example_id): row for row, example_id in enumerate(measured.columns["id"])}
     for example in source.read(0, len(source)):
         row = row_of.pop(example.id, None)
         if row is None:
             continue
-        label = int(columns["label"][row])
+        label = int(measured.columns["label"][row])
         theirs, ours = source.labels.names[example.label], measured.labels.names[label]
         is_same = example.label == label  # labels without names are numbers of the source's classes
         if measured.split.labels:
@@ -105,16 +107,12 @@ def _source_batches(
                 f"source: id {example.id} is a {theirs!r} there and a {ours!r} in {measured.split.name}; it is "
                 "another source"
             )
-        waiting.append((row, example))
-        if len(waiting) == batch_size:
-            yield batch()
+        yield row, example
         if not row_of:
-            break
+            return
     if row_of:
         more = f" and {len(row_of) - 1} more ids" if len(row_of) > 1 else ""
         raise UserError(f"source: id {next(iter(row_of))}{more} of {measured.split.name} are not in it")
-    if waiting:
-        yield batch()
 
 
 def _original(example: RawExample, size: int, fit: Fit) -> Pixels:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import ClassLabel
-from torch import nn
+from torch import Tensor, nn
 
 from fmrgen.classifiers.base import left_out_note
 from fmrgen.config import FINGERPRINT
@@ -16,7 +16,6 @@ from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.attacks import Attack
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
-from fmrgen.evaluation.attacked import Attacked
 from fmrgen.evaluation.images import CachedImages
 from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
 from fmrgen.files import fingerprint
@@ -32,6 +31,32 @@ _OF_ANY = ("id", "label", "valid", "iterations", "queries", "original_oracle_lab
 SCHEMA = pa.schema([("prediction", pa.int32()), ("confidence", pa.float32()), ("margin", pa.float32())])
 _VERSION = 5  # of what a key is made of
 _ROUNDED = 1e-2  # of a margin, a probability: more than they differ between batches of other sizes
+
+
+class Attacked(nn.Module):
+    """A classifier on images that were first attacked away from its own predictions.
+
+    An image that it gets right is so attacked away from its label; what is said of the others is not to be counted. The
+    random start of an image depends on its pixels, and on no other image.
+    """
+
+    def __init__(self, classifier: nn.Module, attack: Attack) -> None:
+        super().__init__()
+        self.classifier, self.attack = classifier, attack
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.inference_mode(False):
+            images = images.clone()  # one of inference mode takes no gradient
+            with torch.no_grad():
+                predictions: Tensor = self.classifier(images).argmax(1)
+            attacked = self.attack(self.classifier, images, predictions, row_seeds=[_seed(image) for image in images])
+        with torch.no_grad():
+            logits: Tensor = self.classifier(attacked)
+        return logits
+
+
+def _seed(image: Tensor) -> int:
+    return int.from_bytes(hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).digest()) >> 1
 
 
 @dataclass
@@ -59,7 +84,7 @@ class Predictor:
         model, labels = self.model, measured.labels
         first = to_batch(measured.images["image"].first[None], self.device)
         network = self.sharing.together(lambda: model.in_labels(labels, first, measured.name))
-        predicted: dict[str, Predicted] = {}
+        predicted = {}
         for name, images in measured.images.items():
             predicted[name] = self._stored_or_new(network, images, measured, on_images)
         if self.attack is not None:
@@ -68,7 +93,7 @@ class Predictor:
         columns = _summarised(measured, predicted)
         notes = []
         if not _order_is_known(model, measured):
-            check_order(model.name, measured, columns)
+            _check_order(model.name, measured, columns)
             why = "not all of its classes match by name"
             if model.class_names is None:
                 why = "it does not name its classes"
@@ -76,13 +101,17 @@ class Predictor:
         left_out = left_out_note(network, labels)
         if left_out is not None:
             notes.append(left_out)
-        for name in predicted:
-            missing = int((predicted[name].prediction < 0).sum())
+        for name, of_images in predicted.items():
+            missing = int((of_images.prediction < 0).sum())
             if missing:
                 notes.append(f"its highest logit is not finite on {missing} of the column {name}; these count as wrong")
         provenance = measured.split.provenance
-        has_weights, has_section = _has_recorded_weights(model, provenance), _has_recorded_section(model, provenance)
-        return OnSplit(columns, has_weights, has_section, notes)
+        has_section = (
+            provenance is not None
+            and model.section is not None
+            and model.section.model_dump(mode="json") == provenance.recipe.classifier.tree
+        )
+        return OnSplit(columns, _has_recorded_weights(model, provenance), has_section, notes)
 
     def keep(self) -> None:
         """Store its new predictions."""
@@ -100,7 +129,9 @@ class Predictor:
             return self._new(network, images, measured, on_images)
         truth = measured.columns["label"]
         key = self._key(images, measured)
-        stored = _unpacked(self.store.get(key, SCHEMA, len(truth)))
+        stored, table = None, self.store.get(key, SCHEMA, len(truth))
+        if table is not None and not any(column.null_count for column in table.columns):  # else it is damaged
+            stored = Predicted(*(table[name].to_numpy() for name in table.column_names))
         if stored is not None and not self._gives(stored, network, images, truth):
             stored = None
         everyone_knows = all(self.sharing.gather(stored is not None))  # machines may have stores of their own
@@ -127,9 +158,9 @@ class Predictor:
             except (Exception, SystemExit):  # anyone's code stands there; `classify` says what it throws
                 return False
             prediction, confidence, margin = (column[0].cpu().numpy() for column in columns)
-            for now, then in ((confidence, predicted.confidence[row]), (margin, predicted.margin[row])):
-                if not np.allclose(now, then, rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True):
-                    return False
+            now, then = (confidence, margin), (predicted.confidence[row], predicted.margin[row])
+            if not np.allclose(now, then, rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True):
+                return False
             is_tied = confidence <= 0.5 + _ROUNDED  # another class may be as likely
             if prediction != predicted.prediction[row] and not is_tied:
                 return False
@@ -138,16 +169,15 @@ class Predictor:
     def _new(
         self, network: nn.Module, images: CachedImages, measured: MeasuredSplit, on_images: Callable[[int], None]
     ) -> Predicted:
-        name = self.model.name
         predictions = classify(
             images.batches(self.batch_size),
-            {name: network},
+            {self.model.name: network},
             measured.columns["label"].__getitem__,
             self.sharing,
             self.device,
             on_images,
         )
-        return predictions[name][images.name]
+        return predictions[self.model.name][images.name]
 
     def _key(self, images: CachedImages, measured: MeasuredSplit) -> str:
         """Return what all predictions for images follow from, as one word."""
@@ -167,14 +197,12 @@ def _summarised(measured: MeasuredSplit, predicted: Mapping[str, Predicted]) -> 
         columns[column] = as_label(of_images.prediction, stored["label"], stored.get("accepted_labels"))
     if "attacked" in predicted:
         # What was wrong before an attack stays so: it is not attacked.
-        was_right = columns["original_prediction"] == stored["label"]
-        columns["attacked_prediction"] = np.where(
-            was_right, columns["attacked_prediction"], columns["original_prediction"]
-        )
+        original = columns["original_prediction"]
+        columns["attacked_prediction"] = np.where(original == stored["label"], columns["attacked_prediction"], original)
     return columns
 
 
-def check_order(classifier: str, measured: MeasuredSplit, columns: Mapping[str, np.ndarray]) -> None:
+def _check_order(classifier: str, measured: MeasuredSplit, columns: Mapping[str, np.ndarray]) -> None:
     """Raise UserError if a classifier's outputs, by the columns of its summary, are in another order than labels."""
     predictions = columns.get("original_prediction", columns["prediction"])
     if outputs_in_another_order(columns["label"], predictions, len(measured.labels)):
@@ -201,13 +229,6 @@ def _has_recorded_weights(model: LoadedClassifier, provenance: Provenance | None
     return all(tree.get(key) == value for key, value in section.items())
 
 
-def _has_recorded_section(model: LoadedClassifier, provenance: Provenance | None) -> bool:
-    """Return whether a split was generated with this very section, but for keys of later versions."""
-    if provenance is None or model.section is None:
-        return False
-    return model.section.model_dump(mode="json") == provenance.recipe.classifier.tree
-
-
 def _order_is_known(model: LoadedClassifier, measured: MeasuredSplit) -> bool:
     """Return whether every label was found by its name among the classifier's classes."""
     feature = measured.split.features["label"]
@@ -217,10 +238,3 @@ def _order_is_known(model: LoadedClassifier, measured: MeasuredSplit) -> bool:
         return False
     match = match_classes(model.class_names, measured.labels.names)
     return match is not None and match.by_name
-
-
-def _unpacked(table: pa.Table | None) -> Predicted | None:
-    """Return stored predictions; None if there are none, or they are damaged."""
-    if table is None or any(column.null_count for column in table.columns):
-        return None
-    return Predicted(*(table[name].to_numpy() for name in table.column_names))

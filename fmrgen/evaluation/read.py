@@ -1,7 +1,6 @@
 """A split read for its classifiers: in one pass, decoded once, by one process of each machine."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,6 @@ from fmrgen.errors import UserError
 from fmrgen.evaluation.images import CachedImages, decode_once
 from fmrgen.evaluation.measured import MeasuredSplit
 from fmrgen.evaluation.originals import originals_reader
-from fmrgen.labels import Labels
 from fmrgen.metrics.grouping import Grouping
 from fmrgen.sources.base import SourceConfig
 from fmrgen.split.classify import Batch
@@ -23,8 +21,6 @@ from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.rows import Split, joined_columns
 from fmrgen.split.sampler import Sampler
-
-_MOST_GROUPS = 100  # by one column
 
 
 def read_split(
@@ -51,13 +47,23 @@ def read_split(
     judgements, judgement_notes = judgements_of(split)
     parts: list[dict[str, np.ndarray]] = []
     sampler = Sampler(shown, len(labels))
-    digests: dict[str, list[str]] = {name: [] for name in split.image_columns if judgements}
+    digests: dict[str, list[str]] = {name: [] for name in split.image_columns if judgements}  # of the stored images
     values: dict[str, list[Any]] = {grouping.column: [] for grouping in groupings}
-    readers: dict[str, Callable[[], Iterator[Batch]]] = {}
-    for name in split.image_columns:
-        readers[name] = partial(split.images, [name], size=batch_size)
-    batches = _batches(split, labels, batch_size, parts, sampler, digests, values)
-    images = _decoded(batches, readers, folder, processes, on_rows)
+
+    def batches() -> Iterator[Batch]:
+        """Yield the images of all rows, and collect everything else on the way."""
+        for part in split.parts(batch_size, labels, [*split.image_columns, *values]):
+            parts.append(part.columns)
+            sampler.add(part, split.image_of)
+            for name in digests:
+                digests[name] += [sha256(stored["bytes"]).hexdigest() for stored in part.table[name].to_pylist()]
+            for name in values:
+                values[name] += part.table[name].to_pylist()
+            rows = np.arange(part.first_row, part.first_row + len(part.table))
+            yield Batch(rows, partial(split.decode_images, part.table.select(split.image_columns), rows))
+
+    readers = {name: partial(split.images, [name], size=batch_size) for name in split.image_columns}
+    images = _decoded(batches(), readers, folder, processes, on_rows)
     parts, digests, values, samples = processes.of_first_here((parts, digests, values, sampler.samples))
     columns = joined_columns(split.name, parts)
     measured = MeasuredSplit(split, labels, columns, images, samples, [*notes, *judgement_notes])
@@ -74,39 +80,13 @@ def read_split(
     return measured
 
 
-def _batches(
-    split: Split,
-    labels: Labels,
-    size: int,
-    parts: list[dict[str, np.ndarray]],
-    sampler: Sampler,
-    digests: Mapping[str, list[str]],
-    values: Mapping[str, list[Any]],
-) -> Iterator[Batch]:
-    """Yield the images of all rows, `size` at a time, and collect everything else on the way.
-
-    `parts` is extended by the columns, part by part; `digests` by the sha256 of the stored images, by their columns;
-    `values` by those of the columns that rows are grouped by.
-    """
-    for part in split.parts(size, labels, [*split.image_columns, *values]):
-        parts.append(part.columns)
-        sampler.add(part, split.image_of)
-        for name, column_digests in digests.items():
-            column_digests += [sha256(stored["bytes"]).hexdigest() for stored in part.table[name].to_pylist()]
-        for name, column_values in values.items():
-            column_values += part.table[name].to_pylist()
-        rows = np.arange(part.first_row, part.first_row + len(part.table))
-        yield Batch(rows, partial(split.decode_images, part.table.select(split.image_columns), rows))
-
-
 def _groups(split: str, grouping: Grouping, values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Return the rows of each group, bool [N] by its name. Raises UserError if there are too many groups."""
     groups = grouping.groups(values)
-    if len(groups) > _MOST_GROUPS:
-        column = grouping.column
+    if len(groups) > 100:
         raise UserError(
-            f"by: the column {column} of {split} has {len(groups):,} values; name the bounds of groups, as in "
-            f"{column}:30,60"
+            f"by: the column {grouping.column} of {split} has {len(groups):,} values; name the bounds of groups, as in "
+            f"{grouping.column}:30,60"
         )
     return groups
 
@@ -125,11 +105,10 @@ def _decoded(
     images: dict[str, CachedImages] = {}
     with errors_of_one_process():
         if processes.is_first_here:
-            images = decode_once(batches, readers, folder, processes.device, on_rows)
-    bare = {name: replace(image_set, read=None) for name, image_set in images.items()}
+            images = decode_once(batches, folder, processes.device, on_rows)
     shared = {}
-    for name, image_set in processes.of_first_here(bare).items():
-        shared[name] = replace(image_set.opened(), read=readers[name])
+    for name, image_set in processes.of_first_here(images).items():
+        shared[name] = image_set.opened(readers[name])
     processes.gather(None)
     for image_set in images.values():
         if image_set.path is not None:
@@ -141,9 +120,9 @@ def _judges(
     measured: MeasuredSplit, judgements: Sequence[Judgements], digests: Mapping[str, Sequence[str]]
 ) -> list[Judge]:
     """Return who judged the split besides its oracle. Raises UserError if they judged other images."""
-    split, columns, classes = measured.split, measured.columns, len(measured.labels)
+    split, columns = measured.split, measured.columns
     if not judgements or not split.has_own_classes:
         return []
     for of_judge in judgements:
-        check_of_split(of_judge, split.name, columns["id"], digests, classes)
+        check_of_split(of_judge, split.name, columns["id"], digests, len(measured.labels))
     return judges_by_row(judgements, columns)

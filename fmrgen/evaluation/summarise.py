@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from fmrgen.distributed.launch import Sharing
-from fmrgen.evaluation.across_splits import compare_own_splits, fooled_more_by_others
 from fmrgen.evaluation.measured import MeasuredSplit, OnSplit
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.gradients import JudgedSteps, has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.rows import Rows
+from fmrgen.metrics.rows import Rows, valid_rows
 from fmrgen.metrics.summary import COMPARED, OWN_COLUMNS, Summary, summarise, summarise_classes
 from fmrgen.results.evaluation import (
     SCHEMA,
@@ -28,24 +27,23 @@ from fmrgen.results.evaluation import (
     Result,
 )
 from fmrgen.results.fixed_sets import FixedSetResults
+from fmrgen.results.own_splits import OwnComparison, compare_own, fooled_more_by
 from fmrgen.results.rankings import difference, pairs_of, rank
 from fmrgen.results.steps import step_figures
 from fmrgen.split.judged import fmr_by_judge, judge_figures
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import RecordedPerturb
 
-_PREDICTIONS = {"prediction", "original_prediction", "attacked_prediction"}
 _SAME_PREDICTIONS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
-_NAMED = 5  # classes in a note
 
 
 def summarise_evaluation(
     models: list[EvaluatedClassifier],
     splits: list[MeasuredSplit],
     processes: Sharing,
-    attack: str | None = None,
-    fixed: FixedSetResults | None = None,
-    failed: list[FailedClassifier] | None = None,
+    attack: str | None,
+    fixed: FixedSetResults,
+    failed: list[FailedClassifier],
 ) -> Evaluation:
     """Return the figures of an evaluation, with the classifiers in the order in which they are shown.
 
@@ -53,9 +51,9 @@ def summarise_evaluation(
     `attack` is in short form, if the predictions for attacked originals are among them; `failed` could not be measured.
     """
     results: list[Result] = []
-    comparisons: list[Comparison] = []
-    evaluated: list[EvaluatedSplit] = []
-    tables: list[pa.Table] = [] if fixed is None else list(fixed.predictions)
+    comparisons = []
+    evaluated = []
+    tables = list(fixed.predictions)
     for split in splits:
         split_results = _results(split, processes)
         split.made_for = _made_for(split, split_results)
@@ -65,18 +63,18 @@ def summarise_evaluation(
         results += split_results
         comparisons.append(comparison)
         evaluated.append(_evaluated_split(split, split_results, comparison.measure, models))
-    fooled_more = fooled_more_by_others(splits)
+    fooled_more = _fooled_more_by_others(splits)
     return Evaluation(
         schema=SCHEMA,
         attack=attack,
         splits=evaluated,
         classifiers=models,
-        failed=failed or [],
+        failed=failed,
         results=results,
         comparisons=comparisons,
-        own=compare_own_splits(splits, fooled_more, models),
+        own=_compare_own_splits(splits, fooled_more, models),
         fooled_more=fooled_more,
-        fixed=[] if fixed is None else fixed.results,
+        fixed=fixed.results,
         predictions=pa.concat_tables(tables),
         samples={split.name: split.samples for split in splits},
     )
@@ -84,25 +82,18 @@ def summarise_evaluation(
 
 def _results(split: MeasuredSplit, processes: Sharing) -> list[Result]:
     """Return the result of each classifier on a split."""
-    own_share = {}
-    for number, name in enumerate(split.classifiers):
-        if number % processes.size == processes.rank:
-            own_share[name] = _result(split, name)
+    own_names = list(split.classifiers)[processes.rank :: processes.size]
     by_name: dict[str, Result] = {}
-    for share in processes.gather(own_share):
+    for share in processes.gather({name: _result(split, name) for name in own_names}):
         by_name |= share
     return [by_name[name] for name in split.classifiers]
 
 
 def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
     """Return the classifiers of a split, compared by FMR, or by PA where there are no originals."""
-    measure: Measure = "perturbed_accuracy"
-    if any(result.total.fmr for result in results):
-        measure = "fmr"
-    summaries = {}
-    for result in results:
-        if not result.conditioned and not result.total.at_chance:
-            summaries[result.classifier] = result.total
+    measure: Measure = "fmr" if any(result.total.fmr for result in results) else "perturbed_accuracy"
+    ranked = [result for result in results if not result.conditioned and not result.total.at_chance]
+    summaries = {result.classifier: result.total for result in ranked}
     differences = []
     for first, second in pairs_of(list(split.classifiers), summaries, measure):
         pair = split.classifiers[first].columns, split.classifiers[second].columns
@@ -112,8 +103,7 @@ def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
 
 def _result(split: MeasuredSplit, classifier: str) -> Result:
     """Return the result of a classifier on a split."""
-    labels, stored = split.labels, split.columns
-    on_split = split.classifiers[classifier]
+    stored, on_split = split.columns, split.classifiers[classifier]
     own, notes = on_split.columns, [*on_split.notes]
     is_own = _is_own_classifier(on_split, stored, notes)
     if is_own:
@@ -122,9 +112,7 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
     same = _first_with_its_predictions(classifier, split)
     if same is not None:
         notes.append(f"it gives the same predictions as {same} on every image: they are one network, or copies of it")
-    judged = {}
-    if split.judges:
-        judged = fmr_by_judge(split.judges, own, stored["valid"])
+    judged = fmr_by_judge(split.judges, own, stored["valid"]) if split.judges else {}
     groups: dict[str, dict[str, Summary]] = {}
     for column, of_column in split.groups.items():
         groups[column] = {}
@@ -136,7 +124,7 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
         classifier=classifier,
         conditioned=is_own,
         total=total,
-        classes=summarise_classes(own, len(labels)),
+        classes=summarise_classes(own, len(split.labels)),
         notes=notes,
         judged=judged,
         masked=has_masked_gradient(total, steps),
@@ -149,11 +137,11 @@ def _result(split: MeasuredSplit, classifier: str) -> Result:
 def _first_with_its_predictions(classifier: str, split: MeasuredSplit) -> str | None:
     """Return the first classifier before this one that has the same predictions for all images."""
     own = split.classifiers[classifier].columns
+    kinds = own.keys() & {"prediction", "original_prediction", "attacked_prediction"}
     for name, other in split.classifiers.items():
         if name == classifier:
             return None
-        both = own.keys() & other.columns.keys() & _PREDICTIONS
-        if both == own.keys() & _PREDICTIONS and all(np.array_equal(other.columns[kind], own[kind]) for kind in both):
+        if kinds <= other.columns.keys() and all(np.array_equal(other.columns[kind], own[kind]) for kind in kinds):
             return name
     return None
 
@@ -184,28 +172,25 @@ def _made_for(split: MeasuredSplit, results: list[Result]) -> Result | None:
     """Return the result of the split's own classifier; of several with its weights, of the one with the recorded
     section."""
     own = [result for result in results if result.conditioned]
-    for result in own:
-        if split.classifiers[result.classifier].has_recorded_section:
-            return result
-    return own[0] if own else None
+    of_section = [result for result in own if split.classifiers[result.classifier].has_recorded_section]
+    return next(iter(of_section + own), None)
 
 
 def _more_fooled(made_for: Result | None, results: list[Result], measure: str) -> list[str]:
     """Return a note if images generated against the split's own classifier fool another more (not one at chance)."""
-    figures: dict[str, float] = {}
+    figures = {}
     for result in results:
         estimate: Estimate | None = getattr(result.total, measure)
         if estimate is not None and not result.total.at_chance and not result.masked:
             figures[result.classifier] = estimate.value
-    own = None if made_for is None else made_for.classifier
-    if own not in figures or len(figures) < 2:
+    if made_for is None or made_for.classifier not in figures:
         return []
+    own = made_for.classifier
     lowest = min(figures, key=lambda name: figures[name])
     if figures[lowest] >= figures[own]:
         return []
-    name = COMPARED[measure].name
     return [
-        f"{name} of its own classifier {own} ({figures[own]:.1f}) is not the lowest: {lowest} has "
+        f"{COMPARED[measure].name} of its own classifier {own} ({figures[own]:.1f}) is not the lowest: {lowest} has "
         f"{figures[lowest]:.1f}; either {lowest} is weaker, or the gradients of {own} do not show the way"
     ]
 
@@ -214,17 +199,7 @@ def _evaluated_split(
     measured: MeasuredSplit, results: list[Result], measure: str, models: list[EvaluatedClassifier]
 ) -> EvaluatedSplit:
     """Return the figures of a split that are no single classifier's."""
-    split, provenance = measured.split, measured.split.provenance
-    stored = measured.columns
-    notes = [*measured.notes]
-    notes += _more_fooled(measured.made_for, results, measure)
-    notes += _notes_on_split(measured)
-    iterations = stop_reasons = None
-    if "iterations" in stored:
-        taken = stored["iterations"]
-        iterations = _counted(taken[stored["valid"]] if "valid" in stored else taken)
-    if "stop_reason" in stored:
-        stop_reasons = _counted(stored["stop_reason"])
+    split, provenance, stored = measured.split, measured.split.provenance, measured.columns
     figures = EvaluatedSplit(
         name=split.name,
         class_names=list(measured.labels.names),
@@ -236,9 +211,9 @@ def _evaluated_split(
         fingerprint=None,
         files=None,
         classifier_sha256=None,
-        iterations=iterations,
-        stop_reasons=stop_reasons,
-        notes=notes,
+        iterations=_counted(stored["iterations"][valid_rows(stored)]) if "iterations" in stored else None,
+        stop_reasons=_counted(stored["stop_reason"]) if "stop_reason" in stored else None,
+        notes=measured.notes + _more_fooled(measured.made_for, results, measure) + _notes_on_split(measured),
     )
     if provenance is None:
         return figures
@@ -266,10 +241,10 @@ def _notes_on_split(measured: MeasuredSplit) -> list[str]:
         classes = zip(measured.labels.names, made_for.classes, strict=True)
         empty = [name for name, summary in classes if summary.rows and not summary.valid_rows]
         if empty:
-            few = ", ".join(name.partition(",")[0] for name in empty[:_NAMED])
-            if len(empty) > _NAMED:
-                few += ", …"
-            notes.append(f"{len(empty)} classes have no valid row: {few}")
+            few = [name.partition(",")[0] for name in empty[:5]]
+            if len(empty) > len(few):
+                few.append("…")
+            notes.append(f"{len(empty)} classes have no valid row: {', '.join(few)}")
     provenance = measured.split.provenance
     if provenance is not None:
         notes += lines_on_models(provenance)
@@ -296,6 +271,68 @@ def _counted(values: np.ndarray) -> dict[Any, int]:
     return dict(sorted(Counter(values.tolist()).items()))
 
 
+def _compare_own_splits(
+    splits: list[MeasuredSplit], fooled_more: Mapping[str, str], models: list[EvaluatedClassifier]
+) -> OwnComparison | None:
+    """Return classifiers compared, each on its own split.
+
+    Only splits on the source of the first are compared, as an id is another image on another source, and only those
+    with its attacks, as more attacks find more. Left out are classifiers at chance, those with a masked gradient, and
+    those that another one's images fool more than their own.
+    """
+    compared: list[tuple[str, str, Mapping[str, np.ndarray]]] = []
+    first = None
+    for split in splits:
+        result = split.made_for
+        if result is None or result.total.at_chance or result.masked or result.classifier in fooled_more:
+            continue
+        first = first or split
+        if _source_and_attacks(split) == _source_and_attacks(first):
+            compared.append((split.name, result.classifier, split.classifiers[result.classifier].columns))
+    groups: dict[str, list[str]] = {}
+    for model in models:
+        groups.setdefault(model.training_of or model.name, []).append(model.name)
+    return compare_own(compared, groups)
+
+
+def _fooled_more_by_others(splits: list[MeasuredSplit]) -> dict[str, str]:
+    """Return the classifiers that another one's split fools more than their own, each with that split.
+
+    The splits were generated as the first was, but for the classifier.
+    """
+    by_fmrgen = [split for split in splits if split.split.provenance is not None]
+    alike = [split for split in by_fmrgen if _protocol_of(split) == _protocol_of(by_fmrgen[0])]
+    fooled_more = {}
+    for split in alike:
+        if split.made_for is not None and not split.made_for.total.at_chance:
+            name = split.made_for.classifier
+            others = {other.name: other.classifiers[name].columns for other in alike if other is not split}
+            more = fooled_more_by(split.classifiers[name].columns, others)
+            if more is not None:
+                fooled_more[name] = more
+    return fooled_more
+
+
+def _protocol_of(split: MeasuredSplit) -> Any:
+    """Return all of a split's making but the classifier: splits that are equal in it have images that were found
+    alike."""
+    provenance = split.split.provenance
+    assert provenance is not None
+    others = ("description", "output", "classifier")
+    recipe = {name: section for name, section in provenance.recipe.tree.items() if name not in others}
+    return recipe, provenance.labels, provenance.weights_sha256.generator, provenance.weights_sha256.oracle
+
+
+def _source_and_attacks(split: MeasuredSplit) -> Any:
+    """Return what decides which image an id is, and how it was attacked; None if it is not on record."""
+    provenance = split.split.provenance
+    if provenance is None:
+        return None
+    others = ("on_error", "license", "limit", "per_class", "shuffle_seed")
+    source = {key: value for key, value in provenance.recipe.source.tree.items() if key not in others}
+    return source, provenance.labels, provenance.recipe.perturb.attacks
+
+
 def predictions_table(split: str, classifier: str, columns: Mapping[str, np.ndarray]) -> pa.Table:
     """Return a classifier's predictions row by row, as `Evaluation.predictions` has them.
 
@@ -308,12 +345,7 @@ def predictions_table(split: str, classifier: str, columns: Mapping[str, np.ndar
         "classifier": pa.DictionaryArray.from_arrays(zeros, pa.array([classifier])),
         "id": pa.array(columns.get("id", np.arange(rows)), pa.int64()),
     }
-    types = {
-        "label": pa.int32(),
-        "valid": pa.bool_(),
-        "original_prediction": pa.int32(),
-        "prediction": pa.int32(),
-    }
-    for name, kind in types.items():
+    for name in ("label", "valid", "original_prediction", "prediction"):
+        kind = pa.bool_() if name == "valid" else pa.int32()
         arrays[name] = pa.array(columns[name]).cast(kind) if name in columns else pa.nulls(rows, kind)
     return pa.table(arrays)

@@ -1,7 +1,9 @@
 """Rows put into groups: by the values of a column, or by the bounds between which its numbers lie."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -35,33 +37,31 @@ class Grouping:
 
     def names(self, values: Sequence[Any]) -> np.ndarray:
         """Return the name of each value's group, strings [N]. Raises UserError if a value with bounds is no number."""
-        ranges = self._ranges() if self.bounds else []
-        names = []
-        for value in values:
-            if value is None or value != value:  # NaN
-                names.append(_UNKNOWN)
-                continue
-            if not self.bounds:
-                names.append(str(value))
-                continue
-            try:
-                names.append(ranges[int(np.searchsorted(self.bounds, float(value), side="right"))])
-            except (TypeError, ValueError):
-                raise UserError(
-                    f"by: the column {self.column} holds {value!r}, which has no bounds; group it by its values"
-                ) from None
-        return np.array(names, dtype=object)
+        return np.array([self._name(value) for value in values], dtype=object)
+
+    def _name(self, value: Any) -> str:
+        if value is None or value != value:  # NaN
+            return _UNKNOWN
+        if not self.bounds:
+            return str(value)
+        try:
+            return self._ranges[bisect_right(self.bounds, float(value))]
+        except (TypeError, ValueError):
+            raise UserError(
+                f"by: the column {self.column} holds {value!r}, which has no bounds; group it by its values"
+            ) from None
 
     def groups(self, values: Sequence[Any]) -> dict[str, np.ndarray]:
         """Return the rows of each group, bool [N] by its name: by their numbers, or in the order of their names."""
         names = self.names(values)
         order = sorted(set(names.tolist()))
         if self.bounds:
-            order = [name for name in [*self._ranges(), _UNKNOWN] if name in order]
+            order = [name for name in [*self._ranges, _UNKNOWN] if name in order]
         return {name: names == name for name in order}
 
+    @cached_property
     def _ranges(self) -> list[str]:
-        """Return the names of the groups between bounds, from the lowest."""
+        """The names of the groups between bounds, from the lowest."""
         bounds = [f"{bound:g}" for bound in self.bounds]
         between = [f"{low} to {high}" for low, high in pairwise(bounds)]
         return [f"below {bounds[0]}", *between, f"{bounds[-1]} and more"]

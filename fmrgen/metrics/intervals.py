@@ -169,42 +169,26 @@ def foundation_model_robustness(hit: np.ndarray, valid: np.ndarray, original_hit
     low, high = end(over_low, under_high, -1), end(over_high, under_low, 1)
     if low is None:  # SA is small, and may be twice as high
         low = over_low / under_high
-    ratio = Estimate(100 * over / under, 100 * max(0.0, low), 100 * high if high is not None else math.inf)
-    return _within_reach(with_width(ratio, most_unseen(int(valid.sum())) / under), original_hit)
+    ends = 100 * max(0.0, low), 100 * high if high is not None else math.inf
+    return _cut_estimate(100 * over / under, *ends, valid, original_hit)
 
 
-def _within_reach(ratio: Estimate, original_hit: np.ndarray) -> Estimate:
-    """Return an accuracy in percent of that of `original_hit` [N], its interval cut where that exceeds 100 %."""
-    low, high = ratio.ends
+def _cut_estimate(ratio: float, low: float, high: float, valid: np.ndarray, original_hit: np.ndarray) -> Estimate:
+    """Return an accuracy on valid rows [N] in percent of that of `original_hit` [N], with its interval.
+
+    It is cut where the accuracy would exceed 100 %. If its ends are equal but for rounding, they are as far from the
+    ratio as it may lie from what was observed, although no row shows it.
+    """
+    if math.isclose(low, high, abs_tol=_SAME):
+        unseen = most_unseen(int(valid.sum())) / float(original_hit.mean())
+        low, high = max(ratio - unseen, 0.0), ratio + unseen
     least_standard = wilson(int(original_hit.sum()), len(original_hit))[0]
-    return Estimate(ratio.value, low, min(high, 100 * 100 / least_standard))
+    return Estimate(ratio, low, min(high, 100 * 100 / least_standard))
 
 
 def most_unseen(rows: float) -> float:
     """Return the percent of a kind that may exist although none of the rows is of it: Wilson's upper end."""
     return wilson(0, rows)[1]
-
-
-def with_width(estimate: Estimate, unseen: float, least: float = 0.0, most: float = math.inf) -> Estimate:
-    """Return an estimate; if the ends of its interval are equal but for rounding, `unseen` on either side of the value.
-
-    `unseen` is how far the figure may lie from what was observed, although no row shows it. No value is possible below
-    `least` or above `most`.
-    """
-    low, high = estimate.ends
-    if not math.isclose(low, high, abs_tol=_SAME):
-        return estimate
-    return Estimate(estimate.value, max(estimate.value - unseen, least), min(estimate.value + unseen, most))
-
-
-def ratio_of_proportions(over: Estimate | None, under: Estimate | None) -> Estimate | None:
-    """Return one proportion in percent of another; None if there is nothing to divide.
-
-    The interval is from the low end by the other's high end to the high end by the other's low end.
-    """
-    if over is None or under is None or not over.high or not under.low or over.low is None or under.high is None:
-        return None
-    return Estimate(100 * over.value / under.value, 100 * over.low / under.high, 100 * over.high / under.low)
 
 
 def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray) -> Estimate | None:
@@ -218,11 +202,12 @@ def mean_of_ratio(part: np.ndarray, valid: np.ndarray, original_hit: np.ndarray)
         return None
     ratio, influence = ratio_with_influence
     if _are_equal(part[valid]):
-        percent = Estimate(100 * float(part[valid][0]), None, None)
-        return ratio_of_proportions(share(percent, int(valid.sum())), proportion(original_hit))
+        over = share(Estimate(100 * float(part[valid][0]), None, None), int(valid.sum()))
+        low, high = wilson(int(original_hit.sum()), len(original_hit))
+        under = 100 * int(original_hit.sum()) / len(original_hit)
+        return Estimate(100 * over.value / under, 100 * over.ends[0] / high, 100 * over.ends[1] / low)
     margin = _margin(influence)
-    unseen = most_unseen(int(valid.sum())) / float(original_hit.mean())
-    return _within_reach(with_width(Estimate(ratio, max(ratio - margin, 0.0), ratio + margin), unseen), original_hit)
+    return _cut_estimate(ratio, max(ratio - margin, 0.0), ratio + margin, valid, original_hit)
 
 
 def ratio_and_influence(
@@ -241,16 +226,17 @@ def ratio_and_influence(
 
 
 def difference_of_ratios(
-    first: tuple[float, np.ndarray],
-    second: tuple[float, np.ndarray],
-    unseen: Sequence[float],
-    most: float = math.inf,
-) -> Estimate:
-    """Return a figure less another of the same rows, with Student's interval of the rows' influences: it is paired.
+    figures: Sequence[tuple[float, np.ndarray] | None], unseen: Sequence[float], most: float = math.inf
+) -> Estimate | None:
+    """Return the first of two figures of the same rows less the second, None where one is undefined.
 
-    Both have the influence of every row on them [N], as of `ratio_and_influence`. `unseen` is how far each figure may
-    lie from what was observed, where all of its rows are alike; `most` is how far apart they can be.
+    The interval is Student's of the rows' influences, so it is paired. Both figures have the influence of every row on
+    them [N], as of `ratio_and_influence`. `unseen` is how far each may lie from what was observed, where all of its
+    rows are alike; `most` is how far apart they can be.
     """
+    first, second = figures
+    if first is None or second is None:
+        return None
     value, influence = first[0] - second[0], first[1] - second[1]
     squares = [_margin(influence) ** 2] if len(influence) > 1 else []
     for (_, own), allowance in zip((first, second), unseen, strict=True):

@@ -4,7 +4,6 @@ import numpy as np
 
 from fmrgen.metrics.intervals import wilson
 
-_CHANCE_REACHES = 0.1  # of the way from guessing to being always right: see `is_at_chance`
 _FEWEST_REORDERED = 10  # rows that must be right in another order of the classes
 
 
@@ -25,12 +24,8 @@ def is_at_chance(label: np.ndarray, prediction: np.ndarray) -> bool:
         return False
     predictions = np.bincount(prediction[prediction >= 0], minlength=classes) / len(label)
     guessing = max(1 / classes, float(labels @ predictions))
-    return wilson(float((label == prediction).sum()), len(label))[0] <= _most_by_chance(guessing)
-
-
-def _most_by_chance(guessing: float) -> float:
-    """Return the accuracy, in percent, up to which a network is at chance if guesses are right so often (0 to 1)."""
-    return 100 * (guessing + min(guessing, _CHANCE_REACHES * (1 - guessing)))
+    most_by_chance = guessing + min(guessing, 0.1 * (1 - guessing))
+    return wilson(float((label == prediction).sum()), len(label))[0] <= 100 * most_by_chance
 
 
 def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> bool:

@@ -17,6 +17,14 @@ from fmrgen.metrics.intervals import (
 )
 from fmrgen.records import StopReason
 
+OWN_COLUMNS = (  # that are about the split's own classifier alone
+    *("reconstruction_prediction", "rejected_prediction", "attack", "attacks"),
+    *("step_objectives", "step_predictions", "control_predictions", "control_objectives"),
+)
+SUMMARY_COLUMNS = (  # that figures are made of; none of them is an image
+    *("label", "accepted_labels", "valid", "iterations", "stop_reason"),
+    *("prediction", "original_prediction", "original_oracle_label", *OWN_COLUMNS),
+)
 CLASS_COLUMNS = (  # columns of classes, or of lists of them
     *("prediction", "original_prediction", "reconstruction_prediction", "rejected_prediction"),
     *("oracle_label", "original_oracle_label", "reconstruction_oracle_label", "rejected_oracle_label"),
@@ -30,12 +38,12 @@ def accepted_as_label(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     A prediction can then be compared with the label alone.
     """
     columns = dict(columns)
-    if "accepted_labels" in columns:
-        for name in CLASS_COLUMNS:
-            if name in columns:
-                columns[name] = as_label(columns[name], columns["label"], columns["accepted_labels"])
-        if "attacks" in columns:
-            columns["attacks"] = _records_as_label(columns)
+    if "accepted_labels" not in columns:
+        return columns
+    for name in columns.keys() & CLASS_COLUMNS:
+        columns[name] = as_label(columns[name], columns["label"], columns["accepted_labels"])
+    if "attacks" in columns:
+        columns["attacks"] = _records_as_label(columns)
     return columns
 
 
@@ -58,10 +66,8 @@ def as_label(predictions: np.ndarray, labels: np.ndarray, accepted: np.ndarray |
     The predictions [N] are classes, or a list of them for each row. `accepted` [N] are the classes that are true of
     each row, its label among them; None if only labels are.
     """
-    if accepted is None:
-        return predictions.copy()
     replaced = predictions.copy()
-    for row, accepted_labels in enumerate(accepted):
+    for row, accepted_labels in enumerate(() if accepted is None else accepted):
         if len(accepted_labels) > 1:
             is_true = np.isin(predictions[row], accepted_labels)
             replaced[row] = np.where(is_true, labels[row], predictions[row]).astype(np.asarray(predictions[row]).dtype)
@@ -81,25 +87,6 @@ class Rows:
     A metric is None if a column that it needs is missing, or there is nothing to divide by. Without a column `valid`
     all rows are valid. Stop reasons are words, or their numbers in a split.
     """
-
-    columns = (
-        "label",
-        "accepted_labels",
-        "valid",
-        "iterations",
-        "prediction",
-        "original_prediction",
-        "reconstruction_prediction",
-        "original_oracle_label",
-        "stop_reason",
-        "step_objectives",
-        "step_predictions",
-        "control_predictions",
-        "control_objectives",
-        "rejected_prediction",
-        "attack",
-        "attacks",
-    )
 
     def __init__(self, values: Mapping[str, np.ndarray]) -> None:
         values = accepted_as_label(values)
@@ -146,7 +133,9 @@ class Rows:
         """Return the share of rows that ended for a reason."""
         if "stop_reason" not in self._values:
             return None
-        return proportion(_stopped_by(self._values["stop_reason"], reason))
+        reasons = self._values["stop_reason"]
+        are_numbers = reasons.dtype.kind in "iu"
+        return proportion(reasons == (list(StopReason).index(reason) if are_numbers else reason.value))
 
     @cached_property
     def _first_attack(self) -> Mapping[str, np.ndarray]:
@@ -171,10 +160,10 @@ class Rows:
         """The record of each attack on each row; None for no rows, one attack, or if a record is missing or empty."""
         if "attacks" not in self._values or "attack" not in self._values or not self.has_valid or not len(self.label):
             return None
-        for attacks in self._values["attacks"]:
+        records: np.ndarray = self._values["attacks"]
+        for attacks in records:
             if not len(attacks) or any(not len(record["predictions"]) for record in attacks):
                 return None
-        records: np.ndarray = self._values["attacks"]
         return records
 
     def after_each_attack(self) -> list[Estimate | None]:
@@ -186,16 +175,13 @@ class Rows:
         figures = []
         for number in range(self._most_attacks):
             is_right = ~(self._fooled & (self._values["attack"] <= number))
-            valid = self.valid & (first_valid <= number)
-            figures.append(foundation_model_robustness(is_right, valid, original))
+            figures.append(foundation_model_robustness(is_right, self.valid & (first_valid <= number), original))
         return figures
 
     @property
     def _most_attacks(self) -> int:
         """The most attacks that a row went through; 0 if there is one attack."""
-        if self._records is None:
-            return 0
-        return max((len(attacks) for attacks in self._records), default=0)
+        return 0 if self._records is None else max(map(len, self._records))
 
     @property
     def _fooled(self) -> np.ndarray:
@@ -261,42 +247,27 @@ class Rows:
                 row_of_step.append(np.full(len(climbed), row))
         return grouped_proportion(np.concatenate(up), np.concatenate(row_of_step))
 
-    @cached_property
-    def _controls(self) -> list[tuple[int, int]]:
-        """Valid rows that took random steps, each with the number of these that the oracle accepted: at least one.
-
-        A split may have been written by anyone: a row whose columns do not fit together is skipped.
-        """
-        predictions, objectives = self._values.get("control_predictions"), self._values.get("control_objectives")
-        guided = self._first_attack.get("step_objectives")
-        if predictions is None or objectives is None or guided is None:
-            return []
-        controls = []
-        for row in np.flatnonzero(self.valid).tolist():
-            entries = len(predictions[row])  # the first is of the plain reconstruction
-            if 1 < entries == len(objectives[row]) <= len(guided[row]):
-                controls.append((row, entries - 1))
-        return controls
-
     def guided_less_random(self) -> Estimate | None:
         """Return PA after guided steps minus PA after random steps, of the same rows, in percent of SA.
 
-        Of several attacks, the first is compared: one run with another.
+        Counted are valid rows of which the oracle accepted a random step. Of several attacks, the first is compared:
+        one run with another. A split may have been written by anyone: a row whose columns do not fit is skipped.
         """
         first, original = self._first_attack, self.right("original_prediction")
-        if "prediction" not in first or original is None or not original.any() or not self._controls:
+        if "prediction" not in first or original is None or not original.any():
             return None
-        rows = [row for row, _ in self._controls]
+        if not {"control_predictions", "control_objectives", "step_objectives"} <= first.keys():
+            return None
+        controls, objectives = first["control_predictions"], first["control_objectives"]
+        rows = []
+        for row in np.flatnonzero(self.valid).tolist():  # the first entry is of the plain reconstruction
+            if 1 < len(controls[row]) == len(objectives[row]) <= len(first["step_objectives"][row]):
+                rows.append(row)
+        if not rows:
+            return None
         guided = first["prediction"] == self.label
-        random = np.array([self._values["control_predictions"][row][-1] == self.label[row] for row in rows])
+        random = np.array([controls[row][-1] == self.label[row] for row in rows])
         return paired_difference(guided[rows], random, float(original.mean()))
-
-
-def _stopped_by(reasons: np.ndarray, reason: StopReason) -> np.ndarray:
-    """Return which rows ended for a reason, bool [N]."""
-    are_numbers = reasons.dtype.kind in "iu"
-    stopped: np.ndarray = reasons == (list(StopReason).index(reason) if are_numbers else reason.value)
-    return stopped
 
 
 def _lists(values: list[Any]) -> np.ndarray:
@@ -308,7 +279,4 @@ def _lists(values: list[Any]) -> np.ndarray:
 
 def _first_valid(attacks: Sequence[Mapping[str, Any]]) -> int:
     """Return the number of the first attack with an accepted step; the number of attacks if there is none."""
-    for number, record in enumerate(attacks):
-        if len(record["predictions"]) > 1:
-            return number
-    return len(attacks)
+    return next((number for number, record in enumerate(attacks) if len(record["predictions"]) > 1), len(attacks))

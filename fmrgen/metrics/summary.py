@@ -1,6 +1,6 @@
 """Every metric (SA, PA, VR, FMR and others, paper §3.3 and App. J), defined once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -9,16 +9,11 @@ import numpy as np
 
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.outputs import is_at_chance
-from fmrgen.metrics.rows import Rows
+from fmrgen.metrics.rows import OWN_COLUMNS, SUMMARY_COLUMNS, Rows
 from fmrgen.records import StopReason
 
-FEWEST_VALID = 20  # rows; with fewer the interval of FMR reaches from nearly 0 to beyond 100
+_FEWEST_VALID = 20  # rows; with fewer the interval of FMR reaches from nearly 0 to beyond 100
 TOO_FEW = "too few rows"
-CONVERGED = 1.0  # points of FMR: see `Summary.has_converged`
-SUMMARY_COLUMNS = Rows.columns  # that `summarise` reads; none of them is an image
-# Those that are about the split's own classifier alone.
-_OWN_PREFIXES = ("reconstruction_", "step_", "control_", "reject", "attack")
-OWN_COLUMNS = tuple(name for name in SUMMARY_COLUMNS if name.startswith(_OWN_PREFIXES))
 
 
 @dataclass(frozen=True)
@@ -28,25 +23,16 @@ class Metric:
     name: str  # in tables
     title: str  # in words, on a line of its own
     meaning: str
-    of: Literal["classifier", "split"]  # whether it differs between classifiers, or is the same for all on a split
-    compared: bool  # whether classifiers are compared by it, in leaderboards, transfer matrices and differences
     make: Callable[[Rows], Estimate | None]
+    of: Literal["classifier", "split"] = "classifier"  # whether it differs between classifiers, or is a split's
+    compared: bool = False  # whether classifiers are compared by it, in leaderboards, matrices and differences
     unit: str = " %"  # text behind a figure
     field: str = ""  # its name in `Summary`, and in files
 
 
-def _metric(
-    name: str,
-    title: str,
-    meaning: str,
-    make: Callable[[Rows], Estimate | None],
-    *,
-    subject: Literal["classifier", "split"] = "classifier",
-    compared: bool = False,
-    unit: str = " %",
-) -> Any:
-    metric = Metric(name, title, meaning, subject, compared, make, unit)
-    return field(default=None, metadata={"metric": metric, "description": meaning})
+def _metric(*values: Any, **options: Any) -> Any:
+    """Return the field of a metric, made of the values of `Metric`."""
+    return field(default=None, metadata={"metric": Metric(*values, **options)})
 
 
 @dataclass(frozen=True)
@@ -81,8 +67,8 @@ class Summary:
         "VR",
         "VR, validation rate",
         "share of rows whose first step the oracle accepted",
-        lambda rows: rows.validation_rate(),
-        subject="split",
+        Rows.validation_rate,
+        of="split",
     )
     attacked_accuracy: Estimate | None = _metric(
         "attacked",
@@ -107,7 +93,7 @@ class Summary:
         "mean iterations of valid rows",
         "mean guided steps of valid rows",
         Rows.mean_iterations,
-        subject="split",
+        of="split",
         unit="",
     )
     reconstruction_accuracy: Estimate | None = _metric(
@@ -122,20 +108,20 @@ class Summary:
         "rows that used the whole budget",
         "share of rows that the budget stopped, not the oracle",
         lambda rows: rows.share_stopped_by(StopReason.BUDGET),
-        subject="split",
+        of="split",
     )
     first_attack_fmr: Estimate | None = _metric(
         "FMR one attack",
         "FMR of the first attack alone",
         "FMR if only the first of several attacks had been made, by its last accepted image: that of the paper's "
         "Algorithm 1",
-        lambda rows: rows.first_attack_fmr(),
+        Rows.first_attack_fmr,
     )
     last_attacks_drop: Estimate | None = _metric(
         "last drop",
         "FMR lost to each of the last two attacks",
         "by how much each of the last two attacks lowered FMR, on average: FMR has converged if it is below one point",
-        lambda rows: rows.drop_of_last_attacks(),
+        Rows.drop_of_last_attacks,
         unit=" points",
     )
     stuck: Estimate | None = _metric(
@@ -143,14 +129,14 @@ class Summary:
         "rows without a gradient (stuck)",
         "share of rows that ended because no gradient reached the latent: no sign of robustness",
         lambda rows: rows.share_stopped_by(StopReason.STUCK),
-        subject="split",
+        of="split",
     )
     first_steps_up: Estimate | None = _metric(
         "1st step up",
         "first steps that raised the loss",
         "share of the valid rows in which the first guided step raised the loss of the split's own classifier: nearly "
         "all where its gradient shows the way, about half where it does not (gradient masking) or where there is none",
-        lambda rows: rows.share_of_first_steps_up(),
+        Rows.share_of_first_steps_up,
     )
     steps_up: Estimate | None = _metric(
         "steps up",
@@ -164,7 +150,7 @@ class Summary:
         "FMR of guided minus random steps",
         "FMR of some rows after guided steps less that after at most as many random ones: the "
         "effect of the gradient without that of any steps",
-        lambda rows: rows.guided_less_random(),
+        Rows.guided_less_random,
         unit=" points",
     )
     oracle_accuracy: Estimate | None = _metric(
@@ -172,7 +158,7 @@ class Summary:
         "oracle accuracy on originals",
         "the oracle's own accuracy on all originals",
         lambda rows: rows.share_right("original_oracle_label"),
-        subject="split",
+        of="split",
     )
 
     def __getitem__(self, metric: Metric) -> Estimate | None:
@@ -181,17 +167,17 @@ class Summary:
 
     def has_too_few_rows(self, metric: Metric) -> bool:
         """Return whether a metric is a kind of FMR, and valid rows are too few for an interval."""
-        return self.valid_rows < FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
+        return self.valid_rows < _FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
 
     @property
     def has_converged(self) -> bool | None:
-        """Whether another attack would hardly lower FMR: the last two lowered it by less than `CONVERGED` points each,
+        """Whether another attack would hardly lower FMR: the last two lowered it by less than one point each,
         with 95 % confidence. None if there were fewer than three attacks.
         """
         if self.first_attack_fmr is not None and self.fmr is not None and not self.fmr.value:
             return True  # it can't be lower
         drop = self.last_attacks_drop
-        return None if drop is None or drop.high is None else drop.high < CONVERGED
+        return None if drop is None or drop.high is None else drop.high < 1
 
     def text_of(self, metric: Metric) -> str:
         """Return a figure with its interval, or with `too few rows` instead of it."""
@@ -204,18 +190,9 @@ class Summary:
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
 BY_FIELD = {metric.field: metric for metric in METRICS}
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
-# Those of each class, and the columns that they need.
+# Those of each class.
 _NAMES_OF_CLASSES = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "mean_iterations")
 OF_CLASSES = [BY_FIELD[name] for name in (*_NAMES_OF_CLASSES, "oracle_accuracy")]
-_COLUMNS_OF_CLASSES = (
-    "label",
-    "accepted_labels",
-    "valid",
-    "iterations",
-    "prediction",
-    "original_prediction",
-    "original_oracle_label",
-)
 # What a reader needs first: SA, PA and FMR.
 MAIN_METRICS = [BY_FIELD[name] for name in ("standard_accuracy", "perturbed_accuracy", "fmr")]
 
@@ -230,23 +207,25 @@ def summarise(columns: Mapping[str, np.ndarray]) -> Summary:
     Returns:
         Every metric, rates in percent.
     """
-    rows = Rows(columns)
-    figures = {metric.field: metric.make(rows) for metric in METRICS}
     at_chance = False
-    if "original_prediction" in columns and len(rows.label):
-        at_chance = is_at_chance(rows.label, columns["original_prediction"])
-    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), at_chance=at_chance, **figures)
+    if "original_prediction" in columns and len(columns["label"]):
+        at_chance = is_at_chance(columns["label"], columns["original_prediction"])
+    return replace(_figures_of(columns, METRICS), at_chance=at_chance)
+
+
+def _figures_of(columns: Mapping[str, np.ndarray], metrics: Sequence[Metric]) -> Summary:
+    rows = Rows(columns)
+    figures: dict[str, Any] = {metric.field: metric.make(rows) for metric in metrics}
+    return Summary(rows=len(rows.label), valid_rows=int(rows.valid.sum()), **figures)
 
 
 def summarise_classes(columns: Mapping[str, np.ndarray], classes: int) -> list[Summary]:
     """Return a summary of the rows of each label (paper App. J, Tables 13 and 14), of `OF_CLASSES` alone."""
-    names = [name for name in _COLUMNS_OF_CLASSES if name in columns]
+    names = [name for name in SUMMARY_COLUMNS if name in columns and name not in OWN_COLUMNS]
     in_order = np.argsort(columns["label"], kind="stable")
     ends = np.searchsorted(columns["label"][in_order], np.arange(classes + 1))
     summaries = []
     for start, end in pairwise(ends.tolist()):
-        places = in_order[start:end]
-        rows = Rows({name: columns[name][places] for name in names})
-        figures = {metric.field: metric.make(rows) for metric in OF_CLASSES}
-        summaries.append(Summary(rows=len(places), valid_rows=int(rows.valid.sum()), **figures))
+        rows = in_order[start:end]
+        summaries.append(_figures_of({name: columns[name][rows] for name in names}, OF_CLASSES))
     return summaries

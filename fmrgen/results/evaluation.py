@@ -1,16 +1,16 @@
-"""The results of an evaluation as data: the schema of `evaluation.json`, tables for a notebook and pandas."""
+"""The results of an evaluation as data: what `evaluation.json` holds, tables for a notebook and pandas."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import ConfigDict
 
 from fmrgen.errors import UserError
 from fmrgen.files import json_text, of_schema, read_json
@@ -19,7 +19,7 @@ from fmrgen.metrics.summary import BY_FIELD, MAIN_METRICS, METRICS, Summary
 from fmrgen.results.fixed_sets import FixedResult
 from fmrgen.results.judges import JudgeFigures
 from fmrgen.results.own_splits import OwnComparison
-from fmrgen.results.paper_tables import Block, Cell, cell, latex_table, markdown_table, metrics_named
+from fmrgen.results.paper_tables import Blocks, Cell, cell, latex_table, markdown_table, metrics_named
 from fmrgen.results.rankings import Difference, RankedClassifier
 from fmrgen.results.samples import Sample
 from fmrgen.results.steps import StepFigures
@@ -194,8 +194,8 @@ class Evaluation:
     attack: str | None = None
     fixed: list[FixedResult] = field(default_factory=list)
     failed: list[FailedClassifier] = field(default_factory=list)
-    predictions: SkipJsonSchema[pa.Table | None] = None
-    samples: SkipJsonSchema[dict[str, list[Sample]]] = field(default_factory=dict)
+    predictions: pa.Table | None = None
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # a table of pyarrow
 
@@ -233,9 +233,7 @@ class Evaluation:
     def to_tree(self) -> dict[str, Any]:
         """Return the figures as `evaluation.json` has them: lists and dictionaries."""
         tree = asdict(replace(self, predictions=None, samples={}))
-        for name in _NOT_FIGURES:
-            del tree[name]
-        return tree
+        return {name: value for name, value in tree.items() if name not in _NOT_FIGURES}
 
     def to_json(self) -> str:
         """Return the text of `evaluation.json`."""
@@ -249,34 +247,28 @@ class Evaluation:
             for each figure three: its value, `…_low` and `…_high`, the ends of its 95 % interval. Rates are in percent;
             a missing figure is NaN.
         """
-        from pandas import DataFrame
-
-        return DataFrame([_names(result) | _figures(result.total) for result in self.results])
+        return _frame([_names(result) | _figures(result.total) for result in self.results])
 
     def per_class(self) -> "DataFrame":
         """Return `to_frame` with a row for each split, classifier and class, whose name is in the column `class`."""
-        from pandas import DataFrame
-
         class_names = {split.name: split.class_names for split in self.splits}
         rows = []
         for result in self.results:
             for class_name, summary in zip(class_names[result.split], result.classes, strict=True):
                 rows.append({**_names(result), "class": class_name, **_figures(summary)})
-        return DataFrame(rows)
+        return _frame(rows)
 
     def per_group(self) -> "DataFrame":
         """Return `to_frame` with a row for each split, classifier and group of `by`.
 
         The columns `by` and `group` name what the rows are grouped by, and the group.
         """
-        from pandas import DataFrame
-
         rows = []
         for result in self.results:
             for column, groups in result.groups.items():
                 for group, summary in groups.items():
                     rows.append({**_names(result), "by": column, "group": group, **_figures(summary)})
-        return DataFrame(rows)
+        return _frame(rows)
 
     def per_step(self) -> "DataFrame":
         """Return the figures that a smaller budget would have given, for each split's own classifier.
@@ -285,17 +277,12 @@ class Evaluation:
             Columns `split`, `budget`, and `perturbed_accuracy` and `fmr` with their intervals; no rows for splits that
             keep no steps.
         """
-        from pandas import DataFrame
-
         rows = []
         for split in self.splits:
-            if split.steps is None:
-                continue
-            for at in split.steps.budgets:
+            for at in [] if split.steps is None else split.steps.budgets:
                 figures = _ends({"perturbed_accuracy": at.perturbed_accuracy, "fmr": at.fmr})
                 rows.append({"split": split.name, "budget": at.budget, **figures})
-        columns = ["split", "budget", *_ends({"perturbed_accuracy": None, "fmr": None})]
-        return DataFrame(rows, columns=columns)
+        return _frame(rows, ["split", "budget", *_ends({"perturbed_accuracy": None, "fmr": None})])
 
     def to_latex(self, figures: Sequence[str] = ()) -> str:
         """Return a table for a paper, in LaTeX with the rules of booktabs.
@@ -317,7 +304,7 @@ class Evaluation:
         """Return the same table as `to_latex`, in Markdown."""
         return markdown_table(*self._paper_table(figures))
 
-    def _paper_table(self, figures: Sequence[str]) -> tuple[list[str], list[Block]]:
+    def _paper_table(self, figures: Sequence[str]) -> tuple[list[str], Blocks]:
         """Return header and rows of a paper's table: ways to train, each classifier on its own split, or all on each
         split."""
         metrics = metrics_named(figures or [metric.field for metric in MAIN_METRICS])
@@ -331,12 +318,12 @@ class Evaluation:
             for group in self.own.trainings.groups:
                 deviation = "n/a" if group.deviation is None else f"{group.deviation:.1f}"
                 rows.append((group.name, [(f"{len(group.fmr)}", ""), cell(group.mean), (deviation, "")]))
-            return ["trainings of", "trainings", "mean FMR", "standard deviation"], [Block("", rows)]
+            return ["trainings of", "trainings", "mean FMR", "standard deviation"], {"": rows}
         if self.own is not None:
-            return header, [Block("", [row(self.result(place.split, place.classifier)) for place in self.own.ranking])]
-        blocks = []
+            return header, {"": [row(self.result(place.split, place.classifier)) for place in self.own.ranking]}
+        blocks = {}
         for split, results in zip(self.splits, self.matrix, strict=True):
-            blocks.append(Block(split.name if len(self.splits) > 1 else "", list(map(row, results))))
+            blocks[split.name if len(self.splits) > 1 else ""] = list(map(row, results))
         return header, blocks
 
     def __repr__(self) -> str:
@@ -356,23 +343,21 @@ class Evaluation:
 
     def _in_short(self) -> "DataFrame":
         """Return the main figures, the classifiers of each split by its ranking."""
-        from pandas import DataFrame
-
-        rows: list[dict[str, str]] = []
+        totals = [result.total for result in self.results]
+        metrics = [metric for metric in map(BY_FIELD.__getitem__, _IN_SHORT) if any(map(itemgetter(metric), totals))]
+        rows = []
         for comparison, results in zip(self.comparisons, self.matrix, strict=True):
-            places = {place.classifier: place for place in comparison.ranking}
-            ranks = {name: place.rank for name, place in places.items()}
-            ranks |= {result.classifier: 0 for result in results if result.conditioned}  # first, and without a rank
-            for result in sorted(results, key=lambda result: ranks.get(result.classifier, math.inf)):
-                place = places.get(result.classifier)
-                row = {"split": result.split, "classifier": result.classifier + (" ◆" if result.conditioned else "")}
-                tied = " (tied with the next)" if place is not None and place.tied_with_next else ""
-                row["rank"] = "" if place is None else f"{place.rank}{tied}"
-                for metric in map(BY_FIELD.__getitem__, _IN_SHORT):
-                    if any(other.total[metric] for other in self.results):
-                        row[metric.name] = result.total.text_of(metric)
-                rows.append(row)
-        return DataFrame(rows)
+            ranks = {}
+            order = {result.classifier: 0 for result in results if result.conditioned}  # first, and without a rank
+            for place in comparison.ranking:
+                tied = " (tied with the next)" if place.tied_with_next else ""
+                ranks[place.classifier] = f"{place.rank}{tied}"
+                order.setdefault(place.classifier, place.rank)
+            for result in sorted(results, key=lambda result: order.get(result.classifier, math.inf)):
+                name = result.classifier + (" ◆" if result.conditioned else "")
+                row = {"split": result.split, "classifier": name, "rank": ranks.get(result.classifier, "")}
+                rows.append(row | {metric.name: result.total.text_of(metric) for metric in metrics})
+        return _frame(rows)
 
 
 def read_figures(path: Path) -> Evaluation:
@@ -387,14 +372,14 @@ def read_figures(path: Path) -> Evaluation:
     Raises:
         UserError: it is not such a file, or has another schema.
     """
-    tree = read_json(path)
-    figures = {name: value for name, value in tree.items() if name not in _NOT_FIGURES}
+    figures = {name: value for name, value in read_json(path).items() if name not in _NOT_FIGURES}
     return of_schema(Evaluation, SCHEMA, figures, str(path))
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `evaluation.json`."""
-    return TypeAdapter(Evaluation).json_schema()
+def _frame(rows: list[dict[str, Any]], columns: list[str] | None = None) -> "DataFrame":
+    from pandas import DataFrame  # which a look at figures does not need
+
+    return DataFrame(rows, columns=columns)
 
 
 def _names(result: Result) -> dict[str, Any]:

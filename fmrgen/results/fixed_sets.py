@@ -33,48 +33,36 @@ class FixedSetResults:
     predictions: list[pa.Table]  # for each image, as `Evaluation.predictions` has them
 
 
-@dataclass(frozen=True)
-class SetPredictions:
-    """The predictions on one set: the images' ids [N], and for each classifier whether it is right, bool [N]."""
-
-    ids: np.ndarray
-    right: Mapping[str, np.ndarray]
-
-
 def fixed_result(
     name: str,
     classifier: str,
-    sets: Mapping[tuple[str, int | None], SetPredictions],
-    normaliser: Mapping[str, float] | None = None,
+    sets: Mapping[tuple[str, int | None], tuple[np.ndarray, np.ndarray]],
+    normaliser: Mapping[str, float],
 ) -> FixedResult:
     """Return the accuracy of a classifier over sets taken together, and its mCE if there is a normaliser.
 
     If all sets have the same images, as corruptions of one test set have, an image's predictions stay together in the
     intervals: the sets are not independent samples.
 
-    `sets` are the predictions on each, by the set's name and severity. `normaliser` is the error in percent, by set,
-    that mCE is relative to. Raises UserError if a set contains no images.
+    `sets` are the images' ids [N] and whether the classifier is right, bool [N], by the set's name and severity.
+    `normaliser` is the error in percent, by set, that mCE is relative to; it may be empty. Raises UserError if a set
+    contains no images.
     """
-    ids = [predictions.ids for predictions in sets.values()]
+    ids = [set_ids for set_ids, _ in sets.values()]
     is_paired = all(np.array_equal(other, ids[0]) for other in ids[1:])
     images = sum(map(len, ids))
     accuracy_terms = []
     error_terms = []
     by_set = {}
-    for (set_name, severity), predictions in sets.items():
-        right = predictions.right[classifier]
+    for (set_name, severity), (_, right) in sets.items():
         accuracy_terms.append((1 / len(sets), 100 * right))
         if normaliser:
             error_terms.append((100 / (len(sets) * normaliser[set_name]), 100.0 * ~right))
-        title = set_name if severity is None else f"{set_name}-{severity}"
-        by_set[title] = _checked(proportion(right))
-    independent_images = len(ids[0]) if is_paired else images
-    accuracy = share(_weighted(accuracy_terms, is_paired), independent_images)
-    error = None
-    if normaliser:
-        error = _weighted(error_terms, is_paired)
-        if error.low is not None:
-            error = replace(error, low=max(error.low, 0.0))
+        by_set[set_name if severity is None else f"{set_name}-{severity}"] = _checked(proportion(right))
+    accuracy = share(_weighted(accuracy_terms, is_paired), len(ids[0]) if is_paired else images)
+    error = _weighted(error_terms, is_paired) if normaliser else None
+    if error is not None and error.low is not None:
+        error = replace(error, low=max(error.low, 0.0))
     return FixedResult(name, classifier, images, accuracy, error, by_set)
 
 
@@ -82,7 +70,7 @@ def _weighted(terms: Sequence[tuple[float, np.ndarray]], is_paired: bool) -> Est
     """Return the weighted sum of the sets' means; `terms` are weights and values."""
     if is_paired:
         return _checked(mean(np.sum([weight * values for weight, values in terms], axis=0)))
-    return independent_mean(list(terms))
+    return independent_mean(terms)
 
 
 def _checked(estimate: Estimate | None) -> Estimate:

@@ -61,45 +61,32 @@ def ranks_in_words(best: int | None, worst: int | None) -> str:
 
 
 def compare_own(
-    own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]],
-    groups: Mapping[str, Sequence[str]] | None = None,
+    own_splits: Sequence[tuple[str, str, Mapping[str, np.ndarray]]], groups: Mapping[str, Sequence[str]]
 ) -> OwnComparison | None:
     """Return a comparison of classifiers on their own splits; None for fewer than two, or if they share no ids.
 
     `own_splits` are (split, classifier, its columns as for `summarise`, and `id`); the ids are those of one source.
     `groups` are classifiers that were trained alike, by what they are trainings of.
     """
-    first_splits = {}
+    split_of = {}
+    tables = {}
     for split, classifier, columns in reversed(own_splits):  # so the first of several splits overwrites the others
-        first_splits[classifier] = split, columns
-    classifiers = list(reversed(first_splits))
-    if len(classifiers) < 2:
-        return None
-    common = common_ids([columns for _, columns in first_splits.values()])
+        split_of[classifier], tables[classifier] = split, columns
+    common = common_ids(list(tables.values())) if len(tables) > 1 else np.empty(0)
     if not len(common):
         return None
-    aligned = {}
+    aligned = {classifier: rows_of(tables[classifier], common) for classifier in reversed(tables)}
     fmr = {}
-    for classifier in classifiers:
-        aligned[classifier] = rows_of(first_splits[classifier][1], common)
-        estimate = fmr_and_influence(aligned[classifier])
+    for classifier, columns in aligned.items():
+        estimate = _fmr_and_influence(columns)
         if estimate is not None:
             fmr[classifier] = estimate
-
-    def value(classifier: str) -> float:
-        return fmr[classifier][0] if classifier in fmr else -np.inf
-
-    order = sorted(classifiers, key=value, reverse=True)
+    order = sorted(aligned, key=lambda classifier: fmr.get(classifier, (-np.inf,))[0], reverse=True)
     intervals = _rank_intervals(fmr)
-    ranking = []
-    for classifier in order:
-        best, worst = intervals.get(classifier, (None, None))
-        ranking.append(OwnRank(first_splits[classifier][0], classifier, best, worst))
-    differences = []
-    for first, second in combinations(order, 2):
-        differences.append(difference(first, second, aligned[first], aligned[second]))
-    trainings = compare_trainings(fmr, groups or {})
-    return OwnComparison(len(common), ranking, differences, trainings)
+    ranking = [OwnRank(split_of[name], name, *intervals.get(name, (None, None))) for name in order]
+    pairs = combinations(order, 2)
+    differences = [difference(first, second, aligned[first], aligned[second]) for first, second in pairs]
+    return OwnComparison(len(common), ranking, differences, compare_trainings(fmr, groups))
 
 
 def fooled_more_by(own: Mapping[str, np.ndarray], others: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
@@ -141,7 +128,7 @@ def rows_of(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.
     return {name: values[rows] for name, values in columns.items()}
 
 
-def fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
+def _fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
     """Return FMR in percent and the influence of each row on it [N]; None if there is none."""
     if "original_prediction" not in columns or "valid" not in columns:
         return None

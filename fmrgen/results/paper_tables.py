@@ -1,40 +1,23 @@
 """The main figures as a paper's table (paper Tables 1 and 6): in LaTeX, or in Markdown."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from fmrgen.errors import UserError, printable, unknown_message
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.metrics.summary import BY_FIELD, Metric
 from fmrgen.results.markdown_text import escape
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-
+_OTHERS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX = str.maketrans(_OTHERS | {character: f"\\{character}" for character in "{}$&#%_"})
 
 Cell = tuple[str, str]
 """A figure and its interval, which may be empty."""
 
-
-@dataclass(frozen=True)
-class Block:
-    """Rows under one title."""
-
-    title: str  # empty for none
-    rows: list[tuple[str, list[Cell]]]  # a name, and its figures
+Blocks = Mapping[str, Sequence[tuple[str, list[Cell]]]]
+"""Rows, a name and its figures each, by the title that they are under, which may be empty."""
 
 
-def latex_table(header: Sequence[str], blocks: Sequence[Block]) -> str:
+def latex_table(header: Sequence[str], blocks: Blocks) -> str:
     """Return the table as a `tabular` with the rules of booktabs."""
     lines = [
         "% percent, with 95 % intervals; needs \\usepackage{booktabs}",
@@ -42,11 +25,11 @@ def latex_table(header: Sequence[str], blocks: Sequence[Block]) -> str:
         "\\toprule",
         f"{' & '.join(map(_latex, header))} \\\\",
     ]
-    for block in blocks:
+    for title, rows in blocks.items():
         lines.append("\\midrule")
-        if block.title:
-            lines += [f"\\multicolumn{{{len(header)}}}{{l}}{{{_latex(block.title)}}} \\\\", "\\midrule"]
-        for name, figures in block.rows:
+        if title:
+            lines += [f"\\multicolumn{{{len(header)}}}{{l}}{{{_latex(title)}}} \\\\", "\\midrule"]
+        for name, figures in rows:
             # After a line break LaTeX reads a bracket or a star as a part of it.
             cells = [f"{{}}{_latex(name)}" if name.startswith(("[", "*")) else _latex(name)]
             cells += [f"{value} {{\\footnotesize {interval}}}" if interval else value for value, interval in figures]
@@ -54,13 +37,13 @@ def latex_table(header: Sequence[str], blocks: Sequence[Block]) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
-def markdown_table(header: Sequence[str], blocks: Sequence[Block]) -> str:
+def markdown_table(header: Sequence[str], blocks: Blocks) -> str:
     """Return the table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for block in blocks:
-        if block.title:
-            lines.append([f"*{escape(block.title)}*", *[""] * (len(header) - 1)])
-        for name, figures in block.rows:
+    for title, rows in blocks.items():
+        if title:
+            lines.append([f"*{escape(title)}*", *[""] * (len(header) - 1)])
+        for name, figures in rows:
             lines.append([escape(name), *(" ".join(cell).rstrip() for cell in figures)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -84,4 +67,4 @@ def cell(estimate: Estimate | None) -> Cell:
 
 def _latex(text: str) -> str:
     """Return text as LaTeX prints it; names come from anyone."""
-    return "".join(_LATEX.get(character, character) for character in printable(" ".join(text.split())))
+    return printable(" ".join(text.split())).translate(_LATEX)

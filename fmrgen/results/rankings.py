@@ -52,25 +52,16 @@ def difference(
     right = [columns["prediction"] == label for columns in tables]
     unseen = [most_unseen(int(rows.sum())) for rows in valid]
     accuracies = [ratio_and_influence(hit, rows, all_rows) for hit, rows in zip(right, valid, strict=True)]
-    accuracy = _less(accuracies, unseen, most=100)
+    accuracy = difference_of_ratios(accuracies, unseen, most=100)
     if any("original_prediction" not in columns for columns in tables):
         return Difference(first, second, None, accuracy, None)
     originals = [columns["original_prediction"] == label for columns in tables]
-    of_all = [most_unseen(len(label))] * 2
-    standard = _less([ratio_and_influence(hit, all_rows, all_rows) for hit in originals], of_all, most=100)
+    standards = [ratio_and_influence(hit, all_rows, all_rows) for hit in originals]
+    standard = difference_of_ratios(standards, [most_unseen(len(label))] * 2, most=100)
     ratios = [ratio_and_influence(*columns) for columns in zip(right, valid, originals, strict=True)]
     lowest = min((float(hit.mean()) for hit in originals if hit.any()), default=1.0)
-    return Difference(first, second, standard, accuracy, _less(ratios, [points / lowest for points in unseen]))
-
-
-def _less(
-    figures: Sequence[tuple[float, np.ndarray] | None], unseen: Sequence[float], most: float = np.inf
-) -> Estimate | None:
-    """Return the first figure less the second; None where one is undefined."""
-    first, second = figures
-    if first is None or second is None:
-        return None
-    return difference_of_ratios(first, second, unseen, most)
+    fmr = difference_of_ratios(ratios, [points / lowest for points in unseen])
+    return Difference(first, second, standard, accuracy, fmr)
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:

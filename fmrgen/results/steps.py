@@ -7,31 +7,17 @@ are counted; with a smaller budget more of them would have been needed, so these
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from fmrgen.metrics.intervals import (
-    Estimate,
-    foundation_model_robustness,
-    mean,
-    mean_of_ratio,
-    proportion,
-)
+from fmrgen.metrics.intervals import Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
 
 _MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 # Provenance and rows may come from a stranger; these bound the memory that they can make us use.
 _MOST_STEPS = 1_000_000
 _MOST_ENTRIES = 1 << 28  # rows × steps
-_NEEDED = (
-    "step_predictions",
-    "step_oracle_probabilities",
-    "label",
-    "valid",
-    "iterations",
-    "original_prediction",
-)
+_NEEDED = {"step_predictions", "step_oracle_probabilities", "label", "valid", "iterations", "original_prediction"}
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
@@ -70,9 +56,7 @@ def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: 
     The columns are [N] each, lists of steps as arrays of lists. `own_threshold` is the `min_probability` that the split
     was generated with; only stricter ones can be computed.
     """
-    if any(name not in columns for name in _NEEDED):
-        return None
-    paths = _paths_of(columns, budget)
+    paths = _paths_of(columns, budget) if columns.keys() >= _NEEDED else None
     if paths is None:
         return None
     label, valid = columns["label"], columns["valid"]
@@ -90,15 +74,11 @@ def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: 
     whole = paths.right_after(paths.lengths)
     share_of_budgets = (share_of_budgets + whole * (budget - longest)) / budget  # budgets that no row needs
 
-    thresholds = []
-    for least in sorted({own_threshold, *_THRESHOLDS}):
-        if least >= own_threshold:
-            last_steps = paths.last_step_above(least)
-            thresholds.append(_at_threshold(least, last_steps, paths, original))
+    thresholds = [threshold for threshold in sorted({own_threshold, *_THRESHOLDS}) if threshold >= own_threshold]
     return StepFigures(
-        budgets=budgets,
-        area_under_fmr=mean_of_ratio(share_of_budgets, valid, original),
-        thresholds=thresholds,
+        budgets,
+        mean_of_ratio(share_of_budgets, valid, original),
+        [_at_threshold(threshold, paths, original) for threshold in thresholds],
     )
 
 
@@ -122,29 +102,15 @@ class _Paths:
     Behind its end a path repeats its last entry.
     """
 
-    row: np.ndarray  # [P], the row of each path; of several attacks a row has several
+    row: np.ndarray  # [P], the row of each path, in order; of several attacks a row has several
     lengths: np.ndarray  # [P], accepted steps
-    right: np.ndarray  # bool [P, steps + 1], whether the prediction at each step is right, from the reconstruction on
+    right: np.ndarray  # bool [P, steps + 1], whether a row is right so far if this path ends at each step
     probabilities: np.ndarray  # [P, steps + 1], the oracle's
     valid: np.ndarray  # bool [N]
-    are_attacks: bool  # whether a row is wrong if any accepted image of any path is; otherwise the last image counts
 
     def right_after(self, step: np.ndarray) -> np.ndarray:
         """Return whether each row [N] is classified rightly if its paths end after `step` [P] steps."""
-        if not self.are_attacks:
-            hit: np.ndarray = self.right[np.arange(len(step)), step]
-            return hit
-        return self._in_all_paths(self._right_up_to[np.arange(len(step)), step])
-
-    @cached_property
-    def _right_up_to(self) -> np.ndarray:
-        """Whether all predictions from step 1 up to each step are right, [P, steps + 1]."""
-        after_steps = np.logical_and.accumulate(self.right[:, 1:], axis=1)
-        return np.concatenate([np.ones((len(self.right), 1), bool), after_steps], 1)
-
-    def valid_after(self, step: np.ndarray) -> np.ndarray:
-        """Return whether each row [N] is valid, and has an accepted step if its paths end after `step` [P] steps."""
-        return self.valid & ~self._in_all_paths(step == 0)
+        return self.in_all_paths(self.right[np.arange(len(step)), step])
 
     def last_step_above(self, least: float) -> np.ndarray:
         """Return after how many steps [P] each path would have ended under the threshold `least`.
@@ -153,14 +119,11 @@ class _Paths:
         """
         accepted = self.probabilities[:, 1:] >= np.float32(least)
         accepted_in_a_row = np.logical_and.accumulate(accepted, axis=1).sum(1)
-        step: np.ndarray = np.minimum(self.lengths, accepted_in_a_row)
-        return step
+        return np.minimum(self.lengths, accepted_in_a_row)
 
-    def _in_all_paths(self, holds: np.ndarray) -> np.ndarray:
+    def in_all_paths(self, holds: np.ndarray) -> np.ndarray:
         """Return whether something [P] holds in all paths of each row [N]."""
-        in_all = np.ones(len(self.valid), dtype=bool)
-        np.logical_and.at(in_all, self.row, holds)
-        return in_all
+        return np.logical_and.reduceat(holds, np.searchsorted(self.row, np.arange(len(self.valid))))
 
 
 def _paths_of(columns: Mapping[str, np.ndarray], budget: int) -> _Paths | None:
@@ -188,12 +151,16 @@ def _paths_of(columns: Mapping[str, np.ndarray], budget: int) -> _Paths | None:
     if prediction_matrix is None or probability_matrix is None:
         return None
     right = prediction_matrix == label[row][:, None]
-    return _Paths(row, lengths, right, probability_matrix, columns["valid"], are_attacks)
+    if are_attacks:  # a row is wrong if any accepted image is, the reconstruction aside; otherwise the last one counts
+        right[:, 0] = True
+        right = np.logical_and.accumulate(right, axis=1)
+    return _Paths(row, lengths, right, probability_matrix, columns["valid"])
 
 
-def _at_threshold(least: float, step: np.ndarray, paths: _Paths, original: np.ndarray) -> AtThreshold:
-    """Return the figures under a threshold from the step [P] after which each path ends, 0 for none."""
-    still_valid, hit = paths.valid_after(step), paths.right_after(step)
+def _at_threshold(least: float, paths: _Paths, original: np.ndarray) -> AtThreshold:
+    """Return the figures under a threshold; a row is valid if one of its paths has an accepted step under it."""
+    step = paths.last_step_above(least)
+    hit, still_valid = paths.right_after(step), paths.valid & ~paths.in_all_paths(step == 0)
     return AtThreshold(
         min_probability=float(least),
         validation_rate=proportion(still_valid),

@@ -83,31 +83,23 @@ def compare_trainings(
     several = [name for name in order if len(members[name]) > 1]
     if len(trainings) < 2 or not several:
         return None
+    pairs = list(combinations(range(len(several)), 2))
+    is_above = np.zeros((len(several), len(several)), bool)
+    for first, second in pairs:
+        low = _interval(trainings[several[first]], trainings[several[second]], len(pairs)).low
+        is_above[first, second] = low is not None and low > 0
+    ranks = rank_intervals(several, is_above) if pairs else {}
     differences = []
-    for first, second in combinations(order, 2):
-        differences.append(MeanDifference(first, second, _interval(trainings[first], trainings[second])))
-    ranks = _rank_intervals(several, trainings)
+    for higher, lower in combinations(order, 2):
+        differences.append(MeanDifference(higher, lower, _interval(trainings[higher], trainings[lower])))
     trained_alike = []
     for name in order:
         values, _ = trainings[name]
         deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        best, worst = ranks.get(name, (None, None))
         mean = _interval(trainings[name])
-        trained_alike.append(
-            TrainedAlike(name, members[name], values.tolist(), mean, deviation, *ranks.get(name, (None, None)))
-        )
+        trained_alike.append(TrainedAlike(name, members[name], values.tolist(), mean, deviation, best, worst))
     return TrainingsComparison(trainings[order[0]][1].shape[1], trained_alike, differences)
-
-
-def _rank_intervals(names: Sequence[str], trainings: Mapping[str, _Trainings]) -> dict[str, tuple[int, int]]:
-    """Return the best and worst rank of each group in `names`, by falling mean; none if it is the only one."""
-    pairs = list(combinations(range(len(names)), 2))
-    if not pairs:
-        return {}
-    is_above = np.zeros((len(names), len(names)), bool)
-    for first, second in pairs:
-        difference = _interval(trainings[names[first]], trainings[names[second]], tests=len(pairs))
-        is_above[first, second] = difference.low is not None and difference.low > 0
-    return rank_intervals(names, is_above)
 
 
 def _interval(first: _Trainings, second: _Trainings | None = None, tests: int = 1) -> Estimate:
@@ -121,10 +113,13 @@ def _interval(first: _Trainings, second: _Trainings | None = None, tests: int = 
         value, influence = value - float(second[0].mean()), influence - second[1].mean(0)
     if any(len(values) < 2 for values, _ in groups):
         return Estimate(value, None, None)
-    by_images = [_variance_by_images(influences) / len(values) for values, influences in groups]
+    by_images = []  # what images add to the variance between networks
     variances = []
-    for (values, _), least in zip(groups, by_images, strict=True):  # few trainings may be close together by chance
-        variances.append(max(float(values.var(ddof=1)) / len(values), least))
+    for values, influences in groups:
+        deviations = influences - influences.mean(0)
+        least = float((deviations**2).sum()) / influences.shape[1] ** 2 / (len(influences) - 1) / len(values)
+        by_images.append(least)
+        variances.append(max(float(values.var(ddof=1)) / len(values), least))  # few may be close together by chance
     of_images = float((influence**2).sum()) / len(influence) ** 2
     variance = sum(variances) + max(0.0, of_images - sum(by_images))
     if variance <= 0:
@@ -133,9 +128,3 @@ def _interval(first: _Trainings, second: _Trainings | None = None, tests: int = 
     freedom = min(_MOST_FREEDOM, variance**2 / uncertainty) if uncertainty else _MOST_FREEDOM
     margin = float(stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2 / tests)) * math.sqrt(variance)
     return Estimate(value, value - margin, value + margin)
-
-
-def _variance_by_images(influences: np.ndarray) -> float:
-    """Return what images add to the variance between networks, from the influence of every row on each [K, N]."""
-    deviations = influences - influences.mean(0)
-    return float((deviations**2).sum()) / influences.shape[1] ** 2 / (len(influences) - 1)

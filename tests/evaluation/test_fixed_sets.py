@@ -10,7 +10,7 @@ from PIL import Image
 from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_fixed_sets, load_source
-from fmrgen.results.fixed_sets import SetPredictions, fixed_result
+from fmrgen.results.fixed_sets import fixed_result
 from fmrgen.sources.mnist import Config as Mnist
 
 LENET = "asset:mnist/lenet"
@@ -91,12 +91,12 @@ def test_a_folder_of_a_part_of_the_classes(tmp_path):
 def test_intervals_know_that_the_images_are_the_same():
     random = np.random.default_rng(0)
     hard = random.random(400)
-    rows = {(name, s): SetPredictions(np.arange(400), {"x": hard > 0.3}) for name in "ab" for s in (1, 2)}
-    together = fixed_result("s", "x", rows).accuracy
+    rows = {(name, s): (np.arange(400), hard > 0.3) for name in "ab" for s in (1, 2)}
+    together = fixed_result("s", "x", rows, {}).accuracy
     assert together.high - together.low == pytest.approx(2 * 196 * np.std(hard > 0.3, ddof=1) / 20, rel=0.02)
-    for number, one in enumerate(rows.values()):
-        one.ids[:] += 1000 * number
-    apart = fixed_result("s", "x", rows).accuracy
+    for number, (ids, _) in enumerate(rows.values()):
+        ids[:] += 1000 * number
+    apart = fixed_result("s", "x", rows, {}).accuracy
     assert (apart.high - apart.low) == pytest.approx((together.high - together.low) / 2, rel=0.02)
 
 

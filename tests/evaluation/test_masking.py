@@ -21,10 +21,15 @@ LENET = "asset:mnist/lenet"
 MASKED = "{kind: module, target: 'masked_networks:block_means'}"
 
 
+def lists(*rows):
+    found = np.empty(len(rows), dtype=object)
+    found[:] = [np.array(row) for row in rows]
+    return found
+
+
 def columns(first, valid=None):
     """Rows whose objective goes from the first of each pair to the second at their first step."""
-    steps = np.empty(len(first), dtype=object)
-    steps[:] = [np.array([*pair, 9.0], np.float32) for pair in first]
+    steps = lists(*([*pair, 9.0] for pair in first))
     rows = {"label": np.zeros(len(first), int), "prediction": np.zeros(len(first), int), "step_objectives": steps}
     return rows if valid is None else rows | {"valid": np.array(valid)}
 
@@ -35,7 +40,7 @@ def test_the_share_counts_valid_rows_whose_objective_changed():
     silent = columns([(0, 0), (0.5, 0.5)])
     assert summarise(silent).first_steps_up is None
     assert not has_masked_gradient(summarise(silent))
-    silent["step_objectives"][:] = [np.array([1.0])] * 2  # no row took a step
+    silent["step_objectives"] = lists([1.0], [1.0])  # no row took a step
     assert summarise(silent).first_steps_up is None
 
 
@@ -50,12 +55,6 @@ def test_it_takes_enough_rows_to_say_so(share, rows, masked):
     told = [line for line in cautions(summary) if "gradient may be masked (no rows have a control" in line]
     assert len(told) == masked
     assert not [line for line in cautions(summary, steps="none") if "masked" in line]
-
-
-def lists(*rows):
-    found = np.empty(len(rows), dtype=object)
-    found[:] = [np.array(row) for row in rows]
-    return found
 
 
 def controlled(guided, by_chance, objectives, of_chance):

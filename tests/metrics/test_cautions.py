@@ -60,17 +60,6 @@ def test_a_few_points_are_no_reason_for_doubt_however_many_rows_show_them():
         ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
         ({"reconstruction_prediction": np.repeat([0, 1], ROWS // 2)}, "the classifier is right on 50.0 % of the plain"),
     ],
-    ids=[
-        "stuck",
-        "stuck, numbers",
-        "few valid",
-        "stuck and not valid",
-        "budget for some",
-        "budget",
-        "above 100",
-        "oracle",
-        "generator",
-    ],
 )
 def test_what_is_wrong_is_told_alone(changed, message):
     with_it = split(**changed)

@@ -16,7 +16,6 @@ from fmrgen.metrics.intervals import (
     wilson,
 )
 from fmrgen.metrics.outputs import is_at_chance, outputs_in_another_order
-from fmrgen.metrics.rows import Rows
 from fmrgen.metrics.summary import METRICS, summarise, summarise_classes
 from fmrgen.report.summary import summary_table
 from fmrgen.results.rankings import difference, rank
@@ -448,18 +447,3 @@ def test_every_metric_is_on_the_page():
     for metric in METRICS:
         assert metric.name in page, metric.field
         assert f"`{metric.field}`" in page
-
-
-def test_steps_up_are_counted_on_the_way_to_the_boundary():
-    """Of two rows: -1, -0.5, -0.6, -0.1 and, wrong from the second image on, -1, 0.5, 0.7."""
-    lists = [np.array([-1, -0.5, -0.6, -0.1]), np.array([-1, 0.5, 0.7])]
-    columns = {
-        "label": np.array([0, 0]),
-        "valid": np.array([True, True]),
-        "iterations": np.array([3, 2]),
-        "prediction": np.array([0, 1]),
-        "step_objectives": np.array(lists, dtype=object),
-        "step_predictions": np.array([np.array([0, 0, 0, 0]), np.array([0, 1, 1])], dtype=object),
-    }
-    rows = Rows(columns)
-    assert rows.share_of_steps_up().value == pytest.approx(100 * 3 / 4)
