@@ -271,7 +271,7 @@ class Provenance(_Recorded):
         return Schema(
             tuple(self.labels),
             keep_original=self.recipe.output.keep_original,
-            score_column=self.score_column,  # type: ignore[arg-type]
+            score_column=self.score_column,
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
             attacks=self.recipe.perturb.attack_count,

@@ -22,7 +22,7 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
-from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, Column, Schema
+from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, VERDICT, Column, Schema
 from fmrgen.storage.store import Disk, Store
 
 Checked = TypeVar("Checked")
@@ -346,8 +346,9 @@ def _at_once(check: Callable[[int], Checked], shards: Iterable[int]) -> list[Che
 def _stored(row: Perturbed, column: Column, schema: Schema) -> Any:
     """Return a value of a row as its column stores it."""
     if column.type == "verdicts":
-        return schema.verdicts(row)
-    value = getattr(row, column.field)
+        members = zip(schema.judges, row.member_labels, row.member_probabilities, row.member_scores, strict=True)
+        return [dict(zip(VERDICT, verdict, strict=True)) for verdict in members]
+    value = getattr(row, column.field or column.name)
     if column.field == OF_SOURCE:
         return value[column.name]
     if column.type == "attacks":
