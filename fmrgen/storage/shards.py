@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
@@ -30,7 +30,6 @@ Checked = TypeVar("Checked")
 _CHECKERS = 4  # threads
 _FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
 _MOST_SHARDS = 1_000_000
-_CHECKED_COLUMNS = ["id", "valid", "iterations"]
 _ROW_GROUP = 100  # rows
 _SHARD_SCHEMA = "fmrgen-shard/1"
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the header, with the recipe's fingerprint and the skipped ids
@@ -53,19 +52,8 @@ class IntactShard(NamedTuple):
 
     ids: list[int]  # of its rows, in order
     skipped: list[Skipped]
-    tally: Tally
     num_bytes: int  # of the uncompressed columns
     file_size: int  # in bytes
-
-
-class _ShardContent(NamedTuple):
-    """What was read of a shard's file, before it is compared with the recipe."""
-
-    features: Features  # of all columns
-    rows: pa.Table  # the columns `id`, `valid` and `iterations`
-    header: dict[str, Any]  # the JSON that the writer put into the metadata
-    skipped: list[Skipped]
-    num_bytes: int  # of the uncompressed columns
 
 
 class CheckedFolder(NamedTuple):
@@ -85,38 +73,26 @@ class ShardError(UserError):
         self.path, self.reason = path, reason
 
 
-@dataclass(frozen=True)
 class SplitFolder:
     """The shards of one split in a dataset folder.
 
     Shard i holds the examples at source positions `positions(i)`; its file is whole or does not exist. `store` is where
-    the processes of a job share it.
+    the processes of a job share it, by default the disk that it is on.
     """
 
-    paths: SplitPaths
-    examples: int
-    shard_size: int
-    store: Store
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
+    ) -> None:
+        self.paths, self.examples, self.store = paths, examples, store or Disk(paths.root)
+        self.shard_size = rows_of_a_shard(shard_size, examples)
+        self.shards = -(-examples // self.shard_size)
         if self.shards > _MOST_SHARDS:
             raise UserError(f"output.shard_size: {self.shards} shards are too many files; choose a larger one")
 
     @classmethod
     def of(cls, paths: SplitPaths, provenance: Provenance) -> "SplitFolder":
         """Return the folder of a provenance's split."""
-        return cls.planned(paths, provenance.examples, provenance.recipe.output.shard_size)
-
-    @classmethod
-    def planned(
-        cls, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
-    ) -> "SplitFolder":
-        """Return the folder of a split of so many examples; its store is by default the disk that it is on."""
-        return cls(paths, examples, rows_of_a_shard(shard_size, examples), store or Disk(paths.root))
-
-    @property
-    def shards(self) -> int:
-        return -(-self.examples // self.shard_size)
+        return cls(paths, provenance.examples, provenance.recipe.output.shard_size)
 
     def positions(self, shard: int) -> range:
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.examples))
@@ -125,12 +101,7 @@ class SplitFolder:
         return self.paths.shard(shard, self.shards)
 
     def write_shard(
-        self,
-        shard: int,
-        rows: Iterable[Perturbed],
-        skipped: Sequence[Skipped],
-        schema: Schema,
-        fingerprint: str,
+        self, shard: int, rows: Iterable[Perturbed], skipped: Sequence[Skipped], schema: Schema, fingerprint: str
     ) -> None:
         """Write a shard, its rows sorted by their ids. The file of another process that was faster stays."""
         in_order = sorted(rows, key=lambda row: row.id)
@@ -160,24 +131,21 @@ class SplitFolder:
 
     def first_rows(self, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the first rows of a shard, wherever it lies, of those columns that it has; [] if it is damaged."""
-        path = self.shard_path(shard)
         with suppress(pa.ArrowException, OSError, ValueError):
-            opened = self.store.open(path)
+            opened = self.store.open(self.shard_path(shard))
             if opened is not None:
                 with opened, pq.ParquetFile(opened) as file:
                     for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
                         return batch.to_pylist()
         return []
 
-    def read_columns(self, columns: Sequence[str], shards: Sequence[int] | None = None) -> pa.Table:
-        """Return columns of the existing shards, or of some of them.
+    def read_columns(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the existing shards.
 
         Columns that the split does not have are left out; images are only read if they are asked for.
         """
         tables = []
         for shard in self.there:
-            if shards is not None and shard not in shards:
-                continue
             # Opened by us: pyarrow takes a name with a `~` or a colon in it for another place.
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
                 tables.append(file.read(columns=_stored_columns(file, columns)))
@@ -199,11 +167,6 @@ class SplitFolder:
         """The shards whose files exist."""
         return [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every shard exists."""
-        return len(self.there) == self.shards
-
     def check_shard(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> IntactShard:
         """Read every byte of a shard, and return its content.
 
@@ -217,45 +180,37 @@ class SplitFolder:
         if sha256 is not None and sha256_of(path) != sha256:
             raise ShardError(path, "is not the file whose sha256 is on record")
         examples = len(self.positions(shard))
-        content = _read_content(path, examples, all_columns=sha256 is None)
-        header = content.header
+        found_features, header, content = _read_content(path, examples, all_columns=sha256 is None)
         if header.get("fingerprint") != fingerprint:
             raise ShardError(path, f"belongs to another recipe (fingerprint {header.get('fingerprint')})")
         if header.get("shard", shard) != shard:
             raise ShardError(path, f"is shard {header['shard']} under another name")
-        if content.features != features:
+        if found_features != features:
             raise ShardError(path, "has other columns than the recipe's")
-        ids = content.rows["id"].to_pylist()
-        skipped_ids = [entry.id for entry in content.skipped]
+        ids, skipped_ids = content.ids, [entry.id for entry in content.skipped]
         total = len(ids) + len(skipped_ids)
         if ids != sorted(ids) or total != examples or len({*ids, *skipped_ids}) != total:
             raise ShardError(path, f"holds {len(ids)} rows and {len(skipped_ids)} skipped ids, or some of them twice")
-        accepted, iterations = sum(content.rows["valid"].to_pylist()), sum(content.rows["iterations"].to_pylist())
-        tally = Tally(len(ids), accepted, iterations)
-        return IntactShard(ids, content.skipped, tally, content.num_bytes, path.stat().st_size)
+        return content
 
-    def intact_shards(self, provenance: Provenance) -> tuple[dict[int, IntactShard], list[ShardError]]:
-        """Return the existing shards that are right, by their numbers, and the errors of the others.
+    def intact_shards(self, provenance: Provenance) -> tuple[list[int], list[ShardError]]:
+        """Return the numbers of the existing shards that are right, and the errors of the others.
 
         A shard whose sha256 is on record must have it.
         """
         features = provenance.row_schema.features
 
-        def check(shard: int) -> IntactShard | ShardError:
+        def fault_of(shard: int) -> ShardError | None:
             sha256 = provenance.files.get(self.name_of(shard))
             try:
-                return self.check_shard(shard, features, provenance.fingerprint, sha256)
+                self.check_shard(shard, features, provenance.fingerprint, sha256)
             except ShardError as error:
                 return error
+            return None
 
-        intact, errors = {}, []
         shards = self.there
-        for shard, outcome in zip(shards, _at_once(check, shards), strict=True):
-            if isinstance(outcome, IntactShard):
-                intact[shard] = outcome
-            else:
-                errors.append(outcome)
-        return intact, errors
+        faults = dict(zip(shards, _at_once(fault_of, shards), strict=True))
+        return [shard for shard in shards if faults[shard] is None], [*filter(None, faults.values())]
 
     def check_complete(self, provenance: Provenance) -> CheckedFolder:
         """Return the files and sizes of a split that has every example exactly once, in files that are right.
@@ -266,7 +221,6 @@ class SplitFolder:
         skipped: list[Skipped] = []
         num_bytes, download_size = 0, 0
         seen: set[int] = set()
-
         features = provenance.row_schema.features
 
         def check(shard: int) -> tuple[IntactShard, str]:
@@ -290,8 +244,8 @@ class SplitFolder:
         return self.paths.in_repo(self.shard_path(shard))
 
 
-def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent:
-    """Read a shard's file, verifying the checksums in it.
+def _read_content(path: Path, examples: int, all_columns: bool) -> tuple[Features, dict[str, Any], IntactShard]:
+    """Return the features of a shard's file, the header that its writer put into it, and its content, by the checksums.
 
     Each of its `examples` has a row or is skipped. `all_columns` reads the images too, for their checksums: not needed
     if the digest of the file is right. Raises ShardError if the file is damaged; UserError if it can't be read, which
@@ -299,19 +253,16 @@ def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent
     """
     try:
         with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-            features = Features.from_arrow_schema(schema)
+            metadata, features = file.metadata, Features.from_arrow_schema(file.schema_arrow)
             if metadata.num_rows > examples:
                 raise ValueError(f"it has {metadata.num_rows} rows")
-            batches, has_gaps = [], False
-            for batch in file.iter_batches(columns=None if all_columns else _CHECKED_COLUMNS):
-                batches.append(batch.select(_CHECKED_COLUMNS))
-                has_gaps |= _has_gaps(batch)
+            ids: list[int] = []
+            for batch in file.iter_batches(columns=None if all_columns else ["id"]):
+                if _has_gaps(batch):
+                    raise ValueError("a value is missing")
+                ids += batch["id"].to_pylist()
         header = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
         skipped = [Skipped(id=int(entry["id"]), reason=str(entry["reason"])) for entry in header["skipped"]]
-        if has_gaps:
-            raise ValueError("a value is missing")
-        rows = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in _CHECKED_COLUMNS]))
     except (MemoryError, OSError) as error:
         if isinstance(error, MemoryError) or error.errno is not None:
             raise UserError(f"{path}: can't be read: {one_line(error, 160)}") from None
@@ -319,7 +270,7 @@ def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
     num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return _ShardContent(features, rows, header, skipped, num_bytes)
+    return features, header, IntactShard(ids, skipped, num_bytes, path.stat().st_size)
 
 
 def _stored_columns(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
