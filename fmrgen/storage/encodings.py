@@ -7,7 +7,6 @@ classifier's split encodes nothing anew. An entry begins with its own sha256, wh
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,17 +17,15 @@ from filelock import FileLock
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
+from fmrgen.storage.cache import forget_oldest, with_digest, without_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GIGABYTES = "FMRGEN_CACHE_GB"  # environment variable
 _DEFAULT_GIGABYTES = 20.0
-_EMPTIED_TO = 0.8  # share of the bound that is left after pruning
 _WRITES_BETWEEN_LOOKS = 500  # at how full the cache is, since a look lists all entries
-_LONGEST_WRITE = 3600.0  # seconds after which a temporary file is that of a killed process
 _LAYOUT = 2  # counts up when earlier entries can't be read any more
-_DIGEST = 32  # bytes of a sha256
 
 
 class KeptEncodings:
@@ -59,11 +56,7 @@ class KeptEncodings:
         for image, label, row_seed in zip(images.cpu(), labels.tolist(), row_seeds, strict=True):
             name = _name(image, label, row_seed)
             paths.append(self.folder / name[:2] / f"{name}.latents")
-        entries = []
-        for path in paths:
-            entry = _read(path)
-            if entry is not None:
-                entries.append(entry)
+        entries = [entry for entry in map(_read, paths) if entry is not None]
         if len(entries) == len(paths):
             self.found += len(set(paths))
             return _stack(entries, images)
@@ -80,7 +73,7 @@ class KeptEncodings:
             return
         content = save({name: value[row].cpu().contiguous() for name, value in _tensors(latents).items()})
         with suppress(UserError):  # a full disk must not end the job: the row is encoded again another time
-            write_atomically(path, hashlib.sha256(content).digest() + content)
+            write_atomically(path, with_digest(content))
         self._writes += 1
         if self._writes % _WRITES_BETWEEN_LOOKS == 1:
             self.prune()
@@ -88,24 +81,7 @@ class KeptEncodings:
     def prune(self) -> None:
         """Delete the least recently used entries, of any generator, if all together are larger than the bound."""
         with suppress(OSError), FileLock(self.root / ".lock"):
-            for temporary in self.root.rglob(".*.tmp"):  # by writers that were killed
-                with suppress(FileNotFoundError):
-                    if temporary.stat().st_mtime < time.time() - _LONGEST_WRITE:
-                        temporary.unlink()
-            entries = []
-            size = 0
-            for path in self.root.glob("*/*/*"):
-                with suppress(FileNotFoundError):
-                    stat = path.stat()
-                    entries.append((stat, path))
-                    size += stat.st_size
-            if size <= self.bound:
-                return
-            for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
-                path.unlink(missing_ok=True)
-                size -= stat.st_size
-                if size <= _EMPTIED_TO * self.bound:
-                    return
+            forget_oldest(self.root, "*/*/*", self.bound)
 
 
 def kept_encodings(generator: Any) -> KeptEncodings | None:
@@ -137,17 +113,15 @@ def _read(path: Path) -> "dict[str, Tensor] | None":
     from safetensors.torch import load
 
     try:
-        content = path.read_bytes()
+        entry = without_digest(path.read_bytes())
     except OSError:
         return None
     with suppress(OSError):  # the folder may be read-only
-        path.touch()
-    digest, entry = content[:_DIGEST], content[_DIGEST:]
-    if hashlib.sha256(entry).digest() != digest:  # the row is encoded again
-        with suppress(OSError):
+        if entry is None:  # the row is encoded again
             path.unlink()
-        return None
-    return load(entry)
+        else:
+            path.touch()
+    return None if entry is None else load(entry)
 
 
 def _tensors(latents: Latents) -> "dict[str, Tensor]":

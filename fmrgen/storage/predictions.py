@@ -3,7 +3,6 @@
 It needs no claims: a file is written whole, and if two processes write the same one, both are right.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -16,9 +15,9 @@ import pyarrow.parquet as pq
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder
 from fmrgen.storage.bucket import open_store
+from fmrgen.storage.cache import DIGEST, forget_oldest, with_digest, without_digest
 
 _ENDING = ".predictions"
-_DIGEST = 32  # bytes of the sha256 with which a file begins
 _ROW = 256  # bytes that a file may have for each row
 _BESIDES_ROWS = 1 << 22  # and besides
 _log = logging.getLogger(__name__)
@@ -47,8 +46,15 @@ class PredictionStore:
             return None
         path = self._path(key)
         try:
-            file = self._parquet(path, _BESIDES_ROWS + _ROW * rows)
-            if file is None or file.metadata.num_rows != rows or not file.schema_arrow.equals(schema):
+            opened = self._store.open(path)
+            if opened is None:
+                return None
+            with opened:  # of a larger file the digest of what is read is wrong
+                content = without_digest(opened.read(DIGEST + _BESIDES_ROWS + _ROW * rows))
+            if content is None:
+                return None
+            file = pq.ParquetFile(io.BytesIO(content))  # not yet decoded
+            if file.metadata.num_rows != rows or not file.schema_arrow.equals(schema):
                 return None
             table = file.read()
         except UserError as error:
@@ -64,51 +70,18 @@ class PredictionStore:
         """Write a table under a key; if that fails, warn once."""
         if self._has_failed:
             return
-        path = self._path(key)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         try:
-            content = sink.getvalue().to_pybytes()
-            self._store.write(path, hashlib.sha256(content).digest() + content)
+            self._store.write(self._path(key), with_digest(sink.getvalue().to_pybytes()))
         except UserError as error:
             self._fails(error)
         if self._is_limited:
-            self._forget_oldest()
-
-    def _parquet(self, path: Path, largest: int = _LARGEST) -> pq.ParquetFile | None:
-        """Return a file's parquet, not yet decoded; None if no file of up to `largest` bytes has its digest."""
-        opened = self._store.open(path)
-        if opened is None:
-            return None
-        with opened:
-            digest, content = opened.read(_DIGEST), opened.read(largest + 1)
-        if len(content) > largest or hashlib.sha256(content).digest() != digest:
-            return None
-        return pq.ParquetFile(io.BytesIO(content))
+            forget_oldest(self._store.root, f"*{_ENDING}", _LARGEST)
 
     def _fails(self, error: UserError) -> None:
         self._has_failed = True
         _log.warning("%s; predictions are not kept", error)
 
-    def _forget_oldest(self) -> None:
-        total = 0
-        for path in sorted(self._files(), key=_last_use, reverse=True):
-            with suppress(OSError):
-                total += path.stat().st_size
-                if total > _LARGEST:
-                    path.unlink()
-
     def _path(self, key: str) -> Path:
         return self._store.root / f"{key}{_ENDING}"
-
-    def _files(self) -> list[Path]:
-        with suppress(OSError):
-            return list(self._store.root.glob(f"*{_ENDING}"))
-        return []
-
-
-def _last_use(path: Path) -> float:
-    """Return the time of a file's last use; 0 if it is gone."""
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
