@@ -20,7 +20,7 @@ def without_digest(file: bytes) -> bytes | None:
 
 
 def forget_oldest(folder: Path, pattern: str, bound: int) -> None:
-    """Delete the least recently used of some files, those of killed writers too, if all have more than `bound` bytes."""
+    """Delete the least recently used files of a pattern, if all together have more than `bound` bytes."""
     files, size = [], 0
     with suppress(OSError):  # the folder may be read-only
         for path in folder.glob(pattern):

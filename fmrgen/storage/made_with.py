@@ -30,17 +30,12 @@ def made_with(provenance: Provenance) -> dict[str, str]:
     }
 
 
-def _rule(perturb: RecordedPerturb) -> str:
+def _perturbation(perturb: RecordedPerturb) -> str:
     rule = f"rule {perturb.oracle_rule}"
     if perturb.min_probability:
         rule += f" with probability ≥ {perturb.min_probability:g}"
     if perturb.min_margin:
         rule += f" and margin ≥ {perturb.min_margin:g}"
-    return rule
-
-
-def _perturbation(perturb: RecordedPerturb) -> str:
-    rule = _rule(perturb)
     text = f"budget {perturb.budget}, step size {perturb.step_size:g}, "
     if perturb.attacks == "one":
         text += f"update {perturb.update}, {rule}"
@@ -55,9 +50,7 @@ def _perturbation(perturb: RecordedPerturb) -> str:
 def related_line(provenance: Provenance) -> str | None:
     """Return a line if a split's classifier and oracle are related; None if they are not, or nobody looked."""
     kinship = provenance.kinship
-    if kinship is None:
-        return None
-    return kinship_caution(kinship.weights, kinship.likeness)
+    return None if kinship is None else kinship_caution(kinship.weights, kinship.likeness)
 
 
 def lines_on_models(provenance: Provenance) -> list[str]:
