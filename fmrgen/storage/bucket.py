@@ -24,13 +24,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
 _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
-_METADATA = "169.254.169.254"  # where clients ask for keys if none are set
-_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
 _CONFLICT = (
     "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
 )
-_NOT_FOUND = "404 Not Found"
-_ALLOWED = ("true", "1", "yes", "y", "on")  # values of a variable that allows something
 _HTTP = re.compile(r"Error performing (\w+) \S+ in \S+ - ")  # address and time, which a client adds to a status
 _ADDRESSES = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
 _ATTEMPTS = 8  # of a request that the store refuses or loses
@@ -96,14 +92,9 @@ class Bucket:
         self._store = _store_of(self.name)
 
     def names(self, folder: Path) -> set[str]:
-        import obstore
-
         prefix = "" if folder == self.root else f"{self._key(folder)}/"
-        names: set[str] = set()
         with self._errors_for_users():
-            for page in obstore.list(self._store, prefix):
-                names.update(str(entry["path"]).removeprefix(prefix) for entry in page)
-        return names
+            return {str(entry["path"]).removeprefix(prefix) for entry in self._store.list(prefix).collect()}
 
     def open(self, path: Path) -> BinaryIO | None:
         import obstore
@@ -113,13 +104,12 @@ class Bucket:
         return None
 
     def create(self, path: Path, content: Content) -> bool:
-        import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         key = self._key(path)
         for _ in range(_ATTEMPTS):
             with self._errors_for_users(), suppress(AlreadyExistsError, PreconditionError):
-                obstore.put(self._store, key, content, mode="create", use_multipart=False)
+                self._store.put(key, content, mode="create", use_multipart=False)
                 return True
             stored = self._read(key)
             if stored is not None:
@@ -128,23 +118,18 @@ class Bucket:
         raise UserError(f"{self.name}: {_CONFLICT}")
 
     def claim(self, path: Path, content: bytes, *, is_held: bool) -> bool:
-        if not is_held:
-            return self.create(path, content)
-        self.write(path, content)
-        return True
+        if is_held:
+            self.write(path, content)
+        return is_held or self.create(path, content)
 
     def write(self, path: Path, content: Content) -> None:
-        import obstore
-
         with self._errors_for_users():
-            obstore.put(self._store, self._key(path), content)  # in parts if it is large
+            self._store.put(self._key(path), content)  # in parts if it is large
 
     def remove(self, path: Path) -> None:
-        import obstore
-
         path.unlink(missing_ok=True)
         with self._errors_for_users(), suppress(FileNotFoundError):
-            obstore.delete(self._store, self._key(path))
+            self._store.delete(self._key(path))
 
     def fetch(self, path: Path) -> None:
         content = self._read(self._key(path))
@@ -156,10 +141,8 @@ class Bucket:
 
     def _read(self, key: str) -> bytes | None:
         """Return the content of an object; None if it does not exist."""
-        import obstore
-
         with self._errors_for_users(), suppress(FileNotFoundError):
-            return bytes(obstore.get(self._store, key).bytes())
+            return bytes(self._store.get(key).bytes())
         return None
 
     @contextmanager
@@ -174,9 +157,10 @@ class Bucket:
         except (AlreadyExistsError, PreconditionError):  # callers catch them if they can mean something
             raise UserError(f"{self.name}: {_CONFLICT}") from None
         except BaseError as error:
-            if _METADATA in str(error):
-                raise UserError(f"{self.name}: no keys were found for it; {_KEYS}") from None
-            if _NOT_FOUND in str(error):  # to a request that lists objects
+            if "169.254.169.254" in str(error):  # where clients ask for keys if none are set
+                cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
+                raise UserError(f"{self.name}: no keys were found for it; {cure}") from None
+            if "404 Not Found" in str(error):  # to a request that lists objects
                 raise self._no_bucket() from None
             raise UserError(f"{self.name}: the store fails: {_message(error)}") from None
 
@@ -208,18 +192,11 @@ def _check_address(url: str) -> None:
 def _check_http(url: str) -> None:
     """Raise UserError if requests would go to a store by http and nobody has allowed that: the message of the client
     says neither."""
-    is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in _ALLOWED
-    if is_allowed or not url.startswith("s3://"):
-        return
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
-        endpoint = os.environ.get(name)
-        if not endpoint:
-            continue
-        if endpoint.startswith("http://"):
-            raise UserError(
-                f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted"
-            )
-        return  # the client uses the first that is set
+    is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1", "yes", "y", "on")
+    endpoints = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    name = next(filter(os.environ.get, endpoints), None)  # the client uses the first that is set
+    if url.startswith("s3://") and not is_allowed and name is not None and os.environ[name].startswith("http://"):
+        raise UserError(f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted")
 
 
 def _store_of(url: str) -> "ObjectStore":
