@@ -275,8 +275,8 @@ class _Job:
         device, sharing = self.processes.device, self.sharing
         model = sharing.together(lambda: _load(name, classifier, device, group))
         title = f"classifier {name}"
-        if model.unknown is not None:
-            _log.warning("%s: can't be hashed (%s), so its predictions are not kept", title, model.unknown)
+        if model.identity.unknown is not None:
+            _log.warning("%s: can't be hashed (%s), so its predictions are not kept", title, model.identity.unknown)
         sharing.check_same(f"weights of {title}", model.weights_sha256)
         predictor = Predictor(
             model,

@@ -2,11 +2,10 @@
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from glob import escape
 from importlib.metadata import version
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
+from fmrgen.files import check_inside, json_text, of_schema, open_plain, read_json, write_atomically
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.results.judges import Kind
 from fmrgen.split.rows import Split
@@ -148,11 +147,9 @@ class JudgementsFolder:
             raise UserError(f"judge {judge}: that name means all people together; choose another")
 
     def table_path(self, judge: str) -> Path:
-        """Return where the table of a judge is."""
         return self.paths.judgements / f"{judge}.parquet"
 
     def about_path(self, judge: str) -> Path:
-        """Return where the small file about it is."""
         return self.paths.judgements / f"{judge}.json"
 
     def judges(self) -> dict[str, JudgeFile]:
@@ -164,8 +161,10 @@ class JudgementsFolder:
         judges = []
         for path in self._about_paths():
             with suppress(UserError):
-                judges.append(self._read_about(path))
-        return [about for about in judges if about.files == files]
+                about = self._read_about(path)
+                if about.files == files:
+                    judges.append(about)
+        return judges
 
     def read(self, about: JudgeFile) -> Judgements:
         """Return the table of a judge, which the small file about it describes.
@@ -204,7 +203,7 @@ class JudgementsFolder:
         """Write the small file about a judge; return its path."""
         path = self.about_path(about.judge)
         check_inside(path.parent, self.paths.root)
-        write_atomically(path, (json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(path, json_text(about).encode())
         return path
 
     def check_same_judge(self, about: JudgeFile, repo: str) -> None:
@@ -215,7 +214,7 @@ class JudgementsFolder:
         path = self.about_path(about.judge)
         if not path.exists():
             return
-        earlier = parse_about(read_json(path), f"{repo}: {self.paths.in_repo(path)}")
+        earlier = of_schema(JudgeFile, SCHEMA, read_json(path), f"{repo}: {self.paths.in_repo(path)}")
         if (earlier.kind, earlier.weights_sha256) != (about.kind, about.weights_sha256):
             raise UserError(
                 f"{repo}: already holds judgements of another {about.judge} on {self.paths.name}; give yours another "
@@ -228,7 +227,7 @@ class JudgementsFolder:
     def _read_about(self, path: Path) -> JudgeFile:
         """Return what a file says of the judge whose name it has. Raises UserError."""
         check_inside(path, self.paths.root)
-        about = parse_about(read_json(path), str(path))
+        about = of_schema(JudgeFile, SCHEMA, read_json(path), str(path))
         if about.judge != path.stem:
             raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
         return about
@@ -237,11 +236,6 @@ class JudgementsFolder:
 def judgements_config(config: str) -> str:
     """Return what `load_dataset` calls the judgements of the splits of a config."""
     return f"{config}.judgements"
-
-
-def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
-    """Return the small file about a judge. Raises UserError, starting with `where`, for anything else."""
-    return of_schema(JudgeFile, SCHEMA, tree, where)
 
 
 def check_of_split(

@@ -65,14 +65,9 @@ class LoadedClassifier:
         return isinstance(getattr(self.module, "network", None), AskedInWords)
 
     @property
-    def unknown(self) -> str | None:
-        """Why it can't be compared with another process's; None if it can."""
-        return self.identity.unknown
-
-    @property
     def is_known(self) -> bool:
         """Whether it can be recognised in another process; nobody knows what one without weights says tomorrow."""
-        return self.weights_sha256 is not None and self.unknown is None
+        return self.weights_sha256 is not None and self.identity.unknown is None
 
     def has_weights(self, digest: str) -> bool:
         """Return whether `digest` is of its network, in the same wrappers or in others."""

@@ -98,7 +98,8 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
         stream = load_dataset("parquet", data_files=admitted.data_files, split="train", streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
-    if provenance is not None and not _are_columns_of(provenance, stream.features or Features()):
+    columns = stream.features or Features()
+    if provenance is not None and columns.items() != provenance.row_schema.features.items():
         raise UserError(f"{text}: its columns are not those that its provenance says; {FILES_CURE}")
     stream = _with_features(stream, text)
     if location.kind == "files":
@@ -108,11 +109,6 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
     name = f"{repo}@{revision}" if revision else repo
     name += f":{config}/{split}"
     return Split(name, stream, provenance, repo, commit, config, split, rows_in_files=admitted.rows)
-
-
-def _are_columns_of(provenance: Provenance, features: Features) -> bool:
-    """Return whether a split has the columns that its provenance says."""
-    return features.items() == provenance.row_schema.features.items()
 
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:
