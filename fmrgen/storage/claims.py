@@ -46,18 +46,6 @@ def lease_seconds() -> float:
 
 
 @dataclass
-class _Held:
-    """A claim of this process: its file, and what is in it."""
-
-    file: Path
-    content: dict[str, Any]
-
-    @property
-    def encoded(self) -> bytes:
-        return json.dumps(self.content).encode()
-
-
-@dataclass
 class _Watched:
     """Another process's claim, as it was last read: `since` when it has this content, and whether it ever changed."""
 
@@ -76,7 +64,9 @@ class Claims:
     def __init__(self, store: Store) -> None:
         self.store, self.former_holders = store, list[str]()
         self._lease = lease_seconds()
-        self._held: dict[Path, _Held] = {}
+        self._holder = {"token": token_hex(16), "lease": self._lease, "machine": _this_machine()}
+        self._holder |= {"host": socket.gethostname(), "pid": os.getpid()}
+        self._held: dict[Path, Path] = {}  # the file of each claim
         self._watched: dict[Path, _Watched] = {}
         self._turn = threading.RLock()  # threads read ahead, write shards and renew claims
         self._heart: threading.Thread | None = None
@@ -92,13 +82,13 @@ class Claims:
         if generation >= 0 and self._state(_file(path, generation)) != "free":
             return False
         earlier = self._watched.pop(_file(path, generation), None)
-        claim = _Held(_file(path, generation + 1), self._content())
-        if not self.store.claim(claim.file, claim.encoded, is_held=False):
+        file = _file(path, generation + 1)
+        if not self.store.claim(file, self._content(), is_held=False):
             return False
         if earlier is not None:
             self.former_holders.append(_holder_in(earlier.content))
         with self._turn:
-            self._held[path] = claim
+            self._held[path] = file
             if self._heart is None:
                 self._heart = threading.Thread(target=self._renew, daemon=True, name="claims")
                 self._heart.start()
@@ -115,10 +105,10 @@ class Claims:
     def release(self, path: Path) -> None:
         """Release a claim that this process holds, or has lost meanwhile."""
         with self._turn:
-            claim = self._held.pop(path, None)
-            if claim is None or not self._is_own(claim):
+            file = self._held.pop(path, None)
+            if file is None or not self._is_own(file):
                 return
-            for generation in range(_latest(path, [claim.file.name]) + 1):  # its own last, since only the latest counts
+            for generation in range(_latest(path, [file.name]) + 1):  # its own last, since only the latest counts
                 self.store.remove(_file(path, generation))
 
     @contextmanager
@@ -153,14 +143,14 @@ class Claims:
             return "free"
         return "held" if is_here or watched.has_changed else "silent"
 
-    def _content(self) -> dict[str, Any]:
-        content: dict[str, Any] = {"token": token_hex(16), "beat": 0, "lease": self._lease}
-        return content | {"host": socket.gethostname(), "pid": os.getpid(), "machine": _this_machine()}
+    def _content(self) -> bytes:
+        """Return what a claim of this process says, another text each time: so others see that it lives."""
+        return json.dumps(self._holder | {"beat": token_hex(16)}).encode()
 
-    def _is_own(self, claim: _Held) -> bool:
+    def _is_own(self, file: Path) -> bool:
         """Return whether a claim's file is still this process's: it may have stood still while others came and went."""
-        content = read(self.store, claim.file)
-        return content is not None and _parsed(content).get("token") == claim.content["token"]
+        content = read(self.store, file)
+        return content is not None and _parsed(content).get("token") == self._holder["token"]
 
     def _renew(self) -> None:
         """Renew the claims now and then, as long as any is held."""
@@ -172,11 +162,10 @@ class Claims:
                     return
             for path in list(self._held):
                 with self._turn, suppress(UserError):  # the store may answer the next time
-                    claim = self._held.get(path)
-                    if claim is None:
+                    file = self._held.get(path)
+                    if file is None:
                         continue
-                    claim.content["beat"] += 1
-                    if not self._is_own(claim) or not self.store.claim(claim.file, claim.encoded, is_held=True):
+                    if not self._is_own(file) or not self.store.claim(file, self._content(), is_held=True):
                         del self._held[path]  # another process owns it
 
 

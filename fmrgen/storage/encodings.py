@@ -10,17 +10,17 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from filelock import FileLock
+from safetensors.torch import load, save
+from torch import Tensor
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.storage.cache import forget_oldest, with_digest, without_digest
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 GIGABYTES = "FMRGEN_CACHE_GB"  # environment variable
 _DEFAULT_GIGABYTES = 20.0
@@ -45,7 +45,7 @@ class KeptEncodings:
         self._writes = 0
 
     def __call__(
-        self, images: "Tensor", labels: "Tensor", row_seeds: Sequence[int], encode: Callable[[], Latents]
+        self, images: Tensor, labels: Tensor, row_seeds: Sequence[int], encode: Callable[[], Latents]
     ) -> Latents:
         """Return the latents of rows from disk; if any is missing, the latents of all rows as `encode` makes them.
 
@@ -59,7 +59,11 @@ class KeptEncodings:
         entries = [entry for entry in map(_read, paths) if entry is not None]
         if len(entries) == len(paths):
             self.found += len(set(paths))
-            return _stack(entries, images)
+            columns = {}
+            for name in entries[0]:
+                rows = [entry[name] for entry in entries]
+                columns[name] = torch.stack(rows).to(images.device)
+            return Latents(**columns)
         latents = encode()
         self.made += len(set(paths))
         for row, path in enumerate(paths):
@@ -67,11 +71,10 @@ class KeptEncodings:
         return latents
 
     def _keep(self, path: Path, latents: Latents, row: int) -> None:
-        from safetensors.torch import save
-
         if path.exists():
             return
-        content = save({name: value[row].cpu().contiguous() for name, value in _tensors(latents).items()})
+        parts = {name: value for name, value in latents._asdict().items() if value is not None}
+        content = save({name: value[row].cpu().contiguous() for name, value in parts.items()})
         with suppress(UserError):  # a full disk must not end the job: the row is encoded again another time
             write_atomically(path, with_digest(content))
         self._writes += 1
@@ -102,16 +105,14 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
     return KeptEncodings(cache_folder() / "encodings", int(bound * 1e9), generator)
 
 
-def _name(image: "Tensor", label: int, row_seed: int) -> str:
+def _name(image: Tensor, label: int, row_seed: int) -> str:
     """Return the name of a row's entry: the sha256 of its image, label and seed."""
     content = f"{image.dtype} {tuple(image.shape)} {label} {row_seed} ".encode() + image.contiguous().numpy().tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(path: Path) -> "dict[str, Tensor] | None":
+def _read(path: Path) -> dict[str, Tensor] | None:
     """Return an entry, which counts as used now; None if it is missing or broken."""
-    from safetensors.torch import load
-
     try:
         entry = without_digest(path.read_bytes())
     except OSError:
@@ -122,19 +123,3 @@ def _read(path: Path) -> "dict[str, Tensor] | None":
         else:
             path.touch()
     return None if entry is None else load(entry)
-
-
-def _tensors(latents: Latents) -> "dict[str, Tensor]":
-    """Return the parts that these latents have, by their names."""
-    return {name: value for name, value in latents._asdict().items() if value is not None}
-
-
-def _stack(rows: "Sequence[dict[str, Tensor]]", like: "Tensor") -> Latents:
-    """Return the latents of some rows as one batch, on the device of `like`."""
-    import torch
-
-    columns = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        columns[name] = torch.stack(values).to(like.device)
-    return Latents(**columns)
