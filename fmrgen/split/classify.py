@@ -18,7 +18,6 @@ from fmrgen.recipe.build import component_errors
 NO_PREDICTION = -1  # the prediction where the highest logit is not finite
 
 _DECODERS = 8  # threads, where there are as many cores
-_BATCHES_AHEAD = 2  # batches that are read ahead of those being decoded
 
 MOST_PIXELS = 1 << 25  # of the images that are decoded, or classified, together; each takes 30 bytes on its way
 
@@ -98,7 +97,7 @@ def decode_own(
         workers = max(1, min(_DECODERS, torch.get_num_threads() // 2))
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for number, (rows, decode) in enumerate(read_ahead(batches, _BATCHES_AHEAD)):
+        for number, (rows, decode) in enumerate(read_ahead(batches, 2)):
             is_own = number % processes.size == processes.rank
             waiting.append((rows, pool.submit(decode) if is_own else None))
             if len(waiting) > workers:

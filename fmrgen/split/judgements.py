@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +30,6 @@ NAME = r"\w[\w.-]*"  # of a judge
 _LONGEST_NAME = 100  # in bytes
 _SHA256 = r"^[0-9a-f]{64}$"
 PEOPLE = "people"  # what all persons say together
-_MOST_OF_A_ROW = 2  # labels: of its image and its original
 _LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
 
@@ -126,14 +124,14 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
 class JudgementsFolder:
     """The judges of a split: their tables, and the small files about them.
 
     The split lies in its folder or among the small files of its repo.
     """
 
-    def __init__(self, paths: SplitPaths) -> None:
-        self.paths = paths
+    paths: SplitPaths
 
     @staticmethod
     def check_name(judge: str) -> None:
@@ -282,7 +280,7 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
         if judge == PEOPLE:
             notes.append(f"judge {judge} is skipped: that name means all people together; judge under another name")
             continue
-        if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:
+        if about.rows > 2 * opened.rows_in_files:  # of each image and its original
             raise UserError(
                 f"{folder.about_path(judge)}: claims {about.rows:,} rows, more than there can be for the split's "
                 f"{opened.rows_in_files:,} images; it is not read"
@@ -306,7 +304,7 @@ def _fetched(repo: str, revision: str, split: SplitPaths) -> Path | None:
         if not sizes:
             return None
         with no_bars():
-            fetch = partial(snapshot_download, repo, repo_type="dataset", revision=revision)
-            return Path(fetch(allow_patterns=[*map(escape, sizes)]))
+            names = [*map(escape, sizes)]
+            return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=names))
     except Exception as error:  # the Hub's client and the network under it fail in many ways
         raise UserError(f"{repo}: its judgements can't be fetched: {one_line(error)}") from None

@@ -92,8 +92,7 @@ def _splits_by_card(repo: str, commit: str | None) -> list[tuple[str, str]]:
     splits = []
     try:
         for config in datasets.get_dataset_config_names(repo, revision=commit):
-            for split in datasets.get_dataset_split_names(repo, config, revision=commit):
-                splits.append((config, split))
+            splits += [(config, split) for split in datasets.get_dataset_split_names(repo, config, revision=commit)]
     except (datasets.exceptions.DatasetsError, FileNotFoundError):
         return []  # a folder without data files
     return splits

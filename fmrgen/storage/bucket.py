@@ -27,10 +27,8 @@ _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _CONFLICT = (
     "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
 )
-_HTTP = re.compile(r"Error performing (\w+) \S+ in \S+ - ")  # address and time, which a client adds to a status
 _ADDRESSES = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
 _ATTEMPTS = 8  # of a request that the store refuses or loses
-_LONGEST = timedelta(minutes=3)  # of all of them together
 _PAUSE = 1.0  # seconds between two attempts to create an object
 
 
@@ -170,7 +168,8 @@ class Bucket:
 
 def _message(error: Exception) -> str:
     """Return the message of a store, without what its client adds for programmers."""
-    text = _HTTP.sub(r"\1: ", str(error).partition("Debug source")[0])
+    text = str(error).partition("Debug source")[0]
+    text = re.sub(r"Error performing (\w+) \S+ in \S+ - ", r"\1: ", text)  # the address and the time
     return one_line(Exception(text.rstrip(". :\n")), 160)
 
 
@@ -208,7 +207,7 @@ def _store_of(url: str) -> "ObjectStore":
         raise UserError(f"{url}: needs obstore; pip install 'fmrgen[cloud]'") from None
     _check_address(url)
     _check_http(url)
-    retries: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": _LONGEST}
+    retries: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": timedelta(minutes=3)}  # of all together
     hub_bucket = re.fullmatch(r"hf://buckets/([\w.-]+)/([\w.-]+)(?:/(.+))?", url)
     try:
         if hub_bucket is None:

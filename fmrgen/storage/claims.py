@@ -24,9 +24,6 @@ from fmrgen.storage.store import Store, read
 
 LEASE = "FMRGEN_LEASE_SECONDS"  # a variable of the environment
 _SHORTEST, _LONGEST = 0.1, 1e6  # seconds of a lease
-_BEATS = 3  # times that a claim is renewed during a lease, so that one lost request does not end it
-_LOOKS = 8  # at a claim in an object store during a lease
-_LONGEST_HOST, _LONGEST_PID = 80, 12  # characters of what a claim says of its holder
 
 State = Literal["free", "held", "silent"]
 
@@ -124,7 +121,7 @@ class Claims:
     def _state(self, file: Path) -> State:
         now = time.monotonic()
         watched = self._watched.get(file)
-        pause = 0.0 if self.store.is_local else self._lease / _LOOKS
+        pause = 0.0 if self.store.is_local else self._lease / 8  # each look at an object store costs
         if watched is None or now - watched.looked >= pause:
             content = read(self.store, file)
             if content is None:
@@ -155,7 +152,7 @@ class Claims:
     def _renew(self) -> None:
         """Renew the claims now and then, as long as any is held."""
         while True:
-            time.sleep(self._lease / _BEATS)
+            time.sleep(self._lease / 3)  # so that one lost request does not end it
             with self._turn:
                 if not self._held:
                     self._heart = None
@@ -197,8 +194,7 @@ def _lease_of(holder: dict[str, Any], default: float) -> float:
 def _holder_in(content: bytes) -> str:
     """Return the name of a claim's holder, cut to a sensible length."""
     holder = _parsed(content)
-    host, pid = str(holder.get("host"))[:_LONGEST_HOST], str(holder.get("pid"))[:_LONGEST_PID]
-    return f"{host} (process {pid})"
+    return f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})"
 
 
 @cache

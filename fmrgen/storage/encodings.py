@@ -23,8 +23,6 @@ from fmrgen.files import cache_folder, fingerprint, write_atomically
 from fmrgen.storage.cache import forget_oldest, with_digest, without_digest
 
 GIGABYTES = "FMRGEN_CACHE_GB"  # environment variable
-_DEFAULT_GIGABYTES = 20.0
-_WRITES_BETWEEN_LOOKS = 500  # at how full the cache is, since a look lists all entries
 _LAYOUT = 2  # counts up when earlier entries can't be read any more
 
 
@@ -78,7 +76,7 @@ class KeptEncodings:
         with suppress(UserError):  # a full disk must not end the job: the row is encoded again another time
             write_atomically(path, with_digest(content))
         self._writes += 1
-        if self._writes % _WRITES_BETWEEN_LOOKS == 1:
+        if self._writes % 500 == 1:  # not each time: it lists all entries
             self.prune()
 
     def prune(self) -> None:
@@ -93,9 +91,9 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
     `FMRGEN_CACHE` is the folder (else `~/.cache/fmrgen`), `FMRGEN_CACHE_GB` its bound (20 by default; 0 for none).
     Raises UserError for a bound that is not a number.
     """
-    text = os.environ.get(GIGABYTES, "").strip()
+    text = os.environ.get(GIGABYTES, "").strip() or "20"
     try:
-        bound = float(text) if text else _DEFAULT_GIGABYTES
+        bound = float(text)
     except ValueError:
         bound = -1.0
     if not 0 <= bound < float("inf"):

@@ -21,13 +21,11 @@ SMALL_FILE = (
     rf"{re.escape(BENCHMARK)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
-# What else the processes of a job read of a folder that is not on their disk: the card, pictures, and what unfinished
-# splits have on record.
-_MIRRORED = re.compile(
+# What is brought to every machine that works on a dataset folder, by its path there: also the card, pictures, and what
+# unfinished splits have on record.
+MIRRORED = re.compile(
     rf"{SMALL_FILE}|{re.escape(CARD)}|pictures/.*\.png|provenance/{CONFIG_NAME}/\.{SPLIT_NAME}\.[\w-]+\.json"
 )
-_AUTO_SHARDS = 1000  # about so many shards does `auto` make
-_AUTO_MIN_ROWS, _AUTO_MAX_ROWS = 10, 500  # of each of them
 
 
 def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:
@@ -37,7 +35,7 @@ def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:
     """
     if shard_size != "auto":
         return shard_size
-    return min(_AUTO_MAX_ROWS, max(_AUTO_MIN_ROWS, -(-examples // _AUTO_SHARDS)))
+    return min(500, max(10, -(-examples // 1000)))
 
 
 @dataclass(frozen=True)
@@ -153,11 +151,6 @@ class SplitPaths:
 def card_claim(root: Path) -> Path:
     """Return the claim that is held while the card of a folder is written."""
     return root / "provenance" / ".card.claim"
-
-
-def is_mirrored(name: str) -> bool:
-    """Return whether a file of a dataset folder, by its path there, is brought to every machine that works on it."""
-    return _MIRRORED.fullmatch(name) is not None
 
 
 def splits_in(root: Path) -> list[SplitPaths]:

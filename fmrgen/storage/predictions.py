@@ -18,8 +18,6 @@ from fmrgen.storage.bucket import open_store
 from fmrgen.storage.cache import DIGEST, forget_oldest, with_digest, without_digest
 
 _ENDING = ".predictions"
-_ROW = 256  # bytes that a file may have for each row
-_BESIDES_ROWS = 1 << 22  # and besides
 _log = logging.getLogger(__name__)
 _LARGEST = 4 << 30  # bytes of all files together
 
@@ -49,8 +47,8 @@ class PredictionStore:
             opened = self._store.open(path)
             if opened is None:
                 return None
-            with opened:  # of a larger file the digest of what is read is wrong
-                content = without_digest(opened.read(DIGEST + _BESIDES_ROWS + _ROW * rows))
+            with opened:  # what is read of a file with more bytes than such a table has is not what the digest is of
+                content = without_digest(opened.read(DIGEST + (1 << 22) + 256 * rows))
             if content is None:
                 return None
             file = pq.ParquetFile(io.BytesIO(content))  # not yet decoded

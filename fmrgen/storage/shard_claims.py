@@ -16,9 +16,6 @@ from fmrgen.storage.shards import SplitFolder
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 60.0  # seconds of waiting for others before a note
-_NAMED = 3  # shards in that note
-
 
 def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
     """Return the shards of the `part` (i, n), or all, in the order in which this process tries to take them.
@@ -64,7 +61,7 @@ class ShardClaims:
             return reserved
         names = self._names()
         claimed = self._claimed_among(names)
-        missing = [shard for shard in self._missing_among(names) if shard not in self._held]
+        missing = [shard for shard in self.missing(names) if shard not in self._held]
         for shard in sorted(missing, key=lambda shard: self.folder.paths.shard_claim(shard).name in claimed):
             if self._claim(shard, names):
                 if self.folder.shard_path(shard).name not in self._names():
@@ -82,11 +79,9 @@ class ShardClaims:
                 _log.warning("took over the shards of %s, of which nothing was heard", holder)
         self._reported = len(former_holders)
 
-    def missing(self) -> list[int]:
-        """Return the wanted shards that do not exist yet."""
-        return self._missing_among(self._names())
-
-    def _missing_among(self, names: set[str]) -> list[int]:
+    def missing(self, names: set[str] | None = None) -> list[int]:
+        """Return the wanted shards that do not exist yet, by the `names` of all files, if these are known."""
+        names = self._names() if names is None else names
         return [shard for shard in self.wanted if self.folder.shard_path(shard).name not in names]
 
     @property
@@ -127,16 +122,12 @@ class ShardClaims:
         is_reported = False
         missing = self.missing()
         while missing and not self.reserve():
-            if not is_reported and time.monotonic() - begun > _PATIENCE:
-                names = ", ".join(self.folder.shard_path(shard).name for shard in missing[:_NAMED])
-                more = ", …" if len(missing) > _NAMED else ""
-                _log.warning(
-                    "%s: waiting for %s shards that others hold (%s%s)",
-                    self.folder.paths.root,
-                    len(missing),
-                    names,
-                    more,
-                )
+            if not is_reported and time.monotonic() - begun > 60:
+                names = [self.folder.shard_path(shard).name for shard in missing[:3]]
+                if len(missing) > 3:
+                    names.append("…")
+                message = "%s: waiting for %s shards that others hold (%s)"
+                _log.warning(message, self.folder.paths.root, len(missing), ", ".join(names))
                 is_reported = True
             time.sleep(self.folder.store.poll)
             meanwhile()

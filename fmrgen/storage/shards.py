@@ -2,12 +2,12 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,13 +25,8 @@ from fmrgen.storage.provenance import Provenance, Skipped
 from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, VERDICT, Column, Schema
 from fmrgen.storage.store import Disk, Store
 
-Checked = TypeVar("Checked")
-
-_CHECKERS = 4  # threads
+_CHECKERS = 4  # threads, which check a few files at once
 _FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
-_MOST_SHARDS = 1_000_000
-_ROW_GROUP = 100  # rows
-_SHARD_SCHEMA = "fmrgen-shard/1"
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the header, with the recipe's fingerprint and the skipped ids
 
 
@@ -86,7 +81,7 @@ class SplitFolder:
         self.paths, self.examples, self.store = paths, examples, store or Disk(paths.root)
         self.shard_size = rows_of_a_shard(shard_size, examples)
         self.shards = -(-examples // self.shard_size)
-        if self.shards > _MOST_SHARDS:
+        if self.shards > 1_000_000:
             raise UserError(f"output.shard_size: {self.shards} shards are too many files; choose a larger one")
 
     @classmethod
@@ -110,7 +105,7 @@ class SplitFolder:
             columns[column.name] = [_stored(row, column, schema) for row in in_order]
         table = Dataset.from_dict(columns, features=schema.features).data.table
         header = {
-            "schema": _SHARD_SCHEMA,
+            "schema": "fmrgen-shard/1",
             "fingerprint": fingerprint,
             "shard": shard,
             "skipped": [entry.model_dump() for entry in skipped],
@@ -209,7 +204,8 @@ class SplitFolder:
             return None
 
         shards = self.there
-        faults = dict(zip(shards, _at_once(fault_of, shards), strict=True))
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            faults = dict(zip(shards, pool.map(fault_of, shards), strict=True))
         return [shard for shard in shards if faults[shard] is None], [*filter(None, faults.values())]
 
     def check_complete(self, provenance: Provenance) -> CheckedFolder:
@@ -227,7 +223,9 @@ class SplitFolder:
             intact = self.check_shard(shard, features, provenance.fingerprint)
             return intact, sha256_of(self.shard_path(shard))
 
-        for shard, (intact, digest) in enumerate(_at_once(check, range(self.shards))):
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            checked = list(pool.map(check, range(self.shards)))
+        for shard, (intact, digest) in enumerate(checked):
             ids = {*intact.ids, *(entry.id for entry in intact.skipped)}
             repeated = ids & seen
             if repeated:
@@ -288,12 +286,6 @@ def _has_gaps(batch: pa.RecordBatch) -> bool:
     return False
 
 
-def _at_once(check: Callable[[int], Checked], shards: Iterable[int]) -> list[Checked]:
-    """Return the result of `check` for each shard; a few files are checked at once."""
-    with ThreadPoolExecutor(_CHECKERS) as pool:
-        return list(pool.map(check, shards))
-
-
 def _stored(row: Perturbed, column: Column, schema: Schema) -> Any:
     """Return a value of a row as its column stores it."""
     if column.type == "verdicts":
@@ -315,7 +307,7 @@ def parquet_bytes(table: pa.Table) -> memoryview:
     options = {"write_page_index": True, "use_content_defined_chunking": True, "write_page_checksum": True}
     with pq.ParquetWriter(buffer, table.schema, **options) as writer:
         if len(table):  # `datasets` can't read a row group without rows
-            writer.write_table(table, row_group_size=_ROW_GROUP)
+            writer.write_table(table, row_group_size=100)
     return buffer.getbuffer()
 
 

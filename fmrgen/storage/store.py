@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain, write_atomically
-from fmrgen.storage.paths import is_mirrored
+from fmrgen.storage.paths import MIRRORED
 
 Content = bytes | memoryview
 
@@ -137,12 +137,12 @@ def mirror(store: Store) -> None:
     """Bring the small files of a dataset folder to this machine as they are for all processes."""
     if store.is_local:
         return
-    small = set(filter(is_mirrored, store.names(store.root)))
+    small = set(filter(MIRRORED.fullmatch, store.names(store.root)))
     for name in small:
         store.fetch(store.root / name)
     for path in store.root.rglob("*"):
         name = path.relative_to(store.root).as_posix()
-        if path.is_file() and is_mirrored(name) and name not in small:
+        if path.is_file() and MIRRORED.fullmatch(name) and name not in small:
             path.unlink()
 
 
