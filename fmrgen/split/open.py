@@ -70,10 +70,9 @@ def _in_memory(dataset: Dataset | IterableDataset, name: str | None) -> Split:
     if isinstance(dataset, Mapping):
         raise UserError(f"{name}: holds several splits, {', '.join(dataset)}; give one of them")
     if not isinstance(dataset, Dataset | IterableDataset):
-        fault = f"{name or 'split'}: a {type(dataset).__name__} is not a split"
         raise UserError(
-            f"{fault}; give a reference, or a datasets.Dataset with columns image and label; fmrgen.generate makes a "
-            "split of any dataset"
+            f"{name or 'split'}: a {type(dataset).__name__} is not a split; give a reference, or a datasets.Dataset "
+            "with columns image and label; fmrgen.generate makes a split of any dataset"
         )
     if isinstance(dataset, Dataset) and not len(dataset):
         raise UserError(f"{name}: contains no rows")

@@ -157,9 +157,9 @@ class Split:
             raise UserError(
                 f"{self.name}: its files have {len(ids)} rows and its provenance says {provenance.rows}; {FILES_CURE}"
             )
-        if len(set(ids)) < len(ids):
-            twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
-            raise UserError(f"{self.name}: its files contain id {twice} twice; {FILES_CURE}")
+        repeated = [example_id for example_id, count in Counter(ids).items() if count > 1]
+        if repeated:
+            raise UserError(f"{self.name}: its files contain id {repeated[0]} twice; {FILES_CURE}")
 
     def groupings(self, by: Sequence[str]) -> list[Grouping]:
         """Return groupings of the rows from their short forms. Raises UserError for no such column, or one twice."""

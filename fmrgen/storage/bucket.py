@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
 _SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
+_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
 _CONFLICT = (
     "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
 )
@@ -94,12 +95,12 @@ class Bucket:
         with self._errors_for_users():
             return {str(entry["path"]).removeprefix(prefix) for entry in self._store.list(prefix).collect()}
 
-    def open(self, path: Path) -> BinaryIO | None:
+    def open(self, path: Path) -> BinaryIO:
         import obstore
 
         with self._errors_for_users(), suppress(FileNotFoundError):
             return cast("BinaryIO", io.BufferedReader(_Object(obstore.open_reader(self._store, self._key(path)))))
-        return None
+        raise FileNotFoundError(path)
 
     def create(self, path: Path, content: Content) -> bool:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -150,20 +151,15 @@ class Bucket:
 
         try:
             yield
-        except FileNotFoundError:
-            raise self._no_bucket() from None
-        except (AlreadyExistsError, PreconditionError):  # callers catch them if they can mean something
-            raise UserError(f"{self.name}: {_CONFLICT}") from None
-        except BaseError as error:
-            if "169.254.169.254" in str(error):  # where clients ask for keys if none are set
-                cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
-                raise UserError(f"{self.name}: no keys were found for it; {cure}") from None
-            if "404 Not Found" in str(error):  # to a request that lists objects
-                raise self._no_bucket() from None
-            raise UserError(f"{self.name}: the store fails: {_message(error)}") from None
-
-    def _no_bucket(self) -> UserError:
-        return UserError(f"{self.name}: there is no such bucket; make it first")
+        except (FileNotFoundError, BaseError) as error:
+            text, fault = str(error), f"the store fails: {_message(error)}"
+            if isinstance(error, AlreadyExistsError | PreconditionError):  # callers catch them if they mean something
+                fault = _CONFLICT
+            elif "169.254.169.254" in text:  # where clients ask for keys if none are set
+                fault = f"no keys were found for it; {_KEYS}"
+            elif isinstance(error, FileNotFoundError) or "404 Not Found" in text:  # to a request that lists objects
+                fault = "there is no such bucket; make it first"
+            raise UserError(f"{self.name}: {fault}") from None
 
 
 def _message(error: Exception) -> str:

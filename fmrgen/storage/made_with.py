@@ -56,8 +56,7 @@ def related_line(provenance: Provenance) -> str | None:
 def lines_on_models(provenance: Provenance) -> list[str]:
     """Return what a reader must know of a split's classifier and oracle: whether they are related, and whether the
     classifier is as steep as its gradient says."""
-    lines = [related_line(provenance), slope_caution(provenance.slope)]
-    return [line for line in lines if line is not None]
+    return [*filter(None, [related_line(provenance), slope_caution(provenance.slope)])]
 
 
 def _named(component: RecordedComponent) -> str:

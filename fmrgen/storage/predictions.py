@@ -34,8 +34,7 @@ class PredictionStore:
     """
 
     def __init__(self, place: str | Path | None = None) -> None:
-        self.place, self._is_limited = place or cache_folder() / "predictions", place is None
-        self._store = open_store(self.place)
+        self._store, self._is_limited = open_store(place or cache_folder() / "predictions"), place is None
         self._has_failed = False
 
     def get(self, key: str, schema: pa.Schema, rows: int) -> pa.Table | None:
@@ -44,10 +43,7 @@ class PredictionStore:
             return None
         path = self._path(key)
         try:
-            opened = self._store.open(path)
-            if opened is None:
-                return None
-            with opened:  # what is read of a file with more bytes than such a table has is not what the digest is of
+            with self._store.open(path) as opened:  # a larger file than any such table is cut, so its digest is wrong
                 content = without_digest(opened.read(DIGEST + (1 << 22) + 256 * rows))
             if content is None:
                 return None

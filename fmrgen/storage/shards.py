@@ -117,21 +117,17 @@ class SplitFolder:
     def read_tally(self, shard: int) -> Tally:
         """Return the tally in a shard's header, without reading its rows; 0 of one that can't be read."""
         with suppress(Exception):  # whatever a file or a store throws: only the progress bar needs it
-            opened = self.store.open(self.shard_path(shard))
-            if opened is not None:
-                with opened:
-                    metadata = pq.read_metadata(opened)
-                return Tally(*map(int, json.loads(metadata.metadata[_SHARD_KEY])["tally"]))
+            with self.store.open(self.shard_path(shard)) as opened:
+                metadata = pq.read_metadata(opened)
+            return Tally(*map(int, json.loads(metadata.metadata[_SHARD_KEY])["tally"]))
         return Tally()
 
     def first_rows(self, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the first rows of a shard, wherever it lies, of those columns that it has; [] if it is damaged."""
-        with suppress(pa.ArrowException, OSError, ValueError):
-            opened = self.store.open(self.shard_path(shard))
-            if opened is not None:
-                with opened, pq.ParquetFile(opened) as file:
-                    for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
-                        return batch.to_pylist()
+        may_fail = suppress(pa.ArrowException, OSError, ValueError)
+        with may_fail, self.store.open(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
+            for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
+                return batch.to_pylist()
         return []
 
     def read_columns(self, columns: Sequence[str]) -> pa.Table:
