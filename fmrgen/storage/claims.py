@@ -83,7 +83,8 @@ class Claims:
         if not self.store.claim(file, self._content(), is_held=False):
             return False
         if earlier is not None:
-            self.former_holders.append(_holder_in(earlier.content))
+            holder = _parsed(earlier.content)
+            self.former_holders.append(f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})")
         with self._turn:
             self._held[path] = file
             if self._heart is None:
@@ -136,7 +137,10 @@ class Claims:
         is_here = holder.get("machine") == _this_machine()
         if is_here and not _is_running(holder.get("pid")):
             return "free"
-        if now - watched.since >= _lease_of(holder, self._lease):
+        lease = holder.get("lease")
+        if not isinstance(lease, int | float) or not _SHORTEST <= lease < _LONGEST:
+            lease = self._lease
+        if now - watched.since >= lease:
             return "free"
         return "held" if is_here or watched.has_changed else "silent"
 
@@ -184,17 +188,6 @@ def _parsed(content: bytes) -> dict[str, Any]:
         if isinstance(holder, dict):
             return holder
     return {}
-
-
-def _lease_of(holder: dict[str, Any], default: float) -> float:
-    lease = holder.get("lease")
-    return lease if isinstance(lease, int | float) and _SHORTEST <= lease < _LONGEST else default
-
-
-def _holder_in(content: bytes) -> str:
-    """Return the name of a claim's holder, cut to a sensible length."""
-    holder = _parsed(content)
-    return f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})"
 
 
 @cache

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from fmrgen.errors import UserError
 from fmrgen.storage.claims import Claims
@@ -135,11 +136,9 @@ class ShardClaims:
 
     def check_folder(self) -> None:
         """Raise UserError if the folder is not the one any more in which shards were taken."""
-        paths = self.folder.paths
-        try:
+        paths, names = self.folder.paths, set[str]()
+        with suppress(OSError):
             names = self.folder.store.names(paths.provenance.parent)
-        except OSError:
-            raise self._gone() from None
         if names.isdisjoint((paths.begun.name, paths.provenance.name)):
             raise self._gone()
 
