@@ -380,11 +380,9 @@ class Split:
             if model.class_names is not None:
                 return Labels(tuple(model.class_names))
             if model.in_words:
-                failure = failure or UserError(
-                    f"{self.name}: its labels have no names, and none of the classifiers has"
-                )
-                continue
-            if numbered is None:
+                nameless = f"{self.name}: its labels have no names, and none of the classifiers has"
+                failure = failure or UserError(nameless)
+            elif numbered is None:
                 image = self.first_image(device)
                 numbered = Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.name}")))
             del model
@@ -424,10 +422,13 @@ class Split:
         if name in _RECORDS:
             return self._read_records(column.to_pylist(), name, first_row)
         values = column.to_numpy()
-        if name == "valid" and not np.isin(values, (0, 1)).all():
-            row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])
-            raise UserError(f"{self.name}: row {row}: valid is {values[row - first_row]}, neither true nor false")
-        return values.astype(bool) if name == "valid" else values
+        if name != "valid":
+            return values
+        is_wrong = ~np.isin(values, (0, 1))
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            raise UserError(f"{self.name}: row {first_row + row}: valid is {values[row]}, neither true nor false")
+        return values.astype(bool)
 
     def _read_records(self, values: list[Any], name: str, first_row: int) -> np.ndarray:
         records = np.empty(len(values), dtype=object)

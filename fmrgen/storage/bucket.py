@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from obstore import ReadableFile
     from obstore.store import ObjectStore, RetryConfig
 
-_SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
 _CONFLICT = (
     "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
@@ -35,7 +34,7 @@ _PAUSE = 1.0  # seconds between two attempts to create an object
 
 def is_bucket(output: str | Path) -> bool:
     """Return whether an output is the address of a folder in an object store."""
-    return str(output).startswith(_SCHEMES)
+    return str(output).startswith(("s3://", "gs://", "az://", "hf://buckets/"))
 
 
 def open_store(output: str | Path) -> Store:

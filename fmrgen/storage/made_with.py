@@ -41,7 +41,7 @@ def _perturbation(perturb: RecordedPerturb) -> str:
         text += f"update {perturb.update}, {rule}"
     else:
         names = "; ".join(attack.name for attack in perturb.attacks)
-        text += f"{rule}, {perturb.attack_count} attacks: {names}"
+        text += f"{rule}, {len(perturb.attacks)} attacks: {names}"
     if perturb.reencode:
         text += ", latents encoded anew at each step"
     return text

@@ -92,16 +92,11 @@ class RecordedPerturb(_Recorded):
     attacks: Literal["one"] | Annotated[list[RecordedAttack], Field(min_length=2)] = "one"
 
     @property
-    def first_attack(self) -> RecordedAttack:
-        """The first attack of several, or the only one."""
+    def all_attacks(self) -> list[RecordedAttack]:
+        """The attacks that an image goes through, one or several."""
         if self.attacks == "one":
-            return RecordedAttack(update=self.update, objective=self.objective, noise=self.start_noise)
-        return self.attacks[0]
-
-    @property
-    def attack_count(self) -> int:
-        """How many attacks an image goes through."""
-        return 1 if self.attacks == "one" else len(self.attacks)
+            return [RecordedAttack(update=self.update, objective=self.objective, noise=self.start_noise)]
+        return self.attacks
 
 
 class RecordedOutput(_Recorded):
@@ -277,7 +272,7 @@ class Provenance(_Recorded):
             score_column=self.score_column,
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
-            attacks=self.recipe.perturb.attack_count,
+            attacks=len(self.recipe.perturb.all_attacks),
             source_columns=self.source_columns,
         )
 
@@ -286,7 +281,7 @@ class Provenance(_Recorded):
         """Which of its steps show whether its classifier's gradient is masked."""
         from fmrgen.metrics.gradients import judged_steps  # brings scipy, which a look at a folder does not need
 
-        first = self.recipe.perturb.first_attack
+        first = self.recipe.perturb.all_attacks[0]
         return judged_steps(
             is_guided=first.update in ALONG_GRADIENT and not first.noise,
             reencodes=self.recipe.perturb.reencode,
@@ -452,7 +447,7 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                     f"{where}: config {config} has another {difference} in its split {split}; "
                     f"a config is one source, generator and oracle: choose another {option('output.config')}"
                 )
-        if (other.recipe.perturb.attack_count > 1) != (provenance.recipe.perturb.attack_count > 1):
+        if (other.recipe.perturb.attacks == "one") != (provenance.recipe.perturb.attacks == "one"):
             raise UserError(
                 f"{where}: {config}/{paths.split} would have other columns than {config}/{split} (attack, attacks); "
                 f"the splits of a config have the same columns: choose another {option('output.config')}"
