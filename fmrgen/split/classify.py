@@ -1,7 +1,7 @@
 """Classifiers over a stream of images: decoded once for all of them, shared over the processes, gathered by row."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -105,25 +105,22 @@ def decode_own(
         yield from waiting
 
 
-def _parts_that_fit(images: list[LazyPixels], together: int) -> Iterator[tuple[list[int], list[Pixels]]]:
+def _parts_that_fit(images: list[LazyPixels], together: int) -> Iterator[tuple[Sequence[int], Sequence[Pixels]]]:
     """Yield the images in parts of one size, so many `together` and no more than `MOST_PIXELS`, with their places in
     the list."""
-    decoded: dict[int, Pixels] = {}
+    by_shape: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
     pixels_decoded = 0
     for place, image in enumerate(images):
         pixels = image if isinstance(image, np.ndarray) else image()
-        decoded[place] = pixels
+        by_shape.setdefault(pixels.shape, []).append((place, pixels))
         pixels_decoded += pixels.shape[0] * pixels.shape[1]
         if place + 1 < len(images) and pixels_decoded < MOST_PIXELS:
             continue
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, waiting in decoded.items():
-            by_shape.setdefault(waiting.shape, []).append(number)
         for same_size in by_shape.values():
             for start in range(0, len(same_size), together):
-                places = same_size[start : start + together]
-                yield places, [decoded[number] for number in places]
-        decoded, pixels_decoded = {}, 0
+                places, part = zip(*same_size[start : start + together], strict=True)
+                yield places, part
+        by_shape, pixels_decoded = {}, 0
 
 
 def _classify_batch(

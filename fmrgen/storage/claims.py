@@ -84,7 +84,9 @@ class Claims:
             return False
         if earlier is not None:
             holder = _parsed(earlier.content)
-            self.former_holders.append(f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})")
+            name = f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})"
+            if name not in self.former_holders:
+                self.former_holders.append(name)
         with self._turn:
             self._held[path] = file
             if self._heart is None:

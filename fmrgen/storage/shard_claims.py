@@ -65,20 +65,15 @@ class ShardClaims:
         missing = [shard for shard in self.missing(names) if shard not in self._held]
         for shard in sorted(missing, key=lambda shard: self.folder.paths.shard_claim(shard).name in claimed):
             if self._claim(shard, names):
-                if self.folder.shard_path(shard).name not in self._names():
-                    self._report_takeovers()
+                is_missing = self.folder.shard_path(shard).name not in self._names()
+                former_holders = self.claims.former_holders[self._reported :]
+                self._reported += len(former_holders)
+                if is_missing:
+                    for holder in former_holders:
+                        _log.warning("took over the shards of %s, of which nothing was heard", holder)
                     return shard
-                # Another process has just written it, so nothing was taken over.
-                self._reported = len(self.claims.former_holders)
-                self.release(shard)
+                self.release(shard)  # another process has just written it, so nothing was taken over
         return None
-
-    def _report_takeovers(self) -> None:
-        former_holders = self.claims.former_holders
-        for holder in dict.fromkeys(former_holders[self._reported :]):
-            if holder not in former_holders[: self._reported]:
-                _log.warning("took over the shards of %s, of which nothing was heard", holder)
-        self._reported = len(former_holders)
 
     def missing(self, names: set[str] | None = None) -> list[int]:
         """Return the wanted shards that do not exist yet, by the `names` of all files, if these are known."""
