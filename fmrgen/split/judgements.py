@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, json_text, of_schema, open_plain, read_json, write_atomically
+from fmrgen.files import check_inside, json_text, of_schema, read_json, read_plain, write_atomically
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.results.judges import Kind
 from fmrgen.split.rows import Split
@@ -170,9 +170,8 @@ class JudgementsFolder:
         Raises UserError if it is not that very table, or holds what no judge of this split can say.
         """
         path = self.table_path(about.judge)
+        content = read_plain(path)
         try:
-            with open_plain(path) as file:
-                content = file.read()
             check_table(path, io.BytesIO(content), about.rows)
             table = pq.read_table(io.BytesIO(content))
         except (OSError, pa.ArrowException, ValueError) as error:

@@ -126,7 +126,7 @@ class SplitFolder:
         """Return the first rows of a shard, wherever it lies, of those columns that it has; [] if it is damaged."""
         may_fail = suppress(pa.ArrowException, OSError, ValueError)
         with may_fail, self.store.open(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
-            for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
+            for batch in file.iter_batches(64, columns=columns):
                 return batch.to_pylist()
         return []
 
@@ -139,7 +139,7 @@ class SplitFolder:
         for shard in self.there:
             # Opened by us: pyarrow takes a name with a `~` or a colon in it for another place.
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
-                tables.append(file.read(columns=_stored_columns(file, columns)))
+                tables.append(file.read(columns=columns))  # pyarrow leaves out those that a file does not have
         return pa.concat_tables(tables)
 
     def rows_of(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ class SplitFolder:
         rows: list[dict[str, Any]] = []
         for shard in self.there:
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
-                for batch in file.iter_batches(columns=_stored_columns(file, columns)):
+                for batch in file.iter_batches(columns=columns):
                     is_wanted = pc.is_in(batch["id"], pa.array(ids, batch["id"].type))
                     rows += batch.filter(is_wanted).to_pylist()
         return rows
@@ -265,11 +265,6 @@ def _read_content(path: Path, examples: int, all_columns: bool) -> tuple[Feature
         raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
     num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return features, header, IntactShard(ids, skipped, num_bytes, path.stat().st_size)
-
-
-def _stored_columns(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
-    """Return those columns that a file has."""
-    return [name for name in columns if name in file.schema_arrow.names]
 
 
 def _has_gaps(batch: pa.RecordBatch) -> bool:
