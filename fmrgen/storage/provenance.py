@@ -46,7 +46,7 @@ class _Recorded(BaseModel):
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The part as a recipe or a file has it."""
+        """It as a recipe, or a file, has it."""
         return self.model_dump(mode="json", by_alias=True)
 
 
