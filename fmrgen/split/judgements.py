@@ -189,19 +189,18 @@ class JudgementsFolder:
             raise UserError(f"{path}: label {wrong[0]} is not one of the {about.labels} classes")
         return Judgements(about, table)
 
-    def write(self, about: JudgeFile, content: bytes) -> list[Path]:
-        """Write both files of a judge, the table's with `content`, and return their paths, the table's first."""
+    def write(self, about: JudgeFile, content: bytes) -> None:
+        """Write both files of a judge, the table's with `content`."""
         table = self.table_path(about.judge)
         check_inside(table.parent, self.paths.root)
         write_atomically(table, content)
-        return [table, self.write_about(about)]
+        self.write_about(about)
 
-    def write_about(self, about: JudgeFile) -> Path:
-        """Write the small file about a judge; return its path."""
+    def write_about(self, about: JudgeFile) -> None:
+        """Write the small file about a judge."""
         path = self.about_path(about.judge)
         check_inside(path.parent, self.paths.root)
         write_atomically(path, json_text(about).encode())
-        return path
 
     def check_same_judge(self, about: JudgeFile, repo: str) -> None:
         """Raise UserError if `repo` has judgements of another judge of that name, which would be lost.

@@ -33,13 +33,11 @@ def lease_seconds() -> float:
 
     Raises UserError if the environment has anything but a number of seconds.
     """
-    try:
+    with suppress(ValueError):
         seconds = float(os.environ.get(LEASE, "60"))
-    except ValueError:
-        seconds = 0.0
-    if not _SHORTEST <= seconds < _LONGEST:
-        raise UserError(f"{LEASE}: must be seconds, from {_SHORTEST}; 60 by default")
-    return seconds
+        if _SHORTEST <= seconds < _LONGEST:
+            return seconds
+    raise UserError(f"{LEASE}: must be seconds, from {_SHORTEST}; 60 by default")
 
 
 @dataclass

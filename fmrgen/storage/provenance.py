@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fmrgen.storage.schema import Schema
 
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that generated the split"
-NEW_STATE = "such as a setting, a mean or a function"
 SCHEMA = f"fmrgen-provenance/{ROWS_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
@@ -397,7 +396,7 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
             if key.endswith(".weights_sha256"):
                 return f"its {section} had other weights ({NEW_WEIGHTS})"
             if key.endswith(".state"):
-                return f"its {section} had different attributes or code ({NEW_STATE})"
+                return f"its {section} had different attributes or code (such as a setting, a mean or a function)"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"

@@ -5,6 +5,7 @@ it; any other may be taken. So processes may come late, be killed or be started 
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -114,17 +115,16 @@ class ShardClaims:
 
     def wait(self, meanwhile: Callable[[], None]) -> None:
         """Wait until the shards that others hold are written, or one is free and taken; call `meanwhile` at times."""
-        begun = time.monotonic()
-        is_reported = False
+        reports_at = time.monotonic() + 60
         missing = self.missing()
         while missing and not self.reserve():
-            if not is_reported and time.monotonic() - begun > 60:
+            if time.monotonic() > reports_at:
                 names = [self.folder.shard_path(shard).name for shard in missing[:3]]
                 if len(missing) > 3:
                     names.append("…")
                 message = "%s: waiting for %s shards that others hold (%s)"
                 _log.warning(message, self.folder.paths.root, len(missing), ", ".join(names))
-                is_reported = True
+                reports_at = math.inf
             time.sleep(self.folder.store.poll)
             meanwhile()
             missing = self.missing()
