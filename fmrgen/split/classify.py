@@ -15,8 +15,6 @@ from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.recipe.build import component_errors
 
-NO_PREDICTION = -1  # the prediction where the highest logit is not finite
-
 _DECODERS = 8  # threads, where there are as many cores
 
 MOST_PIXELS = 1 << 25  # of the images that are decoded, or classified, together; each takes 30 bytes on its way
@@ -159,7 +157,7 @@ def predicted_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
     """Return the columns of `Predicted`, of logits [B, K] for images of `labels` [B]."""
     # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
     is_finite = logits.amax(1).isfinite()
-    prediction = torch.where(is_finite, logits.argmax(1), NO_PREDICTION)
+    prediction = torch.where(is_finite, logits.argmax(1), -1)
     confidence = logits.float().softmax(1).amax(1)
     true = logits.gather(1, labels.unsqueeze(1))
     margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)

@@ -152,12 +152,12 @@ class JudgementsFolder:
 
     def judges(self) -> dict[str, JudgeFile]:
         """Return all judges, by name. Raises UserError for a file about one that can't be read."""
-        return {path.stem: self._read_about(path) for path in self._about_paths()}
+        return {path.stem: self._read_about(path) for path in sorted(self.paths.judgements.glob("*.json"))}
 
     def judges_of(self, files: str) -> list[JudgeFile]:
         """Return who judged the split's very files, of the digest `files`; other files are passed over."""
         judges = []
-        for path in self._about_paths():
+        for path in sorted(self.paths.judgements.glob("*.json")):
             with suppress(UserError):
                 about = self._read_about(path)
                 if about.files == files:
@@ -216,9 +216,6 @@ class JudgementsFolder:
                 f"{repo}: already holds judgements of another {about.judge} on {self.paths.name}; give yours another "
                 "name, NAME=…"
             )
-
-    def _about_paths(self) -> list[Path]:
-        return sorted(self.paths.judgements.glob("*.json"))
 
     def _read_about(self, path: Path) -> JudgeFile:
         """Return what a file says of the judge whose name it has. Raises UserError."""

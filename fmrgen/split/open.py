@@ -10,13 +10,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 from PIL import Image as PILImage
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, png_bytes
 from fmrgen.recipe.build import build_source
 from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.imagefolder import Config as ImageFolder
 from fmrgen.split.reference import Location, locate, with_chosen_split
-from fmrgen.split.rows import Split
+from fmrgen.split.rows import Split, reading
 from fmrgen.storage.paths import splits_in
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.admit import Admitted, admit
@@ -45,15 +45,11 @@ def open_split(
     split = f"{split}"  # the reference alone: `str` of a GeneratedSplit has its figures too
     if has_class_folders(Path(split)):
         return open_source(name or split, ImageFolder(path=split))
-    try:
+    with reading(split, "can't be opened"):
         location = locate(split)
         admitted = admit(location.kind, location.reference.repo, location.commit, location.files)
         location = with_chosen_split(location)
         opened = _read(location, admitted, download)
-    except UserError:
-        raise
-    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
-        raise UserError(f"{split}: can't be opened: {one_line(error)}") from error
     return opened if name is None else replace(opened, name=name)
 
 

@@ -511,11 +511,11 @@ def joined_columns(name: str, parts: Sequence[Mapping[str, np.ndarray]]) -> dict
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Make what goes wrong in reading the rows of the split `name` an error of its files."""
+def reading(name: str, fault: str = "a file of it can't be read") -> Iterator[None]:
+    """Make what goes wrong in reading the split `name` an error of its files."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
-        raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
+        raise UserError(f"{name}: {fault}: {one_line(error)}") from error
