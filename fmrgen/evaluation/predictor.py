@@ -145,7 +145,7 @@ class Predictor:
                 "its forward may depend on earlier calls"
             )
         if self.puts:
-            self._pending.append((key, pa.table(vars(predicted), schema=SCHEMA)))
+            self._pending.append((key, pa.table(predicted._asdict(), schema=SCHEMA)))
         return predicted
 
     @torch.inference_mode()

@@ -258,7 +258,7 @@ def _notes_on_split(measured: MeasuredSplit) -> list[str]:
 def _attacks_of(perturb: RecordedPerturb, columns: dict[str, np.ndarray]) -> list[AfterAttack]:
     """Return the figures after each attack; none for one attack, or if rows do not fit the recipe."""
     figures = Rows(columns).after_each_attack()
-    if perturb.attacks == "one" or len(figures) > perturb.attack_count:
+    if perturb.attacks == "one" or len(figures) > len(perturb.attacks):
         return []
     fooled = columns["attack"][columns["valid"] & (columns["prediction"] != columns["label"])]
     attacks = []

@@ -245,8 +245,8 @@ class _Job:
                 raise UserError(f"{title}: does not fit in memory") from None
 
         model = sharing.together(load)
-        if model.unknown is not None:
-            _log.warning("%s: can't be hashed (%s), so its predictions are not kept", title, model.unknown)
+        if model.identity.unknown is not None:
+            _log.warning("%s: can't be hashed (%s), so its predictions are not kept", title, model.identity.unknown)
         sharing.check_same(f"weights of {title}", model.weights_sha256)
         predictor = Predictor(
             model,

@@ -88,7 +88,7 @@ def make_split(
         raise UserError("perturb.start: attacks support one label, and the source has several; leave it out")
     options = recipe.output
     paths = SplitPaths(root, options.config, options.split)
-    folder = SplitFolder.planned(paths, len(components.source), options.shard_size, store)
+    folder = SplitFolder(paths, len(components.source), options.shard_size, store)
     claims = ShardClaims(folder, own_shards(folder.shards, part))
     in_full = is_first and not claims.is_begun
     before = check(components, recipe.perturb.oracle_rule, device, in_full=in_full)

@@ -1,10 +1,8 @@
 """Classifiers over a stream of images: decoded once for all of them, shared over the processes, gathered by row."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,10 +15,7 @@ from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
 from fmrgen.recipe.build import component_errors
 
-NO_PREDICTION = -1  # the prediction where the highest logit is not finite
-
 _DECODERS = 8  # threads, where there are as many cores
-_BATCHES_AHEAD = 2  # batches that are read ahead of those being decoded
 
 MOST_PIXELS = 1 << 25  # of the images that are decoded, or classified, together; each takes 30 bytes on its way
 
@@ -36,18 +31,12 @@ class Batch(NamedTuple):
     decode: Callable[[], dict[str, list[LazyPixels]]]
 
 
-@dataclass(frozen=True)
-class Predicted:
+class Predicted(NamedTuple):
     """What a classifier predicts for images, by row."""
 
     prediction: np.ndarray  # the class of the highest logit, int32 [N]; -1 where that is not finite
     confidence: np.ndarray  # its probability, float32 [N]; NaN where there is no prediction
     margin: np.ndarray  # the true class's logit less the highest other one, float32 [N]; NaN without a prediction
-
-    def in_order(self, rows: np.ndarray) -> "Predicted":
-        """Return the predictions in rising order of the `rows` [N] that they are for."""
-        order = np.argsort(rows)
-        return Predicted(*(getattr(self, column.name)[order] for column in fields(self)))
 
 
 _Share = tuple[np.ndarray, Predicted]  # rows [n], and the answers for them
@@ -72,57 +61,41 @@ def classify(
     once; by default those of a batch that are of one size. Raises UserError for whatever `decode` or a classifier
     throws.
     """
-    own = partial(_classify_own, batches, classifiers, labels, processes, device, on_rows, together)
-    mine = processes.together(own)
-    return _by_row(processes.gather(mine))
 
+    def classify_own() -> dict[tuple[str, str], _Share]:
+        """Return this process's rows and predictions, by classifier and by the name of the images."""
+        rows: dict[str, list[np.ndarray]] = {}
+        columns: dict[tuple[str, str], list[list[Tensor]]] = {}
+        for batch_rows, decoded in decode_own(batches, processes, device):
+            if decoded is not None:
+                truth = torch.from_numpy(labels(batch_rows)).to(device)
+                for images_name, images in decoded.result().items():
+                    rows.setdefault(images_name, []).append(batch_rows)
+                    for name, predictions in _classify_batch(images, truth, classifiers, device, together).items():
+                        columns.setdefault((name, images_name), []).append(predictions)
+            on_rows(len(batch_rows))
+        shares = {}
+        for (name, images_name), parts in columns.items():
+            arrays = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+            shares[name, images_name] = np.concatenate(rows[images_name]), Predicted(*arrays)
+        return shares
 
-def _classify_own(
-    batches: Iterator[Batch],
-    classifiers: Mapping[str, nn.Module],
-    labels: Callable[[np.ndarray], np.ndarray],
-    processes: Sharing,
-    device: torch.device,
-    on_rows: Callable[[int], None],
-    together: int | None,
-) -> dict[tuple[str, str], _Share]:
-    """Return this process's rows and predictions, by classifier and by the name of the images."""
-    rows: dict[str, list[np.ndarray]] = {}
-    columns: dict[tuple[str, str], list[list[Tensor]]] = {}
-    for batch_rows, decoded in decode_own(batches, processes, device):
-        if decoded is not None:
-            truth = torch.from_numpy(labels(batch_rows)).to(device)
-            for images_name, images in decoded.result().items():
-                rows.setdefault(images_name, []).append(batch_rows)
-                for name, predictions in _classify_batch(images, truth, classifiers, device, together).items():
-                    columns.setdefault((name, images_name), []).append(predictions)
-        on_rows(len(batch_rows))
-    shares = {}
-    for (name, images_name), parts in columns.items():
-        arrays = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-        shares[name, images_name] = np.concatenate(rows[images_name]), Predicted(*arrays)
-    return shares
+    return _by_row(processes.gather(processes.together(classify_own)))
 
 
 def decode_own(
-    batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
+    batches: Iterator[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
     """Yield the rows of every batch in turn, and of this process's own what `decode` returns, read some batches ahead.
 
     Batch i belongs to process i, modulo their number: it is made up the same however many there are.
     """
-    return read_ahead(_decode_own(batches, processes, device), _BATCHES_AHEAD)
-
-
-def _decode_own(
-    batches: Iterable[tuple[np.ndarray, Callable[[], Decoded]]], processes: Sharing, device: torch.device
-) -> Iterator[tuple[np.ndarray, Future[Decoded] | None]]:
     workers = _DECODERS
     if device.type == "cpu":  # where classifiers need the cores too
         workers = max(1, min(_DECODERS, torch.get_num_threads() // 2))
     waiting: deque[Any] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for number, (rows, decode) in enumerate(batches):
+        for number, (rows, decode) in enumerate(read_ahead(batches, 2)):
             is_own = number % processes.size == processes.rank
             waiting.append((rows, pool.submit(decode) if is_own else None))
             if len(waiting) > workers:
@@ -130,25 +103,22 @@ def _decode_own(
         yield from waiting
 
 
-def _parts_that_fit(images: list[LazyPixels], together: int) -> Iterator[tuple[list[int], list[Pixels]]]:
+def _parts_that_fit(images: list[LazyPixels], together: int) -> Iterator[tuple[Sequence[int], Sequence[Pixels]]]:
     """Yield the images in parts of one size, so many `together` and no more than `MOST_PIXELS`, with their places in
     the list."""
-    decoded: dict[int, Pixels] = {}
+    by_shape: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
     pixels_decoded = 0
     for place, image in enumerate(images):
         pixels = image if isinstance(image, np.ndarray) else image()
-        decoded[place] = pixels
+        by_shape.setdefault(pixels.shape, []).append((place, pixels))
         pixels_decoded += pixels.shape[0] * pixels.shape[1]
         if place + 1 < len(images) and pixels_decoded < MOST_PIXELS:
             continue
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, waiting in decoded.items():
-            by_shape.setdefault(waiting.shape, []).append(number)
         for same_size in by_shape.values():
             for start in range(0, len(same_size), together):
-                places = same_size[start : start + together]
-                yield places, [decoded[number] for number in places]
-        decoded, pixels_decoded = {}, 0
+                places, part = zip(*same_size[start : start + together], strict=True)
+                yield places, part
+        by_shape, pixels_decoded = {}, 0
 
 
 def _classify_batch(
@@ -187,7 +157,7 @@ def predicted_of(logits: Tensor, labels: Tensor) -> list[Tensor]:
     """Return the columns of `Predicted`, of logits [B, K] for images of `labels` [B]."""
     # The highest is NaN where any is; -inf is how classes are left out, and no reason to doubt the rest.
     is_finite = logits.amax(1).isfinite()
-    prediction = torch.where(is_finite, logits.argmax(1), NO_PREDICTION)
+    prediction = torch.where(is_finite, logits.argmax(1), -1)
     confidence = logits.float().softmax(1).amax(1)
     true = logits.gather(1, labels.unsqueeze(1))
     margin = (true - logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1, keepdim=True)).squeeze(1)
@@ -209,8 +179,7 @@ def _by_row(shares: list[dict[tuple[str, str], _Share]]) -> dict[str, dict[str, 
         rows = np.concatenate([part_rows for part_rows, _ in parts])
         if not np.array_equal(np.sort(rows), np.arange(len(rows))):
             raise RuntimeError(f"{images_name}: a row was classified twice, or not at all")
-        columns = []
-        for column in fields(Predicted):
-            columns.append(np.concatenate([getattr(predictions, column.name) for _, predictions in parts]))
-        predictions.setdefault(name, {})[images_name] = Predicted(*columns).in_order(rows)
+        order, columns = np.argsort(rows), zip(*(predicted for _, predicted in parts), strict=True)
+        in_order = [np.concatenate(column)[order] for column in columns]
+        predictions.setdefault(name, {})[images_name] = Predicted(*in_order)
     return predictions

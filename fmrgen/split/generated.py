@@ -10,7 +10,6 @@ from fmrgen.split.reference import parse_reference
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
 _SHOWN = (
     *("standard_accuracy", "perturbed_accuracy", "validation_rate", "fmr"),
     *("lowest_fmr", "highest_fmr", "mean_iterations"),
@@ -63,8 +62,7 @@ class GeneratedSplit(str):
     def _figures(self) -> list[tuple[str, str]]:
         figures = []
         for metric in map(BY_FIELD.__getitem__, _SHOWN):
-            if self.summary[metric] is None:
-                continue
-            value, _, interval = self.summary.text_of(metric).partition(" ")
-            figures.append((metric.name, f"{value}{metric.unit} {interval}".rstrip()))
+            if self.summary[metric] is not None:
+                value, _, interval = self.summary.text_of(metric).partition(" ")
+                figures.append((metric.name, f"{value}{metric.unit} {interval}".rstrip()))
         return figures

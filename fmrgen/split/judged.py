@@ -25,11 +25,6 @@ class Judge:
     sees: np.ndarray  # whether it sees the label in the image, bool [N]
     about: JudgeFile | None = None  # None of all persons together
 
-    @property
-    def has_looked(self) -> np.ndarray:
-        """The rows whose images it has looked at, bool [N]."""
-        return self.labels != _NOT_QUERIED
-
 
 def judges_by_row(judgements_of_judges: Sequence[Judgements], columns: Mapping[str, np.ndarray]) -> list[Judge]:
     """Return the judges of a split over its rows; several people are there once more together.
@@ -77,7 +72,7 @@ def judge_figures(
     judge: Judge, columns: Mapping[str, np.ndarray], provenance: Provenance, classifiers: Mapping[str, str | None]
 ) -> JudgeFigures:
     """Return the figures of a judge on a split; `classifiers` are the digests of those that are measured, by name."""
-    looked = judge.has_looked & columns["valid"]
+    looked = (judge.labels != _NOT_QUERIED) & columns["valid"]
     of_originals = judge.of_originals != _NOT_QUERIED
     return JudgeFigures(
         judge=judge.name,

@@ -2,12 +2,10 @@
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, of_schema, open_plain, read_json, write_atomically
+from fmrgen.files import check_inside, json_text, of_schema, read_json, read_plain, write_atomically
 from fmrgen.hub.timeouts import bound_requests, no_bars
 from fmrgen.results.judges import Kind
 from fmrgen.split.rows import Split
@@ -32,7 +30,6 @@ NAME = r"\w[\w.-]*"  # of a judge
 _LONGEST_NAME = 100  # in bytes
 _SHA256 = r"^[0-9a-f]{64}$"
 PEOPLE = "people"  # what all persons say together
-_MOST_OF_A_ROW = 2  # labels: of its image and its original
 _LARGEST = 1 << 28  # bytes of a file on the Hub; of a million images there are some 2^27
 UNSURE = -2  # the label where a person can't tell
 
@@ -127,14 +124,14 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
 class JudgementsFolder:
     """The judges of a split: their tables, and the small files about them.
 
     The split lies in its folder or among the small files of its repo.
     """
 
-    def __init__(self, paths: SplitPaths) -> None:
-        self.paths = paths
+    paths: SplitPaths
 
     @staticmethod
     def check_name(judge: str) -> None:
@@ -148,24 +145,24 @@ class JudgementsFolder:
             raise UserError(f"judge {judge}: that name means all people together; choose another")
 
     def table_path(self, judge: str) -> Path:
-        """Return where the table of a judge is."""
         return self.paths.judgements / f"{judge}.parquet"
 
     def about_path(self, judge: str) -> Path:
-        """Return where the small file about it is."""
         return self.paths.judgements / f"{judge}.json"
 
     def judges(self) -> dict[str, JudgeFile]:
         """Return all judges, by name. Raises UserError for a file about one that can't be read."""
-        return {path.stem: self._read_about(path) for path in self._about_paths()}
+        return {path.stem: self._read_about(path) for path in sorted(self.paths.judgements.glob("*.json"))}
 
     def judges_of(self, files: str) -> list[JudgeFile]:
         """Return who judged the split's very files, of the digest `files`; other files are passed over."""
         judges = []
-        for path in self._about_paths():
+        for path in sorted(self.paths.judgements.glob("*.json")):
             with suppress(UserError):
-                judges.append(self._read_about(path))
-        return [about for about in judges if about.files == files]
+                about = self._read_about(path)
+                if about.files == files:
+                    judges.append(about)
+        return judges
 
     def read(self, about: JudgeFile) -> Judgements:
         """Return the table of a judge, which the small file about it describes.
@@ -173,9 +170,8 @@ class JudgementsFolder:
         Raises UserError if it is not that very table, or holds what no judge of this split can say.
         """
         path = self.table_path(about.judge)
+        content = read_plain(path)
         try:
-            with open_plain(path) as file:
-                content = file.read()
             check_table(path, io.BytesIO(content), about.rows)
             table = pq.read_table(io.BytesIO(content))
         except (OSError, pa.ArrowException, ValueError) as error:
@@ -193,19 +189,18 @@ class JudgementsFolder:
             raise UserError(f"{path}: label {wrong[0]} is not one of the {about.labels} classes")
         return Judgements(about, table)
 
-    def write(self, about: JudgeFile, content: bytes) -> list[Path]:
-        """Write both files of a judge, the table's with `content`, and return their paths, the table's first."""
+    def write(self, about: JudgeFile, content: bytes) -> None:
+        """Write both files of a judge, the table's with `content`."""
         table = self.table_path(about.judge)
         check_inside(table.parent, self.paths.root)
         write_atomically(table, content)
-        return [table, self.write_about(about)]
+        self.write_about(about)
 
-    def write_about(self, about: JudgeFile) -> Path:
-        """Write the small file about a judge; return its path."""
+    def write_about(self, about: JudgeFile) -> None:
+        """Write the small file about a judge."""
         path = self.about_path(about.judge)
         check_inside(path.parent, self.paths.root)
-        write_atomically(path, (json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n").encode())
-        return path
+        write_atomically(path, json_text(about).encode())
 
     def check_same_judge(self, about: JudgeFile, repo: str) -> None:
         """Raise UserError if `repo` has judgements of another judge of that name, which would be lost.
@@ -215,20 +210,17 @@ class JudgementsFolder:
         path = self.about_path(about.judge)
         if not path.exists():
             return
-        earlier = parse_about(read_json(path), f"{repo}: {self.paths.in_repo(path)}")
+        earlier = of_schema(JudgeFile, SCHEMA, read_json(path), f"{repo}: {self.paths.in_repo(path)}")
         if (earlier.kind, earlier.weights_sha256) != (about.kind, about.weights_sha256):
             raise UserError(
                 f"{repo}: already holds judgements of another {about.judge} on {self.paths.name}; give yours another "
                 "name, NAME=…"
             )
 
-    def _about_paths(self) -> list[Path]:
-        return sorted(self.paths.judgements.glob("*.json"))
-
     def _read_about(self, path: Path) -> JudgeFile:
         """Return what a file says of the judge whose name it has. Raises UserError."""
         check_inside(path, self.paths.root)
-        about = parse_about(read_json(path), str(path))
+        about = of_schema(JudgeFile, SCHEMA, read_json(path), str(path))
         if about.judge != path.stem:
             raise UserError(f"{path}: is about the judge {about.judge!r}; give the file that name")
         return about
@@ -237,11 +229,6 @@ class JudgementsFolder:
 def judgements_config(config: str) -> str:
     """Return what `load_dataset` calls the judgements of the splits of a config."""
     return f"{config}.judgements"
-
-
-def parse_about(tree: Mapping[str, Any], where: str) -> JudgeFile:
-    """Return the small file about a judge. Raises UserError, starting with `where`, for anything else."""
-    return of_schema(JudgeFile, SCHEMA, tree, where)
 
 
 def check_of_split(
@@ -288,7 +275,7 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
         if judge == PEOPLE:
             notes.append(f"judge {judge} is skipped: that name means all people together; judge under another name")
             continue
-        if about.rows > _MOST_OF_A_ROW * opened.rows_in_files:
+        if about.rows > 2 * opened.rows_in_files:  # of each image and its original
             raise UserError(
                 f"{folder.about_path(judge)}: claims {about.rows:,} rows, more than there can be for the split's "
                 f"{opened.rows_in_files:,} images; it is not read"
@@ -312,7 +299,7 @@ def _fetched(repo: str, revision: str, split: SplitPaths) -> Path | None:
         if not sizes:
             return None
         with no_bars():
-            fetch = partial(snapshot_download, repo, repo_type="dataset", revision=revision)
-            return Path(fetch(allow_patterns=[*map(escape, sizes)]))
+            names = [*map(escape, sizes)]
+            return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=names))
     except Exception as error:  # the Hub's client and the network under it fail in many ways
         raise UserError(f"{repo}: its judgements can't be fetched: {one_line(error)}") from None

@@ -32,12 +32,14 @@ class LoadedClassifier:
         cls, name: str, classifier: AnyClassifier, device: torch.device, training_of: str | None = None
     ) -> "LoadedClassifier":
         """Return a classifier on its device, in evaluation mode. Raises UserError for anything else."""
-        section = section_of(name, classifier)
-        if isinstance(classifier, nn.Module):
-            module = classifier.to(device).eval()
-        else:
-            assert section is not None
-            module = build_component(section, f"classifier {name}", nn.Module, device).eval()
+        section = classifier_section(classifier) if isinstance(classifier, str | Mapping) else classifier
+        if isinstance(section, nn.Module):
+            module = section.to(device).eval()
+            return cls(name, None, module, identity_of(module, None), training_of)
+        if not isinstance(section, ComponentConfig):
+            kind = type(classifier).__name__
+            raise UserError(f"classifier {name}: is a {kind}, not a reference, a section or a torch module")
+        module = build_component(section, f"classifier {name}", nn.Module, device).eval()
         return cls(name, section, module, identity_of(module, section), training_of)
 
     def in_labels(self, labels: Labels, image: torch.Tensor, split: str) -> nn.Module:
@@ -65,14 +67,9 @@ class LoadedClassifier:
         return isinstance(getattr(self.module, "network", None), AskedInWords)
 
     @property
-    def unknown(self) -> str | None:
-        """Why it can't be compared with another process's; None if it can."""
-        return self.identity.unknown
-
-    @property
     def is_known(self) -> bool:
         """Whether it can be recognised in another process; nobody knows what one without weights says tomorrow."""
-        return self.weights_sha256 is not None and self.unknown is None
+        return self.weights_sha256 is not None and self.identity.unknown is None
 
     def has_weights(self, digest: str) -> bool:
         """Return whether `digest` is of its network, in the same wrappers or in others."""
@@ -82,15 +79,3 @@ class LoadedClassifier:
     def _digests_in_wrappers(self) -> frozenset[str | None]:
         """The digests that its weights may have on record, made to answer in labels or not; once for all splits."""
         return frozenset(digests_of(GroupedClassifier(self.module, [], 0)))
-
-
-def section_of(name: str, classifier: AnyClassifier) -> ComponentConfig | None:
-    """Return the section of a classifier; None if it is a module. Raises UserError for anything else."""
-    section = classifier_section(classifier) if isinstance(classifier, str | Mapping) else classifier
-    if isinstance(section, nn.Module):
-        return None
-    if not isinstance(section, ComponentConfig):
-        raise UserError(
-            f"classifier {name}: is a {type(classifier).__name__}, not a reference, a section or a torch module"
-        )
-    return section

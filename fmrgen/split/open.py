@@ -10,13 +10,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 from PIL import Image as PILImage
 
-from fmrgen.errors import UserError, one_line
+from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb, png_bytes
 from fmrgen.recipe.build import build_source
 from fmrgen.sources.base import Source, SourceConfig
 from fmrgen.sources.imagefolder import Config as ImageFolder
 from fmrgen.split.reference import Location, locate, with_chosen_split
-from fmrgen.split.rows import Split
+from fmrgen.split.rows import Split, reading
 from fmrgen.storage.paths import splits_in
 from fmrgen.storage.provenance import Provenance
 from fmrgen.trust.admit import Admitted, admit
@@ -45,15 +45,11 @@ def open_split(
     split = f"{split}"  # the reference alone: `str` of a GeneratedSplit has its figures too
     if has_class_folders(Path(split)):
         return open_source(name or split, ImageFolder(path=split))
-    try:
+    with reading(split, "can't be opened"):
         location = locate(split)
         admitted = admit(location.kind, location.reference.repo, location.commit, location.files)
         location = with_chosen_split(location)
         opened = _read(location, admitted, download)
-    except UserError:
-        raise
-    except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
-        raise UserError(f"{split}: can't be opened: {one_line(error)}") from error
     return opened if name is None else replace(opened, name=name)
 
 
@@ -70,10 +66,9 @@ def _in_memory(dataset: Dataset | IterableDataset, name: str | None) -> Split:
     if isinstance(dataset, Mapping):
         raise UserError(f"{name}: holds several splits, {', '.join(dataset)}; give one of them")
     if not isinstance(dataset, Dataset | IterableDataset):
-        fault = f"{name or 'split'}: a {type(dataset).__name__} is not a split"
         raise UserError(
-            f"{fault}; give a reference, or a datasets.Dataset with columns image and label; fmrgen.generate makes a "
-            "split of any dataset"
+            f"{name or 'split'}: a {type(dataset).__name__} is not a split; give a reference, or a datasets.Dataset "
+            "with columns image and label; fmrgen.generate makes a split of any dataset"
         )
     if isinstance(dataset, Dataset) and not len(dataset):
         raise UserError(f"{name}: contains no rows")
@@ -98,7 +93,8 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
         stream = load_dataset("parquet", data_files=admitted.data_files, split="train", streaming=streaming)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset()
-    if provenance is not None and not _are_columns_of(provenance, stream.features or Features()):
+    columns = stream.features or Features()
+    if provenance is not None and columns.items() != provenance.row_schema.features.items():
         raise UserError(f"{text}: its columns are not those that its provenance says; {FILES_CURE}")
     stream = _with_features(stream, text)
     if location.kind == "files":
@@ -108,11 +104,6 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
     name = f"{repo}@{revision}" if revision else repo
     name += f":{config}/{split}"
     return Split(name, stream, provenance, repo, commit, config, split, rows_in_files=admitted.rows)
-
-
-def _are_columns_of(provenance: Provenance, features: Features) -> bool:
-    """Return whether a split has the columns that its provenance says."""
-    return features.items() == provenance.row_schema.features.items()
 
 
 def _with_features(stream: IterableDataset, name: str) -> IterableDataset:

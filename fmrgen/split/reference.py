@@ -92,8 +92,7 @@ def _splits_by_card(repo: str, commit: str | None) -> list[tuple[str, str]]:
     splits = []
     try:
         for config in datasets.get_dataset_config_names(repo, revision=commit):
-            for split in datasets.get_dataset_split_names(repo, config, revision=commit):
-                splits.append((config, split))
+            splits += [(config, split) for split in datasets.get_dataset_split_names(repo, config, revision=commit)]
     except (datasets.exceptions.DatasetsError, FileNotFoundError):
         return []  # a folder without data files
     return splits
@@ -116,29 +115,27 @@ def _matching_files(pattern: str) -> list[str]:
 def _finished_provenance(text: str, repo: str, commit: str | None, config: str, split: str) -> Provenance:
     """Return what a folder, or a repo on the Hub, says of a split. Raises UserError where it is not that of a finished
     one."""
+    unfinished = UserError(f"{text}: not finished; run the same generate command again")
     if commit is None:
         paths = SplitPaths(Path(repo), config, split)
         check_inside(paths.provenance, paths.root)
         path = paths.provenance
         if paths.begun.is_file() and not path.is_file():
-            raise UserError(f"{text}: not finished; run the same generate command again")
+            raise unfinished
     else:
-        path = _fetched_provenance(repo, commit, SplitPaths(Path(), config, split))
+        from huggingface_hub import hf_hub_download
+
+        from fmrgen.hub.timeouts import no_bars
+
+        name = SplitPaths(Path(), config, split).provenance.as_posix()
+        with no_bars():
+            path = Path(hf_hub_download(repo, name, repo_type="dataset", revision=commit))
     provenance = parse_provenance(read_json(path), text)
     if provenance is None or (provenance.finished and not provenance.is_finished):
         raise UserError(f"{text}: its provenance is not that of a finished split; generate it again")
     if not provenance.is_finished:
-        raise UserError(f"{text}: not finished; run the same generate command again")
+        raise unfinished
     return provenance
-
-
-def _fetched_provenance(repo: str, commit: str, paths: SplitPaths) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    from fmrgen.hub.timeouts import no_bars
-
-    with no_bars():
-        return Path(hf_hub_download(repo, paths.provenance.as_posix(), repo_type="dataset", revision=commit))
 
 
 def parse_reference(text: str) -> Reference:

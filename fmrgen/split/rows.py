@@ -157,9 +157,9 @@ class Split:
             raise UserError(
                 f"{self.name}: its files have {len(ids)} rows and its provenance says {provenance.rows}; {FILES_CURE}"
             )
-        if len(set(ids)) < len(ids):
-            twice = next(example_id for example_id, count in Counter(ids).items() if count > 1)
-            raise UserError(f"{self.name}: its files contain id {twice} twice; {FILES_CURE}")
+        repeated = [example_id for example_id, count in Counter(ids).items() if count > 1]
+        if repeated:
+            raise UserError(f"{self.name}: its files contain id {repeated[0]} twice; {FILES_CURE}")
 
     def groupings(self, by: Sequence[str]) -> list[Grouping]:
         """Return groupings of the rows from their short forms. Raises UserError for no such column, or one twice."""
@@ -380,11 +380,9 @@ class Split:
             if model.class_names is not None:
                 return Labels(tuple(model.class_names))
             if model.in_words:
-                failure = failure or UserError(
-                    f"{self.name}: its labels have no names, and none of the classifiers has"
-                )
-                continue
-            if numbered is None:
+                nameless = f"{self.name}: its labels have no names, and none of the classifiers has"
+                failure = failure or UserError(nameless)
+            elif numbered is None:
                 image = self.first_image(device)
                 numbered = Labels(tuple(names_of_outputs(model.module, image, f"classifier {model.name}")))
             del model
@@ -424,10 +422,13 @@ class Split:
         if name in _RECORDS:
             return self._read_records(column.to_pylist(), name, first_row)
         values = column.to_numpy()
-        if name == "valid" and not np.isin(values, (0, 1)).all():
-            row = first_row + int(np.flatnonzero(~np.isin(values, (0, 1)))[0])
-            raise UserError(f"{self.name}: row {row}: valid is {values[row - first_row]}, neither true nor false")
-        return values.astype(bool) if name == "valid" else values
+        if name != "valid":
+            return values
+        is_wrong = ~np.isin(values, (0, 1))
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            raise UserError(f"{self.name}: row {first_row + row}: valid is {values[row]}, neither true nor false")
+        return values.astype(bool)
 
     def _read_records(self, values: list[Any], name: str, first_row: int) -> np.ndarray:
         records = np.empty(len(values), dtype=object)
@@ -510,11 +511,11 @@ def joined_columns(name: str, parts: Sequence[Mapping[str, np.ndarray]]) -> dict
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Make what goes wrong in reading the rows of the split `name` an error of its files."""
+def reading(name: str, fault: str = "a file of it can't be read") -> Iterator[None]:
+    """Make what goes wrong in reading the split `name` an error of its files."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # readers of so many formats, and the network under them, fail in as many ways
-        raise UserError(f"{name}: a file of it can't be read: {one_line(error)}") from error
+        raise UserError(f"{name}: {fault}: {one_line(error)}") from error

@@ -7,8 +7,7 @@ from typing import Any
 
 from fmrgen.results.samples import Sample
 from fmrgen.split.rows import Part
-
-_OF_EACH_REASON = 3  # rows of each label and stop reason that are taken even if the label has its share
+from fmrgen.storage.schema import IMAGES
 
 
 @dataclass
@@ -48,10 +47,8 @@ class Sampler:
                 continue
             self._taken[label] += 1
             self._taken[label, reason] += 1
-            images = {}
-            for name in ("image", "original"):
-                if name in part.table.column_names:
-                    images[name] = image_of(part.table[name][place].as_py())
+            columns = [name for name in IMAGES if name in part.table.column_names]
+            images = {name: image_of(part.table[name][place].as_py()) for name in columns}
             number = part.first_row + place
             self.samples.append(Sample(number, images["image"], images.get("original"), part.values(place)))
 
@@ -59,4 +56,4 @@ class Sampler:
         """Return whether the label lacks rows, or there are too few yet of its rows with this stop reason."""
         if not self.full and self._taken[label] < max(1, self.wanted // self.labels):
             return True
-        return reason is not None and self._taken[label, reason] < _OF_EACH_REASON
+        return reason is not None and self._taken[label, reason] < 3  # even if the label has its share

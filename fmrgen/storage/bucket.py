@@ -23,24 +23,18 @@ if TYPE_CHECKING:
     from obstore import ReadableFile
     from obstore.store import ObjectStore, RetryConfig
 
-_SCHEMES = ("s3://", "gs://", "az://", "hf://buckets/")
-_METADATA = "169.254.169.254"  # where clients ask for keys if none are set
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by"
 _CONFLICT = (
     "the store reports a conflict (409 or 412) where there is none; run the same command again, or choose another store"
 )
-_NOT_FOUND = "404 Not Found"
-_ALLOWED = ("true", "1", "yes", "y", "on")  # values of a variable that allows something
-_HTTP = re.compile(r"Error performing (\w+) \S+ in \S+ - ")  # address and time, which a client adds to a status
 _ADDRESSES = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX or hf://buckets/OWNER/NAME/PREFIX"
 _ATTEMPTS = 8  # of a request that the store refuses or loses
-_LONGEST = timedelta(minutes=3)  # of all of them together
 _PAUSE = 1.0  # seconds between two attempts to create an object
 
 
 def is_bucket(output: str | Path) -> bool:
     """Return whether an output is the address of a folder in an object store."""
-    return str(output).startswith(_SCHEMES)
+    return str(output).startswith(("s3://", "gs://", "az://", "hf://buckets/"))
 
 
 def open_store(output: str | Path) -> Store:
@@ -96,30 +90,24 @@ class Bucket:
         self._store = _store_of(self.name)
 
     def names(self, folder: Path) -> set[str]:
-        import obstore
-
         prefix = "" if folder == self.root else f"{self._key(folder)}/"
-        names: set[str] = set()
         with self._errors_for_users():
-            for page in obstore.list(self._store, prefix):
-                names.update(str(entry["path"]).removeprefix(prefix) for entry in page)
-        return names
+            return {str(entry["path"]).removeprefix(prefix) for entry in self._store.list(prefix).collect()}
 
-    def open(self, path: Path) -> BinaryIO | None:
+    def open(self, path: Path) -> BinaryIO:
         import obstore
 
         with self._errors_for_users(), suppress(FileNotFoundError):
             return cast("BinaryIO", io.BufferedReader(_Object(obstore.open_reader(self._store, self._key(path)))))
-        return None
+        raise FileNotFoundError(path)
 
     def create(self, path: Path, content: Content) -> bool:
-        import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         key = self._key(path)
         for _ in range(_ATTEMPTS):
             with self._errors_for_users(), suppress(AlreadyExistsError, PreconditionError):
-                obstore.put(self._store, key, content, mode="create", use_multipart=False)
+                self._store.put(key, content, mode="create", use_multipart=False)
                 return True
             stored = self._read(key)
             if stored is not None:
@@ -128,23 +116,18 @@ class Bucket:
         raise UserError(f"{self.name}: {_CONFLICT}")
 
     def claim(self, path: Path, content: bytes, *, is_held: bool) -> bool:
-        if not is_held:
-            return self.create(path, content)
-        self.write(path, content)
-        return True
+        if is_held:
+            self.write(path, content)
+        return is_held or self.create(path, content)
 
     def write(self, path: Path, content: Content) -> None:
-        import obstore
-
         with self._errors_for_users():
-            obstore.put(self._store, self._key(path), content)  # in parts if it is large
+            self._store.put(self._key(path), content)  # in parts if it is large
 
     def remove(self, path: Path) -> None:
-        import obstore
-
         path.unlink(missing_ok=True)
         with self._errors_for_users(), suppress(FileNotFoundError):
-            obstore.delete(self._store, self._key(path))
+            self._store.delete(self._key(path))
 
     def fetch(self, path: Path) -> None:
         content = self._read(self._key(path))
@@ -156,10 +139,8 @@ class Bucket:
 
     def _read(self, key: str) -> bytes | None:
         """Return the content of an object; None if it does not exist."""
-        import obstore
-
         with self._errors_for_users(), suppress(FileNotFoundError):
-            return bytes(obstore.get(self._store, key).bytes())
+            return bytes(self._store.get(key).bytes())
         return None
 
     @contextmanager
@@ -169,24 +150,21 @@ class Bucket:
 
         try:
             yield
-        except FileNotFoundError:
-            raise self._no_bucket() from None
-        except (AlreadyExistsError, PreconditionError):  # callers catch them if they can mean something
-            raise UserError(f"{self.name}: {_CONFLICT}") from None
-        except BaseError as error:
-            if _METADATA in str(error):
-                raise UserError(f"{self.name}: no keys were found for it; {_KEYS}") from None
-            if _NOT_FOUND in str(error):  # to a request that lists objects
-                raise self._no_bucket() from None
-            raise UserError(f"{self.name}: the store fails: {_message(error)}") from None
-
-    def _no_bucket(self) -> UserError:
-        return UserError(f"{self.name}: there is no such bucket; make it first")
+        except (FileNotFoundError, BaseError) as error:
+            text, fault = str(error), f"the store fails: {_message(error)}"
+            if isinstance(error, AlreadyExistsError | PreconditionError):  # callers catch them if they mean something
+                fault = _CONFLICT
+            elif "169.254.169.254" in text:  # where clients ask for keys if none are set
+                fault = f"no keys were found for it; {_KEYS}"
+            elif isinstance(error, FileNotFoundError) or "404 Not Found" in text:  # to a request that lists objects
+                fault = "there is no such bucket; make it first"
+            raise UserError(f"{self.name}: {fault}") from None
 
 
 def _message(error: Exception) -> str:
     """Return the message of a store, without what its client adds for programmers."""
-    text = _HTTP.sub(r"\1: ", str(error).partition("Debug source")[0])
+    text = str(error).partition("Debug source")[0]
+    text = re.sub(r"Error performing (\w+) \S+ in \S+ - ", r"\1: ", text)  # the address and the time
     return one_line(Exception(text.rstrip(". :\n")), 160)
 
 
@@ -208,18 +186,11 @@ def _check_address(url: str) -> None:
 def _check_http(url: str) -> None:
     """Raise UserError if requests would go to a store by http and nobody has allowed that: the message of the client
     says neither."""
-    is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in _ALLOWED
-    if is_allowed or not url.startswith("s3://"):
-        return
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
-        endpoint = os.environ.get(name)
-        if not endpoint:
-            continue
-        if endpoint.startswith("http://"):
-            raise UserError(
-                f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted"
-            )
-        return  # the client uses the first that is set
+    is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1", "yes", "y", "on")
+    endpoints = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    name = next(filter(os.environ.get, endpoints), None)  # the client uses the first that is set
+    if url.startswith("s3://") and not is_allowed and name is not None and os.environ[name].startswith("http://"):
+        raise UserError(f"{url}: {name} begins with http://; set AWS_ALLOW_HTTP=true if keys may go there unencrypted")
 
 
 def _store_of(url: str) -> "ObjectStore":
@@ -231,7 +202,7 @@ def _store_of(url: str) -> "ObjectStore":
         raise UserError(f"{url}: needs obstore; pip install 'fmrgen[cloud]'") from None
     _check_address(url)
     _check_http(url)
-    retries: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": _LONGEST}
+    retries: RetryConfig = {"max_retries": _ATTEMPTS, "retry_timeout": timedelta(minutes=3)}  # of all together
     hub_bucket = re.fullmatch(r"hf://buckets/([\w.-]+)/([\w.-]+)(?:/(.+))?", url)
     try:
         if hub_bucket is None:

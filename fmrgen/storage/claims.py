@@ -24,9 +24,6 @@ from fmrgen.storage.store import Store, read
 
 LEASE = "FMRGEN_LEASE_SECONDS"  # a variable of the environment
 _SHORTEST, _LONGEST = 0.1, 1e6  # seconds of a lease
-_BEATS = 3  # times that a claim is renewed during a lease, so that one lost request does not end it
-_LOOKS = 8  # at a claim in an object store during a lease
-_LONGEST_HOST, _LONGEST_PID = 80, 12  # characters of what a claim says of its holder
 
 State = Literal["free", "held", "silent"]
 
@@ -36,25 +33,11 @@ def lease_seconds() -> float:
 
     Raises UserError if the environment has anything but a number of seconds.
     """
-    try:
+    with suppress(ValueError):
         seconds = float(os.environ.get(LEASE, "60"))
-    except ValueError:
-        seconds = 0.0
-    if not _SHORTEST <= seconds < _LONGEST:
-        raise UserError(f"{LEASE}: must be seconds, from {_SHORTEST}; 60 by default")
-    return seconds
-
-
-@dataclass
-class _Held:
-    """A claim of this process: its file, and what is in it."""
-
-    file: Path
-    content: dict[str, Any]
-
-    @property
-    def encoded(self) -> bytes:
-        return json.dumps(self.content).encode()
+        if _SHORTEST <= seconds < _LONGEST:
+            return seconds
+    raise UserError(f"{LEASE}: must be seconds, from {_SHORTEST}; 60 by default")
 
 
 @dataclass
@@ -76,7 +59,9 @@ class Claims:
     def __init__(self, store: Store) -> None:
         self.store, self.former_holders = store, list[str]()
         self._lease = lease_seconds()
-        self._held: dict[Path, _Held] = {}
+        self._holder = {"token": token_hex(16), "lease": self._lease, "machine": _this_machine()}
+        self._holder |= {"host": socket.gethostname(), "pid": os.getpid()}
+        self._held: dict[Path, Path] = {}  # the file of each claim
         self._watched: dict[Path, _Watched] = {}
         self._turn = threading.RLock()  # threads read ahead, write shards and renew claims
         self._heart: threading.Thread | None = None
@@ -92,13 +77,16 @@ class Claims:
         if generation >= 0 and self._state(_file(path, generation)) != "free":
             return False
         earlier = self._watched.pop(_file(path, generation), None)
-        claim = _Held(_file(path, generation + 1), self._content())
-        if not self.store.claim(claim.file, claim.encoded, is_held=False):
+        file = _file(path, generation + 1)
+        if not self.store.claim(file, self._content(), is_held=False):
             return False
         if earlier is not None:
-            self.former_holders.append(_holder_in(earlier.content))
+            holder = _parsed(earlier.content)
+            name = f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})"
+            if name not in self.former_holders:
+                self.former_holders.append(name)
         with self._turn:
-            self._held[path] = claim
+            self._held[path] = file
             if self._heart is None:
                 self._heart = threading.Thread(target=self._renew, daemon=True, name="claims")
                 self._heart.start()
@@ -115,10 +103,10 @@ class Claims:
     def release(self, path: Path) -> None:
         """Release a claim that this process holds, or has lost meanwhile."""
         with self._turn:
-            claim = self._held.pop(path, None)
-            if claim is None or not self._is_own(claim):
+            file = self._held.pop(path, None)
+            if file is None or not self._is_own(file):
                 return
-            for generation in range(_latest(path, [claim.file.name]) + 1):  # its own last, since only the latest counts
+            for generation in range(_latest(path, [file.name]) + 1):  # its own last, since only the latest counts
                 self.store.remove(_file(path, generation))
 
     @contextmanager
@@ -134,7 +122,7 @@ class Claims:
     def _state(self, file: Path) -> State:
         now = time.monotonic()
         watched = self._watched.get(file)
-        pause = 0.0 if self.store.is_local else self._lease / _LOOKS
+        pause = 0.0 if self.store.is_local else self._lease / 8  # each look at an object store costs
         if watched is None or now - watched.looked >= pause:
             content = read(self.store, file)
             if content is None:
@@ -149,34 +137,36 @@ class Claims:
         is_here = holder.get("machine") == _this_machine()
         if is_here and not _is_running(holder.get("pid")):
             return "free"
-        if now - watched.since >= _lease_of(holder, self._lease):
+        lease = holder.get("lease")
+        if not isinstance(lease, int | float) or not _SHORTEST <= lease < _LONGEST:
+            lease = self._lease
+        if now - watched.since >= lease:
             return "free"
         return "held" if is_here or watched.has_changed else "silent"
 
-    def _content(self) -> dict[str, Any]:
-        content: dict[str, Any] = {"token": token_hex(16), "beat": 0, "lease": self._lease}
-        return content | {"host": socket.gethostname(), "pid": os.getpid(), "machine": _this_machine()}
+    def _content(self) -> bytes:
+        """Return what a claim of this process says, another text each time: so others see that it lives."""
+        return json.dumps(self._holder | {"beat": token_hex(16)}).encode()
 
-    def _is_own(self, claim: _Held) -> bool:
+    def _is_own(self, file: Path) -> bool:
         """Return whether a claim's file is still this process's: it may have stood still while others came and went."""
-        content = read(self.store, claim.file)
-        return content is not None and _parsed(content).get("token") == claim.content["token"]
+        content = read(self.store, file)
+        return content is not None and _parsed(content).get("token") == self._holder["token"]
 
     def _renew(self) -> None:
         """Renew the claims now and then, as long as any is held."""
         while True:
-            time.sleep(self._lease / _BEATS)
+            time.sleep(self._lease / 3)  # so that one lost request does not end it
             with self._turn:
                 if not self._held:
                     self._heart = None
                     return
             for path in list(self._held):
                 with self._turn, suppress(UserError):  # the store may answer the next time
-                    claim = self._held.get(path)
-                    if claim is None:
+                    file = self._held.get(path)
+                    if file is None:
                         continue
-                    claim.content["beat"] += 1
-                    if not self._is_own(claim) or not self.store.claim(claim.file, claim.encoded, is_held=True):
+                    if not self._is_own(file) or not self.store.claim(file, self._content(), is_held=True):
                         del self._held[path]  # another process owns it
 
 
@@ -198,18 +188,6 @@ def _parsed(content: bytes) -> dict[str, Any]:
         if isinstance(holder, dict):
             return holder
     return {}
-
-
-def _lease_of(holder: dict[str, Any], default: float) -> float:
-    lease = holder.get("lease")
-    return lease if isinstance(lease, int | float) and _SHORTEST <= lease < _LONGEST else default
-
-
-def _holder_in(content: bytes) -> str:
-    """Return the name of a claim's holder, cut to a sensible length."""
-    holder = _parsed(content)
-    host, pid = str(holder.get("host"))[:_LONGEST_HOST], str(holder.get("pid"))[:_LONGEST_PID]
-    return f"{host} (process {pid})"
 
 
 @cache

@@ -7,28 +7,23 @@ classifier's split encodes nothing anew. An entry begins with its own sha256, wh
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from filelock import FileLock
+from safetensors.torch import load, save
+from torch import Tensor
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fmrgen.storage.cache import forget_oldest, with_digest, without_digest
 
 GIGABYTES = "FMRGEN_CACHE_GB"  # environment variable
-_DEFAULT_GIGABYTES = 20.0
-_EMPTIED_TO = 0.8  # share of the bound that is left after pruning
-_WRITES_BETWEEN_LOOKS = 500  # at how full the cache is, since a look lists all entries
-_LONGEST_WRITE = 3600.0  # seconds after which a temporary file is that of a killed process
 _LAYOUT = 2  # counts up when earlier entries can't be read any more
-_DIGEST = 32  # bytes of a sha256
 
 
 class KeptEncodings:
@@ -48,7 +43,7 @@ class KeptEncodings:
         self._writes = 0
 
     def __call__(
-        self, images: "Tensor", labels: "Tensor", row_seeds: Sequence[int], encode: Callable[[], Latents]
+        self, images: Tensor, labels: Tensor, row_seeds: Sequence[int], encode: Callable[[], Latents]
     ) -> Latents:
         """Return the latents of rows from disk; if any is missing, the latents of all rows as `encode` makes them.
 
@@ -59,14 +54,14 @@ class KeptEncodings:
         for image, label, row_seed in zip(images.cpu(), labels.tolist(), row_seeds, strict=True):
             name = _name(image, label, row_seed)
             paths.append(self.folder / name[:2] / f"{name}.latents")
-        entries = []
-        for path in paths:
-            entry = _read(path)
-            if entry is not None:
-                entries.append(entry)
+        entries = [entry for entry in map(_read, paths) if entry is not None]
         if len(entries) == len(paths):
             self.found += len(set(paths))
-            return _stack(entries, images)
+            columns = {}
+            for name in entries[0]:
+                rows = [entry[name] for entry in entries]
+                columns[name] = torch.stack(rows).to(images.device)
+            return Latents(**columns)
         latents = encode()
         self.made += len(set(paths))
         for row, path in enumerate(paths):
@@ -74,38 +69,20 @@ class KeptEncodings:
         return latents
 
     def _keep(self, path: Path, latents: Latents, row: int) -> None:
-        from safetensors.torch import save
-
         if path.exists():
             return
-        content = save({name: value[row].cpu().contiguous() for name, value in _tensors(latents).items()})
+        parts = {name: value for name, value in latents._asdict().items() if value is not None}
+        content = save({name: value[row].cpu().contiguous() for name, value in parts.items()})
         with suppress(UserError):  # a full disk must not end the job: the row is encoded again another time
-            write_atomically(path, hashlib.sha256(content).digest() + content)
+            write_atomically(path, with_digest(content))
         self._writes += 1
-        if self._writes % _WRITES_BETWEEN_LOOKS == 1:
+        if self._writes % 500 == 1:  # not each time: it lists all entries
             self.prune()
 
     def prune(self) -> None:
         """Delete the least recently used entries, of any generator, if all together are larger than the bound."""
         with suppress(OSError), FileLock(self.root / ".lock"):
-            for temporary in self.root.rglob(".*.tmp"):  # by writers that were killed
-                with suppress(FileNotFoundError):
-                    if temporary.stat().st_mtime < time.time() - _LONGEST_WRITE:
-                        temporary.unlink()
-            entries = []
-            size = 0
-            for path in self.root.glob("*/*/*"):
-                with suppress(FileNotFoundError):
-                    stat = path.stat()
-                    entries.append((stat, path))
-                    size += stat.st_size
-            if size <= self.bound:
-                return
-            for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
-                path.unlink(missing_ok=True)
-                size -= stat.st_size
-                if size <= _EMPTIED_TO * self.bound:
-                    return
+            forget_oldest(self.root, "*/*/*", self.bound)
 
 
 def kept_encodings(generator: Any) -> KeptEncodings | None:
@@ -114,9 +91,9 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
     `FMRGEN_CACHE` is the folder (else `~/.cache/fmrgen`), `FMRGEN_CACHE_GB` its bound (20 by default; 0 for none).
     Raises UserError for a bound that is not a number.
     """
-    text = os.environ.get(GIGABYTES, "").strip()
+    text = os.environ.get(GIGABYTES, "").strip() or "20"
     try:
-        bound = float(text) if text else _DEFAULT_GIGABYTES
+        bound = float(text)
     except ValueError:
         bound = -1.0
     if not 0 <= bound < float("inf"):
@@ -126,41 +103,21 @@ def kept_encodings(generator: Any) -> KeptEncodings | None:
     return KeptEncodings(cache_folder() / "encodings", int(bound * 1e9), generator)
 
 
-def _name(image: "Tensor", label: int, row_seed: int) -> str:
+def _name(image: Tensor, label: int, row_seed: int) -> str:
     """Return the name of a row's entry: the sha256 of its image, label and seed."""
     content = f"{image.dtype} {tuple(image.shape)} {label} {row_seed} ".encode() + image.contiguous().numpy().tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(path: Path) -> "dict[str, Tensor] | None":
+def _read(path: Path) -> dict[str, Tensor] | None:
     """Return an entry, which counts as used now; None if it is missing or broken."""
-    from safetensors.torch import load
-
     try:
-        content = path.read_bytes()
+        entry = without_digest(path.read_bytes())
     except OSError:
         return None
     with suppress(OSError):  # the folder may be read-only
-        path.touch()
-    digest, entry = content[:_DIGEST], content[_DIGEST:]
-    if hashlib.sha256(entry).digest() != digest:  # the row is encoded again
-        with suppress(OSError):
+        if entry is None:  # the row is encoded again
             path.unlink()
-        return None
-    return load(entry)
-
-
-def _tensors(latents: Latents) -> "dict[str, Tensor]":
-    """Return the parts that these latents have, by their names."""
-    return {name: value for name, value in latents._asdict().items() if value is not None}
-
-
-def _stack(rows: "Sequence[dict[str, Tensor]]", like: "Tensor") -> Latents:
-    """Return the latents of some rows as one batch, on the device of `like`."""
-    import torch
-
-    columns = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        columns[name] = torch.stack(values).to(like.device)
-    return Latents(**columns)
+        else:
+            path.touch()
+    return None if entry is None else load(entry)

@@ -30,23 +30,18 @@ def made_with(provenance: Provenance) -> dict[str, str]:
     }
 
 
-def _rule(perturb: RecordedPerturb) -> str:
+def _perturbation(perturb: RecordedPerturb) -> str:
     rule = f"rule {perturb.oracle_rule}"
     if perturb.min_probability:
         rule += f" with probability ≥ {perturb.min_probability:g}"
     if perturb.min_margin:
         rule += f" and margin ≥ {perturb.min_margin:g}"
-    return rule
-
-
-def _perturbation(perturb: RecordedPerturb) -> str:
-    rule = _rule(perturb)
     text = f"budget {perturb.budget}, step size {perturb.step_size:g}, "
     if perturb.attacks == "one":
         text += f"update {perturb.update}, {rule}"
     else:
         names = "; ".join(attack.name for attack in perturb.attacks)
-        text += f"{rule}, {perturb.attack_count} attacks: {names}"
+        text += f"{rule}, {len(perturb.attacks)} attacks: {names}"
     if perturb.reencode:
         text += ", latents encoded anew at each step"
     return text
@@ -55,16 +50,13 @@ def _perturbation(perturb: RecordedPerturb) -> str:
 def related_line(provenance: Provenance) -> str | None:
     """Return a line if a split's classifier and oracle are related; None if they are not, or nobody looked."""
     kinship = provenance.kinship
-    if kinship is None:
-        return None
-    return kinship_caution(kinship.weights, kinship.likeness)
+    return None if kinship is None else kinship_caution(kinship.weights, kinship.likeness)
 
 
 def lines_on_models(provenance: Provenance) -> list[str]:
     """Return what a reader must know of a split's classifier and oracle: whether they are related, and whether the
     classifier is as steep as its gradient says."""
-    lines = [related_line(provenance), slope_caution(provenance.slope)]
-    return [line for line in lines if line is not None]
+    return [*filter(None, [related_line(provenance), slope_caution(provenance.slope)])]
 
 
 def _named(component: RecordedComponent) -> str:

@@ -21,13 +21,11 @@ SMALL_FILE = (
     rf"{re.escape(BENCHMARK)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
-# What else the processes of a job read of a folder that is not on their disk: the card, pictures, and what unfinished
-# splits have on record.
-_MIRRORED = re.compile(
+# What is brought to every machine that works on a dataset folder, by its path there: also the card, pictures, and what
+# unfinished splits have on record.
+MIRRORED = re.compile(
     rf"{SMALL_FILE}|{re.escape(CARD)}|pictures/.*\.png|provenance/{CONFIG_NAME}/\.{SPLIT_NAME}\.[\w-]+\.json"
 )
-_AUTO_SHARDS = 1000  # about so many shards does `auto` make
-_AUTO_MIN_ROWS, _AUTO_MAX_ROWS = 10, 500  # of each of them
 
 
 def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:
@@ -37,7 +35,7 @@ def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:
     """
     if shard_size != "auto":
         return shard_size
-    return min(_AUTO_MAX_ROWS, max(_AUTO_MIN_ROWS, -(-examples // _AUTO_SHARDS)))
+    return min(500, max(10, -(-examples // 1000)))
 
 
 @dataclass(frozen=True)
@@ -155,37 +153,25 @@ def card_claim(root: Path) -> Path:
     return root / "provenance" / ".card.claim"
 
 
-def is_mirrored(name: str) -> bool:
-    """Return whether a file of a dataset folder, by its path there, is brought to every machine that works on it."""
-    return _MIRRORED.fullmatch(name) is not None
-
-
 def splits_in(root: Path) -> list[SplitPaths]:
     """Return every split that fmrgen made in a folder, finished or not, by what is on record; sorted by their names."""
-    files = []
-    for path in root.glob("provenance/*/*"):
-        name = re.sub(r"^\.(.+)\.begun\.json$", r"\1.json", path.name)
-        files.append(path.relative_to(root).with_name(name).as_posix())
-    return [SplitPaths(root, config, split) for config, split in splits_among(sorted(set(files)))]
+    files = {path.relative_to(root).as_posix() for path in root.glob("provenance/*/*")}
+    finished = {re.sub(r"/\.([^/]+)\.begun\.json$", r"/\1.json", file) for file in files}
+    return [SplitPaths(root, config, split) for config, split in splits_among(finished)]
 
 
 def deltas_among(files: Iterable[str]) -> list[tuple[str, str]]:
     """Return config and split of each delta in a repo that has both its small file and shards."""
-    small: set[tuple[str, str]] = set()
-    sharded: set[tuple[str, str]] = set()
-    for file in files:
-        for pattern, splits in ((DELTA_FILE, small), (DELTA_SHARD, sharded)):
-            match = re.fullmatch(pattern, file)
-            if match is not None:
-                splits.add((match[1], match[2]))
-    return sorted(small & sharded)
+    names = list(files)
+    return sorted(_named_among(names, DELTA_FILE) & _named_among(names, DELTA_SHARD))
 
 
 def splits_among(files: Iterable[str]) -> list[tuple[str, str]]:
     """Return config and split of each provenance in a repo, sorted; names that no recipe can have do not count."""
-    splits = []
-    for file in files:
-        match = re.fullmatch(rf"provenance/({CONFIG_NAME})/({SPLIT_NAME})\.json", file)
-        if match is not None:
-            splits.append((match[1], match[2]))
-    return sorted(splits)
+    return sorted(_named_among(files, rf"provenance/({CONFIG_NAME})/({SPLIT_NAME})\.json"))
+
+
+def _named_among(files: Iterable[str], pattern: str) -> set[tuple[str, str]]:
+    """Return the config and split that a pattern finds in the names of files."""
+    matches = filter(None, [re.fullmatch(pattern, file) for file in files])
+    return {(match[1], match[2]) for match in matches}

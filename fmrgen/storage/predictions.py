@@ -3,7 +3,6 @@
 It needs no claims: a file is written whole, and if two processes write the same one, both are right.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -16,11 +15,9 @@ import pyarrow.parquet as pq
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder
 from fmrgen.storage.bucket import open_store
+from fmrgen.storage.cache import DIGEST, forget_oldest, with_digest, without_digest
 
 _ENDING = ".predictions"
-_DIGEST = 32  # bytes of the sha256 with which a file begins
-_ROW = 256  # bytes that a file may have for each row
-_BESIDES_ROWS = 1 << 22  # and besides
 _log = logging.getLogger(__name__)
 _LARGEST = 4 << 30  # bytes of all files together
 
@@ -37,8 +34,7 @@ class PredictionStore:
     """
 
     def __init__(self, place: str | Path | None = None) -> None:
-        self.place, self._is_limited = place or cache_folder() / "predictions", place is None
-        self._store = open_store(self.place)
+        self._store, self._is_limited = open_store(place or cache_folder() / "predictions"), place is None
         self._has_failed = False
 
     def get(self, key: str, schema: pa.Schema, rows: int) -> pa.Table | None:
@@ -47,8 +43,12 @@ class PredictionStore:
             return None
         path = self._path(key)
         try:
-            file = self._parquet(path, _BESIDES_ROWS + _ROW * rows)
-            if file is None or file.metadata.num_rows != rows or not file.schema_arrow.equals(schema):
+            with self._store.open(path) as opened:  # a larger file than any such table is cut, so its digest is wrong
+                content = without_digest(opened.read(DIGEST + (1 << 22) + 256 * rows))
+            if content is None:
+                return None
+            file = pq.ParquetFile(io.BytesIO(content))  # not yet decoded
+            if file.metadata.num_rows != rows or not file.schema_arrow.equals(schema):
                 return None
             table = file.read()
         except UserError as error:
@@ -64,51 +64,18 @@ class PredictionStore:
         """Write a table under a key; if that fails, warn once."""
         if self._has_failed:
             return
-        path = self._path(key)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         try:
-            content = sink.getvalue().to_pybytes()
-            self._store.write(path, hashlib.sha256(content).digest() + content)
+            self._store.write(self._path(key), with_digest(sink.getvalue().to_pybytes()))
         except UserError as error:
             self._fails(error)
         if self._is_limited:
-            self._forget_oldest()
-
-    def _parquet(self, path: Path, largest: int = _LARGEST) -> pq.ParquetFile | None:
-        """Return a file's parquet, not yet decoded; None if no file of up to `largest` bytes has its digest."""
-        opened = self._store.open(path)
-        if opened is None:
-            return None
-        with opened:
-            digest, content = opened.read(_DIGEST), opened.read(largest + 1)
-        if len(content) > largest or hashlib.sha256(content).digest() != digest:
-            return None
-        return pq.ParquetFile(io.BytesIO(content))
+            forget_oldest(self._store.root, f"*{_ENDING}", _LARGEST)
 
     def _fails(self, error: UserError) -> None:
         self._has_failed = True
         _log.warning("%s; predictions are not kept", error)
 
-    def _forget_oldest(self) -> None:
-        total = 0
-        for path in sorted(self._files(), key=_last_use, reverse=True):
-            with suppress(OSError):
-                total += path.stat().st_size
-                if total > _LARGEST:
-                    path.unlink()
-
     def _path(self, key: str) -> Path:
         return self._store.root / f"{key}{_ENDING}"
-
-    def _files(self) -> list[Path]:
-        with suppress(OSError):
-            return list(self._store.root.glob(f"*{_ENDING}"))
-        return []
-
-
-def _last_use(path: Path) -> float:
-    """Return the time of a file's last use; 0 if it is gone."""
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0

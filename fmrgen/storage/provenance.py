@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from fmrgen.config import NOT_FINGERPRINTED
 from fmrgen.engine.options import ALONG_GRADIENT, attack_name
@@ -25,7 +34,6 @@ if TYPE_CHECKING:
     from fmrgen.storage.schema import Schema
 
 NEW_WEIGHTS = "each training without a fixed seed gives others: load those that generated the split"
-NEW_STATE = "such as a setting, a mean or a function"
 SCHEMA = f"fmrgen-provenance/{ROWS_VERSION}"
 _VERSIONS = ("fmrgen", "torch", "transformers", "diffusers", "timm", "datasets", "accelerate")
 
@@ -35,16 +43,16 @@ class _Recorded(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=())
 
+    @property
+    def tree(self) -> dict[str, Any]:
+        """It as a recipe, or a file, has it."""
+        return self.model_dump(mode="json", by_alias=True)
+
 
 class RecordedComponent(_Recorded):
     """The section of a component of any kind; its other keys are in `tree`."""
 
     kind: str
-
-    @property
-    def tree(self) -> dict[str, Any]:
-        """The section as a recipe has it."""
-        return self.model_dump(mode="json")
 
     def get(self, key: str) -> Any:
         """Return the value of a key; None if it is absent."""
@@ -83,22 +91,11 @@ class RecordedPerturb(_Recorded):
     attacks: Literal["one"] | Annotated[list[RecordedAttack], Field(min_length=2)] = "one"
 
     @property
-    def is_guided(self) -> bool:
-        """Whether the first step of the first attack is along the gradient, and nothing else."""
+    def all_attacks(self) -> list[RecordedAttack]:
+        """The attacks that an image goes through, one or several."""
         if self.attacks == "one":
-            return self.update in ALONG_GRADIENT and not self.start_noise
-        first = self.attacks[0]
-        return first.update in ALONG_GRADIENT and not first.noise
-
-    @property
-    def first_objective(self) -> str:
-        """What the first attack climbs."""
-        return self.objective if self.attacks == "one" else self.attacks[0].objective
-
-    @property
-    def attack_count(self) -> int:
-        """How many attacks an image goes through."""
-        return 1 if self.attacks == "one" else len(self.attacks)
+            return [RecordedAttack(update=self.update, objective=self.objective, noise=self.start_noise)]
+        return self.attacks
 
 
 class RecordedOutput(_Recorded):
@@ -120,11 +117,6 @@ class RecordedRecipe(_Recorded):
     oracle: RecordedComponent
     perturb: RecordedPerturb
     output: RecordedOutput
-
-    @property
-    def tree(self) -> dict[str, Any]:
-        """The recipe as YAML or JSON has it."""
-        return self.model_dump(mode="json")
 
 
 class RecordedWeights(_Recorded):
@@ -148,10 +140,9 @@ class Run(_Recorded):
     images: int | None = None
     slots: int | None = None
 
-    @property
-    def tree(self) -> dict[str, Any]:
-        """The run as a file has it."""
-        return self.model_dump(mode="json", exclude_none=True)
+    @model_serializer(mode="wrap")
+    def _without_gaps(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialise(self).items() if value is not None}
 
 
 class Kinship(_Recorded):
@@ -175,6 +166,10 @@ class Skipped(_Recorded):
 # A provenance must not lead a reader out of its folder.
 _ShardFile = Annotated[str, Field(pattern=rf"^{SHARD_FILE}$")]
 _ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,63}$")]
+
+
+def _is_absent(value: object) -> bool:
+    return value in (None, {})
 
 
 class Provenance(_Recorded):
@@ -223,11 +218,13 @@ class Provenance(_Recorded):
     oracle_sha256: Sequence[str] = ()
     judges: Sequence[str] = ()
     accepts_several: bool = False
-    source_columns: Annotated[dict[_ColumnName, Literal["int64", "float64", "string"]], Field(max_length=100)] = {}
+    source_columns: dict[_ColumnName, Literal["int64", "float64", "string"]] = Field(
+        {}, max_length=100, exclude_if=_is_absent
+    )
     models_read: str | None = None
     code_sha256: dict[str, str] = {}
-    kinship: Kinship | None = None
-    slope: float | None = None
+    kinship: Kinship | None = Field(None, exclude_if=_is_absent)
+    slope: float | None = Field(None, exclude_if=_is_absent)
     skipped: Sequence[Skipped] = ()
     runs: Sequence[Run]
     files: dict[_ShardFile, str] = {}
@@ -271,10 +268,10 @@ class Provenance(_Recorded):
         return Schema(
             tuple(self.labels),
             keep_original=self.recipe.output.keep_original,
-            score_column=self.score_column,  # type: ignore[arg-type]
+            score_column=self.score_column,
             judges=tuple(self.judges),
             accepts_several=self.accepts_several,
-            attacks=self.recipe.perturb.attack_count,
+            attacks=len(self.recipe.perturb.all_attacks),
             source_columns=self.source_columns,
         )
 
@@ -283,11 +280,11 @@ class Provenance(_Recorded):
         """Which of its steps show whether its classifier's gradient is masked."""
         from fmrgen.metrics.gradients import judged_steps  # brings scipy, which a look at a folder does not need
 
-        perturb = self.recipe.perturb
+        first = self.recipe.perturb.all_attacks[0]
         return judged_steps(
-            is_guided=perturb.is_guided,
-            reencodes=perturb.reencode,
-            objective=perturb.first_objective,
+            is_guided=first.update in ALONG_GRADIENT and not first.noise,
+            reencodes=self.recipe.perturb.reencode,
+            objective=first.objective,
             generator=self.recipe.generator.kind,
         )
 
@@ -295,18 +292,6 @@ class Provenance(_Recorded):
     def files_digest(self) -> str:
         """16 hex digits over the digests of the files."""
         return fingerprint(self.files)
-
-    @property
-    def tree(self) -> dict[str, Any]:
-        """The provenance as its file has it."""
-        tree = self.model_dump(mode="json", by_alias=True)
-        for name in ("kinship", "slope"):
-            if tree[name] is None:
-                del tree[name]
-        if not tree["source_columns"]:
-            del tree["source_columns"]
-        tree["runs"] = [run.tree for run in self.runs]
-        return tree
 
     @property
     def encoded(self) -> bytes:
@@ -411,7 +396,7 @@ def _difference(earlier: Provenance, fresh: Provenance) -> str:
             if key.endswith(".weights_sha256"):
                 return f"its {section} had other weights ({NEW_WEIGHTS})"
             if key.endswith(".state"):
-                return f"its {section} had different attributes or code ({NEW_STATE})"
+                return f"its {section} had different attributes or code (such as a setting, a mean or a function)"
         if key not in NOT_FINGERPRINTED and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
     return f"fingerprint {earlier.fingerprint}, not {fresh.fingerprint}"
@@ -461,7 +446,7 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
                     f"{where}: config {config} has another {difference} in its split {split}; "
                     f"a config is one source, generator and oracle: choose another {option('output.config')}"
                 )
-        if (other.recipe.perturb.attack_count > 1) != (provenance.recipe.perturb.attack_count > 1):
+        if (other.recipe.perturb.attacks == "one") != (provenance.recipe.perturb.attacks == "one"):
             raise UserError(
                 f"{where}: {config}/{paths.split} would have other columns than {config}/{split} (attack, attacks); "
                 f"the splits of a config have the same columns: choose another {option('output.config')}"
@@ -471,25 +456,18 @@ def check_config(paths: SplitPaths, provenance: Provenance, where: str) -> None:
 def _section_difference(theirs: Provenance, ours: Provenance, section: str) -> str | None:
     """Return the name of what makes a section differ between two splits; None if they may share a config."""
     their_config, our_config = _config_of(theirs, section), _config_of(ours, section)
-    if section == "source":
-        difference, is_same = "labels of its source", theirs.labels == ours.labels
-    else:
-        their_weights, our_weights = getattr(theirs.weights_sha256, section), getattr(ours.weights_sha256, section)
-        difference, is_same = section, their_weights == our_weights
-    if is_same and their_config == our_config:
-        return None
     for key in {**their_config, **our_config}:
         if their_config.get(key) != our_config.get(key):
             return f"{section}.{key}"
-    return difference
+    if section == "source":
+        return None if theirs.labels == ours.labels else "labels of its source"
+    return None if getattr(theirs.weights_sha256, section) == getattr(ours.weights_sha256, section) else section
 
 
 def _config_of(provenance: Provenance, section: str) -> dict[str, Any]:
     """Return the keys of a section that are the same in all splits of a config."""
-    config = dict(getattr(provenance.recipe, section).tree)
-    for key in ("on_error", "license"):
-        config.pop(key, None)
-    return config
+    tree = getattr(provenance.recipe, section).tree
+    return {key: value for key, value in tree.items() if key not in ("on_error", "license")}
 
 
 def new_run(device: str) -> Run:

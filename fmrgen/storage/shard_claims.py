@@ -5,19 +5,18 @@ it; any other may be taken. So processes may come late, be killed or be started 
 """
 
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from fmrgen.errors import UserError
 from fmrgen.storage.claims import Claims
 from fmrgen.storage.shards import SplitFolder
 
 _log = logging.getLogger(__name__)
-
-_PATIENCE = 60.0  # seconds of waiting for others before a note
-_NAMED = 3  # shards in that note
 
 
 def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
@@ -64,29 +63,22 @@ class ShardClaims:
             return reserved
         names = self._names()
         claimed = self._claimed_among(names)
-        missing = [shard for shard in self._missing_among(names) if shard not in self._held]
+        missing = [shard for shard in self.missing(names) if shard not in self._held]
         for shard in sorted(missing, key=lambda shard: self.folder.paths.shard_claim(shard).name in claimed):
             if self._claim(shard, names):
-                if self.folder.shard_path(shard).name not in self._names():
-                    self._report_takeovers()
+                is_missing = self.folder.shard_path(shard).name not in self._names()
+                former_holders = self.claims.former_holders[self._reported :]
+                self._reported += len(former_holders)
+                if is_missing:
+                    for holder in former_holders:
+                        _log.warning("took over the shards of %s, of which nothing was heard", holder)
                     return shard
-                # Another process has just written it, so nothing was taken over.
-                self._reported = len(self.claims.former_holders)
-                self.release(shard)
+                self.release(shard)  # another process has just written it, so nothing was taken over
         return None
 
-    def _report_takeovers(self) -> None:
-        former_holders = self.claims.former_holders
-        for holder in dict.fromkeys(former_holders[self._reported :]):
-            if holder not in former_holders[: self._reported]:
-                _log.warning("took over the shards of %s, of which nothing was heard", holder)
-        self._reported = len(former_holders)
-
-    def missing(self) -> list[int]:
-        """Return the wanted shards that do not exist yet."""
-        return self._missing_among(self._names())
-
-    def _missing_among(self, names: set[str]) -> list[int]:
+    def missing(self, names: set[str] | None = None) -> list[int]:
+        """Return the wanted shards that do not exist yet, by the `names` of all files, if these are known."""
+        names = self._names() if names is None else names
         return [shard for shard in self.wanted if self.folder.shard_path(shard).name not in names]
 
     @property
@@ -123,32 +115,25 @@ class ShardClaims:
 
     def wait(self, meanwhile: Callable[[], None]) -> None:
         """Wait until the shards that others hold are written, or one is free and taken; call `meanwhile` at times."""
-        begun = time.monotonic()
-        is_reported = False
+        reports_at = time.monotonic() + 60
         missing = self.missing()
         while missing and not self.reserve():
-            if not is_reported and time.monotonic() - begun > _PATIENCE:
-                names = ", ".join(self.folder.shard_path(shard).name for shard in missing[:_NAMED])
-                more = ", …" if len(missing) > _NAMED else ""
-                _log.warning(
-                    "%s: waiting for %s shards that others hold (%s%s)",
-                    self.folder.paths.root,
-                    len(missing),
-                    names,
-                    more,
-                )
-                is_reported = True
+            if time.monotonic() > reports_at:
+                names = [self.folder.shard_path(shard).name for shard in missing[:3]]
+                if len(missing) > 3:
+                    names.append("…")
+                message = "%s: waiting for %s shards that others hold (%s)"
+                _log.warning(message, self.folder.paths.root, len(missing), ", ".join(names))
+                reports_at = math.inf
             time.sleep(self.folder.store.poll)
             meanwhile()
             missing = self.missing()
 
     def check_folder(self) -> None:
         """Raise UserError if the folder is not the one any more in which shards were taken."""
-        paths = self.folder.paths
-        try:
+        paths, names = self.folder.paths, set[str]()
+        with suppress(OSError):
             names = self.folder.store.names(paths.provenance.parent)
-        except OSError:
-            raise self._gone() from None
         if names.isdisjoint((paths.begun.name, paths.provenance.name)):
             raise self._gone()
 

@@ -2,12 +2,12 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,17 +22,11 @@ from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
-from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, Column, Schema
+from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, VERDICT, Column, Schema
 from fmrgen.storage.store import Disk, Store
 
-Checked = TypeVar("Checked")
-
-_CHECKERS = 4  # threads
+_CHECKERS = 4  # threads, which check a few files at once
 _FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
-_MOST_SHARDS = 1_000_000
-_CHECKED_COLUMNS = ["id", "valid", "iterations"]
-_ROW_GROUP = 100  # rows
-_SHARD_SCHEMA = "fmrgen-shard/1"
 _SHARD_KEY = b"fmrgen"  # of the parquet metadata: the header, with the recipe's fingerprint and the skipped ids
 
 
@@ -53,19 +47,8 @@ class IntactShard(NamedTuple):
 
     ids: list[int]  # of its rows, in order
     skipped: list[Skipped]
-    tally: Tally
     num_bytes: int  # of the uncompressed columns
     file_size: int  # in bytes
-
-
-class _ShardContent(NamedTuple):
-    """What was read of a shard's file, before it is compared with the recipe."""
-
-    features: Features  # of all columns
-    rows: pa.Table  # the columns `id`, `valid` and `iterations`
-    header: dict[str, Any]  # the JSON that the writer put into the metadata
-    skipped: list[Skipped]
-    num_bytes: int  # of the uncompressed columns
 
 
 class CheckedFolder(NamedTuple):
@@ -85,38 +68,26 @@ class ShardError(UserError):
         self.path, self.reason = path, reason
 
 
-@dataclass(frozen=True)
 class SplitFolder:
     """The shards of one split in a dataset folder.
 
     Shard i holds the examples at source positions `positions(i)`; its file is whole or does not exist. `store` is where
-    the processes of a job share it.
+    the processes of a job share it, by default the disk that it is on.
     """
 
-    paths: SplitPaths
-    examples: int
-    shard_size: int
-    store: Store
-
-    def __post_init__(self) -> None:
-        if self.shards > _MOST_SHARDS:
+    def __init__(
+        self, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
+    ) -> None:
+        self.paths, self.examples, self.store = paths, examples, store or Disk(paths.root)
+        self.shard_size = rows_of_a_shard(shard_size, examples)
+        self.shards = -(-examples // self.shard_size)
+        if self.shards > 1_000_000:
             raise UserError(f"output.shard_size: {self.shards} shards are too many files; choose a larger one")
 
     @classmethod
     def of(cls, paths: SplitPaths, provenance: Provenance) -> "SplitFolder":
         """Return the folder of a provenance's split."""
-        return cls.planned(paths, provenance.examples, provenance.recipe.output.shard_size)
-
-    @classmethod
-    def planned(
-        cls, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
-    ) -> "SplitFolder":
-        """Return the folder of a split of so many examples; its store is by default the disk that it is on."""
-        return cls(paths, examples, rows_of_a_shard(shard_size, examples), store or Disk(paths.root))
-
-    @property
-    def shards(self) -> int:
-        return -(-self.examples // self.shard_size)
+        return cls(paths, provenance.examples, provenance.recipe.output.shard_size)
 
     def positions(self, shard: int) -> range:
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.examples))
@@ -125,12 +96,7 @@ class SplitFolder:
         return self.paths.shard(shard, self.shards)
 
     def write_shard(
-        self,
-        shard: int,
-        rows: Iterable[Perturbed],
-        skipped: Sequence[Skipped],
-        schema: Schema,
-        fingerprint: str,
+        self, shard: int, rows: Iterable[Perturbed], skipped: Sequence[Skipped], schema: Schema, fingerprint: str
     ) -> None:
         """Write a shard, its rows sorted by their ids. The file of another process that was faster stays."""
         in_order = sorted(rows, key=lambda row: row.id)
@@ -139,7 +105,7 @@ class SplitFolder:
             columns[column.name] = [_stored(row, column, schema) for row in in_order]
         table = Dataset.from_dict(columns, features=schema.features).data.table
         header = {
-            "schema": _SHARD_SCHEMA,
+            "schema": "fmrgen-shard/1",
             "fingerprint": fingerprint,
             "shard": shard,
             "skipped": [entry.model_dump() for entry in skipped],
@@ -151,36 +117,29 @@ class SplitFolder:
     def read_tally(self, shard: int) -> Tally:
         """Return the tally in a shard's header, without reading its rows; 0 of one that can't be read."""
         with suppress(Exception):  # whatever a file or a store throws: only the progress bar needs it
-            opened = self.store.open(self.shard_path(shard))
-            if opened is not None:
-                with opened:
-                    metadata = pq.read_metadata(opened)
-                return Tally(*map(int, json.loads(metadata.metadata[_SHARD_KEY])["tally"]))
+            with self.store.open(self.shard_path(shard)) as opened:
+                metadata = pq.read_metadata(opened)
+            return Tally(*map(int, json.loads(metadata.metadata[_SHARD_KEY])["tally"]))
         return Tally()
 
     def first_rows(self, shard: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the first rows of a shard, wherever it lies, of those columns that it has; [] if it is damaged."""
-        path = self.shard_path(shard)
-        with suppress(pa.ArrowException, OSError, ValueError):
-            opened = self.store.open(path)
-            if opened is not None:
-                with opened, pq.ParquetFile(opened) as file:
-                    for batch in file.iter_batches(64, columns=_stored_columns(file, columns)):
-                        return batch.to_pylist()
+        may_fail = suppress(pa.ArrowException, OSError, ValueError)
+        with may_fail, self.store.open(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
+            for batch in file.iter_batches(64, columns=columns):
+                return batch.to_pylist()
         return []
 
-    def read_columns(self, columns: Sequence[str], shards: Sequence[int] | None = None) -> pa.Table:
-        """Return columns of the existing shards, or of some of them.
+    def read_columns(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the existing shards.
 
         Columns that the split does not have are left out; images are only read if they are asked for.
         """
         tables = []
         for shard in self.there:
-            if shards is not None and shard not in shards:
-                continue
             # Opened by us: pyarrow takes a name with a `~` or a colon in it for another place.
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
-                tables.append(file.read(columns=_stored_columns(file, columns)))
+                tables.append(file.read(columns=columns))  # pyarrow leaves out those that a file does not have
         return pa.concat_tables(tables)
 
     def rows_of(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -189,7 +148,7 @@ class SplitFolder:
         rows: list[dict[str, Any]] = []
         for shard in self.there:
             with open_plain(self.shard_path(shard)) as opened, pq.ParquetFile(opened) as file:
-                for batch in file.iter_batches(columns=_stored_columns(file, columns)):
+                for batch in file.iter_batches(columns=columns):
                     is_wanted = pc.is_in(batch["id"], pa.array(ids, batch["id"].type))
                     rows += batch.filter(is_wanted).to_pylist()
         return rows
@@ -198,11 +157,6 @@ class SplitFolder:
     def there(self) -> list[int]:
         """The shards whose files exist."""
         return [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every shard exists."""
-        return len(self.there) == self.shards
 
     def check_shard(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> IntactShard:
         """Read every byte of a shard, and return its content.
@@ -217,45 +171,38 @@ class SplitFolder:
         if sha256 is not None and sha256_of(path) != sha256:
             raise ShardError(path, "is not the file whose sha256 is on record")
         examples = len(self.positions(shard))
-        content = _read_content(path, examples, all_columns=sha256 is None)
-        header = content.header
+        found_features, header, content = _read_content(path, examples, all_columns=sha256 is None)
         if header.get("fingerprint") != fingerprint:
             raise ShardError(path, f"belongs to another recipe (fingerprint {header.get('fingerprint')})")
         if header.get("shard", shard) != shard:
             raise ShardError(path, f"is shard {header['shard']} under another name")
-        if content.features != features:
+        if found_features != features:
             raise ShardError(path, "has other columns than the recipe's")
-        ids = content.rows["id"].to_pylist()
-        skipped_ids = [entry.id for entry in content.skipped]
+        ids, skipped_ids = content.ids, [entry.id for entry in content.skipped]
         total = len(ids) + len(skipped_ids)
         if ids != sorted(ids) or total != examples or len({*ids, *skipped_ids}) != total:
             raise ShardError(path, f"holds {len(ids)} rows and {len(skipped_ids)} skipped ids, or some of them twice")
-        accepted, iterations = sum(content.rows["valid"].to_pylist()), sum(content.rows["iterations"].to_pylist())
-        tally = Tally(len(ids), accepted, iterations)
-        return IntactShard(ids, content.skipped, tally, content.num_bytes, path.stat().st_size)
+        return content
 
-    def intact_shards(self, provenance: Provenance) -> tuple[dict[int, IntactShard], list[ShardError]]:
-        """Return the existing shards that are right, by their numbers, and the errors of the others.
+    def intact_shards(self, provenance: Provenance) -> tuple[list[int], list[ShardError]]:
+        """Return the numbers of the existing shards that are right, and the errors of the others.
 
         A shard whose sha256 is on record must have it.
         """
         features = provenance.row_schema.features
 
-        def check(shard: int) -> IntactShard | ShardError:
+        def fault_of(shard: int) -> ShardError | None:
             sha256 = provenance.files.get(self.name_of(shard))
             try:
-                return self.check_shard(shard, features, provenance.fingerprint, sha256)
+                self.check_shard(shard, features, provenance.fingerprint, sha256)
             except ShardError as error:
                 return error
+            return None
 
-        intact, errors = {}, []
         shards = self.there
-        for shard, outcome in zip(shards, _at_once(check, shards), strict=True):
-            if isinstance(outcome, IntactShard):
-                intact[shard] = outcome
-            else:
-                errors.append(outcome)
-        return intact, errors
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            faults = dict(zip(shards, pool.map(fault_of, shards), strict=True))
+        return [shard for shard in shards if faults[shard] is None], [*filter(None, faults.values())]
 
     def check_complete(self, provenance: Provenance) -> CheckedFolder:
         """Return the files and sizes of a split that has every example exactly once, in files that are right.
@@ -266,14 +213,15 @@ class SplitFolder:
         skipped: list[Skipped] = []
         num_bytes, download_size = 0, 0
         seen: set[int] = set()
-
         features = provenance.row_schema.features
 
         def check(shard: int) -> tuple[IntactShard, str]:
             intact = self.check_shard(shard, features, provenance.fingerprint)
             return intact, sha256_of(self.shard_path(shard))
 
-        for shard, (intact, digest) in enumerate(_at_once(check, range(self.shards))):
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            checked = list(pool.map(check, range(self.shards)))
+        for shard, (intact, digest) in enumerate(checked):
             ids = {*intact.ids, *(entry.id for entry in intact.skipped)}
             repeated = ids & seen
             if repeated:
@@ -290,8 +238,8 @@ class SplitFolder:
         return self.paths.in_repo(self.shard_path(shard))
 
 
-def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent:
-    """Read a shard's file, verifying the checksums in it.
+def _read_content(path: Path, examples: int, all_columns: bool) -> tuple[Features, dict[str, Any], IntactShard]:
+    """Return the features of a shard's file, the header that its writer put into it, and its content, by the checksums.
 
     Each of its `examples` has a row or is skipped. `all_columns` reads the images too, for their checksums: not needed
     if the digest of the file is right. Raises ShardError if the file is damaged; UserError if it can't be read, which
@@ -299,19 +247,16 @@ def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent
     """
     try:
         with open_plain(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-            features = Features.from_arrow_schema(schema)
+            metadata, features = file.metadata, Features.from_arrow_schema(file.schema_arrow)
             if metadata.num_rows > examples:
                 raise ValueError(f"it has {metadata.num_rows} rows")
-            batches, has_gaps = [], False
-            for batch in file.iter_batches(columns=None if all_columns else _CHECKED_COLUMNS):
-                batches.append(batch.select(_CHECKED_COLUMNS))
-                has_gaps |= _has_gaps(batch)
+            ids: list[int] = []
+            for batch in file.iter_batches(columns=None if all_columns else ["id"]):
+                if _has_gaps(batch):
+                    raise ValueError("a value is missing")
+                ids += batch["id"].to_pylist()
         header = json.loads(metadata.metadata.get(_SHARD_KEY, b"{}"))
         skipped = [Skipped(id=int(entry["id"]), reason=str(entry["reason"])) for entry in header["skipped"]]
-        if has_gaps:
-            raise ValueError("a value is missing")
-        rows = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in _CHECKED_COLUMNS]))
     except (MemoryError, OSError) as error:
         if isinstance(error, MemoryError) or error.errno is not None:
             raise UserError(f"{path}: can't be read: {one_line(error, 160)}") from None
@@ -319,12 +264,7 @@ def _read_content(path: Path, examples: int, all_columns: bool) -> _ShardContent
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
     num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return _ShardContent(features, rows, header, skipped, num_bytes)
-
-
-def _stored_columns(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
-    """Return those columns that a file has."""
-    return [name for name in columns if name in file.schema_arrow.names]
+    return features, header, IntactShard(ids, skipped, num_bytes, path.stat().st_size)
 
 
 def _has_gaps(batch: pa.RecordBatch) -> bool:
@@ -337,17 +277,12 @@ def _has_gaps(batch: pa.RecordBatch) -> bool:
     return False
 
 
-def _at_once(check: Callable[[int], Checked], shards: Iterable[int]) -> list[Checked]:
-    """Return the result of `check` for each shard; a few files are checked at once."""
-    with ThreadPoolExecutor(_CHECKERS) as pool:
-        return list(pool.map(check, shards))
-
-
 def _stored(row: Perturbed, column: Column, schema: Schema) -> Any:
     """Return a value of a row as its column stores it."""
     if column.type == "verdicts":
-        return schema.verdicts(row)
-    value = getattr(row, column.field)
+        members = zip(schema.judges, row.member_labels, row.member_probabilities, row.member_scores, strict=True)
+        return [dict(zip(VERDICT, verdict, strict=True)) for verdict in members]
+    value = getattr(row, column.field or column.name)
     if column.field == OF_SOURCE:
         return value[column.name]
     if column.type == "attacks":
@@ -363,7 +298,7 @@ def parquet_bytes(table: pa.Table) -> memoryview:
     options = {"write_page_index": True, "use_content_defined_chunking": True, "write_page_checksum": True}
     with pq.ParquetWriter(buffer, table.schema, **options) as writer:
         if len(table):  # `datasets` can't read a row group without rows
-            writer.write_table(table, row_group_size=_ROW_GROUP)
+            writer.write_table(table, row_group_size=100)
     return buffer.getbuffer()
 
 

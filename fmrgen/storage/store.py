@@ -1,14 +1,13 @@
 """A dataset folder that several processes write: by creating files that nobody rewrites."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO, Protocol
 
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain, write_atomically
-from fmrgen.storage.paths import is_mirrored
+from fmrgen.storage.paths import MIRRORED
 
 Content = bytes | memoryview
 
@@ -28,8 +27,8 @@ class Store(Protocol):
         """Return the names of all files in a folder; in an object store those below it too, as paths. Raises OSError if
         it can't be read."""
 
-    def open(self, path: Path) -> BinaryIO | None:
-        """Open a file; None if it does not exist. Raises OSError if it can't be read."""
+    def open(self, path: Path) -> BinaryIO:
+        """Open a file. Raises OSError if it can't be read, FileNotFoundError if it does not exist."""
 
     def create(self, path: Path, content: Content) -> bool:
         """Write a whole file unless it exists, and return whether it did not; its folder must exist. Raises
@@ -63,10 +62,8 @@ class Disk:
     def names(self, folder: Path) -> set[str]:
         return set(os.listdir(folder))  # listing makes a network file system refresh its cache
 
-    def open(self, path: Path) -> BinaryIO | None:
-        with suppress(FileNotFoundError):
-            return open_plain(path)
-        return None
+    def open(self, path: Path) -> BinaryIO:
+        return open_plain(path)
 
     def create(self, path: Path, content: Content) -> bool:
         return write_atomically(path, content, make_folder=False, replace=False)
@@ -97,11 +94,10 @@ class Disk:
 def read(store: Store, path: Path) -> bytes | None:
     """Return the content of a file; None if it does not exist. Raises UserError if it can't be read."""
     try:
-        opened = store.open(path)
-        if opened is None:
-            return None
-        with opened:
+        with store.open(path) as opened:
             return bytes(opened.read())
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from None
 
@@ -137,12 +133,12 @@ def mirror(store: Store) -> None:
     """Bring the small files of a dataset folder to this machine as they are for all processes."""
     if store.is_local:
         return
-    small = set(filter(is_mirrored, store.names(store.root)))
+    small = set(filter(MIRRORED.fullmatch, store.names(store.root)))
     for name in small:
         store.fetch(store.root / name)
     for path in store.root.rglob("*"):
         name = path.relative_to(store.root).as_posix()
-        if path.is_file() and is_mirrored(name) and name not in small:
+        if path.is_file() and MIRRORED.fullmatch(name) and name not in small:
             path.unlink()
 
 

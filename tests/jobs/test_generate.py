@@ -291,7 +291,7 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, finished, notes)
     make_split(recipe(pictures), tmp_path / "whole")
     for harm in (cut, flip_a_bit, swap, drop_a_row, drop_a_column):
         out = shutil.copytree(tmp_path / "whole", tmp_path / harm.__name__)
-        folder = SplitFolder.planned(SplitPaths(out, "mnist", "lenet"), 4, 2)
+        folder = SplitFolder(SplitPaths(out, "mnist", "lenet"), 4, 2)
         if not finished:
             unfinish(folder.paths)
         harm(folder.shard_path(1), folder.shard_path(0))
@@ -309,7 +309,7 @@ def test_a_shard_that_was_harmed_is_made_anew(recipe, tmp_path, finished, notes)
 def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe, tmp_path, monkeypatch):
     pictures = [picture(i) for i in range(4)]
     make_split(recipe(pictures), tmp_path / "out")
-    folder = SplitFolder.planned(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
+    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
     unfinish(folder.paths, files={})
     before = rows(tmp_path / "out")
 
@@ -326,7 +326,7 @@ def test_a_shard_that_can_not_be_read_now_is_not_taken_for_a_damaged_one(recipe,
 def test_a_repair_that_was_killed_forgets_no_digest(recipe, tmp_path, notes):
     pictures = [picture(i) for i in range(4)]
     make_split(recipe(pictures), tmp_path / "out")
-    folder = SplitFolder.planned(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
+    folder = SplitFolder(SplitPaths(tmp_path / "out", "mnist", "lenet"), 4, 2)
     unfinish(folder.paths)
     table = pq.read_table(folder.shard_path(0))
     pq.write_table(table.set_column(1, "label", [[1, 1]]).cast(table.schema), folder.shard_path(0))  # well formed

@@ -184,7 +184,7 @@ def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     values["stop_reason"] = StopReason.BUDGET
     rows = [Perturbed(**{**values, "id": i, "image": image, "original": image}) for i, image in enumerate(noise)]
     told = read_provenance(SplitPaths(split, "mnist", "lenet"))
-    folder = SplitFolder.planned(SplitPaths(split, "mnist", "big"), 200, 200)
+    folder = SplitFolder(SplitPaths(split, "mnist", "big"), 200, 200)
     folder.paths.provenance.write_bytes(told.model_copy(update={"runs": [new_run("cpu")]}).encoded)
     folder.write_shard(0, rows, [], told.row_schema, "f")
     size = folder.shard_path(0).stat().st_size

@@ -35,8 +35,7 @@ store = open_store(sys.argv[1])
 claims = Claims(store)
 def names(path):
     return store.names(path.parent)
-for name in ("c",):
-    (store.root / name).mkdir(parents=True, exist_ok=True)
+(store.root / "c").mkdir(parents=True, exist_ok=True)
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
     what, name, *content = json.loads(line)
@@ -83,6 +82,11 @@ class Machine:
 def store():
     with object_store() as found:
         yield found
+
+
+def enter(store, cache, monkeypatch):
+    for name, value in (store.environment | {"FMRGEN_CACHE": str(cache)}).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -190,8 +194,7 @@ def test_of_many_that_grasp_at_once_one_gets_it(machines):
 def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
     """A write whose reply was lost is found to be one's own; what was deleted is gone."""
     with object_store(faults=0.3, seed=1) as store:
-        for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
-            monkeypatch.setenv(name, value)
+        enter(store, tmp_path, monkeypatch)
         folder = open_store(f"s3://{BUCKET}/lost")
         claims = Claims(folder)
         for number in range(20):
@@ -205,8 +208,7 @@ def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
 
 def test_a_store_that_ignores_conditions_is_refused(tmp_path, monkeypatch):
     with object_store(ignores=["If-None-Match", "if-none-match"]) as store:
-        for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
-            monkeypatch.setenv(name, value)
+        enter(store, tmp_path, monkeypatch)
         folder = open_store(f"s3://{BUCKET}/careless")
         with pytest.raises(UserError, match=f"s3://{BUCKET}/careless: creates files that exist already, so processes"):
             check_creates_once(folder, folder.root)
@@ -214,11 +216,9 @@ def test_a_store_that_ignores_conditions_is_refused(tmp_path, monkeypatch):
 
 
 def test_small_files_are_mirrored_as_they_are(tmp_path, monkeypatch, store):
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
     places = []
     for number in range(2):
-        monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / str(number)))
+        enter(store, tmp_path / str(number), monkeypatch)
         places.append(open_store(f"s3://{BUCKET}/small"))
     one, other = places
     for name in ("README.md", "provenance/c/.s.begun.json", "provenance/c/s.json"):
@@ -235,8 +235,7 @@ def test_small_files_are_mirrored_as_they_are(tmp_path, monkeypatch, store):
 
 
 def test_a_store_that_refuses_is_a_line(tmp_path, monkeypatch, store):
-    for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
-        monkeypatch.setenv(name, value)
+    enter(store, tmp_path, monkeypatch)
     folder = open_store("s3://of-nobody/out")
     with pytest.raises(UserError, match="s3://of-nobody/out: there is no such bucket; make it first"):
         Claims(folder).take(folder.root / "c/.s-00000.claim")
@@ -275,9 +274,8 @@ def test_a_writer_that_comes_late_replaces_no_finished_shard(split, monkeypatch,
     assert not list(split.glob("mnist/.*.tmp"))
 
 
-def test_a_store_by_http_is_a_line_that_says_how(monkeypatch, store):
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
+def test_a_store_by_http_is_a_line_that_says_how(tmp_path, monkeypatch, store):
+    enter(store, tmp_path, monkeypatch)
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     with pytest.raises(UserError, match="AWS_ENDPOINT_URL begins with http://; set AWS_ALLOW_HTTP=true if keys may go"):
         open_store(f"s3://{BUCKET}/out")
@@ -288,8 +286,7 @@ def test_a_store_by_http_is_a_line_that_says_how(monkeypatch, store):
 def test_conflicts_that_never_end_are_a_line(tmp_path, monkeypatch, method):
     monkeypatch.setattr("fmrgen.storage.bucket._PAUSE", 0.01)
     with object_store() as store:
-        for name, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path)}).items():
-            monkeypatch.setenv(name, value)
+        enter(store, tmp_path, monkeypatch)
         folder = open_store(f"s3://{BUCKET}/quarrel")
         shard = folder.root / "c/s-00000-of-00001.parquet"
         assert folder.create(shard, b"rows")
