@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
-from fmrgen.apps.release.flips import compare_predictions, evidence_of_classes
+from fmrgen.apps.release.flips import compare_predictions, groups_tested
 from fmrgen.apps.release.outcome import Diff, faults_of
 from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.classifiers.base import preprocessing_of
@@ -273,7 +273,7 @@ def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> lis
     old_right, new_right = old.predicted == old.labels, new.predicted == new.labels
     negative, positive = old_right & ~new_right, new_right & ~old_right
     evidence = [evidence_of("perturbed", "perturbed images", negative, positive, margin)]
-    return evidence + evidence_of_classes(new.labels, negative, positive, "perturbed images of class {name}", margin)
+    return evidence + groups_tested(new.labels, negative, positive, "perturbed images of class {name}", margin)[1]
 
 
 def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:

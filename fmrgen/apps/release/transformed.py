@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import InterpolationMode
 
 from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.apps.release.evidence import Evidence, evidence_of
-from fmrgen.apps.release.flips import evidence_of_classes
+from fmrgen.apps.release.flips import groups_tested
 from fmrgen.engine.images import on_byte_grid
 
 ORIGINALS = 300  # that are transformed, where there are as many
@@ -91,7 +91,7 @@ def on_transformed_originals(
         evidence.append(evidence_of("transformed", f"originals {name}", negative, positive, margin, of_another_seed))
         if family == "geometric":  # in the others trainings of one recipe are too far apart to tell by class
             of_class = f"originals of class {{name}} {name}"
-            evidence += evidence_of_classes(labels, negative, positive, of_class, margin, _OF_A_CLASS)
+            evidence += groups_tested(labels, negative, positive, of_class, margin, _OF_A_CLASS)[1]
     return evidence
 
 
