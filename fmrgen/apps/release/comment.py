@@ -14,11 +14,9 @@ def to_comment(report: Report) -> str:
     blocks = [f"### {mark}{escape(report.title)}"]
     blocks += [escape(sentence(line)) for line in report.conclusions]
     blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
-    pictures = []
     for section in report.sections:
         if section.shown == "in a comment":
-            pictures += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
-    blocks += pictures
+            blocks += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
     figures = sections_to_markdown(report.sections, level=4)
     if sum(map(len, (figures, *blocks))) > _LONGEST:
         figures = "They are too long for a comment: see diff.md."

@@ -10,14 +10,9 @@ def to_junit(report: Report) -> bytes:
     """Return a JUnit file with one test, the check of a report that has one; its output is the report as Markdown."""
     check = report.check
     assert check is not None
-    counts = {
-        "tests": 1,
-        "errors": int(check.outcome == "error"),
-        "failures": int(check.outcome == "failure"),
-        "skipped": int(check.outcome == "skipped"),
-    }
-    attributes = {"name": check.suite} | {name: str(count) for name, count in counts.items()}
-    suite = ElementTree.Element("testsuite", attributes)
+    suite = ElementTree.Element("testsuite", name=check.suite, tests="1")
+    for count, outcome in (("errors", "error"), ("failures", "failure"), ("skipped", "skipped")):
+        suite.set(count, str(int(check.outcome == outcome)))
     case = ElementTree.SubElement(suite, "testcase", classname=_plain(report.title), name=check.name)
     if check.outcome != "passed":
         message = "; ".join([*report.conclusions, *report.warnings])

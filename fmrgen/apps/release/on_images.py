@@ -20,13 +20,11 @@ from fmrgen.distributed.launch import Processes
 from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.labels import Labels
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.imagefolder import Config as ImageFolder
-from fmrgen.split.classify import Predicted
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import has_class_folders, open_source, open_split
 from fmrgen.split.rows import Split, joined_columns
@@ -103,11 +101,9 @@ def _predict(
     """
     processes = Processes()
     opened.check_columns()
+    names = [f"OLD {number}" for number in range(1, len(old) + 1)] if len(old) > 1 else ["OLD"]
     models = []
-    for number, classifier in enumerate([*old, new], start=1):
-        name = f"OLD {number}" if len(old) > 1 else "OLD"
-        if number > len(old):
-            name = "NEW"
+    for name, classifier in zip([*names, "NEW"], [*old, new], strict=True):
         models.append(LoadedClassifier.load(name, classifier, processes.device))
     device = processes.device
     labels = opened.labels_for([partial(models.__getitem__, number) for number in range(len(models))], device)
@@ -125,13 +121,16 @@ def _predict(
     columns = joined_columns(opened.name, parts)
     ids = _ids(opened, columns)
     groups = {name: np.array(of_rows, dtype=object) for name, of_rows in values.items()}
+    class_names = np.array([*labels.names, ""])  # what gives no finite output has no prediction
     by_column: dict[str, list[Predictions]] = {}
     for column in opened.image_columns:
-        rows = np.arange(len(columns["label"]))
-        if column == "image" and "valid" in columns:
-            rows = np.flatnonzero(columns["valid"])
-        for name, of_model in predicted.items():
-            predictions = _predictions(name, of_model[column], ids, columns, labels, groups, rows)
+        for name, of_columns in predicted.items():
+            outputs = of_columns[column]
+            prediction = as_label(outputs.prediction, columns["label"], columns.get("accepted_labels"))
+            texts, confidence = class_names[prediction], outputs.confidence.astype(np.float64)
+            predictions = Predictions(name, ids, class_names[columns["label"]], texts, confidence, groups)
+            if column == "image" and "valid" in columns:
+                predictions = predictions.of(np.flatnonzero(columns["valid"]))
             by_column.setdefault(column, []).append(predictions)
     return models, by_column
 
@@ -191,28 +190,6 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array(names)
 
 
-def _predictions(
-    name: str,
-    predicted: Predicted,
-    ids: np.ndarray,
-    columns: Mapping[str, np.ndarray],
-    labels: Labels,
-    groups: Mapping[str, np.ndarray],
-    rows: np.ndarray,
-) -> Predictions:
-    """Return the predictions of a network for some rows; what gives no finite output has none."""
-    names = np.array([*labels.names, ""])
-    prediction = as_label(predicted.prediction, columns["label"], columns.get("accepted_labels"))
-    return Predictions(
-        name,
-        ids[rows],
-        names[columns["label"]][rows],
-        names[prediction][rows],
-        predicted.confidence[rows].astype(np.float64),
-        {group: values[rows] for group, values in groups.items()},
-    )
-
-
 def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str]:
     """Return some images, as of `diff_on_images`, by what they are called: their files' bytes or paths."""
     folder = images.path if isinstance(images, ImageFolder) else images
@@ -257,12 +234,11 @@ def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[s
     attacked = [model.name for model in models if model.has_weights(provenance.weights_sha256.classifier)]
     if len(attacked) != 1:
         return []
-    meanings = {
-        "OLD": "that NEW is right on it says little",
-        "NEW": "that NEW is wrong on it says little",
-    }
-    name = attacked[0]
-    return [f"the split was generated against {name} alone: {meanings[name]}; use that of a third network"]
+    answer = "right" if attacked[0] == "OLD" else "wrong"
+    return [
+        f"the split was generated against {attacked[0]} alone: that NEW is {answer} on it says little; use that of a "
+        "third network"
+    ]
 
 
 def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> list[Evidence]:
@@ -278,9 +254,8 @@ def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> lis
 
 def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:
     """Return a line if perturbed images hardly fool either, so that they can't show what NEW lost."""
-    for predictions in of_both:
-        if 100 * (predictions.predicted == predictions.labels).mean() < _SATURATED:
-            return []
+    if any(100 * (each.predicted == each.labels).mean() < _SATURATED for each in of_both):
+        return []
     return [
         f"both are right on more than {_SATURATED:.0f} % of the perturbed images, which hardly fool either: a loss "
         f"can't show; use a split generated against a network like these"

@@ -21,12 +21,7 @@ from fmrgen.recipe.objects import AnyClassifier, classifier_section
 
 
 def diff_on_recipe(
-    recipe: Recipe,
-    output: str | Path,
-    old: AnyClassifier,
-    new: AnyClassifier,
-    *,
-    margin: float,
+    recipe: Recipe, output: str | Path, old: AnyClassifier, new: AnyClassifier, *, margin: float
 ) -> Diff:
     """Return the comparison on all images of a recipe's source, and on its originals transformed; arguments as `diff`
     has them."""

@@ -18,10 +18,7 @@ from fmrgen.apps.release.flips import groups_tested
 from fmrgen.engine.images import on_byte_grid
 
 ORIGINALS = 300  # that are transformed, where there are as many
-_COPIES = 10  # of each original in each family
 _BATCH = 64
-_GREY = 0.5  # of what covers an image
-_OF_A_CLASS = 10.0  # points by which trainings of one recipe may be apart on a class
 
 
 def _geometric(image: Tensor, draw: np.random.Generator) -> Tensor:
@@ -54,7 +51,7 @@ def _occluding(image: Tensor, draw: np.random.Generator) -> Tensor:
     width = round(draw.uniform(0, 0.4 if is_square else 0.25) * side)
     left, top = (int(draw.integers(side - width + 1)) for _ in range(2))
     height = width if is_square else side
-    return F.erase(image, top if is_square else 0, left, height, width, image.new_full((1, 1, 1), _GREY))
+    return F.erase(image, top if is_square else 0, left, height, width, image.new_full((1, 1, 1), 0.5))
 
 
 # By family: the transformation, what it is in words, and the points by which trainings of one recipe that differ in
@@ -89,9 +86,9 @@ def on_transformed_originals(
             positive[places] |= better
         name = f"transformed at random ({words})"
         evidence.append(evidence_of("transformed", f"originals {name}", negative, positive, margin, of_another_seed))
-        if family == "geometric":  # in the others trainings of one recipe are too far apart to tell by class
+        if family == "geometric":  # by ten points: in the others trainings are too far apart to tell by class
             of_class = f"originals of class {{name}} {name}"
-            evidence += groups_tested(labels, negative, positive, of_class, margin, _OF_A_CLASS)[1]
+            evidence += groups_tested(labels, negative, positive, of_class, margin, 10.0)[1]
     return evidence
 
 
@@ -103,7 +100,7 @@ def _transformed(
     for start in range(0, len(rows), _BATCH):
         places = np.arange(start, min(start + _BATCH, len(rows)))
         part = rows.at(places)
-        for copy in range(_COPIES):
+        for copy in range(10):
             images = []
             for example_id, image in zip(part.ids, part.originals, strict=True):
                 images.append(transform(image, np.random.default_rng([example_id, copy, family_number])))
