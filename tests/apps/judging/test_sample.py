@@ -10,8 +10,7 @@ from sheets import fill
 from stored import rows
 
 from fmrgen import UserError
-from fmrgen.apps.judging.sample import draw
-from fmrgen.apps.judging.sheet import read_sheet, write_sheet
+from fmrgen.apps.judging.sheet import draw, read_sheet, write_sheet
 
 
 def columns(rows=1000, fooled=0.3, valid=0.9, seed=0):
