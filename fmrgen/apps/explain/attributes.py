@@ -62,17 +62,12 @@ def _strongest(values: Tensor) -> Tensor:
     return pixels.kthvalue(math.ceil(0.98 * pixels.shape[1])).values
 
 
-def _weights(images: Tensor) -> Tensor:
-    """Return the share of an image's ink at each pixel [B, H, W], which sum to 1; uniform in an image without ink."""
-    pixels = (ink(images)[0].abs()[:, 0] - 0.1).clamp(min=0)  # what is fainter is no ink
-    total = pixels.sum((1, 2), keepdim=True)
-    uniform = torch.full_like(pixels, 1 / (pixels.shape[1] * pixels.shape[2]))
-    return torch.where(total > 0, pixels / total.clamp(min=1e-6), uniform)
-
-
 def _moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the ink's mean x and y [B] and its variances xx, yy and xy, in half widths and heights from the middle."""
-    weights = _weights(images)
+    pixels = (ink(images)[0].abs()[:, 0] - 0.1).clamp(min=0)  # what is fainter is no ink
+    total = pixels.sum((1, 2), keepdim=True)
+    uniform = 1 / (pixels.shape[1] * pixels.shape[2])  # in an image without ink
+    weights = torch.where(total > 0, pixels / total.clamp(min=1e-6), uniform)
     y = torch.linspace(-1, 1, weights.shape[1], device=images.device).view(1, -1, 1)
     x = torch.linspace(-1, 1, weights.shape[2], device=images.device).view(1, 1, -1)
     mean_x, mean_y = (weights * x).sum((1, 2)), (weights * y).sum((1, 2))
@@ -121,22 +116,8 @@ class Thickness(Attribute):
 
 def _dilated(images: Tensor, radius: int) -> Tensor:
     """Return at each pixel the brightest value that is at most `radius` pixels away, across and up."""
-    padded = pad(images, [radius] * 4, mode="replicate")
-    return _brightest(_brightest(padded, 2 * radius + 1, 2), 2 * radius + 1, 3)
-
-
-def _brightest(images: Tensor, width: int, dim: int) -> Tensor:
-    """Return the brightest of each `width` neighbours along a dimension, which gets shorter by `width` - 1.
-
-    Windows are joined from two of half the width, so a pixel is compared with few others.
-    """
-    window = 1
-    while window < width:
-        step = min(window, width - window)
-        length = images.shape[dim] - step
-        images = torch.maximum(images.narrow(dim, 0, length), images.narrow(dim, step, length))
-        window += step
-    return images
+    rows = pad(images, [radius] * 4, mode="replicate").unfold(2, 2 * radius + 1, 1).amax(-1)
+    return rows.unfold(3, 2 * radius + 1, 1).amax(-1)
 
 
 class Slant(Attribute):
@@ -251,11 +232,9 @@ class Sharpness(Attribute):
             return images
         from torchvision.transforms.functional import gaussian_blur  # slow to import, and a gate may not need it
 
-        sigma = 1.5 * images.shape[-1] / 32
-        if amount > 0:
-            return (images + amount * (images - gaussian_blur(images, _odd(4 * sigma), sigma))).clamp(0, 1)
-        sigma *= -amount
-        return gaussian_blur(images, _odd(4 * sigma), sigma)
+        sigma = 1.5 * images.shape[-1] / 32 * (1 if amount > 0 else -amount)
+        blurred = gaussian_blur(images, 2 * round(2 * sigma) + 1, sigma)
+        return (images + amount * (images - blurred)).clamp(0, 1) if amount > 0 else blurred
 
 
 class Colour(Attribute):
@@ -356,11 +335,6 @@ class Waves(Attribute):
         return part
 
 
-def _odd(width: float) -> int:
-    """Return the odd number closest to a width, or one above: the size of a kernel."""
-    return 2 * round(width / 2) + 1
-
-
 ATTRIBUTES: tuple[Attribute, ...] = (
     Thickness(),
     Slant(),
@@ -377,8 +351,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Waves("coarse structure", 0.5, 2.5),
     Waves("fine structure", 8, math.inf),
 )
-
-
 BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
 
 

@@ -57,14 +57,12 @@ class Moved:
     @property
     def doses(self) -> np.ndarray:
         """The number of doses that the oracle accepts, [N]."""
-        count: np.ndarray = (self.predictions >= 0).sum(1) - 1
-        return count
+        return np.asarray((self.predictions >= 0).sum(1) - 1)
 
     @property
     def last(self) -> np.ndarray:
         """The prediction at the last accepted dose, [N]; that for the original if none is accepted."""
-        last: np.ndarray = np.take_along_axis(self.predictions, self.doses[:, None], 1)[:, 0]
-        return last
+        return np.asarray(np.take_along_axis(self.predictions, self.doses[:, None], 1)[:, 0])
 
     @property
     def by_dose(self) -> list[tuple[float, int, int]]:
@@ -183,12 +181,11 @@ def confirmed(trials: Sequence[Trial]) -> list[Trial]:
 
     With a probability of `ERROR` at most any of them is false, however the trials depend on each other (Holm 1979).
     """
-    names = []
-    for number, trial in enumerate(sorted(trials, key=lambda trial: trial.p_value)):
+    ordered = sorted(trials, key=lambda trial: trial.p_value)
+    for number, trial in enumerate(ordered):
         if trial.p_value > ERROR / (len(trials) - number):
-            break
-        names.append(trial)
-    return names
+            return ordered[:number]
+    return ordered
 
 
 def fewest_errors(rows: int, hypotheses: int) -> int | None:

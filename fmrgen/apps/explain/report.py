@@ -135,12 +135,9 @@ def _curve(finding: Finding) -> Plot:
         figure = Plot(figsize=(5, 2.6))
         axes = figure.subplots()
         for (way, counts), colour in zip(finding.doses.items(), colours(len(finding.doses)), strict=True):
-            doses, percent = [0.0], [0.0]
-            for dose, accepted, wrong in counts:
-                if accepted:
-                    doses.append(dose)
-                    percent.append(100 * wrong / accepted)
-            axes.plot(doses, percent, color=colour, marker="o", markersize=4, label=_WAY_TITLES[way])
+            percent = {0.0: 0.0} | {dose: 100 * wrong / accepted for dose, accepted, wrong in counts if accepted}
+            title = _WAY_TITLES[way]
+            axes.plot(list(percent), list(percent.values()), color=colour, marker="o", markersize=4, label=title)
         axes.set_xlabel("dose")
         axes.set_ylabel("wrong, % of the accepted")
         grid_of_figures(axes)

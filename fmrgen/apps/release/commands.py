@@ -82,9 +82,8 @@ def diff(
         outcome = _on_real_images(old, new, images, margin, by, network, quiet=quiet)
         title = f"{_name_of(old)} → {_name_of(new)}"
     else:
-        of_real = {"--images": images is not None, "--by": bool(by)}
-        for option, is_set in of_real.items():
-            if is_set:
+        for option, value in {"--images": images, "--by": by}.items():
+            if value:
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
         loaded = options.load_recipe(recipe, changes, limit)
         outcome, names, sides = _on_recipe(loaded, old, new, margin, output, network, quiet=quiet)
@@ -171,8 +170,7 @@ def _deliver(
     report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool, every: bool
 ) -> None:
     """Print a report and write its files, on the first process of a launch."""
-    from fmrgen.apps.release.comment import to_comment
-    from fmrgen.apps.release.junit import to_junit
+    from fmrgen.apps.release.ci import to_comment, to_junit
     from fmrgen.cli import display
     from fmrgen.files import write_atomically
     from fmrgen.report.markdown import to_markdown

@@ -92,7 +92,8 @@ def diff_classifiers(
     if recipe is None:
         from fmrgen.apps.release.on_images import diff_on_images
 
-        return diff_on_images(images, old if isinstance(old, list) else [old], new, margin=margin, by=by).outcome
+        trainings = old if isinstance(old, list) else [old]
+        return diff_on_images(images, trainings, new, margin=margin, by=by)[0]
     if isinstance(old, list):
         raise UserError("old: a recipe takes one network; several trainings work on real images only")
     if output is None:

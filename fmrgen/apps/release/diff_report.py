@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from fmrgen.storage.shards import SplitFolder
 
 SCHEMA = "fmrgen-diff/5"
-_MOST_GROUPS = 8  # of each kind, off the page
-_MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 _PAIR = "pair, true → predicted"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
@@ -213,15 +211,14 @@ def _points(margin: float) -> str:
     return f"{margin:g} point" if margin == 1 else f"{margin:g} points"
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    """Return the first few names as the end of a sentence."""
-    listed = list(names[:most])
-    if len(names) > most:
-        more = len(names) - most
+def _listed(names: Sequence[str]) -> str:
+    """Return the first three names as the end of a sentence."""
+    listed = list(names[:3])
+    more = len(names) - len(listed)
+    if more:
         listed.append(f"{more} more kind{'s' if more > 1 else ''} of images")
-    if len(listed) == 1:
-        return listed[0]
-    return f"{', '.join(listed[:-1])} and {listed[-1]}"
+    *first, last = listed
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _evidence_table(outcome: Diff) -> Table:
@@ -248,11 +245,11 @@ def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> l
     for kind, groups in kinds.items():
         if groups:
             table = _group_table(kind, groups[:_MOST_ON_PAGE], names)
-            sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
+            sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=8))
     for name, images in {"Negative flips": flips.negatives, "Positive flips": flips.positives}.items():
         if images:
             table = _image_table(images[:_MOST_ON_PAGE])
-            sections.append(Section("images", name, tables=[table], folded=has_images, most_rows=_MOST_FLIPS))
+            sections.append(Section("images", name, tables=[table], folded=has_images, most_rows=20))
     return sections
 
 

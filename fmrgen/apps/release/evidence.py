@@ -148,10 +148,8 @@ def shares_of_error(images: np.ndarray, allowed: float, error: float) -> int:
     together.
     """
     least = np.sort([p_of_loss(count, 0, count, allowed / 100) for count in images.tolist()])
-    for shares in range(1, len(least) + 1):
-        if np.searchsorted(least, error / shares, side="right") <= shares:
-            return shares
-    return len(least)
+    counts = range(1, len(least) + 1)
+    return next(shares for shares in counts if np.searchsorted(least, error / shares, side="right") <= shares)
 
 
 def judged(

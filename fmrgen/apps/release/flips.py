@@ -197,7 +197,7 @@ def groups_tested(
     worst = min(tested, key=lambda group: (group.p_worse, (group.positive - group.negative) / group.images))
     assert worst.p_worse is not None
     members = values == worst.name
-    of_worst = images.format(name=worst.name)
+    of_worst = images.replace("{name}", worst.name)
     evidence = evidence_of("class", of_worst, negative[members], positive[members], margin, of_another_seed)
     return tested, [replace(evidence, p_worse=worst.p_worse, p_better=1.0)]
 

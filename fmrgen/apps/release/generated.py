@@ -59,11 +59,9 @@ def generate_against(recipe: Recipe, output: str | Path, old: ComponentConfig, n
     """
     for split_recipe in _recipes(recipe, old, new):
         make_split(split_recipe, output)
-    images = {}
-    for side, folder in split_folders(recipe, output, old, new).items():
-        images[side] = _images_of(folder)
-        rows = read_provenance(folder.paths).rows
-    return Generated(rows, images)
+    folders = split_folders(recipe, output, old, new)
+    images = {side: _images_of(folder) for side, folder in folders.items()}
+    return Generated(read_provenance(folders[NEGATIVE].paths).rows, images)
 
 
 def split_folders(

@@ -5,8 +5,9 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -33,17 +34,6 @@ _READ = 512  # rows at a time: photos come in many sizes, and those of one size 
 _BATCH = 64  # images of them that a network gets at once
 _MOST_NAMED = 20  # unreadable files
 _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
-_SECTIONS = ("{", "sets/")  # what names of sources begin with
-_RECIPES = (".yaml", ".yml")
-
-
-class OnImages(NamedTuple):
-    """A diff of classifiers on labelled images, and these as loaded: trainings of OLD, then NEW; `differ` says whether
-    both work and are two networks."""
-
-    outcome: Diff
-    models: list[LoadedClassifier]
-    differ: bool
 
 
 def diff_on_images(
@@ -53,13 +43,14 @@ def diff_on_images(
     *,
     margin: float,
     by: Sequence[str] = (),
-) -> OnImages:
+) -> tuple[Diff, list[LoadedClassifier], bool]:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
     `images` is a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
     each class; or a section or recipe of a source. `old` are trainings of the classifier in use. NEW may lose `margin`
-    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Raises UserError if the
-    images or a classifier can't be used.
+    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Returns the outcome,
+    the loaded classifiers, NEW last, and whether all work and NEW is another network. Raises UserError if the images or
+    a classifier can't be used.
     """
     opened = opened_images(images)
     if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:
@@ -78,10 +69,10 @@ def diff_on_images(
     outcome = Diff("undecided", margin, evidence, flips)
     faults = faults_of([*of_old, of_new])
     if faults:
-        return OnImages(replace(outcome, verdict="invalid", notes=faults), models, differ=False)
+        return replace(outcome, verdict="invalid", notes=faults), models, False
     if _are_one_network(models, predictions.values()):
         notes = ["OLD and NEW are one network: they have the same weights and settings"]
-        return OnImages(replace(outcome, notes=notes), models, differ=False)
+        return replace(outcome, notes=notes), models, False
     notes = _preprocessing_notes(models) + _notes_on_absent(models[-1].class_names or (), of_new.labels)
     of_others: list[Evidence] = []
     if is_split:
@@ -89,7 +80,7 @@ def diff_on_images(
         if column == "original":
             of_others = _evidence_on_perturbed(predictions["image"], margin)
     verdict, evidence = judged(evidence, of_others, has_suspect=flips.has_suspect(margin))
-    return OnImages(replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, differ=True)
+    return replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, True
 
 
 def _predict(
@@ -147,7 +138,7 @@ def opened_images(images: Any) -> Split:
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
-    if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
+    if not text.startswith(("{", "sets/")) and not text.endswith((".yaml", ".yml")):
         return open_split(text, download=True)
     (fixed,) = load_fixed_sets([f"images={text}"]).values()
     sources = fixed.sources("images")
@@ -159,15 +150,14 @@ def opened_images(images: Any) -> Split:
 def _check_images(opened: Split) -> None:
     """Raise UserError, which names them all, if images are unreadable."""
     faults = {}
-    row = 0
-    for table in opened.tables(_READ, opened.image_columns):
-        for stored in table.select(opened.image_columns).to_pylist():
-            for column, image in stored.items():
-                try:
-                    open_rgb(opened.image_of(image))
-                except UserError as error:
-                    faults[(image or {}).get("path") or f"row {row}: its {column}"] = error
-            row += 1
+    tables = opened.tables(_READ, opened.image_columns)
+    rows = chain.from_iterable(table.select(opened.image_columns).to_pylist() for table in tables)
+    for row, stored in enumerate(rows):
+        for column, image in stored.items():
+            try:
+                open_rgb(opened.image_of(image))
+            except UserError as error:
+                faults[(image or {}).get("path") or f"row {row}: its {column}"] = error
     if faults:
         listed = ", ".join(f"{name} ({error})" for name, error in list(faults.items())[:_MOST_NAMED])
         more = ", …" if len(faults) > _MOST_NAMED else ""
@@ -180,9 +170,9 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return columns["id"].astype(str)
     if "id" in opened.features:
         raise UserError(f"{opened.name}: its ids are not unique; make them so, or drop the column")
-    names = []
-    for table in opened.tables(_READ, ["image"]):
-        names += [path or "" for path in pc.struct_field(table["image"], "path").to_pylist()]
+    tables = opened.tables(_READ, ["image"])
+    paths = chain.from_iterable(pc.struct_field(table["image"], "path").to_pylist() for table in tables)
+    names = [path or "" for path in paths]
     if len(set(names)) < len(names):
         return np.arange(len(names)).astype(str)
     if opened.repo is not None and Path(opened.repo).is_dir():
@@ -199,12 +189,10 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
     column = column_of_real_images(opened)
     names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))
     files = {}
-    first_row = 0
-    for table in opened.tables(_READ, [column]):
-        for name, image in zip(names[first_row : first_row + len(table)].tolist(), table[column], strict=True):
-            if name in wanted:
-                files[name] = opened.image_of(image.as_py())
-        first_row += len(table)
+    images_of_rows = chain.from_iterable(table[column] for table in opened.tables(_READ, [column]))
+    for name, image in zip(names.tolist(), images_of_rows, strict=True):
+        if name in wanted:
+            files[name] = opened.image_of(image.as_py())
     return files
 
 

@@ -29,7 +29,6 @@ _PREDICTIONS += ["predicted_class", "pred_label", "answer", "output"]
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
 _NUMBERED_SCORES = ("p{}", "p_{}", "prob{}", "prob_{}", "score{}", "score_{}", "logit{}", "logit_{}")  # a column each
 _CONFIDENCES = ("confidence", "score", "probability")  # of the prediction
-_OF_EVALUATE = ("split", "classifier", "id", "label", "valid", "original_prediction", "prediction")
 _SHOWN = 3  # ids in an error
 
 
@@ -90,7 +89,7 @@ def read_predictions(path: str | Path) -> Predictions:
     for field_of_table in table.schema:
         if pa.types.is_binary(field_of_table.type):
             raise UserError(f"{path}: its column {field_of_table.name} is not UTF-8; save the file as UTF-8")
-    if set(_OF_EVALUATE) <= set(names):
+    if {"split", "classifier", "id", "label", "valid", "original_prediction", "prediction"} <= set(names):
         table = _of_one_classifier(path, table)
     return predictions_of_columns(str(path), dict(zip(table.column_names, table.columns, strict=True)))
 

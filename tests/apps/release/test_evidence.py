@@ -67,7 +67,7 @@ def test_a_class_that_is_lost_whole_is_called_worse():
     """The 17 stop signs of 700 signs of 43 classes, beside seven other kinds of images."""
     labels = np.append(np.repeat(np.arange(42), 16), np.full(17, 42))
     lost = labels == 42
-    _, (of_class,) = groups_tested(labels, lost, np.zeros_like(lost), "images of class {name}", 0.0)
+    _, (of_class,) = groups_tested(labels.astype(str), lost, np.zeros_like(lost), "images of class {name}", 0.0)
     assert of_class.images == "images of class 42"
     others = [evidence(drops) for drops in pairs(0, 0.1, 3, 7, 300)]
     assert judged([of_class, *others])[0] == "worse"
@@ -134,7 +134,7 @@ def test_the_worst_of_several_answers_for_their_number():
     for _ in range(300):
         labels = random.integers(0, 20, 1000)
         flips = random.choice(3, 1000, p=[0.15, 0.15, 0.7])
-        _, (worst,) = groups_tested(labels, flips == 0, flips == 1, "{name}", 0.0, of_another_seed=0.0)
+        _, (worst,) = groups_tested(labels.astype(str), flips == 0, flips == 1, "{name}", 0.0, of_another_seed=0.0)
         assert worst.p_better == 1
         false += worst.p_worse <= 0.05
     assert false <= 0.05 * 300 + 6
