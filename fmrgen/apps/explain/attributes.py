@@ -12,11 +12,6 @@ from fmrgen.config import import_object
 from fmrgen.errors import UserError
 
 _BATCH = 64
-_FAINT = 0.1  # of the range of pixels: less than that is no ink
-_STRONGEST_QUANTILE = 0.98  # two of a hundred pixels are stronger: single outliers do not count
-_EDGE_LENGTH = 0.785  # pi / 4: steps across and up, summed, are 4 / pi as long as an edge is, averaged over directions
-_IMAGE_PER_PIXEL = 28  # side of an image whose strokes grow by one pixel: that of MNIST
-_SUBPIXELS = 4  # strokes of a small image grow by quarters of a pixel
 
 
 class Attribute(ABC):
@@ -62,22 +57,17 @@ def ink(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _strongest(values: Tensor) -> Tensor:
-    """Return the absolute value that two of a hundred pixels of `values` [B, 1, H, W] exceed, [B]."""
+    """Return the absolute value that two of a hundred pixels of `values` [B, 1, H, W] exceed, [B]: no outliers."""
     pixels = values.abs().flatten(1)
-    return pixels.kthvalue(math.ceil(_STRONGEST_QUANTILE * pixels.shape[1])).values
-
-
-def _weights(images: Tensor) -> Tensor:
-    """Return the share of an image's ink at each pixel [B, H, W], which sum to 1; uniform in an image without ink."""
-    pixels = (ink(images)[0].abs()[:, 0] - _FAINT).clamp(min=0)
-    total = pixels.sum((1, 2), keepdim=True)
-    uniform = torch.full_like(pixels, 1 / (pixels.shape[1] * pixels.shape[2]))
-    return torch.where(total > 0, pixels / total.clamp(min=1e-6), uniform)
+    return pixels.kthvalue(math.ceil(0.98 * pixels.shape[1])).values
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the ink's mean x and y [B] and its variances xx, yy and xy, in half widths and heights from the middle."""
-    weights = _weights(images)
+    pixels = (ink(images)[0].abs()[:, 0] - 0.1).clamp(min=0)  # what is fainter is no ink
+    total = pixels.sum((1, 2), keepdim=True)
+    uniform = 1 / (pixels.shape[1] * pixels.shape[2])  # in an image without ink
+    weights = torch.where(total > 0, pixels / total.clamp(min=1e-6), uniform)
     y = torch.linspace(-1, 1, weights.shape[1], device=images.device).view(1, -1, 1)
     x = torch.linspace(-1, 1, weights.shape[2], device=images.device).view(1, 1, -1)
     mean_x, mean_y = (weights * x).sum((1, 2)), (weights * y).sum((1, 2))
@@ -95,15 +85,14 @@ def _warped(images: Tensor, matrix: list[list[float]]) -> Tensor:
 
 
 class Thickness(Attribute):
-    """The width of strokes."""
+    """The mean width of strokes in pixels: their area divided by half the length of their edges."""
 
-    name, more, less = "thickness", "thicker strokes", "thinner strokes"
-    other = "strokes of another thickness"
+    name, more, less, other = "thickness", "thicker strokes", "thinner strokes", "strokes of another thickness"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return the mean width of strokes in pixels: their area divided by half the length of their edges."""
         strokes = ink(images)[0].abs()[:, 0]
-        edges = (strokes.diff(dim=1).abs().sum((1, 2)) + strokes.diff(dim=2).abs().sum((1, 2))) * _EDGE_LENGTH
+        # Steps across and up, summed, are 4 / pi as long as an edge is, averaged over directions.
+        edges = (strokes.diff(dim=1).abs().sum((1, 2)) + strokes.diff(dim=2).abs().sum((1, 2))) * 0.785
         return 2 * strokes.sum((1, 2)) / edges.clamp(min=1e-6)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
@@ -113,8 +102,8 @@ class Thickness(Attribute):
         """
         contrast, background = ink(images)
         sign = contrast.sum((1, 2, 3), keepdim=True).sign()  # 1: light strokes on dark
-        growth = max(1, round(images.shape[-1] / _IMAGE_PER_PIXEL))
-        scale = -(-_SUBPIXELS // growth)
+        growth = max(1, round(images.shape[-1] / 28))
+        scale = -(-4 // growth)
         direction = math.copysign(1, amount)
         fine = interpolate(sign * (images - background), scale_factor=scale, mode="bilinear") * direction
         whole, part = divmod(abs(amount) * growth * scale, 1)
@@ -127,32 +116,17 @@ class Thickness(Attribute):
 
 def _dilated(images: Tensor, radius: int) -> Tensor:
     """Return at each pixel the brightest value that is at most `radius` pixels away, across and up."""
-    padded = pad(images, [radius] * 4, mode="replicate")
-    return _brightest(_brightest(padded, 2 * radius + 1, 2), 2 * radius + 1, 3)
-
-
-def _brightest(images: Tensor, width: int, dim: int) -> Tensor:
-    """Return the brightest of each `width` neighbours along a dimension, which gets shorter by `width` - 1.
-
-    Windows are joined from two of half the width, so a pixel is compared with few others.
-    """
-    window = 1
-    while window < width:
-        step = min(window, width - window)
-        length = images.shape[dim] - step
-        images = torch.maximum(images.narrow(dim, 0, length), images.narrow(dim, step, length))
-        window += step
-    return images
+    rows = pad(images, [radius] * 4, mode="replicate").unfold(2, 2 * radius + 1, 1).amax(-1)
+    return rows.unfold(3, 2 * radius + 1, 1).amax(-1)
 
 
 class Slant(Attribute):
-    """The lean of shapes to the right."""
+    """The lean of shapes to the right: by how much the ink moves there for each step upwards."""
 
     name, more, less = "slant", "shapes that lean to the right", "shapes that lean to the left"
     other = "shapes that lean"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return by how much the ink moves to the right for each step upwards."""
         _, _, _, yy, xy = _moments(images)
         return -xy / yy.clamp(min=1e-6)
 
@@ -161,13 +135,11 @@ class Slant(Attribute):
 
 
 class Size(Attribute):
-    """The size of shapes."""
+    """The size of shapes: the ink's root mean square distance from its middle, in half widths."""
 
-    name, more, less = "size", "larger shapes", "smaller shapes"
-    other = "shapes of another size"
+    name, more, less, other = "size", "larger shapes", "smaller shapes", "shapes of another size"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return the ink's root mean square distance from its middle, in half widths."""
         _, _, xx, yy, _ = _moments(images)
         return (xx + yy).sqrt()
 
@@ -192,8 +164,7 @@ class PositionAcross(Attribute):
 class PositionUp(Attribute):
     """The position of shapes from bottom to top."""
 
-    name, more, less = "position up", "shapes further up", "shapes further down"
-    other = "shapes moved up or down"
+    name, more, less, other = "position up", "shapes further up", "shapes further down", "shapes moved up or down"
 
     def measure(self, images: Tensor) -> Tensor:
         return -_moments(images)[1]
@@ -203,13 +174,11 @@ class PositionUp(Attribute):
 
 
 class Contrast(Attribute):
-    """The contrast between shapes and the background."""
+    """The contrast: how far the ink that stands out most is from the background."""
 
-    name, more, less = "contrast", "higher contrast", "lower contrast"
-    other = "another contrast"
+    name, more, less, other = "contrast", "higher contrast", "lower contrast", "another contrast"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return how far the ink that stands out most is from the background."""
         return _strongest(ink(images)[0])
 
     def change(self, images: Tensor, amount: float) -> Tensor:
@@ -222,8 +191,7 @@ class Contrast(Attribute):
 class Brightness(Attribute):
     """The mean of all pixels."""
 
-    name, more, less = "brightness", "brighter images", "darker images"
-    other = "another brightness"
+    name, more, less, other = "brightness", "brighter images", "darker images", "another brightness"
 
     def measure(self, images: Tensor) -> Tensor:
         return images.flatten(1).mean(1)
@@ -236,8 +204,7 @@ class Brightness(Attribute):
 class Background(Attribute):
     """The brightness of the background."""
 
-    name, more, less = "background", "a brighter background", "a darker background"
-    other = "another background"
+    name, more, less, other = "background", "a brighter background", "a darker background", "another background"
 
     def measure(self, images: Tensor) -> Tensor:
         return ink(images)[1].flatten()
@@ -250,13 +217,12 @@ class Background(Attribute):
 
 
 class Sharpness(Attribute):
-    """The steepness of edges."""
+    """The steepness of the steepest edges from pixel to pixel, as a share of the contrast."""
 
     name, more, less = "sharpness", "sharper images", "blurred images"
     other, is_of_waves = "sharpened or blurred images", True
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return how steep the steepest edges are from pixel to pixel, as a share of the contrast."""
         grey = images.mean(1, keepdim=True)
         steps = torch.maximum(grey.diff(dim=2).abs()[..., :-1], grey.diff(dim=3).abs()[..., :-1, :])
         return _strongest(steps) / _strongest(ink(images)[0]).clamp(min=1e-6)
@@ -266,21 +232,17 @@ class Sharpness(Attribute):
             return images
         from torchvision.transforms.functional import gaussian_blur  # slow to import, and a gate may not need it
 
-        sigma = 1.5 * images.shape[-1] / 32
-        if amount > 0:
-            return (images + amount * (images - gaussian_blur(images, _odd(4 * sigma), sigma))).clamp(0, 1)
-        sigma *= -amount
-        return gaussian_blur(images, _odd(4 * sigma), sigma)
+        sigma = 1.5 * images.shape[-1] / 32 * (1 if amount > 0 else -amount)
+        blurred = gaussian_blur(images, 2 * round(2 * sigma) + 1, sigma)
+        return (images + amount * (images - blurred)).clamp(0, 1) if amount > 0 else blurred
 
 
 class Colour(Attribute):
-    """The strength of colours."""
+    """The strength of colours: how far the channels are apart, on average."""
 
-    name, more, less = "colour", "stronger colours", "paler colours"
-    other = "stronger or paler colours"
+    name, more, less, other = "colour", "stronger colours", "paler colours", "stronger or paler colours"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return how far the channels are apart, on average."""
         return (images.amax(1) - images.amin(1)).flatten(1).mean(1)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
@@ -290,20 +252,14 @@ class Colour(Attribute):
 
 
 class Corner(Attribute):
-    """Marks in the corners."""
+    """Marks in the corners: the mean ink of the corner that has most."""
 
-    name, more, less = "corner", "a mark in the corner", "an empty corner"
-    other = "corners that are marked or emptied"
+    name, more, less, other = "corner", "a mark in the corner", "an empty corner", "corners that are marked or emptied"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return the mean ink of the corner that has most."""
         contrast = ink(images)[0].abs()[:, 0]
-        side = _corner_side(images)
-        means = []
-        for y in (slice(side), slice(-side, None)):
-            for x in (slice(side), slice(-side, None)):
-                means.append(contrast[:, y, x].flatten(1).mean(1))
-        return torch.stack(means).amax(0)
+        corners = _corners(contrast, _corner_side(images))
+        return torch.stack([corner.flatten(1).mean(1) for corner in corners]).amax(0)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
         """Return images with a black or white square in the upper left, or with all four corners emptied.
@@ -317,9 +273,8 @@ class Corner(Attribute):
             mark = (background < 0.5).to(images)
             changed[..., 1 : 1 + side, 1 : 1 + side] = images[..., 1 : 1 + side, 1 : 1 + side].lerp(mark, amount)
             return changed
-        for y in (slice(side + 1), slice(-side - 1, None)):
-            for x in (slice(side + 1), slice(-side - 1, None)):
-                changed[..., y, x] = images[..., y, x].lerp(background, -amount)
+        for corner in _corners(changed, side + 1):
+            corner.lerp_(background, -amount)
         return changed
 
 
@@ -327,18 +282,22 @@ def _corner_side(images: Tensor) -> int:
     return max(2, images.shape[-1] // 8)
 
 
+def _corners(images: Tensor, side: int) -> list[Tensor]:
+    """Return views of the four corners of images [..., H, W], with a side of so many pixels."""
+    top, bottom = images[..., :side, :], images[..., -side:, :]
+    return [top[..., :side], top[..., -side:], bottom[..., :side], bottom[..., -side:]]
+
+
 class Symmetry(Attribute):
-    """The similarity of an image to its mirror image, left for right."""
+    """The cosine of the angle between the ink and its mirror image, left for right."""
 
     name, more, less = "symmetry", "more symmetrical images", "less symmetrical images"
     other = "images of another symmetry"
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return the cosine of the angle between the ink and its mirror image, left for right."""
         contrast = ink(images)[0]
-        product = (contrast * contrast.flip(3)).flatten(1).sum(1)
-        square = (contrast * contrast).flatten(1).sum(1)
-        return product / square.clamp(min=1e-6)
+        product, square = contrast * contrast.flip(3), contrast * contrast
+        return product.sum((1, 2, 3)) / square.sum((1, 2, 3)).clamp(min=1e-6)
 
     def change(self, images: Tensor, amount: float) -> Tensor:
         """Return images half way towards the mean of each and its mirror image, or as far away from it."""
@@ -346,7 +305,7 @@ class Symmetry(Attribute):
 
 
 class Waves(Attribute):
-    """The strength of the waves in a band of frequencies, from `least` to below `most`, in waves across the image."""
+    """The root mean square of the waves in a band of frequencies, from `least` to below `most`, in waves across."""
 
     is_of_waves = True
 
@@ -355,7 +314,6 @@ class Waves(Attribute):
         self.other, self.band = f"stronger or weaker {name}", (least, most)
 
     def measure(self, images: Tensor) -> Tensor:
-        """Return the root mean square of these waves."""
         return self._part(images).flatten(1).square().mean(1).sqrt()
 
     def change(self, images: Tensor, amount: float) -> Tensor:
@@ -377,11 +335,6 @@ class Waves(Attribute):
         return part
 
 
-def _odd(width: float) -> int:
-    """Return the odd number closest to a width, or one above: the size of a kernel."""
-    return 2 * round(width / 2) + 1
-
-
 ATTRIBUTES: tuple[Attribute, ...] = (
     Thickness(),
     Slant(),
@@ -398,8 +351,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Waves("coarse structure", 0.5, 2.5),
     Waves("fine structure", 8, math.inf),
 )
-
-
 BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES}
 
 

@@ -121,17 +121,11 @@ def explain(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if "original" not in opened.features:
         raise UserError(f"{split}: has no originals (output.keep_original), which explain changes")
-    other_classifier = None
+    other, may_differ = None, []
     if classifier is not None:
-        other_classifier = build_component(classifier_section(classifier), "classifier", nn.Module, device)
-    judges, _, _ = load_judges(
-        split,
-        provenance,
-        classifier=other_classifier,
-        may_differ=() if other_classifier is None else ("classifier",),
-        trust=trust,
-        device=device,
-    )
+        other = build_component(classifier_section(classifier), "classifier", nn.Module, device)
+        may_differ = ["classifier"]
+    judges, _, _ = load_judges(split, provenance, classifier=other, may_differ=may_differ, trust=trust, device=device)
     sample = DrawnRows.of_split(opened, provenance, judges, rows, device)
     is_observed = np.array([row_seed(0, example_id, "explain") % 2 for example_id in sample.ids]) == 0
     observed = sample.at(is_observed & sample.columns["valid"])
@@ -168,25 +162,17 @@ def explain(
         fooled=int(fooled.sum()),
         originals=len(tested),
         fewest_errors=fewest_errors(len(tested), len(trials)),
-        findings=sorted(findings, key=_rank),
+        findings=sorted(
+            findings, key=lambda entry: (not entry.is_confirmed, -entry.area if entry.is_confirmed else entry.p_value)
+        ),
     )
-
-
-def _rank(finding: Finding) -> tuple[bool, float]:
-    """Return a key that sorts confirmed findings first, by area, and then the others by p-value."""
-    if finding.is_confirmed:
-        return False, -finding.area
-    return True, finding.p_value
 
 
 def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | None:
     """Return the mean of `change` [N] where the classifier is fooled minus that elsewhere, in standard deviations."""
-    if min(fooled.sum(), (~fooled).sum()) < 2:
+    if min(fooled.sum(), (~fooled).sum()) < 2 or change.std() == 0:
         return None
-    deviation = change.std()
-    if deviation == 0:
-        return None
-    return float((change[fooled].mean() - change[~fooled].mean()) / deviation)
+    return float((change[fooled].mean() - change[~fooled].mean()) / change.std())
 
 
 def _finding(
@@ -197,24 +183,23 @@ def _finding(
     in_split: Mapping[str, float | None],
 ) -> Finding:
     """Return what a trial on `rows` shows; `in_split` has the standardised difference of each attribute."""
-    hypothesis = trial.hypothesis
+    hypothesis, along = trial.hypothesis, trial.moved["along"]
     wrong: dict[str, np.ndarray] = {}
     errors: dict[str, Estimate] = {}
-    doses: dict[str, list[tuple[float, int, int]]] = {}
     for way, moved in trial.moved.items():
         wrong[way] = moved.last != rows.labels
         share = proportion(wrong[way])
         if share is not None:
             errors[way] = share
-        doses[way] = []
-        for dose, (accepted, wrong_accepted) in zip(DOSES, moved.by_dose, strict=True):
-            doses[way].append((dose, accepted, wrong_accepted))
-    controls = [way for way in wrong if way != "along"]
-    rival = max(controls, key=lambda way: int(wrong[way].sum()))
-    attribute_difference = in_split.get(hypothesis.attribute.name)
-    difference = None
-    if attribute_difference is not None and hypothesis.sign:  # a change either way has no direction
-        difference = hypothesis.sign * attribute_difference
+    wrong_along = wrong.pop("along")
+    rival = max(wrong.values(), key=np.count_nonzero)
+    difference = in_split[hypothesis.attribute.name]
+    if difference is not None:  # a change either way has no direction
+        difference = hypothesis.sign * difference if hypothesis.sign else None
+    wrong_labels = rows.labels[wrong_along].tolist()
+    originals_by_class, wrong_by_class = Counter(rows.labels.tolist()), Counter(wrong_labels)
+    classes = [(names[label], count, wrong_by_class[label]) for label, count in sorted(originals_by_class.items())]
+    pairs = Counter(zip(wrong_labels, along.last[wrong_along].tolist(), strict=True))
     return Finding(
         words=hypothesis.words,
         attribute=hypothesis.attribute.name,
@@ -222,40 +207,23 @@ def _finding(
         is_confirmed=is_confirmed,
         p_value=trial.p_value,
         errors=errors,
-        effect=paired_difference(wrong["along"], wrong[rival]),
+        effect=paired_difference(wrong_along, rival),
         area=trial.area,
         in_split=difference,
-        doses=doses,
-        classes=_errors_by_class(wrong["along"], rows.labels, names),
-        pairs=_errors_by_pair(wrong["along"], rows.labels, trial.moved["along"].last, names),
-        shown=_example_pairs(trial, rows, names) if is_confirmed else [],
+        doses={way: moved.by_dose for way, moved in trial.moved.items()},
+        classes=sorted(classes, key=lambda counts: -counts[2]),
+        pairs=[(names[label], names[prediction], count) for (label, prediction), count in pairs.most_common()],
+        shown=_example_pairs(trial, rows, names, pairs) if is_confirmed else [],
     )
 
 
-def _errors_by_class(wrong: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return each class that occurs, its originals and how many of them are wrong, the most first."""
-    classes = []
-    for label, name in enumerate(names):
-        members = labels == label
-        if members.any():
-            classes.append((name, int(members.sum()), int(wrong[members].sum())))
-    return sorted(classes, key=lambda counts: -counts[2])
-
-
-def _errors_by_pair(
-    wrong: np.ndarray, labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]
-) -> list[tuple[str, str, int]]:
-    """Return each pair of true class and wrong prediction, and how often it occurs, the most frequent first."""
-    counts = Counter(zip(labels[wrong].tolist(), predictions[wrong].tolist(), strict=True))
-    return [(names[label], names[prediction], count) for (label, prediction), count in counts.most_common()]
-
-
-def _example_pairs(trial: Trial, rows: DrawnRows, names: Sequence[str]) -> list[ImagePair]:
+def _example_pairs(
+    trial: Trial, rows: DrawnRows, names: Sequence[str], counts: Mapping[tuple[int, int], int]
+) -> list[ImagePair]:
     """Return some of the originals that the change makes wrong, of the most frequent pairs of classes first."""
     along = trial.moved["along"]
     label_pairs = list(zip(rows.labels.tolist(), along.last.tolist(), strict=True))
     wrong = np.flatnonzero(along.last != rows.labels)
-    counts = Counter(label_pairs[place] for place in wrong)
     examples = []
     for place in sorted(wrong, key=lambda place: -counts[label_pairs[place]])[:_PAIRS_SHOWN]:
         original = rows.originals[place : place + 1]

@@ -2,9 +2,9 @@
 sees their class, and the classifier's errors are counted."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from fmrgen.metrics.intervals import sign_test
 DOSES = (0.25, 0.5, 0.75, 1.0)
 ERROR = 0.05  # the chance that any name is wrong
 _BATCH = 64
-_RESCALINGS = 4  # make a control as long as its change, to one or two percent
-
-Change = Callable[[DrawnRows, float], Tensor]  # rows and a dose from 0 to 1 to changed originals [B, 3, H, W]
 SIGNS = (1, -1, 0)
 
 
@@ -60,21 +57,19 @@ class Moved:
     @property
     def doses(self) -> np.ndarray:
         """The number of doses that the oracle accepts, [N]."""
-        count: np.ndarray = (self.predictions >= 0).sum(1) - 1
-        return count
+        return np.asarray((self.predictions >= 0).sum(1) - 1)
 
     @property
     def last(self) -> np.ndarray:
         """The prediction at the last accepted dose, [N]; that for the original if none is accepted."""
-        last: np.ndarray = np.take_along_axis(self.predictions, self.doses[:, None], 1)[:, 0]
-        return last
+        return np.asarray(np.take_along_axis(self.predictions, self.doses[:, None], 1)[:, 0])
 
     @property
-    def by_dose(self) -> list[tuple[int, int]]:
-        """For each dose, how many images the oracle accepts, and how many of these the classifier has wrong."""
+    def by_dose(self) -> list[tuple[float, int, int]]:
+        """Each dose, how many images the oracle accepts, and how many of these the classifier has wrong."""
         accepted = self.predictions[:, 1:] >= 0
         wrong = accepted & (self.predictions[:, 1:] != self.predictions[:, :1])
-        return list(zip(accepted.sum(0).tolist(), wrong.sum(0).tolist(), strict=True))
+        return list(zip(DOSES, accepted.sum(0).tolist(), wrong.sum(0).tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +79,13 @@ class Trial:
     hypothesis: Hypothesis
     moved: dict[str, Moved]  # predictions `along` it, `against` it (missing for sign 0) and `otherwise`
     signs: np.ndarray  # [N], whether each original was given more (1) or less (-1) along it
-    p_value: float  # McNemar's exact test: errors are no more frequent along it than under a control; the larger
+
+    @cached_property
+    def p_value(self) -> float:
+        """Of McNemar's exact test that errors are no more frequent along it than under a control; the larger."""
+        wrong = {way: moved.last != moved.predictions[:, 0] for way, moved in self.moved.items()}
+        along = wrong.pop("along")
+        return max(p_of_more(along, in_control) for in_control in wrong.values())
 
     @property
     def area(self) -> float:
@@ -94,19 +95,8 @@ class Trial:
         """
         means = {}
         for way, moved in self.moved.items():
-            shares = [wrong / max(accepted, 1) for accepted, wrong in moved.by_dose]
-            means[way] = float(np.mean(shares))
+            means[way] = float(np.mean([wrong / max(accepted, 1) for _, accepted, wrong in moved.by_dose]))
         return 100 * (means.pop("along") - max(means.values()))
-
-    @classmethod
-    def of(cls, hypothesis: Hypothesis, moved: dict[str, Moved], signs: np.ndarray) -> "Trial":
-        """Return a trial with the larger of its p-values against each control."""
-        wrong = {}
-        for way, outcome in moved.items():
-            wrong[way] = outcome.last != outcome.predictions[:, 0]
-        wrong_along = wrong.pop("along")
-        p_values = [p_of_more(wrong_along, wrong_in_control) for wrong_in_control in wrong.values()]
-        return cls(hypothesis, moved, signs, max(p_values))
 
 
 def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
@@ -114,8 +104,8 @@ def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
 
     The classifier has the originals right, and the oracle sees their class.
     """
-    along = {sign: _moved(rows, partial(_along, attribute, sign)) for sign in (1, -1)}
-    control = {sign: _moved(rows, partial(_otherwise, attribute, sign)) for sign in (1, -1)}
+    along = {sign: _moved(rows, attribute, sign) for sign in (1, -1)}
+    control = {sign: _moved(rows, attribute, sign, as_control=True) for sign in (1, -1)}
     trials = []
     for sign in SIGNS:
         if sign:
@@ -124,39 +114,30 @@ def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
         else:  # drawn by the ids
             signs = np.array([1 if row_seed(0, example_id, "either way") % 2 else -1 for example_id in rows.ids])
             moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
-        trials.append(Trial.of(Hypothesis(attribute, sign), moved, signs))
+        trials.append(Trial(Hypothesis(attribute, sign), moved, signs))
     return trials
 
 
-def _along(attribute: Attribute, sign: int, rows: DrawnRows, dose: float) -> Tensor:
-    """Return originals [B, 3, H, W] with more of an attribute (`sign` 1) or less (-1)."""
-    return on_byte_grid(attribute.change(rows.originals, sign * dose))
+def _moved(rows: DrawnRows, attribute: Attribute, sign: int, *, as_control: bool = False) -> Moved:
+    """Return the predictions for all originals, changed dose by dose until the oracle rejects them.
 
-
-def _otherwise(attribute: Attribute, sign: int, rows: DrawnRows, dose: float) -> Tensor:
-    """Return originals [B, 3, H, W] changed as much in another way."""
-    changed = _along(attribute, sign, rows, dose)
-    return otherwise(rows.originals, changed, rows.ids, own_waves=attribute.is_of_waves)
-
-
-def _moved(rows: DrawnRows, change: Change) -> Moved:
-    """Return the predictions for all originals, changed dose by dose until the oracle rejects them."""
+    They get more of an attribute (`sign` 1) or less (-1); as a control they are changed as much in another way.
+    """
     predictions = np.full((len(rows), 1 + len(DOSES)), -1)
     predictions[:, 0] = rows.labels
     remaining = np.arange(len(rows))
     for number, dose in enumerate(DOSES, start=1):
-        accepted_places = []
-        for at in np.split(remaining, range(_BATCH, len(remaining), _BATCH)):
+        for start in range(0, len(remaining), _BATCH):
+            at = remaining[start : start + _BATCH]
             part = rows.at(at)
-            changed = change(part, dose)
+            changed = on_byte_grid(attribute.change(part.originals, sign * dose))
+            if as_control:
+                changed = otherwise(part.originals, changed, part.ids, own_waves=attribute.is_of_waves)
             accepted = part.accepts(changed)
-            accepted_places.append(at[accepted])
             if accepted.any():
                 images = changed[torch.from_numpy(accepted).to(changed.device)]
                 predictions[at[accepted], number] = part.at(accepted).predictions(images)
-        remaining = np.concatenate(accepted_places)
-        if not len(remaining):
-            break
+        remaining = np.flatnonzero(predictions[:, number] >= 0)
     return Moved(predictions)
 
 
@@ -180,7 +161,7 @@ def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int], *, own_waves:
     magnitudes = torch.fft.rfft2(waves).abs()
     change = torch.fft.irfft2(torch.polar(magnitudes, phases.expand(-1, images.shape[1], -1, -1)), s=(height, width))
     strength = wanted / _length(change).clamp(min=1e-6) if own_waves else torch.ones_like(wanted)
-    for _ in range(_RESCALINGS):
+    for _ in range(4):  # makes it as long as the change, to one or two percent
         moved = (images + strength * change).clamp(0, 1)
         strength = strength * wanted / _length(moved - images).clamp(min=1e-6)
     return on_byte_grid((images + strength * change).clamp(0, 1))
@@ -200,12 +181,11 @@ def confirmed(trials: Sequence[Trial]) -> list[Trial]:
 
     With a probability of `ERROR` at most any of them is false, however the trials depend on each other (Holm 1979).
     """
-    names = []
-    for number, trial in enumerate(sorted(trials, key=lambda trial: trial.p_value)):
+    ordered = sorted(trials, key=lambda trial: trial.p_value)
+    for number, trial in enumerate(ordered):
         if trial.p_value > ERROR / (len(trials) - number):
-            break
-        names.append(trial)
-    return names
+            return ordered[:number]
+    return ordered
 
 
 def fewest_errors(rows: int, hypotheses: int) -> int | None:

@@ -14,10 +14,6 @@ from fmrgen.report.sheet import pair_sheet
 SCHEMA = "fmrgen-explain/3"
 _WAY_TITLES = {"along": "changed this way", "against": "the opposite way", "otherwise": "equally large control change"}
 _CONTROLS = {"against": "when changed the opposite way", "otherwise": "under an equally large control change"}
-_NEGATIVE = "-negative/new"  # how `fmrgen diff` names the split against NEW
-_PAIRS_ACROSS = 4
-_MOST_UNCONFIRMED = 5  # hypotheses in a terminal
-_MOST_FIGURES = 3
 _MEANINGS = {
     "area": "How far its curve, errors by dose, lies above that of the control that errs more, in points: the mean "
     "over all doses. What is confirmed is ranked by it.",
@@ -40,21 +36,19 @@ def explanation_report(explanation: Explanation) -> Report:
         )
         pairs = Picture(
             "Left the original with its label, beside it the changed image with the classifier's prediction.",
-            partial(pair_sheet, finding.shown, _PAIRS_ACROSS),
+            partial(pair_sheet, finding.shown, columns=4),
             of_photos=True,
         )
         title = f"Originals changed to {finding.words}"
         sections.append(Section("finding", title, pictures=[curve, pairs], shown="on the page"))
-    most_rows = len(explanation.confirmed) + _MOST_UNCONFIRMED
-    table = _findings_table(explanation)
-    sections.append(
-        Section(
-            "tried", "All that was tried, what is confirmed first", tables=[table], folded=True, most_rows=most_rows
-        )
-    )
+    table, most_rows = _findings_table(explanation), len(explanation.confirmed) + 5
+    title = "All that was tried, what is confirmed first"
+    sections.append(Section("tried", title, tables=[table], folded=True, most_rows=most_rows))
     tree: dict[str, Any] = {"schema": SCHEMA} | asdict(explanation)
     for finding_tree in tree["findings"]:
         del finding_tree["shown"]  # images, which only the page has
+    count = len(explanation.reported)
+    changes = "1 change" if count == 1 else f"{count} changes"
     return Report(
         "explain",
         f"Where the classifier fails: {explanation.split}",
@@ -62,10 +56,10 @@ def explanation_report(explanation: Explanation) -> Report:
         tree,
         conclusions=summary_lines(explanation),
         meanings=_MEANINGS,
-        badge=_badge(explanation),
+        badge=Badge(f"{changes} it fails under", "bad") if count else None,
         figures=[
             KeyFigure(f"misread when changed to {finding.words}", finding.errors["along"])
-            for finding in explanation.reported[:_MOST_FIGURES]
+            for finding in explanation.reported[:3]
         ],
         next_steps=_next_steps(explanation),
     )
@@ -84,20 +78,11 @@ def _next_steps(explanation: Explanation) -> list[str]:
     ]
 
 
-def _badge(explanation: Explanation) -> Badge | None:
-    """Return how many changes it fails under; None without a finding."""
-    count = len(explanation.reported)
-    if not count:
-        return None
-    return Badge(f"{count} change{'s' if count > 1 else ''} it fails under", "bad")
-
-
-def sentence(finding: Finding, name: str = "the classifier") -> str:
+def sentence(finding: Finding, name: str) -> str:
     """Return a finding in words: where a classifier, called `name`, fails, how often, and how often the controls."""
-    controls = []
-    for way, text in _CONTROLS.items():
-        if way in finding.errors:
-            controls.append(f"{format_estimate(finding.errors[way])} % {text}")
+    controls = [
+        f"{format_estimate(finding.errors[way])} % {text}" for way, text in _CONTROLS.items() if way in finding.errors
+    ]
     share = format_estimate(finding.errors["along"])
     line = (
         f"{name} misreads {share} % of the originals when they are changed to {finding.words} ({', '.join(controls)})"
@@ -110,7 +95,8 @@ def sentence(finding: Finding, name: str = "the classifier") -> str:
 
 def summary_lines(explanation: Explanation) -> list[str]:
     """Return what is confirmed, or that nothing is, and what so few originals can't show."""
-    name = "NEW" if explanation.split.endswith(_NEGATIVE) else "the classifier"
+    # `fmrgen diff` names the split against NEW so.
+    name = "NEW" if explanation.split.endswith("-negative/new") else "the classifier"
     lines = [sentence(finding, name) for finding in explanation.reported]
     if not lines:
         lines = [f"no change that was tried makes {name} fail significantly more often than the controls"]
@@ -149,12 +135,9 @@ def _curve(finding: Finding) -> Plot:
         figure = Plot(figsize=(5, 2.6))
         axes = figure.subplots()
         for (way, counts), colour in zip(finding.doses.items(), colours(len(finding.doses)), strict=True):
-            doses, percent = [0.0], [0.0]
-            for dose, accepted, wrong in counts:
-                if accepted:
-                    doses.append(dose)
-                    percent.append(100 * wrong / accepted)
-            axes.plot(doses, percent, color=colour, marker="o", markersize=4, label=_WAY_TITLES[way])
+            percent = {0.0: 0.0} | {dose: 100 * wrong / accepted for dose, accepted, wrong in counts if accepted}
+            title = _WAY_TITLES[way]
+            axes.plot(list(percent), list(percent.values()), color=colour, marker="o", markersize=4, label=title)
         axes.set_xlabel("dose")
         axes.set_ylabel("wrong, % of the accepted")
         grid_of_figures(axes)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmrgen.engine.acceptance import accepts
 from fmrgen.engine.images import to_batch
@@ -90,8 +90,7 @@ class DrawnRows:
 
     @property
     def ids(self) -> list[int]:
-        ids: list[int] = self.columns["id"].tolist()
-        return ids
+        return list(self.columns["id"].tolist())
 
     @property
     def labels(self) -> np.ndarray:
@@ -102,10 +101,6 @@ class DrawnRows:
         on_device = torch.from_numpy(places).to(self.originals.device)
         columns = {name: values[places] for name, values in self.columns.items()}
         return replace(self, originals=self.originals[on_device], images=self.images[on_device], columns=columns)
-
-    def judged_by(self, classifier: nn.Module) -> "DrawnRows":
-        """Return the rows judged by another classifier and the same oracle."""
-        return replace(self, judges=self.judges._replace(classifier=classifier))
 
     def predictions(self, images: Tensor) -> np.ndarray:
         """Return the classifier's predictions for images [N, 3, H, W] made of the rows, [N].

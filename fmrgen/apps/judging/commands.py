@@ -68,7 +68,7 @@ def judge(
         return
 
     from fmrgen.apps.judging.judge import judge as run
-    from fmrgen.apps.judging.report import judged_report
+    from fmrgen.apps.judging.judge import judged_report
 
     outcomes = run(split, sections, batch_size=batch_size, progress=not quiet)
     if is_first:

@@ -20,13 +20,16 @@ from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Originals
 from fmrgen.errors import UserError
 from fmrgen.files import cache_folder, fingerprint, write_atomically
-from fmrgen.metrics.intervals import Estimate, proportion
+from fmrgen.metrics.intervals import Estimate, format_estimate, proportion
 from fmrgen.oracles._parts import digests_of_parts
 from fmrgen.progress.bars import progress_shown, report
 from fmrgen.publish.repo import add_to_split
 from fmrgen.recipe.build import build_oracle, judgement_of
 from fmrgen.recipe.job import load_oracles
 from fmrgen.recipe.objects import AnyOracle, oracle_section
+from fmrgen.report.report import Report, Section, Table
+from fmrgen.report.tables import related_line
+from fmrgen.results.judges import Kind
 from fmrgen.split.classify import decode_own
 from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, to_parquet
 from fmrgen.split.open import open_own_split
@@ -36,8 +39,6 @@ from fmrgen.storage.provenance import Provenance, now
 from fmrgen.weights.digest import check_same_weights
 from fmrgen.weights.identity import identity_of
 
-_QUERIED = 16  # batches of those that were judged before
-_ROUNDED = 1e-2  # of a score or a probability: more than they differ between batches of other sizes
 _Pixels = dict[str, np.ndarray]
 _log = logging.getLogger(__name__)
 
@@ -93,10 +94,8 @@ def judge(
     """
     if isinstance(oracles, Mapping):
         sections = {name: oracle_section(oracle) for name, oracle in oracles.items()}
-    elif isinstance(oracles, str):
-        sections = load_oracles([oracles])
     else:
-        sections = load_oracles(oracles)
+        sections = load_oracles([oracles] if isinstance(oracles, str) else oracles)
     for name in sections:
         JudgementsFolder.check_name(name)
     processes = Processes()
@@ -105,8 +104,7 @@ def judge(
     with progress_shown(progress):
         for name, section in sections.items():
             job = Job(name, section, opened, provenance, processes, batch_size)
-            table = job.run()
-            outcomes += processes.together(partial(job.store, table))
+            outcomes += processes.together(partial(job.store, job.run()))
     return outcomes
 
 
@@ -128,8 +126,8 @@ class Job:
         self.name, self.section, self.opened, self.provenance = name, section, opened, provenance
         self.processes, self.batch_size = processes, batch_size
         self.device = processes.device
-        labels, size = provenance.job_labels, provenance.image_size
-        self.oracle = build_oracle(section, labels, size, self.device, f"oracle {name}")
+        labels = provenance.job_labels
+        self.oracle = build_oracle(section, labels, provenance.image_size, self.device, f"oracle {name}")
         identity = identity_of(self.oracle, section)
         self.digest = identity.weights_sha256
         processes.check_same(f"weights of oracle {name}", self.digest)
@@ -148,16 +146,14 @@ class Job:
         }
         self.parts = cache_folder() / "judgements" / fingerprint(key)
         cached = sorted(int(part.stem) for part in self.parts.glob("[0-9]*.parquet"))
-        spread = np.linspace(0, len(cached) - 1, _QUERIED if cached else 0).astype(int)
+        spread = np.linspace(0, len(cached) - 1, 16 if cached else 0).astype(int)
         self.queried = {cached[place] for place in spread}  # batches, by whose first rows the oracle is recognised
 
     def run(self) -> pa.Table:
         """Judge the batches that are not in the cache; return the whole table, in the order of the rows."""
         done = self.processes.together(self._judge_own)
         tables = [pq.read_table(self._part(number)) for number in range(-(-done // self.batch_size))]
-        if not tables:
-            return TABLE.empty_table()
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables) if tables else TABLE.empty_table()
 
     def _judge_own(self) -> int:
         """Write this process's verdicts into the cache; return the number of all rows."""
@@ -191,8 +187,8 @@ class Job:
         cached = pq.read_table(self._part(number))
         first = cached.take(pa.array(range(0, len(cached), len(cached) // len(self.columns))))
         is_same = first["label"].equals(verdicts["label"])
-        for name in ("probability", "score"):
-            is_same &= np.allclose(first[name], verdicts[name], rtol=_ROUNDED, atol=_ROUNDED, equal_nan=True)
+        for name in ("probability", "score"):  # which differ by less between batches of other sizes
+            is_same &= np.allclose(first[name], verdicts[name], rtol=1e-2, atol=1e-2, equal_nan=True)
         if not is_same:
             raise UserError(
                 f"oracle {self.name}: differs from the oracle that judged the first rows; restore the files that it "
@@ -226,18 +222,12 @@ class Job:
         for column, column_images in images.items():
             originals = Originals(images.get("original", column_images), labels)
             measures, _ = judgement_of(self.oracle, column_images, originals, f"oracle {self.name}")
-            count = len(batch["id"])
-            columns = {
-                "judge": [self.name] * count,
-                "id": batch["id"],
-                "which": [column] * count,
-                "label": measures["oracle_label"].cpu().numpy().astype(np.int32),
-                "probability": measures["probability"].cpu().numpy().astype(np.float32),
-                "score": measures["score"].cpu().numpy().astype(np.float32),
-                "when": [now()] * count,
-                "image_sha256": [hashlib.sha256(stored["bytes"]).hexdigest() for stored in batch[column]],
-                "weights_sha256": [self.digest] * count,
-            }
+            columns: dict[str, Any] = {"id": batch["id"]}
+            for name, measure in (("label", "oracle_label"), ("probability", "probability"), ("score", "score")):
+                columns[name] = measures[measure].cpu().numpy()
+            columns["image_sha256"] = [hashlib.sha256(stored["bytes"]).hexdigest() for stored in batch[column]]
+            same = {"judge": self.name, "which": column, "when": now(), "weights_sha256": self.digest}
+            columns |= {name: [value] * len(labels) for name, value in same.items()}
             tables.append(pa.table(columns, schema=TABLE))
         return pa.concat_tables(tables)
 
@@ -248,17 +238,9 @@ class Job:
         content = to_parquet(table)
         paths = self.opened.paths
         repo = None if self.opened.revision is None else self.opened.repo
-        section, digests = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
-        about = JudgeFile.of(
-            self.name,
-            "vlm" if self.section.kind == "vlm" else "oracle",
-            section,
-            self.digest,
-            paths.name,
-            self.provenance,
-            content,
-            digests,
-        )
+        kind: Kind = "vlm" if self.section.kind == "vlm" else "oracle"
+        section, parts = self.section.model_dump(mode="json"), digests_of_parts(self.oracle)
+        about = JudgeFile.of(self.name, kind, section, self.digest, paths.name, self.provenance, content, parts)
 
         def write(split: SplitPaths) -> None:
             folder = JudgementsFolder(split)
@@ -279,22 +261,35 @@ class Job:
 
     def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
         """Return the outcome; figures are by row id, since the rows of the table are by batch and column."""
-        labels = dict(zip(self.rows["id"], self.rows["label"], strict=True))
-        valid = dict(zip(self.rows["id"], self.rows["valid"], strict=True))
+        stored = zip(self.rows["id"], self.rows["label"], self.rows["valid"], strict=True)
+        of_row = {row: (true_label, is_valid) for row, true_label, is_valid in stored}
+        right: dict[str, list[bool]] = {"image": [], "original": []}
         columns = [table[name].to_pylist() for name in ("id", "which", "label")]
-        image_right, original_right = [], []
-        for example_id, which, label in zip(*columns, strict=True):
-            is_right = label == labels[example_id]
-            if which == "original":
-                original_right.append(is_right)
-            elif valid[example_id]:
-                image_right.append(is_right)
+        for row, which, label in zip(*columns, strict=True):
+            true_label, is_valid = of_row[row]
+            if which == "original" or is_valid:
+                right[which].append(label == true_label)
         return Judged(
             judge=self.name,
             rows=self.provenance.rows,
-            preserved=proportion(np.array(image_right)),
-            originals_right=proportion(np.array(original_right)),
+            preserved=proportion(np.array(right["image"])),
+            originals_right=proportion(np.array(right["original"])),
             files=files,
             place=place,
             shares_weights_with=shares_weights_with,
         )
+
+
+def judged_report(outcomes: Sequence[Judged], split: str) -> Report:
+    """Return the report of the judges of a split: their figures, and where their verdicts are."""
+    rows, warnings, places = [], [], []
+    for outcome in outcomes:
+        preserved, originals_right = format_estimate(outcome.preserved), format_estimate(outcome.originals_right)
+        rows.append([outcome.judge, preserved, originals_right, f"{outcome.rows:,}"])
+        if outcome.shares_weights_with:
+            warnings.append(related_line(outcome.judge, outcome.shares_weights_with))
+        places += list(map(str, outcome.files)) or [outcome.place]
+    table = Table(["judge", "sees the label in valid images, %", "in originals, %", "rows"], rows)
+    section = Section("judges", split, tables=[table])
+    conclusions = list(dict.fromkeys(places))
+    return Report("judged", f"Judges of {split}", [section], outcomes, conclusions=conclusions, warnings=warnings)

@@ -2,17 +2,16 @@
 
 import csv
 import hashlib
-import io
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from fmrgen.apps.judging.sample import Kind, Shown, draw
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_writable, write_atomically
 from fmrgen.image_files import open_rgb, png_bytes
@@ -23,11 +22,35 @@ from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import now
 from fmrgen.storage.store import Disk
 
+Kind = Literal["image", "original"]
+
 _UNSURE = "unsure"
-_BATCH = 64  # rows
 _KINDS: tuple[Kind, ...] = ("image", "original")
-_SMALLEST_SIDE = 128  # px, to which smaller images are enlarged for the eye
 _DIGITS = 16  # of an image's sha256, in the name of its file
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image that a person is shown, of a row: the perturbed `image`, or as a control its `original`."""
+
+    id: int
+    which: Kind
+
+
+def draw(columns: Mapping[str, np.ndarray], count: int, seed: int) -> list[Shown]:
+    """Return a random sample of a split's valid rows, and originals: a tenth of so many, 30 at least.
+
+    The columns are `id` and `valid` of all rows, [N] each. If there are fewer than `count` valid rows, all are drawn.
+    Originals show how often a person errs. Raises UserError if no row is valid.
+    """
+    ids = columns["id"][columns["valid"]]
+    if not len(ids):
+        raise UserError("no row of the split is valid, so there is nothing to judge")
+    random = np.random.default_rng(seed)
+    images = random.choice(ids, min(count, len(ids)), replace=False)
+    controls = random.choice(ids, min(max(round(0.1 * len(images)), 30), len(ids)), replace=False)
+    shown = [Shown(example_id, "image") for example_id in images.tolist()]
+    return shown + [Shown(example_id, "original") for example_id in controls.tolist()]
 
 
 def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) -> int:
@@ -49,10 +72,8 @@ def write_sheet(split: str, folder: Path, *, count: int = 300, seed: int = 0) ->
         for _, name, content in _stored(opened, wanted):
             names.append(name)
             write_atomically(folder / "images" / name, _enlarged(content))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([["file", "label"], *([f"images/{name}", ""] for name in sorted(names))])
-    write_atomically(folder / "sheet.csv", text.getvalue().encode())
+    lines = ["file,label", *(f"images/{name}," for name in sorted(names)), ""]
+    write_atomically(folder / "sheet.csv", "\n".join(lines).encode())
     write_atomically(folder / "classes.txt", "\n".join([*provenance.labels, _UNSURE, ""]).encode())
     return len(names)
 
@@ -116,7 +137,7 @@ def _read_labels(file: Path, labels: dict[str, int]) -> dict[str, int]:
 
 def _stored(opened: Split, wanted: Container[Shown] | None = None) -> Iterator[tuple[Shown, str, bytes]]:
     """Yield the stored images of a split, all or those wanted, the names of their files in a sheet, and their bytes."""
-    for row in chain.from_iterable(table.to_pylist() for table in opened.tables(_BATCH, ("id", *_KINDS))):
+    for row in chain.from_iterable(table.to_pylist() for table in opened.tables(64, ("id", *_KINDS))):
         for which in _KINDS:
             shown = Shown(row["id"], which)
             if wanted is not None and shown not in wanted:
@@ -130,6 +151,6 @@ def _stored(opened: Split, wanted: Container[Shown] | None = None) -> Iterator[t
 def _enlarged(content: bytes) -> bytes:
     """Return an image as a PNG file, a small one so many times as large that its side has 128 pixels."""
     image = open_rgb(content)
-    factor = -(-_SMALLEST_SIDE // min(image.size))
+    factor = -(-128 // min(image.size))
     size = (image.width * factor, image.height * factor)
     return png_bytes(np.asarray(image.resize(size, Image.Resampling.NEAREST)))

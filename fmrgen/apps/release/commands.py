@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fmrgen.apps.release.networks import name_of, several
 from fmrgen.cli import options
 from fmrgen.cli.command import Command
 from fmrgen.distributed.rank import is_first_process, launched_processes
@@ -15,8 +14,8 @@ from fmrgen.errors import UserError
 if TYPE_CHECKING:
     from fmrgen.apps.release.outcome import Diff
     from fmrgen.report.report import Report
+    from fmrgen.storage.shards import SplitFolder
 
-_STATUS = {"worse": 1, "invalid": 2}
 Predictor = Annotated[str, Parameter(metavar="C|FILE")]
 Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
 Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown, as for $GITHUB_STEP_SUMMARY.")]
@@ -72,23 +71,26 @@ def diff(
     from fmrgen.apps.release.predictions import is_file_of_predictions
 
     changes = list(overrides)
-    is_asked = images is None and not any(map(is_file_of_predictions, [*several(old), new]))
+    is_asked = images is None and not any(map(is_file_of_predictions, [*_several(old), new]))
     if is_asked and (recipe is not None or Path(options.OWN_RECIPE).is_file()):
         recipe, changes = options.own_recipe(recipe, overrides)
+    shown: Any = images
+    sides: dict[str, SplitFolder] = {}
     if recipe is None:
         if limit is not None:
             raise UserError("--limit: limits what a recipe generates; omit it for real images")
         outcome = _on_real_images(old, new, images, margin, by, network, quiet=quiet)
-        report = _report_on_real_images(outcome, old, new, images, strict)
+        title = f"{_name_of(old)} → {_name_of(new)}"
     else:
-        of_real = {"--images": images is not None, "--by": bool(by)}
-        for option, is_set in of_real.items():
-            if is_set:
+        for option, value in {"--images": images, "--by": by}.items():
+            if value:
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
         loaded = options.load_recipe(recipe, changes, limit)
-        outcome, report = _on_recipe(recipe, loaded, old, new, margin, output, network, strict=strict, quiet=quiet)
+        outcome, names, sides = _on_recipe(loaded, old, new, margin, output, network, quiet=quiet)
+        title, shown = f"{names} on {recipe}", loaded.source.whole()
+    report = _report(outcome, title, {"OLD": old, "NEW": new}, sides, shown, strict)
     _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet, every=every or bool(by))
-    return _STATUS.get(outcome.verdict, int(strict and outcome.verdict == "undecided"))
+    return {"worse": 1, "invalid": 2}.get(outcome.verdict, int(strict and outcome.verdict == "undecided"))
 
 
 def _on_real_images(
@@ -106,7 +108,7 @@ def _on_real_images(
     from fmrgen.apps.release.diff import diff_classifiers
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
 
-    places = [*several(old), new]
+    places = [*_several(old), new]
     if new in places[:-1]:
         raise UserError(f"diff: {new} is both old and new; name two")
     are_files = [is_file_of_predictions(place) for place in places]
@@ -129,46 +131,30 @@ def _on_real_images(
 
 
 def _on_recipe(
-    recipe: str,
-    loaded: Any,
-    old: str,
-    new: str,
-    margin: float,
-    output: Path,
-    network: str | None,
-    *,
-    strict: bool,
-    quiet: bool,
-) -> "tuple[Diff, Report]":
-    """Return the diff of two classifiers by a recipe, and its report."""
+    recipe: Any, old: str, new: str, margin: float, output: Path, network: str | None, *, quiet: bool
+) -> "tuple[Diff, str, dict[str, SplitFolder]]":
+    """Return the diff of two classifiers by a recipe, the names of both, and the folders of what was generated."""
     from fmrgen.recipe.job import the_classifier
 
     old_name, old_section = the_classifier(old, network)
     new_name, new_section = the_classifier(new, network)
 
     from fmrgen.apps.release.diff import diff_classifiers
-    from fmrgen.apps.release.diff_gallery import flipped_ids
-    from fmrgen.apps.release.diff_report import diff_report
     from fmrgen.apps.release.generated import split_folders
     from fmrgen.cli import display
     from fmrgen.progress.bars import progress_shown
 
     display.quiet_libraries(quiet)
     with progress_shown(not quiet):
-        outcome = diff_classifiers(old_section, new_section, recipe=loaded, output=output, margin=margin)
-    sides = {} if outcome.generated is None else split_folders(loaded, output, old_section, new_section)
-    shown: dict[str, bytes | str] = {}
-    if is_first_process():
-        from fmrgen.apps.release.on_images import stored_images
-
-        shown = stored_images(loaded.source.whole(), flipped_ids(outcome))
-    title = f"{old_name} → {new_name} on {recipe}"
-    networks = {"OLD": old, "NEW": new}
-    return outcome, diff_report(outcome, title, networks, sides, images=shown, strict=strict)
+        outcome = diff_classifiers(old_section, new_section, recipe=recipe, output=output, margin=margin)
+    sides = {} if outcome.generated is None else split_folders(recipe, output, old_section, new_section)
+    return outcome, f"{old_name} → {new_name}", sides
 
 
-def _report_on_real_images(outcome: "Diff", old: str, new: str, images: str | None, strict: bool) -> "Report":
-    """Return the report of a diff on real images, which shows flipped ones unless there are predictions alone."""
+def _report(
+    outcome: "Diff", title: str, networks: dict[str, str], sides: "dict[str, SplitFolder]", images: Any, strict: bool
+) -> "Report":
+    """Return the report of a diff on images, which shows flipped ones; `images` is None for predictions alone."""
     from fmrgen.apps.release.diff_gallery import flipped_ids
     from fmrgen.apps.release.diff_report import diff_report
 
@@ -177,16 +163,14 @@ def _report_on_real_images(outcome: "Diff", old: str, new: str, images: str | No
         from fmrgen.apps.release.on_images import stored_images
 
         shown = stored_images(images, flipped_ids(outcome))
-    title = f"{name_of(old)} → {name_of(new)}"
-    return diff_report(outcome, title, {"OLD": old, "NEW": new}, images=shown, strict=strict)
+    return diff_report(outcome, title, networks, sides, images=shown, strict=strict)
 
 
 def _deliver(
     report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool, every: bool
 ) -> None:
     """Print a report and write its files, on the first process of a launch."""
-    from fmrgen.apps.release.comment import to_comment
-    from fmrgen.apps.release.junit import to_junit
+    from fmrgen.apps.release.ci import to_comment, to_junit
     from fmrgen.cli import display
     from fmrgen.files import write_atomically
     from fmrgen.report.markdown import to_markdown
@@ -203,6 +187,17 @@ def _deliver(
         from fmrgen.distributed.launch import Processes
 
         Processes().gather(None)
+
+
+def _name_of(place: str) -> str:
+    """Return how a network is called in a title."""
+    name, brace, _ = place.partition("{")
+    return (name.rstrip("= ") or "a section") if brace else Path(place.partition("=")[0]).name
+
+
+def _several(words: str) -> list[str]:
+    """Return the networks that commas part, outside of a section."""
+    return [words] if "{" in words else words.split(",")
 
 
 def _check_files(*paths: Path | None) -> None:

@@ -20,14 +20,7 @@ if TYPE_CHECKING:
     from fmrgen.recipe.objects import AnyClassifier
 
 
-def diff(
-    old: Any,
-    new: Any,
-    labels: Any = None,
-    *,
-    margin: float = 0.0,
-    by: Sequence[str] = (),
-) -> Diff:
+def diff(old: Any, new: Any, labels: Any = None, *, margin: float = 0.0, by: Sequence[str] = ()) -> Diff:
     """Return the flips between two classifiers and whether NEW is worse, by predictions for the same images.
 
     Args:
@@ -43,14 +36,15 @@ def diff(
     """
     _check_margin(margin)
     trainings = old if _are_trainings(old) else [old]
-    of_old = [as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
-    of_new = as_predictions("new", new, labels)
+    of_old = [_as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
+    of_new = _as_predictions("new", new, labels)
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
     verdict, evidence = judged(evidence, has_suspect=flips.has_suspect(margin))
-    notes = faults_of([*of_old, of_new])
-    if labels is None and not all(predictions.has_ids for predictions in (*of_old, of_new)):
+    of_all = [*of_old, of_new]
+    notes = faults_of(of_all)
+    if labels is None and not all(predictions.has_ids for predictions in of_all):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
-    for predictions in (*of_old, of_new):
+    for predictions in of_all:
         notes += _notes_on_spelling(predictions)
     if all(np.array_equal(training.predicted, of_new.predicted) for training in of_old):
         notes.append("OLD and NEW have the same predictions on every image")
@@ -99,7 +93,7 @@ def diff_classifiers(
         from fmrgen.apps.release.on_images import diff_on_images
 
         trainings = old if isinstance(old, list) else [old]
-        return diff_on_images(images, trainings, new, margin=margin, by=by).outcome
+        return diff_on_images(images, trainings, new, margin=margin, by=by)[0]
     if isinstance(old, list):
         raise UserError("old: a recipe takes one network; several trainings work on real images only")
     if output is None:
@@ -122,7 +116,7 @@ def _are_trainings(old: Any) -> bool:
     return isinstance(old[0], tables) or hasattr(old[0], "columns")
 
 
-def as_predictions(name: str, values: Any, labels: Any) -> Predictions:
+def _as_predictions(name: str, values: Any, labels: Any) -> Predictions:
     """Return predictions that were given in any form. Raises UserError if they can't be used.
 
     `values` is a file, an array of classes [N] or of scores [N, K], a data frame or a mapping. With an array, `labels`

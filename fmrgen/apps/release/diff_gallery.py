@@ -1,22 +1,20 @@
 """The galleries of a diff: real images that flipped, and images that were generated against the two networks."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmrgen.apps.release.evidence import NEGATIVE, POSITIVE
-from fmrgen.report.gallery import Gallery, GalleryRow, gallery_filter, steps_of
+from fmrgen.report.gallery import Gallery, GalleryRow, steps_of
 from fmrgen.storage.provenance import read_provenance
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.flips import Flip
-    from fmrgen.apps.release.generated import Generated, GeneratedImage
+    from fmrgen.apps.release.generated import Generated
     from fmrgen.apps.release.outcome import Diff
     from fmrgen.storage.shards import SplitFolder
 
 MOST_SHOWN = 300  # images of each side
-_TAG = "flip"  # by which the page filters
 _NETWORKS = ["NEW", "OLD"]
-_REAL = "images as they are"
 _GENERATED = {NEGATIVE: "generated so that NEW is wrong", POSITIVE: "generated so that OLD is wrong"}
 _COLUMNS = ["id", "label", "accepted_labels", "image", "original", "iterations"]
 _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
@@ -48,18 +46,6 @@ def right_and_wrong(side: str) -> tuple[str, str]:
     return ("OLD", "NEW") if side == NEGATIVE else ("NEW", "OLD")
 
 
-def filter_of(names: Sequence[str], label: str, prediction: str | None = None) -> str:
-    """Return the part of a page's address that shows the flipped real images of a class, or of a confusion by NEW;
-    empty if there are none.
-
-    `names` are as returned by `class_names_of`; `prediction` is what NEW takes the class for.
-    """
-    if label not in names or (prediction is not None and prediction not in names):
-        return ""
-    number = None if prediction is None else names.index(prediction)
-    return gallery_filter(label=names.index(label), prediction=number)
-
-
 def diff_galleries(
     outcome: "Diff",
     images: Mapping[str, bytes | str],
@@ -72,24 +58,17 @@ def diff_galleries(
     `names` as returned by `class_names_of`.
     """
     galleries = []
-    rows = _real_rows(outcome, images, names)
+    flips = outcome.flips
+    rows = []
+    for kind, of_kind in (("negative", flips.negatives), ("positive", flips.positives)):
+        shown = [flip for flip in of_kind[:MOST_SHOWN] if flip.id in images]
+        rows += [_real_row(flip, kind, images[flip.id], names) for flip in shown]
     if rows:
-        galleries.append(Gallery(_REAL, list(names), _NETWORKS, rows))
+        galleries.append(Gallery("images as they are", list(names), _NETWORKS, rows))
     for side, folder in sides.items():
         if outcome.generated is not None and outcome.generated.images[side]:
             galleries.append(_generated_gallery(outcome.generated, side, folder, names))
     return galleries
-
-
-def _real_rows(outcome: "Diff", images: Mapping[str, bytes | str], names: Sequence[str]) -> list[GalleryRow]:
-    """Return the flipped real images, negative flips first."""
-    flips = outcome.flips
-    rows = []
-    for kind, of_kind in (("negative", flips.negatives), ("positive", flips.positives)):
-        for flip in of_kind[:MOST_SHOWN]:
-            if flip.id in images:
-                rows.append(_real_row(flip, kind, images[flip.id], names))
-    return rows
 
 
 def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str]) -> GalleryRow:
@@ -102,35 +81,29 @@ def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str])
         predictions.append([None, names.index(prediction) if prediction else -1])
         share = "" if confidence is None else f" {confidence:.0%}"
         notes.append(f"{network}{share}: {prediction or 'none'}")
-    return GalleryRow(flip.id, names.index(flip.label), image, None, predictions, tags={_TAG: kind}, notes=notes)
+    return GalleryRow(flip.id, names.index(flip.label), image, None, predictions, tags={"flip": kind}, notes=notes)
 
 
 def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
     """Return the images of a side, the clearest first."""
     right, wrong = right_and_wrong(side)
     shown = generated.images[side][:MOST_SHOWN]
-    stored = {}
-    for row in folder.rows_of([image.id for image in shown], _COLUMNS):
-        stored[row["id"]] = row
+    ids = [image.id for image in shown]
+    stored = {row["id"]: row for row in folder.rows_of(ids, _COLUMNS)}
     rows = []
     for image in shown:
-        rows.append(_generated_row(image, stored[image.id], right, wrong, names))
+        row = stored[image.id]
+        label = names.index(image.label)
+        predictions: dict[str, list[int | None]] = {right: [None, label], wrong: [None, names.index(image.prediction)]}
+        gallery_row = GalleryRow(
+            image.id,
+            label,
+            row["image"]["bytes"],
+            (row.get("original") or {}).get("bytes"),
+            [predictions[network] for network in _NETWORKS],
+            iterations=row.get("iterations"),
+            notes=[f"{right} {image.before:.0%}", f"{wrong} {image.after:.0%} for the label"],
+            steps=steps_of(row),
+        )
+        rows.append(gallery_row)
     return Gallery(_GENERATED[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
-
-
-def _generated_row(
-    image: "GeneratedImage", stored: Mapping[str, Any], right: str, wrong: str, names: Sequence[str]
-) -> GalleryRow:
-    label, prediction = names.index(image.label), names.index(image.prediction)
-    predictions: dict[str, list[int | None]] = {right: [None, label], wrong: [None, prediction]}
-    original = stored.get("original")
-    return GalleryRow(
-        image.id,
-        label,
-        stored["image"]["bytes"],
-        None if original is None else original["bytes"],
-        [predictions[network] for network in _NETWORKS],
-        iterations=stored.get("iterations"),
-        notes=[f"{right} {image.before:.0%}", f"{wrong} {image.after:.0%} for the label"],
-        steps=steps_of(stored),
-    )

@@ -7,12 +7,13 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, filter_of, right_and_wrong
+from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, right_and_wrong
 from fmrgen.apps.release.evidence import NEGATIVE, Evidence
 from fmrgen.apps.release.flips import Flip, FlippedGroup, Flips
 from fmrgen.apps.release.outcome import Diff
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import format_estimate
+from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from fmrgen.storage.shards import SplitFolder
 
 SCHEMA = "fmrgen-diff/5"
-_MOST_GROUPS = 8  # of each kind, off the page
-_MOST_FLIPS = 20  # of each side, off the page
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 _PAIR = "pair, true → predicted"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
@@ -42,8 +41,6 @@ _MEANINGS = {
     "times the number of those that can be shown to be worse. Small means worse; all lines together are wrong in 5 % "
     "of cases at most.",
 }
-_LEAST_SCALE = 5.0  # points, at both ends of the bar of a loss
-_STEP_OF_SCALE = 10.0  # percent, at which the bar of an accuracy begins
 
 
 def diff_report(
@@ -62,21 +59,22 @@ def diff_report(
     to be undecided is to fail.
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
-    files = images or {}
-    names = class_names_of(outcome, sides or {})
+    files, sides = images or {}, sides or {}
+    names = class_names_of(outcome, sides)
     has_images = bool(files) or outcome.generated is not None
     sections += _flip_sections(outcome.flips, names, has_images=has_images)
     if outcome.generated is not None:
-        sections += [
-            _side_section(outcome.generated, side) for side, images in outcome.generated.images.items() if images
-        ]
-    sections += _six_pictures(outcome, files, sides or {})
-    about = _about_lines(outcome, networks)
-    sections.append(Section("about", "How to read this", lines=about, shown="in files"))
+        shown = [side for side, of_side in outcome.generated.images.items() if of_side]
+        sections += [_side_section(outcome.generated, side) for side in shown]
+    sections += _six_pictures(outcome, files, sides)
+    sections.append(Section("about", "How to read this", lines=_about_lines(outcome, networks), shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
     if strict and outcome.verdict == "undecided":
         result = "failure"
     check = Check("fmrgen diff", f"NEW loses at most {_points(outcome.margin)}", result)
+    badge = _BADGES[outcome.verdict]
+    if outcome.verdict == "no worse":
+        badge = replace(badge, words=badge.words + _limit(outcome))
     line = verdict_line(outcome)
     tree: dict[str, Any] = {"schema": SCHEMA, "line": line} | asdict(outcome)
     return Report(
@@ -87,31 +85,23 @@ def diff_report(
         conclusions=[line],
         warnings=list(outcome.notes),
         check=check,
-        galleries=partial(diff_galleries, outcome, files, sides or {}, names) if has_images else None,
+        galleries=partial(diff_galleries, outcome, files, sides, names) if has_images else None,
         meanings=_MEANINGS,
-        badge=_badge(outcome),
+        badge=badge,
         figures=_key_figures(outcome),
         next_steps=_next_steps(outcome, has_images=has_images),
         allow_nan=True,
     )
 
 
-def _badge(outcome: Diff) -> Badge:
-    badge = _BADGES[outcome.verdict]
-    return replace(badge, words=badge.words + _limit(outcome)) if outcome.verdict == "no worse" else badge
-
-
 def _key_figures(outcome: Diff) -> list[KeyFigure]:
     """Return the loss on the real images, with both accuracies."""
     flips = outcome.flips
-    limit = max(_LEAST_SCALE, *(math.ceil(abs(end)) for end in flips.drop.ends))
+    limit = max(5.0, *(math.ceil(abs(end)) for end in flips.drop.ends))
     accuracies = {"accuracy of OLD": flips.old_accuracy, "accuracy of NEW": flips.new_accuracy}
-    lowest = min(accuracy.ends[0] for accuracy in accuracies.values())
-    low = _STEP_OF_SCALE * (lowest // _STEP_OF_SCALE)
-    figures = [KeyFigure(f"loss on {outcome.evidence[0].images}", flips.drop, "points", -limit, limit)]
-    for name, accuracy in accuracies.items():
-        figures.append(KeyFigure(name, accuracy, low=low))
-    return figures
+    low = 10.0 * (min(accuracy.ends[0] for accuracy in accuracies.values()) // 10.0)  # the bar begins at a ten
+    loss = KeyFigure(f"loss on {outcome.evidence[0].images}", flips.drop, "points", -limit, limit)
+    return [loss, *(KeyFigure(name, accuracy, low=low) for name, accuracy in accuracies.items())]
 
 
 def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
@@ -178,7 +168,7 @@ def _count(entry: Evidence) -> str:
 def _line_of_undecided(outcome: Diff) -> str:
     """Return how much NEW may have lost, and how many images would tell."""
     flips = outcome.flips
-    line = f"undecided: {_counts(outcome)}{_lost_most(flips)}"
+    line = f"undecided: {outcome.evidence[0].line}{_lost_most(flips)}"
     for entry in outcome.not_excluded:
         where = "" if entry.kind == "originals" else f" on {entry.images}"
         allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
@@ -191,7 +181,7 @@ def _line_of_undecided(outcome: Diff) -> str:
 def _line_of_no_worse(outcome: Diff) -> str:
     """Return that NEW is no worse, or better, and what it may lose on other images than the first."""
     limit = _limit(outcome)
-    line = f"NEW is no worse{limit}: {_counts(outcome)}"
+    line = f"NEW is no worse{limit}: {outcome.evidence[0].line}"
     if outcome.verdict == "better":
         better = next(entry for entry in outcome.evidence if entry.is_better)
         line = f"NEW is better: {better.line}; it is no worse{limit}"
@@ -212,15 +202,6 @@ def _lost_most(flips: Flips) -> str:
     )
 
 
-def _counts(outcome: Diff) -> str:
-    """Return the shares of flips among the real images."""
-    flips = outcome.flips
-    return (
-        f"of {flips.images:,} {outcome.evidence[0].images} {format_estimate(flips.negative)} % are negative flips and "
-        f"{format_estimate(flips.positive)} % positive"
-    )
-
-
 def _limit(outcome: Diff) -> str:
     """Return by how much NEW is no worse, as the end of a clause; empty without a margin."""
     return f" by more than {_points(outcome.margin)}" if outcome.margin else ""
@@ -230,15 +211,14 @@ def _points(margin: float) -> str:
     return f"{margin:g} point" if margin == 1 else f"{margin:g} points"
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    """Return the first few names as the end of a sentence."""
-    listed = list(names[:most])
-    if len(names) > most:
-        more = len(names) - most
+def _listed(names: Sequence[str]) -> str:
+    """Return the first three names as the end of a sentence."""
+    listed = list(names[:3])
+    more = len(names) - len(listed)
+    if more:
         listed.append(f"{more} more kind{'s' if more > 1 else ''} of images")
-    if len(listed) == 1:
-        return listed[0]
-    return f"{', '.join(listed[:-1])} and {listed[-1]}"
+    *first, last = listed
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _evidence_table(outcome: Diff) -> Table:
@@ -247,18 +227,9 @@ def _evidence_table(outcome: Diff) -> Table:
         mark = "better" if entry.is_better else ""
         if entry.is_worse:
             mark = "worse"
-        rows.append(
-            [
-                entry.images,
-                f"{entry.originals:,}",
-                format_estimate(entry.negative),
-                format_estimate(entry.positive),
-                format_estimate(entry.drop),
-                f"{entry.margin:g}",
-                f"{entry.p_worse:.2g}",
-                mark,
-            ]
-        )
+        figures = [format_estimate(share) for share in (entry.negative, entry.positive, entry.drop)]
+        figures += [f"{entry.margin:g}", f"{entry.p_worse:.2g}"]
+        rows.append([entry.images, f"{entry.originals:,}", *figures, mark])
     header = ["images", "number", "negative, %", "positive, %", "loss, points", "allowed", "p", ""]
     return Table(header, rows, first_columns=("loss, points", "p", ""))
 
@@ -273,24 +244,20 @@ def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> l
     kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}
     for kind, groups in kinds.items():
         if groups:
-            table = _group_table(kind, groups[:_MOST_ON_PAGE], _filters(kind, groups[:_MOST_ON_PAGE], names))
-            sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=_MOST_GROUPS))
+            table = _group_table(kind, groups[:_MOST_ON_PAGE], names)
+            sections.append(Section("groups", f"By {kind}", tables=[table], most_rows=8))
     for name, images in {"Negative flips": flips.negatives, "Positive flips": flips.positives}.items():
         if images:
-            table = image_table(images[:_MOST_ON_PAGE])
-            sections.append(Section("images", name, tables=[table], folded=has_images, most_rows=_MOST_FLIPS))
+            table = _image_table(images[:_MOST_ON_PAGE])
+            sections.append(Section("images", name, tables=[table], folded=has_images, most_rows=20))
     return sections
 
 
 def _flip_table(flips: Flips) -> Table:
-    old = "OLD"
-    if flips.trainings > 1:
-        old = f"OLD, mean of {flips.trainings} trainings"
+    old = "OLD" if flips.trainings == 1 else f"OLD, mean of {flips.trainings} trainings"
     rows = [
         [f"accuracy of {old}, %", format_estimate(flips.old_accuracy)],
         ["accuracy of NEW, %", format_estimate(flips.new_accuracy)],
-    ]
-    rows += [
         ["OLD less NEW, points", format_estimate(flips.drop)],
         ["negative flips: OLD right, NEW wrong, %", format_estimate(flips.negative)],
         ["positive flips: OLD wrong, NEW right, %", format_estimate(flips.positive)],
@@ -301,37 +268,38 @@ def _flip_table(flips: Flips) -> Table:
 
 
 def _filters(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> list[str]:
-    """Return the filters of the gallery for classes, or pairs of them; none for other groups."""
-    if kind == "class":
-        return [filter_of(names, group.name) for group in groups]
-    if kind != _PAIR:
+    """Return what makes the gallery, whose classes are `names`, show each class or pair; nothing for other groups."""
+    if kind not in ("class", _PAIR):
         return []
+    numbers = {name: number for number, name in enumerate(names)}
     filters = []
     for group in groups:
-        label, _, prediction = group.name.partition(" → ")
-        filters.append(filter_of(names, label, prediction))
+        label, _, prediction = group.name.partition(" → ") if kind == _PAIR else (group.name, "", "")
+        address = ""
+        if label in numbers and (kind != _PAIR or prediction in numbers):
+            address = gallery_filter(label=numbers[label], prediction=numbers.get(prediction))
+        filters.append(address)
     return filters
 
 
-def _group_table(kind: str, groups: Sequence[FlippedGroup], filters: Sequence[str]) -> Table:
+def _group_table(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> Table:
+    """Return a table of one group or more, whose rows are links to the gallery."""
+    header = [kind, "images", "negative", "positive"]
+    if groups[0].another_seed is not None:
+        header.append("negative by another seed")
+    if groups[0].p_worse is not None:
+        header += ["p", ""]
     rows = []
     for group in groups:
-        mark = "worse" if group.is_worse else ""
-        counts = [str(group.images), str(group.negative), str(group.positive)]
+        rows.append([group.name, str(group.images), str(group.negative), str(group.positive)])
         if group.another_seed is not None:
-            counts.append(str(group.another_seed))
+            rows[-1].append(str(group.another_seed))
         if group.p_worse is not None:
-            counts += [f"{group.p_worse:.2g}", mark]
-        rows.append([group.name, *counts])
-    header = [kind, "images", "negative", "positive"]
-    if groups and groups[0].another_seed is not None:
-        header.append("negative by another seed")
-    if groups and groups[0].p_worse is not None:
-        header += ["p", ""]
-    return Table(header, rows, filters=filters)
+            rows[-1] += [f"{group.p_worse:.2g}", "worse" if group.is_worse else ""]
+    return Table(header, rows, filters=_filters(kind, groups, names))
 
 
-def image_table(images: Sequence[Flip]) -> Table:
+def _image_table(images: Sequence[Flip]) -> Table:
     rows = []
     for image in images:
         old, new = image.old or "none", image.new or "none"
@@ -412,20 +380,12 @@ def _generated_sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder") -
     """
     from fmrgen.report.sheet import ImagePair, pair_sheet
 
-    stored = {}
-    for row in split.rows_of([image.id for image in images], ["id", "image", "original"]):
-        stored[row["id"]] = row
+    ids = [image.id for image in images]
+    stored = {row["id"]: row for row in split.rows_of(ids, ["id", "image", "original"])}
     pairs = []
     for image in images:
         row = stored[image.id]
-        original = row.get("original")
-        pairs.append(
-            ImagePair(
-                None if original is None else original["bytes"],
-                row["image"]["bytes"],
-                image.label,
-                f"OLD {image.before:.0%}",
-                below=f"NEW {image.after:.0%}: {image.prediction}",
-            )
-        )
+        original = (row.get("original") or {}).get("bytes")
+        above, below = f"OLD {image.before:.0%}", f"NEW {image.after:.0%}: {image.prediction}"
+        pairs.append(ImagePair(original, row["image"]["bytes"], image.label, above, below=below))
     return pair_sheet(pairs)

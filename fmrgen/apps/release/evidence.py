@@ -16,10 +16,7 @@ from fmrgen.metrics.intervals import Estimate, format_estimate, paired_differenc
 Verdict = Literal["worse", "better", "no worse", "undecided", "invalid"]
 Kind = Literal["originals", "class", "perturbed", "transformed"]
 NEGATIVE, POSITIVE = "negative", "positive"  # the two sides of a diff, and of its splits
-_MOST_EXACT = 60  # originals, up to which a p-value is exact
-_SHARES_TRIED = 100
-_ROUNDING = 1e-9
-ERROR_OF_REAL, _ERROR_OF_OTHERS, _ERROR_OF_BETTER = 0.025, 0.01, 0.015
+ERROR_OF_REAL = 0.025
 Counts = int | np.ndarray
 
 
@@ -107,7 +104,7 @@ def p_of_loss(negative: int, positive: int, originals: int, margin: float) -> fl
     if margin == 0:
         return sign_test(negative, positive)
     difference = negative - positive
-    if originals <= _MOST_EXACT and difference > originals * margin:
+    if originals <= 60 and difference > originals * margin:
         return _exact_p_of_loss(negative, positive, originals, margin)
     by_score = ndtr(-(difference - originals * margin - 1) / _error(negative, positive, originals, margin))
     if_none_fixed = bdtrc(difference - 1, originals, margin) if difference > 0 else 1.0
@@ -121,8 +118,7 @@ def _error(negative: Counts, positive: Counts, originals: int, margin: float) ->
     b = (2 * originals - negative + positive) * margin - negative - positive
     c = -positive * margin * (1 - margin)
     share = (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
-    error: np.ndarray = np.sqrt(originals * (2 * share + margin * (1 - margin)))
-    return error
+    return np.asarray(np.sqrt(originals * (2 * share + margin * (1 - margin))))
 
 
 def _exact_p_of_loss(negative: int, positive: int, originals: int, margin: float) -> float:
@@ -134,11 +130,11 @@ def _exact_p_of_loss(negative: int, positive: int, originals: int, margin: float
     difference = all_negative - all_positive - originals * margin
     score = difference / _error(all_negative, all_positive, originals, margin)
     observed = (negative - positive - originals * margin) / _error(negative, positive, originals, margin)
-    as_high = score >= observed - _ROUNDING
+    as_high = score >= observed - 1e-9  # but for rounding
     all_negative, all_positive = all_negative[as_high], all_positive[as_high]
     alike = originals - all_negative - all_positive
     ways = gammaln(originals + 1) - gammaln(all_negative + 1) - gammaln(all_positive + 1) - gammaln(alike + 1)
-    share = np.linspace(0, (1 - margin) / 2, _SHARES_TRIED)[:, None]  # of positive flips: unknown, so the worst counts
+    share = np.linspace(0, (1 - margin) / 2, 100)[:, None]  # of positive flips: unknown, so the worst counts
     logarithms = ways + xlogy(all_negative, share + margin) + xlogy(all_positive, share)
     logarithms += xlogy(alike, np.clip(1 - 2 * share - margin, 0, 1))
     return float(min(1.0, np.exp(logarithms).sum(axis=1).max()))
@@ -152,10 +148,8 @@ def shares_of_error(images: np.ndarray, allowed: float, error: float) -> int:
     together.
     """
     least = np.sort([p_of_loss(count, 0, count, allowed / 100) for count in images.tolist()])
-    for shares in range(1, len(least) + 1):
-        if np.searchsorted(least, error / shares, side="right") <= shares:
-            return shares
-    return len(least)
+    counts = range(1, len(least) + 1)
+    return next(shares for shares in counts if np.searchsorted(least, error / shares, side="right") <= shares)
 
 
 def judged(
@@ -172,10 +166,10 @@ def judged(
     far more than is allowed.
     """
     lines = []
-    for entries, error in ((of_real, ERROR_OF_REAL), (of_others, _ERROR_OF_OTHERS)):
+    for entries, error in ((of_real, ERROR_OF_REAL), (of_others, 0.01)):
         for entry in entries:
             is_worse = entry.p_worse <= error / len(entries)
-            is_better = entry.p_better <= _ERROR_OF_BETTER / (len(of_real) + len(of_others))
+            is_better = entry.p_better <= 0.015 / (len(of_real) + len(of_others))
             lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
     if any(entry.is_worse for entry in lines):
         return "worse", lines

@@ -8,10 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from itertools import permutations
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from fmrgen.apps.release.evidence import ERROR_OF_REAL, Evidence, evidence_of, p_of_loss, shares_of_error
 from fmrgen.apps.release.predictions import Predictions, matched
@@ -20,6 +20,8 @@ from fmrgen.metrics.grouping import Grouping
 from fmrgen.metrics.intervals import (
     CONFIDENCE,
     Estimate,
+    Z,
+    most_unseen,
     paired_difference,
     paired_ends,
     wilson,
@@ -27,10 +29,7 @@ from fmrgen.metrics.intervals import (
 
 _FEWEST_OF_A_GROUP = 10  # images
 _FAR = 30.0  # points beyond what is allowed on a class, which leave a verdict open
-_FEWEST_LOST = 3  # images of the class: fewer are lost by chance in some of many classes
 OF_ANOTHER_SEED_IN_A_CLASS = 5.0  # points by which trainings of one recipe are apart: docs/results/diff.md
-_FINEST_MARGIN = 0.001  # points
-_USUAL_MARGIN = 1.0  # points that images should tell where the user names none
 _MOST_LISTED = 10_000  # images of a side, or kinds, the worst or most confident first
 _MOST_GROUPS = 200  # values of a column that it may group by; of more it is an id or a measure
 
@@ -136,24 +135,22 @@ def compare_predictions(
     negative, positive = worse[0], better[0]
     another_seed = old_right[0] & ~old_right[1] if len(trainings) > 1 else None
     kinds = _kinds({**first.columns, **new.columns}, by)
-    counts = {name: _counts(values, negative, positive, another_seed) for name, values in kinds.items()}
-    of_classes = _counts(new.labels, negative, positive, another_seed)
-    tested = {"class": of_classes, **counts} if by else {"class": of_classes}
-    p_values: dict[str, np.ndarray] = {}
+    groups = {name: _groups(values, negative, positive, another_seed) for name, values in kinds.items()}
     if len(trainings) == 1:
         drop = paired_difference(old_right[0], new_right)
         evidence = [evidence_of("originals", images, negative, positive, margin)]
-        for name, groups in tested.items():
-            if len(groups.names) > 1:
-                values = new.labels if name == "class" else kinds[name]
-                p_values[name] = _p_of_groups(groups, margin)
-                worst = f"{images} of {name} {{name}}"
-                evidence.append(_evidence_of_worst(groups, values, negative, positive, p_values[name], worst, margin))
+        classes, of_classes = groups_tested(new.labels, negative, positive, f"{images} of class {{name}}", margin)
+        evidence += of_classes
+        for name in groups if by else ():
+            words = f"{images} of {name} {{name}}"
+            groups[name], of_group = groups_tested(kinds[name], negative, positive, words, margin)
+            evidence += of_group
     else:
+        classes = _groups(new.labels, negative, positive, another_seed)
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
     level = ERROR_OF_REAL / len(evidence)
-    classes = _worst_first(of_classes, p_values.get("class"), level)
+    classes = _worst_first(classes, level)
     outcome = Flips(
         images=len(new),
         trainings=len(trainings),
@@ -165,73 +162,55 @@ def compare_predictions(
         old_flips=_flips_between(old_right),
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
         classes=classes,
-        pairs=_worst_first(_counts_of_pairs(new.labels, first.predicted, new.predicted, negative, positive)),
-        groups={name: _worst_first(groups, p_values.get(name), level) for name, groups in counts.items()},
-        negatives=listed_flips(first, new, negative),
-        positives=listed_flips(first, new, positive),
+        pairs=_worst_first(_pairs(new.labels, first.predicted, new.predicted, negative, positive)),
+        groups={name: _worst_first(of_column, level) for name, of_column in groups.items()},
+        negatives=_listed_flips(first, new, negative),
+        positives=_listed_flips(first, new, positive),
         lost_most=_lost_most(classes) if len(trainings) == 1 else None,
     )
     return outcome, evidence
 
 
-def evidence_of_classes(
-    labels: np.ndarray,
-    negative: np.ndarray,
-    positive: np.ndarray,
-    images: str,
-    margin: float,
-    of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
-) -> list[Evidence]:
-    """Return the evidence on the class with the smallest p-value, as one of all that can be shown to be worse; none if
-    there is one class.
-
-    `labels` are those of the images, [N]; `negative` and `positive` say whether each is such a flip, bool [N]. `images`
-    says what they are, in words, with {name} for that of the class. On a class NEW may lose `margin` points, and
-    `of_another_seed` more, by which another seed may be apart.
-    """
-    counts = _counts(labels, negative, positive)
-    if len(counts.names) < 2:
-        return []
-    p_values = _p_of_groups(counts, margin, of_another_seed)
-    return [_evidence_of_worst(counts, labels, negative, positive, p_values, images, margin, of_another_seed)]
-
-
-def _p_of_groups(counts: "_Counts", margin: float, of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS) -> np.ndarray:
-    """Return the p-value of a loss on each group, times the number of groups that can be shown to be worse, [G]."""
-    allowed = margin + of_another_seed
-    p_values = []
-    for lost, won, size in zip(counts.negative.tolist(), counts.positive.tolist(), counts.images.tolist(), strict=True):
-        p_values.append(p_of_loss(lost, won, size, allowed / 100))
-    return np.minimum(1.0, shares_of_error(counts.images, allowed, ERROR_OF_REAL / 2) * np.array(p_values))
-
-
-def _evidence_of_worst(
-    counts: "_Counts",
+def groups_tested(
     values: np.ndarray,
     negative: np.ndarray,
     positive: np.ndarray,
-    p_values: np.ndarray,
     images: str,
     margin: float,
     of_another_seed: float = OF_ANOTHER_SEED_IN_A_CLASS,
-) -> Evidence:
-    """Return the evidence on the group with the smallest p-value; arguments as of `evidence_of_classes`."""
-    place = int(np.lexsort([(counts.positive - counts.negative) / counts.images, p_values])[0])
-    members = values == counts.names[place]
-    of_group = images.format(name=counts.names[place])
-    evidence = evidence_of("class", of_group, negative[members], positive[members], margin, of_another_seed)
-    return replace(evidence, p_worse=float(p_values[place]), p_better=1.0)
+) -> tuple[list[FlippedGroup], list[Evidence]]:
+    """Return the group of each value, and the evidence on that with the smallest p-value; no tests for a single group.
+
+    `values` are the images' classes, or those of a column, [N]; `negative` and `positive` say whether each is such a
+    flip, bool [N]. `images` says what they are, in words, with {name} for that of the group. On a group NEW may lose
+    `margin` points, and `of_another_seed` more, by which another seed may be apart.
+    """
+    groups = _groups(values, negative, positive)
+    if len(groups) < 2:
+        return groups, []
+    allowed = margin + of_another_seed
+    shares = shares_of_error(np.array([group.images for group in groups]), allowed, ERROR_OF_REAL / 2)
+    tested = []
+    for group in groups:
+        p_worse = p_of_loss(group.negative, group.positive, group.images, allowed / 100)
+        tested.append(replace(group, p_worse=min(1.0, shares * p_worse)))
+    worst = min(tested, key=lambda group: (group.p_worse, (group.positive - group.negative) / group.images))
+    assert worst.p_worse is not None
+    members = values == worst.name
+    of_worst = images.replace("{name}", worst.name)
+    evidence = evidence_of("class", of_worst, negative[members], positive[members], margin, of_another_seed)
+    return tested, [replace(evidence, p_worse=worst.p_worse, p_better=1.0)]
 
 
 def _lost_most(classes: Sequence[FlippedGroup]) -> FlippedGroup | None:
     """Return the class on which NEW may have lost the most points, of those that lost enough images.
 
-    A class of few images counts if most of them are lost.
+    A class of few images counts if most of them are lost. Fewer than three are lost by chance in some of many classes.
     """
     seen = []
     for group in classes:
         lost = group.negative - group.positive
-        if lost >= _FEWEST_LOST and (group.images >= _FEWEST_OF_A_GROUP or 2 * lost > group.images):
+        if lost >= 3 and (group.images >= _FEWEST_OF_A_GROUP or 2 * lost > group.images):
             seen.append(group)
     return max(seen, key=lambda group: group.most_lost, default=None)
 
@@ -253,18 +232,8 @@ def _evidence_of_trainings(old_right: np.ndarray, new_right: np.ndarray, margin:
     drop = Estimate(100 * value, 100 * (value - reach), 100 * (value + reach))
     p_worse = float(stdtr(count - 1, (margin / 100 - value) / error))
     p_better = float(stdtr(count - 1, value / error))
-    negative, positive = old_right & ~new_right, ~old_right & new_right
-    return Evidence(
-        "originals",
-        images,
-        len(new_right),
-        _mean_share(negative),
-        _mean_share(positive),
-        drop,
-        margin,
-        p_worse,
-        p_better,
-    )
+    shares = _mean_share(old_right & ~new_right), _mean_share(~old_right & new_right)
+    return Evidence("originals", images, len(new_right), *shares, drop, margin, p_worse, p_better)
 
 
 def _mean_share(hits: np.ndarray) -> Estimate:
@@ -275,83 +244,55 @@ def _mean_share(hits: np.ndarray) -> Estimate:
 
 def _flips_between(old_right: np.ndarray) -> float | None:
     """Return the mean negative flip rate, in percent, from one training of OLD to another; None for one training."""
-    count = len(old_right)
-    if count < 2:
+    if len(old_right) < 2:
         return None
-    rates = []
-    for first in range(count):
-        for second in range(count):
-            if first != second:
-                rates.append((old_right[first] & ~old_right[second]).mean())
-    return 100 * float(np.mean(rates))
+    return 100 * float(np.mean([(first & ~second).mean() for first, second in permutations(old_right, 2)]))
 
 
 def _images_needed(discordant: float, images: int, margin: float) -> int:
     """Return about how many images would tell a drop of `margin` points, given the share that flips either way."""
-    margin = max(margin, _FINEST_MARGIN) if margin else _USUAL_MARGIN
-    share = max(discordant, wilson(0, images)[1] / 100 / 2)
-    errors = float(ndtri((1 + CONFIDENCE) / 2))  # standard errors on either side of the interval
-    return math.ceil((errors / (margin / 100)) ** 2 * share)
+    margin = max(margin, 0.001) if margin else 1.0  # points
+    share = max(discordant, most_unseen(images) / 100 / 2)
+    return math.ceil((Z / (margin / 100)) ** 2 * share)
 
 
-class _Counts(NamedTuple):
-    """Images and flips by kind, [G] each."""
-
-    names: np.ndarray
-    images: np.ndarray
-    negative: np.ndarray
-    positive: np.ndarray
-    another_seed: np.ndarray | None = None
-
-
-def _counts(
+def _groups(
     values: np.ndarray, negative: np.ndarray, positive: np.ndarray, another_seed: np.ndarray | None = None
-) -> _Counts:
-    """Return the images of each value [N], with their flips."""
-    names, group = np.unique(values, return_inverse=True)
-    size = len(names)
-    of_negative, of_positive = (np.bincount(group[flips], minlength=size) for flips in (negative, positive))
-    between_seeds = None if another_seed is None else np.bincount(group[another_seed], minlength=size)
-    return _Counts(names, np.bincount(group, minlength=size), of_negative, of_positive, between_seeds)
+) -> list[FlippedGroup]:
+    """Return the group of each value [N], with the numbers of its flips."""
+    names, group, images = np.unique(values, return_inverse=True, return_counts=True)
+    flips = (negative, positive) if another_seed is None else (negative, positive, another_seed)
+    counts = [np.bincount(group[of_kind], minlength=len(names)).tolist() for of_kind in flips]
+    groups = []
+    for name, size, lost, won, *seeds in zip(names.tolist(), images.tolist(), *counts, strict=True):
+        groups.append(FlippedGroup(name, size, lost, won, another_seed=seeds[0] if seeds else None))
+    return groups
 
 
-def _counts_of_pairs(
+def _pairs(
     labels: np.ndarray, old: np.ndarray, new: np.ndarray, negative: np.ndarray, positive: np.ndarray
-) -> _Counts:
+) -> list[FlippedGroup]:
     """Return each true class and wrong prediction, with how often NEW errs so, and OLD did."""
     images = Counter(labels.tolist())
     lost = Counter(zip(labels[negative].tolist(), new[negative].tolist(), strict=True))
     won = Counter(zip(labels[positive].tolist(), old[positive].tolist(), strict=True))
-    pairs = sorted(lost.keys() | won.keys())
-    return _Counts(
-        np.array([f"{label} → {prediction or 'none'}" for label, prediction in pairs], dtype=object),
-        np.array([images[label] for label, _ in pairs], dtype=np.int64),
-        np.array([lost[pair] for pair in pairs], dtype=np.int64),
-        np.array([won[pair] for pair in pairs], dtype=np.int64),
-    )
+    groups = []
+    for label, prediction in sorted(lost.keys() | won.keys()):
+        name, pair = f"{label} → {prediction or 'none'}", (label, prediction)
+        groups.append(FlippedGroup(name, images[label], lost[pair], won[pair]))
+    return groups
 
 
-def _worst_first(counts: _Counts, p_values: np.ndarray | None = None, level: float = 0.0) -> list[FlippedGroup]:
+def _worst_first(groups: Sequence[FlippedGroup], level: float = 0.0) -> list[FlippedGroup]:
     """Return the groups with flips, those that are worse for certain first, then by negative less positive flips.
 
-    `p_values` are those of `_p_of_groups`, None if the groups are not tested; up to `level` a group is worse.
+    Of those that are tested, one is worse with a p-value up to `level`.
     """
-    is_worse = np.zeros(len(counts.names), bool) if p_values is None else p_values <= level
-    order = np.lexsort([counts.positive - counts.negative, ~is_worse])
-    flipped = order[(counts.negative + counts.positive)[order] > 0]
-    groups = []
-    for place in flipped[:_MOST_LISTED].tolist():
-        group = FlippedGroup(
-            str(counts.names[place]),
-            int(counts.images[place]),
-            int(counts.negative[place]),
-            int(counts.positive[place]),
-            None if p_values is None else float(p_values[place]),
-            bool(is_worse[place]),
-            None if counts.another_seed is None else int(counts.another_seed[place]),
-        )
-        groups.append(group)
-    return groups
+    flipped = []
+    for group in groups:
+        if group.negative + group.positive:
+            flipped.append(replace(group, is_worse=group.p_worse is not None and group.p_worse <= level))
+    return sorted(flipped, key=lambda group: (not group.is_worse, group.positive - group.negative))[:_MOST_LISTED]
 
 
 def _kinds(columns: Mapping[str, np.ndarray], by: Sequence[str]) -> dict[str, np.ndarray]:
@@ -374,14 +315,13 @@ def _kinds(columns: Mapping[str, np.ndarray], by: Sequence[str]) -> dict[str, np
     return kinds
 
 
-def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:
+def _listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[Flip]:
     """Return the images of the rows, bool [N], the most confident of NEW first; without confidences in order."""
     places = np.flatnonzero(rows)
     if new.confidence is not None:
         places = places[np.argsort(-np.nan_to_num(new.confidence[places]), kind="stable")]
-    flipped = []
-    for place in places[:_MOST_LISTED].tolist():
-        flip = Flip(
+    return [
+        Flip(
             id=str(new.ids[place]),
             label=str(new.labels[place]),
             old=str(old.predicted[place]),
@@ -389,5 +329,5 @@ def listed_flips(old: Predictions, new: Predictions, rows: np.ndarray) -> list[F
             old_confidence=None if old.confidence is None else float(old.confidence[place]),
             new_confidence=None if new.confidence is None else float(new.confidence[place]),
         )
-        flipped.append(flip)
-    return flipped
+        for place in places[:_MOST_LISTED].tolist()
+    ]

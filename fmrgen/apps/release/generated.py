@@ -4,7 +4,6 @@ They are no part of the verdict: on real photos they said nothing of a regressio
 (docs/results/reality.md).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder
 
-_ORACLE = "oracle"  # the name of the recipe's oracle in the panels
 _COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss", "judges", "latent_shift")
 
 
@@ -51,12 +49,7 @@ class Generated:
     images: dict[str, list[GeneratedImage]]
 
 
-def generate_against(
-    recipe: Recipe,
-    output: str | Path,
-    old: ComponentConfig,
-    new: ComponentConfig,
-) -> Generated:
+def generate_against(recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig) -> Generated:
     """Generate two splits of the same originals, or resume them, and return their images.
 
     For `negative`, steps climb NEW's margin of error and OLD has a veto beside the oracle. The first image at which NEW
@@ -66,11 +59,9 @@ def generate_against(
     """
     for split_recipe in _recipes(recipe, old, new):
         make_split(split_recipe, output)
-    images = {}
-    for side, folder in split_folders(recipe, output, old, new).items():
-        images[side] = _images_of(folder)
-        rows = read_provenance(folder.paths).rows
-    return Generated(rows, images)
+    folders = split_folders(recipe, output, old, new)
+    images = {side: _images_of(folder) for side, folder in folders.items()}
+    return Generated(read_provenance(folders[NEGATIVE].paths).rows, images)
 
 
 def split_folders(
@@ -93,7 +84,7 @@ def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list
         panel = {
             "kind": "ensemble",
             "rule": "veto",
-            "names": [_ORACLE, veto],
+            "names": ["oracle", veto],
             "oracles": [recipe.oracle, {"kind": "classifier", "classifier": networks[veto]}],
         }
         # All splits of a config have one oracle, and these two have different panels: so each has a config.
@@ -110,17 +101,16 @@ def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list
 
 def _images_of(folder: SplitFolder) -> list[GeneratedImage]:
     """Return the images of a side that its attacked network has wrong, and the other one right."""
-    names: Sequence[str] = list(read_provenance(folder.paths).labels)
+    names = list(read_provenance(folder.paths).labels)
     table = folder.read_columns(_COLUMNS)
     columns = {name: table[name].to_numpy() for name in table.column_names if name != "judges"}
     verdicts = [judges[-1] for judges in table["judges"].to_pylist()]  # of the other network, the last of the panel
-    accepted = columns.get("accepted_labels")
     label = columns["label"]
-    other = as_label(np.array([verdict["label"] for verdict in verdicts]), label, accepted)
+    other = as_label(np.array([verdict["label"] for verdict in verdicts]), label, columns.get("accepted_labels"))
     prediction = accepted_as_label(columns)["prediction"]
-    images = []
-    for row in np.flatnonzero(columns["valid"].astype(bool) & (other == label) & (prediction != label)):
-        image = GeneratedImage(
+    rows = np.flatnonzero(columns["valid"].astype(bool) & (other == label) & (prediction != label))
+    images = [
+        GeneratedImage(
             id=int(columns["id"][row]),
             label=names[label[row]],
             prediction=names[prediction[row]],
@@ -128,7 +118,8 @@ def _images_of(folder: SplitFolder) -> list[GeneratedImage]:
             after=float(np.exp(-columns["loss"][row])),
             latent_shift=float(columns["latent_shift"][row]),
         )
-        images.append(image)
+        for row in rows
+    ]
     return sorted(images, key=lambda image: -min(image.before, 1 - image.after))
 
 

@@ -5,14 +5,15 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
-from fmrgen.apps.release.flips import compare_predictions, evidence_of_classes
+from fmrgen.apps.release.flips import compare_predictions, groups_tested
 from fmrgen.apps.release.outcome import Diff, faults_of
 from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.classifiers.base import preprocessing_of
@@ -20,13 +21,11 @@ from fmrgen.distributed.launch import Processes
 from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
 from fmrgen.image_files import open_rgb
-from fmrgen.labels import Labels
 from fmrgen.metrics.rows import as_label
 from fmrgen.recipe.job import load_fixed_sets
 from fmrgen.recipe.objects import AnyClassifier
 from fmrgen.sources.base import SourceConfig
 from fmrgen.sources.imagefolder import Config as ImageFolder
-from fmrgen.split.classify import Predicted
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.open import has_class_folders, open_source, open_split
 from fmrgen.split.rows import Split, joined_columns
@@ -35,17 +34,6 @@ _READ = 512  # rows at a time: photos come in many sizes, and those of one size 
 _BATCH = 64  # images of them that a network gets at once
 _MOST_NAMED = 20  # unreadable files
 _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which these show too little
-_SECTIONS = ("{", "sets/")  # what names of sources begin with
-_RECIPES = (".yaml", ".yml")
-
-
-class OnImages(NamedTuple):
-    """A diff of classifiers on labelled images, and these as loaded: trainings of OLD, then NEW; `differ` says whether
-    both work and are two networks."""
-
-    outcome: Diff
-    models: list[LoadedClassifier]
-    differ: bool
 
 
 def diff_on_images(
@@ -55,13 +43,14 @@ def diff_on_images(
     *,
     margin: float,
     by: Sequence[str] = (),
-) -> OnImages:
+) -> tuple[Diff, list[LoadedClassifier], bool]:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
     `images` is a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
     each class; or a section or recipe of a source. `old` are trainings of the classifier in use. NEW may lose `margin`
-    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Raises UserError if the
-    images or a classifier can't be used.
+    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Returns the outcome,
+    the loaded classifiers, NEW last, and whether all work and NEW is another network. Raises UserError if the images or
+    a classifier can't be used.
     """
     opened = opened_images(images)
     if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:
@@ -80,10 +69,10 @@ def diff_on_images(
     outcome = Diff("undecided", margin, evidence, flips)
     faults = faults_of([*of_old, of_new])
     if faults:
-        return OnImages(replace(outcome, verdict="invalid", notes=faults), models, differ=False)
+        return replace(outcome, verdict="invalid", notes=faults), models, False
     if _are_one_network(models, predictions.values()):
         notes = ["OLD and NEW are one network: they have the same weights and settings"]
-        return OnImages(replace(outcome, notes=notes), models, differ=False)
+        return replace(outcome, notes=notes), models, False
     notes = _preprocessing_notes(models) + _notes_on_absent(models[-1].class_names or (), of_new.labels)
     of_others: list[Evidence] = []
     if is_split:
@@ -91,7 +80,7 @@ def diff_on_images(
         if column == "original":
             of_others = _evidence_on_perturbed(predictions["image"], margin)
     verdict, evidence = judged(evidence, of_others, has_suspect=flips.has_suspect(margin))
-    return OnImages(replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, differ=True)
+    return replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, True
 
 
 def _predict(
@@ -103,11 +92,9 @@ def _predict(
     """
     processes = Processes()
     opened.check_columns()
+    names = [f"OLD {number}" for number in range(1, len(old) + 1)] if len(old) > 1 else ["OLD"]
     models = []
-    for number, classifier in enumerate([*old, new], start=1):
-        name = f"OLD {number}" if len(old) > 1 else "OLD"
-        if number > len(old):
-            name = "NEW"
+    for name, classifier in zip([*names, "NEW"], [*old, new], strict=True):
         models.append(LoadedClassifier.load(name, classifier, processes.device))
     device = processes.device
     labels = opened.labels_for([partial(models.__getitem__, number) for number in range(len(models))], device)
@@ -125,13 +112,16 @@ def _predict(
     columns = joined_columns(opened.name, parts)
     ids = _ids(opened, columns)
     groups = {name: np.array(of_rows, dtype=object) for name, of_rows in values.items()}
+    class_names = np.array([*labels.names, ""])  # what gives no finite output has no prediction
     by_column: dict[str, list[Predictions]] = {}
     for column in opened.image_columns:
-        rows = np.arange(len(columns["label"]))
-        if column == "image" and "valid" in columns:
-            rows = np.flatnonzero(columns["valid"])
-        for name, of_model in predicted.items():
-            predictions = _predictions(name, of_model[column], ids, columns, labels, groups, rows)
+        for name, of_columns in predicted.items():
+            outputs = of_columns[column]
+            prediction = as_label(outputs.prediction, columns["label"], columns.get("accepted_labels"))
+            texts, confidence = class_names[prediction], outputs.confidence.astype(np.float64)
+            predictions = Predictions(name, ids, class_names[columns["label"]], texts, confidence, groups)
+            if column == "image" and "valid" in columns:
+                predictions = predictions.of(np.flatnonzero(columns["valid"]))
             by_column.setdefault(column, []).append(predictions)
     return models, by_column
 
@@ -148,7 +138,7 @@ def opened_images(images: Any) -> Split:
     if not isinstance(images, str | Path):
         return open_split(images)
     text = str(images)
-    if not text.startswith(_SECTIONS) and not text.endswith(_RECIPES):
+    if not text.startswith(("{", "sets/")) and not text.endswith((".yaml", ".yml")):
         return open_split(text, download=True)
     (fixed,) = load_fixed_sets([f"images={text}"]).values()
     sources = fixed.sources("images")
@@ -160,15 +150,14 @@ def opened_images(images: Any) -> Split:
 def _check_images(opened: Split) -> None:
     """Raise UserError, which names them all, if images are unreadable."""
     faults = {}
-    row = 0
-    for table in opened.tables(_READ, opened.image_columns):
-        for stored in table.select(opened.image_columns).to_pylist():
-            for column, image in stored.items():
-                try:
-                    open_rgb(opened.image_of(image))
-                except UserError as error:
-                    faults[(image or {}).get("path") or f"row {row}: its {column}"] = error
-            row += 1
+    tables = opened.tables(_READ, opened.image_columns)
+    rows = chain.from_iterable(table.select(opened.image_columns).to_pylist() for table in tables)
+    for row, stored in enumerate(rows):
+        for column, image in stored.items():
+            try:
+                open_rgb(opened.image_of(image))
+            except UserError as error:
+                faults[(image or {}).get("path") or f"row {row}: its {column}"] = error
     if faults:
         listed = ", ".join(f"{name} ({error})" for name, error in list(faults.items())[:_MOST_NAMED])
         more = ", …" if len(faults) > _MOST_NAMED else ""
@@ -181,36 +170,14 @@ def _ids(opened: Split, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         return columns["id"].astype(str)
     if "id" in opened.features:
         raise UserError(f"{opened.name}: its ids are not unique; make them so, or drop the column")
-    names = []
-    for table in opened.tables(_READ, ["image"]):
-        names += [path or "" for path in pc.struct_field(table["image"], "path").to_pylist()]
+    tables = opened.tables(_READ, ["image"])
+    paths = chain.from_iterable(pc.struct_field(table["image"], "path").to_pylist() for table in tables)
+    names = [path or "" for path in paths]
     if len(set(names)) < len(names):
         return np.arange(len(names)).astype(str)
     if opened.repo is not None and Path(opened.repo).is_dir():
         names = [os.path.relpath(name, opened.repo) for name in names]
     return np.array(names)
-
-
-def _predictions(
-    name: str,
-    predicted: Predicted,
-    ids: np.ndarray,
-    columns: Mapping[str, np.ndarray],
-    labels: Labels,
-    groups: Mapping[str, np.ndarray],
-    rows: np.ndarray,
-) -> Predictions:
-    """Return the predictions of a network for some rows; what gives no finite output has none."""
-    names = np.array([*labels.names, ""])
-    prediction = as_label(predicted.prediction, columns["label"], columns.get("accepted_labels"))
-    return Predictions(
-        name,
-        ids[rows],
-        names[columns["label"]][rows],
-        names[prediction][rows],
-        predicted.confidence[rows].astype(np.float64),
-        {group: values[rows] for group, values in groups.items()},
-    )
 
 
 def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str]:
@@ -222,12 +189,10 @@ def stored_images(images: Any, wanted: Collection[str]) -> dict[str, bytes | str
     column = column_of_real_images(opened)
     names = _ids(opened, opened.columns(["id", "label"], opened.labels or opened.observed_labels()))
     files = {}
-    first_row = 0
-    for table in opened.tables(_READ, [column]):
-        for name, image in zip(names[first_row : first_row + len(table)].tolist(), table[column], strict=True):
-            if name in wanted:
-                files[name] = opened.image_of(image.as_py())
-        first_row += len(table)
+    images_of_rows = chain.from_iterable(table[column] for table in opened.tables(_READ, [column]))
+    for name, image in zip(names.tolist(), images_of_rows, strict=True):
+        if name in wanted:
+            files[name] = opened.image_of(image.as_py())
     return files
 
 
@@ -257,12 +222,11 @@ def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[s
     attacked = [model.name for model in models if model.has_weights(provenance.weights_sha256.classifier)]
     if len(attacked) != 1:
         return []
-    meanings = {
-        "OLD": "that NEW is right on it says little",
-        "NEW": "that NEW is wrong on it says little",
-    }
-    name = attacked[0]
-    return [f"the split was generated against {name} alone: {meanings[name]}; use that of a third network"]
+    answer = "right" if attacked[0] == "OLD" else "wrong"
+    return [
+        f"the split was generated against {attacked[0]} alone: that NEW is {answer} on it says little; use that of a "
+        "third network"
+    ]
 
 
 def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> list[Evidence]:
@@ -273,14 +237,13 @@ def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> lis
     old_right, new_right = old.predicted == old.labels, new.predicted == new.labels
     negative, positive = old_right & ~new_right, new_right & ~old_right
     evidence = [evidence_of("perturbed", "perturbed images", negative, positive, margin)]
-    return evidence + evidence_of_classes(new.labels, negative, positive, "perturbed images of class {name}", margin)
+    return evidence + groups_tested(new.labels, negative, positive, "perturbed images of class {name}", margin)[1]
 
 
 def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:
     """Return a line if perturbed images hardly fool either, so that they can't show what NEW lost."""
-    for predictions in of_both:
-        if 100 * (predictions.predicted == predictions.labels).mean() < _SATURATED:
-            return []
+    if any(100 * (each.predicted == each.labels).mean() < _SATURATED for each in of_both):
+        return []
     return [
         f"both are right on more than {_SATURATED:.0f} % of the perturbed images, which hardly fool either: a loss "
         f"can't show; use a split generated against a network like these"

@@ -69,6 +69,7 @@ def faults_of(networks: Sequence[Predictions]) -> list[str]:
         labels = np.array([numbers[text] for text in of_labels])
         predicted = np.array([numbers[text] for text in of_predictions])
         names, accuracy = list(numbers), (labels == predicted).mean()
+        start = f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images"
         not_finite = int((predictions.predicted == "").sum())
         if not_finite:
             faults.append(
@@ -79,14 +80,11 @@ def faults_of(networks: Sequence[Predictions]) -> list[str]:
             order = best_order(labels, predicted, len(names))
             place = next(place for place, label in enumerate(order.tolist()) if label != place)
             faults.append(
-                f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images, and "
-                f"on {(order[predicted] == labels).mean():.1%} if its outputs are put in another order: {names[place]} "
-                f"is mostly {names[order[place]]}; list its classes, in the order of its outputs, as class_names of "
-                "its section"
+                f"{start}, and on {(order[predicted] == labels).mean():.1%} if its outputs are put in another order: "
+                f"{names[place]} is mostly {names[order[place]]}; list its classes, in the order of its outputs, as "
+                "class_names of its section"
             )
         elif is_at_chance(labels, predicted):
-            faults.append(
-                f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images, "
-                "hardly better than chance: are its weights loaded, and its classes in the order of the labels?"
-            )
+            question = "are its weights loaded, and its classes in the order of the labels?"
+            faults.append(f"{start}, hardly better than chance: {question}")
     return faults

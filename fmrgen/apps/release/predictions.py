@@ -15,44 +15,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import softmax
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain
 
 FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
-_IDS = ("id", "sample_id", "image_id", "example_id", "index", "file_name", "filename", "file", "path", "image_path")
-_LABELS = (
-    "label",
-    "labels",
-    "target",
-    "targets",
-    "true",
-    "true_label",
-    "y_true",
-    "ground_truth",
-    "reference",
-    "references",
-)
-_PREDICTIONS = (
-    "prediction",
-    "predictions",
-    "predicted",
-    "pred",
-    "preds",
-    "y_pred",
-    "predicted_label",
-    "predicted_class",
-    "pred_label",
-    "answer",
-    "output",
-)
+_IDS = ["id", "sample_id", "image_id", "example_id", "index", "file_name", "filename", "file", "path", "image_path"]
+_LABELS = ["label", "labels", "target", "targets", "true", "true_label", "y_true"]
+_LABELS += ["ground_truth", "reference", "references"]
+_PREDICTIONS = ["prediction", "predictions", "predicted", "pred", "preds", "y_pred", "predicted_label"]
+_PREDICTIONS += ["predicted_class", "pred_label", "answer", "output"]
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
 _NUMBERED_SCORES = ("p{}", "p_{}", "prob{}", "prob_{}", "score{}", "score_{}", "logit{}", "logit_{}")  # a column each
 _CONFIDENCES = ("confidence", "score", "probability")  # of the prediction
-_OF_EVALUATE = ("split", "classifier", "id", "label", "valid", "original_prediction", "prediction")
 _SHOWN = 3  # ids in an error
-_DEEPEST = 1000  # brackets of a line of JSON: Arrow follows them without end
-_ROUNDING = 1e-3  # by which probabilities may miss a sum of 1
 
 
 @dataclass(frozen=True)
@@ -95,10 +72,10 @@ def read_predictions(path: str | Path) -> Predictions:
     wrote beside it. Raises UserError if the file can't be read, lacks a column, or has two rows of one id.
     """
     path = Path(path)
-    if path.suffix.lower() == ".json" and path.name != "evaluation.json":
-        raise UserError(f"{path}: give JSON lines, an object on each line (.jsonl), or CSV or parquet")
     if path.name == "evaluation.json":
         path = path.with_name("predictions.parquet")  # which `evaluate` writes beside it
+    if path.suffix.lower() == ".json":
+        raise UserError(f"{path}: give JSON lines, an object on each line (.jsonl), or CSV or parquet")
     try:
         with open_plain(path) as file:
             table = _table_of(path, file)
@@ -112,9 +89,9 @@ def read_predictions(path: str | Path) -> Predictions:
     for field_of_table in table.schema:
         if pa.types.is_binary(field_of_table.type):
             raise UserError(f"{path}: its column {field_of_table.name} is not UTF-8; save the file as UTF-8")
-    if set(_OF_EVALUATE) <= set(table.column_names):
+    if {"split", "classifier", "id", "label", "valid", "original_prediction", "prediction"} <= set(names):
         table = _of_one_classifier(path, table)
-    return predictions_of_columns(str(path), {name: table[name] for name in table.column_names})
+    return predictions_of_columns(str(path), dict(zip(table.column_names, table.columns, strict=True)))
 
 
 def _of_one_classifier(path: Path, table: pa.Table) -> pa.Table:
@@ -144,7 +121,7 @@ def _table_of(path: Path, file: Any) -> pa.Table:
         return csv.read_csv(file, parse_options=csv.ParseOptions(delimiter=delimiter))
     from pyarrow.json import read_json
 
-    if any(line.count(b"[") + line.count(b"{") > _DEEPEST for line in file):
+    if any(line.count(b"[") + line.count(b"{") > 1000 for line in file):  # Arrow follows them without end
         raise UserError(f"{path}: a line of it is nested too deeply; give a flat object on each line")
     file.seek(0)
     return read_json(file)
@@ -188,17 +165,21 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
         confidences = _confidence(name, confidence)
     ids = column(_IDS)
     predicted_text = as_text(predictions)
-    _check_vocabulary(name, label_text, predicted_text)
+    classes, predicted_classes = set(label_text.tolist()), set(predicted_text.tolist())
+    if not classes & predicted_classes:
+        raise UserError(
+            f"{name}: no prediction is a label: labels are {few(sorted(classes))}, predictions "
+            f"{few(sorted(predicted_classes))}; use the same names or numbers in both"
+        )
     id_text = np.arange(len(label_text)).astype(str) if ids is None else as_text(ids)
     if ids is not None and (id_text == "").any():
         raise UserError(f"{name}: {int((id_text == '').sum()):,} rows have no id; give each its own")
     repeated = [text for text, count in Counter(id_text.tolist()).items() if count > 1]
     if repeated:
         raise UserError(f"{name}: has {len(repeated):,} ids more than once: {few(repeated)}; give each image one row")
-    others = {}
-    for other, values in columns.items():
-        if other not in taken:
-            others[other] = np.asarray(_values(values), dtype=object)
+    others = {
+        other: np.asarray(_values(values), dtype=object) for other, values in columns.items() if other not in taken
+    }
     return Predictions(name, id_text, label_text, predicted_text, confidences, others, has_ids=ids is not None)
 
 
@@ -214,17 +195,6 @@ def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
             raise UserError(f"{name}: {column} has {dimensions} dimensions; give a class for each image, or scores")
 
 
-def _check_vocabulary(name: str, labels: np.ndarray, predicted: np.ndarray) -> None:
-    """Raise UserError if no prediction is a label that occurs, as where one has numbers and the other names."""
-    classes, predicted_classes = set(labels.tolist()), set(predicted.tolist())
-    if not classes & predicted_classes:
-        labelled, predictions = few(sorted(classes)), few(sorted(predicted_classes))
-        raise UserError(
-            f"{name}: no prediction is a label: labels are {labelled}, predictions {predictions}; use the same names "
-            "or numbers in both"
-        )
-
-
 def _values(column: Any) -> list[Any]:
     return column.to_pylist() if isinstance(column, pa.ChunkedArray | pa.Array) else list(column)
 
@@ -237,15 +207,8 @@ def as_text(column: Any) -> np.ndarray:
     if values.dtype.kind in "iub":
         return values.astype(str)
     if values.dtype.kind == "f":
-        texts = []
-        for value in values.tolist():
-            text = repr(value)
-            if math.isnan(value):
-                text = ""
-            elif value.is_integer():
-                text = str(int(value))
-            texts.append(text)
-        return np.array(texts, dtype=str)
+        texts = [str(int(value)) if value.is_integer() else repr(value) for value in values.tolist()]
+        return np.where(np.isnan(values), "", np.array(texts, dtype=str))
     texts = ["" if value is None else str(value).strip() for value in values.tolist()]
     # é is one character here and two in another tool: both are one class.
     return np.array([text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts], dtype=str)
@@ -296,18 +259,12 @@ def _predicted(name: str, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(scores.max(axis=1))
     if not finite.any():
         raise UserError(f"{name}: no row has finite scores; check the network that gave them")
+    probabilities = scores[finite]
+    if (probabilities < 0).any() or np.abs(probabilities.sum(axis=1) - 1).max() >= 1e-3:  # but for rounding
+        probabilities = softmax(probabilities, axis=1)
     confidence = np.full(len(scores), np.nan)
-    confidence[finite] = _probabilities(scores[finite]).max(axis=1)
+    confidence[finite] = probabilities.max(axis=1)
     return np.where(finite, scores.argmax(axis=1), np.nan), confidence
-
-
-def _probabilities(scores: np.ndarray) -> np.ndarray:
-    """Return probabilities [N, K]: the scores as they are if they are probabilities, else their softmax."""
-    sums = scores.sum(axis=1)
-    if (scores >= 0).all() and np.abs(sums - 1).max() < _ROUNDING:
-        return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def few(ids: Sequence[str], most: int = _SHOWN) -> str:
@@ -320,22 +277,19 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
     if len(old) != len(new) or not np.array_equal(old.ids, new.ids):
         place = {text: row for row, text in enumerate(new.ids.tolist())}
         missing = [text for text in old.ids.tolist() if text not in place]
-        if missing or len(old) != len(new):
-            extra = sorted(set(new.ids.tolist()) - set(old.ids.tolist()))
-            differences = []
-            if missing:
-                differences.append(f"{len(missing):,} ids of {old.name} are not in {new.name} ({few(missing)})")
-            if extra:
-                differences.append(f"{len(extra):,} ids of {new.name} are not in {old.name} ({few(extra)})")
+        extra = sorted(place.keys() - set(old.ids.tolist()))
+        differences = []
+        for ids, holder, other in ((missing, old, new), (extra, new, old)):
+            if ids:
+                differences.append(f"{len(ids):,} ids of {holder.name} are not in {other.name} ({few(ids)})")
+        if differences:
             raise UserError(f"{'; '.join(differences)}: compare predictions on the same images")
         new = new.of(np.array([place[text] for text in old.ids.tolist()]))
-    other = old.labels != new.labels
-    if other.any():
-        rows = np.flatnonzero(other)
-        first = rows[0]
-        label_of_old, label_of_new = str(old.labels[first]), str(new.labels[first])
+    rows = np.flatnonzero(old.labels != new.labels)
+    if len(rows):
+        place_of_first = rows[0]
         raise UserError(
-            f"{len(rows):,} labels differ, first of id {old.ids[first]}: {label_of_old!r} in {old.name}, "
-            f"{label_of_new!r} in {new.name}; use one set of labels"
+            f"{len(rows):,} labels differ, first of id {old.ids[place_of_first]}: {str(old.labels[place_of_first])!r} "
+            f"in {old.name}, {str(new.labels[place_of_first])!r} in {new.name}; use one set of labels"
         )
     return old, new

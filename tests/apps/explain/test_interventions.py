@@ -74,7 +74,7 @@ def test_what_is_planted_is_found_first(digits, words):
     assert found[0].hypothesis.words == words, [(one.hypothesis.words, one.p_value) for one in found]
     moved = found[0].moved["along"]
     assert (moved.last != digits[1]).mean() > 0.5
-    assert moved.by_dose[0][1] <= moved.by_dose[-1][1]
+    assert moved.by_dose[0][2] <= moved.by_dose[-1][2]
 
 
 @pytest.mark.slow

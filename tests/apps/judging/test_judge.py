@@ -152,7 +152,6 @@ def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_pat
     job.wait()
     parts = list(cache.glob("judgements/*/*.parquet"))
     assert 5 <= len(parts) < 60
-    before = {part: part.stat().st_mtime_ns for part in parts}
     assert not (tmp_path / "out/judgements").exists()
     for part in parts[:1]:  # what was judged counts: a mark in it comes out at the end
         table = pq.read_table(part)
@@ -164,7 +163,6 @@ def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_pat
     assert table["when"].to_pylist().count("marked") == 4
     assert len(table) == 240
     assert not list(cache.glob("judgements/*/*.parquet"))
-    assert before
 
 
 def read_back(hub, script):

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import run
 from sheets import fill
@@ -19,7 +21,7 @@ from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.split_sections import judges_lines
 from fmrgen.split.judged import Judge, fmr_by_judge
-from fmrgen.split.judgements import judgements_of
+from fmrgen.split.judgements import TABLE, judgements_of, to_parquet
 from fmrgen.split.open import open_split
 
 LENET = "asset:mnist/lenet"
@@ -90,8 +92,6 @@ def test_fmr_under_a_judge_is_over_what_it_sees(judged, evaluation):
 
 
 def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
-    from fmrgen import write_report
-
     write_report(evaluation, tmp_path)
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "evaluation.md").read_text()
     for told in (page, text, to_markdown(evaluation_report(evaluation))):
@@ -167,11 +167,6 @@ def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tm
 
 
 def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_path, capsys):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from fmrgen.split.judgements import TABLE, to_parquet
-
     shutil.copytree(judged, tmp_path / "out")
     table = tmp_path / "out/judgements/mnist/lenet/ann.parquet"
     said = pq.read_table(table).to_pylist()

@@ -10,8 +10,7 @@ from sheets import fill
 from stored import rows
 
 from fmrgen import UserError
-from fmrgen.apps.judging.sample import draw
-from fmrgen.apps.judging.sheet import read_sheet, write_sheet
+from fmrgen.apps.judging.sheet import draw, read_sheet, write_sheet
 
 
 def columns(rows=1000, fooled=0.3, valid=0.9, seed=0):
@@ -21,7 +20,6 @@ def columns(rows=1000, fooled=0.3, valid=0.9, seed=0):
         "id": np.arange(rows) * 3,
         "label": label,
         "valid": random.random(rows) < valid,
-        "iterations": random.integers(1, 51, rows),
         "prediction": np.where(random.random(rows) < fooled, (label + 1) % 10, label),
     }
 

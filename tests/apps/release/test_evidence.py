@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, multinomial, norm
 
 from fmrgen.apps.release.evidence import ERROR_OF_REAL, evidence_of, judged, p_of_loss, shares_of_error
-from fmrgen.apps.release.flips import evidence_of_classes
+from fmrgen.apps.release.flips import groups_tested
 
 
 def pairs(drop, discordant, seed, count=300, rows=2000):
@@ -67,7 +67,7 @@ def test_a_class_that_is_lost_whole_is_called_worse():
     """The 17 stop signs of 700 signs of 43 classes, beside seven other kinds of images."""
     labels = np.append(np.repeat(np.arange(42), 16), np.full(17, 42))
     lost = labels == 42
-    (of_class,) = evidence_of_classes(labels, lost, np.zeros_like(lost), "images of class {name}", 0.0)
+    _, (of_class,) = groups_tested(labels.astype(str), lost, np.zeros_like(lost), "images of class {name}", 0.0)
     assert of_class.images == "images of class 42"
     others = [evidence(drops) for drops in pairs(0, 0.1, 3, 7, 300)]
     assert judged([of_class, *others])[0] == "worse"
@@ -134,7 +134,7 @@ def test_the_worst_of_several_answers_for_their_number():
     for _ in range(300):
         labels = random.integers(0, 20, 1000)
         flips = random.choice(3, 1000, p=[0.15, 0.15, 0.7])
-        (worst,) = evidence_of_classes(labels, flips == 0, flips == 1, "{name}", 0.0, of_another_seed=0.0)
+        _, (worst,) = groups_tested(labels.astype(str), flips == 0, flips == 1, "{name}", 0.0, of_another_seed=0.0)
         assert worst.p_better == 1
         false += worst.p_worse <= 0.05
     assert false <= 0.05 * 300 + 6

@@ -272,15 +272,12 @@ SHARES = [f"p{label}" for label in range(10)]
         ),
         (
             "shares.csv",
-            lambda path, table: pd.concat(
-                [
-                    table[["id", "label"]],
-                    pd.get_dummies(table["prediction"], dtype=float).set_axis(list(SHARES), axis=1),
-                ],
-                axis=1,
-            ).to_csv(path, index=False),
+            lambda path, table: (
+                table[["id", "label"]]
+                .join(pd.get_dummies(table["prediction"], dtype=float).set_axis(SHARES, axis=1))
+                .to_csv(path, index=False)
+            ),
         ),
-        ("rows.jsonl", lambda path, table: table.to_json(path, orient="records", lines=True)),
     ],
 )
 def test_files_as_other_tools_write_them(tmp_path, name, write_file):

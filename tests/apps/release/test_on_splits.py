@@ -9,8 +9,8 @@ from broken_networks import Broken
 from commands import run
 
 from fmrgen import UserError, diff_classifiers, evaluate
+from fmrgen.apps.release.ci import to_junit
 from fmrgen.apps.release.diff_report import diff_report, verdict_line
-from fmrgen.apps.release.junit import to_junit
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.report.markdown import to_markdown
 
