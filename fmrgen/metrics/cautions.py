@@ -1,4 +1,7 @@
-"""Cautions for readers of figures: where FMR measures something else than robustness."""
+"""Cautions for readers of figures: where FMR measures something else than robustness.
+
+To add one, add a branch to `_other_cautions`.
+"""
 
 from collections.abc import Iterator
 

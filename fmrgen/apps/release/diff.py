@@ -11,7 +11,7 @@ import numpy as np
 
 from fmrgen.apps.release.evidence import judged
 from fmrgen.apps.release.flips import compare_predictions
-from fmrgen.apps.release.outcome import Diff, faults_of
+from fmrgen.apps.release.outcome import Diff, faults_of, notes_on_swapped
 from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, read_predictions
 from fmrgen.errors import UserError, option
 
@@ -41,7 +41,7 @@ def diff(old: Any, new: Any, labels: Any = None, *, margin: float = 0.0, by: Seq
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
     verdict, evidence = judged(evidence, has_suspect=flips.has_suspect(margin))
     of_all = [*of_old, of_new]
-    notes = faults_of(of_all)
+    notes = faults_of(of_all) or notes_on_swapped(of_all)
     if labels is None and not all(predictions.has_ids for predictions in of_all):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
     for predictions in of_all:

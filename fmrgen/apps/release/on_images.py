@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
 from fmrgen.apps.release.flips import compare_predictions, groups_tested
-from fmrgen.apps.release.outcome import Diff, faults_of
+from fmrgen.apps.release.outcome import Diff, faults_of, notes_on_swapped
 from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.classifiers.base import preprocessing_of
 from fmrgen.distributed.launch import Processes
@@ -74,6 +74,8 @@ def diff_on_images(
         notes = ["OLD and NEW are one network: they have the same weights and settings"]
         return replace(outcome, notes=notes), models, False
     notes = _preprocessing_notes(models) + _notes_on_absent(models[-1].class_names or (), of_new.labels)
+    if of_images != "perturbed images":  # whose two classes may well be mistaken for each other
+        notes += notes_on_swapped([*of_old, of_new])
     of_others: list[Evidence] = []
     if is_split:
         notes = _notes_on_split(opened, models) + notes + _saturation_notes(predictions["image"])

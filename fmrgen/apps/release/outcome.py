@@ -1,5 +1,6 @@
 """The outcome of a diff."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from fmrgen.metrics.outputs import best_order, is_at_chance, outputs_in_another_
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.generated import Generated
+
+
+_FEWEST_SWAPPED = 10  # images of a class, by which its label can be doubted
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,19 @@ def faults_of(networks: Sequence[Predictions]) -> list[str]:
             question = "are its weights loaded, and its classes in the order of the labels?"
             faults.append(f"{start}, hardly better than chance: {question}")
     return faults
+
+
+def notes_on_swapped(networks: Sequence[Predictions]) -> list[str]:
+    """Return a line on each two classes that every network takes for each other on real images: whether their labels
+    are swapped, not what the networks see."""
+    of_networks = []
+    for predictions in networks:
+        images = Counter(predictions.labels.tolist())
+        pairs = Counter(zip(predictions.labels.tolist(), predictions.predicted.tolist(), strict=True))
+        mostly = {label: seen for (label, seen), count in pairs.items() if 2 * count > images[label] >= _FEWEST_SWAPPED}
+        of_networks.append({(label, seen) for label, seen in mostly.items() if mostly.get(seen) == label < seen})
+    return [
+        f"all networks take most images of class {first} for {second}, and most of {second} for {first}: are the two "
+        "labels swapped?"
+        for first, second in sorted(set.intersection(*of_networks))
+    ]

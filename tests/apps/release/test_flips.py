@@ -47,6 +47,15 @@ def write(path, labels, answers, **columns):
     return path
 
 
+def test_labels_that_are_swapped_are_doubted_and_a_network_that_errs_is_not():
+    labels, old, new = pair(np.random.default_rng(0), 400, 0.02, 0.02)
+    mistaken = np.where(old == 3, 5, np.where(old == 5, 3, old))
+    swapped = np.where(labels == 3, 5, np.where(labels == 5, 3, labels))
+    (note,) = diff(old, new, swapped).notes
+    assert note.startswith("all networks take most images of class 3 for 5, and most of 5 for 3: are the two labels")
+    assert diff(mistaken, new, labels).notes == diff(old, mistaken, labels).notes == []
+
+
 def test_figures_by_hand():
     labels = [0, 0, 0, 1, 1, 1, 2, 2]
     old = [0, 0, 0, 1, 1, 2, 2, 0]
