@@ -76,15 +76,18 @@ def diffusion(device: torch.device) -> Generator:
 
 
 def consistency(device: torch.device) -> Generator:
-    from fmrgen.generators._denoisers import Consistency, Kept
+    from fmrgen.generators._denoisers import Consistency
+    from fmrgen.generators.base import DenoiserConfig
 
-    return Consistency(freeze(unet(), device), SIZE, Kept(True, True), 0.5, 0.002, 0.5)
+    settings = DenoiserConfig(kind="consistency", image_size=SIZE)
+    return Consistency(freeze(unet(), device), settings, 0.5, 0.002, 0.5)
 
 
 def one_step(device: torch.device) -> Generator:
     from diffusers import UNet2DConditionModel
 
-    from fmrgen.generators._denoisers import Kept, OneStep
+    from fmrgen.generators._denoisers import OneStep
+    from fmrgen.generators.base import DenoiserConfig
 
     network = UNet2DConditionModel(
         block_out_channels=_WIDTHS,
@@ -94,7 +97,8 @@ def one_step(device: torch.device) -> Generator:
         attention_head_dim=8,
     )
     prompt = torch.randn(1, 16, 64, device=device)
-    return OneStep(freeze(autoencoder(), device), freeze(network, device), prompt, SIZE, Kept(True, True), 199, 0.7)
+    settings = DenoiserConfig(kind="one_step", image_size=SIZE)
+    return OneStep(freeze(autoencoder(), device), freeze(network, device), prompt, settings, 199, 0.7)
 
 
 def vdvae(device: torch.device) -> Generator:

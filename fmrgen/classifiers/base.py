@@ -136,13 +136,7 @@ def without_waiting(steps: Iterable[Callable[[Tensor], Tensor]]) -> list[Callabl
     """
     from torchvision.transforms import Normalize as TorchvisionNormalize
 
-    replaced: list[Callable[[Tensor], Tensor]] = []
-    for step in steps:
-        if isinstance(step, TorchvisionNormalize):
-            replaced.append(Normalize(step.mean, step.std))
-        else:
-            replaced.append(step)
-    return replaced
+    return [Normalize(step.mean, step.std) if isinstance(step, TorchvisionNormalize) else step for step in steps]
 
 
 def _channels(values: Sequence[float], images: Tensor) -> Tensor:
@@ -243,15 +237,10 @@ def _output_groups(
         return None
     if labels.groups is not None and labels.source_size is None and outputs > max(map(max, labels.groups)):
         return labels.groups
-    raise _wrong_outputs(outputs, labels, section)
-
-
-def _wrong_outputs(outputs: int, labels: Labels, section: str) -> UserError:
-    """Return the error of a classifier with a number of outputs that does not fit the labels."""
     alternative = ""
     if labels.groups is not None and labels.source_size:
         alternative = f" (or the source's {labels.source_size} classes)"
-    return UserError(
+    raise UserError(
         f"{section}: has {outputs} outputs for {len(labels)} labels{alternative}; choose weights trained for these "
         "labels, or list the names of its outputs as class_names; a class without images needs an empty folder"
     )

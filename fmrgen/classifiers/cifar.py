@@ -43,8 +43,7 @@ class Config(ClassifierConfig):
     mean: list[float] = Field(_MEAN, min_length=3, max_length=3)
     std: list[float] = Field(_STD, min_length=3, max_length=3)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
-        "auto",
-        description="how images of another size are resized to 32 px; auto: pixels' means, or bicubic",
+        "auto", description="how images of another size are resized to 32 px; auto: pixels' means, or bicubic"
     )
 
     def build(self, device: "torch.device | str" = "cpu") -> "nn.Module":

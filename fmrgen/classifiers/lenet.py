@@ -1,6 +1,7 @@
 """LeNet-5 with ReLU and max pooling (LeCun 1998; the paper's MNIST model), for 32 px digits."""
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -43,15 +44,11 @@ def lenet(num_classes: int, smooth: bool = False) -> "nn.Module":
     """
     from torch import nn
 
-    def activation() -> nn.Module:
-        return nn.Softplus(beta=5) if smooth else nn.ReLU()
-
-    def pool() -> nn.Module:
-        return nn.AvgPool2d(2) if smooth else nn.MaxPool2d(2)
-
+    activation: Any = partial(nn.Softplus, beta=5) if smooth else nn.ReLU
+    pool: Any = nn.AvgPool2d if smooth else nn.MaxPool2d
     return nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 5), activation(), pool()),
-        nn.Sequential(nn.Conv2d(6, 16, 5), activation(), pool()),
+        nn.Sequential(nn.Conv2d(3, 6, 5), activation(), pool(2)),
+        nn.Sequential(nn.Conv2d(6, 16, 5), activation(), pool(2)),
         nn.Flatten(),
         nn.Sequential(nn.Linear(400, 120), activation()),
         nn.Sequential(nn.Linear(120, 84), activation()),

@@ -38,8 +38,7 @@ class Config(ClassifierConfig):
     std: list[float] = Field([1.0, 1.0, 1.0], min_length=3, max_length=3)
     size: int | None = Field(None, ge=1)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
-        "auto",
-        description="how images of another size are resized to `size`; auto: pixels' means, or bicubic",
+        "auto", description="how images of another size are resized to `size`; auto: pixels' means, or bicubic"
     )
 
     def check_places(self, section: str) -> None:

@@ -45,9 +45,7 @@ def _class_names(id2label: dict[int, str]) -> list[str] | None:
     """Return the names in a model's config; None if they are only transformers' placeholders."""
     names = [str(id2label[index]) for index in sorted(id2label)]
     placeholders = [f"LABEL_{index}" for index in range(len(names))]
-    if names == placeholders:
-        return None
-    return names
+    return None if names == placeholders else names
 
 
 class _Processor:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+_HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+_FAST = {**_IMAGENET, "input_size": (3, 288, 288), "crop_pct": 1.0}
 _BITBUCKET = "https://bitbucket.org/robert_geirhos/texture-vs-shape-pretrained-models/raw"
 _NOISE = "https://github.com/bethgelab/game-of-noise/releases/download/v1.0"
 _ROBUSTBENCH = "the model zoo of RobustBench (github.com/RobustBench/robustbench)"
@@ -36,11 +40,9 @@ class Published(NamedTuple):
     is_cifar: bool = False
 
 
-def _cifar(
-    file: str, address: str, licence: str, network: str, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Published:
-    preprocessing = {"mean": mean, "std": std}
-    return Published(file, address, licence, network=network, preprocessing=preprocessing, is_cifar=True)
+def _cifar(file: str, drive: str, licence: str, network: str, preprocessing: dict[str, Any]) -> Published:
+    """Return a checkpoint for CIFAR-10, of which `drive` is the number at Google."""
+    return Published(file, f"gdrive:{drive}", licence, network=network, preprocessing=preprocessing, is_cifar=True)
 
 
 MODELS: dict[str, Published] = {
@@ -65,50 +67,24 @@ MODELS: dict[str, Published] = {
         "MIT",
         network="xcit_large_24_p16_224",
         arguments={"depth": 12, "eta": 1.0},
-        preprocessing={"mean": (0, 0, 0), "std": (1, 1, 1), "crop_pct": 1.0, "interpolation": "bicubic"},
+        preprocessing={**_PLAIN, "crop_pct": 1.0, "interpolation": "bicubic"},
     ),
     "salman2020-r50": Published("Salman2020Do_R50.pt", None, "MIT", _ROBUSTBENCH),
     "salman2020-r18": Published("Salman2020Do_R18.pt", None, "MIT", _ROBUSTBENCH, network="resnet18"),
     "salman2020-wrn50-2": Published("Salman2020Do_50_2.pt", None, "MIT", _ROBUSTBENCH, network="wide_resnet50_2"),
     "engstrom2019-r50": Published("Engstrom2019Robustness.pt", None, "MIT", _ROBUSTBENCH),
-    "wong2020-r50": Published(
-        "Wong2020Fast.pt",
-        None,
-        "MIT",
-        _ROBUSTBENCH,
-        preprocessing={**_IMAGENET, "input_size": (3, 288, 288), "crop_pct": 1.0},
-    ),
+    "wong2020-r50": Published("Wong2020Fast.pt", None, "MIT", _ROBUSTBENCH, preprocessing=_FAST),
     "cifar10-carmon2019": _cifar(
-        "Carmon2019Unlabeled.pt",
-        "gdrive:15tUx-gkZMYx7BfEOw1GY5OKC-jECIsPQ",
-        "MIT",
-        "wide_resnet28_10",
-        (0, 0, 0),
-        (1, 1, 1),
+        "Carmon2019Unlabeled.pt", "15tUx-gkZMYx7BfEOw1GY5OKC-jECIsPQ", "MIT", "wide_resnet28_10", _PLAIN
     ),
     "cifar10-zhang2019": _cifar(
-        "Zhang2019Theoretically.pt",
-        "gdrive:1hPz9QQwyM7QSuWu-ANG_uXR-29xtL8t_",
-        "MIT",
-        "wide_resnet34_10",
-        (0, 0, 0),
-        (1, 1, 1),
+        "Zhang2019Theoretically.pt", "1hPz9QQwyM7QSuWu-ANG_uXR-29xtL8t_", "MIT", "wide_resnet34_10", _PLAIN
     ),
     "cifar10-hendrycks2019": _cifar(
-        "Hendrycks2019Using.pt",
-        "gdrive:1-DcJsYw2dNEOyF9epks2QS7r9nqBDEsw",
-        "Apache-2.0",
-        "wide_resnet28_10",
-        (0.5, 0.5, 0.5),
-        (0.5, 0.5, 0.5),
+        "Hendrycks2019Using.pt", "1-DcJsYw2dNEOyF9epks2QS7r9nqBDEsw", "Apache-2.0", "wide_resnet28_10", _HALF
     ),
     "cifar10-engstrom2019": _cifar(
-        "Engstrom2019Robustness.pt",
-        "gdrive:1etqmQsksNIWBvBQ4r8ZFk_3FJlLWr8Rr",
-        "MIT",
-        "resnet50",
-        (0.4914, 0.4822, 0.4465),
-        (0.2023, 0.1994, 0.2010),
+        "Engstrom2019Robustness.pt", "1etqmQsksNIWBvBQ4r8ZFk_3FJlLWr8Rr", "MIT", "resnet50", _CIFAR
     ),
 }
 

@@ -1,25 +1,18 @@
 """Generators that denoise: the latent is the noised image, perturbed before the network leads it back to an image."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fmrgen.engine.interfaces import Generator, Latents
-from fmrgen.generators.base import check_class, on_shell
+from fmrgen.generators.base import DenoiserConfig, check_class, on_shell
 from fmrgen.generators.networks.ddim import invert, move
 
 # A consistency network gets 1000 times the c_noise of EDM, ln(sigma) / 4 (Karras et al. 2022, Table 1).
 _TIME_PER_LOG_SIGMA = 250
-
-
-class Kept(NamedTuple):
-    """The properties of an unmoved image that its latent keeps."""
-
-    residual: bool  # add what the round trip loses
-    shell: bool  # scale the latent back to its initial length after each step
 
 
 class Denoiser(Generator):
@@ -29,10 +22,9 @@ class Denoiser(Generator):
     class-conditional networks (one channel).
     """
 
-    def __init__(self, image_size: int, options: Kept, classes: int | None) -> None:
-        self.image_size = image_size
-        self.options = options
-        self.classes = classes
+    def __init__(self, unet: Any, config: DenoiserConfig, classes: int | None) -> None:
+        self.unet, self.classes = unet, classes
+        self.image_size, self.residual, self.shell = config.image_size, config.residual, config.shell
 
     @abstractmethod
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
@@ -48,7 +40,7 @@ class Denoiser(Generator):
         clean = images * 2 - 1
         latents = self.noised(clean, conditions)
         context = []
-        if self.options.residual:
+        if self.residual:
             context.append(clean - self.way_back(latents, conditions))
         if conditions is not None:
             label_channel = conditions.to(images.dtype)[:, None, None, None]
@@ -61,14 +53,12 @@ class Denoiser(Generator):
         if context is not None and self.classes is not None:
             conditions = context[:, -1, 0, 0].long()
         clean = self.way_back(free, conditions)
-        if context is not None and self.options.residual:
+        if context is not None and self.residual:
             clean = clean + context[:, :3]
         return (clean / 2 + 0.5).clamp(0, 1)
 
     def project(self, latents: Latents, start: Tensor) -> Tensor:
-        if self.options.shell:
-            return on_shell(latents.free, start)
-        return latents.free
+        return on_shell(latents.free, start) if self.shell else latents.free
 
 
 class Diffusion(Denoiser):
@@ -77,7 +67,7 @@ class Diffusion(Denoiser):
     encode_is_slow = True
 
     def __init__(
-        self, unet: Any, image_size: int, options: Kept, levels: list[float], times: list[float], refinements: int
+        self, unet: Any, config: DenoiserConfig, levels: list[float], times: list[float], refinements: int
     ) -> None:
         """Take the network and the grid of its steps.
 
@@ -85,11 +75,8 @@ class Diffusion(Denoiser):
         cumulative alphas, one more than `times`, from 1 (no noise) on; the network gets `times` at each level but the
         first. Each step of the inversion is refined `refinements` times.
         """
-        super().__init__(image_size, options, unet.config.num_class_embeds)
-        self.unet = unet
-        self.refinements = refinements
-        self.levels = levels
-        self.times = times
+        super().__init__(unet, config, unet.config.num_class_embeds)
+        self.levels, self.times, self.refinements = levels, times, refinements
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         def eps(x: Tensor, step: int) -> Tensor:
@@ -125,20 +112,15 @@ class Diffusion(Denoiser):
 class Consistency(Denoiser):
     """A consistency model (Song et al. 2023): `free` is the image with Gaussian noise of one level, [B, 3, H, W]."""
 
-    def __init__(
-        self, unet: Any, image_size: int, options: Kept, sigma: float, sigma_min: float, sigma_data: float
-    ) -> None:
+    def __init__(self, unet: Any, config: DenoiserConfig, sigma: float, sigma_min: float, sigma_data: float) -> None:
         """Take the network and its noise levels, all standard deviations for images in [-1, 1].
 
         `unet`, a model of diffusers, goes from scaled images and times to its raw prediction. `sigma` is the noise that
         `encode` adds; `sigma_min` the lowest level of the model, at which it changes nothing; `sigma_data` that of the
         images that it was trained on.
         """
-        super().__init__(image_size, options, unet.config.num_class_embeds)
-        self.unet = unet
-        self.sigma = sigma
-        self.sigma_min = sigma_min
-        self.sigma_data = sigma_data
+        super().__init__(unet, config, unet.config.num_class_embeds)
+        self.sigma, self.sigma_min, self.sigma_data = sigma, sigma_min, sigma_data
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         return images + self.sigma * self.noise(images)
@@ -164,8 +146,7 @@ class OneStep(Denoiser):
         vae: Any,
         unet: Any,
         prompt: Tensor,
-        image_size: int,
-        options: Kept,
+        config: DenoiserConfig,
         time: int,
         level: float,
         guidance: Tensor | None = None,
@@ -176,13 +157,9 @@ class OneStep(Denoiser):
         at which the cumulative alpha is `level`. `prompt` is its embedding by the text encoder, [1, L, D]; `guidance`
         its embedding [1, D], for a latent consistency model.
         """
-        super().__init__(image_size, options, None)
-        self.vae = vae
-        self.unet = unet
-        self.guidance = guidance
-        self.prompt = prompt
-        self.time = time
-        self.level = level
+        super().__init__(unet, config, None)
+        self.vae, self.prompt, self.guidance = vae, prompt, guidance
+        self.time, self.level = time, level
 
     def noised(self, images: Tensor, labels: Tensor | None) -> Tensor:
         latents: Tensor = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor

@@ -83,9 +83,7 @@ class MaskedGenerator(Generator):
         """Return this generator's latents, from the inner generator's."""
         free, fixed = latents
         whole = free.flatten(1)
-        context = whole
-        if fixed is not None:
-            context = torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
+        context = whole if fixed is None else torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
         return Latents(whole[:, self.mask.indices], context)
 
     def decode(self, latents: Latents) -> Tensor:

@@ -1,10 +1,10 @@
 """What the configs of generators share. The generator itself is `fmrgen.engine.interfaces.Generator`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from fmrgen.config import ComponentConfig
+from fmrgen.config import ComponentConfig, Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.image_files import LARGEST_SIDE
@@ -20,7 +20,14 @@ class GeneratorConfig(ComponentConfig):
     mask: str | None = Field(None, description="file from fmrgen sparsify: the dimensions of the latent that may move")
 
 
-SHELL = Field(False, description="after each step, scale the latent back to its initial length")
+class DenoiserConfig(GeneratorConfig):
+    """The keys of generators that noise an image and lead it back: which of its properties an unmoved latent keeps."""
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("unet", "scheduler")
+
+    revision: Revision = None
+    shell: bool = Field(True, description="after each step, scale what was noised to the length that it began with")
+    residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 
 
 def on_shell(free: "Tensor", start: "Tensor") -> "Tensor":

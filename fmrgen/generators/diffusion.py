@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
-from fmrgen.generators.base import GeneratorConfig, check_image_size
+from fmrgen.generators.base import DenoiserConfig, check_image_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,20 +15,9 @@ if TYPE_CHECKING:
 
     from fmrgen.generators._denoisers import Diffusion
 
-_ADM = {
-    "head_channels": 64,
-    "qkv_order": "head_qkv",
-    "noise_schedule": "linear",
-    "training_steps": 1000,
-    "rescale_times": False,
-}
-_IDDPM = {
-    "heads": 4,
-    "qkv_order": "head_qkv",
-    "noise_schedule": "cosine",
-    "training_steps": 4000,
-    "rescale_times": True,
-}
+_COMMON = {"qkv_order": "head_qkv", "rescale_times": False}
+_ADM = {**_COMMON, "head_channels": 64, "noise_schedule": "linear", "training_steps": 1000}
+_IDDPM = {**_COMMON, "heads": 4, "noise_schedule": "cosine", "training_steps": 4000, "rescale_times": True}
 _ATTENTION = ("heads", "head_channels")  # of which each file has one
 _SETTINGS = ("qkv_order", "noise_schedule", "training_steps", "rescale_times")
 # The settings that cannot be read from the tensors of guided-diffusion and improved-diffusion.
@@ -45,7 +33,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
 }
 
 
-class Config(GeneratorConfig):
+class Config(DenoiserConfig):
     """Either `checkpoint`, an official file of guided-diffusion (ADM) or improved-diffusion, or `model`, a pipeline of
     diffusers with an unconditional `UNet2DModel`.
 
@@ -54,13 +42,11 @@ class Config(GeneratorConfig):
     be one of theirs.
     """
 
-    FOLDERS = ("unet", "scheduler")
     PLACES = ("checkpoint", "model", "mask")
 
     kind: str = "diffusion"
     checkpoint: str | None = None
     model: str | None = None
-    revision: Revision = None
     heads: int | None = Field(None, ge=1, description="heads of each attention layer; or set head_channels")
     head_channels: int | None = Field(None, ge=1, description="channels of each head")
     qkv_order: Literal["head_qkv", "qkv_head"] | None = Field(None, description="order of qkv rows; newer: qkv_head")
@@ -70,11 +56,6 @@ class Config(GeneratorConfig):
     start: float = Field(0.2, gt=0, le=1, description="the time to which images are noised, as a share of all")
     steps: int = Field(4, ge=1, le=1000, description="passes of the network from there back to an image")
     refinements: int = Field(3, ge=0, le=100, description="of each step of the inversion")
-    shell: bool = Field(
-        True,
-        description="after each step, scale x_t to the length that it began with",
-    )
-    residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Config":
@@ -85,10 +66,7 @@ class Config(GeneratorConfig):
     def build(self, device: "torch.device | str" = "cpu") -> "Generator":
         from fmrgen.weights.checkpoint import freeze
 
-        if self.model is None:
-            unet, alphas, rescale = self._of_checkpoint()
-        else:
-            unet, alphas, rescale = self._of_pipeline()
+        unet, alphas, rescale = self._of_checkpoint() if self.model is None else self._of_pipeline()
         return self.generator(freeze(unet, device), alphas, rescale)
 
     def generator(self, unet: Any, alphas: "np.ndarray", rescale: bool) -> "Diffusion":
@@ -98,7 +76,7 @@ class Config(GeneratorConfig):
         that is left at each training step; with `rescale` the network gets times as if there were 1,000. Raises
         UserError if the images do not fit the network, or there are more steps than times.
         """
-        from fmrgen.generators._denoisers import Diffusion, Kept
+        from fmrgen.generators._denoisers import Diffusion
 
         check_image_size(self.image_size, 2 ** (len(unet.config.block_out_channels) - 1))
         grid = [round(self.start * len(alphas) * step / self.steps) - 1 for step in range(1, self.steps + 1)]
@@ -106,12 +84,9 @@ class Config(GeneratorConfig):
             raise UserError(
                 f"generator.steps: {self.steps} steps do not fit between 0 and the time {self.start:g}; use fewer"
             )
-        levels = [1.0]  # no noise
-        times: list[float] = []
-        for index in grid:
-            levels.append(float(alphas[index]))
-            times.append(index * 1000 / len(alphas) if rescale else index)
-        return Diffusion(unet, self.image_size, Kept(self.residual, self.shell), levels, times, self.refinements)
+        levels = [1.0, *(float(alphas[index]) for index in grid)]  # 1 is no noise
+        times: list[float] = [index * 1000 / len(alphas) if rescale else index for index in grid]
+        return Diffusion(unet, self, levels, times, self.refinements)
 
     def _of_checkpoint(self) -> tuple[Any, Any, bool]:
         """Return the network, the cumulative alphas, and whether times are rescaled."""
@@ -132,12 +107,10 @@ class Config(GeneratorConfig):
         Raises UserError if both together leave one open.
         """
         settings: dict[str, Any] = dict(OFFICIAL.get(PurePath(file).name, {}))
-        if self.heads is not None or self.head_channels is not None:
+        own = self.model_dump(include={*_ATTENTION, *_SETTINGS}, exclude_none=True)
+        if own.keys() & _ATTENTION:
             settings |= dict.fromkeys(_ATTENTION)  # the file's own must not stay beside the user's
-        for name in (*_ATTENTION, *_SETTINGS):
-            value = getattr(self, name)
-            if value is not None:
-                settings[name] = value
+        settings |= own
         missing = [name for name in _SETTINGS if name not in settings]
         if not settings.get("heads") and not settings.get("head_channels"):
             missing.insert(0, "heads")

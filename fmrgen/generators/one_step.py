@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fmrgen.config import Revision
 from fmrgen.engine.interfaces import Generator
 from fmrgen.errors import UserError
-from fmrgen.generators.base import GeneratorConfig, check_image_size
+from fmrgen.generators.base import DenoiserConfig, check_image_size
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 _KEY = "generator.model"
 
 
-class Config(GeneratorConfig):
+class Config(DenoiserConfig):
     """`model` is a pipeline of diffusers with an autoencoder, a `UNet2DConditionModel` that predicts noise, and one
     text encoder, such as stabilityai/sd-turbo or SimianLuo/LCM_Dreamshaper_v7. The text is `prompt` for all images.
     """
@@ -26,22 +25,16 @@ class Config(GeneratorConfig):
 
     kind: str = "one_step"
     model: str
-    revision: Revision = None
     prompt: str = ""
     guidance: float = Field(8.5, ge=1, description="the guidance scale, for latent consistency models only")
     start: float = Field(0.2, gt=0, le=1, description="the time to which latents are noised, as a share of all")
-    shell: bool = Field(
-        True,
-        description="after each step, scale the noised latent to the length that it began with",
-    )
-    residual: bool = Field(True, description="add what the round trip loses, so that an unmoved image is exact")
 
     def build(self, device: "torch.device | str" = "cpu") -> Generator:
         import torch
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from diffusers.models.embeddings import get_timestep_embedding
 
-        from fmrgen.generators._denoisers import Kept, OneStep
+        from fmrgen.generators._denoisers import OneStep
         from fmrgen.generators.networks.ddim import alphas_of_pipeline
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
@@ -64,9 +57,7 @@ class Config(GeneratorConfig):
         if width:  # a latent consistency model, which gets 1000 times the scale less 1, embedded like a time
             guidance = get_timestep_embedding(torch.tensor([1000 * (self.guidance - 1)]), width, downscale_freq_shift=1)
             guidance = guidance.to(device)
-        options = Kept(self.residual, self.shell)
-        vae, unet = freeze(vae, device), freeze(unet, device)
-        return OneStep(vae, unet, prompt, self.image_size, options, time, level, guidance)
+        return OneStep(freeze(vae, device), freeze(unet, device), prompt, self, time, level, guidance)
 
     def _embedded_prompt(self) -> "Tensor":
         """Return the text encoder's output for the prompt, [1, L, D]; the encoder itself is not needed afterwards."""

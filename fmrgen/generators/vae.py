@@ -7,7 +7,7 @@ from pydantic import Field
 from fmrgen.config import HubModel, Revision
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
-from fmrgen.generators.base import SHELL, GeneratorConfig, check_image_size, on_shell
+from fmrgen.generators.base import GeneratorConfig, check_image_size, on_shell
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ class Config(GeneratorConfig):
     model: str
     subfolder: str | None = Field(None, pattern=r"^\w[\w-]*$")
     revision: Revision = None
-    shell: bool = SHELL
+    shell: bool = Field(False, description="after each step, scale the latent back to its initial length")
 
     def hub_model(self) -> HubModel | None:
         model = super().hub_model()
@@ -38,9 +38,7 @@ class Config(GeneratorConfig):
         from fmrgen.weights.checkpoint import freeze
         from fmrgen.weights.pretrained import pretrained_model
 
-        options = {}
-        if self.subfolder is not None:
-            options["subfolder"] = self.subfolder
+        options = {} if self.subfolder is None else {"subfolder": self.subfolder}
         loader = self._autoencoder_class(options)
         model = pretrained_model(loader, self.model, "generator.model", self.revision, **options)
         vae = Vae(freeze(model, device), self.image_size, self.shell)
@@ -107,9 +105,7 @@ class Vae(Generator):
         return Latents(output.latent)
 
     def project(self, latents: Latents, start: "Tensor") -> "Tensor":
-        if self.shell:
-            return on_shell(latents.free, start)
-        return latents.free
+        return on_shell(latents.free, start) if self.shell else latents.free
 
     def decode(self, latents: Latents) -> "Tensor":
         sample: Tensor = self.model.decode(latents.free).sample

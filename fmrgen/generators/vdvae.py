@@ -1,5 +1,7 @@
 """Efficient-VDVAE (paper Table 3): a deep hierarchy of latents. The coarse ones are perturbed."""
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -84,16 +86,9 @@ class Vdvae(Generator):
 
     def _groups(self, latents: Latents) -> "list[Tensor]":
         """Return z of each group, [B, C, side, side]."""
-        free, fixed = latents
-        groups = []
-        free_start = fixed_start = 0
-        for shape, is_free in zip(self.shapes, self.is_free, strict=True):
-            size = shape[0] * shape[1] * shape[2]
-            if is_free or fixed is None:
-                flat = free[:, free_start : free_start + size]
-                free_start += size
-            else:
-                flat = fixed[:, fixed_start : fixed_start + size]
-                fixed_start += size
-            groups.append(flat.unflatten(1, shape))
-        return groups
+        groups = list(zip(self.shapes, self.is_free, strict=True))
+        free = iter(latents.free.split([math.prod(shape) for shape, is_free in groups if is_free], 1))
+        fixed: Iterator[Tensor] = iter(())
+        if latents.fixed is not None:
+            fixed = iter(latents.fixed.split([math.prod(shape) for shape, is_free in groups if not is_free], 1))
+        return [next(free if is_free else fixed).unflatten(1, shape) for shape, is_free in groups]

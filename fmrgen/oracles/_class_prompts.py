@@ -23,27 +23,21 @@ def names_in_prompts(names: Sequence[str], first_synonym: bool, overrides: Mappi
     missing = [name for name in overrides if name not in names]
     if missing:
         _log.warning("oracle.class_prompts: no class is called %s; ignored", ", ".join(missing[:3]))
-    choices = []
-    chosen = []
-    for name in names:
-        synonyms = _choices(name, first_synonym, overrides)
-        choices.append(synonyms)
-        chosen.append(synonyms[0])
-    most_choices = max(map(len, choices), default=0)
-    for _ in range(most_choices):
-        clashing = _clashing_labels(chosen)
+    remaining = [_choices(name, first_synonym, overrides) for name in names]
+    while True:
+        chosen = [synonyms[0] for synonyms in remaining]
+        keys = [" ".join(name.casefold().split()) for name in chosen]  # tokenizers ignore case and spaces
+        readings, counts = _readings(keys), Counter(keys)
+        clashing = [label for label, key in enumerate(keys) if counts[key] > 1 or readings[label] != key]
         if not clashing:
             return chosen
-        has_moved = False
-        for label in clashing:
-            synonyms = choices[label]
-            next_position = synonyms.index(chosen[label]) + 1
-            if next_position < len(synonyms):
-                chosen[label] = synonyms[next_position]
-                has_moved = True
-        if not has_moved:
+        movable = [label for label in clashing if len(remaining[label]) > 1]
+        if not movable:
             break
-    first, second = _same_labels(chosen)
+        for label in movable:
+            del remaining[label][0]
+    second = next(label for label, reading in enumerate(readings) if reading in readings[:label])
+    first = readings.index(readings[second])
     raise UserError(
         f"oracle: the classes {names[first]!r} and {names[second]!r} would have the same prompt "
         f"({chosen[first]!r}) and look the same to it; rename one: oracle.class_prompts={{{names[second]!r}: …}}"
@@ -55,46 +49,11 @@ def _choices(name: str, first_synonym: bool, overrides: Mapping[str, str]) -> li
     if name in overrides:
         return [overrides[name]]
     synonyms = [synonym.strip() for synonym in name.split(",") if synonym.strip()]
-    if first_synonym and synonyms:
-        return synonyms
-    return [name]
+    return synonyms if first_synonym and synonyms else [name]
 
 
-def _clashing_labels(chosen: Sequence[str]) -> list[int]:
-    """Return the labels whose names are, or read, the same as another's."""
-    counts = Counter(map(_prompt_key, chosen)) + Counter(_numbered_homonyms(chosen))
-    return [label for label, name in enumerate(chosen) if counts[_prompt_key(name)] > 1]
-
-
-def _prompt_key(name: str) -> str:
-    """Return a name without differences in case and spaces, which tokenizers ignore."""
-    return " ".join(name.casefold().split())
-
-
-def _numbered_homonyms(names: Sequence[str]) -> list[str]:
-    """Return the keys of names that are another name with a number behind it."""
-    keys = list(map(_prompt_key, names))
+def _readings(keys: Sequence[str]) -> list[str]:
+    """Return the keys, without the number behind one that is another with a number."""
+    words = [re.sub(r"(?<=[^\W\d])\d+$", "", key) for key in keys]
     all_keys = set(keys)
-    homonyms = []
-    for key in keys:
-        if re.search(r"[^\W\d]\d+$", key) and _without_number(key) in all_keys:
-            homonyms.append(key)
-    return homonyms
-
-
-def _without_number(key: str) -> str:
-    return re.sub(r"\d+$", "", key)
-
-
-def _same_labels(chosen: Sequence[str]) -> tuple[int, int]:
-    """Return two labels whose names are, or read, the same."""
-    seen: dict[str, int] = {}
-    numbered = set(_numbered_homonyms(chosen))
-    for label, name in enumerate(chosen):
-        key = _prompt_key(name)
-        if key in numbered:
-            key = _without_number(key)
-        if key in seen:
-            return seen[key], label
-        seen[key] = label
-    return 0, 0
+    return [word if word in all_keys else key for word, key in zip(words, keys, strict=True)]

@@ -65,8 +65,7 @@ class DecidingConfig(ImageTextConfig):
 
     prompts: Prompts = Field(["This is a photo of {class}."])
     decide: Literal["softmax", "sigmoid"] = Field(
-        "softmax",
-        description="softmax: which class it is; sigmoid: whether it is each class, so that it can be none",
+        "softmax", description="softmax: which class it is; sigmoid: whether it is each class, so that it can be none"
     )
     threshold: float = Field(
         0.5, gt=0, lt=1, description="with sigmoid, the lowest probability at which a class counts as seen"

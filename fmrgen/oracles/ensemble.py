@@ -54,9 +54,7 @@ class Config(OracleConfig):
 
     @property
     def is_image_text(self) -> bool:
-        deciding = self.oracles
-        if self.rule == "veto":
-            deciding = self.oracles[:1]
+        deciding = self.oracles[:1] if self.rule == "veto" else self.oracles
         return all(isinstance(oracle, OracleConfig) and oracle.is_image_text for oracle in deciding)
 
     def build(self, device: "torch.device | str" = "cpu") -> "EnsembleOracle":
@@ -76,10 +74,7 @@ def _member_names(oracles: Sequence[ComponentConfig]) -> list[str]:
         last_part = re.split(r"[/:]", str(reference))[-1]
         names.append(last_part or section.kind)
     counts = Counter(names)
-    numbered = []
-    for number, name in enumerate(names, 1):
-        numbered.append(name if counts[name] == 1 else f"{name}-{number}")
-    return numbered
+    return [name if counts[name] == 1 else f"{name}-{number}" for number, name in enumerate(names, 1)]
 
 
 class EnsembleOracle(Oracle):
@@ -103,9 +98,7 @@ class EnsembleOracle(Oracle):
         self.member_names = tuple(names)
         self.rule = rule
         self.mean_score = mean_score
-        self.shares: list[float] | None = None
-        if weights is not None:
-            self.shares = [weight / sum(weights) for weight in weights]
+        self.shares = None if weights is None else [weight / sum(weights) for weight in weights]
         self.needs_originals = any(oracle.needs_originals for oracle in oracles)
 
     @property
@@ -117,10 +110,8 @@ class EnsembleOracle(Oracle):
             oracle.set_labels(labels)
 
     def judge(self, images: "Tensor", originals: Originals | None = None) -> Judgement:
-        members = {}
-        for name, oracle in zip(self.member_names, self.oracles, strict=True):
-            members[name] = oracle.judge(images, originals)
-        judgements = list(members.values())
+        judgements = [oracle.judge(images, originals) for oracle in self.oracles]
+        members = dict(zip(self.member_names, judgements, strict=True))
         if self.rule == "veto":
             first = judgements[0]
             return Judgement(first.probabilities, first.score, self._vetoed(judgements), members)
@@ -129,15 +120,12 @@ class EnsembleOracle(Oracle):
             probabilities = self._mean([judgement.probabilities for judgement in judgements])
         else:
             probabilities, labels = self._vote(judgements)
-        score = probabilities
-        if self.mean_score:
-            score = self._mean([judgement.score for judgement in judgements])
+        score = self._mean([judgement.score for judgement in judgements]) if self.mean_score else probabilities
         return Judgement(probabilities, score, labels, members)
 
     def _vetoed(self, judgements: list[Judgement]) -> "Tensor":
         """Return the first member's decisions [B], with `NONE` for images on which another member disagrees."""
-        first = judgements[0].decided
-        decided = first
+        decided = first = judgements[0].decided
         for judgement in judgements[1:]:
             decided = decided.masked_fill(judgement.decided != first, NONE)
         return decided

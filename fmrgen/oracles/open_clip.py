@@ -90,11 +90,7 @@ class OpenClipOracle(ImageTextOracle):
         self.tokenizer = tokenizer
         # Steps that take images of PIL are left out: batches come as bytes.
         batch_steps = ("Resize", "CenterCrop", "CenterCropOrPad", "ResizeKeepRatio", "Normalize")
-        steps = []
-        for step in preprocess.transforms:
-            if type(step).__name__ in batch_steps:
-                steps.append(step)
-        self.steps = without_waiting(steps)
+        self.steps = without_waiting(step for step in preprocess.transforms if type(step).__name__ in batch_steps)
 
     def text_features(self, texts: Sequence[str]) -> "Tensor":
         import torch
@@ -112,9 +108,7 @@ class OpenClipOracle(ImageTextOracle):
 
     def scale_and_bias(self) -> "tuple[Tensor | float, Tensor | float]":
         bias = self.model.logit_bias
-        if bias is None:
-            bias = 0.0
-        return self.model.logit_scale.exp(), bias
+        return self.model.logit_scale.exp(), 0.0 if bias is None else bias
 
     def logits(self, images: "Tensor") -> "Tensor":
         """Return logits [B, K] with gradients: the same steps, without rounding to bytes between them."""

@@ -87,9 +87,7 @@ class VlmOracle(Oracle):
 
     def set_labels(self, labels: Labels) -> None:
         self._names = names_in_prompts(labels.names, self.config.first_synonym, self.config.class_prompts)
-        options = len(labels)
-        if self.candidates is not None:
-            options = min(self.config.top, len(labels))
+        options = len(labels) if self.candidates is None else min(self.config.top, len(labels))
         if options >= len(_LETTERS):
             raise UserError(
                 f"oracle: {options} classes are more options than there are letters; name an oracle that chooses some, "
@@ -152,10 +150,8 @@ class VlmOracle(Oracle):
 
     def _prompt(self, names: Sequence[str], with_image: bool = True) -> str:
         """Return the chat up to the beginning of the answer. Raises UserError if the model's template fails."""
-        lines = [self.config.question]
-        for letter, name in zip(_LETTERS, names, strict=False):
-            lines.append(f"{letter}. {name}")
-        content = [{"type": "text", "text": "\n".join(lines)}]
+        options = [f"{letter}. {name}" for letter, name in zip(_LETTERS, names, strict=False)]
+        content = [{"type": "text", "text": "\n".join([self.config.question, *options])}]
         if with_image:
             content.insert(0, {"type": "image"})
         try:

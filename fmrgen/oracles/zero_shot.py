@@ -94,9 +94,7 @@ class ZeroShotOracle(ImageTextOracle):
         inputs = {name: torch.tensor(tokens[name], device=self.model.device) for name in names}
         features = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            batch = {}
-            for name, values in inputs.items():
-                batch[name] = values[start : start + TEXTS_AT_ONCE]
+            batch = {name: values[start : start + TEXTS_AT_ONCE] for name, values in inputs.items()}
             features.append(self.model.get_text_features(**batch).pooler_output)
         return torch.cat(features)
 

@@ -296,7 +296,7 @@ def test_a_training(device_of_jobs, tmp_path, monkeypatch):
     def saved(state, path):  # safetensors asks for addresses, which only real devices have
         return save_file({name: values.cpu() for name, values in state.items()}, path)
 
-    monkeypatch.setattr("safetensors.torch.save_file", saved)
+    monkeypatch.setattr("fmrgen.apps.training.objectives.classifier.save_file", saved)
     recipe = fmrgen.load_train_recipe(
         "train/mnist-lenet", ["schedule.steps=3", "schedule.batch_size=8", "source.limit=64", "test.limit=16"]
     )

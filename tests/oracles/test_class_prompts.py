@@ -34,6 +34,10 @@ def test_imagenets_thousand_prompts_are_a_thousand():
     assert changed == sorted({264, 639, CRANES[1]})
 
 
+def test_a_synonym_can_push_another_label_on():
+    assert names_in_prompts(["a, b", "a", "b, c"], True, {}) == ["b", "a", "c"]
+
+
 def test_what_no_synonym_tells_apart_is_refused_with_the_cure():
     with pytest.raises(UserError, match=r"'crane' and 'crane2' would have the same prompt .*oracle.class_prompts="):
         names_in_prompts(as_on_the_hub(), True, {})

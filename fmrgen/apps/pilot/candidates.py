@@ -96,15 +96,8 @@ def _reconstructed(generator: Generator, originals: Tensor, labels: Tensor, ids:
 
 
 def best(all_tried: Sequence[Candidate]) -> Candidate:
-    """Return the first whose reconstructions cost at most 2 points; if all cost more, the one that costs least.
-
-    Raises UserError if none could be tried.
-    """
+    """Return the one whose reconstructions cost least accuracy. Raises UserError if none could be tried."""
     usable = [candidate for candidate in all_tried if not candidate.why_not]
     if not usable:
         raise UserError(f"init: {all_tried[0].why_not}")
-    for candidate in usable:
-        if candidate.keeps_accuracy:
-            return candidate
-    losses = [np.inf if candidate.lost is None else candidate.lost.value for candidate in usable]
-    return usable[int(np.argmin(losses))]
+    return min(usable, key=lambda candidate: np.inf if candidate.lost is None else candidate.lost.value)

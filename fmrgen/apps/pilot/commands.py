@@ -100,7 +100,7 @@ def sparsify(
     own, changes = options.own_recipe(recipe, overrides)
     loaded = options.load_recipe(own, changes, samples)
 
-    from fmrgen.apps.pilot.report import mask_report
+    from fmrgen.apps.pilot.sparsify import mask_report
     from fmrgen.apps.pilot.sparsify import sparsify as run
     from fmrgen.cli import display
     from fmrgen.progress.bars import progress_shown
@@ -115,7 +115,4 @@ def sparsify(
     display.print_line(output)
 
 
-COMMANDS = [
-    Command("init", "Generate", init, resumes=True),
-    Command("sparsify", "Generate", sparsify),
-]
+COMMANDS = [Command("init", "Generate", init, resumes=True), Command("sparsify", "Generate", sparsify)]

@@ -47,10 +47,7 @@ _SIZES = (32, 64, 128, 224, 256)  # of images, for a network that takes any
 _ASKED = 300  # images by which all choices are made
 _TRAINING_SECONDS = 240.0  # of the panel
 _FEWEST_TO_TEACH = 200  # photos, below which a network learns nothing of them
-_FEW_KEPT = 75.0  # percent
-_MOST_NAMED = 20  # classes, in a message
 _WIDTH = 110  # of the recipe's comments
-_PANEL = "a panel of three networks, trained on these images"
 
 
 @dataclass
@@ -188,19 +185,11 @@ class _Parts:
     def __init__(self, folder: Path, source: SourceConfig) -> None:
         self.folder, self.fit = folder, source.fit
         self.own = source if source.kind == "imagefolder" else None
-
-    @property
-    def images(self) -> Path:
-        """The folder that holds the images."""
-        return self.folder / "images" if self.own is None else Path(self.own.model_dump()["path"])
-
-    def list_of(self, part: Part) -> Path:
-        """Return the path of the file that lists a part's images."""
-        return self.folder / f"{part}.txt"
+        self.images = folder / "images" if self.own is None else Path(self.own.model_dump()["path"])
 
     def section(self, part: Part) -> dict[str, Any]:
         """Return the source of a part; its order is that of a digest."""
-        only = {"only": str(self.list_of(part))}
+        only = {"only": str(self.folder / f"{part}.txt")}
         if self.own is not None:
             return {"kind": "imagefolder"} | self.own.model_dump(exclude_defaults=True, exclude={"on_error"}) | only
         classes = str(self.folder / "classes.txt")
@@ -252,7 +241,7 @@ def _deal(looked: Look, source: Source, parts: _Parts) -> tuple[dict[str, int], 
         files = [f"{photo.place:06}.png" for photo in photos]
         if parts.own is not None:
             files = [os.path.relpath(str(photo.file), parts.images) for photo in photos]
-        write_atomically(parts.list_of(part), "\n".join(files).encode())
+        write_atomically(parts.folder / f"{part}.txt", "\n".join(files).encode())
     warnings = []
     missing = set(range(len(looked.labels))) - {photo.label for photo in dealt["tested"]}
     if missing:
@@ -279,22 +268,18 @@ def _accuracy_of(network: nn.Module, examples: Sequence[Example], labels: Labels
     truth, names = np.array([example.label for example in examples]), labels.names
     if outputs_in_another_order(truth, predicted, len(names)):
         order = best_order(truth, predicted, len(names))
-        listed = ", ".join(names[label] for label in order.tolist()[:_MOST_NAMED])
+        listed = ", ".join(names[label] for label in order.tolist()[:20])
         raise UserError(
             f"init: the network is right on {(predicted == truth).mean():.0%} of the images, and on "
             f"{(order[predicted] == truth).mean():.0%} if its outputs stand for {listed}"
-            f"{', …' if len(names) > _MOST_NAMED else ''}; list its classes, in the order of its outputs, as "
+            f"{', …' if len(names) > 20 else ''}; list its classes, in the order of its outputs, as "
             "class_names of its section"
         )
     return panel.share(predicted == truth)
 
 
 def _oracle(
-    named: str | None,
-    parts: _Parts,
-    size: int,
-    labels: Labels,
-    device: torch.device,
+    named: str | None, parts: _Parts, size: int, labels: Labels, device: torch.device
 ) -> tuple[str, dict[str, Any]]:
     """Return name and section of the oracle that is named, or train a panel."""
     if named is not None:
@@ -319,13 +304,12 @@ def _oracle(
             recipe["schedule"]["steps"] = panel.steps_within(recipe, labels, seconds, device)
             write_atomically(file, to_yaml(recipe).encode())
     _train(list(folders.values()), device)
-    return _PANEL, panel.oracle_section(folders)
+    members = [{"kind": "classifier", "classifier": str(folder)} for folder in folders.values()]
+    section = {"kind": "ensemble", "names": list(folders), "oracles": members}
+    return "a panel of three networks, trained on these images", section
 
 
-def _train(
-    folders: Sequence[Path],
-    device: torch.device,
-) -> None:
+def _train(folders: Sequence[Path], device: torch.device) -> None:
     """Run the trainings that are left, on a CPU one for each core; each continues from its last checkpoint."""
     waiting = [folder for folder in folders if not (folder / "training.json").is_file()]
     if waiting:
@@ -381,7 +365,7 @@ def _doubts(judged: panel.Judged, accuracy: Estimate) -> list[str]:
             f"the oracle is right on {judged.accuracy.value:.1f} % of the originals and the network on "
             f"{accuracy.value:.1f} %: a judge that errs more than what it judges; {cure}"
         )
-    if judged.kept.value < _FEW_KEPT:
+    if judged.kept.value < 75:  # percent
         doubts.append(
             f"the oracle accepts {judged.kept.value:.0f} % of the originals, and figures are of such images alone; "
             f"{cure}"

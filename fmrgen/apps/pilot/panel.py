@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fmrgen.apps.training.augment import augment
+from fmrgen.apps.training.loop import cpu_threads
 from fmrgen.apps.training.recipe import TrainRecipe
 from fmrgen.config import validate
 from fmrgen.engine.images import on_byte_grid
@@ -21,13 +21,12 @@ from fmrgen.records import Example
 
 _BATCH = 64
 _SMALLEST_SIDE = 64  # px, to which members enlarge images: they are made for more than 32
-_COMMON: dict[str, Any] = {"kind": "timm", "pretrained": False}
 _NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "densenet": ("densenet121", {"growth_rate": 16, "block_config": [4, 4, 4]}),
     "efficientnet": ("test_efficientnet", {}),
     "resnet": ("test_resnet", {"stem_type": "deep", "replace_stem_pool": True}),
 }
-MEMBERS = ("densenet", "efficientnet", "resnet")
+MEMBERS = tuple(_NETWORKS)
 _AUGMENT = {"warp": 0.7, "colour": 0.5, "blur": 1.0, "noise": 0.1, "cutout": 0.25}
 _FEWEST_STEPS = 30
 SHARES = {"densenet": 1.5, "efficientnet": 0.8, "resnet": 0.8}  # of the training time
@@ -51,7 +50,8 @@ def network_recipe(
     side = max(size, _SMALLEST_SIDE)
     statistics = {"mean": [round(value, 3) for value in mean], "std": [round(value, 3) for value in std]}
     classifier = {
-        **_COMMON,
+        "kind": "timm",
+        "pretrained": False,
         "model": model,
         "model_args": {"num_classes": classes, **arguments},
         "data_config": {"input_size": [3, side, side], "crop_pct": 1.0, **statistics},
@@ -68,30 +68,18 @@ def network_recipe(
 def steps_within(recipe: Mapping[str, Any], labels: Labels, seconds: float, device: torch.device) -> int:
     """Return how many steps of a training recipe fit into a time on one thread, at least 30."""
     loaded = validate(TrainRecipe, recipe, "init")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        objective = loaded.model.objective(device, labels)
-        size, batch = loaded.model.model_dump()["image_size"], loaded.schedule.batch_size
-        images = torch.rand(batch, 3, size, size, device=device)
-        targets = torch.zeros(batch, dtype=torch.int64, device=device)
+    objective = loaded.model.objective(device, labels)
+    batch, size = loaded.schedule.batch_size, objective.image_size
+    images = torch.rand(batch, 3, size, size, device=device)
+    targets = torch.zeros(batch, dtype=torch.int64, device=device)
+    with cpu_threads(1):
         for step in range(_TIMED_STEPS):
             if step == 1:  # the first is slower
                 started = time.perf_counter()
             changed, changed_targets = augment(images, targets, loaded.augment, None, len(labels))
             objective.loss(changed, changed_targets, 0.0).backward()
         per_step = (time.perf_counter() - started) / (_TIMED_STEPS - 1)
-    finally:
-        torch.set_num_threads(threads)
     return max(_FEWEST_STEPS, int(seconds / (per_step * _OVERHEAD)))
-
-
-def oracle_section(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the oracle of trained members, by the folders of their weights; of one it is that classifier."""
-    members = [{"kind": "classifier", "classifier": str(folder)} for folder in folders.values()]
-    if len(members) == 1:
-        return members[0]
-    return {"kind": "ensemble", "names": list(folders), "oracles": members}
 
 
 @dataclass(frozen=True)
@@ -165,12 +153,22 @@ def _threshold(judgements: _Judgements) -> float:
     return round(float(np.clip(threshold, LEAST, MOST)), 2)
 
 
+@torch.no_grad()
 def _judgements(oracle: Oracle, images: Tensor, labels: Tensor) -> tuple[_Judgements, dict[str, float]]:
     """Return what an oracle says of images, and the accuracy of each of its members in percent."""
-    probabilities, members = _probabilities(oracle, images, labels)
-    right = (probabilities.argmax(1) == labels).cpu().numpy()
-    of_label = probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy()
-    return _Judgements(right, of_label, probabilities.max(1).values.cpu().numpy()), members
+    parts, right = [], dict.fromkeys(oracle.member_names, 0)
+    for batch, targets in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+        judgement = oracle.judge(batch, Originals(batch, targets))
+        parts.append(judgement.probabilities)
+        for name, of_member in judgement.members.items():
+            right[name] += int((of_member.decided == targets).sum())
+    probabilities = torch.cat(parts)
+    judgements = _Judgements(
+        right=(probabilities.argmax(1) == labels).cpu().numpy(),
+        of_label=probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy(),
+        highest=probabilities.max(1).values.cpu().numpy(),
+    )
+    return judgements, {name: 100 * count / len(images) for name, count in right.items()}
 
 
 def _shuffled(images: Tensor) -> Tensor:
@@ -179,25 +177,9 @@ def _shuffled(images: Tensor) -> Tensor:
     return images.flatten(2)[:, :, order].view_as(images)
 
 
-@torch.no_grad()
-def _probabilities(oracle: Oracle, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Return probabilities [N, K], and the accuracy of each member in percent."""
-    parts, right = [], dict.fromkeys(oracle.member_names, 0)
-    for batch, targets in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
-        judgement = oracle.judge(batch, Originals(batch, targets))
-        parts.append(judgement.probabilities)
-        for name, of_member in judgement.members.items():
-            right[name] += int((of_member.decided == targets).sum())
-    return torch.cat(parts), {name: 100 * count / len(images) for name, count in right.items()}
-
-
 def _of_other_classes(labels: Tensor) -> Tensor:
     """Return for each row the next row, from the middle on, that is of another class."""
-    count = len(labels)
-    others = []
-    for row in range(count):
-        place = (row + count // 2) % count
-        while labels[place] == labels[row]:
-            place = (place + 1) % count
-        others.append(place)
-    return torch.tensor(others, device=labels.device)
+    rows = torch.arange(len(labels), device=labels.device)
+    later_rows = (rows[:, None] + len(labels) // 2 + rows) % len(labels)  # of each row all others, from the middle on
+    first = (labels[later_rows] != labels[:, None]).int().argmax(1, keepdim=True)
+    return later_rows.gather(1, first)[:, 0]

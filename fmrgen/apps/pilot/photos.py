@@ -4,7 +4,7 @@ import hashlib
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +20,6 @@ from fmrgen.progress.bars import report
 from fmrgen.sources.base import RawExample, Source, large_enough
 
 Part = Literal["panel", "choose", "tested"]
-PARTS: tuple[Part, ...] = ("panel", "choose", "tested")
 
 MOST_PHOTOS = 20_000  # that are looked at
 _SHARES: dict[Part, float] = {"tested": 0.3, "choose": 0.15}  # of the photos; the rest teach the panel
@@ -29,7 +28,7 @@ _HASH_SIDE = 8  # of a difference hash, 64 bits
 _ALIKE_BITS = 3  # by which the hashes of two photos of one scene differ, at most
 _LARGEST_GROUP = 0.2  # of a class: what is more alike is a class of like images, and no scene
 _MOST_NAMED = 20  # unreadable files
-_FEWEST_OF_TRACK, _MOST_OF_TRACK = 2, 200
+_MOST_OF_TRACK = 200
 _TRACK = re.compile(r"(.*?\D)[_\-. ]?(?:frame|img|image)?[_\-. ]?\d+")
 _MASKS = {"mask", "masks", "annotation", "annotations", "segmentation", "labels"}
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -47,6 +46,11 @@ class Photo(NamedTuple):
     file: str | None  # its path; None if it is no file of its own
     track: str | None  # what its file name has in common with others of a series; None if it says nothing
 
+    @property
+    def name(self) -> str:
+        """Its path, or its place in the source."""
+        return self.file or f"image {self.place}"
+
 
 @dataclass(frozen=True)
 class Look:
@@ -58,24 +62,19 @@ class Look:
     left: int  # how many were not looked at
     groups: np.ndarray  # of each photo [N]: copies, photos of one scene and frames of one series share a number
     copies: int  # how many photos are copies of others
-    contradictions: list[tuple[str, str]]  # pairs of copies that are in two classes, by their files or places
+    contradictions: list[tuple[Photo, Photo]]  # pairs of copies that are in two classes
 
     @property
     def side(self) -> int:
         """The median of the shorter sides, in pixels."""
         return int(np.median([min(photo.size) for photo in self.photos]))
 
-    @property
-    def counts(self) -> list[int]:
-        """How many photos each class has, [K]."""
-        of_labels = Counter(photo.label for photo in self.photos)
-        return [of_labels[label] for label in range(len(self.labels))]
-
     def lines(self) -> list[str]:
         """Return what a user should know of the images, in a few lines."""
         sides = sorted(min(photo.size) for photo in self.photos)
         modes = Counter(photo.mode for photo in self.photos).most_common()
-        counts = self.counts
+        of_labels = Counter(photo.label for photo in self.photos)
+        counts = [of_labels[label] for label in range(len(self.labels))]
         lines = [
             f"{len(self.photos):,} images of {len(self.labels)} classes ({min(counts):,} to {max(counts):,} each), "
             f"shorter side {sides[0]} to {sides[-1]} px, {', '.join(f'{mode} {count:,}' for mode, count in modes)}"
@@ -91,8 +90,8 @@ class Look:
         if self.contradictions:
             first, second = self.contradictions[0]
             lines.append(
-                f"{len(self.contradictions):,} pairs of copies are in two classes, first {first} and {second}: "
-                "one label of each is wrong"
+                f"{len(self.contradictions):,} pairs of copies are in two classes, first {first.name} and "
+                f"{second.name}: one label of each is wrong"
             )
         series = len(self.photos) - len(set(self.groups.tolist())) - self.copies
         if series > 0:
@@ -108,15 +107,15 @@ def look(source: Source) -> Look:
 
     Raises UserError if there are too few, or of one class alone.
     """
-    count = min(len(source), MOST_PHOTOS)
-    places = spaced(len(source), count)
+    places = np.linspace(0, len(source) - 1, min(len(source), MOST_PHOTOS)).round().astype(int)
     photos: list[Photo] = []
     unreadable: list[tuple[str, str]] = []
     for done, (place, example) in enumerate(_examples(source, places), start=1):
         try:
             photos.append(_photo(place, example))
         except UserError as error:
-            unreadable.append((_name(example.image, place), str(error)))
+            name = example.image if isinstance(example.image, str) else f"image {place}"
+            unreadable.append((name, str(error)))
         report("images", done, len(places))
     check_photos(source.labels, photos, unreadable)
     copies, contradictions = _copies(photos)
@@ -129,12 +128,6 @@ def look(source: Source) -> Look:
         copies=copies,
         contradictions=contradictions,
     )
-
-
-def spaced(length: int, count: int) -> np.ndarray:
-    """Return `count` places of a list, from the first to the last, equally spaced."""
-    places: np.ndarray = np.linspace(0, length - 1, count).round().astype(int)
-    return places
 
 
 def _examples(source: Source, places: np.ndarray) -> Iterator[tuple[int, RawExample]]:
@@ -196,11 +189,6 @@ def _photo(place: int, example: RawExample) -> Photo:
     )
 
 
-def _name(image: "bytes | str | Image.Image", place: int) -> str:
-    """Return the path of an image, or that of its place in the source."""
-    return image if isinstance(image, str) else f"image {place}"
-
-
 def _mode(image: "bytes | str | Image.Image") -> str:
     if isinstance(image, Image.Image):
         return image.mode
@@ -217,7 +205,7 @@ def _track(image: "bytes | str | Image.Image") -> str | None:
     return None if match is None else str(path.parent / match[1])
 
 
-def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[str, str]]]:
+def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[Photo, Photo]]]:
     """Return how many photos are copies of others, and pairs of copies that are in two classes."""
     first: dict[str, Photo] = {}
     copies = 0
@@ -228,19 +216,29 @@ def _copies(photos: Sequence[Photo]) -> tuple[int, list[tuple[str, str]]]:
             continue
         copies += 1
         if other.label != photo.label:
-            contradictions.append((other.file or f"image {other.place}", photo.file or f"image {photo.place}"))
+            contradictions.append((other, photo))
     return copies, contradictions
 
 
 def _groups(photos: Sequence[Photo]) -> np.ndarray:
-    """Return the group of each photo [N]: what is a copy, of one scene, or of one series."""
+    """Return the group of each photo [N]: what is a copy, of one scene, or of one series.
+
+    A scene or series of much of a class is no group: the photos or the file names of the whole class are alike then.
+    """
+    groups = _alike([photo.digest for photo in photos])
+    tracks = [photo.track for photo in photos]
+    series = [members for members in _alike(tracks) if len(members) <= _MOST_OF_TRACK]
+    of_class = Counter(photo.label for photo in photos)
+    for members in [*series, *_scenes(photos)]:
+        if len(members) <= _LARGEST_GROUP * of_class[photos[members[0]].label]:
+            groups.append(members)
     links = []
-    for members in [*_alike(photos, lambda photo: photo.digest), *_series(photos), *_scenes(photos)]:
+    for members in groups:
         links += [(members[0], other) for other in members[1:]]
-    return components(len(photos), links)
+    return _components(len(photos), links)
 
 
-def components(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
+def _components(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return for each of `count` things the number of the set that links join it to, [N]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -251,52 +249,28 @@ def components(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
     return numbers
 
 
-def _alike(photos: Sequence[Photo], key: Callable[[Photo], object]) -> list[list[int]]:
-    """Return the photos that have the same key, by their numbers, where several have it."""
+def _alike(keys: Sequence[object]) -> list[list[int]]:
+    """Return the places that have the same key, where several have it; None is no key."""
     of_keys: dict[object, list[int]] = defaultdict(list)
-    for number, photo in enumerate(photos):
-        if key(photo) is not None:
-            of_keys[key(photo)].append(number)
-    return [members for members in of_keys.values() if len(members) > 1]
-
-
-def _series(photos: Sequence[Photo]) -> list[list[int]]:
-    """Return the frames of each series, where the names of a class's files part it into several."""
-    all_series = _alike(photos, lambda photo: photo.track)
-    of_class = Counter(photo.label for photo in photos)
-    series = []
-    for members in all_series:
-        whole = of_class[photos[members[0]].label]
-        if _FEWEST_OF_TRACK <= len(members) <= min(_MOST_OF_TRACK, _LARGEST_GROUP * whole):
-            series.append(members)
-    return series
+    for place, key in enumerate(keys):
+        if key is not None:
+            of_keys[key].append(place)
+    return [places for places in of_keys.values() if len(places) > 1]
 
 
 def _scenes(photos: Sequence[Photo]) -> list[list[int]]:
-    """Return photos of one class that look nearly the same, unless most of the class does."""
+    """Return photos of one class that look nearly the same: their hashes are linked by differences of few bits."""
     scenes = []
-    of_labels: dict[int, list[int]] = defaultdict(list)
-    for number, photo in enumerate(photos):
-        of_labels[photo.label].append(number)
-    for members in of_labels.values():
+    for members in _alike([photo.label for photo in photos]):
         hashes = np.array([photos[number].looks for number in members], dtype=np.uint64)
-        for scene in _connected(hashes):
-            if 1 < len(scene) <= _LARGEST_GROUP * len(members):
-                scenes.append([members[place] for place in scene])
+        distinct, of_place = np.unique(hashes, return_inverse=True)  # thousands of blank images have one hash
+        links = []
+        for place, value in enumerate(distinct[:-1]):
+            differing = np.bitwise_count(distinct[place + 1 :] ^ value)
+            links += [(place, int(other)) for other in np.flatnonzero(differing <= _ALIKE_BITS) + place + 1]
+        for scene in _alike(_components(len(distinct), links)[of_place].tolist()):
+            scenes.append([members[place] for place in scene])
     return scenes
-
-
-def _connected(hashes: np.ndarray) -> list[list[int]]:
-    """Return sets of places [N] whose hashes are linked by differences of few bits."""
-    distinct, of_place = np.unique(hashes, return_inverse=True)  # thousands of blank images have one hash
-    links = []
-    for place, value in enumerate(distinct[:-1]):
-        differing = np.bitwise_count(distinct[place + 1 :] ^ value)
-        links += [(place, int(other)) for other in np.flatnonzero(differing <= _ALIKE_BITS) + place + 1]
-    sets: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(components(len(distinct), links)[of_place].tolist()):
-        sets[number].append(place)
-    return list(sets.values())
 
 
 def deal(looked: Look) -> dict[Part, list[Photo]]:
@@ -305,7 +279,7 @@ def deal(looked: Look) -> dict[Part, list[Photo]]:
     No group is in two parts, each class is dealt by itself, and the order is that of a digest. Of photos that are in
     two classes none is dealt.
     """
-    doubted = _digests_of_several_classes(looked.photos)
+    doubted = {photo.digest for photo, _ in looked.contradictions}
     of_groups: dict[int, list[Photo]] = defaultdict(list)
     for photo, group in zip(looked.photos, looked.groups.tolist(), strict=True):
         if photo.digest not in doubted:
@@ -314,7 +288,7 @@ def deal(looked: Look) -> dict[Part, list[Photo]]:
     of_classes: dict[int, list[list[Photo]]] = defaultdict(list)
     for members in of_groups.values():
         of_classes[members[0].label].append(members)
-    dealt: dict[Part, list[Photo]] = {part: [] for part in PARTS}
+    dealt: dict[Part, list[Photo]] = {"panel": [], "choose": [], "tested": []}
     for groups in of_classes.values():
         groups.sort(key=lambda members: _digest(members[0].place))
         share = sum(map(len, groups)) / total
@@ -329,13 +303,6 @@ def deal(looked: Look) -> dict[Part, list[Photo]]:
     for photos in dealt.values():
         photos.sort(key=lambda photo: _digest(photo.place))
     return dealt
-
-
-def _digests_of_several_classes(photos: Sequence[Photo]) -> set[str]:
-    labels: dict[str, set[int]] = defaultdict(set)
-    for photo in photos:
-        labels[photo.digest].add(photo.label)
-    return {digest for digest, of_digest in labels.items() if len(of_digest) > 1}
 
 
 def _digest(place: int) -> str:

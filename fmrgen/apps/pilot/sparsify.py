@@ -29,13 +29,13 @@ from fmrgen.generators.base import mask_of
 from fmrgen.progress.bars import report
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
+from fmrgen.report.report import Report, Section, Table
 from fmrgen.weights.identity import identity_of
 
 _TEST_SHARE = 0.2
 _FOLDS = 3
 _STRENGTHS = 16  # on the path
 _PATH_ENDS = (0.7, 0.01)  # as shares of the strength at which nothing is left
-_MOST_ITERATIONS = 1000  # of a fit
 _FEWEST_IMAGES = 20  # below, there is nothing to learn and nothing to test on
 
 
@@ -66,20 +66,7 @@ class SparseMask:
         return 1 - int(self.mask.sum()) / self.mask.numel()
 
 
-@dataclass(frozen=True)
-class LatentPairs:
-    """Free latents of originals and of the images generated from them, each [n, …] float32."""
-
-    originals: np.ndarray
-    perturbed: np.ndarray
-
-
-def sparsify(
-    recipe: Recipe,
-    output: str | Path,
-    *,
-    regularization: float | None = None,
-) -> SparseMask:
+def sparsify(recipe: Recipe, output: str | Path, *, regularization: float | None = None) -> SparseMask:
     """Perturb the images of a recipe, find the mask of a sparse generator (paper §3.2.1, App. I) and write it.
 
     Args:
@@ -107,8 +94,7 @@ def sparsify(
     if processes.size > 1:
         raise UserError("sparsify runs in one process; start it without accelerate launch")
     components = recipe.build(processes.device)
-    pairs = latent_pairs(recipe, components, processes.device)
-    mask = fit_mask(pairs, regularization)
+    mask = fit_mask(*latent_pairs(recipe, components, processes.device), regularization)
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
         "fingerprint": recipe.fingerprint,
@@ -123,12 +109,11 @@ def sparsify(
     return mask
 
 
-def latent_pairs(
-    recipe: Recipe,
-    components: Components,
-    device: torch.device,
-) -> LatentPairs:
-    """Perturb all images of the source, and return the latents of those that the oracle accepted at least once."""
+def latent_pairs(recipe: Recipe, components: Components, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Perturb all images of the source, and return the free latents of those that the oracle accepted at least once.
+
+    They are of the originals and of the images generated from them, each [n, …] float32.
+    """
     source, classifier, generator, oracle = components
     pairs = {}
     examples = source.load_all(generator.image_size)
@@ -144,24 +129,24 @@ def latent_pairs(
             f"{option('samples', 'images')} or a smaller {option('perturb.step_size')}"
         )
     originals, perturbed = zip(*[pairs[row_id] for row_id in sorted(pairs)], strict=True)  # rows end in any order
-    return LatentPairs(torch.stack(originals).float().numpy(), torch.stack(perturbed).float().numpy())
+    return torch.stack(originals).float().numpy(), torch.stack(perturbed).float().numpy()
 
 
-def fit_mask(pairs: LatentPairs, regularization: float | None = None) -> SparseMask:
+def fit_mask(originals: np.ndarray, perturbed: np.ndarray, regularization: float | None = None) -> SparseMask:
     """Return the support of the regression fitted to four fifths of the images, scored on the others.
 
     Both latents of an image are in the same part. Every dimension is standardised. Without `regularization` the
     strength is chosen on a path by three-fold cross-validation among the four fifths: the largest whose accuracy is
     within one standard error of the best. Raises UserError if no dimension is left.
     """
-    images = len(pairs.originals)
+    images = len(originals)
     order = np.random.default_rng(0).permutation(images)
     test_images, train_images = np.split(order, [_held_out(images)])
-    test, train = _stacked(pairs, test_images), _stacked(pairs, train_images)
+    test, train = (_stacked(originals[part], perturbed[part]) for part in (test_images, train_images))
     if regularization is None:
         regularization = _choose_regularization(*train)
     model = _regression(regularization).fit(*train)
-    mask = model[-1].coef_.reshape(pairs.originals.shape[1:]) != 0
+    mask = model[-1].coef_.reshape(originals.shape[1:]) != 0
     if not mask.any():
         raise UserError(f"no dimension is left at regularization {regularization:g}; choose a smaller one")
     return SparseMask(torch.from_numpy(mask), images, regularization, float(model.score(*test)))
@@ -171,17 +156,15 @@ def _held_out(images: int) -> int:
     return round(_TEST_SHARE * images)
 
 
-def _stacked(pairs: LatentPairs, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _stacked(originals: np.ndarray, perturbed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return features [2n, D] and labels [2n], 1 for perturbed; row i and row n + i are of one image."""
-    features = np.concatenate([pairs.originals[images], pairs.perturbed[images]])
-    return features.reshape(len(features), -1), np.arange(len(features)) // len(images)
+    features = np.concatenate([originals, perturbed])
+    return features.reshape(len(features), -1), np.arange(len(features)) // len(originals)
 
 
 def _regression(regularization: float) -> Pipeline:
     # liblinear: the seed orders its coordinates.
-    lasso = LogisticRegression(
-        C=1 / regularization, l1_ratio=1, solver="liblinear", random_state=0, max_iter=_MOST_ITERATIONS
-    )
+    lasso = LogisticRegression(C=1 / regularization, l1_ratio=1, solver="liblinear", random_state=0, max_iter=1000)
     return make_pipeline(StandardScaler(), lasso)
 
 
@@ -194,14 +177,23 @@ def _choose_regularization(features: np.ndarray, labels: np.ndarray) -> float:
     share = 1 - 1 / _FOLDS  # of the rows that a fold fits, and so of the loss that the strength stands beside
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at the weak end, which is rarely the best
-        scores_by_strength = []
-        for strength in path:
-            model = _regression(share * strength)
-            folds = GroupKFold(_FOLDS)
-            scores_by_strength.append(cross_val_score(model, features, labels, groups=groups, cv=folds))
-    scores = np.array(scores_by_strength)  # [strengths, folds]
-    means = scores.mean(1)
+        models = [_regression(share * strength) for strength in path]
+        folds = GroupKFold(_FOLDS)
+        scores = np.array([cross_val_score(model, features, labels, groups=groups, cv=folds) for model in models])
+    means = scores.mean(1)  # of [strengths, folds]
     best = means.argmax()
     error = scores[best].std(ddof=1) / np.sqrt(_FOLDS)
     first_good = np.flatnonzero(means >= means[best] - error)[0]  # the path starts with the strongest
     return float(path[first_good])
+
+
+def mask_report(mask: SparseMask, split: str) -> Report:
+    """Return the paper's Table 11, for one mask."""
+    header = ["images", "sparsity", "test score", "dimensions that move", "regularization"]
+    shares = [f"{mask.sparsity:.2%}", f"{mask.test_score:.2%}"]
+    row = [str(mask.images), *shares, str(int(mask.mask.sum())), f"{mask.regularization:.4g}"]
+    warnings = []
+    if not mask.tells_apart:
+        warnings.append("the test score is that of chance: these latents can't be told apart, so the mask means little")
+    section = Section("mask", split, tables=[Table(header, [row])])
+    return Report("mask", f"A sparse mask for {split}", [section], mask, warnings=warnings)

@@ -61,9 +61,7 @@ def _crop(images: Tensor, border: int) -> Tensor:
     side = images.shape[-1]
     padded = F.pad(images, (border,) * 4)
     corners = torch.randint(2 * border + 1, (len(images), 2)).tolist()
-    crops = []
-    for image, (y, x) in zip(padded, corners, strict=True):
-        crops.append(image[:, y : y + side, x : x + side])
+    crops = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)]
     return torch.stack(crops)
 
 

@@ -67,17 +67,15 @@ class TrainingFolder:
         record = self._record()
         if record is None:
             return None
-        metrics = {}
-        for name, value in record.get("metrics", {}).items():
-            metrics[name] = math.nan if value is None else value  # JSON has no NaN
-        return metrics
+        metrics = record.get("metrics", {})
+        return {name: math.nan if value is None else value for name, value in metrics.items()}  # JSON has no NaN
 
     def load(self) -> dict[str, Any] | None:
         """Return the last state that was saved, on the CPU; None if there is none.
 
         Raises UserError for the checkpoint of another run, or a broken one.
         """
-        content = self._read(_STATE)
+        content = read(self._store, self.folder / _STATE)
         if content is None:
             return None
         path = f"{self.output}/{_STATE}"
@@ -108,21 +106,14 @@ class TrainingFolder:
 
     def end(self, metrics: dict[str, float]) -> None:
         """Write the recipe and the figures, and delete the checkpoint."""
-        numbers: dict[str, float | None] = {}
-        for name, value in metrics.items():
-            numbers[name] = value if math.isfinite(value) else None  # JSON has no NaN
+        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         content = {"fingerprint": self.fingerprint, "metrics": numbers, "recipe": self.tree}
         self._write(RECORD, json_text(content, strict=True).encode())
         self._store.remove(self.folder / _STATE)
 
     def _record(self) -> dict[str, Any] | None:
-        content = self._read(RECORD)
-        if content is None:
-            return None
-        return parse_json(content, f"{self.output}/{RECORD}")
-
-    def _read(self, name: str) -> bytes | None:
-        return read(self._store, self.folder / name)
+        content = read(self._store, self.folder / RECORD)
+        return None if content is None else parse_json(content, f"{self.output}/{RECORD}")
 
     def _write(self, name: str, content: bytes) -> None:
         self._store.write(self.folder / name, content)

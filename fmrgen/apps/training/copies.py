@@ -31,10 +31,8 @@ class PerturbedCopies:
 
     def of(self, ids: Tensor, images: Tensor) -> Tensor:
         """Return the copies of images, uint8 [B, 3, H, W], with `ids` [B]; an image without a copy stays as it is."""
-        copies = []
-        for example_id, image in zip(ids, images, strict=True):
-            copies.append(self._copy(int(example_id), image))
-        return torch.stack(copies)
+        pairs = zip(ids.tolist(), images, strict=True)
+        return torch.stack([self._copy(example_id, image) for example_id, image in pairs])
 
     def _copy(self, example_id: int, image: Tensor) -> Tensor:
         stored = self.files.get(example_id)

@@ -1,6 +1,7 @@
 """The images of a training run, read as they are needed, in an order that depends on seed and step alone."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import torch
@@ -27,9 +28,8 @@ class TrainingImages:
             raise UserError("source: contains no examples to train on")
         self.source, self.size, self.seed = source, size, seed
         window = max(1, _WINDOW_BYTES // (3 * size * size))
-        self.windows = []
-        for start in range(0, len(source), window):
-            self.windows.append(range(start, min(start + window, len(source))))
+        starts = range(0, len(source), window)
+        self.windows = [range(start, min(start + window, len(source))) for start in starts]
         self._loaded: dict[int, _Window] = {}
         self._orders: dict[tuple[int, int, int], np.ndarray] = {}
 
@@ -38,17 +38,13 @@ class TrainingImages:
 
         `first` is the first step, and `size` that of a whole batch.
         """
-        step = first
-        while True:
-            examples = []
-            for place in range(step * size + rank, (step + 1) * size, processes):
-                examples.append(self._example(*self._position(place)))
-            yield _stacked(examples)
-            step += 1
+        for step in count(first):
+            places = range(step * size + rank, (step + 1) * size, processes)
+            yield _stacked([self._example(*self._position(place)) for place in places])
 
-    def sample(self, count: int) -> _Window:
+    def sample(self, rows: int) -> _Window:
         """Return some of the images, drawn by torch's global state: uint8 [N, 3, H, W], labels [N] and ids [N]."""
-        chosen = torch.randperm(len(self.source))[:count].tolist()
+        chosen = torch.randperm(len(self.source))[:rows].tolist()
         window_size = len(self.windows[0])
         # In the order of the source, so that each window is read once.
         examples = [self._example(*divmod(position, window_size)) for position in sorted(chosen)]

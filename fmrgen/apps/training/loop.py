@@ -66,7 +66,7 @@ def train(
                 raise UserError(
                     f"schedule.batch_size: {schedule.batch_size} images can't be shared by {processes.size} processes"
                 )
-            with _threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
+            with cpu_threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
                 metrics = processes.gather(_train(recipe, folder, processes, progress, trackers))[0]
     return metrics or {}
 
@@ -88,7 +88,7 @@ def _alone(folder: TrainingFolder, processes: Processes) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def cpu_threads(count: int) -> Iterator[None]:
     """Set the number of CPU threads for the work inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -180,7 +180,8 @@ class _Losses:
         pixels, labels, ids = batch
         schedule = self.recipe.schedule
         progress = step / schedule.steps
-        seed = _step_seed(schedule.seed, step, self.processes.rank)
+        text = f"{schedule.seed}:{step}:{self.processes.rank}"  # 63 bits of its digest are the seed
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
         with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
             torch.manual_seed(seed)
             images, targets = self._augmented(pixels, labels)
@@ -245,11 +246,6 @@ def _resume(
     optimizer.load_state_dict(state["optimizer"])
     decay.load_state_dict(state["decay"])
     return int(state["step"])
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of a step on one process, a non-negative integer of 63 bits."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=8).digest()) >> 1
 
 
 def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:

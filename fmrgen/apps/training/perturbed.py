@@ -27,8 +27,7 @@ class PerturbedConfig(StrictConfig):
     """Perturbed images to learn from, in addition to the plain ones."""
 
     judges: list[ClassifierField] = Field(
-        min_length=2,
-        description="classifiers; images are moved against each, and the others label the result",
+        min_length=2, description="classifiers; images are moved against each, and the others label the result"
     )
     images: int = Field(1200, ge=1, description="training images that are moved against each judge")
     steps: int = Field(24, ge=1, description="guided steps, each by the sign of the margin's gradient")
@@ -42,12 +41,7 @@ class PerturbedImages:
     """
 
     def __init__(
-        self,
-        config: PerturbedConfig,
-        images: TrainingImages,
-        generator: Generator,
-        names: Labels,
-        device: torch.device,
+        self, config: PerturbedConfig, images: TrainingImages, generator: Generator, names: Labels, device: torch.device
     ) -> None:
         judges = []
         for number, section in enumerate(config.judges):

@@ -30,9 +30,7 @@ class ScheduleConfig(StrictConfig):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints, from which a killed run resumes")
     seed: int = Field(0, ge=0)
     threads: int = Field(
-        2,
-        ge=1,
-        description="CPU threads of a process; another number rounds differently and gives other weights",
+        2, ge=1, description="CPU threads of a process; another number rounds differently and gives other weights"
     )
 
 
@@ -40,11 +38,7 @@ class AugmentConfig(StrictConfig):
     """Per-image random changes; 0 turns one off."""
 
     warp: float = Field(0, ge=0, description="strength of rotation, scale, shift and elastic waves; 1 is moderate")
-    colour: float = Field(
-        0,
-        ge=0,
-        description="strength of brightness, contrast, saturation and tint; 1 is strong",
-    )
+    colour: float = Field(0, ge=0, description="strength of brightness, contrast, saturation and tint; 1 is strong")
     cutout: float = Field(0, ge=0, le=1, description="side of a square to hide, as a share of the image's")
     crop: int = Field(0, ge=0, description="pixels of black border to add before a random crop back to the size")
     flip: bool = Field(False, description="mirrors half of the images")

@@ -6,26 +6,20 @@ Where timm has an equal network, it is timm's with small edits; the others are d
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, relu
 
-_RESNET_WIDTH = 512  # channels of the last stage of ResNet-18
 # Of DenseNet-121.
 _DENSE_WIDTH = 64  # channels of the stem
 _GROWTH = 32  # channels that a layer adds
 _DENSE_LAYERS = (6, 12, 24, 16)  # in each block
 _NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-def resnet18(classes: int) -> nn.Module:
-    return _resnet("resnet18", classes)
-
-
-def resnet50(classes: int) -> nn.Module:
-    return _resnet("resnet50", classes)
 
 
 def _resnet(name: str, classes: int) -> nn.Module:
@@ -41,7 +35,7 @@ def preactresnet18(classes: int) -> nn.Module:
     network.stem = nn.Sequential()
     network.stem.conv = _stem(64)
     network.norm = nn.Identity()
-    network.head.fc = nn.Conv2d(_RESNET_WIDTH, classes, 1)
+    network.head.fc = nn.Conv2d(512, classes, 1)
     return network
 
 
@@ -86,38 +80,6 @@ def densenet121(classes: int) -> nn.Module:
     return network
 
 
-def googlenet(classes: int) -> nn.Module:
-    return _GoogLeNet(classes)
-
-
-def simpledla(classes: int) -> nn.Module:
-    return _SimpleDla(classes)
-
-
-def wide_resnet28_10(classes: int) -> nn.Module:
-    return _WideResNet(28, 10, classes)
-
-
-def wide_resnet34_10(classes: int) -> nn.Module:
-    return _WideResNet(34, 10, classes)
-
-
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-    "preactresnet18": preactresnet18,
-    "vgg7": vgg7,
-    "vgg19": vgg19,
-    "googlenet": googlenet,
-    "densenet121": densenet121,
-    "mobilenet": mobilenet,
-    "efficientnet_b0": efficientnet_b0,
-    "simpledla": simpledla,
-    "wide_resnet28_10": wide_resnet28_10,
-    "wide_resnet34_10": wide_resnet34_10,
-}
-
-
 def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return a state dict of pytorch-cifar under the names of `network`, whose tensors are in the same order.
 
@@ -152,12 +114,8 @@ def _is_unused(name: str, state: Mapping[str, Tensor]) -> bool:
 
 def _with_shortcuts_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict in the order of timm's ResNetV2: the shortcut of a block comes before the rest of it."""
-    blocks: dict[str, list[str]] = {}
-    for name in state:
-        layer_and_block = ".".join(name.split(".")[:2])
-        blocks.setdefault(layer_and_block, []).append(name)
     ordered = {}
-    for names in blocks.values():
+    for _, names in groupby(state, lambda name: name.split(".")[:2]):  # by layer and block
         for name in sorted(names, key=lambda name: "shortcut" not in name):
             ordered[name] = state[name]
     return ordered
@@ -283,17 +241,11 @@ class _Root(nn.Module):
 class _Tree(nn.Module):
     """Two halves one after the other, and a root that joins them (Yu et al. 2018, simplified)."""
 
-    def __init__(self, inputs: int, outputs: int, levels: int, stride: int) -> None:
+    def __init__(self, levels: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
+        half: Any = _Basic if levels == 1 else partial(_Tree, levels - 1)
         self.root = _Root(outputs)
-        self.left_tree: nn.Module
-        self.right_tree: nn.Module
-        if levels == 1:
-            self.left_tree = _Basic(inputs, outputs, stride)
-            self.right_tree = _Basic(outputs, outputs, 1)
-        else:
-            self.left_tree = _Tree(inputs, outputs, levels - 1, stride)
-            self.right_tree = _Tree(outputs, outputs, levels - 1, 1)
+        self.left_tree, self.right_tree = half(inputs, outputs, stride), half(outputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         left = self.left_tree(x)
@@ -307,10 +259,10 @@ class _SimpleDla(nn.Module):
         self.base = nn.Sequential(*_active(3, 16, 3))
         self.layer1 = nn.Sequential(*_active(16, 16, 3))
         self.layer2 = nn.Sequential(*_active(16, 32, 3))
-        self.layer3 = _Tree(32, 64, 1, 1)
-        self.layer4 = _Tree(64, 128, 2, 2)
-        self.layer5 = _Tree(128, 256, 2, 2)
-        self.layer6 = _Tree(256, 512, 1, 2)
+        self.layer3 = _Tree(1, 32, 64, 1)
+        self.layer4 = _Tree(2, 64, 128, 2)
+        self.layer5 = _Tree(2, 128, 256, 2)
+        self.layer6 = _Tree(1, 256, 512, 2)
         self.linear = nn.Linear(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -363,3 +315,19 @@ class _WideBlock(nn.Module):
         shortcut = values if self.convShortcut is None else self.convShortcut(active)
         outputs: Tensor = self.conv2(relu(self.bn2(self.conv1(active)))) + shortcut
         return outputs
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet18": partial(_resnet, "resnet18"),
+    "resnet50": partial(_resnet, "resnet50"),
+    "preactresnet18": preactresnet18,
+    "vgg7": vgg7,
+    "vgg19": vgg19,
+    "googlenet": _GoogLeNet,
+    "densenet121": densenet121,
+    "mobilenet": mobilenet,
+    "efficientnet_b0": efficientnet_b0,
+    "simpledla": _SimpleDla,
+    "wide_resnet28_10": partial(_WideResNet, 28, 10),
+    "wide_resnet34_10": partial(_WideResNet, 34, 10),
+}

@@ -84,10 +84,8 @@ def _digest(path: Path) -> str:
     """Return the sha256 of a model: of its file, or over the digests of that and of its external data."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         names = {_text_at(content, match.end()) for match in _LOCATION.finditer(content)}
-    digests = [sha256_of(path)]
-    for name in sorted(names):
-        if (path.parent / name).is_file():
-            digests.append(sha256_of(path.parent / name))
+    others = [path.parent / name for name in sorted(names)]
+    digests = [sha256_of(file) for file in (path, *others) if file.is_file()]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -6,6 +6,7 @@ widths of posterior and prior (`distribution_base`) is not read.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from fmrgen.weights.checkpoint import load_exactly
 
 State = Mapping[str, Tensor]
 _SLOPE = 0.1  # of the leaky ReLU where sides change
-_PER_MIXTURE = 10  # numbers of a pixel and component: a weight, and for each colour a mean, a scale and a coefficient
+PER_MIXTURE = 10  # numbers of a pixel and component: a weight, and for each colour a mean, a scale and a coefficient
 
 
 def efficient_vdvae(state: State, subject: str) -> "EfficientVdvae":
@@ -30,7 +31,7 @@ def efficient_vdvae(state: State, subject: str) -> "EfficientVdvae":
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"{subject}: is not an Efficient-VDVAE: {error} is missing") from None
     load_exactly(network, {name: tensor.float() for name, tensor in state.items()}, subject)
-    if network.output_conv_width % _PER_MIXTURE or network.bottom_up.input_conv.in_channels != 3:
+    if network.output_conv_width % PER_MIXTURE or network.bottom_up.input_conv.in_channels != 3:
         raise UserError(f"{subject}: is an Efficient-VDVAE of grayscale images; use one for colour images")
     return network
 
@@ -76,8 +77,8 @@ def expected_image(logits: Tensor) -> Tensor:
 
     In each component, green depends on red, and blue on both. Each is clamped as in official samples.
     """
-    mixtures = logits.shape[1] // _PER_MIXTURE
-    weight_logits, rest = logits.split([mixtures, (_PER_MIXTURE - 1) * mixtures], 1)
+    mixtures = logits.shape[1] // PER_MIXTURE
+    weight_logits, rest = logits.split([mixtures, (PER_MIXTURE - 1) * mixtures], 1)
     means, _, raw_coefficients = rest.unflatten(1, (3, 3, mixtures)).unbind(2)
     coefficients = raw_coefficients.tanh()
     red = means[:, 0].clamp(-1, 1)
@@ -91,15 +92,10 @@ class _BottomUp(nn.Module):
     def __init__(self, state: State) -> None:
         super().__init__()
         self.input_conv = _conv(state, "bottom_up.input_conv")
-        levels = _count(state, "bottom_up.levels_up_downsample")
-        self.levels_up_downsample = nn.ModuleList()
-        for level in range(levels):
-            self.levels_up_downsample.append(_BlockUp(state, f"bottom_up.levels_up_downsample.{level}"))
+        self.levels_up_downsample = nn.ModuleList(_numbered(state, "bottom_up.levels_up_downsample", _BlockUp))
         self.levels_up = nn.ModuleList()
-        for level in range(levels):
-            place = f"bottom_up.levels_up.{level}"
-            blocks = [_BlockUp(state, f"{place}.{index}") for index in range(_count(state, place))]
-            self.levels_up.append(nn.ModuleList(blocks))
+        for level in range(len(self.levels_up_downsample)):
+            self.levels_up.append(nn.ModuleList(_numbered(state, f"bottom_up.levels_up.{level}", _BlockUp)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of images that each level of the decoder gets, from the coarsest on."""
@@ -122,16 +118,15 @@ class _TopDown(nn.Module):
         self.side = self.trainable_h.shape[-1]
         self.levels_down_upsample = nn.ModuleList()
         sides = []  # of each level
-        for level in range(_count(state, "top_down.levels_down_upsample")):
+        for level in range(len(_indices(state, "top_down.levels_down_upsample"))):
             first = BlockDown(state, f"top_down.levels_down_upsample.{level}", self.side)
             self.levels_down_upsample.append(first)
             self.side = first.side
             sides.append(first.side)
         self.levels_down = nn.ModuleList()
         for level, side in enumerate(sides):
-            place = f"top_down.levels_down.{level}"
-            blocks = [BlockDown(state, f"{place}.{index}", side) for index in range(_count(state, place))]
-            self.levels_down.append(nn.ModuleList(blocks))
+            block = partial(BlockDown, side=side)
+            self.levels_down.append(nn.ModuleList(_numbered(state, f"top_down.levels_down.{level}", block)))
         self.output_conv = _conv(state, "top_down.output_conv")
 
     def forward(self, rows: int, choose: "Choose") -> Tensor:
@@ -230,9 +225,8 @@ class _Cell(nn.Module):
     def __init__(self, state: State, place: str, residual: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.convs = nn.ModuleDict()
-        for index in _indices(state, f"{place}.convs"):
-            self.convs[str(index)] = _conv(state, f"{place}.convs.{index}")
+        indices = _indices(state, f"{place}.convs")
+        self.convs = nn.ModuleDict({str(index): _conv(state, f"{place}.convs.{index}") for index in indices})
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -244,8 +238,12 @@ class _Cell(nn.Module):
 
 
 def _cells(state: State, place: str, residual: bool) -> nn.Sequential:
-    cells = [_Cell(state, f"{place}.{index}", residual) for index in range(_count(state, place))]
-    return nn.Sequential(*cells)
+    return nn.Sequential(*_numbered(state, place, partial(_Cell, residual=residual)))
+
+
+def _numbered(state: State, place: str, make: Callable[[State, str], nn.Module]) -> list[nn.Module]:
+    """Return a module for each of the numbers from 0 that follow `place` in the names."""
+    return [make(state, f"{place}.{index}") for index in range(len(_indices(state, place)))]
 
 
 def _conv(state: State, place: str, stride: int = 1) -> nn.Conv2d:
@@ -257,14 +255,5 @@ def _conv(state: State, place: str, stride: int = 1) -> nn.Conv2d:
 
 def _indices(state: State, place: str) -> list[int]:
     """Return the numbers that follow `place` in the names, sorted."""
-    pattern = re.compile(rf"{re.escape(place)}\.(\d+)\.")
-    indices = set()
-    for name in state:
-        match = pattern.match(name)
-        if match is not None:
-            indices.add(int(match[1]))
-    return sorted(indices)
-
-
-def _count(state: State, place: str) -> int:
-    return len(_indices(state, place))
+    matches = map(re.compile(rf"{re.escape(place)}\.(\d+)\.").match, state)
+    return sorted({int(match[1]) for match in matches if match})

@@ -20,13 +20,16 @@ _GROUPS = 32  # of every norm
 _NEEDED = ("input_blocks.0.0.weight", "out.2.weight", "time_embed.0.weight", "middle_block.1.qkv.weight")
 _OUTPUT_BLOCK = re.compile(r"output_blocks\.(\d+)\.")
 _UPSAMPLER = re.compile(r"output_blocks\.(\d+)\.[12]\.(conv|in_layers\.0)\.weight")  # a convolution, or a block
-_RES_BLOCK = {
+_LAYERS = {  # official names of the layers in a block, and diffusers'
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
     "out_layers.0": "norm2",
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
+    "norm": "group_norm",
+    "proj_out": "to_out.0",
+    "op": "conv",
 }
 
 
@@ -54,20 +57,13 @@ class _Layout(NamedTuple):
     @classmethod
     def of(cls, state: dict[str, Tensor], subject: str) -> "_Layout":
         """Return the layout of a state dict. Raises UserError, starting with `subject`, for another network's."""
-        blocks = 0  # of the decoder
-        upsampling_blocks = []  # the last block of each of its levels, except of the last one, enlarges
-        resamples_by_blocks = False
-        for key in state:
-            output_block = _OUTPUT_BLOCK.match(key)
-            if output_block is not None:
-                blocks = max(blocks, int(output_block[1]) + 1)
-            upsampler = _UPSAMPLER.match(key)
-            if upsampler is not None:
-                upsampling_blocks.append(int(upsampler[1]))
-                resamples_by_blocks = resamples_by_blocks or upsampler[2] == "in_layers.0"
-        if blocks == 0 or any(key not in state for key in _NEEDED):
+        decoder_blocks = {int(match[1]) for match in map(_OUTPUT_BLOCK.match, state) if match}
+        # The last block of each level of the decoder, except of the last level, enlarges.
+        upsamplers = [match for match in map(_UPSAMPLER.match, state) if match]
+        if not decoder_blocks or any(key not in state for key in _NEEDED):
             raise UserError(f"{subject}: is not the U-Net of guided-diffusion or improved-diffusion")
-        res_blocks = min(upsampling_blocks, default=blocks - 1)
+        blocks = max(decoder_blocks) + 1
+        res_blocks = min((int(match[1]) for match in upsamplers), default=blocks - 1)
         widths, attends = [], []
         for level in range(blocks // (res_blocks + 1)):
             first = f"input_blocks.{_first_block(level, res_blocks)}"
@@ -78,7 +74,7 @@ class _Layout(NamedTuple):
             attends.append(f"{first}.1.qkv.weight" in state)
         label_embedding = state.get("label_emb.weight")
         classes = None if label_embedding is None else len(label_embedding)
-        return cls(res_blocks, widths, attends, resamples_by_blocks, classes)
+        return cls(res_blocks, widths, attends, any(match[2] == "in_layers.0" for match in upsamplers), classes)
 
 
 def _first_block(level: int, res_blocks: int) -> int:
@@ -132,16 +128,13 @@ def _block_types(layout: _Layout) -> tuple[list[str], list[str]]:
     plain_down, plain_up = "DownBlock2D", "UpBlock2D"
     if layout.resamples_by_blocks:
         plain_down, plain_up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
-    down_types, up_types = [], []
-    last = len(layout.attends) - 1
-    for level, attends in enumerate(layout.attends):
-        if attends:
-            down_types.append("AttnDownBlock2D")
-            up_types.append("AttnUpBlock2D")
-            continue
-        # Nothing is resampled below the last level or above the first, so diffusers' plainest block will do.
-        down_types.append("DownBlock2D" if level == last else plain_down)
-        up_types.append("UpBlock2D" if level == 0 else plain_up)
+    down_types = ["AttnDownBlock2D" if attends else plain_down for attends in layout.attends]
+    up_types = ["AttnUpBlock2D" if attends else plain_up for attends in layout.attends]
+    # Nothing is resampled below the last level or above the first, so diffusers' plainest block will do.
+    if not layout.attends[-1]:
+        down_types[-1] = "DownBlock2D"
+    if not layout.attends[0]:
+        up_types[0] = "UpBlock2D"
     return down_types, up_types[::-1]
 
 
@@ -154,23 +147,14 @@ def _renamed(state: dict[str, Tensor], layout: _Layout, heads: Heads) -> Iterato
         if block is None:
             yield key, tensor
             continue
-        rest = key.removeprefix(f"{block}.")
-        layer, _, kind = rest.rpartition(".")
-        if layer in _RES_BLOCK:
-            yield f"{names[block]}.{_RES_BLOCK[layer]}.{kind}", tensor
-        elif layer == "norm":
-            yield f"{names[block]}.group_norm.{kind}", tensor
-        elif layer == "proj_out":
-            if kind == "weight":
-                tensor = tensor.flatten(1)  # a convolution there, a linear layer here
-            yield f"{names[block]}.to_out.0.{kind}", tensor
-        elif layer == "qkv":
+        *layers, kind = key.removeprefix(f"{block}.").rsplit(".", 1)  # a block that is a layer itself has none
+        if layers == ["qkv"]:
             for part, values in zip("qkv", _split_qkv(tensor, heads), strict=True):
                 yield f"{names[block]}.to_{part}.{kind}", values
-        elif layer in ("op", "conv"):
-            yield f"{names[block]}.conv.{kind}", tensor
-        else:
-            yield f"{names[block]}.{rest}", tensor
+            continue
+        if layers == ["proj_out"] and kind == "weight":
+            tensor = tensor.flatten(1)  # a convolution there, a linear layer here
+        yield ".".join([names[block], *(_LAYERS.get(layer, layer) for layer in layers), kind]), tensor
 
 
 def _split_qkv(tensor: Tensor, heads: Heads) -> list[Tensor]:

@@ -47,10 +47,7 @@ def read_stylegan(reference: str, key: str) -> tuple[Geometry, dict[str, Tensor]
 
 def _geometry(network: Mapping[str, Any], synthesis: Mapping[str, Any]) -> Geometry:
     """Return the geometry of a network, from its attributes and those of its synthesis."""
-    layers = []
-    for layer_name in synthesis["layer_names"]:
-        name = str(layer_name)
-        layers.append(_layer_geometry(name, synthesis[name].parts))
+    layers = [_layer_geometry(name, synthesis[name].parts) for name in map(str, synthesis["layer_names"])]
     first = synthesis["input"].parts
     return Geometry(
         int(network["img_resolution"]),
@@ -146,14 +143,6 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), "cpu", weights_only=True)
 
 
-def _parameter(tensor: Tensor, *_: Any) -> Tensor:
-    return tensor
-
-
-class _NumpyType(_Record):
-    """A type of numpy, of which only the name counts."""
-
-
 class _Array(_Record):
     """An array of numpy, read as numbers."""
 
@@ -173,21 +162,17 @@ def _scalar(number_type: _Record, content: bytes) -> float:
     return _unpacked(number_type, content)[0]
 
 
-def _array(*_: Any) -> _Array:
-    return _Array()
-
-
 # By module and name, all that a pickle may call.
 _MAKERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("dnnlib.util", "EasyDict"): dict,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
-    ("numpy", "dtype"): _NumpyType,
+    ("numpy", "dtype"): _Record,
     ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy._core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
 }

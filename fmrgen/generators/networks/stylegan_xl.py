@@ -57,9 +57,8 @@ class StyleGanXl(nn.Module):
     @property
     def classes(self) -> int | None:
         """Return the number of its classes; None for an unconditional network."""
-        if self.mapping.w_avg.ndim != 2:  # one mean for all images
-            return None
-        return len(self.mapping.w_avg)
+        averages = self.mapping.w_avg
+        return len(averages) if averages.ndim == 2 else None  # else one mean for all images
 
     def centres(self, labels: Tensor) -> Tensor:
         """Return the mean w of each label's class, repeated for each layer: [B, L, W]."""
@@ -93,12 +92,6 @@ class _Linear(nn.Module):
         return y
 
 
-class _Embedding(nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(weight.shape))
-
-
 class _Mapping(nn.Module):
     w_avg: Tensor
 
@@ -106,7 +99,7 @@ class _Mapping(nn.Module):
         super().__init__()
         self.register_buffer("w_avg", torch.empty(state["mapping.w_avg"].shape))
         if "mapping.embed.weight" in state:
-            self.embed = _Embedding(state["mapping.embed.weight"])
+            self.embed = nn.ParameterDict({"weight": torch.empty(state["mapping.embed.weight"].shape)})
         inputs = 1
         if "mapping.embed_proj.weight" in state:
             self.embed_proj = _Linear(state["mapping.embed_proj.weight"], activates=True)
@@ -118,7 +111,7 @@ class _Mapping(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         x = _normalised(z)
         if labels is not None:
-            x = torch.cat([x, _normalised(self.embed_proj(self.embed.weight[labels]))], 1)
+            x = torch.cat([x, _normalised(self.embed_proj(self.embed["weight"][labels]))], 1)
         w: Tensor = self.fc1(self.fc0(x))
         return w
 
@@ -240,9 +233,7 @@ def _kernels(taps: Tensor) -> list[Tensor]:
 def _stride(kernel: Tensor, factor: int) -> tuple[int, int]:
     """Return a stride of `factor` along the sides over which a kernel extends."""
     height, width = kernel.shape
-    vertical = factor if height > 1 else 1
-    horizontal = factor if width > 1 else 1
-    return vertical, horizontal
+    return factor if height > 1 else 1, factor if width > 1 else 1
 
 
 def _enlarged(x: Tensor, taps: Tensor | None, up: int, padding: tuple[int, int, int, int]) -> Tensor:

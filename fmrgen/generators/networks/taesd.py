@@ -26,8 +26,7 @@ def load_encoder(file: str) -> nn.Sequential:
     for scale in range(_SCALES):
         layers.append(_conv(_WIDTH, _WIDTH, stride=2, bias=False))
         layers += _blocks(pool=_has_pools(state) and scale == _SCALES - 1)
-    weights = _numbered_weights(state)
-    layers.append(_conv(_WIDTH, _channels(weights[-1:], 0, subject)))
+    layers.append(_conv(_WIDTH, _channels(state, -1, 0, subject)))
     network = nn.Sequential(*layers)
     load_exactly(network, state, subject)
     return network
@@ -40,7 +39,7 @@ def load_decoder(file: str) -> nn.Sequential:
     """
     state = read_checkpoint(file, "generator.decoder")
     subject = f"generator.decoder: {file}"
-    channels = _channels(_numbered_weights(state)[:1], 1, subject)
+    channels = _channels(state, 0, 1, subject)
     # The original first layer has no weights: it bounds the latent, which the generator does here.
     layers: list[nn.Module] = [nn.Identity(), _conv(channels, _WIDTH), nn.ReLU()]
     for scale in range(_SCALES):
@@ -88,21 +87,13 @@ def _has_pools(state: dict[str, Tensor]) -> bool:
     return any(".pool." in name for name in state)
 
 
-def _numbered_weights(state: dict[str, Tensor]) -> list[Tensor]:
-    """Return the weights of plain layers, in the order of the layers."""
-    weights = {}
-    for name, tensor in state.items():
-        match = re.match(r"(\d+)\.weight$", name)
-        if match is not None:
-            weights[int(match[1])] = tensor
-    return [weights[number] for number in sorted(weights)]
+def _channels(state: dict[str, Tensor], place: int, dimension: int, subject: str) -> int:
+    """Return the size of a convolution, by its place among the plain layers: along 0 of its outputs, 1 of its inputs.
 
-
-def _channels(weights: list[Tensor], dimension: int, subject: str) -> int:
-    """Return the size of the convolution in `weights` along `dimension`: 0 for its outputs, 1 for its inputs.
-
-    Raises UserError if there is no weight, or it is not a convolution's.
+    Raises UserError if there is no plain layer, or this one is no convolution.
     """
-    if not weights or weights[0].ndim != 4:
+    names = [name for name in state if re.fullmatch(r"\d+\.weight", name)]
+    weights = [state[name] for name in sorted(names, key=lambda name: int(name.removesuffix(".weight")))]
+    if not weights or weights[place].ndim != 4:
         raise UserError(f"{subject}: is not such a file of madebyollin/taesd; give its …_encoder or …_decoder")
-    return weights[0].shape[dimension]
+    return weights[place].shape[dimension]

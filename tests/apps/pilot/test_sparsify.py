@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from small_models import SIZE, tiny_vqgan
 
-from fmrgen.apps.pilot.sparsify import LatentPairs, fit_mask
+from fmrgen.apps.pilot.sparsify import fit_mask
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
 from fmrgen.generators._mask import masked
@@ -124,29 +124,29 @@ def made_up_pairs():
     shifts = np.zeros(40, dtype=np.float32)
     shifts[[3, 17, 29]] = (1.5, -1.5, 1.5)
     perturbed = originals + shifts.reshape(5, 8) + rng.normal(0, 0.05, originals.shape).astype(np.float32)
-    return LatentPairs(originals, perturbed)
+    return originals, perturbed
 
 
 def test_the_dimensions_that_move_are_found():
-    found = fit_mask(made_up_pairs())
+    found = fit_mask(*made_up_pairs())
     assert set(found.mask.flatten().nonzero().flatten().tolist()) == {3, 17, 29}
     assert found.sparsity == pytest.approx(37 / 40)
     assert 0.8 < found.test_score < 1
     assert found.images == 200
     assert found.tells_apart
-    again = fit_mask(made_up_pairs(), found.regularization)
+    again = fit_mask(*made_up_pairs(), found.regularization)
     assert torch.equal(again.mask, found.mask)
     assert again.test_score == found.test_score
-    assert fit_mask(made_up_pairs(), 0.5).sparsity < found.sparsity  # weaker: more dimensions
+    assert fit_mask(*made_up_pairs(), 0.5).sparsity < found.sparsity  # weaker: more dimensions
     with pytest.raises(UserError, match="no dimension is left at regularization 1e\\+06; choose a smaller one"):
-        fit_mask(made_up_pairs(), 1e6)
+        fit_mask(*made_up_pairs(), 1e6)
 
 
 def test_nothing_to_find_scores_like_a_coin():
     """Both latents of an image are in the same part: else those in training would give their twins away."""
     rng = np.random.default_rng(1)
     originals = rng.normal(0, 1, (300, 40)).astype(np.float32)
-    found = fit_mask(LatentPairs(originals, originals + rng.normal(0, 0.05, originals.shape).astype(np.float32)))
+    found = fit_mask(originals, originals + rng.normal(0, 0.05, originals.shape).astype(np.float32))
     assert 0.3 < found.test_score < 0.7
     assert not found.tells_apart
 

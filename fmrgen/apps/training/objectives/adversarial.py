@@ -1,17 +1,16 @@
 """Adversarial training of a classifier: on attacked images (Madry et al. 2018), or TRADES (Zhang et al. 2019)."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
 
 from fmrgen.apps.training.objectives import classifier
 from fmrgen.apps.training.objectives.classifier import ClassifierObjective
 from fmrgen.engine.attacks import Attack
 from fmrgen.labels import Labels
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 
 class Config(classifier.Config):
@@ -25,23 +24,22 @@ class Config(classifier.Config):
     attack_steps: int = Field(7, ge=1)
     trades_weight: float = Field(6.0, gt=0, description="weight of the divergence between plain and attacked images")
 
-    def objective(self, device: "torch.device", labels: Labels) -> "AdversarialObjective":
-        return AdversarialObjective(super().objective(device, labels), self)
+    def objective(self, device: torch.device, labels: Labels) -> "AdversarialObjective":
+        return AdversarialObjective(self, device, labels)
 
 
 class AdversarialObjective(ClassifierObjective):
     """Learns from images that PGD, from a random start, has moved against the present network."""
 
-    def __init__(self, plain: ClassifierObjective, config: Config) -> None:
-        super().__init__(plain.network, plain.image_size, plain.label_smoothing, plain.section)
-        self.rule, self.trades_weight = config.rule, config.trades_weight
+    config: Config
+
+    def __init__(self, config: Config, device: torch.device, labels: Labels) -> None:
+        super().__init__(config, device, labels)
         self.attack = Attack.pgd(config.epsilon, config.attack_steps)
 
-    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        from torch.nn.functional import kl_div, log_softmax
-
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         self.network.eval()  # the attack is on the network in use, and must not change its running statistics
-        if self.rule == "pgd":
+        if self.config.rule == "pgd":
             attacked = self.attack(self.network, images, labels)
             self.network.train()
             return super().loss(attacked, labels, progress)
@@ -49,9 +47,9 @@ class AdversarialObjective(ClassifierObjective):
         self.network.train()
         plain, moved = self.network(images), self.network(attacked)
         divergence = kl_div(log_softmax(moved, 1), plain.softmax(1), reduction="batchmean")
-        return super().loss(images, labels, progress) + self.trades_weight * divergence
+        return super().loss(images, labels, progress) + self.config.trades_weight * divergence
 
-    def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
-        plain = super().metrics(images, labels)
+    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         attacked = self.attack(self.network, images, labels, row_seeds=range(len(images)))
+        plain = super().metrics(images, labels)
         return {**plain, "accuracy_under_attack": self.network(attacked).argmax(1) == labels}

@@ -2,22 +2,20 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from fmrgen.config import ComponentConfig
+from fmrgen.distributed.launch import Processes
 from fmrgen.labels import Labels
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from fmrgen.distributed.launch import Processes
 
 
 class ObjectiveConfig(ComponentConfig):
     """The config of an objective."""
 
-    def objective(self, device: "torch.device", labels: Labels) -> "Objective":
+    def objective(self, device: torch.device, labels: Labels) -> "Objective":
         """Return the objective on `device` for images of `labels`, with random weights."""
         raise NotImplementedError
 
@@ -31,21 +29,21 @@ class Objective(ABC):
 
     network: Any  # holds the weights
     image_size: int  # side in pixels
-    processes: "Processes"
+    processes: Processes
 
     @abstractmethod
-    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         """Return the loss of images [B, 3, H, W] in [0, 1] with labels [B], or probabilities [B, K].
 
         `progress` is that of the run, from 0 to 1.
         """
 
-    def loss_of_pair(self, images: "Tensor", copies: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+    def loss_of_pair(self, images: Tensor, copies: Tensor, labels: Tensor, progress: float) -> Tensor:
         """Return the loss of images and of their perturbed copies, which have the same labels; all as for `loss`."""
         return self.loss(images, labels, progress) + self.loss(copies, labels, progress)
 
     @abstractmethod
-    def metrics(self, images: "Tensor", labels: "Tensor") -> dict[str, "Tensor"]:
+    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return measures of each image [B] of a test batch, by name."""
 
     @abstractmethod
@@ -61,7 +59,7 @@ class Objective(ABC):
         self.network.load_state_dict(state["network"])
 
 
-def psnr(reconstructions: "Tensor", images: "Tensor") -> "Tensor":
+def psnr(reconstructions: Tensor, images: Tensor) -> Tensor:
     """Return the peak signal to noise ratio [B], in dB, of reconstructions of images [B, 3, H, W] in [0, 1].
 
     Reconstructions are clipped to [0, 1].

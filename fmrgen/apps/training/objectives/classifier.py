@@ -1,21 +1,18 @@
 """A small classifier, from any classifier section whose network is built with random weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig
-from fmrgen.files import write_atomically
+from fmrgen.classifiers.base import in_labels
 from fmrgen.labels import Labels
 from fmrgen.recipe.sections import TRAINED_CLASSIFIER, ClassifierField
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from fmrgen.classifiers.base import Classifier
 
 
 class Config(ObjectiveConfig):
@@ -28,48 +25,36 @@ class Config(ObjectiveConfig):
     image_size: int = Field(ge=8)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
 
-    def objective(self, device: "torch.device", labels: Labels) -> "ClassifierObjective":
-        import torch
-
-        from fmrgen.classifiers.base import in_labels
-
-        classifier = self.classifier.build(device)
-        blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
-        in_labels(classifier, labels, blank, "model.classifier")
-        classifier.requires_grad_(True)
-        section = self.classifier.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
-        section = {"kind": self.classifier.kind, **section, "class_names": list(labels.names)}
-        return ClassifierObjective(classifier, self.image_size, self.label_smoothing, section)
+    def objective(self, device: torch.device, labels: Labels) -> "ClassifierObjective":
+        return ClassifierObjective(self, device, labels)
 
 
 class ClassifierObjective(Objective):
-    """Learns by cross-entropy; saves the network's state dict, and `section`, which builds the network for it."""
+    """Learns by cross-entropy; saves the network's state dict, and the section that builds the network for it."""
 
-    def __init__(
-        self, classifier: "Classifier", image_size: int, label_smoothing: float, section: dict[str, Any]
-    ) -> None:
-        self.section = section
-        self.network = classifier
-        self.image_size = image_size
-        self.label_smoothing = label_smoothing
+    config: Config
 
-    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        from torch.nn.functional import cross_entropy
+    def __init__(self, config: Config, device: torch.device, labels: Labels) -> None:
+        self.config, self.labels, self.image_size = config, labels, config.image_size
+        self.network = config.classifier.build(device)
+        blank = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+        in_labels(self.network, labels, blank, "model.classifier")
+        self.network.requires_grad_(True)
 
-        return cross_entropy(self.network(images), labels, label_smoothing=self.label_smoothing)
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy, with smoothed labels."""
+        return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
-    def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
+        return self.cross_entropy(self.network(images), labels)
+
+    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"accuracy": self.network(images).argmax(1) == labels}
 
     def save(self, folder: Path) -> None:
-        save_classifier(folder, self.network.network, self.section)
-
-
-def save_classifier(folder: Path, network: "nn.Module", section: dict[str, Any]) -> None:
-    """Write a trained folder: the weights of a network, and then the section that builds the network for them."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), folder / "model.safetensors")
-    text = yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
-    write_atomically(folder / TRAINED_CLASSIFIER, text.encode())
+        save_file(self.network.network.state_dict(), folder / "model.safetensors")
+        built = self.config.classifier
+        section = built.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "checkpoint"})
+        section = {"kind": built.kind, **section, "class_names": list(self.labels.names)}
+        text = yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
+        (folder / TRAINED_CLASSIFIER).write_text(text, encoding="utf-8")

@@ -1,16 +1,13 @@
 """A small autoencoder with a Gaussian latent (Kingma and Welling 2014; Rombach et al. 2022)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig, psnr
 from fmrgen.labels import Labels
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 
 class Config(ObjectiveConfig):
@@ -24,28 +21,28 @@ class Config(ObjectiveConfig):
     norm_groups: int = Field(8, ge=1)
     kl_weight: float = Field(1e-4, ge=0, description="of the divergence from a standard normal, per latent dimension")
 
-    def objective(self, device: "torch.device", labels: Labels) -> "VaeObjective":
-        from diffusers import AutoencoderKL
-
-        model = AutoencoderKL(
-            block_out_channels=tuple(self.widths),
-            down_block_types=("DownEncoderBlock2D",) * len(self.widths),
-            up_block_types=("UpDecoderBlock2D",) * len(self.widths),
-            layers_per_block=self.blocks_per_width,
-            latent_channels=self.latent_channels,
-            norm_num_groups=self.norm_groups,
-            sample_size=self.image_size,
-        )
-        return VaeObjective(model.to(device), self)
+    def objective(self, device: torch.device, labels: Labels) -> "VaeObjective":
+        return VaeObjective(self, device)
 
 
 class VaeObjective(Objective):
     """Absolute and squared error of reconstructions from sampled latents, and the latents' divergence."""
 
-    def __init__(self, model: Any, config: Config) -> None:
-        self.network, self.image_size, self.kl_weight = model, config.image_size, config.kl_weight
+    def __init__(self, config: Config, device: torch.device) -> None:
+        from diffusers import AutoencoderKL
 
-    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+        self.image_size, self.kl_weight = config.image_size, config.kl_weight
+        self.network = AutoencoderKL(
+            block_out_channels=tuple(config.widths),
+            down_block_types=("DownEncoderBlock2D",) * len(config.widths),
+            up_block_types=("UpDecoderBlock2D",) * len(config.widths),
+            layers_per_block=config.blocks_per_width,
+            latent_channels=config.latent_channels,
+            norm_num_groups=config.norm_groups,
+            sample_size=config.image_size,
+        ).to(device)
+
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         images = images * 2 - 1
         posterior = self.network.encode(images).latent_dist
         error = self.network.decode(posterior.sample()).sample - images
@@ -53,7 +50,7 @@ class VaeObjective(Objective):
         loss: Tensor = error.abs().mean() + error.square().mean() + self.kl_weight * divergence
         return loss
 
-    def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
+    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         latents = self.network.encode(images * 2 - 1).latent_dist.mode()
         reconstructions = self.network.decode(latents).sample / 2 + 0.5
         return {"psnr": psnr(reconstructions, images), "latent_std": latents.flatten(1).std(1)}

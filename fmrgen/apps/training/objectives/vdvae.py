@@ -5,21 +5,18 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field, model_validator
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import softplus
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig, psnr
+from fmrgen.generators.networks.efficient_vdvae import PER_MIXTURE, BlockDown, EfficientVdvae, expected_image
 from fmrgen.labels import Labels
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from fmrgen.generators.networks.efficient_vdvae import BlockDown, EfficientVdvae
-
 _BETA = math.log(2)  # of the softplus that gives standard deviations
-_NUMBERS_PER_MIXTURE = 10  # outputs of the network for each pixel and logistic distribution
 
 
 class Config(ObjectiveConfig):
@@ -45,12 +42,8 @@ class Config(ObjectiveConfig):
             raise ValueError("sides: each one must be a multiple of the next, and larger")
         return self
 
-    def objective(self, device: "torch.device", labels: Labels) -> "VdvaeObjective":
+    def objective(self, device: torch.device, labels: Labels) -> "VdvaeObjective":
         """Return the objective; the network is built from the shapes of its weights, as the generator builds it."""
-        import torch
-
-        from fmrgen.generators.networks.efficient_vdvae import EfficientVdvae
-
         shapes = {f"{name}.weight": shape for name, shape in self._convolutions()}
         side = self.sides[-1]
         shapes["top_down.trainable_h"] = (1, self.widths[-1], side, side)
@@ -72,12 +65,13 @@ class Config(ObjectiveConfig):
         up, down = "bottom_up", "top_down"
         first, last = self.widths[0], self.widths[-1]
         yield f"{up}.input_conv", (first, 3, 1, 1)
-        yield f"{down}.output_conv", (_NUMBERS_PER_MIXTURE * self.mixtures, first, 1, 1)
-        for level, (width, stride) in enumerate(zip(self.widths, [*_strides(self.sides), 1], strict=True)):
+        yield f"{down}.output_conv", (PER_MIXTURE * self.mixtures, first, 1, 1)
+        for level, width in enumerate(self.widths):
             place = f"{up}.levels_up_downsample.{level}"
             yield from _cell(f"{place}.residual_block.0", width, width)
             yield f"{place}.skip_projection", (width, width, 1, 1)
-            if stride > 1:
+            if level + 1 < len(self.sides):
+                stride = self.sides[level] // self.sides[level + 1]
                 yield f"{place}.pool.ops.0", (self.widths[level + 1], width, stride, stride)
         above = last
         for level, width in enumerate(reversed(self.widths)):
@@ -96,11 +90,6 @@ class Config(ObjectiveConfig):
             above = width
 
 
-def _strides(sides: list[int]) -> list[int]:
-    """Return by how much each level is reduced to the next."""
-    return [fine // coarse for fine, coarse in pairwise(sides)]
-
-
 def _cell(place: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
     """Yield the names and shapes of four convolutions through half of `inputs` or `outputs`, whichever is less."""
     middle = max(1, min(inputs, outputs) // 2)
@@ -117,29 +106,24 @@ class VdvaeObjective(Objective):
     any shape.
     """
 
-    network: "EfficientVdvae"
+    network: EfficientVdvae
 
-    def __init__(self, network: "EfficientVdvae", config: Config) -> None:
+    def __init__(self, network: EfficientVdvae, config: Config) -> None:
         self.network, self.image_size = network, config.sides[0]
         self.deviation, self.warm_up = config.deviation, config.warm_up
 
-    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         weight = 1.0 if progress >= self.warm_up else progress / self.warm_up
         error, divergence = self._bound(images)
         return (error + weight * divergence).mean()
 
-    def _bound(self, images: "Tensor") -> "tuple[Tensor, Tensor]":
+    def _bound(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the error and the divergence [B], with latents drawn from their posteriors."""
-        import torch
-        from torch.nn.functional import softplus
-
-        from fmrgen.generators.networks.efficient_vdvae import expected_image
-
         images = images * 2 - 1
         skips = self.network.bottom_up(images)
         divergences = []
 
-        def sampled(block: "BlockDown", y: "Tensor", prior: "Tensor", level: int) -> "Tensor":
+        def sampled(block: BlockDown, y: Tensor, prior: Tensor, level: int) -> Tensor:
             # Draws the latents of a block, and notes their divergence from the prior.
             mean, raw_deviation = block.posterior(y, skips[level])
             prior_mean, raw_prior_deviation = block.prior(prior)
@@ -153,15 +137,11 @@ class VdvaeObjective(Objective):
         error = (expected - images).square().flatten(1).mean(1) / (2 * self.deviation**2)
         return error, torch.stack(divergences).sum(0) / images[0].numel()
 
-    def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
-        from fmrgen.generators.networks.efficient_vdvae import expected_image
-
+    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         latents = self.network.posterior_means(images * 2 - 1)
         reconstructions = expected_image(self.network.logits(latents)) / 2 + 0.5
         _, divergence = self._bound(images)
         return {"psnr": psnr(reconstructions, images), "divergence": divergence}
 
     def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
         save_file(self.network.state_dict(), folder / "model.safetensors")

@@ -1,18 +1,16 @@
 """A small VQGAN: reconstruction, codebook and commitment losses, and a patch discriminator (Esser et al. 2021)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig, psnr
+from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
+from fmrgen.generators.networks.vqgan_files import load_model, save_model
 from fmrgen.labels import Labels
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from fmrgen.generators.networks.vqgan import VqganNetwork
 
 _QUANTISER_START = 0.1  # share of the run before it
 _DISCRIMINATOR_START = 0.5  # share of the run before it
@@ -31,16 +29,16 @@ class Config(ObjectiveConfig):
     norm_groups: int = Field(8, ge=1)
     adversarial_weight: float = Field(0.02, ge=0)
     start: str | None = Field(
-        None,
-        description="a folder or asset of a VQGAN to start from, whose architecture is used too",
+        None, description="a folder or asset of a VQGAN to start from, whose architecture is used too"
     )
 
-    def objective(self, device: "torch.device", labels: Labels) -> "VqganObjective":
-        from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
-        from fmrgen.generators.networks.vqgan_files import load_model
+    def objective(self, device: torch.device, labels: Labels) -> "VqganObjective":
+        return VqganObjective(self, device)
 
+    def network(self) -> VqganNetwork:
+        """Return the network to begin with."""
         if self.start is not None:
-            return VqganObjective(load_model(self.start, None, "model.start").to(device), self, device)
+            return load_model(self.start, None, "model.start")
         architecture = Architecture(
             ch=self.widths[0],
             widths=tuple(self.widths),
@@ -51,19 +49,15 @@ class Config(ObjectiveConfig):
             n_embed=self.codebook_size,
             num_groups=self.norm_groups,
         )
-        return VqganObjective(VqganNetwork(architecture).to(device), self, device)
+        return VqganNetwork(architecture)
 
 
 class VqganObjective(Objective):
     """Starts as a plain autoencoder, then sets its codebook to latents of a batch, then trains with a discriminator."""
 
-    def __init__(self, network: "VqganNetwork", config: Config, device: "torch.device") -> None:
-        import torch
-        from torch import nn
-
-        self.network: VqganNetwork = network
-        self.image_size = config.image_size
-        self.adversarial_weight = config.adversarial_weight
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.network: VqganNetwork = config.network().to(device)
+        self.image_size, self.adversarial_weight = config.image_size, config.adversarial_weight
         layers: list[nn.Module] = []
         for inputs, outputs in ((3, 32), (32, 64)):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
@@ -71,9 +65,7 @@ class VqganObjective(Objective):
         self.discriminator_optimizer = torch.optim.AdamW(self.discriminator.parameters(), 1e-3, betas=(0.5, 0.9))
         self.codebook_laid = config.start is not None
 
-    def loss(self, images: "Tensor", labels: "Tensor", progress: float) -> "Tensor":
-        import torch
-
+    def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         images = images * 2 - 1
         latents = self.network.encode(images)
         if progress >= _QUANTISER_START and not self.codebook_laid:
@@ -90,7 +82,7 @@ class VqganObjective(Objective):
                 loss = loss - self.adversarial_weight * self.discriminator(output.float()).mean()
         return loss
 
-    def _quantized(self, latents: "Tensor") -> "tuple[Tensor, Tensor]":
+    def _quantized(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes of latents [B, C, H, W], and the loss that draws codes and latents to each other."""
         codebook = self.network.quantize
         vectors = latents.permute(0, 2, 3, 1).contiguous()
@@ -100,19 +92,15 @@ class VqganObjective(Objective):
         of_codes = (nearest - vectors.detach()).square().mean()
         return codes.permute(0, 3, 1, 2), of_latents + _CODEBOOK_WEIGHT * of_codes
 
-    def _set_codebook(self, latents: "Tensor") -> None:
+    def _set_codebook(self, latents: Tensor) -> None:
         """Set the codebook to latents [B, C, H, W] at random places."""
-        import torch
-
         points = latents.detach().permute(0, 2, 3, 1).flatten(0, 2)
         codebook = self.network.quantize.embedding.weight.data
         codebook.copy_(points[torch.randint(len(points), (len(codebook),))])
         self.processes.share(codebook)
         self.codebook_laid = True
 
-    def _train_discriminator(self, real: "Tensor", fake: "Tensor") -> None:
-        import torch
-
+    def _train_discriminator(self, real: Tensor, fake: Tensor) -> None:
         # Autocast caches weights, and would use those from before the step.
         with torch.autocast(real.device.type, enabled=False):
             real_logits, fake_logits = self.discriminator(real.float()), self.discriminator(fake.float())
@@ -122,14 +110,12 @@ class VqganObjective(Objective):
         self.processes.average_gradients(self.discriminator)
         self.discriminator_optimizer.step()
 
-    def metrics(self, images: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
+    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         latents = self.network.encode(images * 2 - 1)
         output = self.network.decode(self.network.quantize(latents)) / 2 + 0.5
         return {"psnr": psnr(output, images), "latent_std": latents.flatten(1).std(1)}
 
     def save(self, folder: Path) -> None:
-        from fmrgen.generators.networks.vqgan_files import save_model
-
         save_model(self.network, folder)
 
     def state(self) -> dict[str, Any]:
