@@ -17,7 +17,8 @@ import fmrgen
 from fmrgen.jobs.generate import make_split
 from fmrgen.metrics.gradients import has_masked_gradient, has_rough_gradient
 from fmrgen.metrics.intervals import Estimate
-from fmrgen.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from fmrgen.metrics.rows import SUMMARY_COLUMNS
+from fmrgen.metrics.summary import Summary, summarise
 from fmrgen.storage.paths import splits_in
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import SplitFolder

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from fmrgen.config import sections_in
+from fmrgen.config import ComponentConfig, sections_in
 from fmrgen.distributed.launcher import launched_precision
 from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
@@ -38,7 +38,7 @@ def finished_summary(recipe: Recipe, output: str | Path) -> Summary | None:
             return None
         if not _is_untouched(paths, provenance) or provenance.models_read is None:
             return None
-        if provenance.models_read != models_read(recipe):
+        if provenance.models_read != models_read(recipe.classifier, recipe.generator, recipe.oracle):
             return None
         source = recipe.source.build()
     except (UserError, OSError):  # which the job itself reports
@@ -60,9 +60,8 @@ def with_recorded_step(recipe: Recipe, paths: SplitPaths) -> Recipe:
     return recipe.model_copy(update={"perturb": replace(recipe.perturb, step_size=step)})
 
 
-def models_read(recipe: Recipe) -> str | None:
-    """Return a digest of the files and commits that a recipe's models are loaded from; None if files can't tell."""
-    sections = (recipe.classifier, recipe.generator, recipe.oracle)
+def models_read(*sections: ComponentConfig) -> str | None:
+    """Return a digest of the files and commits that models are loaded from; None if files can't tell."""
     if any(runs_code_of_others(section) for section in sections):
         return None
     digests: list[str] = []

@@ -20,7 +20,7 @@ from fmrgen.distributed.rank import is_first_process, launched_processes, note
 from fmrgen.engine.perturb import perturb
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import check_writable
-from fmrgen.jobs.finished import finished_summary
+from fmrgen.jobs.finished import finished_summary, models_read
 from fmrgen.jobs.lifecycle import claim, finish, new_provenance, nonfinite_error, record, record_run
 from fmrgen.jobs.self_check import check, check_kept_rows, check_unchanged, measure_slope
 from fmrgen.jobs.step_size import settled_step
@@ -326,10 +326,11 @@ def _kept_encodings(
     anything."""
     if not components.generator.encode_is_slow or runs_code_of_others(recipe.generator):
         return None
-    weights = provenance.weights_sha256.generator
-    if weights is None:
+    weights, files = provenance.weights_sha256.generator, models_read(recipe.generator)
+    if weights is None or files is None:
         return None
     decides = {
+        "files": files,  # a configuration among them decides as much as the weights do
         "generator": identity_of(components.generator, recipe.generator, weights).key,
         "section": recipe.generator.model_dump(mode="json"),
         "device": device_name(device),

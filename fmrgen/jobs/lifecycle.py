@@ -61,7 +61,7 @@ def new_provenance(recipe: Recipe, components: Components) -> Provenance:
         "source_columns": dict(components.source.columns),
         "weights_sha256": {name: weights_sha256(getattr(components, name)) for name in models},
         "oracle_sha256": sorted(digests_of_parts(components.oracle)),
-        "models_read": models_read(recipe),
+        "models_read": models_read(recipe.classifier, recipe.generator, recipe.oracle),
         "code_sha256": code_sha256(recipe),
         "runs": [],
     }

@@ -51,7 +51,7 @@ def test_another_file_of_weights_is_noticed(tmp_path, monkeypatch):
     digests = set()
     for content in (b"one", b"another"):
         (tmp_path / "net.safetensors").write_bytes(content)
-        digests.add(models_read(load_recipe("_mnist", [f"classifier={LENET}"])))
+        digests.add(models_read(load_recipe("_mnist", [f"classifier={LENET}"]).classifier))
     assert len(digests) == 2
     assert None not in digests
 
@@ -59,22 +59,22 @@ def test_another_file_of_weights_is_noticed(tmp_path, monkeypatch):
 def test_another_commit_on_the_hub_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     recipe = load_recipe("_mnist", ["classifier={kind: transformers, model: owner/net}"])
-    assert models_read(recipe) is None  # nothing was downloaded yet
+    assert models_read(recipe.classifier) is None  # nothing was downloaded yet
     repo = tmp_path / "models--owner--net"
     (repo / "refs").mkdir(parents=True)
     digests = set()
     for commit in ("1" * 40, "2" * 40):
         (repo / "refs/main").write_text(commit)
-        digests.add(models_read(recipe))
+        digests.add(models_read(recipe.classifier))
     assert len(digests) == 2
     (repo / "snapshots" / ("1" * 40)).mkdir(parents=True)
     pinned = load_recipe("_mnist", [f"classifier={{kind: transformers, model: owner/net, revision: '{'1' * 40}'}}"])
-    assert models_read(pinned) in digests
+    assert models_read(pinned.classifier) in digests
 
 
 def test_what_code_of_others_reads_is_unknown():
-    assert models_read(load_recipe("_mnist", [f"classifier={{{MODULE}}}"])) is None
+    assert models_read(load_recipe("_mnist", [f"classifier={{{MODULE}}}"]).classifier) is None
 
 
 def test_random_weights_are_in_no_file():
-    assert models_read(load_recipe("_mnist", ["classifier={kind: lenet, checkpoint: null}"])) is None
+    assert models_read(load_recipe("_mnist", ["classifier={kind: lenet, checkpoint: null}"]).classifier) is None
