@@ -75,10 +75,14 @@ def _print_first_table(report: Report) -> None:
         print_table(replace(table, header=header, rows=rows), section.title)
         if section.about:
             _print_line(section.about)
-        rest = sum(len(other.tables) for other in sections) - 1
-        if rest or not all(is_first) or len(table.rows) > _FIRST_ROWS:
-            shown = f"{len(rows)} of {len(table.rows)} rows, {len(header)} of {len(table.header)} columns"
-            _print_line(f"{shown}, 1 of {rest + 1} tables; --all prints the rest")
+        shown = {
+            "rows": (len(rows), len(table.rows)),
+            "columns": (len(header), len(table.header)),
+            "tables": (1, sum(len(other.tables) for other in sections)),
+        }
+        cut = [f"{part} of {whole} {name}" for name, (part, whole) in shown.items() if part < whole]
+        if cut:
+            _print_line(f"{', '.join(cut)}; --all prints the rest")
     if report.about:
         _print_line(report.about)
     for section in sections:
