@@ -201,7 +201,11 @@ def check_there(text: str) -> None:
         _matching_files(text)
         return
     reference = parse_reference(text)
-    if Path(reference.repo).is_dir():
+    folder = Path(reference.repo)
+    if folder.is_dir():
+        is_report = any((folder / name).is_file() for name in ("evaluation.json", "diff.json", "explain.json"))
+        if is_report and not (folder / "provenance").is_dir():
+            raise UserError(f"{text}: holds a report; name the split that it is about, as OUT:CONFIG/SPLIT")
         return
     check_folder(reference.repo)
     _check_repo_name(reference.repo)

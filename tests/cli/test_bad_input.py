@@ -50,6 +50,8 @@ def place(tmp_path_factory):
     (root / "text.pth").write_text("hello")
     (root / "broken_code.py").write_text("raise RuntimeError('at import')\n")
     (root / "exits.py").write_text("raise SystemExit(0)\n")
+    (root / "report").mkdir()
+    (root / "report/evaluation.json").write_text("{}")
     (root / "card").mkdir()
     (root / "card/README.md").write_text("---\nconfigs: [\n---\n")
     (root / "junk.tar").write_text("no tar")
@@ -208,6 +210,7 @@ CASES = [
     (["evaluate", "out", "-c", "{kind: lenet, num_classes: 5}", "-o", "e", "-q"], "classifier lenet on out:c/s: has 5 outputs for 2 labels"),
     (["evaluate", "out", "-c", LENET, "--batch-size", str(10**20)], "--batch-size: must be <= 65536, not 1"),
     (["evaluate", "-c", LENET], "SPLIT: missing; name one, or pass --fixed SETS"),
+    (["explain", "report"], "report: holds a report; name the split that it is about, as OUT:CONFIG/SPLIT"),
     (["push", "gone", "a/b"], "gone: no such folder; push the --output of a generate command"),
     (["push", "photos", "a/b"], "photos: contains no perturbed split"),
     (["push", "unfinished", "a/b"], "c/s is not finished and stays here"),
