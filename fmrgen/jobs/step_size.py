@@ -1,6 +1,5 @@
 """The search for a step size that uses the budget: `perturb.step_size=auto`"""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -112,7 +111,7 @@ def find_step(components: Components, options: PerturbOptions, device: torch.dev
         plain[:] = rows
         trial = Trial.of(step_size, rows)
         notes.append(f"step size {step_size:g} on {len(examples)} images: {trial}")
-        note(notes[-1], logging.INFO)
+        note(notes[-1])
         return trial
 
     first = trial_of(_rounded(_START * scale))
@@ -128,7 +127,7 @@ def find_step(components: Components, options: PerturbOptions, device: torch.dev
     else:
         chosen = min(trials, key=lambda trial: trial.step_size)
     notes.append(f"perturb.step_size=auto: takes {chosen.step_size:g}")
-    note(notes[-1], logging.INFO)
+    note(notes[-1])
     return chosen.step_size, notes
 
 

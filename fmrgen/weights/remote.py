@@ -161,13 +161,12 @@ def _size(sizes: dict[str, int], folder: str, pattern: str) -> int:
 
 def _cached_files(repo: str, revision: str | None) -> dict[str, int]:
     """Return the sizes of those files of a model's repo that are in the Hub's cache, by their paths."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
 
-    try:  # no patterns: the folder counts even if not all of the repo is there
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return {}
+    cache = Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
+    ref = cache / "refs" / (revision or "main")
+    folder = cache / "snapshots" / (ref.read_text() if ref.is_file() else revision or "none")
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
