@@ -1,5 +1,6 @@
 """The generators among which `init` chooses, and what each does to a user's images."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,8 +63,7 @@ def tried(candidate: Candidate, classifier: nn.Module, examples: Sequence[Exampl
     labels.
     """
     try:
-        config = generator_config_of(candidate.section, int(candidate.section["image_size"]), "generator")
-        generator = build_component(config, "generator", Generator, device)
+        generator = _built(candidate, device)
     except UserError as error:
         return replace(candidate, why_not=str(error))
     originals = on_byte_grid(torch.stack([example.image for example in examples]).to(device))
@@ -76,6 +76,35 @@ def tried(candidate: Candidate, classifier: nn.Module, examples: Sequence[Exampl
         psnr=float((-10 * squared_error.log10()).mean()),
         lost=paired_difference(before.cpu().numpy(), after.cpu().numpy()),
     )
+
+
+def seconds_of_step(
+    candidate: Candidate, classifier: nn.Module, examples: Sequence[Example], device: torch.device
+) -> float | None:
+    """Return the time of one step of one image, by a few examples: decoded, classified, and back to the latent.
+
+    None if the generator can't be built. Encoding, which is done once, is not counted.
+    """
+    try:
+        generator = _built(candidate, device)
+    except UserError:
+        return None
+    images = torch.stack([example.image for example in examples]).to(device)
+    labels = torch.tensor([example.label for example in examples], device=device)
+    generator.row_seeds = [row_seed(0, example.id) for example in examples]
+    with torch.no_grad():
+        latents = Latents(*generator.encode(images, labels))
+    free = latents.free.float().requires_grad_()
+    for _ in range(2):  # the first is slower
+        started = time.perf_counter()
+        margin = classifier(generator.decode(Latents(free, latents.fixed)).float()).amax()
+        float(torch.autograd.grad(margin, free)[0].sum())  # waits for the device
+    return (time.perf_counter() - started) / len(examples)
+
+
+def _built(candidate: Candidate, device: torch.device) -> Generator:
+    config = generator_config_of(candidate.section, int(candidate.section["image_size"]), "generator")
+    return build_component(config, "generator", Generator, device)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from fmrgen.apps.pilot import panel
-from fmrgen.apps.pilot.candidates import Candidate, best, candidates, predictions_of, tried
+from fmrgen.apps.pilot.candidates import Candidate, best, candidates, predictions_of, seconds_of_step, tried
 from fmrgen.apps.pilot.photos import Look, Part, check_folder, deal, look, write_images
 from fmrgen.config import ComponentConfig, validate
 from fmrgen.distributed.launch import start_process
@@ -33,7 +33,7 @@ from fmrgen.jobs.step_size import find_step
 from fmrgen.labels import Labels
 from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.outputs import best_order, outputs_in_another_order
-from fmrgen.progress.bars import report
+from fmrgen.progress.bars import format_duration, report
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
 from fmrgen.recipe.job import Recipe, parse_oracle
 from fmrgen.recipe.objects import AnyClassifier, classifier_section
@@ -47,6 +47,7 @@ _SIZES = (32, 64, 128, 224, 256)  # of images, for a network that takes any
 _ASKED = 300  # images by which all choices are made
 _TRAINING_SECONDS = 240.0  # of the panel
 _FEWEST_TO_TEACH = 200  # photos, below which a network learns nothing of them
+_STEPS = 20  # of an image, about what a good step size leads to
 _WIDTH = 110  # of the recipe's comments
 
 
@@ -134,12 +135,10 @@ def init(
             f"the network is right on {accuracy.value:.0f} % of the images: are its classes in the order of the "
             "folders' names?"
         )
-    generators = []
-    for candidate in candidates(size, generator, hub=not offline):
-        generators.append(tried(candidate, network, examples, device))
-        report("generator", len(generators), len(generators) + 1)
-        if generators[-1].keeps_accuracy:
-            break
+    listed = candidates(size, generator, hub=not offline)
+    trains = oracle is None and not all((parts.folder / name / "training.json").is_file() for name in panel.MEMBERS)
+    _note_on_time(seconds_of_step(listed[0], network, examples[:4], device), listed[0], counts, trains=trains)
+    generators = _generators(listed, network, examples, device)
     chosen = best(generators)
     if not chosen.keeps_accuracy and chosen.lost is not None:
         warnings.append(
@@ -278,6 +277,33 @@ def _accuracy_of(network: nn.Module, examples: Sequence[Example], labels: Labels
     return panel.share(predicted == truth)
 
 
+def _note_on_time(per_step: float | None, first: Candidate, counts: Mapping[str, int], *, trains: bool) -> None:
+    """Note how long the choices, and then the images, are about to take: `per_step` seconds for a step of an image."""
+    times = [f"about {_TRAINING_SECONDS / 60:.0f} min on idle cores for the panel"] if trains else []
+    if per_step is not None:
+        steps = 0.7 * min(_ASKED, counts["choose"]) + 3 * 32 * _STEPS  # there and not back; three searches by 32 images
+        times.append(
+            f"about {format_duration(per_step * steps)} for generator and step; then fmrgen generate takes about "
+            f"{format_duration(per_step * counts['tested'] * _STEPS)}, at {1000 * per_step:.0f} ms for a step of an "
+            f"image by {first.name}"
+        )
+    if times:
+        note(f"init takes {', and '.join(times)}")
+
+
+def _generators(
+    listed: Sequence[Candidate], network: nn.Module, examples: Sequence[Example], device: torch.device
+) -> list[Candidate]:
+    """Return those that were tried, in their order: the first that keeps the network's accuracy ends the search."""
+    generators: list[Candidate] = []
+    for candidate in listed:
+        generators.append(tried(candidate, network, examples, device))
+        report("generator", len(generators), len(generators) + 1)
+        if generators[-1].keeps_accuracy:
+            break
+    return generators
+
+
 def _oracle(
     named: str | None, parts: _Parts, size: int, labels: Labels, device: torch.device
 ) -> tuple[str, dict[str, Any]]:
@@ -312,8 +338,6 @@ def _oracle(
 def _train(folders: Sequence[Path], device: torch.device) -> None:
     """Run the trainings that are left, on a CPU one for each core; each continues from its last checkpoint."""
     waiting = [folder for folder in folders if not (folder / "training.json").is_file()]
-    if waiting:
-        note(f"trains a panel of three networks for about {_TRAINING_SECONDS / 60:.0f} minutes, to judge the images")
     running: dict[Path, subprocess.Popen[str]] = {}
     workers = (os.cpu_count() or 1) if device.type == "cpu" else 1
     try:

@@ -186,7 +186,8 @@ def test_a_recipe_under_an_oracle_that_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["init", "digits", "--model", LENET, "--oracle", "asset:mnist/clip", "--offline"]
     assert run(*arguments) == 0
-    printed = capsys.readouterr().out
+    printed, notes = capsys.readouterr()
+    assert "ms for a step of an image by the shipped VQGAN" in notes
     assert "errs more than what it judges" in printed
     assert printed.splitlines()[-1] == "fmrgen.yaml"
     text = (tmp_path / "fmrgen.yaml").read_text()
