@@ -17,9 +17,8 @@ from fmrgen.report.gallery import gallery_filter
 from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
 
 if TYPE_CHECKING:
-    from fmrgen.apps.release.generated import Generated, GeneratedImage
+    from fmrgen.apps.release.generated import Generated
     from fmrgen.report.plot import Plot
-    from fmrgen.storage.shards import SplitFolder
 
 SCHEMA = "fmrgen-diff/5"
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
@@ -47,26 +46,24 @@ def diff_report(
     outcome: Diff,
     title: str,
     networks: Mapping[str, str],
-    sides: "Mapping[str, SplitFolder] | None" = None,
     *,
     images: Mapping[str, bytes | str] | None = None,
     strict: bool = False,
 ) -> Report:
     """Return the report of a diff.
 
-    `networks` says which networks OLD and NEW are. `sides` are the folders of the splits `negative` and `positive`, if
-    images were generated, and `images` flipped real ones by their ids, as far as there are any to show. With `strict`,
-    to be undecided is to fail.
+    `networks` says which networks OLD and NEW are. `images` are flipped real ones by their ids, as far as there are any
+    to show. With `strict`, to be undecided is to fail.
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
-    files, sides = images or {}, sides or {}
-    names = class_names_of(outcome, sides)
+    files = images or {}
+    names = class_names_of(outcome)
     has_images = bool(files) or outcome.generated is not None
     sections += _flip_sections(outcome.flips, names, has_images=has_images)
     if outcome.generated is not None:
         shown = [side for side, of_side in outcome.generated.images.items() if of_side]
         sections += [_side_section(outcome.generated, side) for side in shown]
-    sections += _six_pictures(outcome, files, sides)
+    sections += _six_pictures(outcome, files)
     sections.append(Section("about", "How to read this", lines=_about_lines(outcome, networks), shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
     if strict and outcome.verdict == "undecided":
@@ -77,6 +74,8 @@ def diff_report(
         badge = replace(badge, words=badge.words + _limit(outcome))
     line = verdict_line(outcome)
     tree: dict[str, Any] = {"schema": SCHEMA, "line": line} | asdict(outcome)
+    if outcome.generated is not None:
+        del tree["generated"]["folders"]
     return Report(
         "diff",
         title,
@@ -85,7 +84,7 @@ def diff_report(
         conclusions=[line],
         warnings=list(outcome.notes),
         check=check,
-        galleries=partial(diff_galleries, outcome, files, sides, names) if has_images else None,
+        galleries=partial(diff_galleries, outcome, files, names) if has_images else None,
         meanings=_MEANINGS,
         badge=badge,
         figures=_key_figures(outcome),
@@ -311,14 +310,14 @@ def _image_table(images: Sequence[Flip]) -> Table:
     return Table(["id", "label", "OLD", "NEW"], rows, of_text=True)
 
 
-def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mapping[str, SplitFolder]") -> list[Section]:
+def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str]) -> list[Section]:
     """Return a section with six negative flips, for a comment: real images, or if none can be shown generated ones."""
     shown = [flip for flip in outcome.flips.negatives if flip.id in files][:_SIX]
     if shown:
         caption, draw = "Negative flips, with their labels and predictions", partial(_flip_sheet, shown, files)
-    elif outcome.generated is not None and outcome.generated.images[NEGATIVE] and NEGATIVE in sides:
+    elif outcome.generated is not None and outcome.generated.images[NEGATIVE]:
         caption = "Images generated so that NEW is wrong, beside their originals"
-        draw = partial(_generated_sheet, outcome.generated.images[NEGATIVE][:_SIX], sides[NEGATIVE])
+        draw = partial(_generated_sheet, outcome.generated)
     else:
         return []
     return [Section("six", caption, pictures=[Picture(caption, draw, "six", of_photos=True)], shown="in a comment")]
@@ -373,15 +372,16 @@ def _side_section(generated: "Generated", side: str) -> Section:
     return Section(side, f"Generated: {wrong} wrong", about, shown="in files")
 
 
-def _generated_sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder") -> "Plot":
-    """Return a picture of each original with its label, and right of it the image that only OLD has right.
+def _generated_sheet(generated: "Generated") -> "Plot":
+    """Return a picture of six originals with their labels, and right of each the image that only OLD has right.
 
     Above the image is OLD's probability of the true class, below it NEW's, with its prediction.
     """
     from fmrgen.report.sheet import ImagePair, pair_sheet
 
+    images = generated.images[NEGATIVE][:_SIX]
     ids = [image.id for image in images]
-    stored = {row["id"]: row for row in split.rows_of(ids, ["id", "image", "original"])}
+    stored = {row["id"]: row for row in generated.folders[NEGATIVE].rows_of(ids, ["id", "image", "original"])}
     pairs = []
     for image in images:
         row = stored[image.id]

@@ -22,8 +22,6 @@ from safetensors.torch import load_file, save_file
 from fmrgen import UserError, diff_classifiers, evaluate, load_recipe, verify
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries
 from fmrgen.apps.release.diff_report import diff_report, verdict_line
-from fmrgen.apps.release.generated import split_folders
-from fmrgen.recipe.objects import classifier_section
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
@@ -144,7 +142,7 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
         ids = {one.id for one in alone.generated.images[side]}
         told = {one["id"] for one in found["generated"]["images"][side]}
         assert len(ids ^ told) <= 2  # ties, on a processor that rounds otherwise
-    report = diff_report(alone, "a diff", {}, {})
+    report = diff_report(alone, "a diff", {})
     assert len(report.sections[0].tables[0].rows) == 6
     assert "of 1,000 images" in verdict_line(alone)
 
@@ -164,17 +162,15 @@ def test_both_splits_are_published_and_ask_the_next_checkpoint(made, hub, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-def test_a_path_in_the_gallery_ends_in_the_answer_of_its_image(made, planted):
+def test_a_path_in_the_gallery_ends_in_the_answer_of_its_image(made):
     """Whatever classes the images have, the numbers of classes are those of the splits."""
-    output, found = made
-    sections = classifier_section(LENET), classifier_section(planted)
-    sides = split_folders(load_recipe("mnist-lenet", JOB), output, *sections)
+    _, found = made
     few = {
         side: [image for image in images if image.prediction != "0"][:3]
         for side, images in found.generated.images.items()
     }
     outcome = replace(found, generated=replace(found.generated, images=few))
-    galleries = diff_galleries(outcome, {}, sides, class_names_of(outcome, sides))
+    galleries = diff_galleries(outcome, {}, class_names_of(outcome))
     assert [len(gallery.rows) for gallery in galleries] == [len(images) for images in few.values() if images]
     assert galleries
     for gallery in galleries:
