@@ -71,7 +71,7 @@ def test_what_is_planted_is_found_first(digits, words):
     attribute, is_wrong = PLANTED[words]
     of = originals(digits, lambda images, before: is_wrong(attribute.measure(images) - attribute.measure(before)))
     found = confirmed(tried(of))
-    assert found[0].hypothesis.words == words, [(one.hypothesis.words, one.p_value) for one in found]
+    assert found[0].words == words, [(one.words, one.p_value) for one in found]
     moved = found[0].moved["along"]
     assert (moved.last != digits[1]).mean() > 0.5
     assert moved.by_dose[0][2] <= moved.by_dose[-1][2]
