@@ -143,7 +143,7 @@ def _deliver(
     report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool, every: bool
 ) -> None:
     """Print a report and write its files, on the first process of a launch."""
-    from fmrgen.apps.release.ci import to_comment, to_junit
+    from fmrgen.apps.release.diff_report import to_comment, to_junit
     from fmrgen.cli import display
     from fmrgen.files import write_atomically
     from fmrgen.report.markdown import to_markdown

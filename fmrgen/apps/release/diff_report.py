@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, right_and_wrong
 from fmrgen.apps.release.evidence import NEGATIVE, Evidence
@@ -14,7 +15,9 @@ from fmrgen.apps.release.outcome import Diff
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.gallery import gallery_filter
-from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
+from fmrgen.report.markdown import sections_to_markdown, to_markdown
+from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table, sentence
+from fmrgen.results.markdown_text import escape
 
 if TYPE_CHECKING:
     from fmrgen.apps.release.generated import Generated
@@ -24,6 +27,8 @@ SCHEMA = "fmrgen-diff/5"
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 _PAIR = "pair, true → predicted"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
+_MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
+_LONGEST, _LONGEST_BLOCK = 60_000, 2_000  # characters: GitHub takes 65,536, and names may have any length
 _OUTCOMES: dict[str, Outcome] = {"worse": "failure", "invalid": "error"}
 _BADGES = {
     "worse": Badge("NEW is worse", "bad"),
@@ -61,8 +66,14 @@ def diff_report(
     has_images = bool(files) or outcome.generated is not None
     sections += _flip_sections(outcome.flips, names, has_images=has_images)
     if outcome.generated is not None:
-        shown = [side for side, of_side in outcome.generated.images.items() if of_side]
-        sections += [_side_section(outcome.generated, side) for side in shown]
+        for side, of_side in outcome.generated.images.items():
+            right, wrong = right_and_wrong(side)
+            about = (
+                f"Generated so that {wrong} is wrong: {len(of_side)} of {outcome.generated.rows} originals gave an "
+                f"image that {right} has right; no part of the verdict."
+            )
+            if of_side:
+                sections.append(Section(side, f"Generated: {wrong} wrong", about, shown="in files"))
     sections += _six_pictures(outcome, files)
     sections.append(Section("about", "How to read this", lines=_about_lines(outcome, networks), shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
@@ -236,8 +247,7 @@ def _evidence_table(outcome: Diff) -> Table:
 def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> list[Section]:
     """Return sections on real images, or originals: figures, kinds of images, and the flipped ones.
 
-    Rows of classes and pairs are links to the gallery, whose classes are `names`. Beside it, lists of images are
-    folded.
+    Beside the gallery, whose classes are `names`, lists of images are folded.
     """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
     kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}
@@ -266,36 +276,28 @@ def _flip_table(flips: Flips) -> Table:
     return Table(["", f"of {flips.images:,} images"], rows)
 
 
-def _filters(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> list[str]:
-    """Return what makes the gallery, whose classes are `names`, show each class or pair; nothing for other groups."""
-    if kind not in ("class", _PAIR):
-        return []
-    numbers = {name: number for number, name in enumerate(names)}
-    filters = []
-    for group in groups:
-        label, _, prediction = group.name.partition(" → ") if kind == _PAIR else (group.name, "", "")
-        address = ""
-        if label in numbers and (kind != _PAIR or prediction in numbers):
-            address = gallery_filter(label=numbers[label], prediction=numbers.get(prediction))
-        filters.append(address)
-    return filters
-
-
 def _group_table(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> Table:
-    """Return a table of one group or more, whose rows are links to the gallery."""
+    """Return a table of one group or more; rows of classes and pairs are links to the gallery, whose classes are
+    `names`."""
+    numbers = {name: number for number, name in enumerate(names)}
     header = [kind, "images", "negative", "positive"]
     if groups[0].another_seed is not None:
         header.append("negative by another seed")
     if groups[0].p_worse is not None:
         header += ["p", ""]
-    rows = []
+    rows, filters = [], []
     for group in groups:
+        label, arrow, prediction = group.name.partition(" → ") if kind == _PAIR else (group.name, "", "")
+        address = ""
+        if kind in ("class", _PAIR) and label in numbers and (not arrow or prediction in numbers):
+            address = gallery_filter(label=numbers[label], prediction=numbers.get(prediction))
+        filters.append(address)
         rows.append([group.name, str(group.images), str(group.negative), str(group.positive)])
         if group.another_seed is not None:
             rows[-1].append(str(group.another_seed))
         if group.p_worse is not None:
             rows[-1] += [f"{group.p_worse:.2g}", "worse" if group.is_worse else ""]
-    return Table(header, rows, filters=_filters(kind, groups, names))
+    return Table(header, rows, filters=filters)
 
 
 def _image_table(images: Sequence[Flip]) -> Table:
@@ -362,16 +364,6 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _side_section(generated: "Generated", side: str) -> Section:
-    """Return a section on the generated images of a side, which the gallery shows."""
-    right, wrong = right_and_wrong(side)
-    about = (
-        f"Generated so that {wrong} is wrong: {len(generated.images[side])} of {generated.rows} originals gave an "
-        f"image that {right} has right; no part of the verdict."
-    )
-    return Section(side, f"Generated: {wrong} wrong", about, shown="in files")
-
-
 def _generated_sheet(generated: "Generated") -> "Plot":
     """Return a picture of six originals with their labels, and right of each the image that only OLD has right.
 
@@ -389,3 +381,41 @@ def _generated_sheet(generated: "Generated") -> "Plot":
         above, below = f"OLD {image.before:.0%}", f"NEW {image.after:.0%}: {image.prediction}"
         pairs.append(ImagePair(original, row["image"]["bytes"], image.label, above, below=below))
     return pair_sheet(pairs)
+
+
+def to_junit(report: Report) -> bytes:
+    """Return a JUnit file with one test, the check of a report that has one; its output is the report as Markdown."""
+    check = report.check
+    assert check is not None
+    suite = ElementTree.Element("testsuite", name=check.suite, tests="1")
+    for count, outcome in (("errors", "error"), ("failures", "failure"), ("skipped", "skipped")):
+        suite.set(count, str(int(check.outcome == outcome)))
+    case = ElementTree.SubElement(suite, "testcase", classname=_plain(report.title), name=check.name)
+    if check.outcome != "passed":
+        message = "; ".join([*report.conclusions, *report.warnings])
+        ElementTree.SubElement(case, check.outcome, message=_plain(message))
+    ElementTree.SubElement(case, "system-out").text = _plain(to_markdown(report))
+    ElementTree.indent(suite)
+    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _plain(text: str) -> str:
+    """Return text without characters that XML does not allow; names come from anyone."""
+    return "".join(character if character in "\n\t" or character.isprintable() else "�" for character in text)
+
+
+def to_comment(report: Report) -> str:
+    """Return the report of a diff in Markdown, as short as a comment should be; its picture lies in the same folder."""
+    mark = "" if report.badge is None else f"{_MARKS[report.badge.tone]} "
+    blocks = [f"### {mark}{escape(report.title)}"]
+    blocks += [escape(sentence(line)) for line in report.conclusions]
+    blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
+    for section in report.sections:
+        if section.shown == "in a comment":
+            blocks += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
+    figures = sections_to_markdown(report.sections, level=4)
+    if sum(map(len, (figures, *blocks))) > _LONGEST:
+        figures = "They are too long for a comment: see diff.md."
+    blocks.append(f"<details><summary>All figures</summary>\n\n{figures}\n\n</details>")
+    return "\n\n".join(block[:_LONGEST_BLOCK] for block in blocks[:-1]) + f"\n\n{blocks[-1]}\n"

@@ -29,7 +29,6 @@ _PREDICTIONS += ["predicted_class", "pred_label", "answer", "output"]
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
 _NUMBERED_SCORES = ("p{}", "p_{}", "prob{}", "prob_{}", "score{}", "score_{}", "logit{}", "logit_{}")  # a column each
 _CONFIDENCES = ("confidence", "score", "probability")  # of the prediction
-_SHOWN = 3  # ids in an error
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
     """Raise UserError unless all columns have one length, and one value in each row or a list of scores."""
     lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{column} {length}" for column, length in list(lengths.items())[:_SHOWN])
+        listed = ", ".join(f"{column} {length}" for column, length in list(lengths.items())[:3])
         raise UserError(f"{name}: its columns have different lengths ({listed})")
     for column, values in columns.items():
         dimensions = 1 if isinstance(values, pa.ChunkedArray) else np.ndim(values)  # which would import pandas
@@ -267,9 +266,9 @@ def _predicted(name: str, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(finite, scores.argmax(axis=1), np.nan), confidence
 
 
-def few(ids: Sequence[str], most: int = _SHOWN) -> str:
-    """Return the first few ids, for a message."""
-    return ", ".join(text or "an empty one" for text in map(str, ids[:most])) + (", …" if len(ids) > most else "")
+def few(ids: Sequence[str]) -> str:
+    """Return the first three ids, for a message."""
+    return ", ".join(text or "an empty one" for text in ids[:3]) + (", …" if len(ids) > 3 else "")
 
 
 def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:
