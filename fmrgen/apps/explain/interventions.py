@@ -2,7 +2,7 @@
 sees their class, and the classifier's errors are counted."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -95,15 +95,14 @@ def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
     along = {sign: _moved(rows, attribute, sign) for sign in (1, -1)}
     control = {sign: _moved(rows, attribute, sign, as_control=True) for sign in (1, -1)}
     trials = []
-    for sign in AMOUNTS:
-        if sign:
-            moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
-            signs = np.full(len(rows), sign)
-        else:  # drawn by the ids
-            signs = np.array([1 if row_seed(0, example_id, "either way") % 2 else -1 for example_id in rows.ids])
-            moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
-        trials.append(Trial(attribute, sign, moved, signs))
-    return trials
+    for sign in (1, -1):
+        moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
+        trials.append(Trial(attribute, sign, moved, np.full(len(rows), sign)))
+    signs = np.array([1 if row_seed(0, example_id, "either way") % 2 else -1 for example_id in rows.ids])
+    either = {}
+    for way, by_sign in {"along": along, "otherwise": control}.items():
+        either[way] = Moved(np.where(signs[:, None] > 0, by_sign[1].predictions, by_sign[-1].predictions))
+    return [*trials, Trial(attribute, 0, either, signs)]
 
 
 def _moved(rows: DrawnRows, attribute: Attribute, sign: int, *, as_control: bool = False) -> Moved:
@@ -127,11 +126,6 @@ def _moved(rows: DrawnRows, attribute: Attribute, sign: int, *, as_control: bool
                 predictions[at[accepted], number] = part.at(accepted).predictions(images)
         remaining = np.flatnonzero(predictions[:, number] >= 0)
     return Moved(predictions)
-
-
-def _mixed(signs: np.ndarray, moved: Mapping[int, Moved]) -> Moved:
-    """Return the predictions of each original under its own sign."""
-    return Moved(np.where(signs[:, None] > 0, moved[1].predictions, moved[-1].predictions))
 
 
 def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int], *, own_waves: bool = False) -> Tensor:

@@ -21,15 +21,7 @@ Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown
 
 
 def diff(
-    recipe: Annotated[
-        str | None,
-        Parameter(
-            completer=options.recipe_names,
-            help="A recipe file, or the name of a shipped recipe; by default fmrgen.yaml in this folder, for two "
-            "classifiers without --images.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: options.OwnRecipe = None,
     /,
     *overrides: options.Overrides,
     old: Predictor,
@@ -50,8 +42,9 @@ def diff(
 ) -> int:
     """Compare a new classifier with the old one: negative flips and a verdict.
 
-    Takes two files of predictions, or two classifiers and labelled --images. A recipe adds randomly transformed
-    originals that the oracle accepts, and images generated against the two, which show how NEW fails.
+    Takes two files of predictions, or two classifiers and labelled --images or, without --images, a recipe. That adds
+    randomly transformed originals that the oracle accepts, and images generated against the two, which show how NEW
+    fails.
     Exits with 1 if NEW is worse on any kind of images, with 2 if a classifier does not work, else with 0.
 
     Example: fmrgen diff --old last.csv --new next.csv --margin 1

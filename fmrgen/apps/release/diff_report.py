@@ -138,14 +138,10 @@ def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
 
 def verdict_line(outcome: Diff) -> str:
     """Return the verdict in words, with what it rests on, or what it would take."""
-    match outcome.verdict:
-        case "invalid":
-            return "invalid: one of the two does not work"
-        case "worse":
-            return _line_of_worse(outcome)
-        case "undecided":
-            return _line_of_undecided(outcome)
-    return _line_of_no_worse(outcome)
+    if outcome.verdict == "invalid":
+        return "invalid: one of the two does not work"
+    lines = {"worse": _line_of_worse, "undecided": _line_of_undecided}
+    return lines.get(outcome.verdict, _line_of_no_worse)(outcome)
 
 
 def _line_of_worse(outcome: Diff) -> str:
@@ -179,7 +175,9 @@ def _line_of_undecided(outcome: Diff) -> str:
     """Return how much NEW may have lost, and how many images would tell."""
     flips = outcome.flips
     line = f"undecided: {outcome.evidence[0].line}{_lost_most(flips)}"
-    for entry in outcome.not_excluded:
+    for entry in outcome.evidence:
+        if not entry.is_open:
+            continue
         where = "" if entry.kind == "originals" else f" on {entry.images}"
         allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
         line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
@@ -195,7 +193,7 @@ def _line_of_no_worse(outcome: Diff) -> str:
     if outcome.verdict == "better":
         better = next(entry for entry in outcome.evidence if entry.is_better)
         line = f"NEW is better: {better.line}; it is no worse{limit}"
-    others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.can_excuse]
+    others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.kind != "class"]
     if others:
         line += f"; it loses less than {_listed(others)}"
     return line + _lost_most(outcome.flips)

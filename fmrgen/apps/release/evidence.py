@@ -50,9 +50,9 @@ class Evidence:
     is_better: bool = False
 
     @property
-    def can_excuse(self) -> bool:
-        """Whether such images can show that NEW is no worse: a class alone can only show that it is worse."""
-        return self.kind != "class"
+    def is_open(self) -> bool:
+        """Whether NEW may lose more than is allowed on these images; a class alone can only show that it is worse."""
+        return self.kind != "class" and self.drop.ends[1] >= self.margin
 
     @property
     def line(self) -> str:
@@ -173,7 +173,6 @@ def judged(
             lines.append(replace(entry, is_worse=is_worse, is_better=is_better))
     if any(entry.is_worse for entry in lines):
         return "worse", lines
-    is_excluded = all(entry.drop.ends[1] < entry.margin for entry in lines if entry.can_excuse)
-    if has_suspect or not is_excluded:
+    if has_suspect or any(entry.is_open for entry in lines):
         return "undecided", lines
     return ("better" if any(entry.is_better for entry in lines) else "no worse"), lines

@@ -46,11 +46,8 @@ def diff_on_images(
 ) -> tuple[Diff, list[LoadedClassifier], bool]:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
-    `images` is a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
-    each class; or a section or recipe of a source. `old` are trainings of the classifier in use. NEW may lose `margin`
-    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Returns the outcome,
-    the loaded classifiers, NEW last, and whether all work and NEW is another network. Raises UserError if the images or
-    a classifier can't be used.
+    Takes what `diff_classifiers` takes; `old` are trainings of the classifier in use. Returns the outcome, the loaded
+    classifiers, NEW last, and whether all work and NEW is another network.
     """
     opened = opened_images(images)
     if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:

@@ -271,8 +271,8 @@ def few(ids: Sequence[str]) -> str:
     return ", ".join(text or "an empty one" for text in ids[:3]) + (", …" if len(ids) > 3 else "")
 
 
-def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:
-    """Return both in one order of the images. Raises UserError if their ids, or the labels of an image, differ."""
+def matched(old: Predictions, new: Predictions) -> Predictions:
+    """Return `new` in the order of `old`. Raises UserError if their ids, or the labels of an image, differ."""
     if len(old) != len(new) or not np.array_equal(old.ids, new.ids):
         place = {text: row for row, text in enumerate(new.ids.tolist())}
         missing = [text for text in old.ids.tolist() if text not in place]
@@ -286,9 +286,9 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
         new = new.of(np.array([place[text] for text in old.ids.tolist()]))
     rows = np.flatnonzero(old.labels != new.labels)
     if len(rows):
-        place_of_first = rows[0]
+        row = rows[0]
         raise UserError(
-            f"{len(rows):,} labels differ, first of id {old.ids[place_of_first]}: {str(old.labels[place_of_first])!r} "
-            f"in {old.name}, {str(new.labels[place_of_first])!r} in {new.name}; use one set of labels"
+            f"{len(rows):,} labels differ, first of id {old.ids[row]}: {str(old.labels[row])!r} in {old.name}, "
+            f"{str(new.labels[row])!r} in {new.name}; use one set of labels"
         )
-    return old, new
+    return new

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 
 from fmrgen import UserError, diff_classifiers, evaluate, load_recipe, verify
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries
-from fmrgen.apps.release.diff_report import diff_report, verdict_line
 from fmrgen.weights.assets import resolve_path
 
 LENET = "asset:mnist/lenet"
@@ -132,9 +131,6 @@ def test_two_processes_find_the_same(made, planted, tmp_path):
         ids = {one.id for one in alone.generated.images[side]}
         told = {one["id"] for one in found["generated"]["images"][side]}
         assert len(ids ^ told) <= 2  # ties, on a processor that rounds otherwise
-    report = diff_report(alone, "a diff", {})
-    assert len(report.sections[0].tables[0].rows) == 6
-    assert "of 1,000 images" in verdict_line(alone)
 
 
 @pytest.mark.slow

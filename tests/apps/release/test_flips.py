@@ -93,21 +93,6 @@ def test_equal_networks_are_called_different_in_at_most_5_percent(images, rate):
     assert covered >= 0.92 * 300
 
 
-def test_negative_flips_are_found_and_named():
-    random = np.random.default_rng(3)
-    found_worse = named = 0
-    for _ in range(100):
-        labels, old, new = pair(random, 1000, 0.01, 0.01)
-        nines = (labels == 9) & (random.random(1000) < 0.3)
-        new[nines] = 4
-        compared = diff(old, new, labels)
-        found_worse += compared.verdict == "worse"
-        worse = [kind.name for kind in compared.flips.classes if kind.is_worse]
-        named += worse == ["9"] and compared.flips.pairs[0].name == "9 → 4"
-    assert found_worse >= 97
-    assert named >= 95
-
-
 def test_another_training_of_old_is_not_worse():
     """Trainings differ by more than images do: McNemar's test of one pair calls 77 of these 200 different."""
     random = np.random.default_rng(4)
@@ -200,6 +185,8 @@ def test_a_margin_holds_for_all_classes_and_a_class_can_be_worse():
     new = np.where((labels == 4) & (random.random(20_000) < 0.3), 9, labels)
     found = diff(labels, new, labels, margin=5)
     assert (found.verdict, found.worse[0].images) == ("worse", "images of class 4")
+    assert [kind.name for kind in found.flips.classes if kind.is_worse] == ["4"]
+    assert found.flips.pairs[0].name == "4 → 9"
 
 
 def test_trainings_that_are_alike_hide_nothing():
