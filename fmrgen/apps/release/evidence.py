@@ -99,8 +99,10 @@ def p_of_loss(negative: int, positive: int, originals: int, margin: float) -> fl
     continuity by one original, and it is no less than the exact p-value for networks that fix nothing.
 
     `negative` and `positive` are the numbers of originals that are such flips alone, of `originals` in all. The margin
-    is a share, from 0 to less than 1.
+    is a share from 0; nobody loses more than all.
     """
+    if margin >= 1:
+        return 1.0
     if margin == 0:
         return sign_test(negative, positive)
     difference = negative - positive

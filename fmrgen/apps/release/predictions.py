@@ -165,6 +165,11 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     ids = column(_IDS)
     predicted_text = as_text(predictions)
     classes, predicted_classes = set(label_text.tolist()), set(predicted_text.tolist())
+    # A column of CSV is read as numbers, 7, unless there is a word in it: then it has 007.
+    by_digits = {text.lstrip("0"): text for text in classes if text.isdecimal()}
+    spelled = {text: by_digits.get(text.lstrip("0"), text) for text in predicted_classes - classes if text.isdecimal()}
+    predicted_text = np.array([spelled.get(text, text) for text in predicted_text.tolist()])
+    predicted_classes = set(predicted_text.tolist())
     if not classes & predicted_classes:
         raise UserError(
             f"{name}: no prediction is a label: labels are {few(sorted(classes))}, predictions "

@@ -27,6 +27,7 @@ def test_without_a_margin_the_test_is_the_exact_one():
     assert p_of_loss(5, 0, 100, 0.0) == pytest.approx(1 / 32)
     assert p_of_loss(4, 1, 100, 0.0) == pytest.approx(6 / 32)
     assert p_of_loss(0, 0, 100, 0.0) == 1
+    assert p_of_loss(90, 0, 100, 1.04) == 1  # as a class has of a margin of 99 points
 
 
 @pytest.mark.parametrize(

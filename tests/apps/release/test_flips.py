@@ -284,6 +284,16 @@ def test_hostile_files_of_predictions_are_refused_in_a_line(tmp_path, name, writ
         read_predictions(tmp_path / name)
 
 
+def test_numbers_with_zeros_before_them_are_the_same_beside_a_word(tmp_path):
+    """A column without a word is read as numbers."""
+    labels = [f"{row % 12:03}" for row in range(60)]
+    answers = ["none", *labels[1:]]
+    for name, predicted in (("a", labels), ("b", answers)):
+        write(tmp_path / f"{name}.csv", labels, predicted)
+    flips = diff(tmp_path / "a.csv", tmp_path / "b.csv").flips
+    assert [(flip.label, flip.new) for flip in flips.negatives] == [("0", "none")]
+
+
 def test_one_name_in_two_encodings_is_one_class_and_one_in_two_spellings_is_noted():
     labels = np.array(["caf\u00e9", "stop"] * 20)
     composed = np.array(["cafe\u0301", "stop"] * 20)
