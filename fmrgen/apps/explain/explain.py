@@ -176,11 +176,7 @@ def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | 
 
 
 def _finding(
-    trial: Trial,
-    is_confirmed: bool,
-    rows: DrawnRows,
-    names: Sequence[str],
-    in_split: Mapping[str, float | None],
+    trial: Trial, is_confirmed: bool, rows: DrawnRows, names: Sequence[str], in_split: Mapping[str, float | None]
 ) -> Finding:
     """Return what a trial on `rows` shows; `in_split` has the standardised difference of each attribute."""
     along = trial.moved["along"]

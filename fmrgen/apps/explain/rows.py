@@ -33,12 +33,7 @@ class DrawnRows:
 
     @classmethod
     def of_split(
-        cls,
-        opened: Split,
-        provenance: Provenance,
-        judges: ClassifierAndOracle,
-        most: int,
-        device: torch.device | str,
+        cls, opened: Split, provenance: Provenance, judges: ClassifierAndOracle, most: int, device: torch.device | str
     ) -> "DrawnRows":
         """Return rows of a split, drawn by a hash of their ids if it has more than `most`."""
         columns = opened.columns(("id", "label", "valid", "accepted_labels"))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fmrgen.apps.release.evidence import NEGATIVE, POSITIVE
+from fmrgen.apps.release.evidence import NEGATIVE
 from fmrgen.report.gallery import Gallery, GalleryRow, steps_of
 from fmrgen.storage.provenance import read_provenance
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 300  # images of each side
 _NETWORKS = ["NEW", "OLD"]
-_GENERATED = {NEGATIVE: "generated so that NEW is wrong", POSITIVE: "generated so that OLD is wrong"}
 _COLUMNS = ["id", "label", "accepted_labels", "image", "original", "iterations"]
 _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 
@@ -99,4 +98,5 @@ def _generated_gallery(generated: "Generated", side: str, names: Sequence[str]) 
             steps=steps_of(row),
         )
         rows.append(gallery_row)
-    return Gallery(_GENERATED[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
+    title, judge = f"generated so that {wrong} is wrong", f"the oracle with {right}"
+    return Gallery(title, list(names), _NETWORKS, rows, own=wrong, judge=judge)

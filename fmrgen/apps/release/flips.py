@@ -17,15 +17,7 @@ from fmrgen.apps.release.evidence import ERROR_OF_REAL, Evidence, evidence_of, p
 from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
 from fmrgen.metrics.grouping import Grouping
-from fmrgen.metrics.intervals import (
-    CONFIDENCE,
-    Estimate,
-    Z,
-    most_unseen,
-    paired_difference,
-    paired_ends,
-    wilson,
-)
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, Z, most_unseen, paired_difference, paired_ends, wilson
 
 _FEWEST_OF_A_GROUP = 10  # images
 _FAR = 30.0  # points beyond what is allowed on a class, which leave a verdict open
@@ -111,12 +103,7 @@ class Flips:
 
 
 def compare_predictions(
-    old: Sequence[Predictions],
-    new: Predictions,
-    *,
-    margin: float,
-    by: Sequence[str] = (),
-    images: str = "images",
+    old: Sequence[Predictions], new: Predictions, *, margin: float, by: Sequence[str] = (), images: str = "images"
 ) -> tuple[Flips, list[Evidence]]:
     """Return the flips between OLD, one training or several, and NEW, and the evidence that they give.
 

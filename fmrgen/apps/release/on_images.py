@@ -37,12 +37,7 @@ _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which t
 
 
 def diff_on_images(
-    images: Any,
-    old: Sequence[AnyClassifier],
-    new: AnyClassifier,
-    *,
-    margin: float,
-    by: Sequence[str] = (),
+    images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, margin: float, by: Sequence[str] = ()
 ) -> tuple[Diff, list[LoadedClassifier], bool]:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 

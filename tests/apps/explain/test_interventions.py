@@ -118,9 +118,6 @@ def test_the_control_of_what_is_of_waves_has_the_waves_of_the_image(digits):
     controls = [otherwise(images, changed, range(20), own_waves=own) for own in (False, True)]
     fine = [ATTRIBUTES[-1].measure(these).mean() - ATTRIBUTES[-1].measure(images).mean() for these in controls]
     assert fine[1] < 0.5 * fine[0]
-    for these in controls:
-        lengths = [(of - images).flatten(1).norm(dim=1) for of in (changed, these)]
-        torch.testing.assert_close(*lengths, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES, ids=lambda one: one.name)
