@@ -6,6 +6,7 @@ the other way round. Nothing here imports torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -90,6 +91,7 @@ def evidence_of(
     )
 
 
+@lru_cache(100_000)  # many classes have the same numbers
 def p_of_loss(negative: int, positive: int, originals: int, margin: float) -> float:
     """Return the one-sided p-value of "negative less positive is at most the margin".
 
