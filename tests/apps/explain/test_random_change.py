@@ -50,8 +50,7 @@ def test_a_change_is_seeded_and_takes_one_image_too():
     assert repr(change) == "RandomChange('size', least=-1, most=1, share=1)"
     pipeline = v2.Compose([v2.ToDtype(torch.float32, scale=True), RandomChange("contrast"), v2.Normalize([0.5], [0.5])])
     assert pipeline(torch.zeros(3, 32, 32, dtype=torch.uint8)).shape == (3, 32, 32)
-    own = RandomChange(Brightness(), 0, 1)
-    assert own.attribute.name == "brightness"
+    assert RandomChange(Brightness(), 0, 1).attribute.name == "brightness"
     for arguments, fault in (
         (["hue"], "attribute 'hue'"),
         (["size", 0.5, -0.5], "size: amounts go from -1 to 1, the least first, not 0.5 to -0.5"),

@@ -67,15 +67,11 @@ def test_figures_by_hand():
     assert (len(flips.negatives), len(flips.positives)) == (4, 1)
     assert (flips.negative.value, flips.positive.value) == (50, 12.5)
     assert (flips.old_accuracy.value, flips.new_accuracy.value, flips.drop.value) == (75, 37.5, 37.5)
-    assert [(kind.name, kind.negative, kind.positive) for kind in flips.classes] == [
-        ("0", 2, 0),
-        ("2", 1, 0),
-        ("1", 1, 1),
-    ]
+    counts = [(kind.name, kind.negative, kind.positive) for kind in flips.classes]
+    assert counts == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
     assert flips.pairs[0].name == "0 → 1"
     assert "undecided: 4 negative and 1 positive flips of 8" in repr(compared)
-    exact = diff(old, new, labels).evidence[0]
-    assert exact.p_worse == pytest.approx(6 / 32)  # four or five of five
+    assert compared.evidence[0].p_worse == pytest.approx(6 / 32)  # four or five of five
 
 
 @pytest.mark.slow
@@ -201,14 +197,12 @@ def test_scores_give_predictions_and_confidences(tmp_path):
     logits[np.arange(300), labels] += 2
     powers = np.exp(logits)
     shares = powers / powers.sum(1, keepdims=True)
-    for name, scores in (("logits", logits), ("shares", shares)):
-        pd.DataFrame({"label": labels, "scores": scores.tolist()}).to_parquet(tmp_path / f"{name}.parquet")
-    of_logits, of_shares = (read_predictions(tmp_path / f"{name}.parquet") for name in ("logits", "shares"))
-    assert of_logits.confidence == pytest.approx(shares.max(1))
-    assert of_shares.confidence == pytest.approx(shares.max(1))
-    compared = diff(of_logits, of_shares, margin=1)
-    flips = compared.flips
-    assert (compared.verdict, len(flips.negatives), len(flips.positives)) == ("no worse", 0, 0)
+    files = [tmp_path / "logits.parquet", tmp_path / "shares.parquet"]
+    for file, scores in zip(files, (logits, shares), strict=True):
+        pd.DataFrame({"label": labels, "scores": scores.tolist()}).to_parquet(file)
+        assert read_predictions(file).confidence == pytest.approx(shares.max(1))
+    compared = diff(*files, margin=1)
+    assert (compared.verdict, compared.flips.negatives, compared.flips.positives) == ("no worse", [], [])
 
 
 def test_statuses_and_files_of_a_pipeline(files, tmp_path, capsys):
@@ -405,10 +399,8 @@ def test_images_of_a_folder_are_called_by_their_files(photos):
         assert flip.label == flip.id.split("/")[0] == flip.old != flip.new
     sure = [flip.new_confidence for flip in found.flips.negatives]
     assert sure == sorted(sure, reverse=True)
-    several = diff_classifiers(
-        [LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos
-    )
-    assert several.flips.trainings == 2
+    trainings = [LENET, "outside_components:LenetWithOracle"]
+    assert diff_classifiers(trainings, "outside_components:HalfTrained", images=photos).flips.trainings == 2
 
 
 def bare_network():
@@ -427,16 +419,13 @@ def test_files_of_weights_are_of_a_network(photos, tmp_path):
     assert run("diff", *arguments) == 2
 
 
-def test_scores_that_are_not_finite_are_no_prediction(tmp_path):
+def test_scores_that_are_not_finite_are_no_prediction():
     labels, old, _ = pair(np.random.default_rng(3), 300, 0.02, 0.02)
     scores = np.eye(10)[old]
     scores[:30, 3], scores[30:40, 4] = np.nan, np.inf
-    right = (old == labels)[40:].sum() / 300
-    found = diff(
-        pd.DataFrame({"label": labels, "prediction": old}), pd.DataFrame({"label": labels, "scores": list(scores)})
-    )
-    assert found.flips.new_accuracy.value == pytest.approx(100 * right)
-    assert found.verdict == "invalid" or any("not finite" in note for note in found.notes)
+    found = diff(old, scores, labels)
+    assert found.flips.new_accuracy.value == pytest.approx(100 * (old == labels)[40:].sum() / 300)
+    assert any("not finite on 40 of 300" in note for note in found.notes)
     with pytest.raises(UserError, match="no row has finite scores"):
         diff(old, np.full((300, 10), np.nan), labels)
 
@@ -471,9 +460,8 @@ def test_unreadable_images_are_named_by_their_files_all_at_once(photos, capsys):
         (photos / name).write_text("no image")
     assert run("diff", "--images", photos, "--old", LENET, "--new", "outside_components:HalfTrained") == 2
     message = capsys.readouterr().err
-    assert "2 images are unreadable: " in message
-    assert "3/torn.png (no image)" in message
-    assert "5/text.jpg (no image)" in message
+    for words in ("2 images are unreadable: ", "3/torn.png (no image)", "5/text.jpg (no image)"):
+        assert words in message
 
 
 def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(photos, capsys):
@@ -486,12 +474,10 @@ def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(p
     capsys.readouterr()
     assert run("diff", "--images", photos, "--old", network, "--new", "outside_components:HalfTrained") == 2
     assert "list the names of its outputs as class_names; a class without images needs" in capsys.readouterr().err
-    names = {"class_names": list("0123456789")}
-    outcome = diff_classifiers(
-        {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "num_classes": 10, **names},
-        {"kind": "module", "target": "outside_components:HalfTrained", **names},
-        images=photos,
-    )
+    old = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "num_classes": 10}
+    new = {"kind": "module", "target": "outside_components:HalfTrained"}
+    old["class_names"] = new["class_names"] = list("0123456789")
+    outcome = diff_classifiers(old, new, images=photos)
     assert outcome.notes[-1] == "no image shows 7: nothing is known of 1 of NEW's 10 classes"
 
 
