@@ -53,17 +53,15 @@ def explain(
     from fmrgen.progress.bars import progress_shown
 
     display.quiet_libraries(quiet)
-    own_attributes = [load_attribute(path) for path in attributes]
     with progress_shown(not quiet):
         explanation = run(
             split,
             classifier=section,
-            attributes=[*ATTRIBUTES, *own_attributes],
+            attributes=[*ATTRIBUTES, *map(load_attribute, attributes)],
             rows=rows,
             trust=trust or options.is_own(split),
         )
-    report = explanation_report(explanation)
-    display.deliver(report, output, as_json=as_json, quiet=quiet)
+    display.deliver(explanation_report(explanation), output, as_json=as_json, quiet=quiet)
 
 
 COMMANDS = [Command("explain", "Measure", explain)]

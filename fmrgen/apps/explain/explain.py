@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fmrgen.apps.explain.attributes import ATTRIBUTES, Attribute, measured
-from fmrgen.apps.explain.interventions import DOSES, Trial, confirmed, fewest_errors, try_out
+from fmrgen.apps.explain.interventions import AMOUNTS, DOSES, Trial, confirmed, fewest_errors, try_out
 from fmrgen.apps.explain.rows import DrawnRows
 from fmrgen.engine.images import on_byte_grid, to_bytes
 from fmrgen.engine.models import row_seed
@@ -176,14 +176,10 @@ def _standardised_difference(change: np.ndarray, fooled: np.ndarray) -> float | 
 
 
 def _finding(
-    trial: Trial,
-    is_confirmed: bool,
-    rows: DrawnRows,
-    names: Sequence[str],
-    in_split: Mapping[str, float | None],
+    trial: Trial, is_confirmed: bool, rows: DrawnRows, names: Sequence[str], in_split: Mapping[str, float | None]
 ) -> Finding:
     """Return what a trial on `rows` shows; `in_split` has the standardised difference of each attribute."""
-    hypothesis, along = trial.hypothesis, trial.moved["along"]
+    along = trial.moved["along"]
     wrong: dict[str, np.ndarray] = {}
     errors: dict[str, Estimate] = {}
     for way, moved in trial.moved.items():
@@ -193,17 +189,17 @@ def _finding(
             errors[way] = share
     wrong_along = wrong.pop("along")
     rival = max(wrong.values(), key=np.count_nonzero)
-    difference = in_split[hypothesis.attribute.name]
+    difference = in_split[trial.attribute.name]
     if difference is not None:  # a change either way has no direction
-        difference = hypothesis.sign * difference if hypothesis.sign else None
+        difference = trial.sign * difference if trial.sign else None
     wrong_labels = rows.labels[wrong_along].tolist()
     originals_by_class, wrong_by_class = Counter(rows.labels.tolist()), Counter(wrong_labels)
     classes = [(names[label], count, wrong_by_class[label]) for label, count in sorted(originals_by_class.items())]
     pairs = Counter(zip(wrong_labels, along.last[wrong_along].tolist(), strict=True))
     return Finding(
-        words=hypothesis.words,
-        attribute=hypothesis.attribute.name,
-        amounts=hypothesis.amounts,
+        words=trial.words,
+        attribute=trial.attribute.name,
+        amounts=AMOUNTS[trial.sign],
         is_confirmed=is_confirmed,
         p_value=trial.p_value,
         errors=errors,
@@ -228,7 +224,7 @@ def _example_pairs(
     for place in sorted(wrong, key=lambda place: -counts[label_pairs[place]])[:_PAIRS_SHOWN]:
         original = rows.originals[place : place + 1]
         amount = float(trial.signs[place] * DOSES[along.doses[place] - 1])
-        changed = on_byte_grid(trial.hypothesis.attribute.change(original, amount))
+        changed = on_byte_grid(trial.attribute.change(original, amount))
         label, prediction = label_pairs[place]
         examples.append(ImagePair(_png(original), _png(changed), names[label], names[prediction], is_wrong=True))
     return examples

@@ -2,7 +2,7 @@
 sees their class, and the classifier's errors are counted."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,28 +20,8 @@ from fmrgen.metrics.intervals import sign_test
 DOSES = (0.25, 0.5, 0.75, 1.0)
 ERROR = 0.05  # the chance that any name is wrong
 _BATCH = 64
-SIGNS = (1, -1, 0)
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """The claim that a classifier errs where images have more of something than their originals, or less.
-
-    `sign` is 1 for more, -1 for less, and 0 for either: then half of the originals get more, half less.
-    """
-
-    attribute: Attribute
-    sign: int
-
-    @property
-    def words(self) -> str:
-        attribute = self.attribute
-        return {1: attribute.more, -1: attribute.less, 0: attribute.other}[self.sign]
-
-    @property
-    def amounts(self) -> tuple[float, float]:
-        """The smallest and the largest amount of a change this way, as of `Attribute.change`."""
-        return {1: (0.0, 1.0), -1: (-1.0, 0.0), 0: (-1.0, 1.0)}[self.sign]
+# The smallest and the largest amount of a change, as of `Attribute.change`, by the sign of a trial.
+AMOUNTS = {1: (0.0, 1.0), -1: (-1.0, 0.0), 0: (-1.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -74,11 +54,19 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """The outcome of one hypothesis."""
+    """A hypothesis, that a classifier errs where images have more of something than their originals, and its outcome.
 
-    hypothesis: Hypothesis
+    `sign` is 1 for more, -1 for less, and 0 for either: then half of the originals get more, half less.
+    """
+
+    attribute: Attribute
+    sign: int
     moved: dict[str, Moved]  # predictions `along` it, `against` it (missing for sign 0) and `otherwise`
     signs: np.ndarray  # [N], whether each original was given more (1) or less (-1) along it
+
+    @property
+    def words(self) -> str:
+        return {1: self.attribute.more, -1: self.attribute.less, 0: self.attribute.other}[self.sign]
 
     @cached_property
     def p_value(self) -> float:
@@ -107,15 +95,14 @@ def try_out(rows: DrawnRows, attribute: Attribute) -> list[Trial]:
     along = {sign: _moved(rows, attribute, sign) for sign in (1, -1)}
     control = {sign: _moved(rows, attribute, sign, as_control=True) for sign in (1, -1)}
     trials = []
-    for sign in SIGNS:
-        if sign:
-            moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
-            signs = np.full(len(rows), sign)
-        else:  # drawn by the ids
-            signs = np.array([1 if row_seed(0, example_id, "either way") % 2 else -1 for example_id in rows.ids])
-            moved = {"along": _mixed(signs, along), "otherwise": _mixed(signs, control)}
-        trials.append(Trial(Hypothesis(attribute, sign), moved, signs))
-    return trials
+    for sign in (1, -1):
+        moved = {"along": along[sign], "against": along[-sign], "otherwise": control[sign]}
+        trials.append(Trial(attribute, sign, moved, np.full(len(rows), sign)))
+    signs = np.array([1 if row_seed(0, example_id, "either way") % 2 else -1 for example_id in rows.ids])
+    either = {}
+    for way, by_sign in {"along": along, "otherwise": control}.items():
+        either[way] = Moved(np.where(signs[:, None] > 0, by_sign[1].predictions, by_sign[-1].predictions))
+    return [*trials, Trial(attribute, 0, either, signs)]
 
 
 def _moved(rows: DrawnRows, attribute: Attribute, sign: int, *, as_control: bool = False) -> Moved:
@@ -139,11 +126,6 @@ def _moved(rows: DrawnRows, attribute: Attribute, sign: int, *, as_control: bool
                 predictions[at[accepted], number] = part.at(accepted).predictions(images)
         remaining = np.flatnonzero(predictions[:, number] >= 0)
     return Moved(predictions)
-
-
-def _mixed(signs: np.ndarray, moved: Mapping[int, Moved]) -> Moved:
-    """Return the predictions of each original under its own sign."""
-    return Moved(np.where(signs[:, None] > 0, moved[1].predictions, moved[-1].predictions))
 
 
 def otherwise(images: Tensor, changed: Tensor, ids: Sequence[int], *, own_waves: bool = False) -> Tensor:

@@ -61,8 +61,3 @@ class RandomChange(nn.Module):
             if len(rows):
                 changed[rows] = self.attribute.change(images[rows], amount).to(images)
         return changed
-
-
-def share_of(place: int) -> float:
-    """Return the share of images that are changed by the finding at a place, from 0."""
-    return SHARE_OF_FURTHER if place else SHARE_OF_FIRST

@@ -1,6 +1,7 @@
 """Rows in memory, and what a classifier and an oracle say of images generated from them."""
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -32,12 +33,7 @@ class DrawnRows:
 
     @classmethod
     def of_split(
-        cls,
-        opened: Split,
-        provenance: Provenance,
-        judges: ClassifierAndOracle,
-        most: int,
-        device: torch.device | str,
+        cls, opened: Split, provenance: Provenance, judges: ClassifierAndOracle, most: int, device: torch.device | str
     ) -> "DrawnRows":
         """Return rows of a split, drawn by a hash of their ids if it has more than `most`."""
         columns = opened.columns(("id", "label", "valid", "accepted_labels"))
@@ -70,11 +66,8 @@ class DrawnRows:
     ) -> "DrawnRows":
         """Return originals of `image_size` pixels, at most `most`, spread evenly over a source."""
         places = np.unique(np.arange(most) * len(source) // most).tolist()
-        loaded = []
-        for place in places:
-            for example in source.load(place, place + 1, image_size):
-                if isinstance(example, LoadedExample):  # skipped examples are of another class
-                    loaded.append(example)
+        examples = chain.from_iterable(source.load(place, place + 1, image_size) for place in places)
+        loaded = [example for example in examples if isinstance(example, LoadedExample)]  # others were skipped
         originals = to_batch(np.stack([example.image for example in loaded]), device)
         columns = {
             "id": np.array([example.id for example in loaded]),

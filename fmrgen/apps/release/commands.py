@@ -14,7 +14,6 @@ from fmrgen.errors import UserError
 if TYPE_CHECKING:
     from fmrgen.apps.release.outcome import Diff
     from fmrgen.report.report import Report
-    from fmrgen.storage.shards import SplitFolder
 
 Predictor = Annotated[str, Parameter(metavar="C|FILE")]
 Junit = Annotated[options.File, Parameter(help="Write the outcome as JUnit XML.")]
@@ -22,15 +21,7 @@ Summary = Annotated[options.File, Parameter(help="Append the outcome as Markdown
 
 
 def diff(
-    recipe: Annotated[
-        str | None,
-        Parameter(
-            completer=options.recipe_names,
-            help="A recipe file, or the name of a shipped recipe; by default fmrgen.yaml in this folder, for two "
-            "classifiers without --images.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: options.OwnRecipe = None,
     /,
     *overrides: options.Overrides,
     old: Predictor,
@@ -51,8 +42,9 @@ def diff(
 ) -> int:
     """Compare a new classifier with the old one: negative flips and a verdict.
 
-    Takes two files of predictions, or two classifiers and labelled --images. A recipe adds randomly transformed
-    originals that the oracle accepts, and images generated against the two, which show how NEW fails.
+    Takes two files of predictions, or two classifiers and labelled --images or, without --images, a recipe. That adds
+    randomly transformed originals that the oracle accepts, and images generated against the two, which show how NEW
+    fails.
     Exits with 1 if NEW is worse on any kind of images, with 2 if a classifier does not work, else with 0.
 
     Example: fmrgen diff --old last.csv --new next.csv --margin 1
@@ -68,60 +60,70 @@ def diff(
         output: The dataset folder; the page is DIR/diff.
     """
     _check_files(junit, summary)
+    from fmrgen.apps.release.diff import diff_classifiers
     from fmrgen.apps.release.predictions import is_file_of_predictions
 
+    places = [old] if "{" in old else old.split(",")  # a section has commas of its own
+    places.append(new)
+    has_files = any(map(is_file_of_predictions, places))
     changes = list(overrides)
-    is_asked = images is None and not any(map(is_file_of_predictions, [*_several(old), new]))
-    if is_asked and (recipe is not None or Path(options.OWN_RECIPE).is_file()):
+    if images is None and not has_files and (recipe is not None or Path(options.OWN_RECIPE).is_file()):
         recipe, changes = options.own_recipe(recipe, overrides)
-    shown: Any = images
-    sides: dict[str, SplitFolder] = {}
+    compared: Any = images
     if recipe is None:
         if limit is not None:
             raise UserError("--limit: limits what a recipe generates; omit it for real images")
-        outcome = _on_real_images(old, new, images, margin, by, network, quiet=quiet)
+        outcome = _on_real_images(places, images, margin, by, network, quiet=quiet)
         title = f"{_name_of(old)} → {_name_of(new)}"
     else:
         for option, value in {"--images": images, "--by": by}.items():
             if value:
                 raise UserError(f"{option} is for a diff on real images: leave out the recipe {recipe}")
         loaded = options.load_recipe(recipe, changes, limit)
-        outcome, names, sides = _on_recipe(loaded, old, new, margin, output, network, quiet=quiet)
-        title, shown = f"{names} on {recipe}", loaded.source.whole()
-    report = _report(outcome, title, {"OLD": old, "NEW": new}, sides, shown, strict)
+        from fmrgen.cli import display
+        from fmrgen.progress.bars import progress_shown
+        from fmrgen.recipe.job import the_classifier
+
+        old_name, old_section = the_classifier(old, network)
+        new_name, new_section = the_classifier(new, network)
+        display.quiet_libraries(quiet)
+        with progress_shown(not quiet):
+            outcome = diff_classifiers(old_section, new_section, recipe=loaded, output=output, margin=margin)
+        title, compared = f"{old_name} → {new_name} on {recipe}", loaded.source.whole()
+    from fmrgen.apps.release.diff_report import diff_report
+
+    shown: dict[str, bytes | str] = {}
+    if compared is not None and is_first_process():
+        from fmrgen.apps.release.diff_gallery import flipped_ids
+        from fmrgen.apps.release.on_images import stored_images
+
+        shown = stored_images(compared, flipped_ids(outcome))
+    report = diff_report(outcome, title, {"OLD": old, "NEW": new}, images=shown, strict=strict)
     _deliver(report, output / "diff", junit, summary, as_json=as_json, quiet=quiet, every=every or bool(by))
     return {"worse": 1, "invalid": 2}.get(outcome.verdict, int(strict and outcome.verdict == "undecided"))
 
 
 def _on_real_images(
-    old: str,
-    new: str,
-    images: str | None,
-    margin: float,
-    by: Sequence[str],
-    network: str | None,
-    *,
-    quiet: bool,
+    places: Sequence[str], images: str | None, margin: float, by: Sequence[str], network: str | None, *, quiet: bool
 ) -> "Diff":
-    """Return the diff of two files of predictions, or of two classifiers on images; of OLD there may be several."""
+    """Return the diff of files of predictions, or of classifiers on images: OLD, or trainings of it, and last NEW."""
     from fmrgen.apps.release.diff import diff as diff_of_files
     from fmrgen.apps.release.diff import diff_classifiers
     from fmrgen.apps.release.predictions import is_file_of_predictions, read_predictions
 
-    places = [*_several(old), new]
-    if new in places[:-1]:
-        raise UserError(f"diff: {new} is both old and new; name two")
-    are_files = [is_file_of_predictions(place) for place in places]
-    if any(are_files) and not all(are_files):
+    if places[-1] in places[:-1]:
+        raise UserError(f"diff: {places[-1]} is both old and new; name two")
+    files = [place for place in places if is_file_of_predictions(place)]
+    if 0 < len(files) < len(places):
         mixed = ", ".join(places)
         raise UserError(f"diff: some of {mixed} are files of predictions and others are not; give all of one kind")
-    if all(are_files) and images is not None:
+    if files and images is not None:
         raise UserError("--images: applies to classifiers; omit it for files of predictions")
-    if not any(are_files) and images is None:
-        raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
-    if images is None:
-        *of_old, of_new = map(read_predictions, places)
+    if files:
+        *of_old, of_new = map(read_predictions, files)
         return diff_of_files(of_old, of_new, margin=margin, by=by)
+    if images is None:
+        raise UserError("diff: name a recipe, or two files of predictions, or pass --images with labelled images")
     from fmrgen.cli import display
     from fmrgen.recipe.job import the_classifier
 
@@ -130,47 +132,11 @@ def _on_real_images(
     return diff_classifiers(list(networks), network_of_new, images, margin=margin, by=by)
 
 
-def _on_recipe(
-    recipe: Any, old: str, new: str, margin: float, output: Path, network: str | None, *, quiet: bool
-) -> "tuple[Diff, str, dict[str, SplitFolder]]":
-    """Return the diff of two classifiers by a recipe, the names of both, and the folders of what was generated."""
-    from fmrgen.recipe.job import the_classifier
-
-    old_name, old_section = the_classifier(old, network)
-    new_name, new_section = the_classifier(new, network)
-
-    from fmrgen.apps.release.diff import diff_classifiers
-    from fmrgen.apps.release.generated import split_folders
-    from fmrgen.cli import display
-    from fmrgen.progress.bars import progress_shown
-
-    display.quiet_libraries(quiet)
-    with progress_shown(not quiet):
-        outcome = diff_classifiers(old_section, new_section, recipe=recipe, output=output, margin=margin)
-    sides = {} if outcome.generated is None else split_folders(recipe, output, old_section, new_section)
-    return outcome, f"{old_name} → {new_name}", sides
-
-
-def _report(
-    outcome: "Diff", title: str, networks: dict[str, str], sides: "dict[str, SplitFolder]", images: Any, strict: bool
-) -> "Report":
-    """Return the report of a diff on images, which shows flipped ones; `images` is None for predictions alone."""
-    from fmrgen.apps.release.diff_gallery import flipped_ids
-    from fmrgen.apps.release.diff_report import diff_report
-
-    shown: dict[str, bytes | str] = {}
-    if images is not None and is_first_process():
-        from fmrgen.apps.release.on_images import stored_images
-
-        shown = stored_images(images, flipped_ids(outcome))
-    return diff_report(outcome, title, networks, sides, images=shown, strict=strict)
-
-
 def _deliver(
     report: "Report", folder: Path, junit: Path | None, summary: Path | None, *, as_json: bool, quiet: bool, every: bool
 ) -> None:
     """Print a report and write its files, on the first process of a launch."""
-    from fmrgen.apps.release.ci import to_comment, to_junit
+    from fmrgen.apps.release.diff_report import to_comment, to_junit
     from fmrgen.cli import display
     from fmrgen.files import write_atomically
     from fmrgen.report.markdown import to_markdown
@@ -193,11 +159,6 @@ def _name_of(place: str) -> str:
     """Return how a network is called in a title."""
     name, brace, _ = place.partition("{")
     return (name.rstrip("= ") or "a section") if brace else Path(place.partition("=")[0]).name
-
-
-def _several(words: str) -> list[str]:
-    """Return the networks that commas part, outside of a section."""
-    return [words] if "{" in words else words.split(",")
 
 
 def _check_files(*paths: Path | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fmrgen.apps.release.evidence import NEGATIVE, POSITIVE
+from fmrgen.apps.release.evidence import NEGATIVE
 from fmrgen.report.gallery import Gallery, GalleryRow, steps_of
 from fmrgen.storage.provenance import read_provenance
 
@@ -11,11 +11,9 @@ if TYPE_CHECKING:
     from fmrgen.apps.release.flips import Flip
     from fmrgen.apps.release.generated import Generated
     from fmrgen.apps.release.outcome import Diff
-    from fmrgen.storage.shards import SplitFolder
 
 MOST_SHOWN = 300  # images of each side
 _NETWORKS = ["NEW", "OLD"]
-_GENERATED = {NEGATIVE: "generated so that NEW is wrong", POSITIVE: "generated so that OLD is wrong"}
 _COLUMNS = ["id", "label", "accepted_labels", "image", "original", "iterations"]
 _COLUMNS += ["step_predictions", "step_losses", "step_oracle_probabilities"]
 
@@ -27,13 +25,13 @@ def flipped_ids(outcome: "Diff") -> set[str]:
     return {flip.id for flip in shown}
 
 
-def class_names_of(outcome: "Diff", sides: "Mapping[str, SplitFolder]") -> list[str]:
+def class_names_of(outcome: "Diff") -> list[str]:
     """Return the names of the classes by the numbers that galleries have for them.
 
     Generated images store the network's predictions by the numbers of their split.
     """
-    for folder in sides.values():
-        return list(read_provenance(folder.paths).labels)
+    if outcome.generated is not None:
+        return list(read_provenance(outcome.generated.folders[NEGATIVE].paths).labels)
     flips = outcome.flips
     names: set[str] = set()
     for flip in [*flips.negatives, *flips.positives]:
@@ -46,16 +44,10 @@ def right_and_wrong(side: str) -> tuple[str, str]:
     return ("OLD", "NEW") if side == NEGATIVE else ("NEW", "OLD")
 
 
-def diff_galleries(
-    outcome: "Diff",
-    images: Mapping[str, bytes | str],
-    sides: "Mapping[str, SplitFolder]",
-    names: Sequence[str],
-) -> list[Gallery]:
+def diff_galleries(outcome: "Diff", images: Mapping[str, bytes | str], names: Sequence[str]) -> list[Gallery]:
     """Return the galleries of a diff that have images.
 
-    `images` are flipped real ones by their ids, `sides` the folders of the splits `negative` and `positive`, and
-    `names` as returned by `class_names_of`.
+    `images` are flipped real ones by their ids, and `names` as returned by `class_names_of`.
     """
     galleries = []
     flips = outcome.flips
@@ -65,9 +57,9 @@ def diff_galleries(
         rows += [_real_row(flip, kind, images[flip.id], names) for flip in shown]
     if rows:
         galleries.append(Gallery("images as they are", list(names), _NETWORKS, rows))
-    for side, folder in sides.items():
-        if outcome.generated is not None and outcome.generated.images[side]:
-            galleries.append(_generated_gallery(outcome.generated, side, folder, names))
+    if outcome.generated is not None:
+        sides = [side for side, of_side in outcome.generated.images.items() if of_side]
+        galleries += [_generated_gallery(outcome.generated, side, names) for side in sides]
     return galleries
 
 
@@ -84,12 +76,12 @@ def _real_row(flip: "Flip", kind: str, image: bytes | str, names: Sequence[str])
     return GalleryRow(flip.id, names.index(flip.label), image, None, predictions, tags={"flip": kind}, notes=notes)
 
 
-def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder", names: Sequence[str]) -> Gallery:
+def _generated_gallery(generated: "Generated", side: str, names: Sequence[str]) -> Gallery:
     """Return the images of a side, the clearest first."""
     right, wrong = right_and_wrong(side)
     shown = generated.images[side][:MOST_SHOWN]
     ids = [image.id for image in shown]
-    stored = {row["id"]: row for row in folder.rows_of(ids, _COLUMNS)}
+    stored = {row["id"]: row for row in generated.folders[side].rows_of(ids, _COLUMNS)}
     rows = []
     for image in shown:
         row = stored[image.id]
@@ -106,4 +98,5 @@ def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder",
             steps=steps_of(row),
         )
         rows.append(gallery_row)
-    return Gallery(_GENERATED[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
+    title, judge = f"generated so that {wrong} is wrong", f"the oracle with {right}"
+    return Gallery(title, list(names), _NETWORKS, rows, own=wrong, judge=judge)

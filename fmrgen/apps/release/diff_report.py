@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from fmrgen.apps.release.diff_gallery import class_names_of, diff_galleries, right_and_wrong
 from fmrgen.apps.release.evidence import NEGATIVE, Evidence
@@ -14,17 +15,20 @@ from fmrgen.apps.release.outcome import Diff
 from fmrgen.errors import option
 from fmrgen.metrics.intervals import format_estimate
 from fmrgen.report.gallery import gallery_filter
-from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table
+from fmrgen.report.markdown import sections_to_markdown, to_markdown
+from fmrgen.report.report import Badge, Check, KeyFigure, Outcome, Picture, Report, Section, Table, sentence
+from fmrgen.results.markdown_text import escape
 
 if TYPE_CHECKING:
-    from fmrgen.apps.release.generated import Generated, GeneratedImage
+    from fmrgen.apps.release.generated import Generated
     from fmrgen.report.plot import Plot
-    from fmrgen.storage.shards import SplitFolder
 
 SCHEMA = "fmrgen-diff/5"
 _MOST_ON_PAGE = 1000  # rows of a table; diff.json has more
 _PAIR = "pair, true → predicted"  # the kind of groups that are pairs of classes
 _SIX = 6  # pictures of a comment
+_MARKS = {"good": "✅", "bad": "❌", "unclear": "❓", "plain": ""}
+_LONGEST, _LONGEST_BLOCK = 60_000, 2_000  # characters: GitHub takes 65,536, and names may have any length
 _OUTCOMES: dict[str, Outcome] = {"worse": "failure", "invalid": "error"}
 _BADGES = {
     "worse": Badge("NEW is worse", "bad"),
@@ -47,26 +51,30 @@ def diff_report(
     outcome: Diff,
     title: str,
     networks: Mapping[str, str],
-    sides: "Mapping[str, SplitFolder] | None" = None,
     *,
     images: Mapping[str, bytes | str] | None = None,
     strict: bool = False,
 ) -> Report:
     """Return the report of a diff.
 
-    `networks` says which networks OLD and NEW are. `sides` are the folders of the splits `negative` and `positive`, if
-    images were generated, and `images` flipped real ones by their ids, as far as there are any to show. With `strict`,
-    to be undecided is to fail.
+    `networks` says which networks OLD and NEW are. `images` are flipped real ones by their ids, as far as there are any
+    to show. With `strict`, to be undecided is to fail.
     """
     sections = [Section("evidence", "What the verdict rests on", tables=[_evidence_table(outcome)])]
-    files, sides = images or {}, sides or {}
-    names = class_names_of(outcome, sides)
+    files = images or {}
+    names = class_names_of(outcome)
     has_images = bool(files) or outcome.generated is not None
     sections += _flip_sections(outcome.flips, names, has_images=has_images)
     if outcome.generated is not None:
-        shown = [side for side, of_side in outcome.generated.images.items() if of_side]
-        sections += [_side_section(outcome.generated, side) for side in shown]
-    sections += _six_pictures(outcome, files, sides)
+        for side, of_side in outcome.generated.images.items():
+            right, wrong = right_and_wrong(side)
+            about = (
+                f"Generated so that {wrong} is wrong: {len(of_side)} of {outcome.generated.rows} originals gave an "
+                f"image that {right} has right; no part of the verdict."
+            )
+            if of_side:
+                sections.append(Section(side, f"Generated: {wrong} wrong", about, shown="in files"))
+    sections += _six_pictures(outcome, files)
     sections.append(Section("about", "How to read this", lines=_about_lines(outcome, networks), shown="in files"))
     result = _OUTCOMES.get(outcome.verdict, "passed")
     if strict and outcome.verdict == "undecided":
@@ -77,6 +85,8 @@ def diff_report(
         badge = replace(badge, words=badge.words + _limit(outcome))
     line = verdict_line(outcome)
     tree: dict[str, Any] = {"schema": SCHEMA, "line": line} | asdict(outcome)
+    if outcome.generated is not None:
+        del tree["generated"]["folders"]
     return Report(
         "diff",
         title,
@@ -85,7 +95,7 @@ def diff_report(
         conclusions=[line],
         warnings=list(outcome.notes),
         check=check,
-        galleries=partial(diff_galleries, outcome, files, sides, names) if has_images else None,
+        galleries=partial(diff_galleries, outcome, files, names) if has_images else None,
         meanings=_MEANINGS,
         badge=badge,
         figures=_key_figures(outcome),
@@ -128,14 +138,10 @@ def _next_steps(outcome: Diff, *, has_images: bool) -> list[str]:
 
 def verdict_line(outcome: Diff) -> str:
     """Return the verdict in words, with what it rests on, or what it would take."""
-    match outcome.verdict:
-        case "invalid":
-            return "invalid: one of the two does not work"
-        case "worse":
-            return _line_of_worse(outcome)
-        case "undecided":
-            return _line_of_undecided(outcome)
-    return _line_of_no_worse(outcome)
+    if outcome.verdict == "invalid":
+        return "invalid: one of the two does not work"
+    lines = {"worse": _line_of_worse, "undecided": _line_of_undecided}
+    return lines.get(outcome.verdict, _line_of_no_worse)(outcome)
 
 
 def _line_of_worse(outcome: Diff) -> str:
@@ -169,7 +175,9 @@ def _line_of_undecided(outcome: Diff) -> str:
     """Return how much NEW may have lost, and how many images would tell."""
     flips = outcome.flips
     line = f"undecided: {outcome.evidence[0].line}{_lost_most(flips)}"
-    for entry in outcome.not_excluded:
+    for entry in outcome.evidence:
+        if not entry.is_open:
+            continue
         where = "" if entry.kind == "originals" else f" on {entry.images}"
         allowed = f" ({entry.margin:g} allowed)" if entry.margin else ""
         line += f"; NEW may have lost {entry.drop.ends[1]:.1f} points{where}{allowed}"
@@ -185,7 +193,7 @@ def _line_of_no_worse(outcome: Diff) -> str:
     if outcome.verdict == "better":
         better = next(entry for entry in outcome.evidence if entry.is_better)
         line = f"NEW is better: {better.line}; it is no worse{limit}"
-    others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.can_excuse]
+    others = [f"{_points(entry.margin)} on {entry.images}" for entry in outcome.evidence[1:] if entry.kind != "class"]
     if others:
         line += f"; it loses less than {_listed(others)}"
     return line + _lost_most(outcome.flips)
@@ -237,8 +245,7 @@ def _evidence_table(outcome: Diff) -> Table:
 def _flip_sections(flips: Flips, names: Sequence[str], *, has_images: bool) -> list[Section]:
     """Return sections on real images, or originals: figures, kinds of images, and the flipped ones.
 
-    Rows of classes and pairs are links to the gallery, whose classes are `names`. Beside it, lists of images are
-    folded.
+    Beside the gallery, whose classes are `names`, lists of images are folded.
     """
     sections = [Section("flips", "Flips on the images as they are", tables=[_flip_table(flips)])]
     kinds = {"class": flips.classes, _PAIR: flips.pairs, **flips.groups}
@@ -267,36 +274,28 @@ def _flip_table(flips: Flips) -> Table:
     return Table(["", f"of {flips.images:,} images"], rows)
 
 
-def _filters(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> list[str]:
-    """Return what makes the gallery, whose classes are `names`, show each class or pair; nothing for other groups."""
-    if kind not in ("class", _PAIR):
-        return []
-    numbers = {name: number for number, name in enumerate(names)}
-    filters = []
-    for group in groups:
-        label, _, prediction = group.name.partition(" → ") if kind == _PAIR else (group.name, "", "")
-        address = ""
-        if label in numbers and (kind != _PAIR or prediction in numbers):
-            address = gallery_filter(label=numbers[label], prediction=numbers.get(prediction))
-        filters.append(address)
-    return filters
-
-
 def _group_table(kind: str, groups: Sequence[FlippedGroup], names: Sequence[str]) -> Table:
-    """Return a table of one group or more, whose rows are links to the gallery."""
+    """Return a table of one group or more; rows of classes and pairs are links to the gallery, whose classes are
+    `names`."""
+    numbers = {name: number for number, name in enumerate(names)}
     header = [kind, "images", "negative", "positive"]
     if groups[0].another_seed is not None:
         header.append("negative by another seed")
     if groups[0].p_worse is not None:
         header += ["p", ""]
-    rows = []
+    rows, filters = [], []
     for group in groups:
+        label, arrow, prediction = group.name.partition(" → ") if kind == _PAIR else (group.name, "", "")
+        address = ""
+        if kind in ("class", _PAIR) and label in numbers and (not arrow or prediction in numbers):
+            address = gallery_filter(label=numbers[label], prediction=numbers.get(prediction))
+        filters.append(address)
         rows.append([group.name, str(group.images), str(group.negative), str(group.positive)])
         if group.another_seed is not None:
             rows[-1].append(str(group.another_seed))
         if group.p_worse is not None:
             rows[-1] += [f"{group.p_worse:.2g}", "worse" if group.is_worse else ""]
-    return Table(header, rows, filters=_filters(kind, groups, names))
+    return Table(header, rows, filters=filters)
 
 
 def _image_table(images: Sequence[Flip]) -> Table:
@@ -311,14 +310,14 @@ def _image_table(images: Sequence[Flip]) -> Table:
     return Table(["id", "label", "OLD", "NEW"], rows, of_text=True)
 
 
-def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str], sides: "Mapping[str, SplitFolder]") -> list[Section]:
+def _six_pictures(outcome: Diff, files: Mapping[str, bytes | str]) -> list[Section]:
     """Return a section with six negative flips, for a comment: real images, or if none can be shown generated ones."""
     shown = [flip for flip in outcome.flips.negatives if flip.id in files][:_SIX]
     if shown:
         caption, draw = "Negative flips, with their labels and predictions", partial(_flip_sheet, shown, files)
-    elif outcome.generated is not None and outcome.generated.images[NEGATIVE] and NEGATIVE in sides:
+    elif outcome.generated is not None and outcome.generated.images[NEGATIVE]:
         caption = "Images generated so that NEW is wrong, beside their originals"
-        draw = partial(_generated_sheet, outcome.generated.images[NEGATIVE][:_SIX], sides[NEGATIVE])
+        draw = partial(_generated_sheet, outcome.generated)
     else:
         return []
     return [Section("six", caption, pictures=[Picture(caption, draw, "six", of_photos=True)], shown="in a comment")]
@@ -363,25 +362,16 @@ def _about_lines(outcome: Diff, networks: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _side_section(generated: "Generated", side: str) -> Section:
-    """Return a section on the generated images of a side, which the gallery shows."""
-    right, wrong = right_and_wrong(side)
-    about = (
-        f"Generated so that {wrong} is wrong: {len(generated.images[side])} of {generated.rows} originals gave an "
-        f"image that {right} has right; no part of the verdict."
-    )
-    return Section(side, f"Generated: {wrong} wrong", about, shown="in files")
-
-
-def _generated_sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder") -> "Plot":
-    """Return a picture of each original with its label, and right of it the image that only OLD has right.
+def _generated_sheet(generated: "Generated") -> "Plot":
+    """Return a picture of six originals with their labels, and right of each the image that only OLD has right.
 
     Above the image is OLD's probability of the true class, below it NEW's, with its prediction.
     """
     from fmrgen.report.sheet import ImagePair, pair_sheet
 
+    images = generated.images[NEGATIVE][:_SIX]
     ids = [image.id for image in images]
-    stored = {row["id"]: row for row in split.rows_of(ids, ["id", "image", "original"])}
+    stored = {row["id"]: row for row in generated.folders[NEGATIVE].rows_of(ids, ["id", "image", "original"])}
     pairs = []
     for image in images:
         row = stored[image.id]
@@ -389,3 +379,41 @@ def _generated_sheet(images: "Sequence[GeneratedImage]", split: "SplitFolder") -
         above, below = f"OLD {image.before:.0%}", f"NEW {image.after:.0%}: {image.prediction}"
         pairs.append(ImagePair(original, row["image"]["bytes"], image.label, above, below=below))
     return pair_sheet(pairs)
+
+
+def to_junit(report: Report) -> bytes:
+    """Return a JUnit file with one test, the check of a report that has one; its output is the report as Markdown."""
+    check = report.check
+    assert check is not None
+    suite = ElementTree.Element("testsuite", name=check.suite, tests="1")
+    for count, outcome in (("errors", "error"), ("failures", "failure"), ("skipped", "skipped")):
+        suite.set(count, str(int(check.outcome == outcome)))
+    case = ElementTree.SubElement(suite, "testcase", classname=_plain(report.title), name=check.name)
+    if check.outcome != "passed":
+        message = "; ".join([*report.conclusions, *report.warnings])
+        ElementTree.SubElement(case, check.outcome, message=_plain(message))
+    ElementTree.SubElement(case, "system-out").text = _plain(to_markdown(report))
+    ElementTree.indent(suite)
+    text: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _plain(text: str) -> str:
+    """Return text without characters that XML does not allow; names come from anyone."""
+    return "".join(character if character in "\n\t" or character.isprintable() else "�" for character in text)
+
+
+def to_comment(report: Report) -> str:
+    """Return the report of a diff in Markdown, as short as a comment should be; its picture lies in the same folder."""
+    mark = "" if report.badge is None else f"{_MARKS[report.badge.tone]} "
+    blocks = [f"### {mark}{escape(report.title)}"]
+    blocks += [escape(sentence(line)) for line in report.conclusions]
+    blocks += [f"**Doubt:** {escape(line)}" for line in report.warnings]
+    for section in report.sections:
+        if section.shown == "in a comment":
+            blocks += [f"![{escape(picture.caption)}]({picture.name}.png)" for picture in section.pictures]
+    figures = sections_to_markdown(report.sections, level=4)
+    if sum(map(len, (figures, *blocks))) > _LONGEST:
+        figures = "They are too long for a comment: see diff.md."
+    blocks.append(f"<details><summary>All figures</summary>\n\n{figures}\n\n</details>")
+    return "\n\n".join(block[:_LONGEST_BLOCK] for block in blocks[:-1]) + f"\n\n{blocks[-1]}\n"

@@ -17,15 +17,7 @@ from fmrgen.apps.release.evidence import ERROR_OF_REAL, Evidence, evidence_of, p
 from fmrgen.apps.release.predictions import Predictions, matched
 from fmrgen.errors import UserError
 from fmrgen.metrics.grouping import Grouping
-from fmrgen.metrics.intervals import (
-    CONFIDENCE,
-    Estimate,
-    Z,
-    most_unseen,
-    paired_difference,
-    paired_ends,
-    wilson,
-)
+from fmrgen.metrics.intervals import CONFIDENCE, Estimate, Z, most_unseen, paired_difference, paired_ends, wilson
 
 _FEWEST_OF_A_GROUP = 10  # images
 _FAR = 30.0  # points beyond what is allowed on a class, which leave a verdict open
@@ -111,12 +103,7 @@ class Flips:
 
 
 def compare_predictions(
-    old: Sequence[Predictions],
-    new: Predictions,
-    *,
-    margin: float,
-    by: Sequence[str] = (),
-    images: str = "images",
+    old: Sequence[Predictions], new: Predictions, *, margin: float, by: Sequence[str] = (), images: str = "images"
 ) -> tuple[Flips, list[Evidence]]:
     """Return the flips between OLD, one training or several, and NEW, and the evidence that they give.
 
@@ -125,9 +112,7 @@ def compare_predictions(
     `COLUMN` or `COLUMN:BOUND,…`; by default all with few values. `images` says what the images are, in words. Raises
     UserError if the images or their labels are not the same, or there is no such column.
     """
-    pairs = [matched(new, training) for training in old]
-    new = pairs[0][0]
-    trainings = [pair[1] for pair in pairs]
+    trainings = [matched(new, training) for training in old]
     first = trainings[0]
     new_right = new.predicted == new.labels
     old_right = np.array([training.predicted == training.labels for training in trainings])  # [T, N]
@@ -137,7 +122,7 @@ def compare_predictions(
     kinds = _kinds({**first.columns, **new.columns}, by)
     groups = {name: _groups(values, negative, positive, another_seed) for name, values in kinds.items()}
     if len(trainings) == 1:
-        drop = paired_difference(old_right[0], new_right)
+        drop, old_flips = paired_difference(old_right[0], new_right), None
         evidence = [evidence_of("originals", images, negative, positive, margin)]
         classes, of_classes = groups_tested(new.labels, negative, positive, f"{images} of class {{name}}", margin)
         evidence += of_classes
@@ -149,6 +134,7 @@ def compare_predictions(
         classes = _groups(new.labels, negative, positive, another_seed)
         evidence = [_evidence_of_trainings(old_right, new_right, margin, images)]
         drop = evidence[0].drop
+        old_flips = 100 * float(np.mean([(first & ~second).mean() for first, second in permutations(old_right, 2)]))
     level = ERROR_OF_REAL / len(evidence)
     classes = _worst_first(classes, level)
     outcome = Flips(
@@ -159,7 +145,7 @@ def compare_predictions(
         drop=drop,
         negative=_mean_share(worse),
         positive=_mean_share(better),
-        old_flips=_flips_between(old_right),
+        old_flips=old_flips,
         images_needed=_images_needed(float((worse | better).mean()), len(new), margin),
         classes=classes,
         pairs=_worst_first(_pairs(new.labels, first.predicted, new.predicted, negative, positive)),
@@ -240,13 +226,6 @@ def _mean_share(hits: np.ndarray) -> Estimate:
     """Return the share of True in `hits` [T, N]; its interval is that of the images of one training."""
     share = float(hits.mean())
     return Estimate(100 * share, *wilson(share * hits.shape[1], hits.shape[1]))
-
-
-def _flips_between(old_right: np.ndarray) -> float | None:
-    """Return the mean negative flip rate, in percent, from one training of OLD to another; None for one training."""
-    if len(old_right) < 2:
-        return None
-    return 100 * float(np.mean([(first & ~second).mean() for first, second in permutations(old_right, 2)]))
 
 
 def _images_needed(discordant: float, images: int, margin: float) -> int:

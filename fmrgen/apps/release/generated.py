@@ -4,7 +4,7 @@ They are no part of the verdict: on real photos they said nothing of a regressio
 (docs/results/reality.md).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,12 @@ class Generated:
     Attributes:
         rows: originals that were tried on each side.
         images: under `negative` (OLD right, NEW wrong) and `positive`; those first on which the two differ most surely.
+        folders: of the splits that hold these.
     """
 
     rows: int
     images: dict[str, list[GeneratedImage]]
+    folders: dict[str, SplitFolder] = field(repr=False, compare=False)
 
 
 def generate_against(recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig) -> Generated:
@@ -57,29 +59,9 @@ def generate_against(recipe: Recipe, output: str | Path, old: ComponentConfig, n
     ignored. Runs on every process of a launch, with the same outcome on each. Raises UserError if a part of the recipe
     or a classifier can't be used, or the two have the same weights.
     """
-    for split_recipe in _recipes(recipe, old, new):
-        make_split(split_recipe, output)
-    folders = split_folders(recipe, output, old, new)
-    images = {side: _images_of(folder) for side, folder in folders.items()}
-    return Generated(read_provenance(folders[NEGATIVE].paths).rows, images)
-
-
-def split_folders(
-    recipe: Recipe, output: str | Path, old: ComponentConfig, new: ComponentConfig
-) -> dict[str, SplitFolder]:
-    """Return the folders of the splits `negative` and `positive`, once generated; arguments as `generate_against`"""
-    folders = {}
-    for side, split_recipe in zip((NEGATIVE, POSITIVE), _recipes(recipe, old, new), strict=True):
-        paths = SplitPaths(Path(output), split_recipe.output.config, split_recipe.output.split)
-        folders[side] = SplitFolder.of(paths, read_provenance(paths))
-    return folders
-
-
-def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list[Recipe]:
-    """Return the recipes of `negative` and `positive`."""
     perturb = replace(recipe.perturb.runs[0], objective="margin", keep="first")
     networks = {"old": old, "new": new}
-    recipes = []
+    folders, images = {}, {}
     for side, attacked, veto in ((NEGATIVE, "new", "old"), (POSITIVE, "old", "new")):
         panel = {
             "kind": "ensemble",
@@ -95,8 +77,11 @@ def _recipes(recipe: Recipe, old: ComponentConfig, new: ComponentConfig) -> list
             "description": "",
             "output": recipe.output.renamed(config=f"{recipe.output.config}-{side}", split=attacked),
         }
-        recipes.append(recipe.model_copy(update=changed))
-    return recipes
+        make_split(recipe.model_copy(update=changed), output)
+        paths = SplitPaths(Path(output), f"{recipe.output.config}-{side}", attacked)
+        folders[side] = SplitFolder.of(paths, read_provenance(paths))
+        images[side] = _images_of(folders[side])
+    return Generated(read_provenance(paths).rows, images, folders)
 
 
 def _images_of(folder: SplitFolder) -> list[GeneratedImage]:

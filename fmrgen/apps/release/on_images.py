@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from fmrgen.apps.release.evidence import Evidence, evidence_of, judged
-from fmrgen.apps.release.flips import compare_predictions, groups_tested
+from fmrgen.apps.release.evidence import Evidence, judged
+from fmrgen.apps.release.flips import compare_predictions
 from fmrgen.apps.release.outcome import Diff, faults_of, notes_on_swapped
 from fmrgen.apps.release.predictions import Predictions, few
 from fmrgen.classifiers.base import preprocessing_of
@@ -37,20 +37,12 @@ _SATURATED = 95.0  # percent: accuracy of both on perturbed images above which t
 
 
 def diff_on_images(
-    images: Any,
-    old: Sequence[AnyClassifier],
-    new: AnyClassifier,
-    *,
-    margin: float,
-    by: Sequence[str] = (),
+    images: Any, old: Sequence[AnyClassifier], new: AnyClassifier, *, margin: float, by: Sequence[str] = ()
 ) -> tuple[Diff, list[LoadedClassifier], bool]:
     """Compare classifiers on labelled images, or on a split's originals and perturbed images.
 
-    `images` is a split or a dataset of images and labels, by its reference or in memory; a folder with a folder for
-    each class; or a section or recipe of a source. `old` are trainings of the classifier in use. NEW may lose `margin`
-    points of accuracy. `by` names columns to group the images by, `COLUMN` or `COLUMN:BOUND,…`. Returns the outcome,
-    the loaded classifiers, NEW last, and whether all work and NEW is another network. Raises UserError if the images or
-    a classifier can't be used.
+    Takes what `diff_classifiers` takes; `old` are trainings of the classifier in use. Returns the outcome, the loaded
+    classifiers, NEW last, and whether all work and NEW is another network.
     """
     opened = opened_images(images)
     if isinstance(images, str | Path) and Path(images).is_dir() and "label" not in opened.features:
@@ -79,8 +71,10 @@ def diff_on_images(
     of_others: list[Evidence] = []
     if is_split:
         notes = _notes_on_split(opened, models) + notes + _saturation_notes(predictions["image"])
-        if column == "original":
-            of_others = _evidence_on_perturbed(predictions["image"], margin)
+        if column == "original" and len(predictions["image"][0]):
+            *old_perturbed, new_perturbed = predictions["image"]
+            _, of_others = compare_predictions(old_perturbed, new_perturbed, margin=margin, images="perturbed images")
+            of_others[0] = replace(of_others[0], kind="perturbed")
     verdict, evidence = judged(evidence, of_others, has_suspect=flips.has_suspect(margin))
     return replace(outcome, verdict=verdict, evidence=evidence, notes=notes), models, True
 
@@ -229,17 +223,6 @@ def _notes_on_split(opened: Split, models: Sequence[LoadedClassifier]) -> list[s
         f"the split was generated against {attacked[0]} alone: that NEW is {answer} on it says little; use that of a "
         "third network"
     ]
-
-
-def _evidence_on_perturbed(of_both: Sequence[Predictions], margin: float) -> list[Evidence]:
-    """Return the evidence of a split's perturbed images, and of the class with the smallest p-value."""
-    old, new = of_both
-    if not len(new):
-        return []
-    old_right, new_right = old.predicted == old.labels, new.predicted == new.labels
-    negative, positive = old_right & ~new_right, new_right & ~old_right
-    evidence = [evidence_of("perturbed", "perturbed images", negative, positive, margin)]
-    return evidence + groups_tested(new.labels, negative, positive, "perturbed images of class {name}", margin)[1]
 
 
 def _saturation_notes(of_both: Sequence[Predictions]) -> list[str]:

@@ -54,11 +54,6 @@ class Diff:
         """The evidence that NEW is worse."""
         return [entry for entry in self.evidence if entry.is_worse]
 
-    @property
-    def not_excluded(self) -> list[Evidence]:
-        """The evidence by which NEW may lose more than is allowed."""
-        return [entry for entry in self.evidence if entry.can_excuse and entry.drop.ends[1] >= entry.margin]
-
 
 def faults_of(networks: Sequence[Predictions]) -> list[str]:
     """Return a line for each network that does not work.
@@ -68,11 +63,10 @@ def faults_of(networks: Sequence[Predictions]) -> list[str]:
     """
     faults = []
     for predictions in networks:
-        of_labels, of_predictions = predictions.labels.tolist(), predictions.predicted.tolist()
-        numbers = {text: number for number, text in enumerate(dict.fromkeys([*of_labels, *of_predictions]))}
-        labels = np.array([numbers[text] for text in of_labels])
-        predicted = np.array([numbers[text] for text in of_predictions])
-        names, accuracy = list(numbers), (labels == predicted).mean()
+        both = np.concatenate([predictions.labels, predictions.predicted])
+        names, numbers = np.unique(both, return_inverse=True)
+        labels, predicted = np.split(numbers, 2)
+        accuracy = (labels == predicted).mean()
         start = f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images"
         not_finite = int((predictions.predicted == "").sum())
         if not_finite:

@@ -29,7 +29,6 @@ _PREDICTIONS += ["predicted_class", "pred_label", "answer", "output"]
 _SCORES = ("probabilities", "probs", "scores", "logits")  # a list for each row
 _NUMBERED_SCORES = ("p{}", "p_{}", "prob{}", "prob_{}", "score{}", "score_{}", "logit{}", "logit_{}")  # a column each
 _CONFIDENCES = ("confidence", "score", "probability")  # of the prediction
-_SHOWN = 3  # ids in an error
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,11 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     ids = column(_IDS)
     predicted_text = as_text(predictions)
     classes, predicted_classes = set(label_text.tolist()), set(predicted_text.tolist())
+    # A column of CSV is read as numbers, 7, unless there is a word in it: then it has 007.
+    by_digits = {text.lstrip("0"): text for text in classes if text.isdecimal()}
+    spelled = {text: by_digits.get(text.lstrip("0"), text) for text in predicted_classes - classes if text.isdecimal()}
+    predicted_text = np.array([spelled.get(text, text) for text in predicted_text.tolist()])
+    predicted_classes = set(predicted_text.tolist())
     if not classes & predicted_classes:
         raise UserError(
             f"{name}: no prediction is a label: labels are {few(sorted(classes))}, predictions "
@@ -187,7 +191,7 @@ def _check_lengths(name: str, columns: Mapping[str, Any]) -> None:
     """Raise UserError unless all columns have one length, and one value in each row or a list of scores."""
     lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{column} {length}" for column, length in list(lengths.items())[:_SHOWN])
+        listed = ", ".join(f"{column} {length}" for column, length in list(lengths.items())[:3])
         raise UserError(f"{name}: its columns have different lengths ({listed})")
     for column, values in columns.items():
         dimensions = 1 if isinstance(values, pa.ChunkedArray) else np.ndim(values)  # which would import pandas
@@ -267,13 +271,13 @@ def _predicted(name: str, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(finite, scores.argmax(axis=1), np.nan), confidence
 
 
-def few(ids: Sequence[str], most: int = _SHOWN) -> str:
-    """Return the first few ids, for a message."""
-    return ", ".join(text or "an empty one" for text in map(str, ids[:most])) + (", …" if len(ids) > most else "")
+def few(ids: Sequence[str]) -> str:
+    """Return the first three ids, for a message."""
+    return ", ".join(text or "an empty one" for text in ids[:3]) + (", …" if len(ids) > 3 else "")
 
 
-def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Predictions]:
-    """Return both in one order of the images. Raises UserError if their ids, or the labels of an image, differ."""
+def matched(old: Predictions, new: Predictions) -> Predictions:
+    """Return `new` in the order of `old`. Raises UserError if their ids, or the labels of an image, differ."""
     if len(old) != len(new) or not np.array_equal(old.ids, new.ids):
         place = {text: row for row, text in enumerate(new.ids.tolist())}
         missing = [text for text in old.ids.tolist() if text not in place]
@@ -287,9 +291,9 @@ def matched(old: Predictions, new: Predictions) -> tuple[Predictions, Prediction
         new = new.of(np.array([place[text] for text in old.ids.tolist()]))
     rows = np.flatnonzero(old.labels != new.labels)
     if len(rows):
-        place_of_first = rows[0]
+        row = rows[0]
         raise UserError(
-            f"{len(rows):,} labels differ, first of id {old.ids[place_of_first]}: {str(old.labels[place_of_first])!r} "
-            f"in {old.name}, {str(new.labels[place_of_first])!r} in {new.name}; use one set of labels"
+            f"{len(rows):,} labels differ, first of id {old.ids[row]}: {str(old.labels[row])!r} in {old.name}, "
+            f"{str(new.labels[row])!r} in {new.name}; use one set of labels"
         )
-    return old, new
+    return new

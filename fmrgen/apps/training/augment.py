@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmrgen.apps.explain.random_change import RandomChange, share_of
+from fmrgen.apps.explain.random_change import SHARE_OF_FIRST, SHARE_OF_FURTHER, RandomChange
 from fmrgen.apps.training.recipe import AugmentConfig
 from fmrgen.classifiers.base import without_colours
 from fmrgen.engine.interfaces import Generator, Latents
@@ -38,7 +38,8 @@ def augment(
         mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
         images = torch.where(mirrored, images.flip(3), images)
     for place, (name, (least, most)) in enumerate(config.change.items()):
-        images = RandomChange(name, least, most, share_of(place))(images)
+        share = SHARE_OF_FURTHER if place else SHARE_OF_FIRST
+        images = RandomChange(name, least, most, share)(images)
     reconstructed = round(config.reconstruct * len(images))
     if generator is not None and reconstructed:
         first = _reconstruct(images[:reconstructed], labels[:reconstructed], config, generator)

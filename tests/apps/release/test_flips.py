@@ -36,15 +36,17 @@ def pair(random, images, negative, positive, both=0.02):
 
 
 def write(path, labels, answers, **columns):
-    table = pd.DataFrame({"id": [f"{row}.png" for row in range(len(labels))], "label": labels, "prediction": answers})
-    table = table.assign(**columns)
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        table.to_parquet(path)
-    else:
-        table.to_json(path, orient="records", lines=True)
+    ids = [f"{row}.png" for row in range(len(labels))]
+    table = pd.DataFrame({"id": ids, "label": labels, "prediction": answers, **columns})
+    table.to_csv(path, index=False)
     return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files of predictions for 400 images, of which NEW loses 8 %."""
+    labels, old, new = pair(np.random.default_rng(8), 400, 0.08, 0.01)
+    return write(tmp_path / "a.csv", labels, old), write(tmp_path / "b.csv", labels, new)
 
 
 def test_labels_that_are_swapped_are_doubted_and_a_network_that_errs_is_not():
@@ -65,15 +67,11 @@ def test_figures_by_hand():
     assert (len(flips.negatives), len(flips.positives)) == (4, 1)
     assert (flips.negative.value, flips.positive.value) == (50, 12.5)
     assert (flips.old_accuracy.value, flips.new_accuracy.value, flips.drop.value) == (75, 37.5, 37.5)
-    assert [(kind.name, kind.negative, kind.positive) for kind in flips.classes] == [
-        ("0", 2, 0),
-        ("2", 1, 0),
-        ("1", 1, 1),
-    ]
+    counts = [(kind.name, kind.negative, kind.positive) for kind in flips.classes]
+    assert counts == [("0", 2, 0), ("2", 1, 0), ("1", 1, 1)]
     assert flips.pairs[0].name == "0 → 1"
     assert "undecided: 4 negative and 1 positive flips of 8" in repr(compared)
-    exact = diff(old, new, labels).evidence[0]
-    assert exact.p_worse == pytest.approx(6 / 32)  # four or five of five
+    assert compared.evidence[0].p_worse == pytest.approx(6 / 32)  # four or five of five
 
 
 @pytest.mark.slow
@@ -89,21 +87,6 @@ def test_equal_networks_are_called_different_in_at_most_5_percent(images, rate):
         assert not any(kind.is_worse for kind in compared.flips.classes) or rate
     assert verdicts.count("worse") + verdicts.count("better") <= 0.05 * 300 + 6
     assert covered >= 0.92 * 300
-
-
-def test_negative_flips_are_found_and_named():
-    random = np.random.default_rng(3)
-    found_worse = named = 0
-    for _ in range(100):
-        labels, old, new = pair(random, 1000, 0.01, 0.01)
-        nines = (labels == 9) & (random.random(1000) < 0.3)
-        new[nines] = 4
-        compared = diff(old, new, labels)
-        found_worse += compared.verdict == "worse"
-        worse = [kind.name for kind in compared.flips.classes if kind.is_worse]
-        named += worse == ["9"] and compared.flips.pairs[0].name == "9 → 4"
-    assert found_worse >= 97
-    assert named >= 95
 
 
 def test_another_training_of_old_is_not_worse():
@@ -134,12 +117,10 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     new[(camera == 2) & (np.arange(1000) % 12 == 2)] = 10
     first = write(tmp_path / "a.csv", labels, old, camera=camera, brightness=np.arange(1000) / 7)
     second = write(tmp_path / "b.csv", labels, new, camera=camera)
-    assert run("diff", "--old", first, "--new", second, "-o", tmp_path / "out", "-q") == 1
-    tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
-    assert tree["schema"] == "fmrgen-diff/5"
-    assert list(tree["flips"]["groups"]) == ["camera"]  # brightness is a measure
-    worst = tree["flips"]["groups"]["camera"][0]
-    assert (worst["name"], worst["p_worse"], worst["is_worse"]) == ("2", None, False)  # nobody asked for it
+    groups = diff(first, second).flips.groups
+    assert list(groups) == ["camera"]  # brightness is a measure
+    worst = groups["camera"][0]
+    assert (worst.name, worst.p_worse, worst.is_worse) == ("2", None, False)  # nobody asked for it
     assert run("diff", "--old", first, "--new", second, "--by", "camera", "-o", tmp_path / "out", "-q") == 1
     tree = json.loads((tmp_path / "out/diff/diff.json").read_text())
     worst, *others = tree["flips"]["groups"]["camera"]
@@ -151,29 +132,36 @@ def test_groups_of_a_column_are_worst_first(tmp_path):
     assert run("diff", "--old", first, "--new", second, "--by", "nope", "-o", tmp_path / "out") == 2
 
 
-def test_every_format_says_the_same(tmp_path):
+def shares_of(table):
+    shares = pd.get_dummies(table["prediction"], dtype=float).add_prefix("p")
+    return table.drop(columns="prediction").join(shares)
+
+
+def lists_of(table):
+    return table.drop(columns="prediction").assign(scores=(np.eye(10)[table["prediction"]]).tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "write_file"),
+    [
+        ("commas.csv", lambda table, path: table.to_csv(path, index=False)),
+        ("semicolons.csv", lambda table, path: table.to_csv(path, index=False, sep=";")),
+        ("tabs.csv", lambda table, path: table.to_csv(path, index=False, sep="\t")),
+        ("rows.parquet", lambda table, path: table.to_parquet(path)),
+        ("rows.jsonl", lambda table, path: table.to_json(path, orient="records", lines=True)),
+        ("renamed.csv", lambda table, path: table.set_axis(["id", "target", "pred"], axis=1).to_csv(path, index=False)),
+        ("shares.csv", lambda table, path: shares_of(table).to_csv(path, index=False)),
+        ("lists.csv", lambda table, path: lists_of(table).to_csv(path, index=False)),
+    ],
+)
+def test_files_as_other_tools_write_them(tmp_path, name, write_file):
+    """Ids are large, and here whole, there with a point; rows are in another order."""
     labels, old, new = pair(np.random.default_rng(6), 200, 0.1, 0.02)
-    expected = diff(old, new, labels)
-    for suffix in (".csv", ".parquet", ".jsonl"):
-        order = np.random.default_rng(0).permutation(200)
-        first = write(tmp_path / f"a{suffix}", labels, old)
-        table = pd.DataFrame({"id": [f"{row}.png" for row in order], "target": labels[order], "pred": new[order]})
-        table.to_csv(tmp_path / "b.csv", index=False)
-        compared = diff(read_predictions(first), read_predictions(tmp_path / "b.csv"))
-        assert compared.evidence == expected.evidence
-    frames = [pd.DataFrame({"label": labels, "prediction": answers}) for answers in (old, new)]
-    assert diff(*frames).evidence == expected.evidence
-
-
-def test_lists_in_csv_and_large_ids_are_read(tmp_path):
-    rows = 200
-    labels = np.arange(rows) % 3
-    scores = np.eye(3)[labels] * 0.9 + 0.1 / 3
-    table = pd.DataFrame({"id": 1_234_567.0 + np.arange(rows), "label": labels, "scores": scores.tolist()})
-    table.to_csv(tmp_path / "a.csv", index=False)
-    predictions = read_predictions(tmp_path / "a.csv")
-    assert predictions.ids[1] == "1234568"
-    assert (predictions.predicted == predictions.labels).all()
+    of_old = pd.DataFrame({"id": 1_234_567 + np.arange(200), "label": labels, "prediction": old})
+    of_new = of_old.assign(id=of_old["id"].astype(float), prediction=new).sample(frac=1, random_state=0)
+    write_file(of_new, tmp_path / name)
+    assert read_predictions(tmp_path / name).ids[0] == str(int(of_new["id"].iloc[0]))
+    assert diff(of_old, tmp_path / name).evidence == diff(old, new, labels).evidence
 
 
 def test_an_evaluation_of_real_images_is_a_file_of_predictions(tmp_path):
@@ -193,18 +181,13 @@ def test_a_margin_holds_for_all_classes_and_a_class_can_be_worse():
     new = np.where((labels == 4) & (random.random(20_000) < 0.3), 9, labels)
     found = diff(labels, new, labels, margin=5)
     assert (found.verdict, found.worse[0].images) == ("worse", "images of class 4")
+    assert [kind.name for kind in found.flips.classes if kind.is_worse] == ["4"]
+    assert found.flips.pairs[0].name == "4 → 9"
 
 
 def test_trainings_that_are_alike_hide_nothing():
     labels = np.arange(600) % 10
-    found = diff([labels, labels, labels], (labels + 1) % 10 * (labels > 0), labels)
-    assert found.verdict == "worse"
-    random, verdicts = np.random.default_rng(13), []
-    for _ in range(400):
-        skill = 0.05 + random.normal(0, 0.015, 4)
-        *old, new = (np.where(random.random(600) < share, (labels + 1) % 10, labels) for share in skill)
-        verdicts.append(diff(old[:3], new, labels).verdict)
-    assert verdicts.count("worse") <= 0.025 * 400 + 9
+    assert diff([labels, labels, labels], (labels + 1) % 10 * (labels > 0), labels).verdict == "worse"
 
 
 def test_scores_give_predictions_and_confidences(tmp_path):
@@ -214,29 +197,30 @@ def test_scores_give_predictions_and_confidences(tmp_path):
     logits[np.arange(300), labels] += 2
     powers = np.exp(logits)
     shares = powers / powers.sum(1, keepdims=True)
-    for name, scores in (("logits", logits), ("shares", shares)):
-        pd.DataFrame({"label": labels, "scores": scores.tolist()}).to_parquet(tmp_path / f"{name}.parquet")
-    of_logits, of_shares = (read_predictions(tmp_path / f"{name}.parquet") for name in ("logits", "shares"))
-    assert of_logits.confidence == pytest.approx(shares.max(1))
-    assert of_shares.confidence == pytest.approx(shares.max(1))
-    compared = diff(of_logits, of_shares, margin=1)
-    flips = compared.flips
-    assert (compared.verdict, len(flips.negatives), len(flips.positives)) == ("no worse", 0, 0)
+    files = [tmp_path / "logits.parquet", tmp_path / "shares.parquet"]
+    for file, scores in zip(files, (logits, shares), strict=True):
+        pd.DataFrame({"label": labels, "scores": scores.tolist()}).to_parquet(file)
+        assert read_predictions(file).confidence == pytest.approx(shares.max(1))
+    compared = diff(*files, margin=1)
+    assert (compared.verdict, compared.flips.negatives, compared.flips.positives) == ("no worse", [], [])
 
 
-def test_statuses_and_files_of_a_pipeline(tmp_path, capsys):
-    labels, old, new = pair(np.random.default_rng(8), 400, 0.08, 0.01)
-    first, second = write(tmp_path / "a.csv", labels, old), write(tmp_path / "b.csv", labels, new)
-    files = ("--junit", tmp_path / "junit.xml", "--summary", tmp_path / "summary.md", "-o", tmp_path / "out", "-q")
-    assert run("diff", "--old", first, "--new", second, *files) == 1
+def test_statuses_and_files_of_a_pipeline(files, tmp_path, capsys):
+    first, second = files
+    same = tmp_path / "c.csv"
+    same.write_bytes(first.read_bytes())
+    reports = ("--junit", tmp_path / "junit.xml", "--summary", tmp_path / "summary.md")
+    for (old, new), more, status in (
+        ((first, second), reports, 1),
+        ((second, first), (), 0),
+        ((first, first), (), 2),
+        ((first, same), (), 0),
+    ):
+        assert run("diff", "--old", old, "--new", new, *more, "-o", tmp_path / "out", "-q") == status
     assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
     assert "NEW is worse: of" in (tmp_path / "summary.md").read_text()
-    assert run("diff", "--old", second, "--new", first, "-o", tmp_path / "out", "-q") == 0
-    assert run("diff", "--old", first, "--new", first, "-o", tmp_path / "out", "-q") == 2
-    assert "is both old and new; name two" in capsys.readouterr().err
-    same = write(tmp_path / "c.csv", labels, old)
-    assert run("diff", "--old", first, "--new", same, "-o", tmp_path / "out", "-q") == 0
     printed = capsys.readouterr()
+    assert "is both old and new; name two" in printed.err
     assert "undecided: of 400 images" in printed.out
     assert "OLD and NEW have the same predictions on every image" in printed.err
 
@@ -267,36 +251,6 @@ def test_bad_input_is_one_line(tmp_path, capsys, change, words):
     assert words in line
 
 
-SHARES = [f"p{label}" for label in range(10)]
-
-
-@pytest.mark.parametrize(
-    ("name", "write_file"),
-    [
-        ("semicolons.csv", lambda path, table: table.to_csv(path, index=False, sep=";")),
-        ("tabs.csv", lambda path, table: table.to_csv(path, index=False, sep="\t")),
-        (
-            "renamed.csv",
-            lambda path, table: table.rename(columns={"prediction": "predicted_label"}).to_csv(path, index=False),
-        ),
-        (
-            "shares.csv",
-            lambda path, table: (
-                table[["id", "label"]]
-                .join(pd.get_dummies(table["prediction"], dtype=float).set_axis(SHARES, axis=1))
-                .to_csv(path, index=False)
-            ),
-        ),
-    ],
-)
-def test_files_as_other_tools_write_them(tmp_path, name, write_file):
-    labels, _, new = pair(np.random.default_rng(9), 200, 0.1, 0.1)
-    table = pd.DataFrame({"id": range(200), "label": labels, "prediction": new})
-    write_file(tmp_path / name, table)
-    answers = read_predictions(tmp_path / name).predicted
-    assert answers.tolist() == [str(answer) for answer in new]
-
-
 def bomb(path):
     """4 GB of one repeated word in some kilobytes."""
     word = pa.array(["x" * (1 << 20)]).dictionary_encode()
@@ -324,6 +278,16 @@ def test_hostile_files_of_predictions_are_refused_in_a_line(tmp_path, name, writ
         read_predictions(tmp_path / name)
 
 
+def test_numbers_with_zeros_before_them_are_the_same_beside_a_word(tmp_path):
+    """A column without a word is read as numbers."""
+    labels = [f"{row % 12:03}" for row in range(60)]
+    answers = ["none", *labels[1:]]
+    for name, predicted in (("a", labels), ("b", answers)):
+        write(tmp_path / f"{name}.csv", labels, predicted)
+    flips = diff(tmp_path / "a.csv", tmp_path / "b.csv").flips
+    assert [(flip.label, flip.new) for flip in flips.negatives] == [("0", "none")]
+
+
 def test_one_name_in_two_encodings_is_one_class_and_one_in_two_spellings_is_noted():
     labels = np.array(["caf\u00e9", "stop"] * 20)
     composed = np.array(["cafe\u0301", "stop"] * 20)
@@ -344,9 +308,9 @@ def test_twenty_thousand_classes_take_no_table_of_them_all():
 
 def test_groups_below_the_margin_are_not_worse():
     random = np.random.default_rng(0)
-    labels = np.zeros(100_000, dtype=int)
-    new = np.where(random.random(100_000) < 0.06, 1, 0)
-    table = {"label": labels, "camera": np.arange(100_000) % 2}
+    labels = np.zeros(20_000, dtype=int)
+    new = np.where(random.random(20_000) < 0.06, 1, 0)
+    table = {"label": labels, "camera": np.arange(20_000) % 2}
     found = {}
     for margin in (0.0, 2.0):
         outcome = diff({**table, "prediction": labels}, {**table, "prediction": new}, by=["camera"], margin=margin)
@@ -390,28 +354,20 @@ def test_most_new_errors_are_counted_less_those_that_went():
     assert "2 → 3" not in verdict_line(diff(old, new, labels))
 
 
-def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):
-    labels, old, _ = pair(np.random.default_rng(9), 50, 0.1, 0.1)
-    first = write(tmp_path / "a.csv", labels, old)
-    write(tmp_path / "d.csv", labels, old)
-    (tmp_path / "b.csv").write_text("")
-    for arguments, words in (
-        (("--old", first, "--new", tmp_path / "b.csv"), "can't be read as csv"),
-        (("--old", first, "--new", tmp_path / "c.csv"), "c.csv"),
-        (("--old", first, "--new", "asset:mnist/lenet"), "give all of one kind"),
-        (("--old", "asset:mnist/lenet", "--new", "asset:mnist/other"), "or pass --images with labelled images"),
-        (
-            ("--old", first, "--new", tmp_path / "d.csv", "--margin", "100"),
-            "--margin: must be points from 0 to less than 100",
-        ),
-        (
-            ("mnist-lenet", "--old", first, "--new", tmp_path / "d.csv", "--by", "label"),
-            "leave out the recipe mnist-lenet",
-        ),
-        (("--old", first, "--new", tmp_path / "d.csv", "--limit", "3"), "--limit: limits what a recipe generates"),
-        (("--old", f"{first},{tmp_path / 'e.csv'}", "--new", tmp_path / "d.csv"), "e.csv: no such file"),
+def test_mistakes_of_the_command_are_one_line(files, tmp_path, capsys):
+    first, second = files
+    (tmp_path / "empty.csv").write_text("")
+    for old, new, more, words in (
+        (first, tmp_path / "empty.csv", (), "can't be read as csv"),
+        (first, tmp_path / "c.csv", (), "c.csv: no such file"),
+        (f"{first},{tmp_path / 'e.csv'}", second, (), "e.csv: no such file"),
+        (first, LENET, (), "give all of one kind"),
+        (LENET, "asset:mnist/other", (), "or pass --images with labelled images"),
+        (first, second, ("--margin", "100"), "--margin: must be points from 0 to less than 100"),
+        (first, second, ("mnist-lenet", "--by", "label"), "leave out the recipe mnist-lenet"),
+        (first, second, ("--limit", "3"), "--limit: limits what a recipe generates"),
     ):
-        assert run("diff", *arguments, "-o", tmp_path / "out") == 2
+        assert run("diff", *more, "--old", old, "--new", new, "-o", tmp_path / "out") == 2
         assert words in capsys.readouterr().err.replace("\n", " ")
 
 
@@ -443,10 +399,8 @@ def test_images_of_a_folder_are_called_by_their_files(photos):
         assert flip.label == flip.id.split("/")[0] == flip.old != flip.new
     sure = [flip.new_confidence for flip in found.flips.negatives]
     assert sure == sorted(sure, reverse=True)
-    several = diff_classifiers(
-        [LENET, "outside_components:LenetWithOracle"], "outside_components:HalfTrained", images=photos
-    )
-    assert several.flips.trainings == 2
+    trainings = [LENET, "outside_components:LenetWithOracle"]
+    assert diff_classifiers(trainings, "outside_components:HalfTrained", images=photos).flips.trainings == 2
 
 
 def bare_network():
@@ -454,11 +408,10 @@ def bare_network():
 
 
 def test_files_of_weights_are_of_a_network(photos, tmp_path):
-    for name, seed in (("old.pt", None), ("new.pt", 0)):
-        weights = parse_classifier(LENET)[1].build().state_dict()
-        if seed is not None:
-            weights["network.5.bias"][[3, 4]] -= 50  # it never says three or four
-        torch.save(weights, tmp_path / name)
+    weights = parse_classifier(LENET)[1].build().state_dict()
+    torch.save(weights, tmp_path / "old.pt")
+    weights["network.5.bias"][[3, 4]] -= 50  # it never says three or four
+    torch.save(weights, tmp_path / "new.pt")
     arguments = ("--old", tmp_path / "old.pt", "--new", tmp_path / "new.pt", "--images", photos, "-o", tmp_path, "-q")
     assert run("diff", *arguments, "--as", "test_flips:bare_network") == 1
     worst = json.loads((tmp_path / "diff/diff.json").read_text())["flips"]["classes"][:2]
@@ -466,16 +419,13 @@ def test_files_of_weights_are_of_a_network(photos, tmp_path):
     assert run("diff", *arguments) == 2
 
 
-def test_scores_that_are_not_finite_are_no_prediction(tmp_path):
+def test_scores_that_are_not_finite_are_no_prediction():
     labels, old, _ = pair(np.random.default_rng(3), 300, 0.02, 0.02)
     scores = np.eye(10)[old]
     scores[:30, 3], scores[30:40, 4] = np.nan, np.inf
-    right = (old == labels)[40:].sum() / 300
-    found = diff(
-        pd.DataFrame({"label": labels, "prediction": old}), pd.DataFrame({"label": labels, "scores": list(scores)})
-    )
-    assert found.flips.new_accuracy.value == pytest.approx(100 * right)
-    assert found.verdict == "invalid" or any("not finite" in note for note in found.notes)
+    found = diff(old, scores, labels)
+    assert found.flips.new_accuracy.value == pytest.approx(100 * (old == labels)[40:].sum() / 300)
+    assert any("not finite on 40 of 300" in note for note in found.notes)
     with pytest.raises(UserError, match="no row has finite scores"):
         diff(old, np.full((300, 10), np.nan), labels)
 
@@ -510,9 +460,8 @@ def test_unreadable_images_are_named_by_their_files_all_at_once(photos, capsys):
         (photos / name).write_text("no image")
     assert run("diff", "--images", photos, "--old", LENET, "--new", "outside_components:HalfTrained") == 2
     message = capsys.readouterr().err
-    assert "2 images are unreadable: " in message
-    assert "3/torn.png (no image)" in message
-    assert "5/text.jpg (no image)" in message
+    for words in ("2 images are unreadable: ", "3/torn.png (no image)", "5/text.jpg (no image)"):
+        assert words in message
 
 
 def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(photos, capsys):
@@ -525,12 +474,10 @@ def test_a_class_may_have_an_empty_folder_and_no_folder_is_named_with_its_cure(p
     capsys.readouterr()
     assert run("diff", "--images", photos, "--old", network, "--new", "outside_components:HalfTrained") == 2
     assert "list the names of its outputs as class_names; a class without images needs" in capsys.readouterr().err
-    names = {"class_names": list("0123456789")}
-    outcome = diff_classifiers(
-        {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "num_classes": 10, **names},
-        {"kind": "module", "target": "outside_components:HalfTrained", **names},
-        images=photos,
-    )
+    old = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "num_classes": 10}
+    new = {"kind": "module", "target": "outside_components:HalfTrained"}
+    old["class_names"] = new["class_names"] = list("0123456789")
+    outcome = diff_classifiers(old, new, images=photos)
     assert outcome.notes[-1] == "no image shows 7: nothing is known of 1 of NEW's 10 classes"
 
 

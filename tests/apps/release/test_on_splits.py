@@ -9,8 +9,7 @@ from broken_networks import Broken
 from commands import run
 
 from fmrgen import UserError, diff_classifiers, evaluate
-from fmrgen.apps.release.ci import to_junit
-from fmrgen.apps.release.diff_report import diff_report, verdict_line
+from fmrgen.apps.release.diff_report import diff_report, to_junit, verdict_line
 from fmrgen.recipe.job import parse_classifier
 from fmrgen.report.markdown import to_markdown
 
@@ -36,9 +35,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("sides", [("OLD",), ("NEW",), ("OLD", "NEW")])
 @pytest.mark.parametrize("fault", [*FAULTS])
-def test_a_broken_network_decides_nothing(split, fault, sides):
+def test_a_broken_network_decides_nothing(finished_split, fault, sides):
     pair = {"OLD": Broken(None), "NEW": Broken(None)} | dict.fromkeys(sides, Broken(fault))
-    found = diff_classifiers(pair["OLD"], pair["NEW"], images=str(split), margin=50)
+    found = diff_classifiers(pair["OLD"], pair["NEW"], images=str(finished_split), margin=50)
     assert found.verdict == "invalid"
     assert [note.split()[0] for note in found.notes] == list(sides)
     assert all(FAULTS[fault] in note for note in found.notes)
@@ -48,18 +47,18 @@ def test_a_broken_network_decides_nothing(split, fault, sides):
 
 
 @pytest.mark.slow
-def test_other_preprocessing_of_the_same_weights_is_another_network(split):
+def test_other_preprocessing_of_the_same_weights_is_another_network(finished_split):
     shifted = parse_classifier(LENET)[1].build()
     shifted.register_forward_pre_hook(lambda module, images: (images[0].roll(4, 3),))
-    found = diff_classifiers(LENET, shifted, images=str(split), margin=2)
+    found = diff_classifiers(LENET, shifted, images=str(finished_split), margin=2)
     assert found.flips.new_accuracy != found.flips.old_accuracy
     assert not any("one network" in note for note in found.notes)
 
 
 @pytest.mark.slow
-def test_counts_are_those_of_evaluate(split):
-    found = diff_classifiers(OTHER, LENET, images=str(split))
-    said = evaluate([str(split)], {"old": OTHER, "new": LENET}, progress=False)
+def test_counts_are_those_of_evaluate(finished_split):
+    found = diff_classifiers(OTHER, LENET, images=str(finished_split))
+    said = evaluate([str(finished_split)], {"old": OTHER, "new": LENET}, progress=False)
     table = said.predictions.to_pandas()
     by = {name: table[table.classifier == name] for name in ("old", "new")}
     right = {name: (rows.original_prediction == rows.label).to_numpy() for name, rows in by.items()}
@@ -69,9 +68,9 @@ def test_counts_are_those_of_evaluate(split):
     assert kinds(found)["perturbed"].positive.value == pytest.approx(100 * (right["new"] & ~right["old"]).mean())
 
 
-def test_rows_of_anyone_are_real_images(split):
+def test_rows_of_anyone_are_real_images(finished_split):
     """No provenance, so no oracle: what they show is a matter of the images as they are."""
-    rows = datasets.load_dataset(str(split), "mnist", split="lenet").select_columns(["id", "image", "label"])
+    rows = datasets.load_dataset(str(finished_split), "mnist", split="lenet").select_columns(["id", "image", "label"])
     found = diff_classifiers(OTHER, LENET, images=rows)
     assert [one.kind for one in found.evidence] == ["originals", "class"]
     assert found.verdict == "better"
@@ -79,8 +78,8 @@ def test_rows_of_anyone_are_real_images(split):
 
 
 @pytest.mark.slow
-def test_a_network_that_learnt_half_is_worse_and_the_reverse_fixed_more(split):
-    found = diff_classifiers(LENET, OTHER, images=str(split), margin=2)
+def test_a_network_that_learnt_half_is_worse_and_the_reverse_fixed_more(finished_split):
+    found = diff_classifiers(LENET, OTHER, images=str(finished_split), margin=2)
     assert found.verdict == "worse"
     assert [one.kind for one in found.evidence] == ["originals", "class", "perturbed", "class"]
     assert kinds(found)["originals"].is_worse
@@ -88,23 +87,23 @@ def test_a_network_that_learnt_half_is_worse_and_the_reverse_fixed_more(split):
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "0")
     assert suite.find("testcase/failure").get("message").startswith("NEW is worse: of ")
     assert to_markdown(report_of(found), level=3).startswith("### a\\\\x1b\\<b\\>\\|c\n\nNEW is worse")
-    assert diff_classifiers(OTHER, LENET, images=str(split), margin=2).verdict == "better"
+    assert diff_classifiers(OTHER, LENET, images=str(finished_split), margin=2).verdict == "better"
 
 
-def test_one_network_against_itself_decides_nothing(split, capsys, tmp_path):
-    job = ["diff", "--images", split, "--old", LENET, "--new", LENET, "--margin", "20", "-o", tmp_path]
+def test_one_network_against_itself_decides_nothing(finished_split, capsys, tmp_path):
+    job = ["diff", "--images", finished_split, "--old", LENET, "--new", LENET, "--margin", "20", "-o", tmp_path]
     assert run(*job) == 2
     assert f"{LENET} is both old and new; name two" in capsys.readouterr().err
     job[6] = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"
     assert run(*job) == 0
     assert "OLD and NEW are one network" in capsys.readouterr().out
     assert run(*job, "--strict") == 1
-    suite = ElementTree.fromstring(to_junit(report_of(diff_classifiers(LENET, LENET, images=str(split)))))
+    suite = ElementTree.fromstring(to_junit(report_of(diff_classifiers(LENET, LENET, images=str(finished_split)))))
     assert suite.get("failures") == "1"
 
 
-def test_bad_input(split):
+def test_bad_input(finished_split):
     with pytest.raises(UserError, match="classifier NEW"):
-        diff_classifiers(LENET, torch.nn.Flatten(), images=str(split))
+        diff_classifiers(LENET, torch.nn.Flatten(), images=str(finished_split))
     with pytest.raises(UserError, match="several trainings work on real images only"):
-        diff_classifiers([LENET, OTHER], LENET, images=str(split))
+        diff_classifiers([LENET, OTHER], LENET, images=str(finished_split))
