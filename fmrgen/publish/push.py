@@ -107,7 +107,7 @@ def push(
             write_benchmark(small, hub.name)
         listed = ", ".join(f"{split.paths.name} (recipe {split.provenance.fingerprint})" for split in splits)
         verb = "Add" if new else "Update the card of"
-        return Change(f"{verb} {listed}", operations)
+        return f"{verb} {listed}", operations
 
     try:
         commit, url = hub.update(change)

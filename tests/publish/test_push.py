@@ -186,7 +186,7 @@ def test_reading_some_columns_does_not_fetch_the_images(hub, split):
     told = read_provenance(SplitPaths(split, "mnist", "lenet"))
     folder = SplitFolder(SplitPaths(split, "mnist", "big"), 200, 200)
     folder.paths.provenance.write_bytes(told.model_copy(update={"runs": [new_run("cpu")]}).encoded)
-    folder.write_shard(0, rows, [], told.row_schema, "f")
+    folder.write_shard(0, rows, [], told)
     size = folder.shard_path(0).stat().st_size
     upload(hub, split, REPO)
     script = """

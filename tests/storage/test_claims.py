@@ -265,11 +265,11 @@ def test_a_writer_that_comes_late_replaces_no_finished_shard(split, monkeypatch,
     provenance = read_provenance(paths)
     folder = SplitFolder.of(paths, provenance)
     before = folder.shard_path(1).read_bytes()
-    folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
+    folder.write_shard(1, [], [], provenance)
     assert folder.shard_path(1).read_bytes() == before
     assert sha256_of(folder.shard_path(1)) == provenance.files[folder.name_of(1)]
     folder.shard_path(1).unlink()
-    folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
+    folder.write_shard(1, [], [], provenance)
     assert folder.shard_path(1).read_bytes() != before
     assert not list(split.glob("mnist/.*.tmp"))
 
