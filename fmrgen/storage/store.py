@@ -1,6 +1,7 @@
 """A dataset folder that several processes write: by creating files that nobody rewrites."""
 
 import os
+from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -102,11 +103,10 @@ def check_creates_once(store: Store, folder: Path) -> None:
 def set_aside(store: Store, path: Path) -> Path:
     """Give a file that is wrong another name, under which nobody reads it, and return that."""
     content = read(store, path)
-    number = 0
-    aside = path.with_name(f".{path.name}.damaged")
-    while content is not None and not store.create(aside, content):
-        number += 1
-        aside = path.with_name(f".{path.name}.damaged{number}")
+    for number in count():
+        aside = path.with_name(f".{path.name}.damaged{number or ''}")
+        if content is None or store.create(aside, content):
+            break
     store.remove(path)
     return aside
 
