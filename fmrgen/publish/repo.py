@@ -124,12 +124,13 @@ def add_to_split(
     files: str,
     message: str,
     write: Callable[[SplitPaths], object],
-) -> tuple[str | None, str | None]:
+) -> str | None:
     """Let `write` put small files beside a split, in its folder or its repo, and renew the card that shows them.
 
     `repo` is None for a folder; `files` is the digest of the split's files, which the small ones are about. `write`
-    gets the paths of the split among its small files as they are now. Returns the commit and its address; None for a
-    folder. Raises UserError if the split was remade meanwhile, or can't be written to.
+    gets the paths of the split among its small files as they are now. Returns the address of the commit, or the commit
+    if it is an earlier one; None for a folder. Raises UserError if the split was remade meanwhile, or can't be written
+    to.
     """
 
     def write_checked(root: Path) -> None:
@@ -140,10 +141,11 @@ def add_to_split(
     if repo is None:
         write_checked(paths.root)
         renew_card(Store(paths.root))
-        return None, None
+        return None
 
     def change(folder: Path, state: RepoState) -> Change:
         write_checked(folder)
         return message, []
 
-    return HubRepo(repo).update(change)
+    commit, url = HubRepo(repo).update(change)
+    return url or commit

@@ -18,6 +18,7 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.publish.card import FinishedSplit, write_card
+from fmrgen.publish.eval_results import _entries
 from fmrgen.publish.push import _judgements
 from fmrgen.publish.results import record_results
 from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, judgements_of, to_parquet
@@ -43,7 +44,7 @@ def edit_files(split):
 
 def test_results_on_the_card_of_a_folder(split):
     evaluation = evaluate([str(split)], [f"mine={LENET}", "other=outside_components:SmallNetConfig"])
-    assert [one.line for one in record_results(evaluation)] == [f"{split}:mnist/lenet: 2 results added to its card"]
+    assert record_results(evaluation) == [(f"{split}:mnist/lenet: 2 results added to its card", True)]
     files = sorted((split / "results/mnist/lenet").glob("*.json"))
     assert [path.name.rpartition("-")[0] for path in files] == ["mine", "other"]
     told = json.loads(files[0].read_text())
@@ -121,7 +122,7 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     folder.mkdir(parents=True)
     for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
         (folder / f"{name}.json").write_text(text)
-    assert "1 result added" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
+    assert "1 result added" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0][0]
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
@@ -136,8 +137,9 @@ def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys
 
 def test_what_has_no_card(split):
     evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
-    (recorded,) = record_results(evaluation)
-    assert "no split of fmrgen's, so it has no card" in recorded.line
+    ((line, is_on_card),) = record_results(evaluation)
+    assert "no split of fmrgen's, so it has no card" in line
+    assert not is_on_card
 
 
 @pytest.mark.nightly
@@ -171,6 +173,7 @@ def test_results_on_a_card_of_the_hub(hub, split, tmp_path):
     result = evaluated(hub, tmp_path / "a", "someone/splits", "--record", classifier=f"mine={LENET}")
     assert "someone/splits:mnist/lenet: 1 result added to its card" in result.stdout, result.stderr
     assert result.stderr == ""  # -q is quiet, the Hub's client too
+    assert list(_entries(tmp_path / "a", "mine")) == [".eval_results/someone--splits--mnist-lenet.yaml"]
     result = evaluated(hub, tmp_path / "b", "someone/splits", "--record", classifier="other={kind: lenet}")
     assert result.returncode == 0, result.stderr
     card = python(hub, "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)")
