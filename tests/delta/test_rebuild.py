@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import fmrgen, run
+from commands import fmrgen, pushed, refused, run
 from datasets import load_dataset
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
@@ -29,20 +29,6 @@ from fmrgen.split.open import open_split
 from fmrgen.storage.provenance import read_all
 
 SOURCE = "{kind: mnist, limit: 120}"
-
-
-def pushed(hub, folder, repo, *options):
-    """What a push that succeeds prints."""
-    done = fmrgen("push", folder, repo, *options, **hub.environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def refused(hub, folder, repo, *options):
-    """What a push that fails says."""
-    done = fmrgen("push", folder, repo, *options, **hub.environment)
-    assert done.returncode == 2
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +275,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     other = ["source.limit=12", "perturb.budget=1", "output.split=soft", "source.license=cc-by-nc-4.0"]
     make_split(load_recipe("mnist-lenet", [*other, "output.config=other"]), tmp_path / "soft")
     for folder in (finished_split, tmp_path / "soft", finished_split):
-        assert json.loads(pushed(hub, folder, "someone/deltas", "--without-images", "--json"))["url"]
+        assert json.loads(pushed(hub, folder, "someone/deltas", "--without-images", "--json").stdout)["url"]
     world = hub.world()
     card = (world.blobs / world.files("someone/deltas")["README.md"]).read_text()
     told = yaml.safe_load(card.split("---")[1])
@@ -297,7 +283,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     assert told["license"] == ["cc-by-nc-4.0", "cc-by-sa-3.0"]
     few = ["source.limit=12", "perturb.budget=1", "output.split=soft", "output.shard_size=4", "output.config=other"]
     make_split(load_recipe("mnist-lenet", few), tmp_path / "again")
-    assert pushed(hub, tmp_path / "again", "someone/deltas", "--without-images", "-q") == ""
+    assert pushed(hub, tmp_path / "again", "someone/deltas", "--without-images", "-q").stdout == ""
     there = [path for path in world.files("someone/deltas") if path.startswith("deltas/other/")]
     shards = [f"deltas/other/soft-0000{number}-of-00003.parquet" for number in range(3)]
     assert sorted(there) == [*shards, "deltas/other/soft.json"]
@@ -313,12 +299,12 @@ def test_over_the_hub(finished_split, hub, tmp_path):
     assert done.returncode == 0, done.stderr
     assert verify_files(str(tmp_path / "out")).wrong == []
     pushed(hub, finished_split, "someone/whole", "-q")
-    told = refused(hub, finished_split, "someone/delta", "-q")
-    assert "someone/delta: holds splits without images; push those with images to another repo" in told
-    assert "holds splits with images" in refused(hub, finished_split, "someone/whole", "--without-images")
+    message = "someone/delta: holds splits without images; push those with images to another repo"
+    refused(message, hub, finished_split, "someone/delta")
+    refused("holds splits with images", hub, finished_split, "someone/whole", "--without-images")
     hub.world().repos["someone/delta"]["private"] = False
-    told = refused(hub, finished_split, "someone/delta", "--without-images")
-    assert "someone/delta: is a public repo; if these images may be published, pass --public" in told
+    message = "someone/delta: is a public repo; if these images may be published, pass --public"
+    refused(message, hub, finished_split, "someone/delta", "--without-images")
 
 
 def test_bad_input(delta, tmp_path, capsys):

@@ -1,13 +1,12 @@
 """Results in the Hub's own format: a benchmark's tasks, entries for models, and pull requests that come once."""
 
 import json
-from pathlib import Path
 
 import httpx2
 import pytest
 import yaml
 from commands import FAULTS, run, run_jobs
-from huggingface_hub import HfApi, constants, parse_eval_result_entries
+from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from fmrgen import evaluate
@@ -173,26 +172,3 @@ def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
     monkeypatch.setattr(client, "hf_hub_download", is_out)
     with pytest.raises(LocalEntryNotFoundError):
         eval_results._has(HubClient("team/net", "model"), {PATH: b"1"}, "main")
-
-
-@pytest.mark.slow
-def test_from_the_split_to_the_board(hub, split, tmp_path, monkeypatch):
-    """A push, an evaluation from the Hub, and the Hub's board that reads the pull request."""
-    folder = tmp_path / "evaluation"
-    world = hub.world("0")
-    for arguments in (
-        ["push", split, "someone/digits", "-q"],
-        ["evaluate", "someone/digits", "-c", f"mine={LENET}", "-q", "--record", "-o", folder],
-        ["push", folder, "team/net", "--results", "mine"],
-    ):
-        if arguments[1] == folder:
-            world.create("models/team/net", False)
-        done = called(hub, tmp_path, "0", *arguments)
-        assert done[0] == 0, done
-    tree = yaml.safe_load((Path(world.blobs) / world.files("someone/digits")["eval.yaml"]).read_text())
-    assert tree["tasks"] == [{"id": "mnist-lenet", "config": "mnist", "split": "lenet"}]
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    api = HfApi(hub.address, token="writer")
-    (entry,) = api.get_dataset_leaderboard("someone/digits")
-    fmr = read_figures(folder / "evaluation.json").results[0].total.fmr
-    assert (entry.model_id, entry.value, entry.pull_request) == ("team/net", round(fmr.value, 2), 1)

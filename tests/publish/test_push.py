@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from commands import FAULTS, fmrgen, launched, python, run_jobs, upload, wait_for
+import yaml
+from commands import FAULTS, fmrgen, launched, push, pushed, python, refused, run_jobs, upload, wait_for
 
 from fmrgen.publish.card import write_card
 from fmrgen.records import Perturbed, StopReason
@@ -23,25 +24,6 @@ from fmrgen.storage.shards import SplitFolder
 
 REPO = "someone/digits"
 LENET = "asset:mnist/lenet"
-
-
-def push(hub, *arguments, **environment):
-    return fmrgen("push", *arguments, **{**hub.environment, **environment})
-
-
-def pushed(hub, *arguments, **environment):
-    """A push that succeeds."""
-    result = push(hub, *arguments, **environment)
-    assert result.returncode == 0, result.stderr
-    return result
-
-
-def refused(message, hub, *arguments, **environment):
-    """A push that ends in one line, which has the message in it."""
-    result = push(hub, *arguments, **environment)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert message in result.stderr
-    return result.stderr
 
 
 def edit_json(path, **changes):
@@ -145,6 +127,8 @@ def test_pushed_splits_load_and_evaluate_as_from_the_folder(hub, split, other, t
     files = hub.world().files(REPO)
     for path in split.rglob("*.parquet"):
         assert files[str(path.relative_to(split))] == hashlib.sha256(path.read_bytes()).hexdigest()
+    tasks = yaml.safe_load((hub.world().blobs / files["eval.yaml"]).read_text())["tasks"]
+    assert [task["id"] for task in tasks] == ["mnist-lenet", "mnist-twin"]
     names = ("mnist/lenet", "mnist/twin")
     assert loaded(hub, REPO, *names) == loaded(hub, str(split), *names)
     figures = []
