@@ -96,9 +96,9 @@ def evaluate(
         report = evaluation_report(evaluation)
         write_predictions(evaluation, output)
         is_whole = every or bool(by or fixed or attack)
-        for entry in record_results(evaluation) if record else ():
-            print_entry = write_line if entry.failed or as_json else display.print_line
-            print_entry(entry.line)
+        for line, is_on_card in record_results(evaluation) if record else ():
+            print_entry = display.print_line if is_on_card and not as_json else write_line
+            print_entry(line)
         display.deliver(report, output, as_json=as_json, quiet=quiet, every=is_whole, plot_formats=formats)
         for failure in failures:
             write_line(failure)

@@ -1,8 +1,7 @@
 """Deltas on the Hub: their card, and the push of a folder of them."""
 
 import re
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -10,10 +9,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from fmrgen.delta.files import about_path, deltas_in, read_about
 from fmrgen.errors import UserError
 from fmrgen.files import read_plain, to_yaml, write_atomically
-from fmrgen.hub.client import HubClient, Operation, check_no_token
+from fmrgen.hub.client import Operation, check_publication
+from fmrgen.publish.repo import Change, HubRepo, RepoState
 from fmrgen.results.markdown_text import escape
 from fmrgen.storage.made_with import made_with
-from fmrgen.storage.paths import CARD, DELTA_FILE, DELTA_SHARD, DELTAS
+from fmrgen.storage.paths import CARD, DELTA_SHARD, DELTAS
 from fmrgen.storage.provenance import Provenance
 
 _OURS = "fmrgen rebuild"  # in every card that fmrgen wrote
@@ -68,7 +68,7 @@ def _card(provenances: Mapping[tuple[str, str], Provenance]) -> str:
     )
 
 
-def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
+def push_delta(folder: Path, repo: str, *, public: bool = False) -> str | None:
     """Upload a folder of deltas to a dataset repo in one commit, and return the address of the commit.
 
     Files that the repo has already are not sent again. Deltas of other splits in the repo stay.
@@ -77,39 +77,26 @@ def push_delta(folder: Path, repo: str, *, public: bool = False) -> str:
     Raises UserError if the Hub refuses, the repo is public without `public`, or it has splits with their images.
     """
     names = deltas_in(folder)
-    shards: set[str] = set()
-    small_files: dict[str, bytes] = {}
-    for name in names:
-        shards.update(read_about(folder, *name)[0].files)
-        path = about_path(folder, *name)
-        small_files[path.relative_to(folder).as_posix()] = path.read_bytes()
     if not names:
         raise UserError(f"{folder}: contains no split without images; push one with --without-images")
-    hub = HubClient(repo, "dataset")
-    hub.create(public)
+    shards: set[str] = set()
+    for name in names:
+        shards.update(read_about(folder, *name)[0].files)
+    hub = HubRepo(repo)
+    hub.log_in()
+    check_publication(hub.name, hub.is_private(), public)
+    hub.make(private=not public)
 
-    def operations_on(repo_paths: set[str]) -> Sequence[Operation]:
-        if any(path.startswith("provenance/") for path in repo_paths):
+    def change(small: Path, state: RepoState) -> Change:
+        if any(path.startswith("provenance/") for path in state.files):
             raise UserError(f"{hub.name}: holds splits with images; push those without images to another repo")
-        texts = {CARD: _card_of_all(hub, small_files, repo_paths), **small_files}
-        check_no_token(texts)
-        operations: list[Operation] = [CommitOperationAdd(path, content) for path, content in texts.items()]
-        operations += [CommitOperationAdd(path, (folder / path).absolute()) for path in sorted(shards)]
-        for path in sorted(repo_paths - shards):
+        for name in names:
+            write_atomically(about_path(small, *name), about_path(folder, *name).read_bytes(), durable=False)
+        operations: list[Operation] = [CommitOperationAdd(path, (folder / path).absolute()) for path in sorted(shards)]
+        for path in sorted(state.files.keys() - shards):
             match = re.fullmatch(DELTA_SHARD, path)
             if match is not None and match.groups() in names:  # a shard of an earlier delta of the same split
                 operations.append(CommitOperationDelete(path))
-        return operations
+        return "Splits without images", operations
 
-    return hub.commit("Splits without images", operations_on)
-
-
-def _card_of_all(hub: HubClient, added: Mapping[str, bytes], repo_paths: set[str]) -> bytes:
-    """Return the card of a repo with the files `repo_paths`, once it has the `added` small files, too."""
-    contents = hub.read([path for path in repo_paths if path == CARD or re.fullmatch(DELTA_FILE, path)], "main")
-    with tempfile.TemporaryDirectory() as temporary:
-        merged = Path(temporary)
-        for path, content in {**contents, **added}.items():
-            write_atomically(merged / path, content, durable=False)
-        write_delta_card(merged)
-        return (merged / CARD).read_bytes()
+    return hub.update(change, write_delta_card)[1]

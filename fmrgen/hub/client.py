@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -91,15 +90,6 @@ class HubClient:
         except MissingError:
             return None
 
-    def create(self, public: bool) -> None:
-        """Log in, and make the repo unless it exists, private unless `public`.
-
-        Raises UserError if the Hub refuses, or everyone sees the repo and `public` does not allow it.
-        """
-        self.log_in()
-        check_publication(self.name, self.is_private(), public)
-        self.ask(partial(self.api.create_repo, self.name, repo_type=self.kind, private=not public, exist_ok=True))
-
     def read(self, paths: Sequence[str], revision: str) -> dict[str, bytes]:
         """Return small files of the repo, by their paths. Retries nothing: call it within `ask`."""
 
@@ -113,22 +103,6 @@ class HubClient:
         """Make a commit. Retries nothing: call it within `ask`. `options` are others of the Hub's `create_commit`."""
         with _upload_errors(self.name):
             return self.api.create_commit(self.name, operations, commit_message=message, repo_type=self.kind, **options)
-
-    def commit(self, message: str, operations_on: Callable[[set[str]], Sequence[Operation]]) -> str:
-        """Make a commit, and return its address.
-
-        If another commit comes first, everything is done again on top of that one. `operations_on` returns the
-        operations of the commit from the paths of the files in the repo.
-        """
-
-        def attempt() -> str:
-            with client_errors():
-                info: Any = self.api.repo_info(self.name, repo_type=self.kind)
-                paths = {str(file.rfilename) for file in info.siblings or []}
-            commit = self.send(operations_on(paths), message, parent_commit=info.sha)
-            return str(commit.commit_url)
-
-        return self.ask(attempt, all_of_the_hub=False)
 
     def ask(self, question: Callable[[], Result], all_of_the_hub: bool = True) -> Result:
         """Return the result of `question`, which sends requests to the Hub, and is called again if its error may pass.

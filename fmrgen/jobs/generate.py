@@ -309,9 +309,8 @@ class _Job:
 
     def _write(self, shard: _OpenShard) -> None:
         self.claims.check_folder()
-        schema = self.provenance.row_schema
         try:
-            self.folder.write_shard(shard.number, shard.rows, shard.skipped, schema, self.recipe.fingerprint)
+            self.folder.write_shard(shard.number, shard.rows, shard.skipped, self.provenance)
         except UserError:
             self.claims.check_folder()  # the folder may have gone at this very moment
             if shard.number in self.claims.missing():

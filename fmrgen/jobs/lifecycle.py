@@ -223,9 +223,10 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
     checked = None
     if not provenance.is_finished:
         checked = folder.check_complete(provenance)
-        if len(checked.skipped) == folder.examples:
-            first = checked.skipped[0].reason
-            raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
+        skipped = checked["skipped"]
+        if len(skipped) == folder.examples:
+            first = skipped[0]["reason"]
+            raise UserError(f"source: all {len(skipped)} images were unreadable and skipped; first: {first}")
     loss, score = "loss", provenance.score_column
     table = folder.read_columns(list(dict.fromkeys([*SUMMARY_COLUMNS, loss, score])))
     columns = {name: table[name].to_numpy() for name in table.column_names}
@@ -237,8 +238,7 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
         raise nonfinite_error(len(table), faults or +stored)
     summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS if name in columns})
     if checked is not None:
-        tree = provenance.tree | {"finished": True, "summary": asdict(summary)}
-        tree |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
+        tree = provenance.tree | checked | {"finished": True, "summary": asdict(summary)}
         paths, store = folder.paths, folder.store
         store.create(paths.provenance, Provenance.model_validate(tree).encoded)
         forget_records(folder)

@@ -2,16 +2,16 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from datasets import DatasetInfo, SplitDict, SplitInfo
-from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData
 from jinja2 import StrictUndefined, Template
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fmrgen.errors import UserError, command_line, one_line
 from fmrgen.files import (
@@ -19,13 +19,13 @@ from fmrgen.files import (
     fingerprint,
     open_plain,
     package_data,
+    read_json,
     to_yaml,
     write_changed,
 )
 from fmrgen.metrics.cautions import cautions, tightness
-from fmrgen.metrics.intervals import format_estimate
+from fmrgen.metrics.intervals import Estimate, format_estimate
 from fmrgen.metrics.summary import COMPARED, Metric, Summary
-from fmrgen.publish.entries import Entry, results_on
 from fmrgen.recipe.sections import ComponentConfigs
 from fmrgen.report.summary import main_lines
 from fmrgen.results.markdown_text import escape
@@ -43,6 +43,7 @@ _BEGIN, _END = "<!-- fmrgen: written by a machine from here -->", "<!-- fmrgen: 
 _DESCRIBED = "fmrgen split files"  # the descriptions of fmrgen's own configs begin so
 _TITLED = ": test images perturbed against "  # fmrgen's own titles have it in them
 _NAMED = 4  # classifiers in a title
+RESULT_SCHEMA = "fmrgen-result/1"  # of the files under results/
 _TAGS = ["fmrgen", "robustness", "perturbed"]
 _SIZE_CATEGORIES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"]  # the Hub's
 
@@ -124,6 +125,43 @@ class FinishedSplit:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """The results of one classifier, a file under results/."""
+
+    schema: Annotated[str, Field(pattern=r"^fmrgen-result/\d+$")]
+    files: str  # the digest of the split's files
+    classifier: Annotated[str, Field(pattern=r"[\p{L}\p{N}\p{P}\p{S}]")]  # its name, with some visible character
+    conditioned: bool  # whether the split was generated against it
+    at_chance: bool  # whether it is hardly better than chance on the originals, so that it has no rank
+    figures: Mapping[str, Estimate | None]  # of the compared metrics
+
+
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
+
+
+def _results_on(paths: SplitPaths, provenance: Provenance) -> list[Entry]:
+    """Return the results on the split as it is now, by falling FMR, those at chance last.
+
+    Results on earlier files are left out, and files that are not results: anyone may have put them there.
+    """
+    entries = []
+    for path in sorted(paths.results.glob("*.json")):
+        with suppress(UserError, ValidationError):
+            check_inside(path, paths.root)
+            content = read_json(path)
+            entry = _ENTRY.validate_python(content | {"figures": {name: content.get(name) for name in COMPARED}})
+            if entry.files == provenance.files_digest:
+                entries.append(entry)
+    return sorted(entries, key=_rank)
+
+
+def _rank(entry: Entry) -> tuple[bool, float]:
+    """Return the key by which results are sorted: those at chance last, in either group those without a figure last."""
+    figure = entry.figures["fmr"]
+    return entry.at_chance, 1 if figure is None else -figure.value
+
+
+@dataclass(frozen=True)
 class _CardEntry(FinishedSplit):
     """A finished split as the template and the metadata need it."""
 
@@ -140,7 +178,7 @@ def _card_entries(root: Path) -> dict[str, list[_CardEntry]]:
             paths = SplitPaths(root, config, split)
             summary = summary_of(provenance)
             judges = JudgementsFolder(paths).judges_of(provenance.files_digest)
-            entry = _CardEntry(paths, provenance, summary, results_on(paths, provenance), judges)
+            entry = _CardEntry(paths, provenance, summary, _results_on(paths, provenance), judges)
             splits.setdefault(config, []).append(entry)
     return splits
 
@@ -169,15 +207,13 @@ def _read_card(path: Path, where: str) -> _Card:
         raise UserError(f"{where}: its metadata can't be read, fix it by hand: {one_line(error)}") from None
     configs = by_config(data.pop("configs", []), "configs", where)
     infos = by_config(data.pop("dataset_info", []), "dataset_info", where)
-    before, begin, rest = card.text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    marks = card.text.count(_BEGIN), card.text.count(_END)
-    if marks not in ((0, 0), (1, 1)) or bool(begin) != bool(end):
+    if re.findall(f"{_BEGIN}|{_END}", card.text) not in ([], [_BEGIN, _END]):
         raise UserError(
             f"{where}: fmrgen writes its text between {_BEGIN} and {_END}, but these two marks are not there once "
             "each, in this order; fix that by hand"
         )
-    return _Card(data, configs, infos, before.strip(), after.strip())
+    before, _, rest = card.text.partition(_BEGIN)
+    return _Card(data, configs, infos, before.strip(), rest.partition(_END)[2].strip())
 
 
 def _config(config: str, entries: list[_CardEntry], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -204,19 +240,16 @@ def _judgements_config(config: str, entries: list[_CardEntry]) -> dict[str, Any]
 
 def _info(config: str, entries: list[_CardEntry]) -> dict[str, Any]:
     """Return the sizes of a config, as `datasets` reads them. Its columns are in its files, names of classes too."""
-    sizes = {}
+    splits = []
     for entry in entries:
-        split = entry.paths.split
-        sizes[split] = SplitInfo(split, entry.provenance.num_bytes, entry.summary.rows)
-    info = DatasetInfo(
-        config_name=config,
-        splits=SplitDict(sizes),
-        download_size=sum(entry.provenance.download_size for entry in entries),
-        dataset_size=sum(size.num_bytes for size in sizes.values()),
-    )
-    data = DatasetCardData()
-    DatasetInfosDict({config: info}).to_dataset_card_data(data)
-    return data.to_dict()["dataset_info"]
+        size = {"num_bytes": entry.provenance.num_bytes, "num_examples": entry.summary.rows}
+        splits.append({"name": entry.paths.split, **size})
+    return {
+        "config_name": config,
+        "splits": splits,
+        "download_size": sum(entry.provenance.download_size for entry in entries),
+        "dataset_size": sum(entry.provenance.num_bytes for entry in entries),
+    }
 
 
 def _describe(card: _Card, splits: dict[str, list[_CardEntry]], where: str) -> dict[str, Any]:

@@ -90,12 +90,14 @@ def push(
 
     def change(small: Path, state: RepoState, with_benchmark: bool = True) -> Change:
         check_publication(hub.name, state.private, public)
-        _check_may_hold_splits(hub.name, small, state)
+        _check_may_hold_splits(small, state)
         _add_hand_written(splits[0].paths.root, small, state, with_benchmark)
         operations: list[Operation] = []
         for split, files in zip(splits, additions, strict=True):
-            if not _is_there(split, small, state):
-                _check_replaced(split, small, state, replace)
+            remote = _remote_provenance(split.paths.at(small))
+            if not _is_there(split, remote, state):
+                if not replace:
+                    _check_replaces_nothing(split, remote, small, state)
                 check_config(split.paths.at(small), split.provenance, hub.name)
                 new[split.paths.name] = None
                 # Copies for each attempt: the client keeps in them what it found on the Hub at that one.
@@ -107,7 +109,7 @@ def push(
             write_benchmark(small, hub.name)
         listed = ", ".join(f"{split.paths.name} (recipe {split.provenance.fingerprint})" for split in splits)
         verb = "Add" if new else "Update the card of"
-        return Change(f"{verb} {listed}", operations)
+        return f"{verb} {listed}", operations
 
     try:
         commit, url = hub.update(change)
@@ -215,11 +217,12 @@ def _judgements(split: FinishedSplit, small: Path, repo: str) -> list[CommitOper
     return operations
 
 
-def _check_may_hold_splits(name: str, small: Path, state: RepoState) -> None:
+def _check_may_hold_splits(small: Path, state: RepoState) -> None:
     """Raise UserError if a repo has data that `load_dataset` could not read any more beside a perturbed split.
 
     `small` is the folder of its small files.
     """
+    name = state.name
     if deltas_among(state.files):
         raise UserError(f"{name}: holds splits without images; push those with images to another repo")
     named = data_named(small / CARD, name)
@@ -254,34 +257,29 @@ def _check_all_sent(splits: list[FinishedSplit], state: RepoState, commit: str) 
                 raise UserError(f"{state.name}: rejected {path}; a .gitignore in it may match it, fix that there")
 
 
-def _is_there(split: FinishedSplit, small: Path, state: RepoState) -> bool:
-    """Return whether the repo holds the very files of the split."""
+def _is_there(split: FinishedSplit, remote: Provenance | None, state: RepoState) -> bool:
+    """Return whether the repo, whose provenance of the split is `remote`, holds the very files of the split."""
     files = split.provenance.files
-    remote = _remote_provenance(split.paths, small)
     if str(split.repo_paths.picture) not in state.files or remote is None or remote.files != files:
         return False
     # The sha256 of a small file that the repo keeps in git is not known: its name must do.
     return all(path in state.files and state.files[path] in (None, digest) for path, digest in files.items())
 
 
-def _remote_provenance(paths: SplitPaths, small: Path) -> Provenance | None:
-    """Return the repo's provenance of a split of that name; None if there is none that can be read."""
+def _remote_provenance(paths: SplitPaths) -> Provenance | None:
+    """Return the repo's provenance of a split, among its small files; None if there is none that can be read."""
     with suppress(UserError):
-        return read_provenance(paths.at(small))
+        return read_provenance(paths)
     return None
 
 
-def _check_replaced(split: FinishedSplit, small: Path, state: RepoState, may_replace: bool) -> None:
-    """Raise UserError if the repo has another split of the same name that may not be replaced."""
-    if may_replace:
-        return
-    own, name = split.provenance, split.paths.name
-    remote = _remote_provenance(split.paths, small)
-    if remote is None:
-        if split.paths.at(small).provenance.exists() or _old_shards(split, state):
-            raise _another_split(state.name, name, None, own.fingerprint)
-    elif remote.files != own.files:
-        raise _another_split(state.name, name, remote.fingerprint, own.fingerprint)
+def _check_replaces_nothing(split: FinishedSplit, remote: Provenance | None, small: Path, state: RepoState) -> None:
+    """Raise UserError if the repo has another split of the same name, or files of one without a provenance."""
+    own = split.provenance
+    is_other = remote is not None and remote.files != own.files
+    if is_other or (remote is None and (split.paths.at(small).provenance.exists() or _old_shards(split, state))):
+        fingerprint = None if remote is None else remote.fingerprint
+        raise _another_split(state.name, split.paths.name, fingerprint, own.fingerprint)
 
 
 def _another_split(repo: str, name: str, remote: Any, own: str) -> UserError:

@@ -14,10 +14,11 @@ from fmrgen.errors import UserError
 from fmrgen.files import write_atomically
 from fmrgen.hub.client import HubClient, MissingError, Operation, check_no_token, client_errors
 from fmrgen.hub.timeouts import checked_commit
-from fmrgen.publish.card import renew_card, write_card
-from fmrgen.storage.paths import CARD, SMALL_FILE, SplitPaths
+from fmrgen.publish.card import renew_card
+from fmrgen.publish.card import write_card as write_split_card
+from fmrgen.storage.paths import SMALL_FILE, SplitPaths
 from fmrgen.storage.provenance import read_provenance
-from fmrgen.storage.store import Disk
+from fmrgen.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,7 @@ class RepoState:
     files: Mapping[str, str | None]  # the sha256 of each file by its path; None for a small one that git keeps
 
 
-@dataclass(frozen=True)
-class Change:
-    """A commit to make: its message, and the operations besides the small files that were changed in the folder."""
-
-    message: str
-    operations: list[Operation]
+Change = tuple[str, list[Operation]]  # a commit: its message, and what it does besides the small files
 
 
 class HubRepo(HubClient):
@@ -68,16 +64,20 @@ class HubRepo(HubClient):
         if self.revision != "main":
             self.ask(partial(self.api.create_branch, self.name, branch=self.revision, **options))
 
-    def update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
+    def update(
+        self, change: Callable[[Path, RepoState], Change], write_card: Callable[[Path], None] | None = None
+    ) -> tuple[str, str | None]:
         """Commit a change, and return the commit and its address.
 
         If there is nothing to commit, the commit is the current one, and the address None. If another commit comes
         first, everything is repeated on that one.
 
         `change` gets a folder with the repo's small files (the card, provenance, results) as they are now, changes and
-        adds such files, and returns the rest of the commit. The card is then rewritten from the folder.
+        adds such files, and returns the rest of the commit. The card is then rewritten from the folder, by default that
+        of splits with their images.
         """
-        return self.ask(partial(self._update, change), all_of_the_hub=False)
+        write = write_card or partial(write_split_card, repo=self.name)
+        return self.ask(partial(self._update, change, write), all_of_the_hub=False)
 
     def tag(self, name: str, commit: str, message: str) -> None:
         make = partial(self.api.create_tag, self.name, tag=name, tag_message=message, revision=commit)
@@ -95,25 +95,26 @@ class HubRepo(HubClient):
                 files[str(file.rfilename)] = file.lfs.sha256 if file.lfs else None
         return RepoState(self.name, checked_commit(info.sha, self.name), bool(info.private), files)
 
-    def _update(self, change: Callable[[Path, RepoState], Change]) -> tuple[str, str | None]:
+    def _update(
+        self, change: Callable[[Path, RepoState], Change], write_card: Callable[[Path], None]
+    ) -> tuple[str, str | None]:
         state = self._fetch()
-        small_files = [path for path in state.files if path == CARD or re.fullmatch(SMALL_FILE, path)]
+        small_files = [path for path in state.files if re.fullmatch(SMALL_FILE, path)]
         before = self.read(small_files, state.commit)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for path, content in before.items():
                 write_atomically(folder / path, content, durable=False)
-            changed = change(folder, state)
-            write_card(folder, self.name)
+            message, operations = change(folder, state)
+            write_card(folder)
             files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
             after = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
             small = {path: content for path, content in after.items() if before.get(path) != content}
-            if not small and not changed.operations:
+            if not small and not operations:
                 return state.commit, None
             check_no_token(small)
-            additions = [CommitOperationAdd(path, content) for path, content in small.items()]
-            operations = [*changed.operations, *additions]
-            commit = self.send(operations, changed.message, revision=self.revision, parent_commit=state.commit)
+            operations += [CommitOperationAdd(path, content) for path, content in small.items()]
+            commit = self.send(operations, message, revision=self.revision, parent_commit=state.commit)
         return commit.oid, str(commit.commit_url)
 
 
@@ -123,12 +124,13 @@ def add_to_split(
     files: str,
     message: str,
     write: Callable[[SplitPaths], object],
-) -> tuple[str | None, str | None]:
+) -> str | None:
     """Let `write` put small files beside a split, in its folder or its repo, and renew the card that shows them.
 
     `repo` is None for a folder; `files` is the digest of the split's files, which the small ones are about. `write`
-    gets the paths of the split among its small files as they are now. Returns the commit and its address; None for a
-    folder. Raises UserError if the split was remade meanwhile, or can't be written to.
+    gets the paths of the split among its small files as they are now. Returns the address of the commit, or the commit
+    if it is an earlier one; None for a folder. Raises UserError if the split was remade meanwhile, or can't be written
+    to.
     """
 
     def write_checked(root: Path) -> None:
@@ -138,11 +140,12 @@ def add_to_split(
 
     if repo is None:
         write_checked(paths.root)
-        renew_card(Disk(paths.root))
-        return None, None
+        renew_card(Store(paths.root))
+        return None
 
     def change(folder: Path, state: RepoState) -> Change:
         write_checked(folder)
-        return Change(message, [])
+        return message, []
 
-    return HubRepo(repo).update(change)
+    commit, url = HubRepo(repo).update(change)
+    return url or commit

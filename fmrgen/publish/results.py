@@ -1,16 +1,14 @@
 """Results in the repo or folder of their split, whose card lists them."""
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fmrgen.errors import UserError
-from fmrgen.files import check_inside, write_atomically
-from fmrgen.publish.entries import RESULT_SCHEMA
+from fmrgen.files import check_inside, json_text, write_atomically
+from fmrgen.publish.card import RESULT_SCHEMA
 from fmrgen.publish.repo import add_to_split
 from fmrgen.results.evaluation import EvaluatedClassifier, EvaluatedSplit, Evaluation, Result
 from fmrgen.storage.paths import SplitPaths
@@ -18,18 +16,10 @@ from fmrgen.storage.paths import SplitPaths
 _DIGITS = 8  # of the weights' sha256, in the name of a file
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What became of the results on one split; `line` says it."""
-
-    line: str
-    failed: bool = False  # whether they are on no card
-
-
-def record_results(evaluation: Evaluation) -> list[Recorded]:
+def record_results(evaluation: Evaluation) -> list[tuple[str, bool]]:
     """Add each result to the card of its split, if that is one of fmrgen's in a folder or on the Hub.
 
-    Returns what became of the results on each split, in their order.
+    Returns for each split, in their order, a line on what became of its results, and whether its card has them.
     """
     outcomes = []
     for split, results in zip(evaluation.splits, evaluation.matrix, strict=True):
@@ -39,10 +29,10 @@ def record_results(evaluation: Evaluation) -> list[Recorded]:
 
 def _record_split(
     split: EvaluatedSplit, classifiers: Sequence[EvaluatedClassifier], results: Sequence[Result]
-) -> Recorded:
+) -> tuple[str, bool]:
     """Add the results on one split to its card; errors are in the outcome."""
     if split.files is None or split.repo is None:
-        return Recorded(f"{split.name}: no split of fmrgen's, so it has no card", failed=True)
+        return f"{split.name}: no split of fmrgen's, so it has no card", False
     entries = {}
     for classifier, result in zip(classifiers, results, strict=True):
         name = re.sub(r"[^\w.-]+", "-", classifier.name).strip("-.") or "classifier"
@@ -61,12 +51,12 @@ def _record_split(
     try:
         add_to_split(paths, repo, split.files, message, write)
     except UserError as error:  # the evaluation itself is safe
-        return Recorded(f"{split.name}: results not added to its card: {error}", failed=True)
-    return Recorded(f"{split.name}: {len(entries)} result{'s' * (len(entries) > 1)} added to its card")
+        return f"{split.name}: results not added to its card: {error}", False
+    return f"{split.name}: {len(entries)} result{'s' * (len(entries) > 1)} added to its card", True
 
 
 def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Result) -> str:
-    entry: dict[str, Any] = {
+    entry = {
         "schema": RESULT_SCHEMA,
         "files": split.files,
         "classifier": classifier.name,
@@ -75,4 +65,4 @@ def _entry(split: EvaluatedSplit, classifier: EvaluatedClassifier, result: Resul
         "fmrgen": version("fmrgen"),
         **asdict(result.total),
     }
-    return json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
+    return json_text(entry)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, json_text, of_schema, read_json, read_plain, write_atomically
-from fmrgen.hub.timeouts import bound_requests, no_bars
+from fmrgen.hub.fetch import fetched
 from fmrgen.results.judges import Kind
 from fmrgen.split.rows import Split
 from fmrgen.storage.paths import SplitPaths
@@ -262,9 +262,8 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
         return [], []
     paths = opened.paths
     if opened.revision is not None:
-        root = _fetched(opened.repo, opened.revision, paths.at(Path()))
-        if root is None:
-            return [], []
+        files = f"{escape(paths.at(Path()).judgements.as_posix())}/*"
+        root, _ = fetched(opened.repo, opened.revision, [files], largest=_LARGEST)
         paths = paths.at(root)
     judgements, notes = [], []
     folder = JudgementsFolder(paths)
@@ -282,24 +281,3 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
             )
         judgements.append(folder.read(about))
     return judgements, notes
-
-
-def _fetched(repo: str, revision: str, split: SplitPaths) -> Path | None:
-    """Return the folder in which the judgements of a split on the Hub are, once fetched; None where there are none."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    bound_requests()
-    folder = f"{split.judgements.as_posix()}/"
-    try:
-        info = HfApi().dataset_info(repo, revision=revision, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if file.rfilename.startswith(folder)}
-        for name, size in sizes.items():
-            if size > _LARGEST:
-                raise UserError(f"{name} has {size:,} bytes, and no more than {_LARGEST:,} are fetched")
-        if not sizes:
-            return None
-        with no_bars():
-            names = [*map(escape, sizes)]
-            return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=names))
-    except Exception as error:  # the Hub's client and the network under it fail in many ways
-        raise UserError(f"{repo}: its judgements can't be fetched: {one_line(error)}") from None

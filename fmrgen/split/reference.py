@@ -44,8 +44,9 @@ def locate(text: str) -> Location:
 
     Raises UserError if there is none, if it is not finished, or if fmrgen made several and `text` does not say which.
     """
-    if _names_files(text):
-        return Location(text, "files", Reference(text, None, None, None), files=_matching_files(text))
+    matching = _matching_files(text)
+    if matching is not None:
+        return Location(text, "files", Reference(text, None, None, None), files=matching)
     reference = parse_reference(text)
     folder, commit = Path(reference.repo), None
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
@@ -98,12 +99,11 @@ def _splits_by_card(repo: str, commit: str | None) -> list[tuple[str, str]]:
     return splits
 
 
-def _names_files(text: str) -> bool:
-    return text.endswith(".parquet") and not Path(text).is_dir()
-
-
-def _matching_files(pattern: str) -> list[str]:
-    """Return the files of a pattern; of an address none. Raises UserError if there is no such file."""
+def _matching_files(pattern: str) -> list[str] | None:
+    """Return the files of a pattern, of an address none; None for what names no files. Raises UserError if there is no
+    such file."""
+    if not pattern.endswith(".parquet") or Path(pattern).is_dir():
+        return None
     if "://" in pattern:
         return []
     files = glob(pattern, recursive=True)
@@ -197,8 +197,7 @@ def check_folder(place: str) -> None:
 
 def check_there(text: str) -> None:
     """Raise UserError where a split is not there, as far as that is known at once; who opens it waits for outages."""
-    if _names_files(text):
-        _matching_files(text)
+    if _matching_files(text) is not None:
         return
     reference = parse_reference(text)
     folder = Path(reference.repo)

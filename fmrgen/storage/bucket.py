@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import cache_folder, write_atomically
-from fmrgen.storage.store import Content, Disk, Store
+from fmrgen.storage.store import Content, Store
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
@@ -43,7 +43,7 @@ def open_store(output: str | Path) -> Store:
         return Bucket(str(output))
     if "://" in str(output):
         raise UserError(f"{output}: can't be written to; give a folder, or {_ADDRESSES}")
-    return Disk(output)
+    return Store(output)
 
 
 class _Object(io.RawIOBase):
@@ -75,7 +75,7 @@ class _Object(io.RawIOBase):
         return len(content)
 
 
-class Bucket:
+class Bucket(Store):
     """A folder in an object store, by an address as in `_ADDRESSES`.
 
     Raises UserError if the address is wrong, or `obstore` is not installed.
@@ -85,8 +85,9 @@ class Bucket:
     is_local = False
 
     def __init__(self, url: str) -> None:
-        self.name = url.rstrip("/")
-        self.root = cache_folder() / "buckets" / hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        name = url.rstrip("/")
+        super().__init__(cache_folder() / "buckets" / hashlib.sha256(name.encode()).hexdigest()[:16])
+        self.name = name
         self._store = _store_of(self.name)
 
     def names(self, folder: Path) -> set[str]:

@@ -65,31 +65,34 @@ class Claims:
         self._watched: dict[Path, _Watched] = {}
         self._turn = threading.RLock()  # threads read ahead, write shards and renew claims
         self._heart: threading.Thread | None = None
+        self._is_closed = False
 
     def take(self, path: Path, names: Collection[str] | None = None) -> bool:
-        """Take a claim unless another process holds it, and return whether this one does now; never waits.
+        """Take a claim unless a process holds it, this one too, and return whether that succeeded; never waits.
 
         The claim's files are `PATH.0`, `PATH.1`, …; `names` are those of the files beside it, as they were just now.
         Raises UserError if the store fails, OSError if the folder can't be read.
         """
         names = self.store.names(path.parent) if names is None else names
-        generation = _latest(path, names)
-        if generation >= 0 and self._state(_file(path, generation)) != "free":
-            return False
-        earlier = self._watched.pop(_file(path, generation), None)
-        file = _file(path, generation + 1)
-        if not self.store.claim(file, self._content(), is_held=False):
-            return False
+        with self._turn:
+            if self._is_closed or path in self._held:
+                return False
+            generation = _latest(path, names)
+            if generation >= 0 and self._state(_file(path, generation)) != "free":
+                return False
+            earlier = self._watched.pop(_file(path, generation), None)
+            file = _file(path, generation + 1)
+            if not self.store.claim(file, self._content(), is_held=False):
+                return False
+            self._held[path] = file
+            if self._heart is None:
+                self._heart = threading.Thread(target=self._renew, daemon=True, name="claims")
+                self._heart.start()
         if earlier is not None:
             holder = _parsed(earlier.content)
             name = f"{str(holder.get('host'))[:80]} (process {str(holder.get('pid'))[:12]})"
             if name not in self.former_holders:
                 self.former_holders.append(name)
-        with self._turn:
-            self._held[path] = file
-            if self._heart is None:
-                self._heart = threading.Thread(target=self._renew, daemon=True, name="claims")
-                self._heart.start()
         return True
 
     def state(self, path: Path, names: Collection[str]) -> State:
@@ -108,6 +111,13 @@ class Claims:
                 return
             for generation in range(_latest(path, [file.name]) + 1):  # its own last, since only the latest counts
                 self.store.remove(_file(path, generation))
+
+    def close(self) -> None:
+        """Release all claims, and take no more."""
+        with self._turn:
+            self._is_closed = True
+        for path in list(self._held):
+            self.release(path)
 
     @contextmanager
     def alone(self, path: Path) -> Iterator[None]:

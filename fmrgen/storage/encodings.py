@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -81,8 +80,7 @@ class KeptEncodings:
 
     def prune(self) -> None:
         """Delete the least recently used entries, of any generator, if all together are larger than the bound."""
-        with suppress(OSError), FileLock(self.root / ".lock"):
-            forget_oldest(self.root, "*/*/*", self.bound)
+        forget_oldest(self.root, "*/*/*", self.bound)
 
 
 def kept_encodings(generator: Any) -> KeptEncodings | None:

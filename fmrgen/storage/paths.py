@@ -16,16 +16,14 @@ DELTA_SHARD = rf"{DELTAS}/({CONFIG_NAME})/({SPLIT_NAME})-\d+-of-\d+\.parquet"
 OWN_FOLDERS = ("provenance", "pictures", "results", "judgements")
 RESERVED_NAMES = ("all", *OWN_FOLDERS, CARD)  # load_dataset takes `all` for all splits
 SHARD_FILE = rf"{CONFIG_NAME}/{SPLIT_NAME}-\d+-of-\d+\.parquet"
-# The small files that a commit to a repo is made from, beside the card.
+# The small files that a commit to a repo is made from.
 SMALL_FILE = (
-    rf"{re.escape(BENCHMARK)}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
+    rf"{re.escape(CARD)}|{re.escape(BENCHMARK)}|{DELTA_FILE}|(provenance/{CONFIG_NAME}/{SPLIT_NAME}|"
     rf"(results|judgements)/{CONFIG_NAME}/{SPLIT_NAME}/\w[\w.-]*)\.json"
 )
-# What is brought to every machine that works on a dataset folder, by its path there: also the card, pictures, and what
-# unfinished splits have on record.
-MIRRORED = re.compile(
-    rf"{SMALL_FILE}|{re.escape(CARD)}|pictures/.*\.png|provenance/{CONFIG_NAME}/\.{SPLIT_NAME}\.[\w-]+\.json"
-)
+# What is brought to every machine that works on a dataset folder, by its path there: also pictures, and what unfinished
+# splits have on record.
+MIRRORED = re.compile(rf"{SMALL_FILE}|pictures/.*\.png|provenance/{CONFIG_NAME}/\.{SPLIT_NAME}\.[\w-]+\.json")
 
 
 def rows_of_a_shard(shard_size: int | Literal["auto"], examples: int) -> int:

@@ -7,7 +7,6 @@ it; any other may be taken. So processes may come late, be killed or be started 
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,10 +41,7 @@ class ShardClaims:
         self.folder, self.wanted = folder, wanted
         self.claims = Claims(folder.store)
         self._reported = 0  # of the holders from whom claims were taken over
-        self._held: set[int] = set()
         self._reserved: int | None = None
-        self._closed = False
-        self._turn = threading.Lock()  # a thread that reads ahead takes shards too
 
     def reserve(self) -> bool:
         """Take the shard that `take` will return next, so that others see this process at work; return False if none
@@ -63,7 +59,7 @@ class ShardClaims:
             return reserved
         names = self._names()
         claimed = self._claimed_among(names)
-        missing = [shard for shard in self.missing(names) if shard not in self._held]
+        missing = self.missing(names)
         for shard in sorted(missing, key=lambda shard: self.folder.paths.shard_claim(shard).name in claimed):
             if self._claim(shard, names):
                 is_missing = self.folder.shard_path(shard).name not in self._names()
@@ -138,28 +134,18 @@ class ShardClaims:
             raise self._gone()
 
     def release(self, shard: int) -> None:
-        self._held.discard(shard)
         self.claims.release(self.folder.paths.shard_claim(shard))
 
     def close(self) -> None:
         """Release all shards, and take no more."""
-        with self._turn:
-            self._closed = True
-        for shard in list(self._held):
-            self.release(shard)
+        self.claims.close()
 
     def _claim(self, shard: int, names: set[str]) -> bool:
-        with self._turn:
-            if self._closed:
-                return False
-            try:
-                is_taken = self.claims.take(self.folder.paths.shard_claim(shard), names)
-            except UserError:
-                self.check_folder()  # it may have gone at this very moment
-                raise
-            if is_taken:
-                self._held.add(shard)
-            return is_taken
+        try:
+            return self.claims.take(self.folder.paths.shard_claim(shard), names)
+        except UserError:
+            self.check_folder()  # it may have gone at this very moment
+            raise
 
     def _names(self, *, may_be_gone: bool = False) -> set[str]:
         """Return the names of the files in the shards' folder; none if it is gone and `may_be_gone`."""

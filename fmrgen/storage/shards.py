@@ -23,7 +23,7 @@ from fmrgen.records import Perturbed
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
 from fmrgen.storage.provenance import Provenance, Skipped
 from fmrgen.storage.schema import OF_SOURCE, OWN_COLUMNS, VERDICT, Column, Schema
-from fmrgen.storage.store import Disk, Store
+from fmrgen.storage.store import Store
 
 _CHECKERS = 4  # threads, which check a few files at once
 _FIGURES = {name: TypeAdapter(kind) for name, kind in get_type_hints(Summary).items()}
@@ -49,15 +49,7 @@ class IntactShard(NamedTuple):
     skipped: list[Skipped]
     num_bytes: int  # of the uncompressed columns
     file_size: int  # in bytes
-
-
-class CheckedFolder(NamedTuple):
-    """A split whose shards are all right."""
-
-    files: dict[str, str]  # the sha256 of each shard by its path in the folder
-    skipped: list[Skipped]
-    num_bytes: int  # of the uncompressed columns
-    download_size: int  # of the files, in bytes
+    sha256: str  # of the file
 
 
 class ShardError(UserError):
@@ -78,7 +70,7 @@ class SplitFolder:
     def __init__(
         self, paths: SplitPaths, examples: int, shard_size: int | Literal["auto"], store: Store | None = None
     ) -> None:
-        self.paths, self.examples, self.store = paths, examples, store or Disk(paths.root)
+        self.paths, self.examples, self.store = paths, examples, store or Store(paths.root)
         self.shard_size = rows_of_a_shard(shard_size, examples)
         self.shards = -(-examples // self.shard_size)
         if self.shards > 1_000_000:
@@ -96,9 +88,10 @@ class SplitFolder:
         return self.paths.shard(shard, self.shards)
 
     def write_shard(
-        self, shard: int, rows: Iterable[Perturbed], skipped: Sequence[Skipped], schema: Schema, fingerprint: str
+        self, shard: int, rows: Iterable[Perturbed], skipped: Sequence[Skipped], provenance: Provenance
     ) -> None:
         """Write a shard, its rows sorted by their ids. The file of another process that was faster stays."""
+        schema = provenance.row_schema
         in_order = sorted(rows, key=lambda row: row.id)
         columns = {}
         for column in schema.columns:
@@ -106,7 +99,7 @@ class SplitFolder:
         table = Dataset.from_dict(columns, features=schema.features).data.table
         header = {
             "schema": "fmrgen-shard/1",
-            "fingerprint": fingerprint,
+            "fingerprint": provenance.fingerprint,
             "shard": shard,
             "skipped": [entry.model_dump() for entry in skipped],
             "tally": [len(in_order), sum(row.valid for row in in_order), sum(row.iterations for row in in_order)],
@@ -158,25 +151,26 @@ class SplitFolder:
         """The shards whose files exist."""
         return [shard for shard in range(self.shards) if self.shard_path(shard).exists()]
 
-    def check_shard(self, shard: int, features: Features, fingerprint: str, sha256: str | None = None) -> IntactShard:
+    def check_shard(self, shard: int, provenance: Provenance, sha256: str | None = None) -> IntactShard:
         """Read every byte of a shard, and return its content.
 
         Its file must have the `sha256`, if that is on record; else the checksums in the file must be right. Raises
-        ShardError if it is missing, or not what the recipe with these features and this fingerprint makes; UserError if
-        it can't be read, which says nothing about it.
+        ShardError if it is missing, or not what the recipe of the provenance makes; UserError if it can't be read,
+        which says nothing about it.
         """
         path = self.shard_path(shard)
         if not path.exists():
             raise ShardError(path, "is missing")
-        if sha256 is not None and sha256_of(path) != sha256:
+        digest = sha256_of(path)
+        if sha256 not in (None, digest):
             raise ShardError(path, "is not the file whose sha256 is on record")
         examples = len(self.positions(shard))
-        found_features, header, content = _read_content(path, examples, all_columns=sha256 is None)
-        if header.get("fingerprint") != fingerprint:
+        found_features, header, content = _read_content(path, examples, digest, all_columns=sha256 is None)
+        if header.get("fingerprint") != provenance.fingerprint:
             raise ShardError(path, f"belongs to another recipe (fingerprint {header.get('fingerprint')})")
         if header.get("shard", shard) != shard:
             raise ShardError(path, f"is shard {header['shard']} under another name")
-        if found_features != features:
+        if found_features != provenance.row_schema.features:
             raise ShardError(path, "has other columns than the recipe's")
         ids, skipped_ids = content.ids, [entry.id for entry in content.skipped]
         total = len(ids) + len(skipped_ids)
@@ -189,12 +183,10 @@ class SplitFolder:
 
         A shard whose sha256 is on record must have it.
         """
-        features = provenance.row_schema.features
 
         def fault_of(shard: int) -> ShardError | None:
-            sha256 = provenance.files.get(self.name_of(shard))
             try:
-                self.check_shard(shard, features, provenance.fingerprint, sha256)
+                self.check_shard(shard, provenance, provenance.files.get(self.name_of(shard)))
             except ShardError as error:
                 return error
             return None
@@ -202,43 +194,39 @@ class SplitFolder:
         shards = self.there
         with ThreadPoolExecutor(_CHECKERS) as pool:
             faults = dict(zip(shards, pool.map(fault_of, shards), strict=True))
-        return [shard for shard in shards if faults[shard] is None], [*filter(None, faults.values())]
+        return [shard for shard, fault in faults.items() if fault is None], [*filter(None, faults.values())]
 
-    def check_complete(self, provenance: Provenance) -> CheckedFolder:
-        """Return the files and sizes of a split that has every example exactly once, in files that are right.
+    def check_complete(self, provenance: Provenance) -> dict[str, Any]:
+        """Return what the provenance of a finished split says of its files, and of examples without rows.
 
-        Raises ShardError with the first shard that is wrong.
+        Raises ShardError with the first shard that is wrong, or that has an example of another one.
         """
-        digests: dict[str, str] = {}
-        skipped: list[Skipped] = []
-        num_bytes, download_size = 0, 0
-        seen: set[int] = set()
-        features = provenance.row_schema.features
-
-        def check(shard: int) -> tuple[IntactShard, str]:
-            intact = self.check_shard(shard, features, provenance.fingerprint)
-            return intact, sha256_of(self.shard_path(shard))
-
         with ThreadPoolExecutor(_CHECKERS) as pool:
-            checked = list(pool.map(check, range(self.shards)))
-        for shard, (intact, digest) in enumerate(checked):
-            ids = {*intact.ids, *(entry.id for entry in intact.skipped)}
-            repeated = ids & seen
-            if repeated:
-                raise ShardError(self.shard_path(shard), f"holds id {min(repeated)}, which another shard holds too")
+            shards = list(pool.map(lambda shard: self.check_shard(shard, provenance), range(self.shards)))
+        seen: set[int] = set()
+        skipped: list[Skipped] = []
+        for number, shard in enumerate(shards):
+            ids = {*shard.ids, *(entry.id for entry in shard.skipped)}
+            if ids & seen:
+                path = self.shard_path(number)
+                raise ShardError(path, f"holds id {min(ids & seen)}, which another shard holds too")
             seen |= ids
-            skipped += intact.skipped
-            digests[self.name_of(shard)] = digest
-            num_bytes += intact.num_bytes
-            download_size += intact.file_size
-        return CheckedFolder(digests, skipped, num_bytes, download_size)
+            skipped += shard.skipped
+        return {
+            "files": {self.name_of(number): shard.sha256 for number, shard in enumerate(shards)},
+            "skipped": [entry.model_dump() for entry in skipped],
+            "num_bytes": sum(shard.num_bytes for shard in shards),
+            "download_size": sum(shard.file_size for shard in shards),
+        }
 
     def name_of(self, shard: int) -> str:
         """Return the shard's path in the folder, as in the provenance."""
         return self.paths.in_repo(self.shard_path(shard))
 
 
-def _read_content(path: Path, examples: int, all_columns: bool) -> tuple[Features, dict[str, Any], IntactShard]:
+def _read_content(
+    path: Path, examples: int, sha256: str, all_columns: bool
+) -> tuple[Features, dict[str, Any], IntactShard]:
     """Return the features of a shard's file, the header that its writer put into it, and its content, by the checksums.
 
     Each of its `examples` has a row or is skipped. `all_columns` reads the images too, for their checksums: not needed
@@ -264,7 +252,7 @@ def _read_content(path: Path, examples: int, all_columns: bool) -> tuple[Feature
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise ShardError(path, f"is damaged ({one_line(error, 100)})") from None
     num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return features, header, IntactShard(ids, skipped, num_bytes, path.stat().st_size)
+    return features, header, IntactShard(ids, skipped, num_bytes, path.stat().st_size, sha256)
 
 
 def _has_gaps(batch: pa.RecordBatch) -> bool:

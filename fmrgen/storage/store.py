@@ -1,9 +1,10 @@
 """A dataset folder that several processes write: by creating files that nobody rewrites."""
 
 import os
+from itertools import count
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from fmrgen.errors import UserError, option
 from fmrgen.files import open_plain, write_atomically
@@ -12,46 +13,17 @@ from fmrgen.storage.paths import MIRRORED
 Content = bytes | memoryview
 
 
-class Store(Protocol):
-    """A folder on a disk, or in an object store.
+class Store:
+    """A folder on a disk, whose file system all processes see; `Bucket` is one in an object store.
 
     Whoever creates a file first has created it for all; only claims, the card and the picture are rewritten.
+
+    Attributes:
+        root: where its files are on this machine.
+        name: what users call it.
+        poll: the seconds between two looks at what others do.
+        is_local: whether all processes see `root` itself.
     """
-
-    root: Path  # where its files are on this machine
-    name: str  # what users call it
-    poll: float  # the seconds between two looks at what others do
-    is_local: bool  # whether all processes see `root` itself
-
-    def names(self, folder: Path) -> set[str]:
-        """Return the names of all files in a folder; in an object store those below it too, as paths. Raises OSError if
-        it can't be read."""
-
-    def open(self, path: Path) -> BinaryIO:
-        """Open a file. Raises OSError if it can't be read, FileNotFoundError if it does not exist."""
-
-    def create(self, path: Path, content: Content) -> bool:
-        """Write a whole file unless it exists, and return whether it did not; its folder must exist. Raises
-        UserError."""
-
-    def claim(self, path: Path, content: bytes, *, is_held: bool) -> bool:
-        """Create a claim, or renew one that is held; return whether that succeeded. Raises UserError.
-
-        Others may see a part of what is in it.
-        """
-
-    def write(self, path: Path, content: Content) -> None:
-        """Write a whole file, whether it exists or not. Raises UserError."""
-
-    def remove(self, path: Path) -> None:
-        """Remove a file, if it exists."""
-
-    def fetch(self, path: Path) -> None:
-        """Bring a file to its place on this machine, if it exists."""
-
-
-class Disk:
-    """A folder whose file system all processes see."""
 
     poll = 0.5
     is_local = True
@@ -60,15 +32,24 @@ class Disk:
         self.root, self.name = Path(root), str(root)
 
     def names(self, folder: Path) -> set[str]:
+        """Return the names of all files in a folder; in an object store those below it too, as paths. Raises OSError if
+        it can't be read."""
         return set(os.listdir(folder))  # listing makes a network file system refresh its cache
 
     def open(self, path: Path) -> BinaryIO:
+        """Open a file. Raises OSError if it can't be read, FileNotFoundError if it does not exist."""
         return open_plain(path)
 
     def create(self, path: Path, content: Content) -> bool:
+        """Write a whole file unless it exists, and return whether it did not; its folder must exist. Raises
+        UserError."""
         return write_atomically(path, content, make_folder=False, replace=False)
 
     def claim(self, path: Path, content: bytes, *, is_held: bool) -> bool:
+        """Create a claim, or renew one that is held; return whether that succeeded. Raises UserError.
+
+        Others may see a part of what is in it.
+        """
         try:
             with path.open("r+b" if is_held else "xb") as file:
                 file.write(content)
@@ -82,13 +63,15 @@ class Disk:
         return True
 
     def write(self, path: Path, content: Content) -> None:
+        """Write a whole file, whether it exists or not. Raises UserError."""
         write_atomically(path, content)
 
     def remove(self, path: Path) -> None:
+        """Remove a file, if it exists."""
         path.unlink(missing_ok=True)
 
     def fetch(self, path: Path) -> None:
-        """No-op: the file is there."""
+        """Bring a file to its place on this machine, if it exists and is not there."""
 
 
 def read(store: Store, path: Path) -> bytes | None:
@@ -120,11 +103,10 @@ def check_creates_once(store: Store, folder: Path) -> None:
 def set_aside(store: Store, path: Path) -> Path:
     """Give a file that is wrong another name, under which nobody reads it, and return that."""
     content = read(store, path)
-    number = 0
-    aside = path.with_name(f".{path.name}.damaged")
-    while content is not None and not store.create(aside, content):
-        number += 1
-        aside = path.with_name(f".{path.name}.damaged{number}")
+    for number in count():
+        aside = path.with_name(f".{path.name}.damaged{number or ''}")
+        if content is None or store.create(aside, content):
+            break
     store.remove(path)
     return aside
 

@@ -1,6 +1,5 @@
 """Splits without images: noise to those who lack the originals, the very files to those who have them."""
 
-import io
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import fmrgen, run
+from commands import fmrgen, pushed, refused, run
 from datasets import load_dataset
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
@@ -39,15 +38,20 @@ def delta(finished_split, tmp_path_factory):
     return folder
 
 
+def rows_of(folder):
+    """The rows of all files in a folder, in order."""
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
 def test_rebuilt_files_are_the_very_files(finished_split, delta, tmp_path):
     found = rebuild(delta, SOURCE, tmp_path / "out")
     assert found["mnist/lenet"].rows == 120
-    here = {path.name: sha256_of(path) for path in (tmp_path / "out/mnist").glob("*.parquet")}
-    assert here == {path.name: sha256_of(path) for path in (finished_split / "mnist").glob("*.parquet")}
-    told = [
-        json.loads((folder / "provenance/mnist/lenet.json").read_text())
-        for folder in (finished_split, tmp_path / "out")
-    ]
+    here, there = (
+        {path.name: sha256_of(path) for path in (folder / "mnist").glob("*.parquet")}
+        for folder in (tmp_path / "out", finished_split)
+    )
+    assert here == there
+    told = [(folder / "provenance/mnist/lenet.json").read_bytes() for folder in (finished_split, tmp_path / "out")]
     assert told[0] == told[1]
     checked = verify_files(str(tmp_path / "out"))
     assert (checked.intact, checked.wrong, checked.finished) == (3, [], True)
@@ -55,13 +59,8 @@ def test_rebuilt_files_are_the_very_files(finished_split, delta, tmp_path):
 
 
 def test_what_is_published_is_noise(finished_split, delta):
-    files = sorted((delta / "deltas/mnist").glob("*.parquet"))
-    rows = [row for path in files for row in pq.read_table(path).to_pylist()]
-    originals = [
-        row for path in sorted((finished_split / "mnist").glob("*.parquet")) for row in pq.read_table(path).to_pylist()
-    ]
-    published = b"".join(path.read_bytes() for path in files)
-    for row, whole in zip(rows, originals, strict=True):
+    published = b"".join(path.read_bytes() for path in (delta / "deltas/mnist").glob("*.parquet"))
+    for row, whole in zip(rows_of(delta / "deltas/mnist"), rows_of(finished_split / "mnist"), strict=True):
         assert row["label"] == whole["label"]
         assert row["iterations"] == whole["iterations"]
         assert len(row["image"]) == len(whole["image"]["bytes"])
@@ -69,10 +68,8 @@ def test_what_is_published_is_noise(finished_split, delta):
         shown = np.asarray(open_rgb(whole["original"]["bytes"]))
         for name in ("image", "original"):
             noise = np.resize(np.frombuffer(row[name], np.uint8), shown.shape)
-            found = ssim(
-                *(torch.tensor(one / 255.0).permute(2, 0, 1)[None].float() for one in (noise, shown)), data_range=1.0
-            )
-            assert found < 0.1
+            images = [torch.tensor(one / 255.0).permute(2, 0, 1)[None].float() for one in (noise, shown)]
+            assert ssim(*images, data_range=1.0) < 0.1
     loaded = load_dataset(str(delta), "mnist.delta", split="lenet")
     assert len(loaded) == 120
     assert {"iterations", "clip_score", "original_sha256"} <= set(loaded.column_names)
@@ -117,9 +114,8 @@ def test_a_split_of_the_same_recipe_with_other_rows_is_not_taken_for_it(delta, f
 def test_only_what_is_a_delta_alone_is_called_one(delta, finished_split, tmp_path, capsys):
     for command in (["evaluate", delta, "-c", "asset:mnist/lenet"], ["show", delta], ["verify", delta, "--files"]):
         assert run(*command) == 2
-        assert (
-            f"{delta}: is a delta, which has no images; restore these with `fmrgen rebuild" in capsys.readouterr().err
-        )
+        told = f"{delta}: is a delta, which has no images; restore these with `fmrgen rebuild"
+        assert told in capsys.readouterr().err
     shutil.copytree(finished_split, tmp_path / "both")
     shutil.copytree(delta / "deltas", tmp_path / "both/deltas")
     assert run("verify", tmp_path / "both", "--files") == 0
@@ -150,8 +146,7 @@ def with_column(name, of):
 
 
 def test_a_column_that_was_changed_is_found_and_nothing_false_is_left(delta, tmp_path, capsys):
-    wrong = with_column("prediction", lambda column: pc.bit_wise_not(column))
-    evil = changed(delta, tmp_path / "evil", wrong)
+    evil = changed(delta, tmp_path / "evil", with_column("prediction", pc.bit_wise_not))
     for _ in range(2):
         assert run("rebuild", evil, "--source", SOURCE, "-o", tmp_path / "out", "-q") == 2
         told = "fmrgen: mnist/lenet-00000-of-00003.parquet: the rebuilt file differs from the published one; "
@@ -165,29 +160,19 @@ def with_schema(schema):
     return lambda table: table.replace_schema_metadata({"fmrgen_split_schema": schema})
 
 
-def other_schema(table):
-    return with_schema(pa.schema([("id", pa.int64())]).serialize().to_pybytes())(table)
-
-
-def bytes_of(table):
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
-
-
 FOREIGN = {
     "no metadata": lambda table: table.replace_schema_metadata(None),
     "no schema": lambda table: table.replace_schema_metadata({"other": "1"}),
     "a junk schema": with_schema(b"\xff" * 64),
     "a cut schema": lambda table: with_schema(table.schema.metadata[b"fmrgen_split_schema"][:100])(table),
-    "another schema": other_schema,
+    "another schema": with_schema(pa.schema([("id", pa.int64())]).serialize().to_pybytes()),
     "no image": lambda table: table.drop_columns("image"),
     "no digest": lambda table: table.drop_columns("original_sha256"),
     "null images": with_column("image", lambda column: pa.nulls(len(column), pa.binary())),
     "text images": with_column("image", lambda column: pa.array(["x"] * len(column))),
     "null digests": with_column("original_sha256", lambda column: pa.nulls(len(column), pa.string())),
     "a column more": lambda table: table.append_column("more", table["id"]),
-    "cut parquet": lambda table: bytes_of(table)[:-9],
+    "cut parquet": lambda table: to_parquet(table)[:-9],
     "no parquet": lambda table: b"",
 }
 
@@ -232,10 +217,7 @@ def test_a_delta_names_no_files_but_its_own(delta, tmp_path):
 
 def test_no_two_images_share_a_stream(delta, finished_split, tmp_path):
     """Else one that got out would give the others away."""
-    (first, *_), (whole, *_) = (
-        pq.read_table(next(iter(sorted(folder.glob("*.parquet"))))).to_pylist()
-        for folder in (delta / "deltas/mnist", finished_split / "mnist")
-    )
+    first, whole = rows_of(delta / "deltas/mnist")[0], rows_of(finished_split / "mnist")[0]
     known = np.frombuffer(whole["image"]["bytes"], np.uint8)[:100]
     stream = known ^ np.frombuffer(first["image"], np.uint8)[:100]
     guess = np.frombuffer(first["original"], np.uint8)[:100] ^ stream
@@ -284,9 +266,7 @@ def test_a_wrong_resize_is_named(tmp_path):
         rebuild(tmp_path / "delta", section, tmp_path / "broken")
     broken.write_bytes(content)
     wrong = section.replace("imagefolder", "imagefolder, fit: squash")
-    with pytest.raises(
-        UserError, match="is the right image with fit=crop, and yours has fit=squash; set source.fit=crop"
-    ):
+    with pytest.raises(UserError, match="the right image with fit=crop, and yours has fit=squash; set source.fit=crop"):
         rebuild(tmp_path / "delta", wrong, tmp_path / "wrong")
 
 
@@ -295,9 +275,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     other = ["source.limit=12", "perturb.budget=1", "output.split=soft", "source.license=cc-by-nc-4.0"]
     make_split(load_recipe("mnist-lenet", [*other, "output.config=other"]), tmp_path / "soft")
     for folder in (finished_split, tmp_path / "soft", finished_split):
-        pushed = fmrgen("push", folder, "someone/deltas", "--without-images", "--json", **hub.environment)
-        assert pushed.returncode == 0, pushed.stderr
-        assert json.loads(pushed.stdout)["url"]
+        assert json.loads(pushed(hub, folder, "someone/deltas", "--without-images", "--json").stdout)["url"]
     world = hub.world()
     card = (world.blobs / world.files("someone/deltas")["README.md"]).read_text()
     told = yaml.safe_load(card.split("---")[1])
@@ -305,8 +283,7 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
     assert told["license"] == ["cc-by-nc-4.0", "cc-by-sa-3.0"]
     few = ["source.limit=12", "perturb.budget=1", "output.split=soft", "output.shard_size=4", "output.config=other"]
     make_split(load_recipe("mnist-lenet", few), tmp_path / "again")
-    pushed = fmrgen("push", tmp_path / "again", "someone/deltas", "--without-images", "-q", **hub.environment)
-    assert (pushed.returncode, pushed.stdout) == (0, ""), pushed.stderr
+    assert pushed(hub, tmp_path / "again", "someone/deltas", "--without-images", "-q").stdout == ""
     there = [path for path in world.files("someone/deltas") if path.startswith("deltas/other/")]
     shards = [f"deltas/other/soft-0000{number}-of-00003.parquet" for number in range(3)]
     assert sorted(there) == [*shards, "deltas/other/soft.json"]
@@ -314,25 +291,20 @@ def test_splits_of_several_pushes_are_in_one_card(finished_split, hub, tmp_path)
 
 @pytest.mark.slow
 def test_over_the_hub(finished_split, hub, tmp_path):
-    pushed = fmrgen("push", finished_split, "someone/delta", "--without-images", **hub.environment)
-    assert pushed.returncode == 0, pushed.stderr
+    pushed(hub, finished_split, "someone/delta", "--without-images")
     there = hub.world().files("someone/delta")
     assert not any(path.startswith(("mnist/", "pictures/", "provenance/")) for path in there)
     command = ("rebuild", "someone/delta", "--source", SOURCE, "-o", tmp_path / "out", "-q")
     done = fmrgen(*command, **hub.environment)
     assert done.returncode == 0, done.stderr
     assert verify_files(str(tmp_path / "out")).wrong == []
-    push = fmrgen("push", finished_split, "someone/whole", "-q", **hub.environment)
-    assert push.returncode == 0, push.stderr
-    other = fmrgen("push", finished_split, "someone/delta", "-q", **hub.environment)
-    assert "someone/delta: holds splits without images; push those with images to another repo" in other.stderr
-    mixed = fmrgen("push", finished_split, "someone/whole", "--without-images", **hub.environment)
-    assert mixed.returncode == 2
-    assert "holds splits with images" in mixed.stderr
+    pushed(hub, finished_split, "someone/whole", "-q")
+    message = "someone/delta: holds splits without images; push those with images to another repo"
+    refused(message, hub, finished_split, "someone/delta")
+    refused("holds splits with images", hub, finished_split, "someone/whole", "--without-images")
     hub.world().repos["someone/delta"]["private"] = False
-    seen = fmrgen("push", finished_split, "someone/delta", "--without-images", **hub.environment)
-    assert seen.returncode == 2
-    assert "someone/delta: is a public repo; if these images may be published, pass --public" in seen.stderr
+    message = "someone/delta: is a public repo; if these images may be published, pass --public"
+    refused(message, hub, finished_split, "someone/delta", "--without-images")
 
 
 def test_bad_input(delta, tmp_path, capsys):
@@ -350,7 +322,5 @@ def test_bad_input(delta, tmp_path, capsys):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")
     newer = delta.joinpath("deltas/mnist/lenet.json").read_text().replace("fmrgen-provenance/4", "fmrgen-provenance/99")
     about.write_text(newer)
-    with pytest.raises(
-        UserError, match=r"mnist/lenet has the format fmrgen-provenance/99, this fmrgen fmrgen-provenance/4"
-    ):
+    with pytest.raises(UserError, match=r"lenet has the format fmrgen-provenance/99, this fmrgen fmrgen-provenance/4"):
         rebuild(tmp_path / "cut", SOURCE, tmp_path / "z")

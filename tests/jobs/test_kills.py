@@ -26,7 +26,7 @@ from fmrgen.jobs.verify_files import verify_files
 from fmrgen.recipe.job import load_recipe
 from fmrgen.storage.claims import Claims
 from fmrgen.storage.paths import SplitPaths, rows_of_a_shard
-from fmrgen.storage.store import Disk
+from fmrgen.storage.store import Store
 
 MNIST = ["generate", "mnist-lenet", "output.shard_size=4", "perturb.budget=20", "-q"]
 
@@ -344,7 +344,7 @@ def test_a_job_waits_for_shards_that_others_hold_and_takes_them_when_they_are_le
     paths.provenance.parent.mkdir(parents=True)
     shutil.copy(SplitPaths(tmp_path / "whole", "c", "s").provenance, paths.provenance)
     paths.shards.mkdir(parents=True)
-    other = Claims(Disk(tmp_path / "out"))
+    other = Claims(Store(tmp_path / "out"))
     assert other.take(paths.shard_claim(3))
     seen = []
 

@@ -101,7 +101,7 @@ def run(recipe, folders, processes, kill_after, separate):
 
     with ExitStack() as stack:
         for name, stand_in in {
-            "fmrgen.storage.store.Disk.poll": 0.005,
+            "fmrgen.storage.store.Store.poll": 0.005,
             "fmrgen.jobs.show.write_picture": lambda *arguments: None,
             "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
         }.items():

@@ -1,13 +1,12 @@
 """Results in the Hub's own format: a benchmark's tasks, entries for models, and pull requests that come once."""
 
 import json
-from pathlib import Path
 
 import httpx2
 import pytest
 import yaml
 from commands import FAULTS, run, run_jobs
-from huggingface_hub import HfApi, constants, parse_eval_result_entries
+from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from fmrgen import evaluate
@@ -22,17 +21,34 @@ PATH = ".eval_results/someone--digits--mnist-lenet.yaml"
 GARBLED = {name: {"status": 200, "body": body} for name, body in {"null": "null", "list": "[]"}.items()}
 
 
-def of_the_hub(split, folder, revision="c" * 40):
-    """The report folder of an evaluation of `mine`, its split as if it had been read from the Hub."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tree = json.loads(evaluate([str(split)], [f"mine={LENET}"]).to_json())
-    tree["splits"][0] |= {"repo": "someone/digits", "revision": revision}
-    (folder / "evaluation.json").write_text(json.dumps(tree))
-    return folder
+@pytest.fixture(scope="module")
+def figures(finished_split):
+    """The text of an evaluation of `mine`."""
+    return evaluate([str(finished_split)], [f"mine={LENET}"]).to_json()
 
 
-def test_entries_are_what_the_hubs_library_reads(split, tmp_path):
-    folder = of_the_hub(split, tmp_path)
+@pytest.fixture
+def report(figures, tmp_path):
+    """Writes the report folder of it, its split as if it had been read from the Hub."""
+
+    def write(revision="c" * 40, at_chance=False):
+        tree = json.loads(figures)
+        tree["splits"][0] |= {"repo": "someone/digits", "revision": revision}
+        tree["results"][0]["total"]["at_chance"] = at_chance
+        (tmp_path / "evaluation.json").write_text(json.dumps(tree))
+        return tmp_path
+
+    return write
+
+
+def called(hub, tmp_path, world, *arguments, **job):
+    """One call of a command in a world of the Hub: its exit status, stderr and stdout."""
+    ((call,),) = run_jobs(hub, tmp_path, [{"world": world, "arguments": list(map(str, arguments)), **job}])
+    return call
+
+
+def test_entries_are_what_the_hubs_library_reads(finished_split, report):
+    folder = report()
     ((path, content),) = eval_results._entries(folder, "mine").items()
     assert path == PATH
     (entry,) = parse_eval_result_entries(yaml.safe_load(content))
@@ -42,7 +58,7 @@ def test_entries_are_what_the_hubs_library_reads(split, tmp_path):
     assert entry.source_url.endswith(f"/datasets/someone/digits/tree/{'c' * 40}")
     assert f"FMR {total.fmr} %; SA {total.standard_accuracy}" in entry.notes
     assert "generated against this model" in entry.notes
-    provenance = json.loads((split / "provenance/mnist/lenet.json").read_text())
+    provenance = json.loads((finished_split / "provenance/mnist/lenet.json").read_text())
     assert f"split mnist-lenet-{provenance['fingerprint']}-" in entry.notes
 
 
@@ -77,8 +93,7 @@ def test_an_eval_yaml_that_is_none(split, text):
 @pytest.mark.slow
 def test_where_the_hub_takes_no_eval_yaml_the_splits_go_without(hub, split, tmp_path):
     refused = {"at": 0, "match": "/commit/main", "status": 400, "message": "unknown evaluation_framework"}
-    job = {"world": "0", "arguments": ["push", str(split), "someone/digits"], "fault": refused}
-    ((pushed,),) = run_jobs(hub, tmp_path, [job])
+    pushed = called(hub, tmp_path, "0", "push", split, "someone/digits", fault=refused)
     assert pushed[0] == 0, pushed
     warning = "pushed without eval.yaml, so it has no board of the Hub's: someone/digits: the Hub returned 400"
     assert warning in pushed[2]
@@ -87,69 +102,61 @@ def test_where_the_hub_takes_no_eval_yaml_the_splits_go_without(hub, split, tmp_
     assert "provenance/mnist/lenet.json" in there
 
 
-def test_what_there_is_not_to_push(split, tmp_path, capsys):
-    folder = of_the_hub(split, tmp_path / "a")
-    local = of_the_hub(split, tmp_path / "b", revision=None)
-    assert run("push", folder, "team/net", "--results", "yours") == 2
-    assert "has no classifier yours; choose from mine" in capsys.readouterr().err
-    assert run("push", local, "team/net", "--results", "mine") == 2
-    assert "has no FMR of mine on a split of the Hub; evaluate OWNER/NAME:CONFIG/SPLIT" in capsys.readouterr().err
-    assert run("push", tmp_path / "c", "team/net", "--results", "mine") == 2
-    assert run("push", folder, "team/net", "--results", "mine", "--replace") == 2
-    assert "--results: can't be combined with" in capsys.readouterr().err
-    path = folder / "evaluation.json"
-    tree = json.loads(path.read_text())
-    tree["results"][0]["total"]["at_chance"] = True
-    path.write_text(json.dumps(tree))
-    assert run("push", folder, "team/net", "--results", "mine") == 2
-    assert "mine: is hardly better than chance on the originals of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, "yours", "has no classifier yours; choose from mine"),
+        ({"revision": None}, "mine", "has no FMR of mine on a split of the Hub; evaluate OWNER/NAME:CONFIG/SPLIT"),
+        ({"at_chance": True}, "mine", "mine: is hardly better than chance on the originals of"),
+        ({}, "mine --replace", "--results: can't be combined with"),
+        (None, "mine", "evaluation.json: can't be read"),
+    ],
+)
+def test_what_there_is_not_to_push(report, tmp_path, capsys, changes, options, message):
+    if changes is not None:
+        report(**changes)
+    assert run("push", tmp_path, "team/net", "--results", *options.split()) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_one_pull_request_whichever_request_fails(hub, split, tmp_path):
-    folder = of_the_hub(split, tmp_path / "evaluation")
+def test_one_pull_request_whichever_request_fails(hub, report, tmp_path):
+    folder = report()
     hub.world("one").create("models/team/net", False)
     command = ["push", str(folder), "team/net", "--results", "mine"]
     begin = hub.copy_world("one", "expected")
-    ((first,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": command}])
+    first = called(hub, tmp_path, "expected", *command)
     requests = len(begin.requests)
-    ((again,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": command}])
+    again = called(hub, tmp_path, "expected", *command)
     assert (first[0], again[0]) == (0, 0), (first, again)
     assert first[2].startswith("team/net: opened http")
     assert again[2].startswith("team/net: has these results already: http")
-    ((gone,),) = run_jobs(
-        hub,
-        tmp_path,
-        [{"world": "expected", "arguments": ["push", str(folder), "team/gone", "--results", "mine"], "calls": 1}],
-    )
+    gone = called(hub, tmp_path, "expected", "push", folder, "team/gone", "--results", "mine", calls=1)
     assert (gone[0], gone[1].count("\n")) == (2, 1)
     assert "team/gone: no such model repo, or none that your token may read" in gone[1]
 
+    faults = {name: FAULTS[name] for name in ("500", "killed after")} | GARBLED
     jobs = []
     for position in range(requests):
-        for name, fault in {**{name: FAULTS[name] for name in ("500", "killed after")}, **GARBLED}.items():
+        for name, fault in faults.items():
             world = f"{name}{position}".replace(" ", "")
             hub.copy_world("one", world)
             jobs.append({"world": world, "arguments": command, "fault": {"at": position, **fault}})
+    proposed = begin.files("models/team/net", "refs/pr/1")
     for job, calls in zip(jobs, run_jobs(hub, tmp_path, jobs), strict=True):
         met = f"{job['fault']}: {calls}"
         assert calls[-1][0] == 0, met
         assert not any("Traceback" in stderr or "writer-" in stderr for _, stderr, _ in calls), met
         assert len(hub.world(job["world"]).repos["models/team/net"]["pull_requests"]) == 1, met
-        assert hub.world(job["world"]).files("models/team/net", "refs/pr/1") == begin.files(
-            "models/team/net", "refs/pr/1"
-        )
+        assert hub.world(job["world"]).files("models/team/net", "refs/pr/1") == proposed, met
 
     # Results that changed go to the pull request that is open; once it is merged there is nothing to do.
-    path = folder / "evaluation.json"
-    tree = json.loads(path.read_text())
-    tree["splits"][0]["revision"] = "b" * 40
-    path.write_text(json.dumps(tree))
-    ((updated,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": command}])
+    report(revision="b" * 40)
+    updated = called(hub, tmp_path, "expected", *command)
     assert updated[2].startswith("team/net: updated http"), updated
     repo = begin.repos["models/team/net"]
     repo["refs"]["main"] = repo["refs"]["refs/pr/1"]
-    ((merged,),) = run_jobs(hub, tmp_path, [{"world": "expected", "arguments": command}])
+    merged = called(hub, tmp_path, "expected", *command)
     assert merged[2] == f"team/net: has these results already: {PATH}\n"
     assert len(repo["pull_requests"]) == 1
 
@@ -165,26 +172,3 @@ def test_an_outage_is_not_taken_for_files_that_are_not_there(hub, monkeypatch):
     monkeypatch.setattr(client, "hf_hub_download", is_out)
     with pytest.raises(LocalEntryNotFoundError):
         eval_results._has(HubClient("team/net", "model"), {PATH: b"1"}, "main")
-
-
-@pytest.mark.slow
-def test_from_the_split_to_the_board(hub, split, tmp_path, monkeypatch):
-    """A push, an evaluation from the Hub, and the Hub's board that reads the pull request."""
-    folder = tmp_path / "evaluation"
-    world = hub.world("0")
-    for arguments in (
-        ["push", str(split), "someone/digits", "-q"],
-        ["evaluate", "someone/digits", "-c", f"mine={LENET}", "-q", "--record", "-o", str(folder)],
-        ["push", str(folder), "team/net", "--results", "mine"],
-    ):
-        if str(folder) in arguments[1]:
-            world.create("models/team/net", False)
-        ((done,),) = run_jobs(hub, tmp_path, [{"world": "0", "arguments": arguments}])
-        assert done[0] == 0, done
-    tree = yaml.safe_load((Path(world.blobs) / world.files("someone/digits")["eval.yaml"]).read_text())
-    assert tree["tasks"] == [{"id": "mnist-lenet", "config": "mnist", "split": "lenet"}]
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    api = HfApi(hub.address, token="writer")
-    (entry,) = api.get_dataset_leaderboard("someone/digits")
-    fmr = read_figures(folder / "evaluation.json").results[0].total.fmr
-    assert (entry.model_id, entry.value, entry.pull_request) == ("team/net", round(fmr.value, 2), 1)

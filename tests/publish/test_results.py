@@ -18,6 +18,7 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.metrics.summary import SUMMARY_COLUMNS, summarise
 from fmrgen.publish.card import FinishedSplit, write_card
+from fmrgen.publish.eval_results import _entries
 from fmrgen.publish.push import _judgements
 from fmrgen.publish.results import record_results
 from fmrgen.split.judgements import TABLE, JudgeFile, JudgementsFolder, judgements_of, to_parquet
@@ -28,9 +29,22 @@ from fmrgen.storage.provenance import read_provenance
 LENET = "asset:mnist/lenet"
 
 
+def evaluated(hub, out, reference, *options, classifier=LENET, **environment):
+    """An evaluation in a process of its own."""
+    command = ("evaluate", reference, "-c", classifier, "-q", *options, "-o", out)
+    return fmrgen(*command, **{**hub.environment, **environment})
+
+
+def edit_files(split):
+    """Makes the split's recorded files others."""
+    path = split / "provenance/mnist/lenet.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+
+
 def test_results_on_the_card_of_a_folder(split):
     evaluation = evaluate([str(split)], [f"mine={LENET}", "other=outside_components:SmallNetConfig"])
-    assert [one.line for one in record_results(evaluation)] == [f"{split}:mnist/lenet: 2 results added to its card"]
+    assert record_results(evaluation) == [(f"{split}:mnist/lenet: 2 results added to its card", True)]
     files = sorted((split / "results/mnist/lenet").glob("*.json"))
     assert [path.name.rpartition("-")[0] for path in files] == ["mine", "other"]
     told = json.loads(files[0].read_text())
@@ -42,9 +56,7 @@ def test_results_on_the_card_of_a_folder(split):
     assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
     record_results(evaluation)  # again: the same rows, not more
     assert len(list((split / "results/mnist/lenet").glob("*.json"))) == 2
-    provenance = split / "provenance/mnist/lenet.json"
-    told = json.loads(provenance.read_text())
-    provenance.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+    edit_files(split)
     record_results(evaluate([str(split)], ["new=outside_components:SmallNetConfig"]))
     card = (split / "README.md").read_text()
     assert "| new † |" in card
@@ -110,7 +122,7 @@ def test_files_among_the_results_that_are_none_stop_nobody(split):
     folder.mkdir(parents=True)
     for name, text in (("a", "[1]"), ("b", "{"), ("c", '{"schema": "fmrgen-result/1"}')):
         (folder / f"{name}.json").write_text(text)
-    assert "1 result added" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0].line
+    assert "1 result added" in record_results(evaluate([str(split)], [f"mine={LENET}"]))[0][0]
     assert "| mine ◆ |" in (split / "README.md").read_text()
 
 
@@ -125,38 +137,32 @@ def test_what_is_not_recorded_is_told_beside_the_outcome(split, tmp_path, capsys
 
 def test_what_has_no_card(split):
     evaluation = evaluate([f"{split}/mnist/lenet-*.parquet"], [LENET])
-    (recorded,) = record_results(evaluation)
-    assert "no split of fmrgen's, so it has no card" in recorded.line
+    ((line, is_on_card),) = record_results(evaluation)
+    assert "no split of fmrgen's, so it has no card" in line
+    assert not is_on_card
 
 
 @pytest.mark.nightly
 def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
     first = upload(hub, split, "someone/splits")
-    assert fmrgen("evaluate", split, "-c", LENET, "-q", "-o", tmp_path / "local").returncode == 0
+    assert evaluated(hub, tmp_path / "local", split).returncode == 0
     local = json.loads((tmp_path / "local/evaluation.json").read_text())
     (split / "mnist").joinpath("lenet-00000-of-00003.parquet").write_bytes(b"broken later")
     upload(hub, split, "someone/splits")
     for number, options in enumerate(([], ["--download"])):
         out = tmp_path / f"hub{number}"
-        result = fmrgen(
-            "evaluate", f"someone/splits@{first}:mnist/lenet", "-c", LENET, "-q", *options, "-o", out, **hub.environment
-        )
+        result = evaluated(hub, out, f"someone/splits@{first}:mnist/lenet", *options)
         assert result.returncode == 0, result.stderr
         found = json.loads((out / "evaluation.json").read_text())
         assert found["splits"][0]["revision"] == first
         for name in ("total", "classes", "conditioned", "notes"):
             assert found["results"][0][name] == local["results"][0][name]
-    result = fmrgen(
-        "evaluate", "someone/splits:mnist/lenet", "-c", LENET, "-q", "-o", tmp_path / "x", **hub.environment
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("fmrgen: someone/splits:mnist/lenet: can't be opened: Parquet magic bytes")
-    assert result.stderr.count("\n") == 1
     for reference, message in (
+        ("someone/splits:mnist/lenet", "fmrgen: someone/splits:mnist/lenet: can't be opened: Parquet magic bytes"),
         (f"someone/splits@{first}:mnist/vgg", "no split mnist/vgg; found someone/splits:mnist/lenet"),
         ("someone/splits@v9:mnist/lenet", "neither a folder nor a dataset repo that can be read: 404"),
     ):
-        result = fmrgen("evaluate", reference, "-c", LENET, "-o", tmp_path / "x", **hub.environment)
+        result = evaluated(hub, tmp_path / "x", reference)
         assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
         assert message in result.stderr
 
@@ -164,28 +170,24 @@ def test_evaluating_straight_from_the_hub(hub, split, tmp_path):
 @pytest.mark.slow
 def test_results_on_a_card_of_the_hub(hub, split, tmp_path):
     upload(hub, split, "someone/splits")
-    command = ("evaluate", "someone/splits", "-q", "--record")
-    result = fmrgen(*command, "-c", f"mine={LENET}", "-o", tmp_path / "a", **hub.environment)
+    result = evaluated(hub, tmp_path / "a", "someone/splits", "--record", classifier=f"mine={LENET}")
     assert "someone/splits:mnist/lenet: 1 result added to its card" in result.stdout, result.stderr
     assert result.stderr == ""  # -q is quiet, the Hub's client too
-    result = fmrgen(*command, "-c", "other={kind: lenet}", "-o", tmp_path / "b", **hub.environment)
+    assert list(_entries(tmp_path / "a", "mine")) == [".eval_results/someone--splits--mnist-lenet.yaml"]
+    result = evaluated(hub, tmp_path / "b", "someone/splits", "--record", classifier="other={kind: lenet}")
     assert result.returncode == 0, result.stderr
-    script = "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)"
-    card = python(hub, script)
+    card = python(hub, "from huggingface_hub import DatasetCard; print(DatasetCard.load('someone/splits').text)")
     assert "| mine ◆ |" in card
     assert "| other † |" in card
     path = split / "provenance/mnist/lenet.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"files": dict.fromkeys(told["files"], "0" * 64)}))
+    content = path.read_bytes()
+    edit_files(split)
     first = upload(hub, split, "someone/splits")
-    path.write_text(json.dumps(told))
+    path.write_bytes(content)
     upload(hub, split, "someone/splits")
-    result = fmrgen(
-        "evaluate", f"someone/splits@{first}", "-q", "--record", "-c", LENET, "-o", tmp_path / "old", **hub.environment
-    )
+    result = evaluated(hub, tmp_path / "old", f"someone/splits@{first}", "--record")
     assert ": was generated again since; run this on the current split" in result.stderr
-    reader = {**hub.environment, "HF_TOKEN": "reader"}
-    result = fmrgen(*command, "-c", LENET, "-o", tmp_path / "c", **reader)
+    result = evaluated(hub, tmp_path / "c", "someone/splits", "--record", HF_TOKEN="reader")
     assert result.returncode == 0
     assert "results not added to its card: someone/splits: the Hub refused: " in result.stderr
     assert (tmp_path / "c/report.html").exists()
@@ -199,11 +201,14 @@ def test_names_in_a_card_are_shown_and_do_nothing(split):
     )
     told["recipe"]["classifier"]["checkpoint"] = "a|b`c`\n# Heading\n</details>"
     told["recipe"]["oracle"]["prompts"] = ["````\n</details><script>alert(1)</script>\n{class}"]
+    for one in told["runs"]:
+        one["started"], one["versions"] = "```\n<object>", {"fmrgen": "1\n```\n<object></object>"}
     path.write_text(json.dumps(told))
     write_card(split)
     card = DatasetCard.load(split / "README.md")
     assert "{{ 7" in card.text  # shown, not run
     assert "\n# Heading" not in card.text
+    assert "<object>" not in card.text
     assert "<img" not in card.text.replace("\\<img", "")
     assert "](javascript" not in card.text.replace("\\](javascript", "")
     assert len(load_dataset(str(split), "mnist", split="lenet")) == 120
@@ -236,22 +241,13 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
     assert "(pictures/mnist/lenet.png)" in card.text
 
 
-def test_what_a_stranger_says_of_runs_breaks_out_of_no_entry(split):
-    path = split / "provenance/mnist/lenet.json"
-    told = json.loads(path.read_text())
-    for one in told["runs"]:
-        one["started"], one["versions"] = "```\n<script>", {"fmrgen": "1\n```\n<script>alert(1)</script>"}
-    path.write_text(json.dumps(told))
-    write_card(split)
-    assert "<script>" not in (split / "README.md").read_text()
-
-
-def test_judgements_without_end_are_not_fetched(finished_split, monkeypatch):
+def test_judgements_without_end_are_not_fetched(finished_split, tmp_path, monkeypatch):
     huge = SimpleNamespace(rfilename="judgements/mnist/lenet/ann.parquet", size=1 << 40)
-    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(siblings=[huge]))
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha="a" * 40, siblings=[huge]))
     on_the_hub = replace(open_split(str(finished_split)), repo="someone/digits", revision="a" * 40)
     with pytest.raises(UserError, match=r"ann\.parquet has 1,099,511,627,776 bytes, and no more than"):
         judgements_of(on_the_hub)
+    monkeypatch.setattr("fmrgen.hub.fetch.snapshot_download", lambda *_, **__: tmp_path)
     huge.rfilename = "mnist/lenet-00000-of-00001.parquet"
     assert judgements_of(on_the_hub) == ([], [])
 

@@ -33,8 +33,6 @@ from fmrgen.storage.claims import Claims
 from fmrgen.storage.store import read
 store = open_store(sys.argv[1])
 claims = Claims(store)
-def names(path):
-    return store.names(path.parent)
 (store.root / "c").mkdir(parents=True, exist_ok=True)
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
@@ -47,7 +45,7 @@ for line in sys.stdin:
     elif what == "former_holders":
         answer = claims.former_holders
     elif what == "state":
-        answer = claims.state(path, names(path))
+        answer = claims.state(path, store.names(path.parent))
     elif what == "names":
         answer = sorted(store.names(path))
     else:
@@ -84,9 +82,16 @@ def store():
         yield found
 
 
-def enter(store, cache, monkeypatch):
-    for name, value in (store.environment | {"FMRGEN_CACHE": str(cache)}).items():
-        monkeypatch.setenv(name, value)
+@pytest.fixture
+def enter(tmp_path, monkeypatch):
+    """Opens a folder of the bucket as a machine does that has its cache in `cache`."""
+
+    def use(store, name, cache="cache"):
+        for variable, value in (store.environment | {"FMRGEN_CACHE": str(tmp_path / cache)}).items():
+            monkeypatch.setenv(variable, value)
+        return open_store(f"s3://{BUCKET}/{name}")
+
+    return use
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -191,11 +196,10 @@ def test_of_many_that_grasp_at_once_one_gets_it(machines):
 
 
 @pytest.mark.slow
-def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
+def test_replies_that_are_lost_cost_nothing(enter):
     """A write whose reply was lost is found to be one's own; what was deleted is gone."""
     with object_store(faults=0.3, seed=1) as store:
-        enter(store, tmp_path, monkeypatch)
-        folder = open_store(f"s3://{BUCKET}/lost")
+        folder = enter(store, "lost")
         claims = Claims(folder)
         for number in range(20):
             claim, shard = folder.root / f"c/.s-{number:05d}.claim", folder.root / f"c/s-{number:05d}-of-00020.parquet"
@@ -206,21 +210,16 @@ def test_replies_that_are_lost_cost_nothing(tmp_path, monkeypatch):
         assert store.keys("lost/") == [f"c/s-{number:05d}-of-00020.parquet" for number in range(20)]
 
 
-def test_a_store_that_ignores_conditions_is_refused(tmp_path, monkeypatch):
+def test_a_store_that_ignores_conditions_is_refused(enter):
     with object_store(ignores=["If-None-Match", "if-none-match"]) as store:
-        enter(store, tmp_path, monkeypatch)
-        folder = open_store(f"s3://{BUCKET}/careless")
+        folder = enter(store, "careless")
         with pytest.raises(UserError, match=f"s3://{BUCKET}/careless: creates files that exist already, so processes"):
             check_creates_once(folder, folder.root)
         assert store.keys("careless/") == []
 
 
-def test_small_files_are_mirrored_as_they_are(tmp_path, monkeypatch, store):
-    places = []
-    for number in range(2):
-        enter(store, tmp_path / str(number), monkeypatch)
-        places.append(open_store(f"s3://{BUCKET}/small"))
-    one, other = places
+def test_small_files_are_mirrored_as_they_are(enter, store):
+    one, other = enter(store, "small", "one"), enter(store, "small", "other")
     for name in ("README.md", "provenance/c/.s.begun.json", "provenance/c/s.json"):
         assert one.create(one.root / name, name.encode())
     assert one.create(one.root / "c/s-00000-of-00001.parquet", b"rows")
@@ -234,16 +233,17 @@ def test_small_files_are_mirrored_as_they_are(tmp_path, monkeypatch, store):
     assert not (other.root / "provenance/c/.s.begun.json").exists()
 
 
-def test_a_store_that_refuses_is_a_line(tmp_path, monkeypatch, store):
-    enter(store, tmp_path, monkeypatch)
+def test_a_store_that_refuses_is_a_line(enter, store):
+    enter(store, "out")
     folder = open_store("s3://of-nobody/out")
     with pytest.raises(UserError, match="s3://of-nobody/out: there is no such bucket; make it first"):
         Claims(folder).take(folder.root / "c/.s-00000.claim")
     for address in ("s3://", "hf://buckets/only", "az://x"):
         with pytest.raises(
-            UserError, match=rf"^{address[:2]}.*: is no address of a bucket \(.*\); say s3://BUCKET/PREFIX, gs"
+            UserError, match=r": is no address of a bucket \(.*\); say s3://BUCKET/PREFIX, gs"
         ) as caught:
             open_store(address)
+        assert str(caught.value).startswith(address[:2])
         assert "Debug" not in str(caught.value)
     for address in (
         *("hf://buckets/o/n/../../z", "hf://buckets/../name/x", "hf://buckets/o/n/a//b", "s3://b/../../x", "gs://b/.."),
@@ -265,17 +265,17 @@ def test_a_writer_that_comes_late_replaces_no_finished_shard(split, monkeypatch,
     provenance = read_provenance(paths)
     folder = SplitFolder.of(paths, provenance)
     before = folder.shard_path(1).read_bytes()
-    folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
+    folder.write_shard(1, [], [], provenance)
     assert folder.shard_path(1).read_bytes() == before
     assert sha256_of(folder.shard_path(1)) == provenance.files[folder.name_of(1)]
     folder.shard_path(1).unlink()
-    folder.write_shard(1, [], [], provenance.row_schema, provenance.fingerprint)
+    folder.write_shard(1, [], [], provenance)
     assert folder.shard_path(1).read_bytes() != before
     assert not list(split.glob("mnist/.*.tmp"))
 
 
-def test_a_store_by_http_is_a_line_that_says_how(tmp_path, monkeypatch, store):
-    enter(store, tmp_path, monkeypatch)
+def test_a_store_by_http_is_a_line_that_says_how(enter, monkeypatch, store):
+    enter(store, "out")
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     with pytest.raises(UserError, match="AWS_ENDPOINT_URL begins with http://; set AWS_ALLOW_HTTP=true if keys may go"):
         open_store(f"s3://{BUCKET}/out")
@@ -283,11 +283,10 @@ def test_a_store_by_http_is_a_line_that_says_how(tmp_path, monkeypatch, store):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_conflicts_that_never_end_are_a_line(tmp_path, monkeypatch, method):
+def test_conflicts_that_never_end_are_a_line(enter, monkeypatch, method):
     monkeypatch.setattr("fmrgen.storage.bucket._PAUSE", 0.01)
     with object_store() as store:
-        enter(store, tmp_path, monkeypatch)
-        folder = open_store(f"s3://{BUCKET}/quarrel")
+        folder = enter(store, "quarrel")
         shard = folder.root / "c/s-00000-of-00001.parquet"
         assert folder.create(shard, b"rows")
         store.conflicts.add(method)

@@ -10,7 +10,7 @@ from fmrgen import evaluate
 from fmrgen.errors import UserError
 from fmrgen.jobs.verify_files import verify_files
 from fmrgen.publish.card import renew_card
-from fmrgen.storage.store import Disk
+from fmrgen.storage.store import Store
 
 LENET = "asset:mnist/lenet"
 PATH = "provenance/mnist/lenet.json"
@@ -51,7 +51,7 @@ def test_another_version_refuses_it(other, command, capsys):
 
 def test_its_card_is_not_written_anew(other):
     with pytest.raises(UserError, match="has the format fmrgen-provenance/3"):
-        renew_card(Disk(other))
+        renew_card(Store(other))
 
 
 def test_a_snapshot_in_the_hubs_cache_is_a_folder_though_it_is_all_links(split, tmp_path):

@@ -22,7 +22,7 @@ def folder_of(root):
 
 
 def checked(folder, provenance, shard=0):
-    return folder.check_shard(shard, provenance.row_schema.features, provenance.fingerprint)
+    return folder.check_shard(shard, provenance)
 
 
 def test_a_shard_under_the_name_of_another_is_none(split):

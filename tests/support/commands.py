@@ -46,6 +46,26 @@ def python(hub, script, *arguments, **environment):
     return done.stdout.strip()
 
 
+def push(hub, *arguments, **environment):
+    """Pushes to the Hub, in a process of its own."""
+    return fmrgen("push", *arguments, **{**hub.environment, **environment})
+
+
+def pushed(hub, *arguments, **environment):
+    """A push that succeeds."""
+    result = push(hub, *arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def refused(message, hub, *arguments, **environment):
+    """A push that ends in one line, which has the message in it; returns that line."""
+    result = push(hub, *arguments, **environment)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert message in result.stderr
+    return result.stderr
+
+
 def run(*arguments):
     """Runs the command in this process; returns its exit status."""
     from fmrgen.cli.app import main

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
-
 
 @dataclass
 class Fault:
@@ -406,25 +404,6 @@ class Handler(BaseHTTPRequestHandler):
         told = {"count": len(wanted), "start": start, "discussions": wanted[start : start + 10]}
         self.answer(200, told)
 
-    def leaderboard(self, content: bytes, query: dict, repo: str) -> None:
-        """What models' repos, and open pull requests on them, say of their results on a dataset."""
-        found = []
-        for name, known in self.world.repos.items():
-            for ref in known["refs"] if name.startswith("models/") else ():
-                for path, (blob, _) in known["commits"][known["refs"][ref]]["files"].items():
-                    if path.startswith(".eval_results/"):
-                        told = yaml.safe_load((self.world.blobs / blob).read_bytes())
-                        found += [
-                            {"value": e["value"], "modelId": plain_name(name), "filename": path, "verified": False}
-                            | {"notes": e.get("notes"), "source": e.get("source")}
-                            | ({"pullRequest": int(ref.rpartition("/")[2])} if ref != "main" else {})
-                            for e in told
-                            if e["dataset"]["id"] == repo
-                        ]
-        found.sort(key=lambda told: -told["value"] if isinstance(told["value"], float) else 0)
-        author = {"type": "user", "name": "someone", "fullname": "Some One", "avatarUrl": ""}
-        self.answer(200, [{"rank": rank, "author": author, **told} for rank, told in enumerate(found, 1)])
-
     def validate_yaml(self, content: bytes, query: dict) -> None:
         self.answer(200, {"errors": [], "warnings": []})
 
@@ -570,7 +549,6 @@ ROUTES = [
     ("GET", rf"/api/{_REPO}/revision/{_REV}", Handler.info),
     ("GET", rf"/api/{_REPO}/tree/{_REV}(?P<folder>/.*)?", Handler.tree),
     ("GET", rf"/api/{_REPO}/discussions", Handler.pull_requests),
-    ("GET", rf"/api/{_REPO}/leaderboard", Handler.leaderboard),
     ("POST", rf"/api/{_REPO}/paths-info/{_REV}", Handler.paths_info),
     ("POST", rf"/api/{_REPO}/branch/(?P<name>.+)", Handler.branch),
     ("POST", rf"/api/{_REPO}/tag/{_REV}", Handler.tag),

@@ -249,9 +249,8 @@ class Job:
             folder.write(about, content)
 
         message = f"Judgements of {self.name} on {paths.name}"
-        commit, url = add_to_split(paths, repo, about.files, message, write)
+        place = add_to_split(paths, repo, about.files, message, write)
         files: list[Path] = []
-        place = url or commit
         if place is None:
             folder = JudgementsFolder(paths)
             files, place = [folder.table_path(self.name), folder.about_path(self.name)], str(paths.judgements)

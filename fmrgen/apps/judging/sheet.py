@@ -20,7 +20,7 @@ from fmrgen.split.judgements import TABLE, UNSURE, JudgeFile, JudgementsFolder, 
 from fmrgen.split.open import open_own_split
 from fmrgen.split.rows import Split, reading
 from fmrgen.storage.provenance import now
-from fmrgen.storage.store import Disk
+from fmrgen.storage.store import Store
 
 Kind = Literal["image", "original"]
 
@@ -109,7 +109,7 @@ def read_sheet(split: str, name: str, file: Path, *, output: Path) -> Path:
     about = JudgeFile.of(name, "person", None, None, paths.name, provenance, content)
     folder.write(about, content)
     if opened.revision is None:
-        renew_card(Disk(paths.root))
+        renew_card(Store(paths.root))
     return folder.table_path(name)
 
 
