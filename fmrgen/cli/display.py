@@ -27,7 +27,7 @@ _LISTED = 20  # of what is wrong, printed line by line
 def quiet_libraries(quiet: bool = False) -> None:
     """Silence the libraries' logs; on a terminal downloads keep their bars.
 
-    What fmrgen logs is printed by one process of each machine; if it is `quiet`, not that a step was taken.
+    What fmrgen logs is printed; if it is `quiet`, not that a step was taken.
     """
     import datasets
 
@@ -35,11 +35,8 @@ def quiet_libraries(quiet: bool = False) -> None:
 
     ours = logging.getLogger("fmrgen")
     ours.setLevel(logging.INFO)
-    level = logging.WARNING if quiet else logging.INFO
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        level = logging.ERROR
     ours.handlers = [handler for handler in ours.handlers if not isinstance(handler, _Notes)]
-    ours.addHandler(_Notes(level))
+    ours.addHandler(_Notes(logging.WARNING if quiet else logging.INFO))
     asking = logging.getLogger("huggingface_hub.utils._http")
     if not any(isinstance(installed, _Retries) for installed in asking.filters):
         asking.addFilter(_Retries())
@@ -128,10 +125,11 @@ class _Retries(logging.Filter):
 
 
 class _Notes(logging.Handler):
-    """What fmrgen logs, as notes."""
+    """What fmrgen logs, as notes: those of `note` as they come, what modules log by one process of each machine."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write_line(record.getMessage())
+        if record.name == "fmrgen" or os.environ.get("LOCAL_RANK", "0") == "0":
+            write_line(record.getMessage())
 
 
 def print_outcome(outcome: object, lines: Iterable[object], *, as_json: bool, quiet: bool = False) -> None:

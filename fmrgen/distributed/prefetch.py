@@ -1,8 +1,8 @@
 """Reads and decodes the next items while the models are busy."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -12,17 +12,30 @@ _LONGEST_ITEM = 2.0  # seconds within which the thread usually finishes its curr
 
 def read_ahead(items: Iterator[Item], waiting: int) -> Iterator[Item]:
     """Yield `items`, drawn by a thread that runs at most `waiting` items ahead and ends with this iterator."""
-    end = object()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="source")
-    drawn: deque[Future[Any]] = deque()
+    drawn: SimpleQueue[Any] = SimpleQueue()
+    room, end, is_wanted = Semaphore(waiting), object(), True
+
+    def draw() -> None:
+        try:
+            for item in items:
+                drawn.put(item)
+                room.acquire()
+                if not is_wanted:
+                    return
+            drawn.put(end)
+        except BaseException as error:
+            drawn.put(error)
+
+    # A daemon, as no thread of a pool is: a program that fails ends although its source is stuck.
+    thread = Thread(target=draw, daemon=True, name="source")
+    thread.start()
     try:
-        while True:
-            while len(drawn) <= waiting:
-                drawn.append(thread.submit(next, items, end))
-            item = drawn.popleft().result()
-            if item is end:
-                return
+        while (item := drawn.get()) is not end:
+            if isinstance(item, BaseException):
+                raise item
+            room.release()
             yield item
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)
-        wait([future for future in drawn if future.running()], _LONGEST_ITEM)
+        is_wanted = False
+        room.release()
+        thread.join(_LONGEST_ITEM)  # a thread that is inside a library when the interpreter ends can abort it

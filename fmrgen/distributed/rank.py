@@ -14,7 +14,10 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def note(line: str, level: int = logging.WARNING) -> None:
-    """Log what a user should know, once for a launch; at the level INFO what `--quiet` hides."""
-    if is_first_process():
+def note(line: str, level: int = logging.WARNING, *, of_one: bool = False) -> None:
+    """Log what a user should know, once for a launch; at the level INFO what `--quiet` hides.
+
+    `of_one` is for what one process alone knows, any of them.
+    """
+    if of_one or is_first_process():
         logging.getLogger("fmrgen").log(level, line)

@@ -3,7 +3,6 @@
 Its beginning, a file for each run, its shards and the finished provenance are created once, and never rewritten.
 """
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,8 +32,6 @@ from fmrgen.storage.shards import ShardError, SplitFolder, summary_of
 from fmrgen.storage.store import check_creates_once, mirror, send, set_aside
 from fmrgen.trust.code import changed_code, code_sha256
 from fmrgen.weights.digest import weights_sha256
-
-_log = logging.getLogger(__name__)
 
 
 def new_provenance(recipe: Recipe, components: Components) -> Provenance:
@@ -129,7 +126,7 @@ def _intact_shards(folder: SplitFolder, provenance: Provenance, fresh: Provenanc
         _check_same_maker(folder.paths, provenance, fresh)
     for error in wrong:
         name = set_aside(folder.store, error.path).name
-        _log.warning("%s: %s; it is regenerated, and the old file kept as %s", error.path, error.reason, name)
+        note(f"{error.path}: {error.reason}; it is regenerated, and the old file kept as {name}", of_one=True)
     if missing:
         for path in folder.paths.leftovers():
             path.unlink(missing_ok=True)

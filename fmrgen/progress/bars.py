@@ -3,6 +3,7 @@
 Work reports how far it is with `report`; whoever starts it says with `progress_shown` whether that is shown.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def progress_shown(show: bool) -> Iterator[None]:
     update: Update | None = None
     if show and is_first_process():
         console = Console(stderr=True, markup=False, emoji=False)
-        update = _Bars(console) if console.is_terminal or console.is_jupyter else _Lines()
+        update = _Bars(console) if sys.stderr.isatty() or console.is_jupyter else _Lines()
     _updates.append(update)
     try:
         yield

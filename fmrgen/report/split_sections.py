@@ -56,7 +56,7 @@ def split_sections(evaluation: Evaluation) -> list[Section]:
     if is_folded:
         sections = [Section("splits", f"{len(sections)} splits", parts=sections)]
     if shared:
-        title = "All splits were generated with" if len(sections) > 1 else "The split was generated with"
+        title = "All splits were generated with" if len(evaluation.splits) > 1 else "The split was generated with"
         common_facts = dict(fact for fact in made_with[0].items() if fact in shared)
         sections.append(Section("made with", title, facts=common_facts, shown="in files"))
     return sections

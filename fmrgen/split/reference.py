@@ -203,7 +203,7 @@ def check_there(text: str) -> None:
     folder = Path(reference.repo)
     if folder.is_dir():
         is_report = any((folder / name).is_file() for name in ("evaluation.json", "diff.json", "explain.json"))
-        if is_report and not (folder / "provenance").is_dir():
+        if is_report and not any(path.is_dir() for path in folder.iterdir()):  # a dataset may hold one, too
             raise UserError(f"{text}: holds a report; name the split that it is about, as OUT:CONFIG/SPLIT")
         return
     check_folder(reference.repo)

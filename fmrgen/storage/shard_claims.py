@@ -4,18 +4,16 @@ Processes do not talk. A shard whose file exists is done; one that is claimed is
 it; any other may be taken. So processes may come late, be killed or be started again at any time.
 """
 
-import logging
 import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError
 from fmrgen.storage.claims import Claims
 from fmrgen.storage.shards import SplitFolder
-
-_log = logging.getLogger(__name__)
 
 
 def own_shards(shards: int, part: tuple[int, int] | None) -> list[int]:
@@ -67,7 +65,7 @@ class ShardClaims:
                 self._reported += len(former_holders)
                 if is_missing:
                     for holder in former_holders:
-                        _log.warning("took over the shards of %s, of which nothing was heard", holder)
+                        note(f"took over the shards of {holder}, of which nothing was heard", of_one=True)
                     return shard
                 self.release(shard)  # another process has just written it, so nothing was taken over
         return None
@@ -115,11 +113,8 @@ class ShardClaims:
         missing = self.missing()
         while missing and not self.reserve():
             if time.monotonic() > reports_at:
-                names = [self.folder.shard_path(shard).name for shard in missing[:3]]
-                if len(missing) > 3:
-                    names.append("…")
-                message = "%s: waiting for %s shards that others hold (%s)"
-                _log.warning(message, self.folder.paths.root, len(missing), ", ".join(names))
+                first = self.folder.shard_path(missing[0]).name
+                note(f"{self.folder.paths.root}: waiting for {len(missing)} shards that others hold, such as {first}")
                 reports_at = math.inf
             time.sleep(self.folder.store.poll)
             meanwhile()

@@ -4,11 +4,15 @@ import json
 import logging
 import re
 import socket
+import threading
 
 import pytest
 from commands import run
 
 from fmrgen.cli.display import hub_progress, quiet_libraries
+from fmrgen.distributed.prefetch import read_ahead
+from fmrgen.distributed.rank import note
+from fmrgen.progress.bars import progress_shown, report
 
 
 @pytest.mark.slow
@@ -51,3 +55,37 @@ def test_the_hubs_retries_are_notes(capsys):
     with hub_progress(show=False):
         said.warning("Retrying in 4s [Retry 3/5].")
     assert capsys.readouterr().err == "the Hub can't be reached; trying again in 4 s (3 of 5)\n"
+
+
+def test_what_another_process_of_a_machine_says(monkeypatch, capsys):
+    """What it alone knows is printed; what all of them say is left to the first."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    quiet_libraries()
+    note("its shard was damaged", of_one=True)
+    note("said by all")
+    logging.getLogger("fmrgen.sources").warning("said by all")
+    assert capsys.readouterr().err == "its shard was damaged\n"
+
+
+def test_forced_colours_draw_no_bar_into_a_file(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress_shown(True):
+        report("digits", 3, 3)
+    assert capsys.readouterr().err == "digits: 3 of 3, done in 0 s\n"
+
+
+def test_a_source_that_is_stuck_lets_the_program_end():
+    """No thread of a pool, which the interpreter waits for, draws from it."""
+    stuck = threading.Event()
+
+    def items():
+        yield 1
+        stuck.wait()
+
+    ahead = read_ahead(items(), 2)
+    assert next(ahead) == 1
+    ahead.close()
+    drawing = [thread for thread in threading.enumerate() if thread.name == "source"]
+    assert [thread.daemon for thread in drawing] == [True]
+    stuck.set()
