@@ -6,9 +6,9 @@ import pytest
 import torch
 from stored import rows
 
-from fmrgen.apps.training.copies import PerturbedCopies
 from fmrgen.apps.training.loop import train
 from fmrgen.apps.training.objectives.consistency import Config as ConsistencyConfig
+from fmrgen.apps.training.perturbed import PerturbedCopies
 from fmrgen.apps.training.recipe import load_train_recipe
 from fmrgen.classifiers.base import Classifier
 from fmrgen.classifiers.lenet import Config as LenetConfig
