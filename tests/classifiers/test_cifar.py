@@ -202,13 +202,6 @@ def test_networks_of_our_own_are_what_they_were(name):
         torch.testing.assert_close(network(IMAGES)[0, :3], torch.tensor(logits), atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("depth", "parameters"), [(28, 36_479_194), (34, 46_160_474)])
-def test_wide_networks_are_as_large_as_in_their_papers(depth, parameters):
-    with torch.device("meta"):
-        network = NETWORKS[f"wide_resnet{depth}_10"](10)
-    assert sum(weights.numel() for weights in network.parameters()) == parameters
-
-
 def test_the_small_vgg_comes_back_from_its_weights(tmp_path):
     network = NETWORKS["vgg7"](43)
     assert sum(weights.numel() for weights in network.parameters()) == 83_355
