@@ -4,8 +4,6 @@ An oracle has to tell when a perturbed image stops showing its class. It learns 
 Algorithm 1 moves them, to fool one classifier, and from the predictions of the other classifiers for them.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +74,8 @@ class PerturbedImages:
                 stages = _stages(judge, batch.to(device) / 255, batch_labels.to(device), generator, config)
                 stages = stages.flatten(0, 1)
                 moved.append(stages.cpu())
-                targets.append(_mean_probabilities(others, stages).cpu())
+                with torch.no_grad():
+                    targets.append(torch.stack([other(stages / 255).softmax(1) for other in others]).mean(0).cpu())
         self.images, self.targets = torch.cat(moved), torch.cat(targets)
 
     def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -100,8 +99,3 @@ def _stages(judge: nn.Module, images: Tensor, labels: Tensor, generator: Generat
         (gradient,) = torch.autograd.grad(margin(logits, truth).sum(), free)
         free = free + config.step_size * gradient.sign()
     return torch.stack(stages)
-
-
-@torch.no_grad()
-def _mean_probabilities(judges: Sequence[nn.Module], images: Tensor) -> Tensor:
-    return torch.stack([judge(images / 255).softmax(1) for judge in judges]).mean(0)
