@@ -25,8 +25,6 @@ from fmrgen.recipe.build import build_component, build_source
 from fmrgen.sources.base import Source
 
 _TEST_BATCH = 250
-_BATCHES_AHEAD = 2
-_GUESSING = 1.3  # times the accuracy of guessing: weights below have learnt nothing
 
 
 def train(
@@ -105,7 +103,7 @@ def _train(
         start = int(state["step"])
     processes.check_same("checkpoint", start)
     objective.network.train()
-    batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
+    batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), 2)
     names = trackers if processes.is_first else ()
     with tracking(names, recipe.model_dump(mode="json"), folder.folder / ".logs") as tracked:
         for step in range(start, schedule.steps):
@@ -134,7 +132,7 @@ def _train(
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
-            if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
+            if metrics.get("accuracy", 1.0) < 1.3 / len(source.labels):  # weights that have learnt nothing
                 note(
                     f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is hardly above guessing; train again "
                     "with a lower schedule.learning_rate, more schedule.steps or another schedule.seed"

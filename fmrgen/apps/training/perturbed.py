@@ -19,9 +19,6 @@ from fmrgen.recipe.build import build_classifier
 from fmrgen.split.open import open_split
 from fmrgen.split.rows import reading
 
-_BATCH = 50
-_STAGE_STEPS = 2  # steps between two stages
-
 
 class PerturbedCopies:
     """One static copy of each training image (the paper's App. G): the images of a perturbed split by their ids.
@@ -70,7 +67,7 @@ class PerturbedImages:
         for judge in judges:
             others = [other for other in judges if other is not judge]
             pixels, labels, _ = images.sample(config.images)
-            for batch, batch_labels in zip(pixels.split(_BATCH), labels.split(_BATCH), strict=True):
+            for batch, batch_labels in zip(pixels.split(50), labels.split(50), strict=True):
                 stages = _stages(judge, batch.to(device) / 255, batch_labels.to(device), generator, config)
                 stages = stages.flatten(0, 1)
                 moved.append(stages.cpu())
@@ -85,14 +82,14 @@ class PerturbedImages:
 
 
 def _stages(judge: nn.Module, images: Tensor, labels: Tensor, generator: Generator, config: PerturbedConfig) -> Tensor:
-    """Return stages of moving images against a judge, plain reconstructions first, uint8 [stages, B, 3, H, W]."""
+    """Return every second stage of moving images against a judge, reconstructions first, uint8 [S, B, 3, H, W]."""
     with torch.no_grad():
         free, fixed = generator.encode(images, labels)
     stages = []
     for step in range(config.steps + 1):
         free = free.detach().requires_grad_(True)
         decoded = StraightThroughBytes.apply(generator.decode(Latents(free, fixed)))
-        if step % _STAGE_STEPS == 0:
+        if step % 2 == 0:
             stages.append(to_bytes(decoded.detach()))
         logits = judge(decoded)
         truth = truth_of(labels, logits.shape[1], None)

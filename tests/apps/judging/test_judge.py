@@ -186,14 +186,15 @@ def test_judgements_that_are_not_of_the_split_are_refused(own):
     stored = rows(own)
     ids = np.array(sorted(stored))
     digests = {"image": [hashlib.sha256(stored[i]["image"]["bytes"]).hexdigest() for i in ids]}
+    fewer, altered = digests["image"][:-1], ["0" * 64, *digests["image"][1:]]
     check_of_split(judgements, "out", ids, digests, 10)
-    with pytest.raises(UserError, match="judged over 10 classes, and the split has 7"):
-        check_of_split(judgements, "out", ids, digests, 7)
-    with pytest.raises(UserError, match=r"it judged id \d+, which is not in the split; it judged another split"):
-        check_of_split(judgements, "out", ids[:-1], {"image": digests["image"][:-1]}, 10)
-    altered = {"image": ["0" * 64, *digests["image"][1:]]}
-    with pytest.raises(UserError, match=r"its image of id \d+ is not the stored one; judge this split anew"):
-        check_of_split(judgements, "out", ids, altered, 10)
+    for of_split, error in (
+        ((ids, digests, 7), "judged over 10 classes, and the split has 7"),
+        ((ids[:-1], {"image": fewer}, 10), r"it judged id \d+, which is not in the split; it judged another split"),
+        ((ids, {"image": altered}, 10), r"its image of id \d+ is not the stored one; judge this split anew"),
+    ):
+        with pytest.raises(UserError, match=error):
+            check_of_split(judgements, "out", *of_split)
 
     def rewrite(table):
         content = to_parquet(table)
