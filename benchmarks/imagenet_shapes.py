@@ -12,6 +12,7 @@ from fmrgen import ClassifierConfig, ComponentConfig, GeneratorConfig
 from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.generators.vqgan import Vqgan
 from fmrgen.labels import Labels
+from fmrgen.oracles import clip
 from fmrgen.oracles.zero_shot import ZeroShotOracle
 from fmrgen.weights.checkpoint import freeze
 
@@ -50,7 +51,7 @@ class RandomClip(ComponentConfig):
 
         torch.manual_seed(2)
         model = freeze(CLIPModel(CLIPConfig()), device)
-        return _AnyLabels(model, None, CLIPImageProcessor(), ["{class}"], False, {})
+        return _AnyLabels(model, None, CLIPImageProcessor(), clip.Config(prompts=["{class}"]))
 
 
 class _AnyLabels(ZeroShotOracle):

@@ -326,19 +326,14 @@ def test_clip_is_the_librarys_own_zero_shot(count):
     assert judgement.score.allclose(output.logits_per_image / model.logit_scale.exp(), atol=1e-6)
 
 
-def test_clip_prompts_are_averaged_and_long_ones_refused():
-    several = ClipConfig(model="asset:mnist/clip", prompts=["an image of {class}", "the digit {class}"]).build()
-    several.set_labels(DIGITS)
-    singles = []
-    for prompt in several.prompts:
-        single = ClipConfig(model="asset:mnist/clip", prompts=[prompt]).build()
-        single.set_labels(DIGITS)
-        singles.append(single._text)
-    mean = torch.stack(singles).mean(0)
-    assert several._text.allclose(mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
-    long = ClipConfig(model="asset:mnist/clip", prompts=["an image of {class}" + " really" * 20]).build()
-    with pytest.raises(UserError, match="is longer than the 64 tokens that this model reads"):
-        long.set_labels(DIGITS)
+def test_clip_prompts_are_averaged():
+    texts = []
+    for prompts in (["an image of {class}"], ["the digit {class}"], ["an image of {class}", "the digit {class}"]):
+        oracle = ClipConfig(model="asset:mnist/clip", prompts=prompts).build()
+        oracle.set_labels(DIGITS)
+        texts.append(oracle._text)
+    mean = (texts[0] + texts[1]) / 2
+    assert texts[2].allclose(mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
 
 
 def test_clip_takes_the_first_synonym():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Literal
 
 import torch
@@ -14,14 +15,7 @@ from fmrgen.labels import Labels, Match, match_classes
 from fmrgen.weights.digest import weights_digests, weights_of, weights_sha256
 
 # What wrappers put before the names of a network's parameters: a `Classifier`, up to two `GroupedClassifier`, or both.
-_WRAPPERS = (
-    "",
-    "network.",
-    "classifier.",
-    "classifier.network.",
-    "classifier.classifier.",
-    "classifier.classifier.network.",
-)
+_WRAPPERS = [*map("".join, product(("", "classifier.", "classifier.classifier."), ("", "network.")))]
 
 Interpolation = Literal["auto", "bicubic", "bilinear"]
 

@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Of the channels of CIFAR-10's training images.
-_MEAN = [0.4914, 0.4822, 0.4465]
-_STD = [0.2470, 0.2435, 0.2616]
-
 
 class Config(ClassifierConfig):
     """`checkpoint` is a file, an asset or `hf:owner/repo/file`, with names of timm or of kuangliu/pytorch-cifar.
@@ -40,8 +36,9 @@ class Config(ClassifierConfig):
     ]
     checkpoint: str | None = None
     num_classes: int = Field(10, ge=2, le=100_000)
-    mean: list[float] = Field(_MEAN, min_length=3, max_length=3)
-    std: list[float] = Field(_STD, min_length=3, max_length=3)
+    # By default those of the channels of CIFAR-10's training images.
+    mean: list[float] = Field([0.4914, 0.4822, 0.4465], min_length=3, max_length=3)
+    std: list[float] = Field([0.2470, 0.2435, 0.2616], min_length=3, max_length=3)
     interpolation: Literal["auto", "bicubic", "bilinear"] = Field(
         "auto", description="how images of another size are resized to 32 px; auto: pixels' means, or bicubic"
     )

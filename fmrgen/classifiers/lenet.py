@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Of MNIST on its 32 px canvas.
-_MEAN = 0.1
-_STD = 0.28
-
 
 class Config(ClassifierConfig):
     """`checkpoint` is a file or an asset; without one the weights are random."""
@@ -33,7 +29,7 @@ class Config(ClassifierConfig):
         network = lenet(self.num_classes, self.smooth)
         if self.checkpoint is not None:
             load_checkpoint(network, self.checkpoint)
-        preprocess = Normalize([_MEAN] * 3, [_STD] * 3, size=32)
+        preprocess = Normalize([0.1] * 3, [0.28] * 3, size=32)  # of MNIST on its 32 px canvas
         return freeze(Classifier(network, preprocess, self.class_names, self.channels), device)
 
 

@@ -1,13 +1,14 @@
 """Image-text models as oracles (paper §3.2): the probability of each label's prompt given the image."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from annotated_types import MinLen
 from pydantic import AfterValidator, Field, model_validator
 
+from fmrgen.config import Revision
 from fmrgen.engine.interfaces import NONE, Judgement, Oracle, Originals
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
@@ -47,6 +48,10 @@ Prompts = Annotated[list[Annotated[str, AfterValidator(_check_template)]], MinLe
 class ImageTextConfig(OracleConfig):
     """The config of an image-text oracle. Several prompts are averaged as CLIP's authors do."""
 
+    PLACES = ("model",)
+
+    model: str
+    revision: Revision = None
     prompts: Prompts = Field(["an image of {class}"])
     first_synonym: bool = Field(
         False,
@@ -58,6 +63,11 @@ class ImageTextConfig(OracleConfig):
     @property
     def is_image_text(self) -> bool:
         return True
+
+    @property
+    def sigmoid_threshold(self) -> float | None:
+        """The lowest probability at which the sigmoid sees a class; None if the softmax decides."""
+        return None
 
 
 class DecidingConfig(ImageTextConfig):
@@ -78,9 +88,8 @@ class DecidingConfig(ImageTextConfig):
         return self
 
     @property
-    def prompted(self) -> tuple[Any, ...]:
-        """The arguments of `ImageTextOracle`."""
-        return self.prompts, self.first_synonym, self.class_prompts, self.decide, self.threshold
+    def sigmoid_threshold(self) -> float | None:
+        return self.threshold if self.decide == "sigmoid" else None
 
 
 class ImageTextOracle(Oracle):
@@ -89,27 +98,15 @@ class ImageTextOracle(Oracle):
     It runs in float32 on the 8-bit image, prepared as the model's own files say: anyone gets the same from the stored
     PNG.
 
-    The `prompts` are templates with {class}, whose features are averaged; `class_prompts` map a label's name to its
-    name in prompts; with `first_synonym` only the first of a list such as `tench, Tinca tinca` is taken. The softmax
-    decides which of the labels an image shows, the sigmoid whether it shows each of them: then an image without a label
-    of at least the probability `threshold` is `NONE`.
+    The features of several prompts are averaged. The softmax decides which of the labels an image shows, the sigmoid
+    whether it shows each of them: then an image without a label of at least the probability `threshold` is `NONE`.
     """
 
     derived = ("_text",)
 
-    def __init__(
-        self,
-        prompts: Sequence[str],
-        first_synonym: bool,
-        class_prompts: Mapping[str, str],
-        decide: Literal["softmax", "sigmoid"] = "softmax",
-        threshold: float = 0.5,
-    ) -> None:
-        self.prompts = prompts
-        self.first_synonym = first_synonym
-        self.class_prompts = class_prompts
-        self.decide = decide
-        self.threshold = threshold
+    def __init__(self, model: Any, tokenizer: Any, config: ImageTextConfig) -> None:
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.threshold = config.sigmoid_threshold
         self._text: Tensor | None = None
 
     @abstractmethod
@@ -128,9 +125,9 @@ class ImageTextOracle(Oracle):
         import torch
         from torch.nn.functional import normalize
 
-        names = names_in_prompts(labels.names, self.first_synonym, self.class_prompts)
+        names = names_in_prompts(labels.names, self.config.first_synonym, self.config.class_prompts)
         features = []
-        for prompt in self.prompts:
+        for prompt in self.config.prompts:
             texts = [prompt.replace("{class}", name) for name in names]
             padding = texts[-1:] * (-len(texts) % TEXTS_AT_ONCE)
             with torch.no_grad():
@@ -146,7 +143,7 @@ class ImageTextOracle(Oracle):
         with torch.no_grad():
             score = self.cosines(self.image_features(to_bytes(images)))
             logits = self.to_logits(score)
-        if self.decide == "softmax":
+        if self.threshold is None:
             return Judgement(logits.softmax(dim=-1), score)
         probabilities = logits.sigmoid()
         highest = probabilities.max(dim=1)

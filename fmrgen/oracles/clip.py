@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from fmrgen.config import Revision
 from fmrgen.oracles._image_text import ImageTextConfig
 
 if TYPE_CHECKING:
@@ -14,16 +13,12 @@ if TYPE_CHECKING:
 class Config(ImageTextConfig):
     """`model` is a folder, an asset or a Hub id of a CLIP: `zero_shot` with the paper's model and prompt."""
 
-    PLACES = ("model",)
-
     kind: str = "clip"
     model: str = "openai/clip-vit-base-patch32"
-    revision: Revision = None
 
     def build(self, device: "torch.device | str" = "cpu") -> "ZeroShotOracle":
         from transformers import CLIPModel
 
         from fmrgen.oracles.zero_shot import zero_shot_oracle
 
-        prompted = (self.prompts, self.first_synonym, self.class_prompts)
-        return zero_shot_oracle(CLIPModel, self.model, self.revision, device, *prompted)
+        return zero_shot_oracle(CLIPModel, self, device)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.config import Revision
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import read_json
 from fmrgen.oracles._image_text import (
@@ -27,11 +26,7 @@ _FILES = [_CONFIG, _WEIGHTS, "*token*.json", "*.model", "vocab*", "merges.txt", 
 class Config(DecidingConfig):
     """`model` is a folder or a Hub id with OpenCLIP's files, as `timm/PE-Core-L-14-336`."""
 
-    PLACES = ("model",)
-
     kind: str = "open_clip"
-    model: str
-    revision: Revision = None
 
     def build(self, device: "torch.device | str" = "cpu") -> "OpenClipOracle":
         try:
@@ -49,7 +44,7 @@ class Config(DecidingConfig):
         except Exception as error:  # a broken or foreign folder can fail anywhere in the libraries
             raise UserError(f"oracle.model: {self.model} can't be loaded: {one_line(error)}") from error
         frozen: Any = freeze(model.float(), device)
-        return OpenClipOracle(frozen, tokenizer, preprocess, *self.prompted)
+        return OpenClipOracle(frozen, tokenizer, preprocess, self)
 
 
 def _local_folder(model: str, revision: str | None) -> Path:
@@ -82,12 +77,10 @@ def _check_loads_nothing_else(config: dict[str, Any]) -> None:
 class OpenClipOracle(ImageTextOracle):
     """A model of OpenCLIP with its own tokenizer and its own steps from pixels to input."""
 
-    def __init__(self, model: Any, tokenizer: Any, preprocess: Any, *prompted: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, preprocess: Any, config: Config) -> None:
         from fmrgen.classifiers.base import without_waiting
 
-        super().__init__(*prompted)
-        self.model = model
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer, config)
         # Steps that take images of PIL are left out: batches come as bytes.
         batch_steps = ("Resize", "CenterCrop", "CenterCropOrPad", "ResizeKeepRatio", "Normalize")
         self.steps = without_waiting(step for step in preprocess.transforms if type(step).__name__ in batch_steps)

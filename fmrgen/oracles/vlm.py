@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LETTERS = string.ascii_uppercase
-_LEAST_PROBABILITY = 1e-12  # so that the score, its logarithm, is finite
 
 
 class Config(OracleConfig):
@@ -116,7 +115,7 @@ class VlmOracle(Oracle):
         decided = probabilities.argmax(1)
         labels = decided.masked_fill(decided == len(self._names), NONE)
         probabilities = probabilities[:, :-1].contiguous()
-        return Judgement(probabilities, probabilities.clamp(min=_LEAST_PROBABILITY).log(), labels)
+        return Judgement(probabilities, probabilities.clamp(min=1e-12).log(), labels)  # every logarithm is finite
 
     def _options(self, images: "Tensor", originals: Originals | None) -> "Tensor":
         """Return the labels that are options for each image, the likeliest first, and `none` as the last: [B, O]."""

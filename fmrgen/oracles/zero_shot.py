@@ -4,11 +4,11 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmrgen.config import Revision
 from fmrgen.errors import UserError
 from fmrgen.oracles._image_text import (
     TEXTS_AT_ONCE,
     DecidingConfig,
+    ImageTextConfig,
     ImageTextOracle,
     check_read_apart,
     in_full_precision,
@@ -27,40 +27,31 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 class Config(DecidingConfig):
     """`model` is a folder, an asset or a Hub id. How its texts are padded and written follows from its family."""
 
-    PLACES = ("model",)
-
     kind: str = "zero_shot"
     model: str = "google/siglip2-base-patch16-224"
-    revision: Revision = None
 
     def build(self, device: "torch.device | str" = "cpu") -> "ZeroShotOracle":
         from transformers import AutoModelForZeroShotImageClassification
 
-        return zero_shot_oracle(
-            AutoModelForZeroShotImageClassification, self.model, self.revision, device, *self.prompted
-        )
+        return zero_shot_oracle(AutoModelForZeroShotImageClassification, self, device)
 
 
-def zero_shot_oracle(
-    loader: Any, model: str, revision: str | None, device: "torch.device | str", *prompted: Any
-) -> "ZeroShotOracle":
-    """Return the oracle of a model of transformers (a folder, an asset or a Hub id), which the class `loader` loads.
+def zero_shot_oracle(loader: Any, config: ImageTextConfig, device: "torch.device | str") -> "ZeroShotOracle":
+    """Return the oracle of a model of transformers, which the class `loader` loads.
 
-    `prompted` are prompts and decision, the arguments of `ImageTextOracle`. Raises UserError if the model can't be
-    loaded, or is of another family.
+    Raises UserError if the model can't be loaded, or is of another family.
     """
     from transformers import AutoTokenizer
 
     from fmrgen.weights.checkpoint import freeze
     from fmrgen.weights.pretrained import from_pretrained, image_processor, pretrained_model
 
-    key = "oracle.model"
-    network: Any = freeze(pretrained_model(loader, model, key, revision).float(), device)
+    load: dict[str, Any] = {"reference": config.model, "key": "oracle.model", "revision": config.revision}
+    network: Any = freeze(pretrained_model(loader, **load).float(), device)
     family = str(network.config.model_type)
     if family not in _FAMILIES:
-        raise UserError(f"{key}: {model} is a {family}; an oracle is one of {', '.join(_FAMILIES)}")
-    tokenizer = from_pretrained(AutoTokenizer, model, key, revision)
-    return ZeroShotOracle(network, tokenizer, image_processor(model, key, revision), *prompted)
+        raise UserError(f"oracle.model: {config.model} is a {family}; an oracle is one of {', '.join(_FAMILIES)}")
+    return ZeroShotOracle(network, from_pretrained(AutoTokenizer, **load), image_processor(**load), config)
 
 
 class ZeroShotOracle(ImageTextOracle):
@@ -70,10 +61,8 @@ class ZeroShotOracle(ImageTextOracle):
     their full length, and without a mask. With any other input they fail silently.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, processor: Any, *prompted: Any) -> None:
-        super().__init__(*prompted)
-        self.model = model
-        self.tokenizer = tokenizer
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, config: ImageTextConfig) -> None:
+        super().__init__(model, tokenizer, config)
         self.processor = processor
         self._is_siglip = model.config.model_type in ("siglip", "siglip2")
 

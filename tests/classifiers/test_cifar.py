@@ -1,28 +1,16 @@
 """The CIFAR networks against pytorch-cifar's, written here as plain functions of its tensors' names."""
 
+import hashlib
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from fmrgen.classifiers.cifar import Config
-from fmrgen.classifiers.networks.cifar import NETWORKS
+from fmrgen.classifiers.networks.cifar import NETWORKS, _WideResNet
 from fmrgen.errors import UserError
-
-PARAMETERS = {
-    "resnet18": 11_173_962,
-    "resnet50": 23_520_842,
-    "preactresnet18": 11_171_146,
-    "vgg19": 20_040_522,
-    "googlenet": 6_166_250,
-    "densenet121": 6_956_298,
-    "mobilenet": 3_217_226,
-    "efficientnet_b0": 3_599_686,
-    "simpledla": 15_142_970,
-    "wide_resnet28_10": 36_479_194,
-    "wide_resnet34_10": 46_160_474,
-}
-ENTRIES = dict(zip(PARAMETERS, (122, 320, 102, 114, 450, 722, 164, 360, 236, 155, 191), strict=True))
 
 
 class Literal:
@@ -63,19 +51,16 @@ def pooled(x):
     return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
-def basic(net, x, place, width, stride):
-    y = F.relu(net.normed(x, f"{place}.conv1", f"{place}.bn1", width, 3, stride))
-    y = net.normed(y, f"{place}.conv2", f"{place}.bn2", width, 3)
-    if stride != 1 or x.shape[1] != width:
-        x = net.normed(x, f"{place}.shortcut.0", f"{place}.shortcut.1", width, 1, stride)
-    return F.relu(y + x)
-
-
 def resnet18(net, x):
     x = F.relu(net.normed(x, "conv1", "bn1", 64, 3))
     for layer, width in enumerate((64, 128, 256, 512), 1):
         for block in range(2):
-            x = basic(net, x, f"layer{layer}.{block}", width, 2 if layer > 1 and block == 0 else 1)
+            place, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
+            y = F.relu(net.normed(x, f"{place}.conv1", f"{place}.bn1", width, 3, stride))
+            y = net.normed(y, f"{place}.conv2", f"{place}.bn2", width, 3)
+            if stride != 1:
+                x = net.normed(x, f"{place}.shortcut.0", f"{place}.shortcut.1", width, 1, stride)
+            x = F.relu(y + x)
     return net.linear(pooled(x))
 
 
@@ -91,26 +76,6 @@ def resnet50(net, x):
                 x = net.normed(x, f"{place}.shortcut.0", f"{place}.shortcut.1", 4 * width, 1, stride)
             x = F.relu(y + x)
     return net.linear(pooled(x))
-
-
-def wide(net, x, depth):
-    x = net.conv(x, "conv1", 16, 3)
-    for group, width in enumerate((160, 320, 640), 1):
-        for block in range((depth - 4) // 6):
-            place, stride = f"block{group}.layer.{block}", 2 if group > 1 and block == 0 else 1
-            active = F.relu(net.norm(x, f"{place}.bn1"))
-            y = net.conv(active, f"{place}.conv1", width, 3, stride)
-            y = net.conv(F.relu(net.norm(y, f"{place}.bn2")), f"{place}.conv2", width, 3)
-            x = y + (net.conv(active, f"{place}.convShortcut", width, 1, stride) if block == 0 else x)
-    return net.linear(F.relu(net.norm(x, "bn1")).mean((2, 3)), "fc")
-
-
-def wide_resnet28_10(net, x):
-    return wide(net, x, 28)
-
-
-def wide_resnet34_10(net, x):
-    return wide(net, x, 34)
 
 
 def preactresnet18(net, x):
@@ -134,30 +99,6 @@ def vgg19(net, x):
             place += 3
         x, place = F.max_pool2d(x, 2), place + 1
     return net.linear(x.flatten(1), "classifier")
-
-
-def inception(net, x, place, one, three, five, pool):
-    def step(x, branch, index, width, kernel=1):
-        name = f"{place}.{branch}"
-        return F.relu(net.normed(x, f"{name}.{index}", f"{name}.{index + 1}", width, kernel, bias=True))
-
-    first = step(x, "b1", 0, one)
-    second = step(step(x, "b2", 0, three[0]), "b2", 3, three[1], 3)
-    third = step(step(step(x, "b3", 0, five[0]), "b3", 3, five[1], 3), "b3", 6, five[1], 3)
-    return torch.cat([first, second, third, step(F.max_pool2d(x, 3, 1, 1), "b4", 1, pool)], 1)
-
-
-def googlenet(net, x):
-    x = F.relu(net.normed(x, "pre_layers.0", "pre_layers.1", 192, 3, bias=True))
-    x = inception(net, x, "a3", 64, (96, 128), (16, 32), 32)
-    x = F.max_pool2d(inception(net, x, "b3", 128, (128, 192), (32, 96), 64), 3, 2, 1)
-    x = inception(net, x, "a4", 192, (96, 208), (16, 48), 64)
-    x = inception(net, x, "b4", 160, (112, 224), (24, 64), 64)
-    x = inception(net, x, "c4", 128, (128, 256), (24, 64), 64)
-    x = inception(net, x, "d4", 112, (144, 288), (32, 64), 64)
-    x = F.max_pool2d(inception(net, x, "e4", 256, (160, 320), (32, 128), 128), 3, 2, 1)
-    x = inception(net, x, "a5", 256, (160, 320), (32, 128), 128)
-    return net.linear(pooled(inception(net, x, "b5", 384, (192, 384), (48, 128), 128)))
 
 
 def densenet121(net, x):
@@ -205,62 +146,69 @@ def efficientnet_b0(net, x):
     return net.linear(pooled(x))
 
 
-def tree(net, x, place, width, levels, stride):
-    """Its root is registered before its halves, and used after them."""
-    for part in ("conv.weight", "bn"):
-        if part == "bn":
-            net.norm(torch.zeros(1, width, 1, 1), f"{place}.root.bn")
-        else:
-            net.conv(torch.zeros(1, 2 * width, 1, 1), f"{place}.root.conv", width)
-    if levels == 1:
-        left = basic(net, x, f"{place}.left_tree", width, stride)
-        right = basic(net, left, f"{place}.right_tree", width, 1)
-    else:
-        left = tree(net, x, f"{place}.left_tree", width, levels - 1, stride)
-        right = tree(net, left, f"{place}.right_tree", width, levels - 1, 1)
-    return F.relu(net.normed(torch.cat([left, right], 1), f"{place}.root.conv", f"{place}.root.bn", width))
+# What each has in pytorch-cifar: parameters, and entries of its state dict.
+LITERAL = {
+    resnet18: (11_173_962, 122),
+    resnet50: (23_520_842, 320),
+    preactresnet18: (11_171_146, 102),
+    vgg19: (20_040_522, 114),
+    densenet121: (6_956_298, 722),
+    mobilenet: (3_217_226, 164),
+    efficientnet_b0: (3_599_686, 360),
+}
+IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def simpledla(net, x):
-    for name, width in (("base", 16), ("layer1", 16), ("layer2", 32)):
-        x = F.relu(net.normed(x, f"{name}.0", f"{name}.1", width, 3))
-    for layer, width, levels, stride in ((3, 64, 1, 1), (4, 128, 2, 2), (5, 256, 2, 2), (6, 512, 1, 2)):
-        x = tree(net, x, f"layer{layer}", width, levels, stride)
-    return net.linear(pooled(x))
-
-
-LITERAL = {made.__name__: made for made in (resnet18, resnet50, wide_resnet28_10, wide_resnet34_10, preactresnet18, vgg19, googlenet, densenet121, mobilenet, efficientnet_b0, simpledla)}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_weights_of_pytorch_cifar_load_and_say_what_they_said_there(tmp_path, name):
+@pytest.mark.parametrize("literal", LITERAL)
+def test_weights_of_pytorch_cifar_load_and_say_what_they_said_there(tmp_path, literal):
     net = Literal()
-    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2023, 0.1994, 0.2010])
-    normalised = (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
-    expected = LITERAL[name](net, normalised)
+    expected = literal(net, (IMAGES - mean.view(-1, 1, 1)) / std.view(-1, 1, 1))
     learned = [tensor for key, tensor in net.state.items() if not key.endswith(("mean", "var", "tracked"))]
-    assert (sum(tensor.numel() for tensor in learned), len(net.state)) == (PARAMETERS[name], ENTRIES[name])
-    torch.save(
-        {"net": {f"module.{key}": tensor for key, tensor in net.state.items()}, "acc": 95.4}, tmp_path / "own.pth"
-    )
-    section = Config(model=name, checkpoint=str(tmp_path / "own.pth"), std=std.tolist())
+    assert (sum(tensor.numel() for tensor in learned), len(net.state)) == LITERAL[literal]
+    state = {f"module.{key}": tensor for key, tensor in net.state.items()}
+    torch.save({"net": state, "acc": 95.4}, tmp_path / "own.pth")
+    section = Config(model=literal.__name__, checkpoint=str(tmp_path / "own.pth"), std=std.tolist())
     with torch.no_grad():
-        found = section.build()(images)
+        found = section.build()(IMAGES)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert found.std() > 0.1
 
 
+# Networks that fmrgen defines itself, as pytorch-cifar or RobustBench do: a digest of the names and shapes in their
+# state dict, and the first logits of the first image where the weights are drawn as below.
+OWN = {
+    "googlenet": (NETWORKS["googlenet"], "ad7764611165a264", (-0.0298, 0.3009, 0.0571)),
+    "simpledla": (NETWORKS["simpledla"], "f312e889898aad10", (0.1140, 0.3278, -0.1438)),
+    "wide": (partial(_WideResNet, 10, 2), "98c6e5ac69f38ab9", (0.1025, -0.1163, -0.1150)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_networks_of_our_own_are_what_they_were(name):
+    make, names, logits = OWN[name]
+    network = make(10).eval()
+    state, random = network.state_dict(), torch.Generator().manual_seed(0)
+    listed = "\n".join(f"{key} {tuple(values.shape)}" for key, values in state.items())
+    assert hashlib.sha256(listed.encode()).hexdigest()[:16] == names
+    for key, values in state.items():
+        if values.ndim > 1:
+            values.copy_(torch.randn(values.shape, generator=random) * values[0].numel() ** -0.5)
+        elif key.endswith(("weight", "var")):
+            values.copy_(torch.rand(values.shape, generator=random) + 0.5)
+        else:
+            values.copy_(torch.randn(values.shape, generator=random) * 0.1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(IMAGES)[0, :3], torch.tensor(logits), atol=2e-4, rtol=1e-3)
+
+
 def test_the_small_vgg_comes_back_from_its_weights(tmp_path):
-    assert NETWORKS.keys() - PARAMETERS.keys() == {"vgg7"}
     network = NETWORKS["vgg7"](43)
     assert sum(weights.numel() for weights in network.parameters()) == 83_355
     save_file(network.state_dict(), tmp_path / "own.safetensors")
-    section = Config(
-        model="vgg7", num_classes=43, checkpoint=str(tmp_path / "own.safetensors"), mean=[0] * 3, std=[1] * 3
-    )
-    images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(section.build()(images), network.eval()(images))
+    plain = {"mean": [0] * 3, "std": [1] * 3}
+    section = Config(model="vgg7", num_classes=43, checkpoint=str(tmp_path / "own.safetensors"), **plain)
+    torch.testing.assert_close(section.build()(IMAGES), network.eval()(IMAGES))
 
 
 def test_weights_of_another_network_are_one_line(tmp_path):

@@ -1,6 +1,5 @@
 """ONNX files say what the network says that they were exported from."""
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -50,16 +49,15 @@ def test_predictions_are_those_of_the_network(network, file):
 
 
 @pytest.mark.slow
-def test_weights_that_lie_beside_the_file_are_told_apart(network, file, tmp_path):
+def test_weights_that_lie_beside_the_file_are_told_apart(tmp_path):
     digests = set()
-    for seed in (0, 0, 1):
+    for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        torch.onnx.export(net, (torch.rand(2, 3, 32, 32),), str(folder / "net.onnx"), external_data=True, verbose=False)
-        assert (folder / "net.onnx.data").exists()
-        digests.add(weights_sha256(Config(model=str(folder / "net.onnx")).build()))
+        net, path = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), tmp_path / str(number) / "net.onnx"
+        path.parent.mkdir()
+        torch.onnx.export(net, (torch.rand(2, 3, 32, 32),), str(path), external_data=True, verbose=False)
+        assert path.with_name("net.onnx.data").exists()
+        digests.add(weights_sha256(Config(model=str(path)).build()))
     assert len(digests) == 2
 
 
@@ -115,17 +113,16 @@ def test_other_layouts_and_fixed_batches(tmp_path):
 @pytest.mark.slow
 def test_what_is_no_network(tmp_path, file, capsys):
     (tmp_path / "x.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="x.onnx can't be loaded"):
-        Config(model=str(tmp_path / "x.onnx")).build()
-    with pytest.raises(UserError, match="no such file|not found|is not there|no file"):
-        Config(model=str(tmp_path / "y.onnx")).build()
-    torch.onnx.export(
-        nn.Linear(4, 2).eval(), (torch.rand(1, 4),), str(tmp_path / "flat.onnx"), external_data=False, verbose=False
-    )
-    with pytest.raises(UserError, match=r"it must take floats \[B, 3, H, W\] or \[B, H, W, 3\] alone"):
-        Config(model=str(tmp_path / "flat.onnx")).build()
+    flat = str(tmp_path / "flat.onnx")
+    torch.onnx.export(nn.Linear(4, 2).eval(), (torch.rand(1, 4),), flat, external_data=False, verbose=False)
+    for name, error in (
+        ("x", "x.onnx can't be loaded"),
+        ("y", "no such file"),
+        ("flat", r"it must take floats \[B, 3, H, W\] or \[B, H, W, 3\] alone"),
+    ):
+        with pytest.raises(UserError, match=error):
+            Config(model=str(tmp_path / f"{name}.onnx")).build()
     section = f"classifier={{kind: onnx, model: {file}}}"
     assert run("generate", "mnist-lenet", "--limit", "2", section, "-o", tmp_path / "out") == 2
     assert "classifier: gives no gradients; set perturb.update=nes" in capsys.readouterr().err
     assert parse_classifier(f"mine=onnx:{file}")[0] == "mine"
-    assert np.isfinite(Config(model=file).build()(torch.rand(1, 3, 32, 32)).numpy()).all()

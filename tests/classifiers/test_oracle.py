@@ -3,9 +3,8 @@
 import datasets
 import pytest
 import torch
-import yaml
 from commands import run
-from tiny_models import FAMILIES, save_tiny
+from tiny_models import FAMILIES, images_of, save_tiny
 
 import fmrgen
 from fmrgen import Labels, UserError, evaluate, verify
@@ -32,9 +31,9 @@ def tiny(tmp_path_factory):
     return folder_of
 
 
-def images_of(count):
-    noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return torch.nn.functional.interpolate(noise, (32, 32), mode="bilinear").mul(255).round() / 255
+@pytest.fixture(scope="module")
+def digits(finished_split):
+    return datasets.load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
 
 
 STEPS_OF_THEIR_OWN = ("align", "siglip2-naflex")
@@ -64,18 +63,9 @@ def test_it_answers_in_the_words_of_each_set_of_labels(tiny):
     logits = in_labels(classifier, Labels(NAMES), images[:1], "c")(images)
     swapped = Labels(NAMES[::-1], groups=((3,), (2,), (1,), (0,)), source_size=4, source_names=NAMES)
     torch.testing.assert_close(in_labels(classifier, swapped, images[:1], "c")(images), logits.flip(1))
-    told = fmrgen.load_classifier(
-        yaml.safe_dump(
-            {
-                "kind": "oracle",
-                "oracle": {"kind": "clip", "model": str(tiny("clip"))},
-                "class_names": [*NAMES[::-1], "boat"],
-            },
-            default_flow_style=True,
-            width=10_000,
-        )
-    )
-    some = in_labels(told, Labels(NAMES[:2]), images[:1], "c")(images)
+    names = ", ".join([*NAMES[::-1], "boat"])
+    told = f"{{kind: oracle, oracle: {{kind: clip, model: {tiny('clip')}}}, class_names: [{names}]}}"
+    some = in_labels(fmrgen.load_classifier(told), Labels(NAMES[:2]), images[:1], "c")(images)
     torch.testing.assert_close(some, logits[:, :2])
 
 
@@ -97,22 +87,20 @@ def test_a_split_of_its_own(tiny, tmp_path, capsys):
     assert "oracle: has the classifier's own weights" in capsys.readouterr().err
 
 
-def test_a_classifier_in_it_is_fitted_to_each_split_anew(finished_split):
+def test_a_classifier_in_it_is_fitted_to_each_split_anew(digits):
     """And not to what it was made to answer in before."""
-    rows = datasets.load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
-    backwards = rows.features.copy()
+    backwards = digits.features.copy()
     backwards["label"] = datasets.ClassLabel(names=list(DIGITS[::-1]))
-    turned = rows.map(lambda row: {"label": 9 - row["label"]}, features=backwards)
+    turned = digits.map(lambda row: {"label": 9 - row["label"]}, features=backwards)
     lenet = {"kind": "lenet", "checkpoint": "asset:mnist/lenet/model.safetensors", "class_names": list(DIGITS)}
     section = {"kind": "oracle", "oracle": {"kind": "classifier", "classifier": lenet}}
-    found = evaluate({"turned": turned, "as it is": rows}, {"lenet": section}, progress=False)
+    found = evaluate({"turned": turned, "as it is": digits}, {"lenet": section}, progress=False)
     one, other = (result.total.standard_accuracy.value for result in found.results)
     assert one == other > 90
 
 
-def test_a_split_without_names_goes_by_another_classifiers(tiny, finished_split):
-    rows = datasets.load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
-    unnamed = rows.select_columns(["image", "label"]).cast_column("label", datasets.Value("int64"))
+def test_a_split_without_names_goes_by_another_classifiers(tiny, digits):
+    unnamed = digits.select_columns(["image", "label"]).cast_column("label", datasets.Value("int64"))
     words = f"{{kind: oracle, oracle: {{kind: clip, model: {tiny('clip')}}}}}"
     found = evaluate({"unnamed": unnamed}, {"words": words, "lenet": "asset:mnist/lenet"}, progress=False)
     assert found.splits[0].class_names == list(DIGITS)

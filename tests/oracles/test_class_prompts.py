@@ -23,12 +23,8 @@ def test_imagenets_thousand_prompts_are_a_thousand():
     names = as_on_the_hub()
     found = names_in_prompts(names, True, {"crane2": "construction crane"})
     assert len({name.casefold() for name in found}) == 1000
-    assert [found[label] for label in (264, 474, 638, 639)] == [
-        "Cardigan Welsh corgi",
-        "cardigan",
-        "maillot",
-        "tank suit",
-    ]
+    pushed = [found[label] for label in (264, 474, 638, 639)]
+    assert pushed == ["Cardigan Welsh corgi", "cardigan", "maillot", "tank suit"]
     assert [found[label] for label in CRANES] == ["crane", "construction crane"]
     changed = [label for label in range(1000) if found[label] != names[label].partition(",")[0]]
     assert changed == sorted({264, 639, CRANES[1]})

@@ -1,12 +1,14 @@
 """OpenCLIP's models as oracles, against OpenCLIP's own zero-shot on images of PIL."""
 
 import json
+from copy import deepcopy
 
 import open_clip
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_models import images_of
 
 from fmrgen import Labels, UserError
 from fmrgen.oracles.open_clip import Config
@@ -26,9 +28,7 @@ def save_tiny(folder, bias=None, **pixels):
     told = {"model_cfg": model, "preprocess_cfg": {**PIXELS, "resize_mode": "shortest", **pixels}}
     (folder / "open_clip_config.json").write_text(json.dumps(told))
     torch.manual_seed(0)
-    made = open_clip.model.CLIP(
-        **{**model, "vision_cfg": dict(model["vision_cfg"]), "text_cfg": dict(model["text_cfg"])}
-    )
+    made = open_clip.model.CLIP(**deepcopy(model))
     weights = {name: values * 3 if values.ndim > 1 else values for name, values in made.state_dict().items()}
     save_file({name: values.contiguous() for name, values in weights.items()}, folder / "open_clip_model.safetensors")
     return folder
@@ -42,9 +42,7 @@ def test_it_is_the_librarys_own_zero_shot(tmp_path, size, mode, bias):
     decide = "softmax" if bias is None else "sigmoid"
     oracle = Config(model=str(folder), decide=decide).build()
     oracle.set_labels(Labels(NAMES))
-    images = (
-        torch.nn.functional.interpolate(torch.rand(6, 3, 8, 8), (size, size), mode="bilinear").mul(255).round() / 255
-    )
+    images = images_of(6, size)
     judgement = oracle.judge(images)
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
@@ -64,9 +62,8 @@ def test_it_is_the_librarys_own_zero_shot(tmp_path, size, mode, bias):
 
 def test_what_is_no_model_of_open_clip_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        UserError, match=r"empty has no open_clip_config.json; a model of transformers is kind: zero_shot"
-    ):
+    no_file = "empty has no open_clip_config.json; a model of transformers is kind: zero_shot"
+    with pytest.raises(UserError, match=no_file):
         Config(model=str(tmp_path / "empty")).build()
     folder = save_tiny(tmp_path / "tiny")
     told = json.loads((folder / "open_clip_config.json").read_text())

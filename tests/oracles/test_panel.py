@@ -18,9 +18,12 @@ from torch import nn
 import fmrgen
 from fmrgen import Judgement, Originals, UserError, load_recipe, verify
 from fmrgen.engine.interfaces import NONE, Oracle
+from fmrgen.jobs.generate import make_split
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.oracles.ensemble import Config, EnsembleOracle
 
+CLIP = {"kind": "clip", "model": "asset:mnist/clip"}
+LENET = {"kind": "classifier", "classifier": "asset:mnist/lenet"}
 RULES = ("mean", "majority", "unanimous", "veto")
 
 
@@ -62,14 +65,8 @@ def test_with_a_veto_the_first_ones_probabilities_and_scores_are_the_panels():
     assert torch.equal(judgement.score, first.judge(images).score)
     agree = first.judge(images).decided == second.judge(images).decided
     assert torch.equal(judgement.decided, first.judge(images).decided.masked_fill(~agree, NONE))
-    clip, lenet = (
-        {"kind": "clip", "model": "asset:mnist/clip"},
-        {"kind": "classifier", "classifier": "asset:mnist/lenet"},
-    )
-    assert Config(oracles=[clip, lenet], rule="veto").is_image_text
-    assert not Config(oracles=[lenet, clip], rule="veto").is_image_text
-    with pytest.raises(ValueError, match="a veto has none"):
-        Config(oracles=[clip, lenet], rule="veto", weights=[1, 2])
+    assert Config(oracles=[CLIP, LENET], rule="veto").is_image_text
+    assert not Config(oracles=[LENET, CLIP], rule="veto").is_image_text
 
 
 def test_a_mean_is_weighted_and_scores_of_several_kinds_are_not_mixed():
@@ -85,18 +82,17 @@ def test_a_mean_is_weighted_and_scores_of_several_kinds_are_not_mixed():
 
 
 def test_members_are_called_by_their_models():
-    clip = {"kind": "clip", "model": "asset:mnist/clip"}
-    lenet = {"kind": "classifier", "classifier": "asset:mnist/lenet"}
-    named = Config(oracles=[clip, clip, {"kind": "clip", "model": "asset:mnist/clip", "prompts": ["{class}"]}, lenet])
+    named = Config(oracles=[CLIP, CLIP, {**CLIP, "prompts": ["{class}"]}, LENET])
     assert named.build().member_names == ("clip-1", "clip-2", "clip-3", "model.safetensors")
-    assert Config(oracles=[clip, lenet], names=["clip", "lenet"]).build().member_names == ("clip", "lenet")
+    assert Config(oracles=[CLIP, LENET], names=["clip", "lenet"]).build().member_names == ("clip", "lenet")
     for keys, error in (
         ({"weights": [1.0]}, "weights has 1 entries for 2 oracles"),
         ({"names": ["a", "a"]}, "two names are the same"),
         ({"weights": [1.0, 0.0]}, "greater than 0"),
+        ({"weights": [1, 2], "rule": "veto"}, "a veto has none"),
     ):
         with pytest.raises(ValueError, match=error):
-            Config(oracles=[clip, lenet], **keys)
+            Config(oracles=[CLIP, LENET], **keys)
 
 
 class NearOriginal(Oracle):
@@ -141,16 +137,9 @@ PANEL = (
     "mnist/clip'}, {kind: classifier, classifier: 'asset:mnist/lenet'}, {kind: clip, model: 'asset:mnist/clip', "
     "prompts: ['{class}']}]}"
 )
-JOB = (
-    "mnist-lenet",
-    PANEL,
-    "classifier={kind: module, target: 'outside_components:SmallNet'}",
-    "perturb.min_probability=0.0",
-    "perturb.budget=12",
-    "output.shard_size=10",
-    "--limit",
-    "30",
-)
+CLASSIFIER = "classifier={kind: module, target: 'outside_components:SmallNet'}"
+OPTIONS = ("perturb.min_probability=0.0", "perturb.budget=12", "output.shard_size=10", "--limit", "30")
+JOB = ("mnist-lenet", PANEL, CLASSIFIER, *OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +154,8 @@ def test_a_panels_verdicts_are_in_the_rows_and_true(panel_split):
     verification = verify(f"{panel_split}:mnist/lenet", trust=True)
     assert (verification.rows, verification.disagreements) == (30, [])
     stored = rows(panel_split)
-    assert {tuple(verdict["name"] for verdict in row["judges"]) for row in stored.values()} == {
-        ("clip", "lenet", "again")
-    }
+    names = {tuple(verdict["name"] for verdict in row["judges"]) for row in stored.values()}
+    assert names == {("clip", "lenet", "again")}
     for row in stored.values():
         seen = Counter(verdict["label"] for verdict in row["judges"])
         label, votes = seen.most_common(1)[0]
@@ -198,32 +186,18 @@ def test_a_changed_verdict_is_found(panel_split, tmp_path):
     judges[0][0]["label"] = (judges[0][0]["label"] + 1) % 10
     judges[1][2]["score"] += 0.01
     judges[2] = judges[2][:2]
-    changed = table.set_column(
-        table.schema.get_field_index("judges"), "judges", pa.array(judges, table.schema.field("judges").type)
-    )
-    pq.write_table(changed, shard)
+    place = table.schema.get_field_index("judges")
+    pq.write_table(table.set_column(place, "judges", pa.array(judges, table.schema.field(place).type)), shard)
     found = verify(f"{tmp_path / 'out'}:mnist/lenet", trust=True).disagreements
-    assert {(entry.id, entry.column) for entry in found} == {
-        (0, "judges: label of clip"),
-        (1, "judges: score of again"),
-        (2, "judges"),
-    }
+    told = {entry.id: entry.column for entry in found}
+    assert told == {0: "judges: label of clip", 1: "judges: score of again", 2: "judges"}
+    assert len(found) == 3
 
 
 def test_originals_that_are_not_stored_leave_nothing_to_compare_with(tmp_path):
-    recipe = load_recipe(
-        "mnist-lenet",
-        [
-            "oracle={kind: 'outside_components:ComparingConfig'}",
-            "output.keep_original=false",
-            "source.limit=4",
-            "perturb.budget=2",
-        ],
-    )
-    from fmrgen.jobs.generate import make_split
-
-    make_split(recipe, tmp_path)
-    with pytest.raises(
-        UserError, match=r"has no originals \(output.keep_original\), and its oracle compares with them"
-    ):
+    oracle = "oracle={kind: 'outside_components:ComparingConfig'}"
+    few = ["output.keep_original=false", "source.limit=4", "perturb.budget=2"]
+    make_split(load_recipe("mnist-lenet", [oracle, *few]), tmp_path)
+    no_originals = r"has no originals \(output.keep_original\), and its oracle compares with them"
+    with pytest.raises(UserError, match=no_originals):
         verify(f"{tmp_path}:mnist/lenet", trust=True)

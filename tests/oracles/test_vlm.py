@@ -6,7 +6,7 @@ import transformers
 from commands import run
 from installed import needs_app
 from stored import rows
-from tiny_models import SMALL_LAYERS, TEMPLATE, save_chat_model, save_llava, tokenizer_with
+from tiny_models import SMALL_LAYERS, TEMPLATE, images_of, save_chat_model, save_llava, tokenizer_with
 
 from fmrgen import Judgement, Labels, Oracle, UserError, load_classifier, verify
 from fmrgen.classifiers.base import in_labels
@@ -44,11 +44,6 @@ SAVED = {"llava": save_llava, "qwen2_vl": save_qwen}
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return {family: make(tmp_path_factory.mktemp(family)) for family, make in SAVED.items()}
-
-
-def images_of(count):
-    noise = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    return torch.nn.functional.interpolate(noise, (32, 32), mode="bilinear").mul(255).round() / 255
 
 
 def asked_by_hand(folder, image, options):
@@ -110,33 +105,25 @@ def test_another_oracle_says_what_it_may_choose_from(tiny):
 
 
 def test_what_can_not_be_asked_is_told(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"40 classes are more options than there are letters; name an oracle"):
-        Config(model=str(tiny["llava"])).build().set_labels(Labels(tuple(f"class {i}" for i in range(40))))
     blind = save_llava(tmp_path / "blind", TEMPLATE.replace("<image>", ""))
-    with pytest.raises(UserError, match="the chat template of .*blind has no place for an image"):
-        Config(model=str(blind)).build().set_labels(Labels(NAMES))
     broken = save_llava(tmp_path / "broken", "{{ messages.nothing.of.this }}")
-    with pytest.raises(UserError, match="the chat template of .*broken fails"):
-        Config(model=str(broken)).build().set_labels(Labels(NAMES))
-    with pytest.raises(UserError, match=r"oracle.model: .*gone can't be loaded"):
-        Config(model=str(tmp_path / "gone")).build()
+    many = [f"class {i}" for i in range(40)]
+    for folder, names, error in (
+        (tiny["llava"], many, "40 classes are more options than there are letters; name an oracle"),
+        (blind, NAMES, "the chat template of .*blind has no place for an image"),
+        (broken, NAMES, "the chat template of .*broken fails"),
+        (tmp_path / "gone", NAMES, r"oracle.model: .*gone can't be loaded"),
+    ):
+        with pytest.raises(UserError, match=error):
+            Config(model=str(folder)).build().set_labels(Labels(tuple(names)))
 
 
 @needs_app("judging")
-def test_it_judges_a_split(tiny, finished_split, tmp_path):
-    import json
-    import shutil
-
-    shutil.copytree(finished_split, tmp_path / "out")
-    oracle = {
-        "kind": "vlm",
-        "model": str(tiny["llava"]),
-        "candidates": {"kind": "clip", "model": "asset:mnist/clip"},
-        "top": 3,
-    }
-    assert run("judge", tmp_path / "out", "--oracle", f"chat={json.dumps(oracle)}", "--quiet") == 0
-    assert (tmp_path / "out/judgements/mnist/lenet/chat.parquet").exists()
-    assert len(rows(tmp_path / "out")) == 120
+def test_it_judges_a_split(tiny, split):
+    oracle = f"{{kind: vlm, model: {tiny['llava']}, candidates: {{kind: clip, model: 'asset:mnist/clip'}}, top: 3}}"
+    assert run("judge", split, "--oracle", f"chat={oracle}", "--quiet") == 0
+    assert (split / "judgements/mnist/lenet/chat.parquet").exists()
+    assert len(rows(split)) == 120
 
 
 def test_it_classifies_by_letters(tiny):

@@ -124,6 +124,12 @@ def save_tiny(family, folder, words):
     make_processor().save_pretrained(folder)
 
 
+def images_of(count, size=SIZE):
+    """Smooth random images [count, 3, size, size] on the 8-bit grid."""
+    noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.interpolate(noise, (size, size), mode="bilinear").mul(255).round() / 255
+
+
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {% for part in message.content %}{% if part.type == 'image' %}"
     "<image>{% else %} {{ part.text }}{% endif %}{% endfor %}\n{% endfor %}answer:"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -197,7 +198,7 @@ class Job:
 
     def _batches(self) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
         """Yield the ids of each batch and the function that decodes it; collect `self.rows` on the way."""
-        self.rows: dict[str, list[Any]] = {"id": [], "label": [], "valid": []}
+        self.rows: dict[str, list[Any]] = {"label": [], "valid": []}
         for number, table in enumerate(self.opened.tables(self.batch_size, [*self.columns, *self.rows])):
             batch = table.to_pydict()
             for name, values in self.rows.items():
@@ -259,20 +260,13 @@ class Job:
         return [self._figures(table, files, place, about.related(self.provenance, {}))]
 
     def _figures(self, table: pa.Table, files: list[Path], place: str, shares_weights_with: list[str]) -> Judged:
-        """Return the outcome; figures are by row id, since the rows of the table are by batch and column."""
-        stored = zip(self.rows["id"], self.rows["label"], self.rows["valid"], strict=True)
-        of_row = {row: (true_label, is_valid) for row, true_label, is_valid in stored}
-        right: dict[str, list[bool]] = {"image": [], "original": []}
-        columns = [table[name].to_pylist() for name in ("id", "which", "label")]
-        for row, which, label in zip(*columns, strict=True):
-            true_label, is_valid = of_row[row]
-            if which == "original" or is_valid:
-                right[which].append(label == true_label)
+        labels, valid = np.array(self.rows["label"]), np.array(self.rows["valid"], dtype=bool)
+        right = {name: table.filter(pc.field("which") == name)["label"].to_numpy() == labels for name in self.columns}
         return Judged(
             judge=self.name,
             rows=self.provenance.rows,
-            preserved=proportion(np.array(right["image"])),
-            originals_right=proportion(np.array(right["original"])),
+            preserved=proportion(right["image"][valid]),
+            originals_right=proportion(right["original"]) if "original" in right else None,
             files=files,
             place=place,
             shares_weights_with=shares_weights_with,

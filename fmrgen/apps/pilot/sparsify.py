@@ -32,10 +32,7 @@ from fmrgen.recipe.job import Recipe
 from fmrgen.report.report import Report, Section, Table
 from fmrgen.weights.identity import identity_of
 
-_TEST_SHARE = 0.2
 _FOLDS = 3
-_STRENGTHS = 16  # on the path
-_PATH_ENDS = (0.7, 0.01)  # as shares of the strength at which nothing is left
 _FEWEST_IMAGES = 20  # below, there is nothing to learn and nothing to test on
 
 
@@ -153,7 +150,7 @@ def fit_mask(originals: np.ndarray, perturbed: np.ndarray, regularization: float
 
 
 def _held_out(images: int) -> int:
-    return round(_TEST_SHARE * images)
+    return round(0.2 * images)
 
 
 def _stacked(originals: np.ndarray, perturbed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +170,7 @@ def _choose_regularization(features: np.ndarray, labels: np.ndarray) -> float:
     groups = np.arange(len(labels)) % (len(labels) // 2)
     scaled = StandardScaler().fit_transform(features)
     nothing_left = np.abs(scaled.T @ (labels - 0.5)).max()
-    path = nothing_left * np.geomspace(*_PATH_ENDS, _STRENGTHS)
+    path = nothing_left * np.geomspace(0.7, 0.01, 16)
     share = 1 - 1 / _FOLDS  # of the rows that a fold fits, and so of the loss that the strength stands beside
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at the weak end, which is rarely the best

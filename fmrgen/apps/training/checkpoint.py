@@ -2,8 +2,9 @@
 
 import io
 import math
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 from fmrgen.apps.training.recipe import TrainRecipe
+from fmrgen.distributed.launch import Processes
+from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError, one_line, option
 from fmrgen.files import fingerprint, json_text, parse_json
 from fmrgen.storage.bucket import open_store
@@ -18,14 +21,6 @@ from fmrgen.storage.claims import Claims
 from fmrgen.storage.store import read
 
 _STATE, RECORD, _CLAIM = "checkpoint.pt", "training.json", ".training.claim"
-
-
-def _fingerprint(recipe: TrainRecipe) -> str:
-    """Return a fingerprint of a recipe by all that decides the weights."""
-    tree = recipe.model_dump(mode="json")
-    identity = {name: value for name, value in tree.items() if name != "description"}
-    classes = tree["source"].get("classes")  # their order numbers the labels
-    return fingerprint([identity, list(classes or ())])
 
 
 class TrainingFolder:
@@ -39,7 +34,9 @@ class TrainingFolder:
         self.output, self.tree = output, recipe.model_dump(mode="json")
         self._store = open_store(output)
         self.folder, self._claims = self._store.root, Claims(self._store)
-        self.fingerprint = _fingerprint(recipe)
+        identity = {name: value for name, value in self.tree.items() if name != "description"}
+        classes = self.tree["source"].get("classes")  # their order numbers the labels
+        self.fingerprint = fingerprint([identity, list(classes or ())])
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,19 +45,21 @@ class TrainingFolder:
         if record is not None and record.get("fingerprint") != self.fingerprint:
             raise UserError(f"{output}: holds weights of another recipe; give another {option('output')}")
 
-    @property
-    def poll(self) -> float:
-        """Seconds between two checks whether another run has left the folder."""
-        return self._store.poll
-
-    def take(self) -> bool:
-        """Claim the folder for this run; return whether that succeeded. Only the first process calls it."""
-        return self._claims.take(self.folder / _CLAIM)
-
-    def leave(self) -> None:
-        """Release the folder for other runs."""
-        with suppress(UserError):  # an error of the run itself is the one to report
-            self._claims.release(self.folder / _CLAIM)
+    @contextmanager
+    def alone(self, processes: Processes) -> Iterator[None]:
+        """Claim the folder for the work inside; wait while another run has it."""
+        claim, has_noted = self.folder / _CLAIM, False
+        while not processes.gather(processes.is_first and (self.metrics() is not None or self._claims.take(claim)))[0]:
+            if not has_noted:
+                note(f"{self.output}: another run is training there, or was killed there just now; waits for it")
+            has_noted = True
+            time.sleep(self._store.poll)
+        try:
+            yield
+        finally:
+            if processes.is_first:
+                with suppress(UserError):  # an error of the run itself is the one to report
+                    self._claims.release(claim)
 
     def metrics(self) -> dict[str, float] | None:
         """Return the figures of a run that has ended here; None if none has."""

@@ -1,6 +1,7 @@
 """The images of a training run, read as they are needed, in an order that depends on seed and step alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import count
 
 import numpy as np
@@ -11,7 +12,6 @@ from fmrgen.errors import UserError
 from fmrgen.sources.base import LoadedExample, Source, StreamedSource
 
 _WINDOW_BYTES = 256 * 2**20  # of decoded images in memory; twice as many if a batch lies in two windows
-_MAX_ORDERS = 4  # in memory
 _Window = tuple[Tensor, Tensor, Tensor]  # uint8 [N, 3, H, W], labels [N] and ids [N]
 
 
@@ -27,11 +27,9 @@ class TrainingImages:
         if not len(source):
             raise UserError("source: contains no examples to train on")
         self.source, self.size, self.seed = source, size, seed
-        window = max(1, _WINDOW_BYTES // (3 * size * size))
-        starts = range(0, len(source), window)
-        self.windows = [range(start, min(start + window, len(source))) for start in starts]
-        self._loaded: dict[int, _Window] = {}
-        self._orders: dict[tuple[int, int, int], np.ndarray] = {}
+        self.window_size = max(1, _WINDOW_BYTES // (3 * size * size))
+        self._loaded: dict[int, _Window] = {}  # windows by their first position
+        self._order = lru_cache(2)(self._order_of)  # a batch may lie in two epochs
 
     def batches(self, first: int, size: int, rank: int, processes: int) -> Iterator[_Window]:
         """Yield one process's share of the batch of each step: uint8 [B, 3, H, W], labels [B] and ids [B].
@@ -39,53 +37,41 @@ class TrainingImages:
         `first` is the first step, and `size` that of a whole batch.
         """
         for step in count(first):
-            places = range(step * size + rank, (step + 1) * size, processes)
-            yield _stacked([self._example(*self._position(place)) for place in places])
+            positions = []
+            for place in range(step * size + rank, (step + 1) * size, processes):
+                epoch, place_in_epoch = divmod(place, len(self.source))
+                positions.append(int(self._order(epoch)[place_in_epoch]))
+            yield self._examples(positions)
 
     def sample(self, rows: int) -> _Window:
         """Return some of the images, drawn by torch's global state: uint8 [N, 3, H, W], labels [N] and ids [N]."""
         chosen = torch.randperm(len(self.source))[:rows].tolist()
-        window_size = len(self.windows[0])
-        # In the order of the source, so that each window is read once.
-        examples = [self._example(*divmod(position, window_size)) for position in sorted(chosen)]
-        return _stacked([examples[row] for row in torch.randperm(len(examples)).tolist()])
+        images, labels, ids = self._examples(sorted(chosen))  # in the source's order: each window is read once
+        order = torch.randperm(len(chosen))
+        return images[order], labels[order], ids[order]
 
-    def _position(self, place: int) -> tuple[int, int]:
-        """Return the window, and the row in it, of the example at a place in the endless order."""
-        epoch, place = divmod(place, len(self.source))
-        for window in self._order_of_windows(epoch):
-            rows = len(self.windows[window])
-            if place < rows:
-                return window, int(self._shuffled(rows, epoch, window)[place])
-            place -= rows
-        raise AssertionError
+    def _order_of(self, epoch: int) -> np.ndarray:
+        """Return the positions of the examples in the order of an epoch."""
+        windows = np.split(np.arange(len(self.source)), range(self.window_size, len(self.source), self.window_size))
+        of_windows, *others = (np.random.default_rng([self.seed, epoch, i]) for i in range(len(windows) + 1))
+        shown = [random.permutation(window) for random, window in zip(others, windows, strict=True)]
+        if not isinstance(self.source, StreamedSource):
+            shown = [shown[number] for number in of_windows.permutation(len(shown))]
+        return np.concatenate(shown)
 
-    def _order_of_windows(self, epoch: int) -> list[int]:
-        if isinstance(self.source, StreamedSource):
-            return list(range(len(self.windows)))
-        return [int(window) for window in self._shuffled(len(self.windows), epoch, -1)]
+    def _examples(self, positions: Sequence[int]) -> _Window:
+        images, labels, ids = map(torch.stack, zip(*map(self._example, positions), strict=True))
+        return images, labels, ids
 
-    def _shuffled(self, rows: int, epoch: int, window: int) -> np.ndarray:
-        """Return a random order of `rows` rows, the same for each epoch and window; the latest are cached."""
-        key = (rows, epoch, window)
-        if key not in self._orders:
-            if len(self._orders) >= _MAX_ORDERS:
-                self._orders.clear()
-            self._orders[key] = np.random.default_rng([self.seed, epoch, window + 1]).permutation(rows)
-        return self._orders[key]
-
-    def _example(self, window: int, row: int) -> _Window:
-        if window not in self._loaded:
+    def _example(self, position: int) -> list[Tensor]:
+        row = position % self.window_size
+        start = position - row
+        if start not in self._loaded:
             while len(self._loaded) > 1:
                 self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[window] = load_images(self.source, self.windows[window], self.size)
-        images, labels, ids = self._loaded[window]
-        return images[row].clone(), labels[row], ids[row]  # a view would keep the whole window
-
-
-def _stacked(examples: list[_Window]) -> _Window:
-    images, labels, ids = zip(*examples, strict=True)
-    return torch.stack(images), torch.stack(labels), torch.stack(ids)
+            positions = range(start, min(start + self.window_size, len(self.source)))
+            self._loaded[start] = load_images(self.source, positions, self.size)
+        return [column[row].clone() for column in self._loaded[start]]  # a view would keep the whole window
 
 
 def load_images(source: Source, positions: range, size: int) -> _Window:

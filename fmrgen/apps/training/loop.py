@@ -1,7 +1,6 @@
 """The training loop. It trains any `Objective`."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from fmrgen.apps.training.augment import augment
 from fmrgen.apps.training.checkpoint import TrainingFolder
-from fmrgen.apps.training.copies import PerturbedCopies
 from fmrgen.apps.training.images import TrainingImages, load_images
 from fmrgen.apps.training.objectives.base import Objective
-from fmrgen.apps.training.perturbed import PerturbedImages
+from fmrgen.apps.training.perturbed import PerturbedCopies, PerturbedImages
 from fmrgen.apps.training.recipe import ScheduleConfig, TrainRecipe
 from fmrgen.distributed.launch import Processes
 from fmrgen.distributed.prefetch import read_ahead
@@ -27,8 +25,6 @@ from fmrgen.recipe.build import build_component, build_source
 from fmrgen.sources.base import Source
 
 _TEST_BATCH = 250
-_BATCHES_AHEAD = 2
-_GUESSING = 1.3  # times the accuracy of guessing: weights below have learnt nothing
 
 
 def train(
@@ -59,7 +55,7 @@ def train(
     processes = Processes()
     schedule = recipe.schedule
     folder = TrainingFolder(output, recipe)
-    with _alone(folder, processes):
+    with folder.alone(processes):
         metrics: dict[str, float] | None = processes.gather(folder.metrics())[0]
         if metrics is None:
             if schedule.batch_size % processes.size:
@@ -69,22 +65,6 @@ def train(
             with cpu_threads(schedule.threads) if processes.device.type == "cpu" else nullcontext():
                 metrics = processes.gather(_train(recipe, folder, processes, progress, trackers))[0]
     return metrics or {}
-
-
-@contextmanager
-def _alone(folder: TrainingFolder, processes: Processes) -> Iterator[None]:
-    """Claim the folder for the work inside; wait while another run has it."""
-    has_noted = False
-    while not processes.gather(processes.is_first and (folder.metrics() is not None or folder.take()))[0]:
-        if not has_noted:
-            note(f"{folder.output}: another run is training there, or was killed there just now; waits for it")
-        has_noted = True
-        time.sleep(folder.poll)
-    try:
-        yield
-    finally:
-        if processes.is_first:
-            folder.leave()
 
 
 @contextmanager
@@ -114,10 +94,16 @@ def _train(
     images = TrainingImages(source, objective.image_size, schedule.seed)
     losses = _Losses(recipe, objective, images, processes)
     optimizer, decay = _optimizer(objective, schedule)
-    start = _resume(folder, objective, optimizer, decay)
+    start = 0
+    state = folder.load()
+    if state is not None:
+        objective.load_state(state["objective"])
+        optimizer.load_state_dict(state["optimizer"])
+        decay.load_state_dict(state["decay"])
+        start = int(state["step"])
     processes.check_same("checkpoint", start)
     objective.network.train()
-    batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), _BATCHES_AHEAD)
+    batches = read_ahead(images.batches(start, schedule.batch_size, processes.rank, processes.size), 2)
     names = trackers if processes.is_first else ()
     with tracking(names, recipe.model_dump(mode="json"), folder.folder / ".logs") as tracked:
         for step in range(start, schedule.steps):
@@ -146,7 +132,7 @@ def _train(
             metrics = _test(objective, test, processes.device)
             tracked.log({f"test {name}": value for name, value in metrics.items()}, schedule.steps)
             folder.end(metrics)
-            if metrics.get("accuracy", 1.0) < _GUESSING / len(source.labels):
+            if metrics.get("accuracy", 1.0) < 1.3 / len(source.labels):  # weights that have learnt nothing
                 note(
                     f"{folder.output}: its accuracy, {metrics['accuracy']:.1%}, is hardly above guessing; train again "
                     "with a lower schedule.learning_rate, more schedule.steps or another schedule.seed"
@@ -230,22 +216,6 @@ def _optimizer(
     cycles = schedule.optimizer == "adamw"  # the momentum of SGD stays that of the recipe
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, cycle_momentum=cycles)
     return optimizer, one_cycle
-
-
-def _resume(
-    folder: TrainingFolder,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    decay: torch.optim.lr_scheduler.LRScheduler,
-) -> int:
-    """Load the checkpoint, if there is one; return the step to begin with."""
-    state = folder.load()
-    if state is None:
-        return 0
-    objective.load_state(state["objective"])
-    optimizer.load_state_dict(state["optimizer"])
-    decay.load_state_dict(state["decay"])
-    return int(state["step"])
 
 
 def _test(objective: Objective, source: Source, device: torch.device) -> dict[str, float]:

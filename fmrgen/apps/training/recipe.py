@@ -8,11 +8,10 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from fmrgen.apps.explain.random_change import RandomChange
 from fmrgen.apps.training.objectives.base import ObjectiveConfig
-from fmrgen.apps.training.perturbed import PerturbedConfig
 from fmrgen.config import StrictConfig, component
 from fmrgen.errors import UserError
 from fmrgen.recipe.job import load_config
-from fmrgen.recipe.sections import GeneratorField, SourceField
+from fmrgen.recipe.sections import ClassifierField, GeneratorField, SourceField
 
 
 class ScheduleConfig(StrictConfig):
@@ -61,6 +60,17 @@ class AugmentConfig(StrictConfig):
             except UserError as error:
                 raise ValueError(f"change: {error}") from None
         return self
+
+
+class PerturbedConfig(StrictConfig):
+    """Perturbed images to learn from, in addition to the plain ones."""
+
+    judges: list[ClassifierField] = Field(
+        min_length=2, description="classifiers; images are moved against each, and the others label the result"
+    )
+    images: int = Field(1200, ge=1, description="training images that are moved against each judge")
+    steps: int = Field(24, ge=1, description="guided steps, each by the sign of the margin's gradient")
+    step_size: float = Field(gt=0, description="length of a step, in latent units")
 
 
 class TrainRecipe(StrictConfig):

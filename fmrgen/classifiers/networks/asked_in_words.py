@@ -10,8 +10,6 @@ from fmrgen.engine.interfaces import Oracle
 from fmrgen.errors import UserError
 from fmrgen.labels import Labels
 
-_LEAST_PROBABILITY = 1e-30  # so that every logarithm is finite
-
 
 class AskedInWords(nn.Module):
     """`forward` takes images [B, 3, H, W] in [0, 1] and returns logits [B, K] over the labels that it was given.
@@ -48,7 +46,7 @@ class AskedInWords(nn.Module):
                 self._tells_logits = False
         with torch.no_grad():
             probabilities = self.oracle.judge(on_byte_grid(images)).probabilities
-        return probabilities.clamp(min=_LEAST_PROBABILITY).log()
+        return probabilities.clamp(min=1e-30).log()  # every logarithm is finite
 
 
 def _networks_in(held: object) -> Iterator[nn.Module]:

@@ -19,7 +19,6 @@ from torch.nn.functional import adaptive_avg_pool2d, relu
 _DENSE_WIDTH = 64  # channels of the stem
 _GROWTH = 32  # channels that a layer adds
 _DENSE_LAYERS = (6, 12, 24, 16)  # in each block
-_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def _resnet(name: str, classes: int) -> nn.Module:
@@ -123,26 +122,23 @@ def _with_shortcuts_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _in_timm_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return DenseNet's tensors with their channels in timm's order: new ones come last, in pytorch-cifar first."""
-    reordered = dict(state)
+    orders = {}  # of the channels that come into a layer
     width = _DENSE_WIDTH
     for block, layers in enumerate(_DENSE_LAYERS, 1):
         for layer in range(layers):
-            prefix = f"features.denseblock{block}.denselayer{layer + 1}"
-            order = _timm_channels(width, layer)
-            for name in _NORM_TENSORS:
-                reordered[f"{prefix}.norm1.{name}"] = state[f"{prefix}.norm1.{name}"][order]
-            reordered[f"{prefix}.conv1.weight"] = state[f"{prefix}.conv1.weight"][:, order]
-        if block < len(_DENSE_LAYERS):
-            norm = f"features.transition{block}.norm"
-            next_weight = f"features.transition{block}.conv.weight"
-        else:
-            norm = "features.norm5"
-            next_weight = "classifier.weight"
-        order = _timm_channels(width, layers)
-        for name in _NORM_TENSORS:
-            reordered[f"{norm}.{name}"] = state[f"{norm}.{name}"][order]
-        reordered[next_weight] = state[next_weight][:, order]
+            place = f"features.denseblock{block}.denselayer{layer + 1}"
+            orders[f"{place}.norm1"] = orders[f"{place}.conv1"] = _timm_channels(width, layer)
+        place = f"features.transition{block}"
+        orders[f"{place}.norm"] = orders[f"{place}.conv"] = _timm_channels(width, layers)
         width = (width + layers * _GROWTH) // 2
+    orders["features.norm5"] = orders["classifier"] = orders[f"{place}.norm"]  # there is no last transition
+    reordered = dict(state)
+    for name, tensor in state.items():
+        layer_name = name.rpartition(".")[0]
+        if layer_name in orders and tensor.ndim > 1:
+            reordered[name] = tensor[:, orders[layer_name]]
+        elif layer_name in orders and tensor.ndim == 1 and name != "classifier.bias":
+            reordered[name] = tensor[orders[layer_name]]
     return reordered
 
 

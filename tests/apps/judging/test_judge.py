@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import warm
-from commands import fmrgen, launched, python, run, upload
+from commands import fmrgen, launched, python, run, upload, wait_for
 from datasets import load_dataset
 from stored import rows
 
@@ -34,12 +32,14 @@ LENET = "{kind: classifier, classifier: 'asset:mnist/lenet'}"
 ORACLES = ("--oracle", f"clip={CLIP}", "--oracle", f"lenet={LENET}")
 
 
+def table_of(folder, judge):
+    """The checked table of a judge of mnist/lenet."""
+    verdicts = JudgementsFolder(SplitPaths(Path(folder), "mnist", "lenet"))
+    return verdicts.read(verdicts.judges()[judge]).table
+
+
 def judgements(folder, judge):
-    """The table of a judge of mnist/lenet, checked, as rows."""
-    paths = SplitPaths(Path(folder), "mnist", "lenet")
-    return (
-        JudgementsFolder(paths).read(JudgementsFolder(paths).judges()[judge]).table.drop_columns(["when"]).to_pylist()
-    )
+    return table_of(folder, judge).drop_columns(["when"]).to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,11 @@ def test_what_it_prints_and_what_the_card_says(judged, capsys):
 
 
 @pytest.mark.slow
-def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_split, tmp_path, capsys):
+def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(split, tmp_path, capsys):
     """The split's own oracle, the classifier that is measured, and panels of either."""
-    folder = tmp_path / "out"
-    shutil.copytree(finished_split, folder)
     panel = f"{{kind: ensemble, oracles: [{{kind: clip, model: '{CLIP}'}}, {LENET}]}}"
     other = "{kind: classifier, classifier: {kind: lenet}}"
-    assert run("judge", folder, *ORACLES, "--oracle", f"panel={panel}", "--oracle", f"other={other}", "--quiet") == 0
+    assert run("judge", split, *ORACLES, "--oracle", f"panel={panel}", "--oracle", f"other={other}", "--quiet") == 0
     told = capsys.readouterr().err
     alike = {
         "clip": "clip shares its weights with the split's own oracle: its figures are no second opinion",
@@ -103,17 +101,14 @@ def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_s
     }
     assert all(f"warning: {line}" in told for line in alike.values())
     assert "other shares" not in told
-    found = package.evaluate(str(folder), {"mine": "asset:mnist/lenet", "untrained": "{kind: lenet}"}, progress=False)
+    found = package.evaluate(str(split), {"mine": "asset:mnist/lenet", "untrained": "{kind: lenet}"}, progress=False)
     of = {judge.judge: judge.shares_weights_with for judge in found.splits[0].judges}
     own = ["the split's own oracle"]
     assert of == {"clip": own, "lenet": ["the classifier mine"], "panel": [*own, "the classifier mine"], "other": []}
     package.write_report(found, tmp_path / "report")
     print_report(evaluation_report(found))
-    for text in (
-        (tmp_path / "report/report.html").read_text(),
-        to_markdown(evaluation_report(found)),
-        capsys.readouterr().out,
-    ):
+    page, markdown = (tmp_path / "report/report.html").read_text(), to_markdown(evaluation_report(found))
+    for text in (page, markdown, capsys.readouterr().out):
         text = html.unescape(" ".join(text.split()))
         assert text.count("clip ‡") >= 2  # beside its agreement, and above FMR under it
         assert "‡ clip shares its weights with the split's own oracle: its figures are no second opinion" in text
@@ -121,13 +116,12 @@ def test_a_judge_that_is_no_second_opinion_is_told_beside_its_figures(finished_s
         assert "other ‡" not in text
 
 
-def test_two_processes_say_the_same(judged, finished_split, tmp_path):
-    shutil.copytree(finished_split, tmp_path / "out")
-    command = ("judge", tmp_path / "out", *ORACLES, "--batch-size", "16", "--quiet")
+def test_two_processes_say_the_same(judged, split, tmp_path):
+    command = ("judge", split, *ORACLES, "--batch-size", "16", "--quiet")
     for done in launched(2, *command, FMRGEN_CACHE=str(tmp_path / "cache")):
         assert done.returncode == 0, done.stderr
     for judge in ("clip", "lenet"):
-        alone, together = judgements(judged, judge), judgements(tmp_path / "out", judge)
+        alone, together = judgements(judged, judge), judgements(split, judge)
         key = {(v["id"], v["which"]): v for v in together}
         assert len(key) == len(together) == len(alone)
         for verdict in alone:
@@ -138,35 +132,24 @@ def test_two_processes_say_the_same(judged, finished_split, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_judged_is_not_judged_again_after_a_kill(finished_split, tmp_path):
-    shutil.copytree(finished_split, tmp_path / "out")
+def test_what_is_judged_is_not_judged_again_after_a_kill(split, tmp_path):
     cache = tmp_path / "cache"
-    command = ["judge", tmp_path / "out", *ORACLES[:2], "--batch-size", "2", "--quiet"]
+    command = ["judge", split, *ORACLES[:2], "--batch-size", "2", "--quiet"]
     job = warm.Process(["-m", "fmrgen", *command], {**os.environ, "FMRGEN_CACHE": str(cache)})
-    deadline = time.monotonic() + 120
-    while len(parts := list(cache.glob("judgements/*/*.parquet"))) < 5:
-        assert time.monotonic() < deadline
-        assert job.poll() is None, job.communicate()
-        time.sleep(0.01)
+    wait_for(lambda: len(list(cache.glob("judgements/*/*.parquet"))) >= 5 or job.poll() is not None)
     job.send_signal(signal.SIGKILL)
     job.wait()
     parts = list(cache.glob("judgements/*/*.parquet"))
     assert 5 <= len(parts) < 60
-    assert not (tmp_path / "out/judgements").exists()
-    for part in parts[:1]:  # what was judged counts: a mark in it comes out at the end
-        table = pq.read_table(part)
-        marked = table.set_column(table.schema.get_field_index("when"), "when", pa.array(["marked"] * len(table)))
-        part.write_bytes(to_parquet(marked))
+    assert not (split / "judgements").exists()
+    table = pq.read_table(parts[0])  # what was judged counts: a mark in it comes out at the end
+    marked = table.set_column(table.schema.get_field_index("when"), "when", pa.array(["marked"] * len(table)))
+    parts[0].write_bytes(to_parquet(marked))
     assert fmrgen(*command, FMRGEN_CACHE=str(cache)).returncode == 0
-    paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
-    table = JudgementsFolder(paths).read(JudgementsFolder(paths).judges()["clip"]).table
+    table = table_of(split, "clip")
     assert table["when"].to_pylist().count("marked") == 4
     assert len(table) == 240
     assert not list(cache.glob("judgements/*/*.parquet"))
-
-
-def read_back(hub, script):
-    return json.loads(python(hub, script))
 
 
 @pytest.mark.slow
@@ -181,10 +164,8 @@ def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_sp
         "found = load_dataset('someone/digits', 'mnist.judgements', split='lenet');"
         "print(json.dumps([list(found[name]) for name in ('judge', 'id', 'which', 'label')]))"
     )
-    assert read_back(hub, script)[1:] == [
-        [v[name] for v in judgements(judged, "clip")] for name in ("id", "which", "label")
-    ]
-
+    told = [[v[name] for v in judgements(judged, "clip")] for name in ("id", "which", "label")]
+    assert json.loads(python(hub, script))[1:] == told
     other = fmrgen("judge", "someone/digits", "--oracle", f"clip={LENET}", **hub.environment, **cache)
     assert other.returncode == 2
     assert other.stderr.strip().endswith(
@@ -192,29 +173,28 @@ def test_on_the_hub_they_are_beside_the_split(judged, hub, tmp_path, finished_sp
     )
     pushed = fmrgen("push", judged, "someone/digits", "--public", **hub.environment)
     assert pushed.returncode == 0, pushed.stderr
-    assert set(read_back(hub, script)[0]) == {"clip", "lenet"}
+    assert set(json.loads(python(hub, script))[0]) == {"clip", "lenet"}
     evaluating = ("evaluate", "someone/digits", "-c", "asset:mnist/lenet", "-o", tmp_path / "report")
     evaluated = fmrgen(*evaluating, "--all", **hub.environment)
     assert "FMR under each judge" in evaluated.stdout, evaluated.stderr
 
 
-def test_judgements_that_are_not_of_the_split_are_refused(judged, tmp_path):
-    shutil.copytree(judged, tmp_path / "out")
-    paths = SplitPaths(tmp_path / "out", "mnist", "lenet")
-    folder = JudgementsFolder(paths)
-    path, about = folder.table_path("clip"), folder.judges()["clip"]
-    judgements = folder.read(about)
-    stored = rows(judged)
+def test_judgements_that_are_not_of_the_split_are_refused(own):
+    folder = JudgementsFolder(SplitPaths(own, "mnist", "lenet"))
+    path = folder.table_path("clip")
+    judgements = folder.read(folder.judges()["clip"])
+    stored = rows(own)
     ids = np.array(sorted(stored))
     digests = {"image": [hashlib.sha256(stored[i]["image"]["bytes"]).hexdigest() for i in ids]}
+    fewer, altered = digests["image"][:-1], ["0" * 64, *digests["image"][1:]]
     check_of_split(judgements, "out", ids, digests, 10)
-    with pytest.raises(UserError, match="judged over 10 classes, and the split has 7"):
-        check_of_split(judgements, "out", ids, digests, 7)
-    with pytest.raises(UserError, match=r"it judged id \d+, which is not in the split; it judged another split"):
-        check_of_split(judgements, "out", ids[:-1], {"image": digests["image"][:-1]}, 10)
-    altered = {"image": ["0" * 64, *digests["image"][1:]]}
-    with pytest.raises(UserError, match=r"its image of id \d+ is not the stored one; judge this split anew"):
-        check_of_split(judgements, "out", ids, altered, 10)
+    for of_split, error in (
+        ((ids, digests, 7), "judged over 10 classes, and the split has 7"),
+        ((ids[:-1], {"image": fewer}, 10), r"it judged id \d+, which is not in the split; it judged another split"),
+        ((ids, {"image": altered}, 10), r"its image of id \d+ is not the stored one; judge this split anew"),
+    ):
+        with pytest.raises(UserError, match=error):
+            check_of_split(judgements, "out", *of_split)
 
     def rewrite(table):
         content = to_parquet(table)
@@ -282,69 +262,52 @@ def test_a_judge_as_an_object_in_python(judged):
     assert {v["label"] for v in judgements(judged, "zero")} == {0}
 
 
-class Above(package.Oracle):
-    """Sees a 1 in bright images, else a 0; stops after so many batches."""
+class Bright(package.Oracle):
+    """Sees a 1 in images brighter than `limit`, else a 0; None: than the environment says, which no digest shows."""
 
-    def __init__(self, limit, batches=1000):
-        self.limit, self.left = limit, [batches]
-
-    derived = ("left",)
-
-    def judge(self, images, originals=None):
-        self.left[0] -= 1
-        if self.left[0] < 0:
-            raise KeyboardInterrupt
-        bright = images.flatten(1).mean(1) > self.limit
-        said = torch.nn.functional.one_hot(bright.long(), 10).float()
-        return package.Judgement(said, said)
-
-
-@pytest.mark.slow
-def test_a_judge_goes_on_as_the_same_alone(judged, tmp_path, monkeypatch):
-    """One of another rule does not take what the first one had judged before it was stopped, and a cut file is judged
-    again."""
-    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path))
-    judge = partial(package.judge, str(judged), batch_size=8, progress=False)
-    with pytest.raises(KeyboardInterrupt):
-        judge({"above": Above(0.1, batches=20)})
-    parts = sorted(tmp_path.glob("judgements/*/*.parquet"))
-    assert parts
-    parts[0].write_bytes(parts[0].read_bytes()[:100])
-    judge({"above": Above(0.2)})
-    other = judgements(judged, "above")
-    judge({"above": Above(0.1)})
-    first = judgements(judged, "above")
-    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path / "new"))
-    judge({"above": Above(0.1)})
-    assert judgements(judged, "above") == first
-    judge({"above": Above(0.2)})
-    assert judgements(judged, "above") == other != first
-
-
-class Ruled(package.Oracle):
-    """Sees a 1 in bright images, else a 0; how bright, and when it stops, the environment says, which no digest shows."""
+    def __init__(self, limit=None):
+        self.limit = limit
 
     def judge(self, images, originals=None):
         os.environ["BATCHES"] = str(int(os.environ["BATCHES"]) - 1)
         if os.environ["BATCHES"] == "0":
             raise KeyboardInterrupt
-        bright = images.flatten(1).mean(1) > float(os.environ["BRIGHT"])
-        probabilities = torch.nn.functional.one_hot(bright.long(), 10).float()
-        return package.Judgement(probabilities, probabilities)
+        bright = images.flatten(1).mean(1) > (self.limit or float(os.environ["BRIGHT"]))
+        said = torch.nn.functional.one_hot(bright.long(), 10).float()
+        return package.Judgement(said, said)
+
+
+@pytest.fixture
+def judge(judged, tmp_path, monkeypatch):
+    """Judges by an oracle that stops before so many batches; returns what it said."""
+
+    def judge(oracle, batches=1000, bright=0.0, cache="cache"):
+        for name, value in {"BATCHES": batches, "BRIGHT": bright, "FMRGEN_CACHE": tmp_path / cache}.items():
+            monkeypatch.setenv(name, str(value))
+        package.judge(str(judged), {"bright": oracle}, batch_size=8, progress=False)
+        return judgements(judged, "bright")
+
+    return judge
 
 
 @pytest.mark.slow
-def test_a_judge_that_sees_other_things_now_does_not_go_on(judged, tmp_path, monkeypatch):
-    def judge(bright, batches):
-        monkeypatch.setenv("BRIGHT", str(bright))
-        monkeypatch.setenv("BATCHES", str(batches))
-        return package.judge(str(judged), {"ruled": Ruled()}, batch_size=8, progress=False)
-
-    monkeypatch.setenv("FMRGEN_CACHE", str(tmp_path))
+def test_a_judge_goes_on_as_the_same_alone(judge, tmp_path):
+    """One of another rule does not take what the first one had judged before it was stopped, and a cut file is judged
+    again."""
     with pytest.raises(KeyboardInterrupt):
-        judge(0.1, 20)
-    with pytest.raises(
-        UserError, match="oracle ruled: differs from the oracle that judged the first rows; .* or delete "
-    ):
-        judge(0.9, 1000)
-    assert len(judge(0.1, 1000)) == 1
+        judge(Bright(0.1), batches=20)
+    part, *_ = sorted(tmp_path.glob("cache/judgements/*/*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    other, first = judge(Bright(0.2)), judge(Bright(0.1))
+    assert judge(Bright(0.1), cache="new") == first
+    assert judge(Bright(0.2), cache="new") == other != first
+
+
+@pytest.mark.slow
+def test_a_judge_that_sees_other_things_now_does_not_go_on(judge):
+    with pytest.raises(KeyboardInterrupt):
+        judge(Bright(), 20, bright=0.1)
+    differs = "oracle bright: differs from the oracle that judged the first rows; .* or delete "
+    with pytest.raises(UserError, match=differs):
+        judge(Bright(), bright=0.9)
+    assert len(judge(Bright(), bright=0.1)) == 240

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -100,18 +99,16 @@ def test_tables_and_files_tell_of_judges(evaluation, tmp_path):
     assert read_figures(tmp_path / "evaluation.json").splits[0].judges == evaluation.splits[0].judges
 
 
-def test_who_guesses_is_told_where_the_figures_are(judged, tmp_path):
-    shutil.copytree(judged, tmp_path / "out")
-    write_sheet(str(tmp_path / "out"), tmp_path / "sheet", count=60)
-    stored = rows(judged)
-    fill(
-        tmp_path / "out",
-        tmp_path / "sheet",
-        tmp_path / "zoe.csv",
-        lambda shown: str((stored[shown.id]["label"] + shown.id % 10) % 10),
-    )
-    read_sheet(str(tmp_path / "out"), "zoe", tmp_path / "zoe.csv", output=tmp_path)
-    found = evaluate(str(tmp_path / "out"), {"lenet": LENET}, progress=False)
+def test_who_guesses_is_told_where_the_figures_are(own, tmp_path):
+    write_sheet(str(own), tmp_path / "sheet", count=60)
+    stored = rows(own)
+
+    def guess(shown):
+        return str((stored[shown.id]["label"] + shown.id % 10) % 10)
+
+    fill(own, tmp_path / "sheet", tmp_path / "zoe.csv", guess)
+    read_sheet(str(own), "zoe", tmp_path / "zoe.csv", output=tmp_path)
+    found = evaluate(str(own), {"lenet": LENET}, progress=False)
     of = {judge.judge: judge for judge in found.splits[0].judges}
     (line,) = [line for line in judges_lines(found.splits[0], found.results) if "chance" in line]
     assert line.startswith(f"zoe sees the label in {of['zoe'].originals_right} % of the originals, no better than")
@@ -138,13 +135,12 @@ def test_the_gallery_shows_where_judges_doubt(judged, evaluation, tmp_path):
 
 
 @pytest.mark.slow
-def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path, capsys):
-    shutil.copytree(judged, tmp_path / "out")
-    place = Path(tmp_path / "out/judgements/mnist/lenet")
+def test_judgements_of_other_images_end_an_evaluation_in_a_line(own, tmp_path, capsys):
+    place = own / "judgements/mnist/lenet"
     about = json.loads((place / "machine.json").read_text())
     assert about["sha256"] == hashlib.sha256((place / "machine.parquet").read_bytes()).hexdigest()
     (place / "machine.parquet").write_bytes((place / "eve.parquet").read_bytes())
-    command = ("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet")
+    command = ("evaluate", own, "-c", LENET, "--output", tmp_path / "report", "--quiet")
     assert run(*command) == 2
     assert "machine.parquet: is not the table that machine.json describes; judge again" in capsys.readouterr().err
     for name in ("machine", "ann", "ben", "eve"):
@@ -154,28 +150,26 @@ def test_judgements_of_other_images_end_an_evaluation_in_a_line(judged, tmp_path
     assert "judge ann saw earlier files of the split" in (tmp_path / "report/evaluation.md").read_text()
 
 
-def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(judged, tmp_path):
+def test_a_judge_with_the_name_of_all_persons_together_is_passed_over(own):
     name = "people"
-    shutil.copytree(judged, tmp_path / "out")
-    place = tmp_path / "out/judgements/mnist/lenet"
+    place = own / "judgements/mnist/lenet"
     (place / "machine.parquet").rename(place / f"{name}.parquet")
     told = json.loads((place / "machine.json").read_text()) | {"judge": name}
     (place / "machine.json").rename(place / f"{name}.json").write_text(json.dumps(told))
-    found, notes = judgements_of(open_split(str(tmp_path / "out")))
+    found, notes = judgements_of(open_split(str(own)))
     assert [one.about.judge for one in found] == ["ann", "ben", "eve"]
     assert notes == [f"judge {name} is skipped: that name means all people together; judge under another name"]
 
 
-def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(judged, tmp_path, capsys):
-    shutil.copytree(judged, tmp_path / "out")
-    table = tmp_path / "out/judgements/mnist/lenet/ann.parquet"
+def test_a_reconstruction_of_a_row_that_is_not_there_ends_in_a_line(own, tmp_path, capsys):
+    table = own / "judgements/mnist/lenet/ann.parquet"
     said = pq.read_table(table).to_pylist()
     content = to_parquet(pa.Table.from_pylist([*said, {**said[0], "id": 10**9, "which": "reconstruction"}], TABLE))
     table.write_bytes(content)
     about = json.loads(table.with_suffix(".json").read_text())
     about |= {"sha256": hashlib.sha256(content).hexdigest(), "rows": len(said) + 1}
     table.with_suffix(".json").write_text(json.dumps(about))
-    assert run("evaluate", tmp_path / "out", "-c", LENET, "--output", tmp_path / "report", "--quiet") == 2
+    assert run("evaluate", own, "-c", LENET, "--output", tmp_path / "report", "--quiet") == 2
     assert "it judged id 1000000000, which is not in the split; it judged another split" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from sheets import fill
 from stored import rows
 
 from fmrgen import UserError
-from fmrgen.apps.judging.sheet import draw, read_sheet, write_sheet
+from fmrgen.apps.judging.sheet import draw, read_sheet
 
 
 def columns(rows=1000, fooled=0.3, valid=0.9, seed=0):
@@ -76,10 +76,12 @@ def test_a_sheet_that_can_not_be_used(split, tmp_path, lines, error):
 
 
 def test_mistakes_of_the_command(split, tmp_path, capsys):
-    assert run("judge", split) == 2
-    assert "name a judge with --oracle" in capsys.readouterr().err
-    assert run("judge", split, "--people", "ann.csv") == 2
-    assert "--people ann.csv: must be NAME=FILE" in capsys.readouterr().err
-    assert run("judge", split, "--people", f"people={tmp_path / 'gone.csv'}") == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert write_sheet(str(split), tmp_path / "sheet", count=5) == 35  # and 30 originals
+    for arguments, error in (
+        ([], "name a judge with --oracle"),
+        (["--people", "ann.csv"], "--people ann.csv: must be NAME=FILE"),
+        (["--people", f"people={tmp_path / 'gone.csv'}"], ""),
+    ):
+        assert run("judge", split, *arguments) == 2
+        told = capsys.readouterr().err
+        assert error in told
+        assert told.count("\n") == 1

@@ -34,20 +34,26 @@ class Tinted(Generator):
         return (latents.fixed + tint).clamp(0, 1)
 
 
-def mask_file(path, mask, **metadata):
-    save_file({"mask": mask}, path, metadata)
-    return str(path)
+@pytest.fixture
+def with_mask(tmp_path):
+    """Masks a generator by a file of its own."""
+
+    def with_mask(generator, mask, blank=BLANK, **metadata):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        save_file({"mask": mask}, file, metadata)
+        return masked(generator, str(file), blank)
+
+    return with_mask
 
 
 @pytest.mark.parametrize("update", ["sign", "adam"])
 @pytest.mark.parametrize("make", [tiny_vqgan, Tinted])
-def test_a_mask_of_everything_changes_nothing_and_of_a_few_moves_those(make, update, double, tmp_path):
+def test_a_mask_of_everything_changes_nothing_and_of_a_few_moves_those(make, update, double, with_mask):
     blank = BLANK.double()
     dense = Fixture(make(), 0.05)
     expected = dense.engine(slots=5, keep_latents=True, update=update)
     shape = expected[0].latents[0].shape
-    everything = masked(make(), mask_file(tmp_path / "all.safetensors", torch.ones(shape, dtype=torch.bool)), blank)
-    dense.generator = everything
+    dense.generator = with_mask(make(), torch.ones(shape, dtype=torch.bool), blank)
     for i, row in dense.engine(slots=5, update=update).items():
         assert (row.iterations, row.stop_reason) == (expected[i].iterations, expected[i].stop_reason)
         assert torch.equal(row.image, expected[i].image)
@@ -55,8 +61,7 @@ def test_a_mask_of_everything_changes_nothing_and_of_a_few_moves_those(make, upd
 
     few = torch.zeros(shape, dtype=torch.bool)
     few[1, 0, 1] = few[2, 1, 0] = True
-    sparse = masked(make(), mask_file(tmp_path / "few.safetensors", few), blank)
-    dense.generator = sparse
+    dense.generator = sparse = with_mask(make(), few, blank)
     rows = dense.engine(slots=5, keep_latents=True)
     assert any(row.iterations > 2 for row in rows.values())
     inner = make()
@@ -87,10 +92,10 @@ def test_kept_latents_are_those_of_the_stored_images(double):
             assert torch.equal((decoded * 255).round().to(torch.uint8), row.image)
 
 
-def test_masks_go_with_bf16(tmp_path):
+def test_masks_go_with_bf16(with_mask):
     mask = torch.zeros(3, 8, 8, dtype=torch.bool)
     mask[1] = True
-    setting = Fixture(masked(tiny_vqgan(), mask_file(tmp_path / "mask.safetensors", mask), BLANK), 0.05)
+    setting = Fixture(with_mask(tiny_vqgan(), mask), 0.05)
     rows = setting.engine(slots=4, precision="bf16", keep_latents=True)
     assert any(row.valid for row in rows.values())
     assert all(end.shape == (64,) and end.dtype is torch.float32 for _, end in (row.latents for row in rows.values()))
@@ -101,20 +106,17 @@ def test_a_mask_and_reencode_exclude_each_other():
         load_recipe("mnist-lenet", ["generator.mask=mask.safetensors", "perturb.reencode=true"])
 
 
-def test_the_mask_counts_among_the_weights(tmp_path):
-    shape = tiny_vqgan().encode(BLANK, torch.zeros(1)).free.shape[1:]
-    found = set()
+def test_the_mask_counts_among_the_weights(with_mask):
+    found = {weights_sha256(tiny_vqgan())}
     for dimension in (0, 1):
-        mask = torch.zeros(shape, dtype=torch.bool).flatten()
-        mask[dimension] = True
-        found.add(weights_sha256(masked(tiny_vqgan(), mask_file(tmp_path / "m.safetensors", mask.view(shape)), BLANK)))
-    assert len(found | {weights_sha256(tiny_vqgan())}) == 3
+        mask = torch.arange(3 * 8 * 8).view(3, 8, 8) == dimension
+        found.add(weights_sha256(with_mask(tiny_vqgan(), mask)))
+    assert len(found) == 3
 
 
-def test_a_mask_of_other_weights_is_refused(tmp_path):
-    mask = mask_file(tmp_path / "mask.safetensors", torch.ones(3, 8, 8, dtype=torch.bool), generator_sha256="0" * 64)
+def test_a_mask_of_other_weights_is_refused(with_mask):
     with pytest.raises(UserError, match="^generator.mask: .*belongs to other weights; create one with fmrgen sparsify"):
-        masked(tiny_vqgan(), mask, BLANK)
+        with_mask(tiny_vqgan(), torch.ones(3, 8, 8, dtype=torch.bool), generator_sha256="0" * 64)
 
 
 def made_up_pairs():

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fmrgen.apps.training.objectives.base import Objective, ObjectiveConfig
+from fmrgen.classifiers.base import Normalize
 from fmrgen.labels import Labels
 
 
@@ -62,10 +63,8 @@ class ClipObjective(Objective):
 
     def _logits(self, images: Tensor, prompt: int) -> Tensor:
         """Return the logits [B, K] of images for the texts of a prompt, by its place in the config."""
-        mean = torch.tensor(self.processor.image_mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.processor.image_std, device=images.device).view(-1, 1, 1)
-        tokens = self.tokens[prompt].to(images.device)
-        return self.network(pixel_values=(images - mean) / std, **tokens).logits_per_image
+        pixels = Normalize(self.processor.image_mean, self.processor.image_std)(images)
+        return self.network(pixel_values=pixels, **self.tokens[prompt].to(images.device)).logits_per_image
 
     def loss(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         prompt = int(torch.randint(len(self.tokens), ()))
