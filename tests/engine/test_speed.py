@@ -75,11 +75,10 @@ def test_where_images_do_not_fit_their_halves_keep_their_columns():
     def work(images, given):
         if len(images) > 2:
             raise torch.OutOfMemoryError("no room")
-        return [images.flatten(1)[:, 0] * 10 + given]
+        return {"sums": images.flatten(1)[:, 0] * 10 + given}
 
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 16, 16)
-    (together,) = models._in_parts_that_fit(work, images, labels)
-    assert together.tolist() == [0, 11, 22, 33, 44]
+    assert models._in_parts_that_fit(work, images, labels)["sums"].tolist() == [0, 11, 22, 33, 44]
 
 
 def test_where_not_even_one_image_fits_the_error_is_raised():
