@@ -6,17 +6,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-import test_autoencoders
-import test_diffusion
-import test_stylegan_xl
-import test_vdvae
 import torch
-from diffusers import DDIMScheduler
 from elsewhere import ELSEWHERE, elsewhere, traffic
 from fakes import by_id, examples
+from families import FAMILIES
 from installed import needs_app
 from safetensors.torch import save_file
-from small_models import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
+from small_models import LABELS, SIZE, smooth_images, tiny_network
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import fmrgen
@@ -25,9 +21,6 @@ from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
-from fmrgen.generators.networks.vqgan_files import save_model
-from fmrgen.generators.transform import Config as TransformConfig
-from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.weights.checkpoint import freeze
@@ -43,74 +36,9 @@ class Crossed(NamedTuple):
     rows: int
 
 
-def vae(folder):
-    test_autoencoders.MODELS["KL"]().save_pretrained(folder)
-    return test_autoencoders.VaeConfig(model=str(folder), image_size=SIZE)
-
-
-def tiny(folder):
-    test_autoencoders.MODELS["Tiny"]().save_pretrained(folder)
-    return test_autoencoders.VaeConfig(model=str(folder), image_size=SIZE)
-
-
-def vqgan(folder):
-    save_model(tiny_vqgan().network, folder)
-    return VqganConfig(model=str(folder), image_size=SIZE)
-
-
-def transform(folder):
-    return TransformConfig(image_size=SIZE)
-
-
-def diffusion(name):
-    def config(folder):
-        short = {"image_size": SIZE, "start": 0.05, "steps": 2, "refinements": 2}
-        if name == "pipeline":
-            test_diffusion.tiny_unet().save_pretrained(folder / "unet")
-            DDIMScheduler(num_train_timesteps=100).save_pretrained(folder / "scheduler")
-            return test_diffusion.Config(model=str(folder), **short)
-        save_file(test_diffusion.golden(f"{name}-small.state"), folder / "own.safetensors")
-        settings = test_diffusion.ADM if name == "adm" else test_diffusion.IDDPM
-        return test_diffusion.Config(checkpoint=str(folder / "own.safetensors"), **settings, **short)
-
-    return config
-
-
-def consistency(folder):
-    test_diffusion.tiny_consistency(folder)
-    return test_diffusion.ConsistencyConfig(model=str(folder), image_size=SIZE)
-
-
-def one_step(folder):
-    test_diffusion.tiny_turbo(folder)
-    return test_diffusion.OneStepConfig(model=str(folder), image_size=SIZE)
-
-
-def vdvae(folder):
-    state = {"ema_model_state_dict": test_vdvae.golden("vdvae-small.state"), "model_state_dict": {}, "global_step": 7}
-    torch.save(state, folder / "own.pt")
-    return test_vdvae.Config(checkpoint=str(folder / "own.pt"), image_size=SIZE)
-
-
-def stylegan(folder):
-    test_stylegan_xl.save_official(folder / "own.pkl", "stem")
-    return test_stylegan_xl.Config(checkpoint=str(folder / "own.pkl"), image_size=SIZE, inversion_steps=3, candidates=2)
-
-
-FAMILIES = {
-    "vqgan": vqgan,
-    "vae": vae,
-    "tiny autoencoder": tiny,
-    "transform": transform,
-    "ddpm": diffusion("pipeline"),
-    "adm": diffusion("adm"),
-    "iddpm": diffusion("iddpm"),
-    "consistency": consistency,
-    "one step": one_step,
-    "vdvae": vdvae,
-    "stylegan-xl": stylegan,
-}
+# One of each family of networks.
 LARGE = ("adm", "iddpm", "stylegan-xl")
+KINDS = ("vqgan", "KL", "Tiny", "transform", "ddpm", "consistency", "one step", "vdvae", *LARGE)
 
 
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -190,7 +118,7 @@ def in_quiet_passes(passes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", [pytest.param(family, marks=pytest.mark.nightly if family in LARGE else []) for family in FAMILIES]
+    "family", [pytest.param(family, marks=pytest.mark.nightly if family in LARGE else []) for family in KINDS]
 )
 def test_every_generator(family, tmp_path):
     config = FAMILIES[family](tmp_path)
@@ -205,7 +133,7 @@ def test_every_generator(family, tmp_path):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier(name, tmp_path):
     section = CLASSIFIERS[name](tmp_path / "classifier")
-    config = transform(tmp_path)
+    config = FAMILIES["transform"](tmp_path)
     expected, _ = run(config, torch.device("cpu"), section)
     with elsewhere() as device:
         found, passes = run(config, device, section)
@@ -231,7 +159,7 @@ def test_every_classifier(name, tmp_path):
     ids=lambda options: " ".join(map(str, next(iter(options.items())))),
 )
 def test_every_way_to_move(options, tmp_path):
-    config = vae(tmp_path)
+    config = FAMILIES["KL"](tmp_path)
     expected, _ = run(config, torch.device("cpu"), **options)
     with elsewhere() as device:
         found, _ = run(config, device, **options)
