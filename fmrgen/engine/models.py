@@ -179,20 +179,20 @@ class Models:
         }
 
     def _objective_of_logits(self, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Tensor:
-        """Return what steps climb, [B]: by the objective of each row's attack."""
-        values = [self._value(objective, logits, labels, optional) for objective in self.objectives]
+        """Return what steps climb, [B], by the objective of each row's attack.
+
+        That is the lead over the true classes, or that of the target class.
+        """
+        values = []
+        for objective in self.objectives:
+            if objective == "targeted" and "target_class" in optional:
+                losing = ~truth_of(optional["target_class"], logits.shape[1], None)
+            else:
+                losing = truth_of(labels, logits.shape[1], optional.get("also_true"))
+            values.append(OBJECTIVES[objective](logits, losing))
         if "objective_number" not in optional:
             return values[0]
         return torch.stack(values, 1).gather(1, optional["objective_number"].unsqueeze(1)).squeeze(1)
-
-    def _value(self, objective: str, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Tensor:
-        """Return one objective [B]: the lead over the true classes, or that of the target class."""
-        classes = logits.shape[1]
-        if objective == "targeted" and "target_class" in optional:
-            losing = ~truth_of(optional["target_class"], classes, None)
-        else:
-            losing = truth_of(labels, classes, optional.get("also_true"))
-        return OBJECTIVES[objective](logits, losing)
 
     def _logits(self, images: Tensor) -> Tensor:
         """Return the classifier's logits [B, K] of images [B, 3, H, W], in float32 or finer.
