@@ -75,17 +75,14 @@ class Attack:
         """Return a random point of the unit ball for each image, [B, 3, H, W]."""
         import torch
 
-        if row_seeds:
-            points = []
-            for image, seed in zip(images, row_seeds, strict=True):
-                points.append(self._random_point(image.shape, torch.Generator().manual_seed(seed)))
-        else:
-            points = [self._random_point(image.shape, None) for image in images]
+        seeds: Sequence[int | None] = row_seeds or [None] * len(images)
+        points = [self._random_point(image.shape, seed) for image, seed in zip(images, seeds, strict=True)]
         return torch.stack(points).to(images)
 
-    def _random_point(self, shape: "torch.Size", generator: "torch.Generator | None") -> "Tensor":
+    def _random_point(self, shape: "torch.Size", seed: int | None) -> "Tensor":
         import torch
 
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
         if not self.is_l2:
             return torch.rand(shape, generator=generator) * 2 - 1
         # All but two coordinates of a point on a sphere of two more dimensions: uniform in the ball (Voelker et al.
@@ -112,18 +109,6 @@ def attack_of_short_form(text: str) -> Attack:
     if steps == 0:
         raise UserError(f"{text}: an attack needs at least one step; write pgd-20@8/255")
     return Attack.pgd(epsilon, steps, is_l2=is_l2)
-
-
-def radius(text: str) -> float:
-    """Return a radius such as `8/255` or `0.03`. Raises UserError unless it is above 0 and at most 1."""
-    over, _, under = text.partition("/")
-    try:
-        epsilon = float(over) / float(under or 1)
-    except (ValueError, ZeroDivisionError):
-        epsilon = 0.0
-    if not 0 < epsilon <= 1:
-        raise UserError(f"{text}: not the largest change of a pixel; write 8/255 or 0.03")
-    return epsilon
 
 
 def _lengths(rows: "Tensor") -> "Tensor":

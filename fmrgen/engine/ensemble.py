@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fmrgen.engine.models import row_seed
-from fmrgen.engine.options import PerturbOptions, objectives_of
+from fmrgen.engine.options import ALONG_GRADIENT, PerturbOptions, objectives_of
 from fmrgen.engine.slots import Rows, as_column
 from fmrgen.engine.updates import UPDATES, Random, normal
 from fmrgen.records import AttackRecord, Perturbed
@@ -64,7 +64,7 @@ class Ensemble:
             columns["start_noise"] = run.start_noise * torch.stack(noise).to(free)
         columns["attack"] = torch.full((count,), number, device=free.device)
         columns["step_size"] = free.new_full((count,), run.step)
-        columns["follows_gradient"] = torch.full((count,), run.follows_gradient, device=free.device)
+        columns["follows_gradient"] = torch.full((count,), run.update in ALONG_GRADIENT, device=free.device)
         if len(self.objectives) > 1:
             objective = self.objectives.index(run.objective)
             columns["objective_number"] = torch.full((count,), objective, device=free.device)

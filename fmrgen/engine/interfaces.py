@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from fmrgen.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -170,6 +172,4 @@ class Oracle(ABC):
         Raises:
             UserError: this oracle has no gradient.
         """
-        from fmrgen.errors import UserError
-
         raise UserError(f"oracle: a {type(self).__name__} has no gradient, so it can't be attacked")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,12 @@ from fmrgen.engine.images import StraightThroughBytes, as_float32
 from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle, Originals
 from fmrgen.engine.objectives import OBJECTIVES, loss, margin, truth_of
 from fmrgen.engine.options import PerturbOptions, Target, objectives_of
-from fmrgen.engine.slots import OF_LOGITS, OptionalColumns, PassOutput, Slots, first_fault
+from fmrgen.engine.slots import OPTIONAL, OptionalColumns, PassOutput, Rows, Slots, first_fault
 from fmrgen.errors import UserError, one_line, option
 
-MEASURES = ("score", "probability", "oracle_label", *OF_LOGITS)
-OF_MEMBERS = ("member_label", "member_probability", "member_score")  # of a panel's members, [B, M]
 _AFTER_RUNNER_UP = {"third": 1, "fourth": 2}  # targets, by their place among the false classes
 _PGD_STEPS = 10  # of an attack that latents start from
+Result = TypeVar("Result")
 ENCODED_TOGETHER = 16  # images that are encoded at a time, at most
 _LEAST_COSINE = 0.9  # between a compiled pass's gradient and the plain one's: rounding and bf16 leave more
 ASKED_TOGETHER = 32  # images that a question decodes at a time, whatever the number of slots: see `Models`
@@ -55,7 +54,6 @@ class Models:
         self.lists_accepted: bool | None = None
         self.objectives = objectives_of(options)
         self.half_precision = options.precision == "bf16"
-        self.measures = MEASURES + (OF_MEMBERS if oracle.member_names else ())
         self.running = "generator"  # the model to name if something is thrown
         self.is_decoded_checked = False  # once: the check waits for the device
         self.together = ENCODED_TOGETHER
@@ -79,42 +77,36 @@ class Models:
         """
         if self.attack is None:
             return images
+        return self._in_parts_that_fit(self._attack_rows, images, labels, ids)["images"]
+
+    def _attack_rows(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Rows:
+        assert self.attack is not None
         self.running = "classifier"
         seeds = [row_seed(self.options.seed, example_id, "attack") for example_id in ids]
-        (attacked,) = self._in_parts_that_fit(self._attack_rows, images, labels, seeds)
-        return attacked
-
-    def _attack_rows(self, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> list[Tensor]:
-        assert self.attack is not None
-        return [self.attack(lambda batch: as_float32(self.classifier(batch)), images, labels, row_seeds=seeds)]
+        attacked = self.attack(lambda batch: as_float32(self.classifier(batch)), images, labels, row_seeds=seeds)
+        return {"images": attacked}
 
     def encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Latents:
         """Return the latents of images [B, 3, H, W] in [0, 1], in full precision. The ids seed the generator."""
-        free, *fixed = self._in_parts_that_fit(self._encode, images, labels, ids)
-        return Latents(free, *fixed)
+        return Latents(**self._in_parts_that_fit(self._encode, images, labels, ids))
 
-    def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> list[Tensor]:
+    def _encode(self, images: Tensor, labels: Tensor, ids: Sequence[int]) -> Rows:
         self.generator.row_seeds = [row_seed(self.options.seed, example_id) for example_id in ids]
         self.running = "generator"
         with torch.no_grad(), self._precision():
-            free, fixed = self.generator.encode(images, labels)
-        if fixed is None:
-            return [as_float32(free)]
-        return [as_float32(free), as_float32(fixed)]
+            latents = self.generator.encode(images, labels)
+        return {name: as_float32(values) for name, values in latents._asdict().items() if values is not None}
 
-    def measure(self, images: Tensor, labels: Tensor, optional: OptionalColumns) -> dict[str, Tensor]:
+    def measure(self, images: Tensor, labels: Tensor, optional: OptionalColumns) -> Rows:
         """Return the measures [B] of images [B, 3, H, W] in [0, 1] on the 8-bit grid, in full precision."""
-        work = partial(self._measure_originals, list(optional))
-        measures = self._in_parts_that_fit(work, images, labels, *optional.values())
-        return dict(zip(self.measures, measures, strict=True))
+        return self._in_parts_that_fit(self._measure_originals, images, labels, optional)
 
     @torch.no_grad()
-    def _measure_originals(self, names: list[str], images: Tensor, labels: Tensor, *values: Tensor) -> list[Tensor]:
+    def _measure_originals(self, images: Tensor, labels: Tensor, optional: OptionalColumns) -> Rows:
         logits = self._logits(images)
         check_labels(labels, logits.shape[1])
-        optional = dict(zip(names, values, strict=True))
         measures, _ = self._measure(images, Originals(images, labels), logits, optional)
-        return [measures[name] for name in self.measures]
+        return measures
 
     @torch.no_grad()
     def target_classes(self, images: Tensor, labels: Tensor, also_true: Tensor | None) -> Tensor | None:
@@ -167,19 +159,18 @@ class Models:
             return
         for rows, padded in self._in_groups(slots):
             optional = {name: values[padded] for name, values in state.optional.items()}
-            work = partial(self._classify, list(optional))
-            measures = self._in_parts_that_fit(work, state["image"][padded], state["label"][padded], *optional.values())
-            for name, values in zip(OF_LOGITS, measures, strict=True):
+            images, labels = state["image"][padded], state["label"][padded]
+            measures = self._in_parts_that_fit(self._classify, images, labels, optional)
+            for name, values in measures.items():
                 state[name][rows] = values[: len(rows)]
             state.correct_stored_entry(rows)
 
     @torch.no_grad()
-    def _classify(self, names: list[str], images: Tensor, labels: Tensor, *values: Tensor) -> list[Tensor]:
-        """Return the measures `OF_LOGITS` of images; `values` are the optional columns `names`."""
-        optional = dict(zip(names, values, strict=True))
-        return list(self._measure_logits(self._logits(images), labels, optional).values())
+    def _classify(self, images: Tensor, labels: Tensor, optional: OptionalColumns) -> Rows:
+        return self._measure_logits(self._logits(images), labels, optional)
 
-    def _measure_logits(self, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> dict[str, Tensor]:
+    def _measure_logits(self, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Rows:
+        """Return the measures `OF_LOGITS` of images."""
         return {
             "prediction": logits.argmax(1),
             "loss": loss(logits, labels, optional.get("also_true")),
@@ -188,20 +179,20 @@ class Models:
         }
 
     def _objective_of_logits(self, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Tensor:
-        """Return what steps climb, [B]: by the objective of each row's attack."""
-        values = [self._value(objective, logits, labels, optional) for objective in self.objectives]
+        """Return what steps climb, [B], by the objective of each row's attack.
+
+        That is the lead over the true classes, or that of the target class.
+        """
+        values = []
+        for objective in self.objectives:
+            if objective == "targeted" and "target_class" in optional:
+                losing = ~truth_of(optional["target_class"], logits.shape[1], None)
+            else:
+                losing = truth_of(labels, logits.shape[1], optional.get("also_true"))
+            values.append(OBJECTIVES[objective](logits, losing))
         if "objective_number" not in optional:
             return values[0]
         return torch.stack(values, 1).gather(1, optional["objective_number"].unsqueeze(1)).squeeze(1)
-
-    def _value(self, objective: str, logits: Tensor, labels: Tensor, optional: OptionalColumns) -> Tensor:
-        """Return one objective [B]: the lead over the true classes, or that of the target class."""
-        classes = logits.shape[1]
-        if objective == "targeted" and "target_class" in optional:
-            losing = ~truth_of(optional["target_class"], classes, None)
-        else:
-            losing = truth_of(labels, classes, optional.get("also_true"))
-        return OBJECTIVES[objective](logits, losing)
 
     def _logits(self, images: Tensor) -> Tensor:
         """Return the classifier's logits [B, K] of images [B, 3, H, W], in float32 or finer.
@@ -223,16 +214,16 @@ class Models:
     def seconds_of_a_pass(self, latents: Latents, originals: Originals, at_least: float) -> float | None:
         """Return the seconds of a pass over the rows, timed for `at_least` seconds; None if memory is too small."""
 
-        def timed(latents: Latents, labels: Tensor) -> float:
-            self._judge(latents, labels, originals.images, labels, {}, self._forward)  # warm-up
+        def timed() -> float:
+            one_pass = partial(self._judge, latents, originals, originals.labels, {}, self._forward)
+            one_pass()  # warm-up
             passes, started = 0, time.perf_counter()
             while not passes or time.perf_counter() - started < at_least:
-                output = self._judge(latents, labels, originals.images, labels, {}, self._forward)
-                output.gradient.sum().item()  # waits for the device
+                one_pass().gradient.sum().item()  # waits for the device
                 passes += 1
             return (time.perf_counter() - started) / passes
 
-        return self._if_it_fits(timed, latents, originals.labels)
+        return self._if_it_fits(len(originals.labels), timed)
 
     def judge_if_it_fits(
         self, latents: Latents, originals: Originals, target: Tensor, optional: OptionalColumns
@@ -241,26 +232,25 @@ class Models:
 
         `target` [S] is the label that the oracle must see in each image.
         """
-        labels = originals.labels
-        return self._if_it_fits(self._judge, latents, labels, originals.images, target, optional, self.forward)
+        work = partial(self._judge, latents, originals, target, optional, self.forward)
+        return self._if_it_fits(len(originals.labels), work)
 
     def _judge(
         self,
         latents: Latents,
-        labels: Tensor,
-        originals: Tensor,
+        originals: Originals,
         target: Tensor,
         optional: OptionalColumns,
         forward: Callable[..., Any],
     ) -> PassOutput:
-        decoded, images, logits, gradient = self._climb(latents, labels, optional, forward)
+        decoded, images, logits, gradient = self._climb(latents, originals.labels, optional, forward)
         if forward is self.forward and not self.is_compiled_checked:
-            _check_compiled(gradient, self._climb(latents, labels, optional, self._forward)[-1])
+            _check_compiled(gradient, self._climb(latents, originals.labels, optional, self._forward)[-1])
             self.is_compiled_checked = True
         if not self.is_decoded_checked:
             check_decoded(decoded)
             self.is_decoded_checked = True
-        measures, judgement = self._measure(images, Originals(originals, labels), logits, optional)
+        measures, judgement = self._measure(images, originals, logits, optional)
         fault = first_fault(decoded, measures["loss"], torch.cat([judgement.probabilities, judgement.score], 1))
         accepted, target_probability = accepts(judgement, target, self.options, optional.get("also_true"))
         return PassOutput(images, measures, accepted, target_probability, fault, gradient)
@@ -291,28 +281,16 @@ class Models:
         objectives = []
         for group in torch.arange(len(slots), device=slots.device).split(ASKED_TOGETHER):
             padded = torch.cat([group, group[-1:].expand(ASKED_TOGETHER - len(group))])
-            columns = {name: state[name][slots[padded]] for name in ("label", *state.optional)}
-            fixed = [state["fixed"][slots[padded]]] if "fixed" in state.rows else []
-            (images,) = self._in_parts_that_fit(self._decode, free[padded], columns["label"], *fixed)
-            work = partial(self._objective_of_images, list(columns))
-            (objective,) = self._in_parts_that_fit(work, images, *columns.values())
+            names = {"label", "fixed", *OPTIONAL} & state.rows.keys()
+            columns = {name: state[name][slots[padded]] for name in names}
+            objective = self._in_parts_that_fit(self._objective_of_latents, free[padded], columns)["objective"]
             objectives.append(objective[: len(group)])
         return torch.cat(objectives)
 
     @torch.no_grad()
-    def _decode(self, free: Tensor, labels: Tensor, fixed: Tensor | None = None) -> list[Tensor]:
-        self.running = "generator"
-        with self._precision():
-            return [StraightThroughBytes.apply(as_float32(self.generator.decode(Latents(free, fixed))))]
-
-    @torch.no_grad()
-    def _objective_of_images(self, names: list[str], images: Tensor, *values: Tensor) -> list[Tensor]:
-        """Return the objective [n] of images; `values` are the columns `names`, among them the label."""
-        optional = dict(zip(names, values, strict=True))
-        labels = optional.pop("label")
-        with self._precision():
-            logits = self._logits(images)
-        return [self._objective_of_logits(logits, labels, optional)]
+    def _objective_of_latents(self, free: Tensor, columns: Rows) -> Rows:
+        *_, objective = self._forward(free, columns.get("fixed"), columns["label"], columns)
+        return {"objective": objective}
 
     def _forward(
         self, free: Tensor, fixed: Tensor | None, labels: Tensor, optional: OptionalColumns
@@ -329,7 +307,7 @@ class Models:
 
     def _measure(
         self, images: Tensor, originals: Originals, logits: Tensor, optional: OptionalColumns
-    ) -> tuple[dict[str, Tensor], Judgement]:
+    ) -> tuple[Rows, Judgement]:
         """Return the measures of images, and the judgement that they rest on."""
         self.running = "oracle"
         copies = Originals(originals.images.clone(), originals.labels.clone())
@@ -341,15 +319,15 @@ class Models:
             )
         return oracle_measures | self._measure_logits(logits, originals.labels, optional), judgement
 
-    def _if_it_fits(self, work: Callable[..., Any], latents_or_images: Any, labels: Tensor, *arguments: Any) -> Any:
-        """Return what `work` returns for the rows; None if a GPU's memory is too small for them, unless it is one row.
+    def _if_it_fits(self, rows: int, work: Callable[[], Result]) -> Result | None:
+        """Return what `work` on so many rows returns; None if a GPU's memory is too small for it, unless it is one row.
 
         Raises UserError, which names the model at work, for any other exception: a model may be any code.
         """
         try:
-            return work(latents_or_images, labels, *arguments)
+            return work()
         except torch.OutOfMemoryError:
-            if len(labels) == 1:
+            if rows == 1:
                 raise
         except UserError:
             raise
@@ -357,21 +335,26 @@ class Models:
             if isinstance(error, torch._dynamo.exc.TorchDynamoException | torch._dynamo.exc.FailOnRecompileLimitHit):
                 raise _not_compiled(error) from error
             raise UserError(
-                f"{self.running}: fails on a batch of {len(labels)} images: {type(error).__name__}: {one_line(error)}"
+                f"{self.running}: fails on a batch of {rows} images: {type(error).__name__}: {one_line(error)}"
             ) from error
         if torch.cuda.is_available():  # by now the traceback, which held the tensors, is gone
             torch.cuda.empty_cache()
         return None
 
-    def _in_parts_that_fit(self, work: Callable[..., list[Tensor]], images: Tensor, *columns: Any) -> list[Tensor]:
-        """Return what `work` returns for the rows, computed in halves, and halves of them, if memory is too small."""
-        results = self._if_it_fits(work, images, *columns)
+    def _in_parts_that_fit(self, work: Callable[..., Rows], *columns: Any) -> Rows:
+        """Return the columns that `work` makes of `columns`, in halves, and halves of them, if memory is too small."""
+        count = len(columns[0])
+        results = self._if_it_fits(count, partial(work, *columns))
         if results is not None:
             return results
-        half = len(images) // 2
-        first = self._in_parts_that_fit(work, images[:half], *[column[:half] for column in columns])
-        second = self._in_parts_that_fit(work, images[half:], *[column[half:] for column in columns])
-        return [torch.cat(parts) for parts in zip(first, second, strict=True)]
+        first = self._in_parts_that_fit(work, *[_part(column, slice(count // 2)) for column in columns])
+        second = self._in_parts_that_fit(work, *[_part(column, slice(count // 2, None)) for column in columns])
+        return {name: torch.cat([values, second[name]]) for name, values in first.items()}
+
+
+def _part(column: Any, part: slice) -> Any:
+    """Return some rows of a column, or of several by their names."""
+    return {name: values[part] for name, values in column.items()} if isinstance(column, dict) else column[part]
 
 
 def _check_compiled(gradient: Tensor, plain: Tensor) -> None:

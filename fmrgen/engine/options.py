@@ -30,9 +30,19 @@ def _option(default: Any, description: str) -> Any:
 
 
 def _check_types(options: Any) -> None:
-    """Raise ValueError if a field of the dataclass `options` is not of its type."""
+    """Raise ValueError if a field of the dataclass `options` is not of its type; the message names the nearest word."""
     for option in fields(options):
-        _check_type(option.name, getattr(options, option.name), option.type)
+        name, value, kind = option.name, getattr(options, option.name), option.type
+        if name == "attacks":
+            _check_attack_list(value)
+        elif get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
+        elif kind is bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, not {value!r}")
+        else:
+            _check_number(name, value, kind)
 
 
 def _check_target(target: Target) -> None:
@@ -49,20 +59,6 @@ def _check_attack_list(value: object) -> None:
             raise ValueError(unknown_message(f"attacks {value!r}", value, names))
     elif not isinstance(value, (list, tuple)) or not all(isinstance(attack, AttackOptions) for attack in value):
         raise ValueError("attacks must be one, standard, thorough, or a list of AttackOptions")
-
-
-def _check_type(name: str, value: object, kind: Any) -> None:
-    """Raise ValueError if the value is not of the type `kind`; the message names the nearest known word."""
-    if name == "attacks":
-        _check_attack_list(value)
-    elif get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ValueError(unknown_message(f"{name} {value!r}", value, get_args(kind)))
-    elif kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False, not {value!r}")
-    else:
-        _check_number(name, value, kind)
 
 
 def _check_number(name: str, value: object, kind: Any) -> None:
@@ -285,16 +281,6 @@ class PerturbOptions:
         if self.step_size == "auto":
             raise UserError("perturb.step_size: auto is found by `fmrgen generate`; give a number here")
         return self.step_size
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether the first step of the first run is along the gradient, without noise."""
-        return self.follows_gradient and not self.runs[0].start_noise
-
-    @property
-    def follows_gradient(self) -> bool:
-        """Whether a step of the first run is along the gradient, without checking where it leads."""
-        return self.runs[0].update in ALONG_GRADIENT
 
     @property
     def can_be_controlled(self) -> bool:

@@ -189,9 +189,11 @@ def _fastest_slots(models: Models, rows: Rows, most: int | None) -> int:
     rates: list[float] = []  # images per second with 1, 2, 4, … slots
     slots = 1
     while slots <= _MOST_SLOTS_TRIED and (most is None or slots <= max(1, most)):
-        fixed = _repeated(rows["fixed"], slots) if "fixed" in rows else None
-        latents = Latents(_repeated(rows["free"], slots), fixed)
-        originals = Originals(_repeated(rows["original"], slots), _repeated(rows["label"], slots))
+        copies = {}  # of the first row
+        for name in {"free", "fixed", "original", "label"} & rows.keys():
+            copies[name] = rows[name][:1].expand(slots, *rows[name].shape[1:]).contiguous()
+        originals = Originals(copies["original"], copies["label"])
+        latents = Latents(copies["free"], copies.get("fixed"))
         seconds = models.seconds_of_a_pass(latents, originals, _TIMED_SECONDS)
         if seconds is None:
             break
@@ -201,8 +203,3 @@ def _fastest_slots(models: Models, rows: Rows, most: int | None) -> int:
         slots *= 2
     is_fast_enough = [_GAIN * rate >= max(rates) for rate in rates]
     return 2 ** is_fast_enough.index(True)
-
-
-def _repeated(values: Tensor, slots: int) -> Tensor:
-    """Return the first row of `values`, repeated `slots` times."""
-    return values[:1].expand(slots, *values.shape[1:]).contiguous()

@@ -46,7 +46,7 @@ _OF_STEPS = {
 }
 
 # Measures of the stored image by each member of a panel, [S, M], with the list that they become in a row.
-_OF_MEMBERS = {
+OF_MEMBERS = {
     "member_label": "member_labels",
     "member_probability": "member_probabilities",
     "member_score": "member_scores",
@@ -400,7 +400,7 @@ class Slots:
         if "also_true" in self.rows:
             names.append("also_true")
         columns = {name: self[name][index] for name in names}
-        for name, column in _OF_MEMBERS.items():
+        for name, column in OF_MEMBERS.items():
             if name in self.rows:
                 columns[column] = self[name][index]
         for name in ("image", "original"):

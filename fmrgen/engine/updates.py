@@ -125,16 +125,23 @@ class Nes(Update):
     def direction(self, gradient: Tensor, moving: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
         direction = torch.zeros_like(gradient)
         rows = (moving & ~memory["by_chance"]).nonzero().flatten()
-        if len(rows):
-            direction[rows] = self._direction_of(rows, memory, query)
-        return direction.sign()
-
-    def _direction_of(self, rows: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
-        """Return the direction [R, …] of the rows [R], of any length."""
+        if not len(rows):
+            return direction
+        free, estimate = memory["free"][rows], memory["nes_mean"][rows]
         along = self._next_directions(rows, memory)
-        estimate = self._corrected(memory["nes_mean"][rows], along, rows, memory, query)
+        pairs = along.shape[1]
+        step_length = self.options.step * free[0].numel() ** 0.5
+        offset = step_length * (self._radius * along)
+        places = torch.cat([free.unsqueeze(1) + offset, free.unsqueeze(1) - offset], 1)
+        memory["queries"][rows] += 2 * pairs
+        answers = query(places.flatten(0, 1), rows.repeat_interleave(2 * pairs)).view(-1, 2 * pairs)
+        rise = (answers[:, :pairs] - answers[:, pairs:]).nan_to_num(0, 0, 0)  # both sides may be infinite, or one NaN
+        missing = rise - torch.einsum("r...,rn...->rn", estimate, along)
+        estimate = estimate + torch.einsum("rn,rn...->r...", missing, along)
         memory["nes_mean"][rows] = estimate
-        return torch.where(as_column(_is_nonzero(estimate), estimate), estimate, along[:, 0])
+        is_nonzero = (estimate != 0).flatten(1).any(1)
+        direction[rows] = torch.where(as_column(is_nonzero, estimate), estimate, along[:, 0])
+        return direction.sign()
 
     def _next_directions(self, rows: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return orthonormal directions [R, pairs, …]: those of the basis whose turn it is."""
@@ -150,34 +157,6 @@ class Nes(Update):
             along = torch.stack(directions).to(free)
         return along.view(len(rows), pairs, *free.shape[1:])
 
-    def _corrected(
-        self, estimate: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query
-    ) -> Tensor:
-        """Return the estimate of the rows [R], corrected along orthonormal directions [R, n, …] by queries."""
-        ahead, behind = self._on_both_sides(memory["free"][rows], self._radius * along, rows, memory, query)
-        rise = (ahead - behind).nan_to_num(0, 0, 0)  # where both sides are infinite, or one is NaN
-        missing = rise - torch.einsum("r...,rn...->rn", estimate, along)
-        return estimate + torch.einsum("rn,rn...->r...", missing, along)
-
-    def _on_both_sides(
-        self, middle: Tensor, along: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query
-    ) -> tuple[Tensor, Tensor]:
-        """Return the objective [R, n] ahead of and behind latents [R, …], along vectors [R, n, …] in units of steps."""
-        offset = self._step(middle) * along
-        places = torch.cat([middle.unsqueeze(1) + offset, middle.unsqueeze(1) - offset], 1)
-        ahead, behind = self._differences(places, rows, memory, query).chunk(2, 1)
-        return ahead, behind
-
-    def _step(self, free: Tensor) -> float:
-        """Return the Euclidean length of a step of latents [R, …] that moves each dimension by `step_size`."""
-        return float(self.options.step * free[0].numel() ** 0.5)
-
-    def _differences(self, places: Tensor, rows: Tensor, memory: dict[str, Tensor], query: Query) -> Tensor:
-        """Return the objective [R, n] at latents [R, n, …] of the rows [R], and count the questions."""
-        count = places.shape[1]
-        memory["queries"][rows] += count
-        return query(places.flatten(0, 1), rows.repeat_interleave(count)).view(-1, count)
-
 
 def orthonormal(count: int, length: int, seed: int) -> Tensor:
     """Return random orthonormal vectors, float64 [count, length], by the seed alone; `count` is at most `length`."""
@@ -192,11 +171,6 @@ def normal(shape: Sequence[int], seed: int) -> Tensor:
 def _unless_zero(values: Tensor) -> Tensor:
     """Return the values with 1 instead of zeros, to divide by."""
     return values.where(values > 0, 1.0)
-
-
-def _is_nonzero(vectors: Tensor) -> Tensor:
-    """Return whether any number of each vector [R, …] is not zero, [R]."""
-    return (vectors != 0).flatten(1).any(1)
 
 
 UPDATES: dict[str, type[Update]] = {

@@ -1,11 +1,10 @@
 """Sparse generators (paper §3.2.1): only the dimensions of the latent that are in a mask move."""
 
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError, one_line
@@ -44,18 +43,6 @@ def read_mask_file(path: Path, subject: str) -> tuple[Tensor, dict[str, str]]:
     return mask, metadata
 
 
-class _Mask(nn.Module):
-    """Holds the flat indices of the dimensions that move, as a buffer, so that they count in the weights' digest."""
-
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kept", mask.flatten().nonzero().squeeze(1))  # the name counts in the digest, too
-
-    @property
-    def indices(self) -> Tensor:
-        return cast(Tensor, self.kept)
-
-
 class MaskedGenerator(Generator):
     """Another generator, with the dimensions in the mask alone as `free`, [B, n].
 
@@ -66,7 +53,7 @@ class MaskedGenerator(Generator):
         self.generator = generator
         self.image_size = generator.image_size
         self.encode_is_slow = generator.encode_is_slow
-        self.mask = _Mask(mask)
+        self.mask = {"kept": mask.flatten().nonzero().squeeze(1)}  # flat indices; the names count in weights' digests
         self.shape = mask.shape
         self.size = mask.numel()
         self.fixed_shape = None if example.fixed is None else example.fixed.shape[1:]
@@ -84,7 +71,7 @@ class MaskedGenerator(Generator):
         free, fixed = latents
         whole = free.flatten(1)
         context = whole if fixed is None else torch.cat([whole, fixed.reshape(len(fixed), -1)], 1)
-        return Latents(whole[:, self.mask.indices], context)
+        return Latents(whole[:, self.mask["kept"]], context)
 
     def decode(self, latents: Latents) -> Tensor:
         return self.generator.decode(self._restore(latents))
@@ -95,13 +82,13 @@ class MaskedGenerator(Generator):
             return latents.free  # nothing is projected, so the whole latent need not be restored at each step
         whole = self._restore(latents)
         whole_start = self._restore(Latents(start, latents.fixed)).free
-        return self.generator.project(whole, whole_start).flatten(1)[:, self.mask.indices]
+        return self.generator.project(whole, whole_start).flatten(1)[:, self.mask["kept"]]
 
     def _restore(self, latents: Latents) -> Latents:
         """Return the inner generator's latents, from this one's."""
         context = latents.fixed
         assert context is not None
-        whole = context[:, : self.size].to(latents.free.dtype).index_copy(1, self.mask.indices, latents.free)
+        whole = context[:, : self.size].to(latents.free.dtype).index_copy(1, self.mask["kept"], latents.free)
         fixed = None
         if self.fixed_shape is not None:
             fixed = context[:, self.size :].reshape(-1, *self.fixed_shape)

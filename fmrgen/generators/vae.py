@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_IN_UNIT_RANGE = ("AutoencoderRAE",)  # autoencoders of images in [0, 1]; all others take and give [-1, 1]
-
 
 class Config(GeneratorConfig):
     """`model` is a diffusers folder or Hub id; `subfolder` for an autoencoder inside a pipeline.
@@ -90,7 +88,7 @@ class Vae(Generator):
         self.image_size = image_size
         self.shell = shell
         self.is_of_videos = any(isinstance(module, nn.Conv3d) for module in model.modules())
-        self.is_in_unit_range = type(model).__name__ in _IN_UNIT_RANGE
+        self.is_in_unit_range = type(model).__name__ == "AutoencoderRAE"  # all others take and give [-1, 1]
 
     def encode(self, images: "Tensor", labels: "Tensor") -> Latents:
         if not self.is_in_unit_range:

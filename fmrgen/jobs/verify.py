@@ -12,8 +12,8 @@ from fmrgen.classifiers.base import digests_of
 from fmrgen.config import StrictConfig
 from fmrgen.engine.images import to_batch
 from fmrgen.engine.interfaces import Oracle, Originals
-from fmrgen.engine.models import OF_MEMBERS
 from fmrgen.engine.objectives import also_of, loss
+from fmrgen.engine.slots import OF_MEMBERS
 from fmrgen.errors import UserError
 from fmrgen.progress.bars import report
 from fmrgen.recipe.build import ClassifierAndOracle, build_classifier, build_oracle, judgement_of, logits_of

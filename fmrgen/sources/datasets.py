@@ -16,7 +16,7 @@ from fmrgen.errors import UserError, one_line
 from fmrgen.errors import chain as causes
 from fmrgen.image_files import lies_in_repo, path_inside, stored_image
 from fmrgen.labels import Labels, make_labels
-from fmrgen.sources._accepted import PLACE, Accepted, accepted_of
+from fmrgen.sources._accepted import Accepted, accepted_of
 from fmrgen.sources._selection import refuse_selection_of_a_stream, select
 from fmrgen.sources.base import RawExample, Source, SourceConfig, StreamedSource, label_of_source
 from fmrgen.trust.cards import check_card_stays_inside
@@ -283,15 +283,15 @@ class _Columns:
         extra = {name: entry[name] for name in self.extra} or None
         return row._replace(image=self.image_of(entry[self.image], row.id), extra=extra)
 
-    def row(self, number: int, stored_label: Any, entry: Mapping[str, Any]) -> RawExample | None:
+    def row(self, number: int, stored_label: Any, value: Any) -> RawExample | None:
         """Return a row with its labels, without its image; None if no label of the job is true of it, or all are.
 
-        `entry` holds what `accepted` needs of the row.
+        `value` is what `accepted` needs of the row.
         """
         label = label_of_source(self.labels, stored_label, number)
         if self.accepted is None:
             return None if label is None else RawExample(number, b"", label)
-        true_labels = self.accepted.labels_of(entry, label, number)
+        true_labels = self.accepted.labels_of(value, label, number)
         if not 0 < len(true_labels) < len(self.labels):
             return None
         return RawExample(number, b"", true_labels[0], true_labels)
@@ -325,11 +325,9 @@ class StoredDataset(Source):
 def _stored_examples(dataset: Any, columns: _Columns) -> Iterator[RawExample]:
     """Yield the rows of a dataset on disk that are examples of the job."""
     stored_labels = dataset.with_format(None)[columns.label]
-    entries: Iterator[Mapping[str, Any]] = repeat({})
-    if columns.accepted is not None:
-        entries = columns.accepted.entries(dataset, columns.image)
-    for number, (stored_label, entry) in enumerate(zip(stored_labels, entries, strict=False)):
-        row = columns.row(number, stored_label, entry)
+    accepted = repeat(None) if columns.accepted is None else columns.accepted.values(dataset, columns.image)
+    for number, (stored_label, value) in enumerate(zip(stored_labels, accepted, strict=False)):
+        row = columns.row(number, stored_label, value)
         if row is not None:
             yield row
 
@@ -345,7 +343,8 @@ class StreamedDataset(StreamedSource):
 
     def _examples(self, start: int) -> Iterator[RawExample]:
         for number, entry in enumerate(self._dataset.skip(start), start):
-            entry_with_place = {**entry, PLACE: (entry[self._columns.image] or {}).get("path")}
-            row = self._columns.row(number, entry[self._columns.label], entry_with_place)
+            accepted = self._columns.accepted
+            value = None if accepted is None else accepted.value_of(entry, self._columns.image)
+            row = self._columns.row(number, entry[self._columns.label], value)
             if row is not None:
                 yield self._columns.complete(row, entry)

@@ -101,25 +101,18 @@ def _photos(base: Path, split: str) -> Any:
     from datasets import ClassLabel, Dataset, Features, Image, Value
 
     features = {"image": Image(), "label": ClassLabel(names=list(SIGNS)), "width": Value("int64")}
-    if split == "train":
-        rows = _train_rows(base)
-    else:
+    features["track"] = Value("string")
+    if split == "test":
         rows = _rows(base / "GT-final_test.csv", base / "GTSRB/Final_Test/Images")
-    return Dataset.from_list(rows, features=Features(features | {"track": Value("string")}))
-
-
-def _train_rows(base: Path) -> list[dict[str, Any]]:
-    folders = sorted(path for path in (base / "GTSRB/Training").iterdir() if path.is_dir())
-    rows = []
-    for folder in folders:
-        for row in _rows(folder / f"GT-{folder.name}.csv", folder):
-            track = f"{folder.name}/{Path(row['image']).name.partition('_')[0]}"
-            rows.append({**row, "track": track})
-    return rows
+    else:
+        rows = []
+        for folder in sorted(path for path in (base / "GTSRB/Training").iterdir() if path.is_dir()):
+            rows += _rows(folder / f"GT-{folder.name}.csv", folder)
+    return Dataset.from_list(rows, features=Features(features))
 
 
 def _rows(path: Path, folder: Path) -> list[dict[str, Any]]:
-    """Return the photos in a folder that a file describes, of no known track. Raises UserError if it can't be read."""
+    """Return the photos in a folder that a file describes. Raises UserError if it can't be read."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, delimiter=";"))
@@ -127,12 +120,11 @@ def _rows(path: Path, folder: Path) -> list[dict[str, Any]]:
         raise UserError(f"source.path: {path} can't be read: {one_line(error)}; download GTSRB again") from None
     if lines and not {"Filename", "Width", "ClassId"} <= lines[0].keys():
         raise UserError(f"source.path: {path} has no columns Filename, Width and ClassId; download GTSRB again")
-    return [
-        {
-            "image": str(folder / line["Filename"]),
-            "label": int(line["ClassId"]),
-            "width": int(line["Width"]),
-            "track": "",
-        }
-        for line in lines
-    ]
+    rows = []
+    for line in lines:
+        name = line["Filename"]
+        sign, separator, _ = name.partition("_")  # photos for training are called by their track and frame
+        track = f"{folder.name}/{sign}" if separator else ""
+        label, width = int(line["ClassId"]), int(line["Width"])
+        rows.append({"image": str(folder / name), "label": label, "width": width, "track": track})
+    return rows

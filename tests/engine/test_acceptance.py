@@ -40,42 +40,30 @@ def test_of_several_true_classes_none_is_climbed_to():
     assert loss(LOGITS, labels, one)[1] == loss(LOGITS, labels, None)[1]  # to the last bit
 
 
+ALSO = torch.tensor([[False, True, False]] * 3)
+OF_ONE, OF_BOTH = [0.5, 0.45, 0.3], [0.5, 0.45, 0.6]
+
+
 @pytest.mark.parametrize(
-    ("options", "expected", "probabilities"),
+    ("also", "options", "expected", "probabilities"),
     [
-        ({}, [True, True, True], [0.5, 0.45, 0.6]),
-        ({"min_probability": 0.5}, [True, False, True], [0.5, 0.45, 0.6]),
-        ({"min_margin": 0.31}, [False, False, True], [0.5, 0.45, 0.6]),
-        ({"oracle_rule": "consistent"}, [True, True, False], [0.5, 0.45, 0.3]),
+        (None, {}, [True, True, False], OF_ONE),
+        (None, {"min_probability": 0.5}, [True, False, False], OF_ONE),
+        (None, {"min_margin": 0.1}, [True, False, False], OF_ONE),
+        (None, {"min_probability": 0.45, "min_margin": 0.04}, [True, True, False], OF_ONE),
+        (None, {"min_probability": 0.6}, [False, False, False], OF_ONE),
+        (None, {"oracle_rule": "none"}, [True, True, True], OF_ONE),
+        (ALSO, {}, [True, True, True], OF_BOTH),
+        (ALSO, {"min_probability": 0.5}, [True, False, True], OF_BOTH),
+        (ALSO, {"min_margin": 0.31}, [False, False, True], OF_BOTH),
+        (ALSO, {"oracle_rule": "consistent"}, [True, True, False], OF_ONE),  # what it saw, whatever is true
     ],
 )
-def test_the_oracle_may_see_any_class_that_is_true(options, expected, probabilities):
-    """By the rule `consistent` what it saw in the original is what it is to see, whatever is true."""
-    also = torch.tensor([[False, True, False], [False, True, False], [False, True, False]])
-    options = PerturbOptions(**options)
+def test_the_oracle_accepts_any_class_that_is_true_where_it_is_sure_enough(also, options, expected, probabilities):
     judgement = Judgement(PROBABILITIES, PROBABILITIES)
-    accepted, probability = accepts(judgement, torch.tensor([0, 0, 0]), options, also)
+    accepted, probability = accepts(judgement, torch.tensor([0, 0, 0]), PerturbOptions(**options), also)
     assert accepted.tolist() == expected
     assert probability.tolist() == probabilities
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [True, True, False]),
-        ({"min_probability": 0.5}, [True, False, False]),
-        ({"min_margin": 0.1}, [True, False, False]),
-        ({"min_probability": 0.45, "min_margin": 0.04}, [True, True, False]),
-        ({"min_probability": 0.6}, [False, False, False]),
-        ({"oracle_rule": "none"}, [True, True, True]),
-    ],
-)
-def test_the_oracle_accepts_its_target_where_it_is_sure_enough(options, expected):
-    options = PerturbOptions(**options)
-    judgement = Judgement(PROBABILITIES, PROBABILITIES)
-    accepted, probability = accepts(judgement, torch.tensor([0, 0, 0]), options)
-    assert accepted.tolist() == expected
-    assert probability.tolist() == [0.5, 0.45, 0.3]
 
 
 def test_an_oracle_that_sees_none_of_the_classes_accepts_nothing():

@@ -1,6 +1,7 @@
 """What the engine refuses at the door: inputs that would only make wrong rows, silently."""
 
 import re
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from fmrgen import Example, Labels, PerturbOptions, UserError
 from fmrgen import perturb as run_engine
+from fmrgen.engine.objectives import OBJECTIVES
+from fmrgen.engine.options import WITHOUT_GRADIENT, AttackOptions
+from fmrgen.engine.updates import UPDATES
 from fmrgen.oracles.clip import Config as ClipConfig
 
 PLAIN = torch.full((3, SIZE, SIZE), 0.3)
@@ -42,21 +46,48 @@ def test_an_example_that_is_none(image, label, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"budget": 0}, "budget must be from 1 to 1,000,000 steps, not 0"),
+        ({"budget": 2.5}, "budget must be an integer, not 2.5"),
+        ({"step_size": 0.0}, "step_size must be auto or a positive number, not 0.0"),
+        ({"step_size": float("nan")}, "step_size must be auto or a positive number, not nan"),
+        ({"step_size": "0.1"}, "step_size must be a number or auto, not '0.1'"),
         ({"update": "foo"}, "unknown update 'foo', choose from sign, l2, adam, nes, random"),
         ({"objective": "cross_entrpy"}, "unknown objective 'cross_entrpy', did you mean cross_entropy?"),
-        ({"oracle_rule": "none", "min_margin": 0.1}, "oracle_rule none accepts every image: set min_margin to 0"),
-        ({"oracle_rule": "labels"}, "unknown oracle_rule 'labels', did you mean label?"),
+        ({"attacks": "strong"}, "unknown attacks 'strong'"),
+        ({"attacks": [AttackOptions()]}, "attacks must be one, or a list of 2 to 100, not 1"),
+        ({"attacks": ["l2", "sign"]}, "attacks must be one, standard, thorough, or a list of AttackOptions"),
+        ({"attacks": "standard", "update": "l2"}, "update belongs to each attack of a list"),
+        ({"attacks": "standard", "start_noise": 0.1}, "start_noise belongs to each attack of a list"),
+        ({"attacks": "standard", "reencode": True}, "several attacks start from one encoding: leave out reencode"),
         ({"start": "pdg"}, "unknown start 'pdg', did you mean pgd?"),
-        ({"precision": "fp16"}, "unknown precision 'fp16', did you mean bf16?"),
-        ({"slots": "autoo"}, "slots must be an integer or auto, not 'autoo'"),
-        ({"budget": 2.5}, "budget must be an integer, not 2.5"),
-        ({"step_size": "0.1"}, "step_size must be a number or auto, not '0.1'"),
         ({"reencode": "no"}, "reencode must be True or False, not 'no'"),
+        ({"oracle_rule": "labels"}, "unknown oracle_rule 'labels', did you mean label?"),
+        ({"oracle_rule": "none", "min_margin": 0.1}, "oracle_rule none accepts every image: set min_margin to 0"),
+        ({"control": -1}, "control must be auto or from 0 to 1,000,000, not -1"),
+        ({"control": "all"}, "control must be an integer or auto, not 'all'"),
+        ({"control": 4, "update": "random"}, "control compares guided steps from one encoding"),
+        ({"slots": 0}, "slots must be auto or from 1 to 65,536, not 0"),
+        ({"slots": "autoo"}, "slots must be an integer or auto, not 'autoo'"),
+        ({"precision": "fp16"}, "unknown precision 'fp16', did you mean bf16?"),
     ],
 )
 def test_an_option_that_is_none(options, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         PerturbOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step": 0}, "step must be a positive number, not 0"),
+        ({"noise": -1.0}, "noise must not be negative, it is -1.0"),
+        ({"target": -1}, "target must be a class's number or one of runner_up, third, fourth, least_likely, not -1"),
+        ({"update": "sgd"}, "unknown update 'sgd'"),
+    ],
+)
+def test_an_option_of_an_attack_that_is_none(options, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        AttackOptions(**options)
 
 
 def test_a_classifier_in_training_mode():
@@ -90,12 +121,6 @@ def test_an_oracle_that_answers_with_a_tensor_or_knows_no_labels():
 
 
 def test_each_rule_and_objective_that_can_be_asked_for_is_there():
-    from typing import get_args, get_type_hints
-
-    from fmrgen.engine.objectives import OBJECTIVES
-    from fmrgen.engine.options import WITHOUT_GRADIENT, PerturbOptions
-    from fmrgen.engine.updates import UPDATES
-
     hints = get_type_hints(PerturbOptions)
     assert set(get_args(hints["update"])) == set(UPDATES)
     assert set(WITHOUT_GRADIENT) == {name for name, rule in UPDATES.items() if not rule.needs_gradient}

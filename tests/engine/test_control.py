@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fakes import COUNT, Brightness, Fixture, Identity, Patient, by_id, examples, grey
+from fakes import COUNT, Brightness, Fixture, Identity, Patient, by_id, grey
 from small_models import SIZE, perturb, tiny_vqgan
 
 from fmrgen.engine.options import PerturbOptions
@@ -17,14 +17,11 @@ from fmrgen.generators.transform import Transform
 def test_it_is_the_random_update_cut_off_and_changes_nothing_else(double, generator, objective):
     made, step_size = (tiny_vqgan(), 0.05) if generator == "vqgan" else (Transform(SIZE), 0.02)
     setting = Fixture(made, step_size)
-    settings = {"budget": 12, "step_size": step_size, "objective": objective}
     plain = setting.engine(objective=objective)
     random = setting.engine(objective=objective, update="random")
-    chosen = [replace(example, controlled=example.id % 2 == 0) for example in examples(setting.images, setting.labels)]
     shorter = 0
     for slots in (1, 3, 32):
-        models = (setting.classifier, setting.generator, setting.oracle)
-        rows = by_id(perturb(chosen, *models, slots=slots, **settings))
+        rows = setting.engine(slots=slots, objective=objective, controlled=range(0, COUNT, 2))
         assert rows.keys() == plain.keys()
         for i, row in rows.items():
             assert torch.equal(row.image, plain[i].image), (slots, i)
@@ -55,15 +52,6 @@ def test_it_needs_no_gradient_and_no_more_passes_than_the_row(slots):
     assert sum(active) <= 2 * sum(row.iterations + 1 for row in rows.values())
 
 
-def test_the_first_image_that_the_oracle_rejects_is_told_of():
-    rows = by_id(perturb(grey(0.2, 0.6, 0.9), Brightness(), Identity(), Patient(0.7), budget=5, step_size=1 / 32))
-    told = [(rows[i].stop_reason, rows[i].rejected_prediction, rows[i].rejected_oracle_label) for i in range(3)]
-    assert [entry[0] for entry in told] == ["budget", "oracle", "rejected"]
-    assert told[0][1:] == (-1, -1)  # it rejected none
-    assert [entry[2] for entry in told[1:]] == [1, 1]
-    assert all(entry[1] in (0, 1) for entry in told[1:])
-
-
 @pytest.mark.parametrize(
     ("options", "examples", "rows"),
     [
@@ -88,17 +76,9 @@ def test_which_rows_are_chosen(options, examples, rows):
         assert max(apart) - min(apart) <= 1  # evenly
 
 
-@pytest.mark.parametrize("wrong", [{"control": -1}, {"control": "all"}, {"control": 4, "update": "random"}])
-def test_what_can_not_be_a_control_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"^control "):
-        PerturbOptions(**wrong)
-
-
 def test_half_precision_tells_of_the_control_too():
     setting = Fixture(tiny_vqgan(), 0.05)
-    chosen = [replace(example, controlled=True) for example in examples(setting.images, setting.labels)[: COUNT // 2]]
-    models = (setting.classifier, setting.generator, setting.oracle)
-    rows = list(perturb(chosen, *models, budget=4, step_size=0.05, slots=8, precision="bf16"))
+    rows = setting.engine(COUNT // 2, controlled=range(COUNT), budget=4, slots=8, precision="bf16").values()
     assert any(row.control_predictions for row in rows)
     for row in rows:
         assert len(row.control_predictions) == len(row.control_objectives) <= row.iterations + 1

@@ -1,12 +1,11 @@
 """The engine against Algorithm 1 written literally, and what the engine promises of every row."""
 
 import math
-from collections import Counter
 
 import pytest
 import torch
-from fakes import BUDGET, COUNT, STEP, Brightness, Fixture, Identity, Patient, by_id, grey
-from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network, tiny_vqgan
+from fakes import BUDGET, COUNT, STEP, Brightness, Counting, Fixture, Identity, Patient, by_id, check_literal, grey
+from small_models import LABELS, SIZE, perturb, tiny_network, tiny_vqgan
 from torch import nn
 
 from fmrgen import PerturbOptions, UserError
@@ -25,46 +24,27 @@ def setting(request, double):
 def test_with_vqgan_too_the_engine_equals_the_literal_algorithm(double):
     """Each rule and option with it is among the slow ones."""
     setting = Fixture(tiny_vqgan(), 0.05)
-    for i, row in setting.engine(4, slots=3).items():
-        literal = setting.reference(i)
-        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image)
+    check_literal(setting.engine(4, slots=3), {i: setting.reference(i) for i in range(4)})
 
 
-@pytest.mark.parametrize(
-    "reencode", [pytest.param(False, id="carry"), pytest.param(True, marks=pytest.mark.slow, id="reencode")]
-)
-@pytest.mark.parametrize(
-    ("update", "objective"),
-    [
-        ("sign", "margin"),
-        ("sign", "cross_entropy"),
-        ("l2", "margin"),
-        ("adam", "cross_entropy"),
-        ("random", "margin"),
-        ("nes", "margin"),
-    ],
-)
-def test_engine_equals_the_literal_algorithm(setting, update, objective, reencode):
-    options = {"update": update, "objective": objective, "reencode": reencode}
-    options |= {"queries": 6} if update == "nes" else {}
-    count = COUNT
-    expected = {i: setting.reference(i, **options) for i in range(count)}
-    reasons = Counter(row.stop_reason for row in expected.values())
-    assert len(reasons) >= 2, reasons  # a test in which every row ends alike would show little
-    for slots in (1, 3, 32):
-        rows = setting.engine(count, slots=slots, **options)
-        assert rows.keys() == expected.keys()
-        for i, row in rows.items():
-            literal = expected[i]
-            found = (row.valid, row.iterations, row.stop_reason, row.queries)
-            assert found == (literal.valid, literal.iterations, literal.stop_reason, literal.queries), (slots, i)
-            assert torch.equal(row.image, literal.image), (slots, i)
+RULES = [
+    {"update": "sign"},
+    {"update": "sign", "objective": "cross_entropy"},
+    {"update": "l2"},
+    {"update": "adam", "objective": "cross_entropy"},
+    {"update": "random"},
+    {"update": "nes", "queries": 6},
+]
 
 
 @pytest.mark.parametrize(
     "options",
     [
+        *RULES,
+        *[pytest.param({**rule, "reencode": True}, marks=pytest.mark.slow) for rule in RULES],
+        {"oracle_rule": "consistent"},
+        {"start_noise": 0.02},
+        {"start_noise": 0.02, "reencode": True},
         {"keep": "first"},
         {"keep": "first", "objective": "cross_entropy", "update": "l2", "reencode": True},
         {"objective": "targeted"},
@@ -74,22 +54,22 @@ def test_engine_equals_the_literal_algorithm(setting, update, objective, reencod
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
-def test_targets_and_the_first_image_equal_the_literal_algorithm(setting, options):
-    assert {2, 3} <= set(setting.labels)  # some are of the target's class, which are moved to their runner-up
-    expected = {i: setting.reference(i, **options) for i in range(COUNT)}
+def test_engine_equals_the_literal_algorithm(setting, options):
+    assert {2, 3} <= set(setting.labels)  # some are of a target's class, which are moved to their runner-up
+    literals = {i: setting.reference(i, **options) for i in range(COUNT)}
+    reasons = {row.stop_reason for row in literals.values()}
+    assert len(reasons) >= 2  # a test in which every row ends alike would show little
+    assert StopReason.REACHED in reasons or options.get("keep") != "first" or "target" in options
     for slots in (1, 3, 32):
         rows = setting.engine(slots=slots, **options)
-        for i, row in rows.items():
-            literal = expected[i]
-            found = (row.valid, row.iterations, row.stop_reason, row.queries)
-            assert found == (literal.valid, literal.iterations, literal.stop_reason, literal.queries), (slots, i)
-            assert torch.equal(row.image, literal.image), (slots, i)
+        check_literal(rows, literals)
+        for row in rows.values():
             if row.stop_reason == StopReason.REACHED:
                 assert row.step_objectives[-1] > 0
                 assert max(row.step_objectives[1:-1], default=-1) <= 0
                 assert options.get("objective") == "targeted" or row.prediction != row.label
-    if options.get("keep") == "first" and "target" not in options:
-        assert StopReason.REACHED in {row.stop_reason for row in rows.values()}
+    if options.get("oracle_rule") == "consistent":  # its label is not the oracle's, but the oracle stays with its own
+        assert rows[5].stop_reason != StopReason.REJECTED
 
 
 @pytest.mark.parametrize(
@@ -108,11 +88,8 @@ def test_with_several_true_labels_it_equals_the_literal_algorithm(setting, updat
     changed = 0
     for slots in (1, 3):
         rows = setting.engine(slots=slots, accepted=accepted, **options)
+        check_literal(rows, {i: setting.reference(i, accepted=others[i], **options) for i in rows})
         for i, row in rows.items():
-            literal = setting.reference(i, accepted=others[i], **options)
-            found = (row.valid, row.iterations, row.stop_reason)
-            assert found == (literal.valid, literal.iterations, literal.stop_reason), (slots, i)
-            assert torch.equal(row.image, literal.image), (slots, i)
             assert row.accepted_labels == list(accepted[i])
             if not others[i] and slots == 3:
                 assert torch.equal(row.image, plain[i].image)
@@ -128,24 +105,16 @@ def test_accepted_labels_that_make_no_sense_are_refused(setting):
         ([tuple(range(LABELS))] * COUNT, f"of the {LABELS} classes at least one must be false"),
         ([(label, 99) for label in labels], f"of the {LABELS} classes at least one must be false"),
     ):
-        given = [
-            Example(i, image, label, accepted=of)
-            for i, (image, label, of) in enumerate(zip(setting.images, labels, accepted, strict=True))
-        ]
         with pytest.raises(UserError, match=said):
-            list(perturb(given, setting.classifier, setting.generator, setting.oracle, budget=2))
+            setting.engine(accepted=accepted)
     with pytest.raises(UserError, match="attacks support one label, and several are accepted"):
         setting.engine(accepted=[(label, (label + 1) % LABELS) for label in labels], start="fgsm")
 
 
 @pytest.mark.parametrize("reencode", [False, True], ids=["carry", "reencode"])
-def test_a_random_start_is_of_seed_and_id_and_equals_the_literal_algorithm(setting, reencode):
+def test_a_random_start_is_of_seed_and_id(setting, reencode):
     options = {"start_noise": 0.02, "reencode": reencode}
     rows = setting.engine(slots=3, **options)
-    for i, row in rows.items():
-        literal = setting.reference(i, **options)
-        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image)
     plain, other = setting.engine(slots=3, reencode=reencode), setting.engine(slots=3, seed=1, **options)
     for another in (plain, other):
         assert any(not torch.equal(row.image, another[i].image) for i, row in rows.items())
@@ -166,8 +135,9 @@ def test_it_may_start_from_attacked_pixels_and_keeps_the_original(setting):
         torch.nn.functional.cross_entropy(setting.classifier(x), torch.tensor([setting.labels[i]])).backward()
         attacked = (x.detach() + epsilon * x.grad.sign()).clamp(0, 1)
         literal = setting.reference(i, of=attacked)
-        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image if row.valid else row.original)
+        if not row.valid:
+            literal.image = row.original
+        check_literal(rows, {i: literal})
         assert torch.equal(row.original, plain[i].original)
         assert row.original_prediction == plain[i].original_prediction
         moved += not torch.equal(row.image, plain[i].image)
@@ -178,18 +148,7 @@ def test_it_may_start_from_attacked_pixels_and_keeps_the_original(setting):
         assert all(torch.equal(row.image, together[i].image) for i, row in alone.items())
 
 
-def test_consistent_rule_equals_the_literal_algorithm(setting):
-    rows = setting.engine(oracle_rule="consistent", slots=3)
-    for i, row in rows.items():
-        literal = setting.reference(i, oracle_rule="consistent")
-        assert (row.valid, row.iterations, row.stop_reason) == (literal.valid, literal.iterations, literal.stop_reason)
-        assert torch.equal(row.image, literal.image)
-    assert (
-        rows[5].stop_reason != StopReason.REJECTED
-    )  # its label is not the oracle's, but the oracle stays with its own
-
-
-def test_every_measure_is_of_the_stored_bytes(setting):
+def test_every_measure_is_of_the_stored_bytes_and_labels_of_the_plain_reconstruction(setting):
     for row in setting.engine(slots=3).values():
         label = torch.tensor([row.label])
         for image, prefix in ((row.image, ""), (row.original, "original_")):
@@ -208,37 +167,18 @@ def test_every_measure_is_of_the_stored_bytes(setting):
             assert row.latent_shift == row.pixel_shift == 0
         changes = (row.image.double() - row.original.double()) / 255
         assert row.pixel_shift == pytest.approx(changes.norm().item() / changes.numel() ** 0.5)
-
-
-def test_reconstruction_labels_are_of_the_plain_reconstruction(setting):
-    rows = setting.engine(slots=3)
-    for i, row in rows.items():
-        setting.generator.row_seeds = [row_seed(0, i)]
-        latents = setting.generator.encode(setting.images[i : i + 1], torch.tensor([row.label]))
+        setting.generator.row_seeds = [row_seed(0, row.id)]
+        latents = setting.generator.encode(setting.images[row.id : row.id + 1], label)
         plain = (setting.generator.decode(latents) * 255).round() / 255
         assert setting.classifier(plain).argmax() == row.reconstruction_prediction
         assert setting.oracle.judge(plain).probabilities.argmax() == row.reconstruction_oracle_label
 
 
-def test_latent_shift_of_a_sign_step_is_its_length(double):
-    setting = Fixture(tiny_vqgan(), 0.05)
-    once = [row for row in setting.engine(budget=1).values() if row.valid]
-    assert once
-    assert all(row.latent_shift == pytest.approx(0.05) for row in once)
-
-
 def test_a_row_depends_on_neither_neighbours_nor_order(setting):
     alone = setting.engine(slots=8)
     shuffled = [Example(i, setting.images[i], setting.labels[i]) for i in torch.randperm(COUNT).tolist()[: COUNT // 2]]
-    rows = perturb(
-        shuffled,
-        setting.classifier,
-        setting.generator,
-        setting.oracle,
-        budget=BUDGET,
-        step_size=setting.step_size,
-        slots=5,
-    )
+    models = setting.classifier, setting.generator, setting.oracle
+    rows = perturb(shuffled, *models, budget=BUDGET, step_size=setting.step_size, slots=5)
     for row in rows:
         assert torch.equal(row.image, alone[row.id].image)
         assert row.iterations == alone[row.id].iterations
@@ -251,30 +191,33 @@ def test_stop_reasons_and_iterations_at_their_edges():
     assert (rows[2].stop_reason, rows[2].iterations, rows[2].valid) == (StopReason.REJECTED, 0, False)
     assert (rows[3].stop_reason, rows[3].iterations, rows[3].valid) == (StopReason.REJECTED, 0, False)
     assert rows[3].original_oracle_label == 1
+    assert [rows[i].rejected_oracle_label for i in range(4)] == [-1, 1, 1, 1]  # of the first image that it rejected
+    assert [rows[i].rejected_prediction for i in range(4)] == [-1, 1, 1, 1]
     assert rows[0].image.unique().tolist() == [51 + 5 * 8]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 32])
-def test_a_gradient_that_is_not_finite_ends_its_row_alone(slots):
-    """The image at 0.4 or above is accepted, but there is no way on from it."""
-    classifier = Brightness(nan_gradient_above=0.4)
-    rows = by_id(
-        perturb(grey(0.2, 0.36, 0.5, 0.1), classifier, Identity(), Patient(2), budget=5, step_size=STEP, slots=slots)
-    )
-    assert [rows[i].stop_reason for i in range(4)] == ["budget", "nonfinite", "nonfinite", "budget"]
-    assert [rows[i].iterations for i in range(4)] == [5, 2, 0, 5]
-    assert [rows[i].valid for i in range(4)] == [True, True, False, True]
-    assert rows[2].image.equal(rows[2].original)
-    assert all(math.isfinite(row.loss) for row in rows.values())
-
-
-@pytest.mark.parametrize("slots", [1, 2, 32])
-def test_logits_that_are_not_finite_end_the_row_with_the_image_before(slots):
-    classifier = Brightness(nan_logits_above=0.4)
-    rows = by_id(perturb(grey(0.2, 0.36), classifier, Identity(), Patient(2), budget=5, step_size=STEP, slots=slots))
-    assert (rows[0].stop_reason, rows[0].iterations) == (StopReason.BUDGET, 5)
-    assert (rows[1].stop_reason, rows[1].iterations) == (StopReason.NONFINITE, 1)
-    assert math.isfinite(rows[1].loss)
+@pytest.mark.parametrize(
+    ("nan", "levels", "reasons", "iterations"),
+    [
+        # The image at 0.4 or above is accepted, but there is no way on from it.
+        (
+            {"nan_gradient_above": 0.4},
+            (0.2, 0.36, 0.5, 0.1),
+            ["budget", "nonfinite", "nonfinite", "budget"],
+            [5, 2, 0, 5],
+        ),
+        ({"nan_logits_above": 0.4}, (0.2, 0.36), ["budget", "nonfinite"], [5, 1]),  # the image before is stored
+    ],
+    ids=["gradient", "logits"],
+)
+def test_what_is_not_finite_ends_its_row_alone(slots, nan, levels, reasons, iterations):
+    settings = {"budget": 5, "step_size": STEP, "slots": slots}
+    rows = by_id(perturb(grey(*levels), Brightness(**nan), Identity(), Patient(2), **settings))
+    for i, row in rows.items():
+        assert (row.stop_reason, row.iterations, row.valid) == (reasons[i], iterations[i], iterations[i] > 0)
+        assert row.valid or row.image.equal(row.original)
+        assert math.isfinite(row.loss)
 
 
 def test_a_row_is_finite_where_all_of_its_values_are():
@@ -286,27 +229,11 @@ def test_a_row_is_finite_where_all_of_its_values_are():
 
 def test_one_decode_per_step_and_full_slots():
     """Every slot works until the images run out; a row of n steps takes n + 1 passes, the last slots fewer and fewer."""
-    decoded = []
-
-    class Counting(Identity):
-        def decode(self, latents):
-            decoded.append(len(latents.free))
-            return super().decode(latents)
-
-    active = []
+    active, generator = [], Counting()
     levels = [0.1 + 0.5 * (i * 37 % 160) / 159 for i in range(160)]
-    rows = list(
-        perturb(
-            grey(*levels),
-            Brightness(),
-            Counting(),
-            Patient(0.65),
-            budget=20,
-            step_size=STEP,
-            slots=32,
-            on_pass=active.append,
-        )
-    )
+    settings = {"budget": 20, "step_size": STEP, "slots": 32, "on_pass": active.append}
+    rows = list(perturb(grey(*levels), Brightness(), generator, Patient(0.65), **settings))
+    decoded = generator.decoded
     passes_needed = sum(row.iterations + (1 if row.stop_reason == "budget" else 2) for row in rows)
     assert sum(active) == passes_needed
     assert len(decoded) == len(active)
@@ -318,36 +245,13 @@ def test_one_decode_per_step_and_full_slots():
 
 
 def test_reencode_encodes_once_for_each_step_and_image():
-    encoded = []
-
-    class Counting(Identity):
-        def encode(self, images, labels):
-            encoded.append(len(images))
-            return super().encode(images, labels)
-
     levels = [0.1 + 0.5 * i / 31 for i in range(32)]
     settings = {"budget": 20, "step_size": STEP, "slots": 16, "reencode": True}
-    rows = list(perturb(grey(*levels), Brightness(), Counting(), Patient(0.65), **settings))
+    generator = Counting()
+    rows = list(perturb(grey(*levels), Brightness(), generator, Patient(0.65), **settings))
     needed = len(rows) + sum(row.iterations - (row.stop_reason == "budget") for row in rows)
-    assert set(encoded) == {16}  # always the same shape
-    assert needed <= sum(encoded) < 2.5 * needed
-
-
-def test_randomness_is_seeded_by_seed_and_id():
-    images = smooth_images(3)
-    first, again, other = Transform(SIZE), Transform(SIZE), Transform(SIZE)
-    seeds = [row_seed(0, 7), row_seed(0, 8)]
-    first.row_seeds, again.row_seeds, other.row_seeds = seeds, seeds[::-1], [row_seed(1, 7), row_seed(1, 8)]
-    labels = torch.zeros(2, dtype=torch.int64)
-    noise = [generator.encode(images[:2], labels).fixed[:, 3:] for generator in (first, again, other)]
-    assert torch.equal(noise[0], noise[1].flip(0))
-    assert not torch.equal(noise[0], noise[2])
-
-
-@pytest.mark.parametrize("wrong", [{"budget": 0}, {"step_size": 0.0}, {"step_size": float("nan")}, {"slots": 0}])
-def test_senseless_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"must be"):
-        list(perturb([], Brightness(), Identity(), Patient(1), **{"budget": 1, "step_size": 0.1, **wrong}))
+    assert set(generator.encoded) == {16}  # always the same shape
+    assert needed <= sum(generator.encoded) < 2.5 * needed
 
 
 def test_no_examples_no_rows():
@@ -481,26 +385,8 @@ def test_directions_of_a_search_are_at_right_angles(shape, whole):
         assert torch.equal(rule._next_directions(rows, memory)[-1].view(-1, count), drawn[0][:6])
 
 
-class Lying(nn.Module):
-    """A network's answers, with another gradient."""
-
-    def __init__(self, network, change):
-        super().__init__()
-        self.network, self.change = network, change
-
-    def forward(self, images):
-        if images.requires_grad:
-            images = images.clone()
-            images.register_hook(self.change)
-        return self.network(images)
-
-
-@pytest.mark.parametrize(
-    ("update", "unlike"),
-    [("nes", 0.9)],
-)
 @pytest.mark.parametrize("slots", [5, 24])
-def test_nothing_is_asked_that_rows_do_not_count(double, update, unlike, slots):
+def test_nothing_is_asked_that_rows_do_not_count(double, slots):
     """Slots whose rows have ended still go through passes; each question may cost money. Near a boundary VQGAN's codes
     make like images of some latents."""
     setting = Fixture(tiny_vqgan(), 0.05)
@@ -508,9 +394,9 @@ def test_nothing_is_asked_that_rows_do_not_count(double, update, unlike, slots):
     setting.classifier.register_forward_pre_hook(
         lambda _, inputs: asked.update(image.numpy().tobytes() for image in inputs[0].detach())
     )
-    rows = setting.engine(update=update, queries=6, slots=slots)
-    assert len(asked) <= sum(row.queries for row in rows.values())
-    assert len(asked) > unlike * sum(row.queries for row in rows.values())
+    rows = setting.engine(update="nes", queries=6, slots=slots)
+    counted = sum(row.queries for row in rows.values())
+    assert 0.9 * counted < len(asked) <= counted
 
 
 def test_a_random_update_asks_for_no_gradient_and_goes_straight(double):

@@ -6,17 +6,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-import test_autoencoders
-import test_diffusion
-import test_stylegan_xl
-import test_vdvae
 import torch
-from diffusers import DDIMScheduler
 from elsewhere import ELSEWHERE, elsewhere, traffic
 from fakes import by_id, examples
+from families import FAMILIES
 from installed import needs_app
 from safetensors.torch import save_file
-from small_models import LABELS, SIZE, smooth_images, tiny_network, tiny_vqgan
+from small_models import LABELS, SIZE, smooth_images, tiny_network
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import fmrgen
@@ -25,11 +21,8 @@ from fmrgen.classifiers.base import Classifier, Normalize
 from fmrgen.distributed.launch import Processes
 from fmrgen.engine.options import PerturbOptions
 from fmrgen.engine.perturb import perturb
-from fmrgen.generators.networks.vqgan_files import save_model
-from fmrgen.generators.transform import Config as TransformConfig
-from fmrgen.generators.vqgan import Config as VqganConfig
 from fmrgen.oracles.classifier import ClassifierOracle
-from fmrgen.recipe.job import load_recipe, parse_classifier
+from fmrgen.recipe.job import parse_classifier
 from fmrgen.weights.checkpoint import freeze
 
 COUNT, BUDGET, SLOTS = 5, 4, 3
@@ -43,74 +36,9 @@ class Crossed(NamedTuple):
     rows: int
 
 
-def vae(folder):
-    test_autoencoders.MODELS["KL"]().save_pretrained(folder)
-    return test_autoencoders.VaeConfig(model=str(folder), image_size=SIZE)
-
-
-def tiny(folder):
-    test_autoencoders.MODELS["Tiny"]().save_pretrained(folder)
-    return test_autoencoders.VaeConfig(model=str(folder), image_size=SIZE)
-
-
-def vqgan(folder):
-    save_model(tiny_vqgan().network, folder)
-    return VqganConfig(model=str(folder), image_size=SIZE)
-
-
-def transform(folder):
-    return TransformConfig(image_size=SIZE)
-
-
-def diffusion(name):
-    def config(folder):
-        short = {"image_size": SIZE, "start": 0.05, "steps": 2, "refinements": 2}
-        if name == "pipeline":
-            test_diffusion.tiny_unet().save_pretrained(folder / "unet")
-            DDIMScheduler(num_train_timesteps=100).save_pretrained(folder / "scheduler")
-            return test_diffusion.Config(model=str(folder), **short)
-        save_file(test_diffusion.golden(f"{name}-small.state"), folder / "own.safetensors")
-        settings = test_diffusion.ADM if name == "adm" else test_diffusion.IDDPM
-        return test_diffusion.Config(checkpoint=str(folder / "own.safetensors"), **settings, **short)
-
-    return config
-
-
-def consistency(folder):
-    test_diffusion.tiny_consistency(folder)
-    return test_diffusion.ConsistencyConfig(model=str(folder), image_size=SIZE)
-
-
-def one_step(folder):
-    test_diffusion.tiny_turbo(folder)
-    return test_diffusion.OneStepConfig(model=str(folder), image_size=SIZE)
-
-
-def vdvae(folder):
-    state = {"ema_model_state_dict": test_vdvae.golden("vdvae-small.state"), "model_state_dict": {}, "global_step": 7}
-    torch.save(state, folder / "own.pt")
-    return test_vdvae.Config(checkpoint=str(folder / "own.pt"), image_size=SIZE)
-
-
-def stylegan(folder):
-    test_stylegan_xl.save_official(folder / "own.pkl", "stem")
-    return test_stylegan_xl.Config(checkpoint=str(folder / "own.pkl"), image_size=SIZE, inversion_steps=3, candidates=2)
-
-
-FAMILIES = {
-    "vqgan": vqgan,
-    "vae": vae,
-    "tiny autoencoder": tiny,
-    "transform": transform,
-    "ddpm": diffusion("pipeline"),
-    "adm": diffusion("adm"),
-    "iddpm": diffusion("iddpm"),
-    "consistency": consistency,
-    "one step": one_step,
-    "vdvae": vdvae,
-    "stylegan-xl": stylegan,
-}
+# One of each family of networks.
 LARGE = ("adm", "iddpm", "stylegan-xl")
+KINDS = ("vqgan", "KL", "Tiny", "transform", "ddpm", "consistency", "one step", "vdvae", *LARGE)
 
 
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -141,42 +69,42 @@ CLASSIFIERS = {
 }
 
 
-def models(config, device):
-    """A classifier with its preprocessing, a generator and an oracle."""
-    classifier = Classifier(tiny_network(1), Normalize([0.4] * 3, [0.3] * 3, SIZE), None, "rgb")
-    oracle = ClassifierOracle(freeze(tiny_network(2), device))
-    return freeze(classifier, device), config.build(device), oracle
-
-
-def run(config, device, section=None, **options):
+def run(config, device, section, **options):
     """The rows by id, and what had crossed by each pass; with the classifier of `section`, where one is given."""
-    classifier, generator, oracle = models(config, device)
-    if section is not None:
+    if section is None:
+        network = Classifier(tiny_network(1), Normalize([0.4] * 3, [0.3] * 3, SIZE), None, "rgb")
+        classifier = freeze(network, device)
+    else:
         torch.manual_seed(0)
         classifier = parse_classifier(f"it={section}")[1].build(device)
-    images = smooth_images(COUNT)
+    oracle = ClassifierOracle(freeze(tiny_network(2), device))
+    given = examples(smooth_images(COUNT), [number % LABELS for number in range(COUNT)])
     settings = PerturbOptions(budget=BUDGET, step_size=0.05, slots=SLOTS, **options)
     passes, rows = [], []
-    for row in perturb(
-        examples(images, [number % LABELS for number in range(COUNT)]),
-        classifier,
-        generator,
-        oracle,
-        settings,
-        device=device,
-        on_pass=lambda active: passes.append(Crossed(traffic["from"], traffic["to"], len(rows))),
-    ):
+
+    def on_pass(active):
+        passes.append(Crossed(traffic["from"], traffic["to"], len(rows)))
+
+    for row in perturb(given, classifier, config.build(device), oracle, settings, device=device, on_pass=on_pass):
         rows.append(row)
     return by_id(rows), passes
 
 
-def same(found, expected):
-    """Attention has another kernel elsewhere, so a pixel may be another by one level of 255."""
+def run_there(config, section=None, **options):
+    """What had crossed by each pass on the other device, which makes the CPU's rows.
+
+    Attention has another kernel there, so a pixel may be another by one level of 255.
+    """
+    expected, _ = run(config, torch.device("cpu"), section, **options)
+    with elsewhere() as device:
+        found, passes = run(config, device, section, **options)
     assert found.keys() == expected.keys()
     for i, row in found.items():
         assert (row.image.int() - expected[i].image.int()).abs().max() <= 1, i
-        ends = [(one.valid, one.iterations, one.stop_reason, one.step_predictions) for one in (row, expected[i])]
+        ends = [(it.valid, it.iterations, it.stop_reason, it.step_predictions) for it in (row, expected[i])]
         assert ends[0] == ends[1]
+    assert traffic["float64"] == 0
+    return passes
 
 
 def in_quiet_passes(passes):
@@ -190,29 +118,17 @@ def in_quiet_passes(passes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "family", [pytest.param(family, marks=pytest.mark.nightly if family in LARGE else []) for family in FAMILIES]
+    "family", [pytest.param(family, marks=pytest.mark.nightly if family in LARGE else []) for family in KINDS]
 )
 def test_every_generator(family, tmp_path):
-    config = FAMILIES[family](tmp_path)
-    expected, _ = run(config, torch.device("cpu"))
-    with elsewhere() as device:
-        found, passes = run(config, device)
-    same(found, expected)
-    assert in_quiet_passes(passes) == {(1, 0)}
-    assert traffic["float64"] == 0
+    assert in_quiet_passes(run_there(FAMILIES[family](tmp_path))) == {(1, 0)}
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier(name, tmp_path):
-    section = CLASSIFIERS[name](tmp_path / "classifier")
-    config = transform(tmp_path)
-    expected, _ = run(config, torch.device("cpu"), section)
-    with elsewhere() as device:
-        found, passes = run(config, device, section)
-    same(found, expected)
+    passes = run_there(FAMILIES["transform"](tmp_path), CLASSIFIERS[name](tmp_path / "classifier"))
     brought = 2 if name == "transformers" else 0  # mean and deviation, by its library; nothing waits
     assert in_quiet_passes(passes) == {(1, brought)}
-    assert traffic["float64"] == 0
 
 
 @pytest.mark.parametrize(
@@ -231,28 +147,7 @@ def test_every_classifier(name, tmp_path):
     ids=lambda options: " ".join(map(str, next(iter(options.items())))),
 )
 def test_every_way_to_move(options, tmp_path):
-    config = vae(tmp_path)
-    expected, _ = run(config, torch.device("cpu"), **options)
-    with elsewhere() as device:
-        found, _ = run(config, device, **options)
-    same(found, expected)
-    assert traffic["float64"] == 0
-
-
-@pytest.mark.slow
-def test_the_demo_with_its_clip(tmp_path):
-    recipe = load_recipe("mnist-lenet", ["source.limit=3", "perturb.budget=6", "perturb.slots=2"])
-
-    def rows(device):
-        source, classifier, generator, oracle = recipe.build(device)
-        given = [entry.for_engine() for entry in source.load(0, 3, 32)]
-        return by_id(perturb(given, classifier, generator, oracle, recipe.perturb, device=device))
-
-    expected = rows(torch.device("cpu"))
-    with elsewhere() as device:
-        found = rows(device)
-    same(found, expected)
-    assert traffic["float64"] == 0
+    run_there(FAMILIES["KL"](tmp_path), **options)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import by_id, examples
+from families import FAMILIES
 from small_models import LABELS, smooth_images, tiny_network
-from test_another_device import CLASSIFIERS, FAMILIES
+from test_another_device import BUDGET, CLASSIFIERS, COUNT, KINDS, SLOTS
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -17,10 +18,9 @@ from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.recipe.job import load_recipe, parse_classifier
 from fmrgen.weights.checkpoint import freeze
 
-COUNT = 5
 QUICK = ("transform", "resnet")
 PAIRS = [
-    *[(family, "resnet") for family in FAMILIES],  # whether one part is followed does not depend on the other
+    *[(family, "resnet") for family in KINDS],  # whether one part is followed does not depend on the other
     *[("transform", name) for name in CLASSIFIERS if name != "resnet"],
 ]
 
@@ -36,7 +36,7 @@ class Branching(nn.Module):
 
 
 def rows_of(generator, classifier, **options):
-    settings = PerturbOptions(budget=4, step_size=0.05, slots=3, **options)
+    settings = PerturbOptions(budget=BUDGET, step_size=0.05, slots=SLOTS, **options)
     oracle = ClassifierOracle(freeze(tiny_network(2), "cpu"))
     given = examples(smooth_images(COUNT), [number % LABELS for number in range(COUNT)])
     return by_id(perturb(given, classifier, generator, oracle, settings))

@@ -5,20 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    CMStochasticIterativeScheduler,
-    DDIMScheduler,
-    LatentConsistencyModelPipeline,
-    LCMScheduler,
-    UNet2DConditionModel,
-    UNet2DModel,
-)
-from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
-from places import TESTS
-from safetensors.torch import load_file, save_file
+from diffusers import CMStochasticIterativeScheduler, DDIMScheduler, LatentConsistencyModelPipeline, LCMScheduler
+from families import FAMILIES, IDDPM, golden, tiny_turbo, tiny_unet
+from generator_checks import LABELS, bytes_kept, check_refused, pictures
+from safetensors.torch import save_file
 from small_models import SIZE
-from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 from fmrgen.engine.interfaces import Latents
 from fmrgen.errors import UserError
@@ -27,21 +18,9 @@ from fmrgen.generators.diffusion import OFFICIAL, Config
 from fmrgen.generators.networks.ddim import alphas_cumprod, invert, move
 from fmrgen.generators.networks.openai_unet import Heads, openai_unet
 from fmrgen.generators.one_step import Config as OneStepConfig
-from fmrgen.weights.assets import resolve_path
 
-GOLDEN = TESTS / "data/golden"
-ADM = {
-    "head_channels": 16,
-    "qkv_order": "head_qkv",
-    "noise_schedule": "linear",
-    "training_steps": 1000,
-    "rescale_times": False,
-}
-IDDPM = {"heads": 4, "qkv_order": "head_qkv", "noise_schedule": "cosine", "training_steps": 4000, "rescale_times": True}
-
-
-def golden(name):
-    return load_file(GOLDEN / f"{name}.safetensors")
+DIFFUSION = pytest.mark.parametrize("family", ["adm", "iddpm", "ddpm"], scope="module")
+IN_ONE_PASS = pytest.mark.parametrize("family", ["consistency", "one step"], scope="module")
 
 
 @pytest.mark.parametrize(
@@ -101,102 +80,7 @@ def test_an_inversion_ends_where_the_move_begins():
     assert errors[2] < 1e-9
 
 
-def tiny_unet(**options):
-    torch.manual_seed(0)
-    return UNet2DModel(
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        layers_per_block=1,
-        attention_head_dim=8,
-        **options,
-    ).eval()
-
-
-def tiny_consistency(folder):
-    unet = tiny_unet(num_class_embeds=10)
-    unet.save_pretrained(folder / "unet")
-    CMStochasticIterativeScheduler().save_pretrained(folder / "scheduler")
-    return unet
-
-
-def tiny_turbo(folder, **unet_options):
-    torch.manual_seed(0)
-    parts = {
-        "vae": AutoencoderKL(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=4,
-        ),
-        "unet": UNet2DConditionModel(
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            norm_num_groups=4,
-            cross_attention_dim=16,
-            attention_head_dim=4,
-            **unet_options,
-        ),
-        "text_encoder": CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=16,
-                intermediate_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=16,
-            )
-        ),
-        "scheduler": DDIMScheduler(beta_schedule="scaled_linear"),
-        "tokenizer": AutoTokenizer.from_pretrained(resolve_path("asset:mnist/clip")),
-    }
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    return {name: part.eval() if hasattr(part, "eval") else part for name, part in parts.items()}
-
-
-@pytest.fixture(scope="module", params=["adm", "iddpm", "pipeline"])
-def built(request, tmp_path_factory):
-    """A network, which depends on labels only as ADM's, and the generator of it."""
-    folder = tmp_path_factory.mktemp("diffusion")
-    short = {"image_size": SIZE, "start": 0.05, "steps": 2, "refinements": 2}
-    if request.param == "pipeline":
-        tiny_unet().save_pretrained(folder / "unet")
-        DDIMScheduler(num_train_timesteps=100).save_pretrained(folder / "scheduler")
-        return Config(model=str(folder), **short).build()
-    save_file(golden(f"{request.param}-small.state"), folder / "own.safetensors")
-    settings = ADM if request.param == "adm" else IDDPM
-    return Config(checkpoint=str(folder / "own.safetensors"), **settings, **short).build()
-
-
-@pytest.fixture
-def doubled(built, double):
-    built.unet.double()
-    yield built
-    built.unet.float()
-
-
-LABELS = torch.tensor([0, 1, 2])
-
-
-def pictures():
-    return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-
-
-def test_an_unmoved_image_is_exact_and_a_moved_one_another(built):
-    images = pictures()
-    with torch.no_grad():
-        latents = built.encode(images, LABELS)
-        torch.testing.assert_close(built.decode(latents), images, atol=1e-5, rtol=0)
-        moved = built.decode(Latents(latents.free + 0.05 * latents.free.sign(), latents.fixed))
-    assert (moved - images).abs().mean() > 1e-3
-    assert latents.free.shape == images.shape
-    assert latents.fixed.shape == (3, 4 if built.classes else 3, SIZE, SIZE)
-
-
+@DIFFUSION
 def test_labels_matter_to_a_network_of_classes_alone(built):
     images = pictures()
     with torch.no_grad():
@@ -207,24 +91,7 @@ def test_labels_matter_to_a_network_of_classes_alone(built):
             built.encode(images, torch.tensor([12, 0, 0]))
 
 
-def test_rows_are_independent_and_the_gradient_is_that_of_differences(doubled):
-    check_rows_and_gradient(doubled, pictures().double(), LABELS, at=0.9)
-
-
-def bytes_kept(computed):
-    """What autograd keeps of a computation for its gradient."""
-    kept = 0
-
-    def keep(tensor):
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        computed()
-    return kept
-
-
+@DIFFUSION
 def test_of_each_step_only_its_image_is_kept(built):
     images = pictures()
     with torch.no_grad():
@@ -235,22 +102,8 @@ def test_of_each_step_only_its_image_is_kept(built):
     assert decoded < one_pass / 10
 
 
-@pytest.mark.slow
-def test_the_engine_equals_the_literal_algorithm(doubled):
-    if doubled.classes is None and doubled.unet.config.block_out_channels != [8, 16]:
-        pytest.skip("the large ones take long; the one of classes is tried")
-    rows = check_engine_is_literal(doubled, 0.05, slots=9, every=4, count=9)  # one image at a time takes long
-    assert len({row.stop_reason for row in rows.values()}) >= 2
-
-
-def test_a_mask_lets_some_dimensions_move(built, tmp_path):
-    check_mask(built, pictures(), LABELS, tmp_path)
-
-
 def test_without_the_residual_nothing_is_added(tmp_path):
-    save_file(golden("iddpm-small.state"), tmp_path / "own.safetensors")
-    bare = Config(checkpoint=str(tmp_path / "own.safetensors"), image_size=SIZE, start=0.02, residual=False, **IDDPM)
-    generator = bare.build()
+    generator = FAMILIES["iddpm"](tmp_path, start=0.02, steps=4, residual=False).build()
     with torch.no_grad():
         latents = generator.encode(pictures(), LABELS)
     assert latents.fixed is None
@@ -292,65 +145,27 @@ def test_mistakes_are_one_line(tmp_path, change, message):
     save_file({key: value for key, value in state.items() if key != "out.0.bias"}, tmp_path / "less.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "own.safetensors").read_bytes()[:1000])
     torch.save({"state_dict": state, "run": open}, tmp_path / "code.pt")
-    given = {"checkpoint": str(tmp_path / "own.safetensors"), "image_size": SIZE, **IDDPM, **change}
-    if "checkpoint" in change:
-        given["checkpoint"] = change["checkpoint"].format(root=tmp_path)
-    with pytest.raises((UserError, ValueError)) as caught:
-        Config(**given).build()
-    assert message in str(caught.value)
-    if isinstance(caught.value, UserError):
-        assert "\n" not in str(caught.value)
+    wrong = {"checkpoint": "{root}/own.safetensors", "image_size": SIZE, **IDDPM, **change}
+    wrong["checkpoint"] = wrong["checkpoint"].format(root=tmp_path)
+    check_refused(lambda: Config(**wrong).build(), message)
 
 
-@pytest.fixture(params=["consistency", "one_step"])
-def in_one_pass(request, tmp_path):
-    if request.param == "consistency":
-        tiny_consistency(tmp_path)
-        return ConsistencyConfig(model=str(tmp_path), image_size=SIZE).build()
-    tiny_turbo(tmp_path)
-    return OneStepConfig(model=str(tmp_path), image_size=SIZE).build()
-
-
-def test_one_pass_leads_an_unmoved_image_back_and_rows_see_not_each_other(in_one_pass):
+@IN_ONE_PASS
+def test_noise_is_each_rows_own(built):
     images = pictures()
-    in_one_pass.row_seeds = [7, 8, 9]
-    with torch.no_grad():
-        latents = in_one_pass.encode(images, LABELS)
-        torch.testing.assert_close(in_one_pass.decode(latents), images, atol=1e-5, rtol=0)
-        in_one_pass.row_seeds = [8]
-        alone = in_one_pass.encode(images[1:2], LABELS[1:2])
-        torch.testing.assert_close(alone.free, latents.free[1:2])
-        in_one_pass.row_seeds = [1]
-        assert not torch.allclose(in_one_pass.encode(images[1:2], LABELS[1:2]).free, alone.free)
-    moved = in_one_pass.project(Latents(latents.free + 0.1 * latents.free.sign(), latents.fixed), latents.free)
-    torch.testing.assert_close(moved.flatten(1).norm(dim=1), latents.free.flatten(1).norm(dim=1))
-
-
-def test_masks_of_its_latent(in_one_pass, tmp_path):
-    check_mask(in_one_pass, pictures(), LABELS, tmp_path)
-
-
-@pytest.fixture
-def one_pass_doubled(in_one_pass, double):
-    for part in ("unet", "vae"):
-        if hasattr(in_one_pass, part):
-            getattr(in_one_pass, part).double()
-    return in_one_pass
-
-
-def test_its_gradient_is_that_of_differences(one_pass_doubled):
-    one_pass_doubled.row_seeds = [7, 8, 9]
-    check_rows_and_gradient(one_pass_doubled, pictures().double(), LABELS, at=0.9)
-
-
-@pytest.mark.slow
-def test_its_engine_equals_the_literal_algorithm(one_pass_doubled):
-    check_engine_is_literal(one_pass_doubled, 0.1)
+    built.row_seeds = [7, 8, 9]
+    together = built.encode(images, LABELS)
+    alone = []
+    for seed in (8, 1):
+        built.row_seeds = [seed]
+        alone.append(built.encode(images[1:2], LABELS[1:2]).free)
+    torch.testing.assert_close(alone[0], together.free[1:2])
+    assert not torch.allclose(*alone)
 
 
 def test_a_consistency_model_is_asked_as_diffusers_asks_it(tmp_path):
-    unet = tiny_consistency(tmp_path)
-    generator = ConsistencyConfig(model=str(tmp_path), image_size=SIZE, sigma=80.0, residual=False).build()
+    generator = FAMILIES["consistency"](tmp_path, sigma=80.0, residual=False).build()
+    unet = tiny_unet(num_class_embeds=10)
     scheduler = CMStochasticIterativeScheduler()
     scheduler.set_timesteps(1)  # one step, from the highest level
     noised = 80.0 * torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -402,7 +217,7 @@ def test_pipelines_that_do_not_fit_are_one_line(tmp_path):
     tiny_turbo(tmp_path / "sized", class_embed_type="timestep")
     DDIMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "v" / "scheduler")
     tiny_unet().save_pretrained(tmp_path / "v" / "unet")
-    tiny_consistency(tmp_path / "cd")
+    FAMILIES["consistency"](tmp_path / "cd")
     for config, message in (
         (OneStepConfig(model=str(tmp_path / "sized"), image_size=SIZE), "needs more than a prompt"),
         (OneStepConfig(model=str(tmp_path / "cd"), image_size=SIZE), "can't be loaded"),
@@ -410,7 +225,4 @@ def test_pipelines_that_do_not_fit_are_one_line(tmp_path):
         (ConsistencyConfig(model=str(tmp_path / "cd"), image_size=SIZE, sigma=0.001), "generator.sigma: must be above"),
         (ConsistencyConfig(model=str(tmp_path / "cd"), image_size=17), "17 is not a multiple of 2; use 16"),
     ):
-        with pytest.raises(UserError) as caught:
-            config.build()
-        assert message in str(caught.value)
-        assert "\n" not in str(caught.value)
+        check_refused(config.build, message)

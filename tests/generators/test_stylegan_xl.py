@@ -5,10 +5,9 @@ import pickle
 
 import pytest
 import torch
-from generator_checks import check_engine_is_literal, check_mask, check_rows_and_gradient
+from families import golden, stylegan
+from generator_checks import LABELS, bytes_kept, check_refused, pictures
 from official_stylegan import GEOMETRIES, save_official
-from places import TESTS
-from safetensors.torch import load_file
 from small_models import SIZE
 
 from fmrgen.engine.interfaces import Latents
@@ -18,24 +17,13 @@ from fmrgen.generators.networks.stylegan_xl import StyleGanXl
 from fmrgen.generators.stylegan_xl import Config
 
 SMALL = ("stem", "sr", "radial")
-LABELS = torch.tensor([0, 1, 2])
-
-
-def golden(name, part):
-    return load_file(TESTS / f"data/golden/stylegan-xl-small-{name}.{part}.safetensors")
-
-
-def build(folder, name="stem", **settings):
-    save_official(folder / "own.pkl", name)
-    quick = {"image_size": GEOMETRIES[name]["img_resolution"], "inversion_steps": 6, "candidates": 2, **settings}
-    return Config(checkpoint=str(folder / "own.pkl"), **quick).build()
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_network_of_an_official_file_says_what_the_official_one_says(tmp_path, name):
     save_official(tmp_path / "own.pkl", name)
     geometry, state = read_stylegan(str(tmp_path / "own.pkl"), "generator.checkpoint")
-    stored, told = golden(name, "state"), golden(name, "io")
+    stored, told = golden(f"stylegan-xl-small-{name}.state"), golden(f"stylegan-xl-small-{name}.io")
     assert state.keys() == stored.keys()
     assert all(torch.equal(state[key], stored[key]) for key in stored)
     network = StyleGanXl(geometry, state, name).eval().requires_grad_(False)
@@ -53,13 +41,9 @@ def test_the_network_of_an_official_file_says_what_the_official_one_says(tmp_pat
     assert (moving.grad - told["grad.wplus"]).norm() / told["grad.wplus"].norm() < 1e-3
 
 
-def pictures():
-    return torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-
-
 @pytest.mark.nightly
 def test_an_inversion_finds_the_styles_of_an_image_of_its_own(tmp_path):
-    generator = build(tmp_path, inversion_steps=120, candidates=0, residual=False)
+    generator = stylegan(tmp_path, inversion_steps=120, candidates=0, residual=False).build()
     torch.manual_seed(0)
     with torch.no_grad():
         styles = generator.network.styles(torch.randn(2, 64), LABELS[:2], 0.7)
@@ -72,7 +56,7 @@ def test_an_inversion_finds_the_styles_of_an_image_of_its_own(tmp_path):
 
 @pytest.mark.nightly
 def test_an_inversion_is_each_rows_own_and_ends_where_nothing_is_gained(tmp_path, double):
-    generator = build(tmp_path, inversion_steps=10, patience=3)
+    generator = stylegan(tmp_path, inversion_steps=10, patience=3).build()
     generator.network.double()
     images = pictures().double()
     generator.row_seeds = [7, 8, 9]
@@ -92,7 +76,7 @@ def test_an_inversion_is_each_rows_own_and_ends_where_nothing_is_gained(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_an_unmoved_image_is_exact(tmp_path, name):
-    generator = build(tmp_path, name)
+    generator = stylegan(tmp_path, name, inversion_steps=6).build()
     images = torch.rand(3, 3, generator.image_size, generator.image_size)
     with torch.no_grad():
         quick = generator.encode_quickly(images, LABELS)
@@ -107,44 +91,17 @@ def test_an_unmoved_image_is_exact(tmp_path, name):
             generator.encode(images, torch.tensor([0, 11, 1]))
 
 
-@pytest.mark.slow
-def test_rows_are_independent_and_the_gradient_is_that_of_differences(tmp_path, double):
-    generator = build(tmp_path)
-    generator.network.double()
-    check_rows_and_gradient(generator, pictures().double(), LABELS, at=0.9)
-
-
-@pytest.mark.nightly
-def test_the_engine_equals_the_literal_algorithm(tmp_path, double):
-    generator = build(tmp_path, inversion_steps=2, candidates=0)
-    generator.network.double()
-    rows = check_engine_is_literal(generator, 0.1, slots=3, every=5, budget=5, count=6)
-    assert len({row.stop_reason for row in rows.values()}) >= 2
-
-
-@pytest.mark.slow
-def test_a_mask_lets_some_dimensions_move(tmp_path):
-    check_mask(build(tmp_path), pictures(), LABELS, tmp_path)
-
-
 def test_of_each_layer_only_what_goes_in_is_kept(tmp_path):
-    generator = build(tmp_path, "sr")
-    kept = []
-
-    def keep(tensor):
-        kept.append(tensor.numel() * tensor.element_size())
-        return tensor
-
+    generator = stylegan(tmp_path, "sr").build()
     network = generator.network.synthesis
     styles = generator.network.centres(LABELS).clone().requires_grad_(True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(styles)
-        whole = sum(kept)
-        kept.clear()
+
+    def plainly():
         x = network.input(styles[:, 0])
         for index, name in enumerate(network.names, start=1):
             x = getattr(network, name)(x, styles[:, index])
-    assert whole < sum(kept) / 5
+
+    assert bytes_kept(lambda: network(styles)) < bytes_kept(plainly) / 5
 
 
 class Attack:
@@ -159,7 +116,7 @@ def test_nothing_of_a_file_is_run(tmp_path):
     """What it calls is not called, in the network and beside it; the rest is read."""
     save_official(tmp_path / "own.pkl", "stem", G=Attack(str(tmp_path / "made")), also={"eval": eval, "in": [print]})
     _, state = read_stylegan(str(tmp_path / "own.pkl"), "generator.checkpoint")
-    assert state.keys() == golden("stem", "state").keys()
+    assert state.keys() == golden("stylegan-xl-small-stem.state").keys()
     assert not (tmp_path / "made").exists()
 
 
@@ -190,7 +147,7 @@ def test_functions_that_a_file_names_can_not_be_written_into(tmp_path):
 
 
 def without(key):
-    return {name: tensor for name, tensor in golden("stem", "state").items() if name != key}
+    return {name: tensor for name, tensor in golden("stylegan-xl-small-stem.state").items() if name != key}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +161,7 @@ def without(key):
         ({"cut": 5000}, "not a readable pickle"),
         ({"state": without("synthesis.L0_36_24.bias")}, "synthesis.L0_36_24.bias is missing"),
         ({"state": without("mapping.fc0.weight")}, "its layers do not fit together"),
-        ({"state": {**golden("stem", "state"), "synthesis.more": torch.zeros(1)}}, "synthesis.more is unknown"),
+        ({"state": {**golden("stylegan-xl-small-stem.state"), "synthesis.more": torch.zeros(1)}}, "synthesis.more is unknown"),
         ({"geometry": {**GEOMETRIES["stem"], "layers": {}}}, "is unknown to the model"),
         ({"geometry": {**GEOMETRIES["stem"], "input": {**GEOMETRIES["stem"]["input"], "size": [30, 30]}}}, "its layers do not fit together"),
     ],
@@ -218,7 +175,4 @@ def test_mistakes_are_one_line(tmp_path, change, message):
         path.write_bytes(path.read_bytes()[: change["cut"]])
     settings = {"checkpoint": str(path), "image_size": SIZE}
     settings |= {key: value for key, value in change.items() if key in settings}
-    with pytest.raises(UserError) as caught:
-        Config(**settings).build()
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    check_refused(Config(**settings).build, message)

@@ -3,7 +3,6 @@
 import json
 import sys
 import types
-from pathlib import Path
 
 import diffusers
 import msgpack
@@ -11,51 +10,48 @@ import pytest
 import torch
 import yaml
 from einops import rearrange  # noqa: F401 - what the taming package needs and does not declare
-from safetensors.torch import load_file, save_file
+from families import golden
+from generator_checks import check_refused
+from places import TESTS
+from safetensors.torch import save_file
 from taming_files import CONFIG, DDCONFIG, Taming, flax_tree
 from torch import nn
 
 from fmrgen.engine.interfaces import Latents
-from fmrgen.errors import UserError
 from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
 from fmrgen.generators.networks.vqgan_files import load_model, save_model
 from fmrgen.generators.vqgan import Config
 from fmrgen.weights.assets import resolve_path
 
 
-def foreign_class():
-    """An instance of a class whose module is gone when the checkpoint is read."""
-    module = types.ModuleType("lightning_callbacks_of_old")
-    checkpoint = type("ModelCheckpoint", (), {"__module__": module.__name__, "__qualname__": "ModelCheckpoint"})
-    module.ModelCheckpoint = checkpoint
-    sys.modules[module.__name__] = module
-    instance = checkpoint()
-    instance.best = 1.5
-    return module.__name__, checkpoint, instance
-
-
 @pytest.fixture
-def official(tmp_path):
+def official(tmp_path, monkeypatch):
     """taming's model, its lightning-style checkpoint with foreign objects, and its yaml."""
     torch.manual_seed(0)
     model = Taming().eval()
-    name, cls, instance = foreign_class()
+    module = types.ModuleType("lightning_callbacks_of_old")  # gone when the checkpoint is read
+    callback = type("ModelCheckpoint", (), {"__module__": module.__name__, "__qualname__": "ModelCheckpoint"})
+    module.ModelCheckpoint = callback
+    instance = callback()
+    instance.best = 1.5
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     state = {**model.state_dict(), "loss.discriminator.main.0.weight": torch.zeros(2), "loss.logvar": torch.zeros(())}
     checkpoint = {
         "epoch": 3,
         "state_dict": state,
-        "callbacks": {cls: {"best_model": instance}},
+        "callbacks": {callback: {"best_model": instance}},
         "hyper_parameters": {"lr": 1e-4},
         "optimizer_states": [{"state": {0: {"step": 1}}, "param_groups": [{"lr": 1e-4}]}],
     }
     torch.save(checkpoint, tmp_path / "last.ckpt")
-    del sys.modules[name]
+    monkeypatch.delitem(sys.modules, module.__name__)
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(CONFIG))
     return model, tmp_path
 
 
-def build(folder, image_size=32, checkpoint="last.ckpt"):
-    return Config(checkpoint=str(folder / checkpoint), config=str(folder / "model.yaml"), image_size=image_size).build()
+def build(folder, image_size=32):
+    files = {"checkpoint": str(folder / "last.ckpt"), "config": str(folder / "model.yaml")}
+    return Config(**files, image_size=image_size).build()
 
 
 @pytest.mark.parametrize("image_size", [32, 48])
@@ -84,33 +80,29 @@ def folder_of(path, config, **files):
 def test_every_published_format_of_the_same_weights_is_the_same_network(official, tmp_path):
     """The authors' files, the Hub's ports of them (a state dict; Flax), and fmrgen's own."""
     model, folder = official
-    by_checkpoint = build(folder).network.state_dict()
+    expected = build(folder).network
     params = CONFIG["model"]["params"]
     flat = {**DDCONFIG, "embed_dim": params["embed_dim"], "n_embed": params["n_embed"]}
     quantized = {**DDCONFIG, "quantized_embed_dim": params["embed_dim"], "n_embed": params["n_embed"]}
     state = {**model.state_dict(), "discriminator.main.0.weight": torch.zeros(2)}
     flax = msgpack.packb(flax_tree(model.state_dict()))
-    formats = {
-        "state-dict": folder_of(tmp_path / "a", flat, pytorch_model__bin=lambda path: torch.save(state, path)),
-        "flax": folder_of(tmp_path / "b", quantized, flax_model__msgpack=lambda path: path.write_bytes(flax)),
-        "safetensors": folder_of(tmp_path / "c", flat, model__safetensors=lambda path: save_file(state, path)),
-    }
-    own = tmp_path / "own"
-    own.mkdir()
-    save_model(build(folder).network, own)
-    for name, path in {**formats, "own": own}.items():
-        network = Config(model=str(path), image_size=32).build().network
-        assert network.architecture == build(folder).network.architecture, name
+    folder_of(tmp_path / "state-dict", flat, pytorch_model__bin=lambda path: torch.save(state, path))
+    folder_of(tmp_path / "flax", quantized, flax_model__msgpack=lambda path: path.write_bytes(flax))
+    folder_of(tmp_path / "safetensors", flat, model__safetensors=lambda path: save_file(state, path))
+    (tmp_path / "own").mkdir()
+    save_model(expected, tmp_path / "own")
+    for name in ("state-dict", "flax", "safetensors", "own"):
+        network = Config(model=str(tmp_path / name), image_size=32).build().network
+        assert network.architecture == expected.architecture, name
         for key, tensor in network.state_dict().items():
-            assert torch.equal(tensor, by_checkpoint[key]), (name, key)
+            assert torch.equal(tensor, expected.state_dict()[key]), (name, key)
 
 
 def test_the_flax_port_gives_the_same_codes_and_images(tmp_path):
-    golden = Path(__file__).parents[1] / "data/golden"
     for name, copy in (("vqgan-flax.json", "config.json"), ("vqgan-flax.msgpack", "flax_model.msgpack")):
-        (tmp_path / copy).write_bytes((golden / name).read_bytes())
+        (tmp_path / copy).write_bytes((TESTS / "data/golden" / name).read_bytes())
     network = load_model(str(tmp_path), None)
-    expected = load_file(golden / "vqgan-flax.io.safetensors")
+    expected = golden("vqgan-flax.io")
     with torch.no_grad():
         latents = network.encode(expected["images"])
         codes = network.quantize.numbers(latents.permute(0, 2, 3, 1))
@@ -159,29 +151,26 @@ def test_gradient_goes_straight_through_the_quantiser(official):
     assert (free.grad != 0).float().mean() > 0.9
 
 
-def test_wrong_files_are_one_line(official, tmp_path):
+def test_wrong_files_are_one_line(official):
     model, folder = official
     (folder / "cut.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:5000])
     (folder / "empty.ckpt").write_bytes(b"")
-    torch.save(
-        {"state_dict": {**model.state_dict(), "quant_conv.weight": torch.zeros(4, 16, 1, 1)}}, folder / "shape.ckpt"
-    )
-    few = {"encoder.conv_in.bias": model.encoder.conv_in.bias}
-    torch.save({"state_dict": few}, folder / "few.ckpt")
+    shape = {**model.state_dict(), "quant_conv.weight": torch.zeros(4, 16, 1, 1)}
+    torch.save({"state_dict": shape}, folder / "shape.ckpt")
+    torch.save({"state_dict": {"encoder.conv_in.bias": model.encoder.conv_in.bias}}, folder / "few.ckpt")
     torch.jit.script(nn.Linear(2, 2)).save(str(folder / "script.ckpt"))
-    for name, text in {
-        "cut.ckpt": "not a readable checkpoint",
-        "empty.ckpt": "not a readable checkpoint",
-        "shape.ckpt": r"quant_conv.weight .* has another shape",
-        "few.ckpt": "is missing",
-        "script.ckpt": "TorchScript",
-        "none.ckpt": "no such file",
-    }.items():
-        with pytest.raises(UserError, match=text):
-            build(folder, checkpoint=name)
-    (folder / "model.yaml").write_text("model: {params: {embed_dim: 8}}")
-    with pytest.raises(UserError, match="is not a VQGAN's config"):
-        build(folder)
+    (folder / "other.yaml").write_text("model: {params: {embed_dim: 8}}")
+    for checkpoint, config, message in (
+        ("cut.ckpt", "model.yaml", "not a readable checkpoint"),
+        ("empty.ckpt", "model.yaml", "not a readable checkpoint"),
+        ("shape.ckpt", "model.yaml", "quant_conv.weight ([4, 16, 1, 1], not [8, 16, 1, 1]) has another shape"),
+        ("few.ckpt", "model.yaml", "is missing"),
+        ("script.ckpt", "model.yaml", "TorchScript"),
+        ("none.ckpt", "model.yaml", "no such file"),
+        ("last.ckpt", "other.yaml", "is not a VQGAN's config"),
+    ):
+        files = {"checkpoint": str(folder / checkpoint), "config": str(folder / config)}
+        check_refused(Config(**files, image_size=32).build, message)
 
 
 def test_broken_folders_are_one_line(official, tmp_path):
@@ -203,9 +192,7 @@ def test_broken_folders_are_one_line(official, tmp_path):
     ]):  # fmt: skip
         files = {} if write is None else {"flax_model__msgpack": write}
         path = folder_of(tmp_path / str(number), config, **files)
-        with pytest.raises(UserError, match=text) as caught:
-            Config(model=str(path), image_size=32).build()
-        assert "\n" not in str(caught.value)
+        check_refused(Config(model=str(path), image_size=32).build, text)
 
 
 def test_the_published_imagenet_configuration_has_its_known_size():

@@ -12,20 +12,16 @@ def build(**options):
     return config_class("fmrgen.sources", "gtsrb").model_validate({"kind": "gtsrb", **options}).build()
 
 
-def test_a_parquet_file_has_widths_and_tracks(tmp_path):
-    source = build(path=str(parquet_of_signs(tmp_path / "signs.parquet")))
+@pytest.mark.parametrize("with_columns", [True, False])
+def test_a_parquet_file_may_have_widths_and_tracks(tmp_path, with_columns):
+    source = build(path=str(parquet_of_signs(tmp_path / "signs.parquet", with_columns)))
     assert source.labels.names == SIGNS
-    assert dict(source.columns) == {"width": "int64", "track": "string"}
+    assert dict(source.columns) == ({"width": "int64", "track": "string"} if with_columns else {})
     examples = list(source.load(0, 12, 32))
     assert [example.label for example in examples] == list(LABELS)
-    assert [example.extra["width"] for example in examples] == list(WIDTHS)
+    widths = [example.extra and example.extra["width"] for example in examples]
+    assert widths == (list(WIDTHS) if with_columns else [None] * 12)
     assert examples[3].image.shape == (32, 32, 3)
-
-
-def test_one_without_such_columns_has_none(tmp_path):
-    source = build(path=str(parquet_of_signs(tmp_path / "signs.parquet", with_columns=False)))
-    assert not source.columns
-    assert [example.extra for example in source.read(0, 3)] == [None] * 3
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -28,20 +28,28 @@ def rgb(image):
     return np.asarray(open_rgb(image))
 
 
-def test_grey_palette_and_one_bit():
-    assert rgb(encode(PILImage.new("L", (4, 4), 100)))[0, 0].tolist() == [100] * 3
-    assert rgb(encode(PILImage.new("RGB", (4, 4), RED).convert("P")))[0, 0].tolist() == [255, 0, 0]
-    assert rgb(encode(PILImage.new("1", (4, 4), 1)))[0, 0].tolist() == [255] * 3
-    assert rgb(encode(PILImage.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"))[0, 0].tolist() == [255, 0, 0]
+def palette():
+    image = PILImage.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    return image
 
 
-def test_transparency_lies_on_white():
-    clear = PILImage.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert rgb(encode(clear))[0, 0].tolist() == [255, 255, 255]
-    assert rgb(encode(PILImage.new("LA", (4, 4), (0, 128))))[0, 0].tolist() == [127] * 3
-    palette = PILImage.new("P", (4, 4), 1)
-    palette.putpalette([0, 0, 0, 255, 0, 0])
-    assert rgb(encode(palette, transparency=1))[0, 0].tolist() == [255, 255, 255]
+@pytest.mark.parametrize(
+    ("content", "pixel"),
+    [
+        (encode(PILImage.new("L", (4, 4), 100)), [100] * 3),
+        (encode(PILImage.new("RGB", (4, 4), RED).convert("P")), [255, 0, 0]),
+        (encode(PILImage.new("1", (4, 4), 1)), [255] * 3),
+        (encode(PILImage.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), [255, 0, 0]),
+        # Transparency lies on white.
+        (encode(PILImage.new("RGBA", (4, 4), (255, 0, 0, 0))), [255] * 3),
+        (encode(PILImage.new("LA", (4, 4), (0, 128))), [127] * 3),
+        (encode(palette(), transparency=1), [255] * 3),
+    ],
+    ids=["grey", "palette", "bit", "cmyk", "rgba", "grey-alpha", "palette-alpha"],
+)
+def test_images_of_every_sort(content, pixel):
+    assert rgb(content)[0, 0].tolist() == pixel
 
 
 def test_exif_rotation_is_applied():
@@ -85,16 +93,27 @@ def pictures(count=12):
     return [encode(PILImage.new("RGB", (16, 16), (20 * i, 0, 0))) for i in range(count)]
 
 
-def dataset(**extra):
-    features = {"image": Image(), "label": ClassLabel(names=CLASSES), **{name: Value("string") for name in extra}}
-    columns = {"image": [{"bytes": p, "path": None} for p in pictures()], "label": [i % 6 for i in range(12)], **extra}
-    return Dataset.from_dict(columns, features=Features(features))
+PICTURES, NAMED = pictures(), ClassLabel(names=CLASSES)
+
+
+def dataset(pictures=PICTURES, labels=(*range(6), *range(6)), feature=NAMED):
+    """Rows with an image and a label."""
+    columns = {"image": [{"bytes": picture, "path": None} for picture in pictures], "label": list(labels)}
+    return Dataset.from_dict(columns, features=Features({"image": Image(), "label": feature}))
 
 
 @pytest.fixture
 def folder(tmp_path):
     dataset().to_parquet(tmp_path / "d" / "test.parquet")
     return tmp_path / "d"
+
+
+def photos(root, *places):
+    """Write a picture to each place, each lighter than the one before."""
+    for place, picture in zip(places, pictures(len(places)), strict=True):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(picture)
+    return str(root)
 
 
 def build(kind, **options):
@@ -105,9 +124,10 @@ def rows(source, start=0, stop=None):
     return [(e.id, int(e.image[0, 0, 0]), e.label) for e in source.load(start, stop or len(source), 16)]
 
 
+@pytest.mark.parametrize("pattern", ["", "test.parquet", "*.parquet"])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_local_folder_of_parquet(folder, streaming):
-    source = build("datasets", path=str(folder), streaming=streaming, limit=12 if streaming else None)
+def test_a_folder_and_its_files_are_a_source(folder, pattern, streaming):
+    source = build("datasets", path=str(folder / pattern), streaming=streaming, limit=12 if streaming else None)
     assert len(source) == 12
     assert source.labels.names == tuple(CLASSES)
     assert rows(source) == [(i, 20 * i, i % 6) for i in range(12)]
@@ -125,15 +145,10 @@ def test_grouped_classes_keep_the_ids_and_leave_the_rest_out(folder, streaming):
 
 
 def test_a_limit_takes_all_classes_where_it_can(tmp_path):
-    for name in CLASSES:
-        (tmp_path / name).mkdir()
-        for i, picture in enumerate(pictures(6)):
-            (tmp_path / name / f"{i}.png").write_bytes(picture)
+    path = photos(tmp_path, *[f"{name}/{i}.png" for name in CLASSES for i in range(6)])
 
     def taken(**options):
-        return [
-            (example.id, example.label) for example in build("imagefolder", path=str(tmp_path), **options).read(0, 99)
-        ]
+        return [(example.id, example.label) for example in build("imagefolder", path=path, **options).read(0, 99)]
 
     assert taken(limit=12) == [(3 * i, i // 2) for i in range(12)]
     assert taken(limit=31) == [(i, i // 6) for i in range(31)]
@@ -146,13 +161,6 @@ def test_a_limit_takes_all_classes_where_it_can(tmp_path):
     assert Counter(label for _, label in taken(shuffle_seed=3, per_class=2)) == dict.fromkeys(range(6), 2)
     with pytest.raises(UserError, match=r"source.per_class: class ant has 6 examples, and 5 other classes fewer too"):
         taken(per_class=7)
-
-
-@pytest.mark.parametrize("pattern", ["test.parquet", "*.parquet"])
-@pytest.mark.parametrize("streaming", [False, True])
-def test_files_are_a_source(folder, pattern, streaming):
-    source = build("datasets", path=str(folder / pattern), streaming=streaming, limit=12 if streaming else None)
-    assert rows(source) == [(i, 20 * i, i % 6) for i in range(12)]
 
 
 @pytest.mark.parametrize("path", ["gone.parquet", "gone/*.parquet", "./gone", "/no/such/folder", "a/b/c"])
@@ -171,27 +179,35 @@ def test_labels_may_be_more_than_the_classes_of_a_folder(folder):
         build("datasets", path=str(folder), classes=[*names[:5], "a", "b"])
 
 
-def test_a_stream_can_not_be_chosen_from(folder):
-    for key in ("per_class", "shuffle_seed"):
-        with pytest.raises(UserError, match=f"source.{key}: needs all labels at once"):
-            build("datasets", path=str(folder), streaming=True, limit=5, **{key: 1})
+@pytest.mark.parametrize("classes", [["fox", *CLASSES[:5]], None])
+def test_labels_that_are_words_are_looked_up(tmp_path, classes):
+    words = dataset(labels=[*CLASSES[::-1], *CLASSES], feature=Value("string")).rename_column("label", "kind")
+    words.to_parquet(tmp_path / "words.parquet")
+    source = build("datasets", path=str(tmp_path / "words.parquet"), label_column="kind", classes=classes)
+    assert source.labels.names == tuple(classes or CLASSES)  # by the alphabet
+    assert [source.labels.names[label] for _, _, label in rows(source)] == [*CLASSES[::-1], *CLASSES]
 
 
-def test_save_to_disk_folder_and_names_for_plain_integers(tmp_path):
-    plain = dataset().cast_column("label", Value("int64"))
-    plain.save_to_disk(tmp_path / "saved")
-    with pytest.raises(UserError, match=r"source.classes: the source has no class names"):
-        build("datasets", path=str(tmp_path / "saved"))
-    assert build("datasets", path=str(tmp_path / "saved"), classes=CLASSES).labels.names == tuple(CLASSES)
+def test_a_folder_of_save_to_disk_with_names_for_plain_integers(tmp_path):
+    dataset(feature=Value("int64")).save_to_disk(tmp_path / "saved")
+    source = build("datasets", path=str(tmp_path / "saved"), classes=CLASSES)
+    assert source.labels.names == tuple(CLASSES)
+    assert rows(source) == [(i, 20 * i, i % 6) for i in range(12)]
 
 
-def test_string_labels_are_looked_up(tmp_path):
-    named = dataset(kind=[CLASSES[i % 6] for i in range(12)])
-    named.to_parquet(tmp_path / "s" / "test.parquet")
-    source = build("datasets", path=str(tmp_path / "s"), label_column="kind", classes=CLASSES)
-    assert [label for _, _, label in rows(source)] == [i % 6 for i in range(12)]
-    with pytest.raises(UserError, match=r"id 5: label 'fox' is not one of the 6 classes"):
-        build("datasets", path=str(tmp_path / "s"), label_column="kind", classes=[*CLASSES[:5], "wolf"])
+@pytest.mark.parametrize(
+    ("labels", "feature", "classes", "message"),
+    [
+        (range(12), "int64", None, "source.classes: the source has no class names"),
+        ([0, 0, 0, 0, 9], "int64", CLASSES, "source: id 4: label 9 is outside the 6 classes"),
+        (["ant", "fox"], "string", [*CLASSES[:5], "wolf"], "id 1: label 'fox' is not one of the 6 classes"),
+        ([None], "null", CLASSES, "id 0: has no label; choose a split with labels"),
+    ],
+)
+def test_labels_that_are_no_classes(tmp_path, labels, feature, classes, message):
+    dataset(pictures(len(labels)), labels, Value(feature)).to_parquet(tmp_path / "odd.parquet")
+    with pytest.raises(UserError, match=message):
+        build("datasets", path=str(tmp_path / "odd.parquet"), classes=classes)
 
 
 @pytest.mark.parametrize(
@@ -204,23 +220,14 @@ def test_string_labels_are_looked_up(tmp_path):
         ({"classes": {"a": "2-0", "b": 1}}, "source.classes.a: '2-0' is not a class index or a range"),
         ({"classes": {"a": [], "b": 1}}, "source.classes.a: no class index"),
         ({"streaming": True, "split": "test"}, "source.limit: the length of .* is not known while streaming"),
+        ({"streaming": True, "limit": 5, "per_class": 1}, "source.per_class: needs all labels at once"),
+        ({"streaming": True, "limit": 5, "shuffle_seed": 1}, "source.shuffle_seed: needs all labels at once"),
     ],
 )
 def test_mistakes_name_the_key(folder, options, message):
     with pytest.raises(UserError, match=message) as error:
         build("datasets", **{"path": str(folder), **options})
     assert "\n" not in str(error.value)
-
-
-def test_a_label_outside_the_classes_is_named_by_its_id(tmp_path):
-    wrong = (
-        dataset()
-        .cast_column("label", Value("int64"))
-        .map(lambda row, i: {"label": 9 if i == 4 else 0}, with_indices=True)
-    )
-    wrong.to_parquet(tmp_path / "w" / "test.parquet")
-    with pytest.raises(UserError, match=r"source: id 4: label 9 is outside the 6 classes"):
-        build("datasets", path=str(tmp_path / "w"), classes=CLASSES)
 
 
 def test_a_stream_that_ends_early_says_so(folder):
@@ -232,9 +239,7 @@ def test_a_stream_that_ends_early_says_so(folder):
 def test_an_unreadable_image_fails_by_its_id_or_is_skipped(tmp_path):
     broken = pictures()
     broken[3] = broken[3][:40]
-    features = Features({"image": Image(), "label": ClassLabel(names=CLASSES)})
-    columns = {"image": [{"bytes": p, "path": None} for p in broken], "label": [0] * 12}
-    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "b" / "test.parquet")
+    dataset(broken).to_parquet(tmp_path / "b" / "test.parquet")
     source = build("datasets", path=str(tmp_path / "b"))
     with pytest.raises(UserError, match=r"image of id 3 is unreadable .* source.on_error=skip"):
         list(source.load(0, 12, 16))
@@ -252,34 +257,18 @@ def test_an_unreadable_image_fails_by_its_id_or_is_skipped(tmp_path):
 
 
 def test_imagefolder_takes_images_at_any_depth(tmp_path):
-    for i, picture in enumerate(pictures(6)):
-        path = tmp_path / "[photos]" / CLASSES[i % 2] / ("deep" if i > 3 else ".") / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture)
+    places = ["ant/0.png", "bee/1.png", "ant/2.png", "bee/3.png", "ant/deep/4.png", "bee/deep/5.png"]
+    path = photos(tmp_path / "[photos]", *places)
     (tmp_path / "[photos]" / "ant" / "notes.txt").write_text("not a picture")
-    source = build("imagefolder", path=str(tmp_path / "[photos]"))
+    source = build("imagefolder", path=path)
     assert source.labels.names == ("ant", "bee")
     assert rows(source) == [(0, 0, 0), (1, 40, 0), (2, 80, 0), (3, 20, 1), (4, 60, 1), (5, 100, 1)]
     with pytest.raises(UserError, match=r"source.path: .* is not a folder of class folders"):
         build("imagefolder", path=str(tmp_path / "[photos]" / "ant" / "deep"))
 
 
-def test_labels_that_are_words_are_the_classes(tmp_path):
-    words = {"image": [{"bytes": picture} for picture in pictures(3)], "label": ["bee", "ant", "bee"]}
-    Dataset.from_dict(words, features=Features({"image": Image(), "label": Value("string")})).to_parquet(
-        tmp_path / "words.parquet"
-    )
-    source = build("datasets", path=str(tmp_path / "words.parquet"))
-    assert source.labels.names == ("ant", "bee")
-    assert [e.label for e in source.read(0, 3)] == [1, 0, 1]
-    named = build("datasets", path=str(tmp_path / "words.parquet"), classes=["bee", "ant"])
-    assert [e.label for e in named.read(0, 3)] == [0, 1, 0]
-
-
 def test_a_folder_with_metadata(tmp_path):
-    (tmp_path / "all").mkdir()
-    for i, picture in enumerate(pictures(4)):
-        (tmp_path / "all" / f"{i}.png").write_bytes(picture)
+    photos(tmp_path / "all", "0.png", "1.png", "2.png", "3.png")
     metadata = tmp_path / "metadata.csv"
     metadata.write_text("file_name,label,who\nall/2.png,bee,x\nall/0.png,ant,y\nall/3.png,bee,\n")
     source = build("imagefolder", path=str(tmp_path))
@@ -316,16 +305,15 @@ def test_a_stream_is_passed_over_once(folder):
     [
         ({"image": [1], "label": [0]}, "source.image_column: image holds no images"),
         ({"label": [[0]]}, r"source.label_column: label holds List, no classes"),
-        ({"label": [None]}, "id 0: has no label; choose a split with labels"),
     ],
 )
 def test_columns_of_the_wrong_sort(tmp_path, columns, message):
     features = Features({"image": Image(), **Dataset.from_dict(columns).features})  # its own, if it has images
-    table = {"image": [{"bytes": pictures(1)[0], "path": None}], **columns}
-    Dataset.from_dict(table, features=features).to_parquet(tmp_path / "odd" / "test.parquet")
-    given = {"image_column": "image", "label_column": "label", "classes": ["a", "b"]}
+    table = {"image": [{"bytes": PICTURES[0], "path": None}], **columns}
+    Dataset.from_dict(table, features=features).to_parquet(tmp_path / "odd.parquet")
+    path = str(tmp_path / "odd.parquet")
     with pytest.raises(UserError, match=message):
-        build("datasets", path=str(tmp_path / "odd"), **given)
+        build("datasets", path=path, image_column="image", label_column="label", classes=["a", "b"])
 
 
 def test_mnist_takes_turns_and_its_splits_share_no_digit():
@@ -346,11 +334,8 @@ def test_labels_refuse_what_is_no_class():
 
 
 def test_a_file_that_is_gone_is_named_by_its_id(tmp_path):
-    for i, picture in enumerate(pictures(4)):
-        path = tmp_path / "photos" / CLASSES[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture)
-    source = build("imagefolder", path=str(tmp_path / "photos"))
+    path = photos(tmp_path / "photos", "ant/0.png", "bee/1.png", "ant/2.png", "bee/3.png")
+    source = build("imagefolder", path=path)
     (tmp_path / "photos" / "ant" / "2.png").unlink()
     with pytest.raises(UserError, match=r"image of id 1 \(.*/ant/2.png\) is unreadable \(No such file or directory\)"):
         rows(source)

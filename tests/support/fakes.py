@@ -1,7 +1,5 @@
 """Models that make a test of the engine exact and quick, and figures without any."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import torch
@@ -41,12 +39,13 @@ class Fixture:
         self.labels = judge.judge(self.images).probabilities.argmax(1).tolist()
         self.labels[5] = (self.labels[5] + 1) % LABELS  # one that the oracle gets wrong
 
-    def engine(self, count=COUNT, accepted=None, **options):
+    def engine(self, count=COUNT, accepted=None, controlled=(), **options):
         """The rows by id; `accepted` are the true labels of each image, where there are several."""
         settings = {"budget": BUDGET, "step_size": self.step_size, **options}
-        given = examples(self.images, self.labels)[:count]
-        if accepted is not None:
-            given = [replace(example, accepted=tuple(of)) for example, of in zip(given, accepted, strict=True)]
+        given = [
+            Example(i, image, label, i in controlled, accepted[i] if accepted else None)
+            for i, (image, label) in enumerate(zip(self.images[:count], self.labels, strict=False))
+        ]
         return by_id(perturb(given, self.classifier, self.generator, self.oracle, **settings))
 
     def reference(self, i, of=None, **options):
@@ -78,6 +77,16 @@ class Fixture:
         )
 
 
+def check_literal(rows, literals):
+    """Rows by id are, byte for byte, what the literal algorithm makes of them."""
+    assert literals.keys() <= rows.keys()
+    for i, literal in literals.items():
+        row = rows[i]
+        ends = [(it.valid, it.iterations, it.stop_reason, it.queries, it.attack) for it in (row, literal)]
+        assert ends[0] == ends[1], i
+        assert torch.equal(row.image, literal.image), i
+
+
 class Identity(Generator):
     """The image is its own latent."""
 
@@ -88,6 +97,21 @@ class Identity(Generator):
 
     def decode(self, latents):
         return latents.free.clamp(0, 1)
+
+
+class Counting(Identity):
+    """Counts the rows of each call."""
+
+    def __init__(self):
+        self.encoded, self.decoded = [], []
+
+    def encode(self, images, labels):
+        self.encoded.append(len(images))
+        return super().encode(images, labels)
+
+    def decode(self, latents):
+        self.decoded.append(len(latents.free))
+        return super().decode(latents)
 
 
 class Patient(Oracle):

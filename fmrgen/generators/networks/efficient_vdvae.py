@@ -164,19 +164,21 @@ class BlockDown(nn.Module):
         self.residual_block = _cells(state, f"{place}.residual_block", residual=True)
         self.posterior_net = _cells(state, f"{place}.posterior_net", residual=False)
         self.prior_net = _cells(state, f"{place}.prior_net", residual=False)
-        self.prior_layer = _Gaussian(state, f"{place}.prior_layer")
-        self.posterior_layer = _Gaussian(state, f"{place}.posterior_layer")
+        # Each makes means and raw widths.
+        self.prior_layer = nn.ModuleDict({"projection": _conv(state, f"{place}.prior_layer.projection")})
+        self.posterior_layer = nn.ModuleDict({"projection": _conv(state, f"{place}.posterior_layer.projection")})
         self.z_projection = _conv(state, f"{place}.z_projection")
 
     def posterior(self, y: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and raw width of z, given the decoder's features `y` and the encoder's features `skip`."""
-        distribution: tuple[Tensor, Tensor] = self.posterior_layer(self.posterior_net(torch.cat([y, skip], 1)))
-        return distribution
+        features = self.posterior_net(torch.cat([y, skip], 1))
+        mean, width = self.posterior_layer["projection"](features).chunk(2, dim=1)
+        return mean, width
 
     def prior(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and raw width of z, given the decoder's features alone."""
-        distribution: tuple[Tensor, Tensor] = self.prior_layer(features)
-        return distribution
+        mean, width = self.prior_layer["projection"](features).chunk(2, dim=1)
+        return mean, width
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
         features: Tensor = self.residual_block(y + self.z_projection(z))
@@ -206,17 +208,6 @@ class _Unpool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         enlarged = interpolate(leaky_relu(self.ops[0](x), _SLOPE), self.scale_bias.shape[-2:], mode="nearest")
         return enlarged + self.scale_bias
-
-
-class _Gaussian(nn.Module):
-    def __init__(self, state: State, place: str) -> None:
-        super().__init__()
-        self.projection = _conv(state, f"{place}.projection")
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return means and raw widths."""
-        distribution: tuple[Tensor, ...] = self.projection(x).chunk(2, dim=1)
-        return distribution
 
 
 class _Cell(nn.Module):

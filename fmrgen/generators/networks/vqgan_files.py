@@ -248,12 +248,6 @@ def _torch_names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 class _Inert:
     """Stands for every class and function that a checkpoint names and weights do not need. It does nothing."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "_Inert":
-        return object.__new__(cls)
-
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
-
-    def __hash__(self) -> int:
-        return id(self)
