@@ -34,8 +34,6 @@ from fmrgen.split.judged import fmr_by_judge, judge_figures
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import RecordedPerturb
 
-_SAME_PREDICTIONS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
-
 
 def summarise_evaluation(
     models: list[EvaluatedClassifier],
@@ -159,7 +157,7 @@ def _is_own_classifier(on_split: OnSplit, stored: Mapping[str, np.ndarray], note
     for name in ("prediction", "original_prediction"):
         if name in stored and name in on_split.columns:
             agreed = float((stored[name] == on_split.columns[name]).mean())
-            if agreed < _SAME_PREDICTIONS:
+            if agreed < 0.99:
                 notes.append(
                     f"it has the weights of the classifier that the split was generated against, but its {name} is the "
                     f"stored one for {agreed:.1%} of the rows only: is its preprocessing another?"

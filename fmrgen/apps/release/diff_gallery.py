@@ -103,7 +103,7 @@ def _generated_gallery(generated: "Generated", side: str, folder: "SplitFolder",
             [predictions[network] for network in _NETWORKS],
             iterations=row.get("iterations"),
             notes=[f"{right} {image.before:.0%}", f"{wrong} {image.after:.0%} for the label"],
-            steps=steps_of(row),
+            steps=steps_of(row, {}),
         )
         rows.append(gallery_row)
     return Gallery(_GENERATED[side], list(names), _NETWORKS, rows, own=wrong, judge=f"the oracle with {right}")
