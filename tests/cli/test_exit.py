@@ -89,16 +89,9 @@ TURNED = LOST.replace(
     "    Drops()\n",
     "    try:\n        Drops.__del__(None)\n    except BaseException as error:\n        raise ValueError from error\n",
 )
-
-
-@pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
-@pytest.mark.parametrize("code", [LOST, TURNED], ids=["dropped by python", "made another error by a library"])
-def test_a_signal_ends_a_command_whatever_became_of_it(code, name, status, told):
-    done = fmrgen(name, launcher=("-c", code))
-    assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
-
-
-IMPORTING = LOST.replace("def run():", "def run():\n    import torch\n\ndef never():")
+IMPORTING = LOST.replace(
+    "    Drops()\n", "    sys.modules.pop('torch', None)\n    sys.path.insert(0, sys.argv[2])\n    import torch\n"
+)
 TORCH = """
 import os, signal, sys
 try:
@@ -110,10 +103,10 @@ except BaseException:
 
 
 @pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
-def test_a_signal_while_torch_is_imported_raises_nothing(tmp_path, name, status, told):
+@pytest.mark.parametrize("code", [LOST, TURNED, IMPORTING], ids=["dropped by python", "made another error", "in torch"])
+def test_a_signal_ends_a_command_whatever_became_of_it(tmp_path, code, name, status, told):
     (tmp_path / "torch.py").write_text(TORCH)
-    code = f"import sys\nsys.modules.pop('torch', None)\nsys.path.insert(0, {str(tmp_path)!r})\n{IMPORTING}"
-    done = fmrgen(name, launcher=("-c", code))
+    done = fmrgen(name, tmp_path, launcher=("-c", code))
     assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
 
 
@@ -182,9 +175,6 @@ def test_labels_of_a_dataset_are_text(place, capsys):
     assert "PWNED" in seen(capsys)
 
 
-# Waiting
-
-
 class Address(str):
     """Of a server, with the connections that it has `taken`."""
 
@@ -239,11 +229,11 @@ def test_every_request_has_time_outs():
 
     bound_requests()
     bound_requests()
-    for asked, bounds in ((None, {"connect": 10.0, "pool": 60.0, "read": 60.0, "write": 60.0}), (3.0, 3.0)):
+    ours = {"connect": 10.0, "pool": 60.0, "read": 60.0, "write": 60.0}
+    for asked, bounds in ((None, ours), (3.0, dict.fromkeys(ours, 3.0))):
         request = get_session().build_request("GET", "http://127.0.0.1", timeout=asked)
         get_session().event_hooks["request"][-1](request)
-        expected = bounds if isinstance(bounds, dict) else dict.fromkeys(("connect", "pool", "read", "write"), bounds)
-        assert request.extensions["timeout"] == expected
+        assert request.extensions["timeout"] == bounds
     assert len(get_session().event_hooks["response"]) == 1
 
 
@@ -251,7 +241,7 @@ def test_a_network_that_is_lost_in_between_is_waited_for(monkeypatch):
     monkeypatch.setattr(hub_timeouts, "_answered", set())
     monkeypatch.setattr(hub_timeouts, "_unreachable", {})
     asked, there = [], False
-    request, other = (httpx2.Request("GET", f"https://{host}/api") for host in ("hub.test", "other.test"))
+    request, other = (httpx2.Request("GET", f"https://{host}.test/api") for host in ("hub", "other"))
 
     def send(request):
         asked.append(request)
@@ -335,11 +325,10 @@ def test_broken_answers_are_one_line(place, hub, case):
         hub.world().faults.clear()
         assert done.returncode == 2, (command, done.stderr)
         assert "Traceback" not in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("fmrgen: ")
-        others = done.stderr.splitlines()[:-1]
-        assert all(
-            line.startswith(("the Hub returned a broken response (", "the Hub can't be reached (")) for line in others
-        )
+        *others, last = done.stderr.splitlines()
+        assert last.startswith("fmrgen: ")
+        waits = ("the Hub returned a broken response (", "the Hub can't be reached (")
+        assert all(line.startswith(waits) for line in others)
 
 
 @pytest.mark.slow

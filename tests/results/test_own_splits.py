@@ -59,10 +59,8 @@ def test_what_can_not_be_compared_is_none():
     assert compared([one, (*two[:2], {n: v for n, v in two[2].items() if n != "id"})]) is None
     nothing_valid = {**two[2], "valid": np.zeros(50, dtype=bool)}
     found = compared([one, (*two[:2], nothing_valid)])
-    assert [(place.classifier, place.best, place.worst) for place in found.ranking] == [
-        ("c0", 1, 1),
-        ("c1", None, None),
-    ]
+    ranks = [(place.classifier, place.best, place.worst) for place in found.ranking]
+    assert ranks == [("c0", 1, 1), ("c1", None, None)]
     assert found.differences[0].fmr is None
 
 
@@ -114,3 +112,5 @@ def test_no_split_fools_a_classifier_more_by_chance():
         said += fooled_more_by(own, dict(zip(("s1", "s2"), others, strict=True))) is not None
     assert said <= 0.07 * 300
     assert fooled_more_by(own, {"s1": others[0], "s2": columns(random, 200, -0.3, difficulty)}) == "s2"
+    elsewhere = {**columns(random, 200, -0.3, difficulty), "id": own["id"] + 1000}
+    assert fooled_more_by(own, {"elsewhere": elsewhere}) is None
