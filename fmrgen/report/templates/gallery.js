@@ -40,6 +40,7 @@
   const network = () => Math.max(0, gallery().classifiers.indexOf(chosen.get("network")));
   const predictions = (row) => row.predictions?.[network()] || [null, null];
   const className = (label) => (label < 0 ? "no prediction" : gallery().class_names[label]);
+  const has = (row, name) => row[name] !== null && row[name] !== undefined;
   const reason = (row) => REASONS[row.reason] || row.reason || "";
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
@@ -87,9 +88,7 @@
     return made;
   }
 
-  function values(filter, row) {
-    return filter.of(row).filter((value) => value !== null && value !== undefined);
-  }
+  const values = (filter, row) => filter.of(row).filter((value) => value !== null && value !== undefined);
 
   function passes(filter, row) {
     const wanted = chosen.get(filter.name);
@@ -189,10 +188,6 @@
     const canvas = element("canvas", { role: "img", ariaLabel: alternative });
     draw(canvas, kind, place);
     return canvas;
-  }
-
-  function has(row, name) {
-    return row[name] !== null && row[name] !== undefined;
   }
 
   function prediction(row, label) {
@@ -427,7 +422,7 @@
     show();
     const row = id === null ? undefined : gallery().rows.find((other) => String(other.id) === id);
     if (row) open(row);
-    return hash !== "";
+    if (hash && !dialog.open) byId("gallery").scrollIntoView();
   }
 
   // A second click on the same figure changes no address.
@@ -435,8 +430,6 @@
     const link = event.target.closest?.("a[href^='#']");
     if (link && link.getAttribute("href") === location.hash) byId("gallery").scrollIntoView();
   });
-  window.addEventListener("hashchange", () => {
-    if (restore() && !dialog.open) byId("gallery").scrollIntoView();
-  });
-  if (restore() && !dialog.open) byId("gallery").scrollIntoView();
+  window.addEventListener("hashchange", restore);
+  restore();
 })();
