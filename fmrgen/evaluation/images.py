@@ -69,7 +69,13 @@ class _Kept:
         self.file = path.open("wb")
 
     def add(self, number: int, image: Pixels) -> None:
-        self._spread_over(image)
+        # Each image is kept at first, then each second one, fourth one, and so on: how many come is not known.
+        place = len(self.numbers)
+        if place % self.distance == 0 and len(self.spread) == 2 * _FEWEST_SPREAD:
+            self.distance *= 2
+            self.spread = {place: image for place, image in self.spread.items() if place % self.distance == 0}
+        if place % self.distance == 0:
+            self.spread[place] = image
         pixels = np.ascontiguousarray(image)
         self.digest.update(f"{number} {pixels.shape}".encode())
         self.digest.update(pixels.data)
@@ -85,15 +91,6 @@ class _Kept:
             is_kept = False
         if not is_kept:
             self.give_up()
-
-    def _spread_over(self, image: Pixels) -> None:
-        """Keep each image at first, then each second one, fourth one, and so on: how many come is not known."""
-        place = len(self.numbers)
-        if place % self.distance == 0 and len(self.spread) == 2 * _FEWEST_SPREAD:
-            self.distance *= 2
-            self.spread = {place: image for place, image in self.spread.items() if place % self.distance == 0}
-        if place % self.distance == 0:
-            self.spread[place] = image
 
     def give_up(self) -> None:
         """Keep no file: the images are decoded anew."""

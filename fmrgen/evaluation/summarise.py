@@ -53,7 +53,11 @@ def summarise_evaluation(
     evaluated = []
     tables = list(fixed.predictions)
     for split in splits:
-        split_results = _results(split, processes)
+        own_names = list(split.classifiers)[processes.rank :: processes.size]
+        by_name: dict[str, Result] = {}
+        for share in processes.gather({name: _result(split, name) for name in own_names}):
+            by_name |= share
+        split_results = [by_name[name] for name in split.classifiers]
         split.made_for = _made_for(split, split_results)
         for model in models:
             tables.append(predictions_table(split.name, model.name, split.classifiers[model.name].columns))
@@ -76,15 +80,6 @@ def summarise_evaluation(
         predictions=pa.concat_tables(tables),
         samples={split.name: split.samples for split in splits},
     )
-
-
-def _results(split: MeasuredSplit, processes: Sharing) -> list[Result]:
-    """Return the result of each classifier on a split."""
-    own_names = list(split.classifiers)[processes.rank :: processes.size]
-    by_name: dict[str, Result] = {}
-    for share in processes.gather({name: _result(split, name) for name in own_names}):
-        by_name |= share
-    return [by_name[name] for name in split.classifiers]
 
 
 def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
