@@ -76,14 +76,9 @@ def test_it_gives_what_the_stored_columns_give(finished_split, rows):
 @pytest.mark.slow
 def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finished_split, tmp_path):
     shutil.copytree("fmrgen/weights/assets/mnist/lenet", tmp_path / "copy")
-    evaluation = evaluate(
-        [str(finished_split)],
-        [
-            f"another={tmp_path / 'copy'}",
-            "lenet={kind: lenet}",
-            "shifted={kind: module, target: 'test_evaluate:shifted'}",
-        ],
-    )
+    unnormalised = "shifted={kind: module, target: 'test_evaluate:shifted'}"
+    named = [f"another={tmp_path / 'copy'}", "lenet={kind: lenet}", unnormalised]
+    evaluation = evaluate([str(finished_split)], named)
     assert [result.conditioned for result in evaluation.results] == [True, False, False]
     assert "has the weights of the classifier that the split was generated against" in evaluation.results[2].notes[-1]
 
@@ -229,13 +224,8 @@ def by_hand(images, labels, valid):
 
 def test_jpeg_other_column_order_and_extra_columns(rows, plain):
     jpeg = as_jpeg(rows["image"])
-    theirs = remade(
-        rows,
-        {"image": Image(), "remark": Value("string"), "numbers": [Value("int32")]},
-        image=jpeg,
-        remark=["<b>x"] * len(rows),
-        numbers=[[1, 2]] * len(rows),
-    )
+    features = {"image": Image(), "remark": Value("string"), "numbers": [Value("int32")]}
+    theirs = remade(rows, features, image=jpeg, remark=["<b>x"] * 120, numbers=[[1, 2]] * 120)
     theirs = theirs.select_columns(["numbers", "valid", "remark", "original", "label", "image"])
     result = one(theirs)
     decoded = [PILImage.open(io.BytesIO(image["bytes"])) for image in jpeg]
