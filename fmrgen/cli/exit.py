@@ -22,9 +22,6 @@ _TERMINATED = 128 + signal.SIGTERM
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 10.0  # seconds from the signal to the end, where the main thread can't hear it, and from an error to the end
 
-_FIRST_SPEAKS = 2.0  # seconds in which the first process comes to the mistake that all make
-_SOON = 0.02  # seconds after which what dropped a signal's exception has returned
-
 _prepared = threading.Event()  # the process is the command's own
 _received: list[type[BaseException]] = []  # what the signals raised that this process received
 _ways_on: list[str] = []  # of the command that runs
@@ -62,7 +59,7 @@ def _tell(error: BaseException, again: str) -> int | None:
     """Says in a line why a command ends by `error`, and returns the exit status; None for what needs a traceback."""
     if isinstance(error, UserError):
         if os.environ.get("LOCAL_RANK", "0") != "0" and not error.from_one_process:
-            time.sleep(_FIRST_SPEAKS)  # a launcher ends all processes as soon as one has ended
+            time.sleep(2)  # till the first one tells it: a launcher ends all processes as soon as one has ended
         return print_error(str(error), error.from_one_process)
     if isinstance(error, Terminated):
         print_error(f"terminated{again}")
@@ -146,7 +143,7 @@ def _resend_lost_signal(lost: "sys.UnraisableHookArgs") -> None:
     for number, (kind, _) in _RAISED.items():
         if lost.exc_type is kind:
             signal.signal(number, _raise)
-            threading.Timer(_SOON, os.kill, [os.getpid(), number]).start()
+            threading.Timer(0.02, os.kill, [os.getpid(), number]).start()  # when what dropped it has returned
             return
     sys.__unraisablehook__(lost)
 

@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import Console, ConsoleOptions
 
-_WIDEST = 100  # columns of a line
-_NAMES = 30  # columns of the names; a longer name has a line of its own
 _TYPES = ("STR", "INT", "FLOAT", "PATH")  # cyclopts' words for values, from their types in Python
 
 
@@ -31,7 +29,7 @@ class PlainHelp:
             return
         console.out(f"\n{panel.title}:", highlight=False)
         names = [_name(entry) for entry in panel.entries]
-        width = min(max(map(len, names)), _NAMES)
+        width = min(max(map(len, names)), 30)  # a longer name has a line of its own
         for name, entry in zip(names, panel.entries, strict=True):
             text = entry.description.primary_renderable.plain
             if entry.required:
@@ -49,7 +47,7 @@ def _print_wrapped(console: "Console", text: str, indent: int, first: str | None
     start = " " * indent if first is None else first
     wrapped = textwrap.fill(
         text,
-        min(console.width, _WIDEST),
+        min(console.width, 100),
         initial_indent=start,
         subsequent_indent=" " * indent,
         break_long_words=False,

@@ -1,8 +1,6 @@
 """A classifier on fixed benchmarks, in the same processes as on splits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -10,13 +8,13 @@ import torch
 from fmrgen.distributed.launch import Sharing
 from fmrgen.engine.images import to_batch
 from fmrgen.errors import UserError
+from fmrgen.evaluation.images import batches_of_examples, pixels_of
 from fmrgen.evaluation.summarise import predictions_table
-from fmrgen.image_files import open_rgb
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.fixed_sets import FixedSets
 from fmrgen.results.fixed_sets import FixedSetResults, fixed_result
 from fmrgen.sources.base import RawExample, Source
-from fmrgen.split.classify import Batch, LazyPixels, Pixels, classify
+from fmrgen.split.classify import classify
 from fmrgen.split.models import LoadedClassifier
 
 
@@ -65,20 +63,18 @@ def _classify(
     if first is None:
         raise UserError("contains no images")
     total = len(source)
-    answering = model.in_labels(source.labels, to_batch(_pixels(first)[None], device), title)
+    answering = model.in_labels(source.labels, to_batch(pixels_of(first)[None], device), title)
     ids: list[int] = []
     labels: list[int] = []
 
-    def batches() -> Iterator[Batch]:
-        examples = source.read(0, total)
-        for part in iter(lambda: list(islice(examples, batch_size)), []):
-            rows = np.arange(len(ids), len(ids) + len(part))
-            ids.extend(example.id for example in part)
-            labels.extend(example.label for example in part)
-            yield Batch(rows, partial(_decoded, part))
+    def examples() -> Iterator[tuple[int, RawExample]]:
+        for row, example in enumerate(source.read(0, total)):
+            ids.append(example.id)
+            labels.append(example.label)
+            yield row, example
 
     predictions = classify(
-        batches(),
+        batches_of_examples(examples(), batch_size, "image", np.asarray),
         {model.name: answering},
         lambda rows: np.array(labels[rows[0] : rows[-1] + 1]),
         sharing,
@@ -87,14 +83,3 @@ def _classify(
     )
     prediction = predictions[model.name]["image"].prediction
     return {"id": np.array(ids), "label": np.array(labels), "prediction": prediction}
-
-
-def _decoded(examples: Sequence[RawExample]) -> dict[str, list[LazyPixels]]:
-    return {"image": [_pixels(example) for example in examples]}
-
-
-def _pixels(example: RawExample) -> Pixels:
-    try:
-        return np.asarray(open_rgb(example.image))
-    except UserError as error:
-        raise UserError(f"image of id {example.id} is unreadable ({error})") from None

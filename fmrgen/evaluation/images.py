@@ -2,16 +2,21 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fmrgen.distributed.launch import Sharing
+from fmrgen.errors import UserError
+from fmrgen.image_files import open_rgb
+from fmrgen.sources.base import RawExample
 from fmrgen.split.classify import Batch, LazyPixels, Pixels, decode_own
 
 _SHARE_OF_DISK = 0.5  # of what is free, at most, for decoded images
@@ -56,23 +61,29 @@ class CachedImages:
 class _Kept:
     """One kind of images as they come: hashed, and written to a file as long as they are of one size and fit."""
 
-    def __init__(self, path: Path, room: SimpleNamespace) -> None:
-        self.path, self.room = path, room  # of which `left` is the number of bytes left for all kinds together
+    def __init__(self, path: Path, left_free: float) -> None:
+        self.path, self.left_free = path, left_free  # bytes of the disk that stay free, whatever else is written to it
         self.digest, self.numbers = hashlib.sha256(), list[int]()
         self.spread: dict[int, Pixels] = {}
         self.distance = 1  # between two of these
         self.file = path.open("wb")
 
     def add(self, number: int, image: Pixels) -> None:
-        self._spread_over(image)
+        # Each image is kept at first, then each second one, fourth one, and so on: how many come is not known.
+        place = len(self.numbers)
+        if place % self.distance == 0 and len(self.spread) == 2 * _FEWEST_SPREAD:
+            self.distance *= 2
+            self.spread = {place: image for place, image in self.spread.items() if place % self.distance == 0}
+        if place % self.distance == 0:
+            self.spread[place] = image
         pixels = np.ascontiguousarray(image)
         self.digest.update(f"{number} {pixels.shape}".encode())
         self.digest.update(pixels.data)
         self.numbers.append(number)
         if self.file.closed:
             return
-        self.room.left -= pixels.nbytes
-        is_kept = image.shape == self.spread[0].shape and self.room.left >= 0
+        has_room = shutil.disk_usage(self.path.parent).free - pixels.nbytes >= self.left_free
+        is_kept = image.shape == self.spread[0].shape and has_room
         try:
             if is_kept:
                 self.file.write(pixels.data)
@@ -81,21 +92,11 @@ class _Kept:
         if not is_kept:
             self.give_up()
 
-    def _spread_over(self, image: Pixels) -> None:
-        """Keep each image at first, then each second one, fourth one, and so on: how many come is not known."""
-        place = len(self.numbers)
-        if place % self.distance == 0 and len(self.spread) == 2 * _FEWEST_SPREAD:
-            self.distance *= 2
-            self.spread = {place: image for place, image in self.spread.items() if place % self.distance == 0}
-        if place % self.distance == 0:
-            self.spread[place] = image
-
     def give_up(self) -> None:
         """Keep no file: the images are decoded anew."""
         with suppress(OSError):
             self.file.close()
         self.path.unlink(missing_ok=True)
-        self.room.left += len(self.numbers) * (self.spread[0].nbytes if self.spread else 0)
 
     def set_of(self, name: str) -> CachedImages:
         try:
@@ -115,14 +116,35 @@ def decode_once(
     what is free in the folder. The `device` of the classifiers to come says how many threads decode; `on_rows` is
     called with a number of rows as they go by. Raises UserError if an image can't be decoded.
     """
-    room = SimpleNamespace(left=int(_SHARE_OF_DISK * shutil.disk_usage(folder).free))
+    left_free = (1 - _SHARE_OF_DISK) * shutil.disk_usage(folder).free
     files: dict[str, _Kept] = {}
     for rows, decoded in decode_own(batches, Sharing(), device):
         assert decoded is not None
         for name, images in decoded.result().items():
             if name not in files:
-                files[name] = _Kept(folder / name, room)
+                files[name] = _Kept(folder / name, left_free)
             for number, image in zip(rows.tolist(), images, strict=True):
                 files[name].add(number, image if isinstance(image, np.ndarray) else image())
         on_rows(len(rows))
     return {name: file.set_of(name) for name, file in files.items()}
+
+
+def batches_of_examples(
+    examples: Iterator[tuple[int, RawExample]], size: int, name: str, finish: Callable[[Image.Image], Pixels]
+) -> Iterator[Batch]:
+    """Yield the images of examples, each with its row, as `finish` returns them, under a name in batches of `size`."""
+
+    def decode(part: Sequence[RawExample]) -> dict[str, list[LazyPixels]]:
+        return {name: [pixels_of(example, finish) for example in part]}
+
+    for part in iter(lambda: list(islice(examples, size)), []):
+        rows, of_rows = zip(*part, strict=True)
+        yield Batch(np.array(rows), partial(decode, of_rows))
+
+
+def pixels_of(example: RawExample, finish: Callable[[Image.Image], Pixels] = np.asarray) -> Pixels:
+    """Return the image of an example, as `finish` returns it. Raises UserError if it can't be read."""
+    try:
+        return finish(open_rgb(example.image))
+    except UserError as error:
+        raise UserError(f"source: image of id {example.id} is unreadable ({error})") from None

@@ -1,20 +1,18 @@
 """Originals that a split does not hold, from the source that it was made of."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
-
-import numpy as np
 
 from fmrgen.errors import UserError, option
+from fmrgen.evaluation.images import batches_of_examples
 from fmrgen.evaluation.measured import MeasuredSplit
-from fmrgen.image_files import Fit, open_rgb, resize
+from fmrgen.image_files import resize
 from fmrgen.labels import plain
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.job import load_source
 from fmrgen.recipe.sections import SourceOnly
 from fmrgen.sources.base import RawExample, Source, SourceConfig
-from fmrgen.split.classify import Batch, LazyPixels, Pixels
+from fmrgen.split.classify import Batch
 from fmrgen.split.rows import Split
 from fmrgen.trust.recipes import UntrustedError, untrusted_config
 
@@ -50,8 +48,8 @@ def originals_reader(
             f"SA and FMR are not available: there is no column original, and {error}; pass another {option('source')}"
         )
         return None
-    load = partial(_original, size=height, fit=source.fit)
-    return partial(_source_batches, source, measured, batch_size, load)
+    finish = partial(resize, size=height, fit=source.fit)
+    return lambda: batches_of_examples(_examples_of_rows(source, measured), batch_size, "original", finish)
 
 
 def _source_section(
@@ -74,20 +72,6 @@ def _source_section(
         return None
     except UserError as error:
         raise UserError(f"{split.name}: {error}") from None
-
-
-def _source_batches(
-    source: Source, measured: MeasuredSplit, batch_size: int, load: Callable[[RawExample], Pixels]
-) -> Iterator[Batch]:
-    """Yield the source's images of the split's rows, as `load` returns them."""
-    examples = _examples_of_rows(source, measured)
-    for part in iter(lambda: list(islice(examples, batch_size)), []):
-        rows, of_rows = zip(*part, strict=True)
-        yield Batch(np.array(rows), partial(_loaded, load, of_rows))
-
-
-def _loaded(load: Callable[[RawExample], Pixels], examples: Iterable[RawExample]) -> dict[str, list[LazyPixels]]:
-    return {"original": [load(example) for example in examples]}
 
 
 def _examples_of_rows(source: Source, measured: MeasuredSplit) -> Iterator[tuple[int, RawExample]]:
@@ -113,10 +97,3 @@ def _examples_of_rows(source: Source, measured: MeasuredSplit) -> Iterator[tuple
     if row_of:
         more = f" and {len(row_of) - 1} more ids" if len(row_of) > 1 else ""
         raise UserError(f"source: id {next(iter(row_of))}{more} of {measured.split.name} are not in it")
-
-
-def _original(example: RawExample, size: int, fit: Fit) -> Pixels:
-    try:
-        return resize(open_rgb(example.image), size, fit)
-    except UserError as error:
-        raise UserError(f"source: image of id {example.id} is unreadable ({error})") from None

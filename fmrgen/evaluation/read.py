@@ -16,8 +16,8 @@ from fmrgen.evaluation.originals import originals_reader
 from fmrgen.metrics.grouping import Grouping
 from fmrgen.sources.base import SourceConfig
 from fmrgen.split.classify import Batch
-from fmrgen.split.judged import Judge, judges_by_row, labels_of_row
-from fmrgen.split.judgements import Judgements, check_of_split, judgements_of
+from fmrgen.split.judged import judges_by_row, labels_of_row
+from fmrgen.split.judgements import check_of_split, judgements_of
 from fmrgen.split.models import LoadedClassifier
 from fmrgen.split.rows import Split, joined_columns
 from fmrgen.split.sampler import Sampler
@@ -40,7 +40,7 @@ def read_split(
     One of the classifiers that `loaders` load names the labels if the split does not. Decoded images go to `folder`;
     about `shown` rows are taken for a gallery. Where the split has no originals, they are from `source` instead of the
     recorded one, of which `trust` says whether it may run code. `on_rows` is called with a number of rows as they go
-    by.
+    by. Raises UserError if there are too many groups, or judges saw other images.
     """
     labels = split.labels_for(loaders, processes.device)
     _, notes = split.known_columns()
@@ -68,27 +68,24 @@ def read_split(
     columns = joined_columns(split.name, parts)
     measured = MeasuredSplit(split, labels, columns, images, samples, [*notes, *judgement_notes])
     for grouping in groupings:
-        measured.groups[grouping.column] = _groups(split.name, grouping, values[grouping.column])
+        column, groups = grouping.column, grouping.groups(values[grouping.column])
+        if len(groups) > 100:
+            raise UserError(
+                f"by: the column {column} of {split.name} has {len(groups):,} values; name the bounds of groups, as in "
+                f"{column}:30,60"
+            )
+        measured.groups[column] = groups
     if "original" not in split.features:
         read = originals_reader(measured, source, trust, batch_size)
         if read is not None:
             measured.images |= _decoded(read(), {"original": read}, folder, processes, lambda rows: None)
-    measured.judges = _judges(measured, judgements, digests)
-    if measured.judges:
+    if judgements and split.has_own_classes:
+        for of_judge in judgements:
+            check_of_split(of_judge, split.name, columns["id"], digests, len(labels))
+        measured.judges = judges_by_row(judgements, columns)
         for sample in samples:
             sample.columns["later_judges"] = labels_of_row(measured.judges, sample.row)
     return measured
-
-
-def _groups(split: str, grouping: Grouping, values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Return the rows of each group, bool [N] by its name. Raises UserError if there are too many groups."""
-    groups = grouping.groups(values)
-    if len(groups) > 100:
-        raise UserError(
-            f"by: the column {grouping.column} of {split} has {len(groups):,} values; name the bounds of groups, as in "
-            f"{grouping.column}:30,60"
-        )
-    return groups
 
 
 def _decoded(
@@ -114,15 +111,3 @@ def _decoded(
         if image_set.path is not None:
             image_set.path.unlink()
     return shared
-
-
-def _judges(
-    measured: MeasuredSplit, judgements: Sequence[Judgements], digests: Mapping[str, Sequence[str]]
-) -> list[Judge]:
-    """Return who judged the split besides its oracle. Raises UserError if they judged other images."""
-    split, columns = measured.split, measured.columns
-    if not judgements or not split.has_own_classes:
-        return []
-    for of_judge in judgements:
-        check_of_split(of_judge, split.name, columns["id"], digests, len(measured.labels))
-    return judges_by_row(judgements, columns)

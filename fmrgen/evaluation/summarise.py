@@ -34,8 +34,6 @@ from fmrgen.split.judged import fmr_by_judge, judge_figures
 from fmrgen.storage.made_with import lines_on_models, made_with, related_line
 from fmrgen.storage.provenance import RecordedPerturb
 
-_SAME_PREDICTIONS = 0.99  # of the rows: what the split's own classifier must say again of the stored images
-
 
 def summarise_evaluation(
     models: list[EvaluatedClassifier],
@@ -55,7 +53,11 @@ def summarise_evaluation(
     evaluated = []
     tables = list(fixed.predictions)
     for split in splits:
-        split_results = _results(split, processes)
+        own_names = list(split.classifiers)[processes.rank :: processes.size]
+        by_name: dict[str, Result] = {}
+        for share in processes.gather({name: _result(split, name) for name in own_names}):
+            by_name |= share
+        split_results = [by_name[name] for name in split.classifiers]
         split.made_for = _made_for(split, split_results)
         for model in models:
             tables.append(predictions_table(split.name, model.name, split.classifiers[model.name].columns))
@@ -78,15 +80,6 @@ def summarise_evaluation(
         predictions=pa.concat_tables(tables),
         samples={split.name: split.samples for split in splits},
     )
-
-
-def _results(split: MeasuredSplit, processes: Sharing) -> list[Result]:
-    """Return the result of each classifier on a split."""
-    own_names = list(split.classifiers)[processes.rank :: processes.size]
-    by_name: dict[str, Result] = {}
-    for share in processes.gather({name: _result(split, name) for name in own_names}):
-        by_name |= share
-    return [by_name[name] for name in split.classifiers]
 
 
 def _compare(split: MeasuredSplit, results: list[Result]) -> Comparison:
@@ -159,7 +152,7 @@ def _is_own_classifier(on_split: OnSplit, stored: Mapping[str, np.ndarray], note
     for name in ("prediction", "original_prediction"):
         if name in stored and name in on_split.columns:
             agreed = float((stored[name] == on_split.columns[name]).mean())
-            if agreed < _SAME_PREDICTIONS:
+            if agreed < 0.99:
                 notes.append(
                     f"it has the weights of the classifier that the split was generated against, but its {name} is the "
                     f"stored one for {agreed:.1%} of the rows only: is its preprocessing another?"

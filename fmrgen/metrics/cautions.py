@@ -10,9 +10,6 @@ from fmrgen.metrics.gradients import JudgedSteps, masking_caution
 from fmrgen.metrics.intervals import Estimate, as_percent
 from fmrgen.metrics.summary import Summary
 
-_SHARED_WEIGHTS = 0.1  # share of one network's weights that lie in the other: see `kinship_caution`
-_ALIKE_PREDICTIONS = 0.52  # correlation of both networks' probabilities of the wrong classes: likewise
-
 
 def cautions(summary: Summary, *, steps: JudgedSteps = "all") -> list[str]:
     """Return a line for each reason to doubt a split's FMR, with what can be done about it.
@@ -103,9 +100,9 @@ def kinship_caution(weights: float, predictions: float | None) -> str | None:
     correlation of both networks' probabilities of the wrong classes, None if it is not known.
     """
     signs = []
-    if weights >= _SHARED_WEIGHTS:
+    if weights >= 0.1:
         signs.append(f"{weights:.0%} of one's weights are in the other")
-    if predictions is not None and predictions > _ALIKE_PREDICTIONS:
+    if predictions is not None and predictions > 0.52:
         signs.append(
             f"they weigh the wrong classes alike (a correlation of {predictions:.2f} or more; unrelated ones have .2 "
             "to .5)"

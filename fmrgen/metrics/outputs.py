@@ -4,8 +4,6 @@ import numpy as np
 
 from fmrgen.metrics.intervals import wilson
 
-_FEWEST_REORDERED = 10  # rows that must be right in another order of the classes
-
 
 def is_at_chance(label: np.ndarray, prediction: np.ndarray) -> bool:
     """Return whether predictions match labels hardly better than guesses do, so that figures made of them mean nothing.
@@ -32,7 +30,8 @@ def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes:
     """Return whether predictions fit the labels well, but only after the classes are put in another order.
 
     The best order for half of the rows is tried on the others, so that chance can't make one. It must be right more
-    often than not there, and more than twice as often as the present order. A prediction of -1 is none.
+    often than not there, for 10 rows at least, and more than twice as often as the present order. A prediction of -1 is
+    none.
     """
     # Not every other row: if classes take turns, one half would lack half of the classes.
     trial = np.random.default_rng(0).random(len(label)) < 0.5
@@ -40,7 +39,7 @@ def outputs_in_another_order(label: np.ndarray, prediction: np.ndarray, classes:
     is_class = (prediction >= 0) & (prediction < classes)
     reordered = np.append(order, -1)[np.where(is_class, prediction, -1)]
     hits, reordered_hits = (prediction == label)[trial].sum(), (reordered == label)[trial].sum()
-    return bool(reordered_hits >= _FEWEST_REORDERED and reordered_hits > trial.sum() / 2 and reordered_hits > 2 * hits)
+    return bool(reordered_hits >= 10 and reordered_hits > trial.sum() / 2 and reordered_hits > 2 * hits)
 
 
 def best_order(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:

@@ -150,9 +150,7 @@ class Rows:
             "step_predictions": _lists(predictions),
             "step_objectives": _lists([record["objectives"] for record in first]),
             "prediction": np.array([steps[-1] for steps in predictions]),
-            "rejected_prediction": np.array([record["rejected_prediction"] for record in first]),
             "valid": self.valid & np.array([len(steps) > 1 for steps in predictions]),
-            "stop_reason": np.array([record["stop_reason"] for record in first]),
         }
 
     @cached_property

@@ -12,7 +12,6 @@ from fmrgen.metrics.outputs import is_at_chance
 from fmrgen.metrics.rows import OWN_COLUMNS, SUMMARY_COLUMNS, Rows
 from fmrgen.records import StopReason
 
-_FEWEST_VALID = 20  # rows; with fewer the interval of FMR reaches from nearly 0 to beyond 100
 TOO_FEW = "too few rows"
 
 
@@ -166,8 +165,8 @@ class Summary:
         return getattr(self, metric.field)
 
     def has_too_few_rows(self, metric: Metric) -> bool:
-        """Return whether a metric is a kind of FMR, and valid rows are too few for an interval."""
-        return self.valid_rows < _FEWEST_VALID and metric.field.endswith("fmr") and self[metric] is not None
+        """Return whether a metric is a kind of FMR, and valid rows are too few for an interval of use."""
+        return self.valid_rows < 20 and metric.field.endswith("fmr") and self[metric] is not None
 
     @property
     def has_converged(self) -> bool | None:
@@ -190,11 +189,9 @@ class Summary:
 METRICS = tuple(replace(f.metadata["metric"], field=f.name) for f in fields(Summary) if "metric" in f.metadata)
 BY_FIELD = {metric.field: metric for metric in METRICS}
 COMPARED = {metric.field: metric for metric in METRICS if metric.compared}
-# Those of each class.
-_NAMES_OF_CLASSES = ("fmr", "standard_accuracy", "perturbed_accuracy", "validation_rate", "mean_iterations")
-OF_CLASSES = [BY_FIELD[name] for name in (*_NAMES_OF_CLASSES, "oracle_accuracy")]
-# What a reader needs first: SA, PA and FMR.
-MAIN_METRICS = [BY_FIELD[name] for name in ("standard_accuracy", "perturbed_accuracy", "fmr")]
+MAIN_METRICS = [BY_FIELD[name] for name in ("standard_accuracy", "perturbed_accuracy", "fmr")]  # what one needs first
+_OTHERS_OF_CLASSES = ("validation_rate", "mean_iterations", "oracle_accuracy")
+OF_CLASSES = [*COMPARED.values(), *(BY_FIELD[name] for name in _OTHERS_OF_CLASSES)]
 
 
 def summarise(columns: Mapping[str, np.ndarray]) -> Summary:

@@ -16,9 +16,6 @@ from rich.text import Text
 from fmrgen.errors import printable
 from fmrgen.report.report import Report, Section, Table
 
-_WIDTH_OF_LOGS = 200
-_FIRST_ROWS = 8
-
 
 def print_report(report: Report, *, every: bool = True) -> None:
     """Print a report's warnings, the sections that a terminal shows, and its conclusions.
@@ -71,7 +68,7 @@ def _print_first_table(report: Report) -> None:
         table = section.tables[0]
         first = {table.header[0], *(table.first_columns or table.header)}
         is_first = [name in first for name in table.header]
-        header, *rows = [list(compress(line, is_first)) for line in [table.header, *table.rows[:_FIRST_ROWS]]]
+        header, *rows = [list(compress(line, is_first)) for line in [table.header, *table.rows[:8]]]
         print_table(replace(table, header=header, rows=rows), section.title)
         if section.about:
             _print_line(section.about)
@@ -119,7 +116,7 @@ def terminal() -> Console:
     A log has wide lines.
     """
     is_log = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(markup=False, emoji=False, width=_WIDTH_OF_LOGS if is_log else None)
+    return Console(markup=False, emoji=False, width=200 if is_log else None)
 
 
 def _width(column: Sequence[Text]) -> int:

@@ -1,7 +1,7 @@
 """Rows of named dots with their intervals, readable with many classifiers or splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -16,21 +16,16 @@ _ROW, _PANEL_TITLE, _X_AXIS = 0.3, 0.55, 0.4  # inches
 _MIDDLE, _MULTIPLE = 50.0, 10.0
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row with a dot."""
 
     name: str
     estimate: Estimate | None
-    is_own: bool = False  # whether it is the classifier that its split was generated against
+    is_own: bool  # whether it is the classifier that its split was generated against
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Rows under one title."""
-
-    title: str
-    rows: Sequence[Row]
+Panel = tuple[str, Sequence[Row]]
+"""Rows under one title."""
 
 
 def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
@@ -38,15 +33,15 @@ def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
 
     `limit` is the end of that axis; a value beyond it is drawn as an arrow.
     """
-    heights = [_PANEL_TITLE + _ROW * len(panel.rows) for panel in panels]
+    heights = [_PANEL_TITLE + _ROW * len(rows) for _, rows in panels]
     figure = Plot(figsize=(6.4, sum(heights) + _X_AXIS))
     axes_of_panels = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
     start = _start(panels, limit)
     margin = 0.02 * (limit - start)
     has_own = False
-    for axes, panel in zip(axes_of_panels, panels, strict=True):
+    for axes, (title, rows) in zip(axes_of_panels, panels, strict=True):
         names = []
-        for place, row in enumerate(reversed(panel.rows)):
+        for place, row in enumerate(reversed(rows)):
             names.append(shortened(row.name))
             axes.axhspan(place - 0.5, place + 0.5, color="#f2f4f6" if place % 2 else "white", zorder=0)
             has_own |= row.is_own
@@ -57,7 +52,7 @@ def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
         axes.set_xlim(start - margin, limit + margin)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_title(panel.title)
+        axes.set_title(title)
     axes_of_panels[-1].set_xlabel(label)
     figure.tight_layout()
     if has_own:
@@ -70,8 +65,8 @@ def dot_plot(panels: Sequence[Panel], label: str, limit: float) -> Plot:
 def _start(panels: Sequence[Panel], limit: float) -> float:
     """Return where the axis begins, below everything that is drawn."""
     lowest = limit
-    for panel in panels:
-        for row in panel.rows:
+    for _, rows in panels:
+        for row in rows:
             if row.estimate is not None:
                 lowest = min(lowest, *row.estimate.ends)
     return _MULTIPLE * (lowest // _MULTIPLE) if _MIDDLE <= lowest < limit else 0.0

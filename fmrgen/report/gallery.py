@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,7 +34,7 @@ class Steps:
     predictions: list[int]  # of the split's own classifier, at each step
     confidence: list[float]  # the probability that it gives the label, from 0 to 1
     oracle: list[float]  # that which the oracle gives it
-    images: Mapping[int, bytes] = field(default_factory=dict)  # of some steps, by number; empty if not decoded again
+    images: Mapping[int, bytes]  # of some steps, by number; empty if not decoded again
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
         rows = []
         for sample in evaluation.samples[split.name]:
             of_sample = [[before[sample.row], after[sample.row]] for before, after in of_classifiers]
-            rows.append(_row(sample, of_sample))
+            rows.append(_row(sample, of_sample, {}))
         conditioned = [result.classifier for result in results if result.conditioned]
         own = conditioned[-1] if conditioned else "its own classifier"
         split_galleries.append(Gallery(split.name, split.class_names, names, rows, own, total=results[0].total.rows))
@@ -137,16 +137,12 @@ def stored_gallery(
         predictions = []
         if "prediction" in sample.columns:
             predictions.append([sample.columns.get("original_prediction"), sample.columns["prediction"]])
-        row = _row(sample, predictions)
-        images = step_images.get(row.id) if isinstance(row.id, int) else None
-        if row.steps is not None and images:
-            row = replace(row, steps=replace(row.steps, images=images))
-        rows.append(row)
+        rows.append(_row(sample, predictions, step_images.get(sample.columns.get("id", sample.row), {})))
     classifiers = [classifier] if any(row.predictions for row in rows) else []
     return Gallery(split, list(class_names), classifiers, rows, classifier, total=total)
 
 
-def _row(sample: Sample, predictions: list[list[int | None]]) -> GalleryRow:
+def _row(sample: Sample, predictions: list[list[int | None]], step_images: Mapping[int, bytes]) -> GalleryRow:
     columns = sample.columns
     valid = columns.get("valid")
     return GalleryRow(
@@ -161,11 +157,11 @@ def _row(sample: Sample, predictions: list[list[int | None]]) -> GalleryRow:
         loss=_rounded(columns.get("loss")),
         valid=None if valid is None else bool(valid),
         judges=columns.get("later_judges", {}),
-        steps=steps_of(columns),
+        steps=steps_of(columns, step_images),
     )
 
 
-def steps_of(columns: Mapping[str, Any]) -> Steps | None:
+def steps_of(columns: Mapping[str, Any], images: Mapping[int, bytes]) -> Steps | None:
     """Return the path that a row stores; None if it stores none, or one with a value that is no number.
 
     Any prediction that is right becomes the label.
@@ -179,7 +175,7 @@ def steps_of(columns: Mapping[str, Any]) -> Steps | None:
     confidence = np.exp(-np.array(losses, dtype=np.float64))  # the loss is the cross-entropy
     accepted = columns.get("accepted_labels") or [columns["label"]]
     (predictions,) = as_label(np.array([predictions]), np.array([columns["label"]]), np.array([accepted]))
-    return Steps(predictions.tolist(), confidence.round(3).tolist(), np.round(oracle, 3).tolist())
+    return Steps(predictions.tolist(), confidence.round(3).tolist(), np.round(oracle, 3).tolist(), images)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -230,10 +226,8 @@ def _gallery_data(gallery: Gallery, short: str, most_letters: float, *, is_short
 
 def _row_data(row: GalleryRow, images: dict[str, list[Image.Image]], side: int, *, is_short: bool) -> dict[str, Any]:
     """Return what the page has of a row, and add its images, of at most `side` pixels, to those of their kinds."""
-    data: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(row)}
-    for name in _NOT_SHOWN:
-        del data[name]
-    data |= dict.fromkeys(_MEASURED)
+    data: dict[str, Any] = dict.fromkeys(_MEASURED)
+    data |= {field.name: getattr(row, field.name) for field in fields(row) if field.name not in _NOT_SHOWN}
     data["failed_at"] = row.failed_at
     image = open_rgb(row.image)
     images["image"].append(_within(image, side))

@@ -9,7 +9,6 @@ from fmrgen.report.report import Badge, KeyFigure
 from fmrgen.results.evaluation import Evaluation, Result
 
 _MOST_FIGURES = 3
-_FEWEST_TO_EXPLAIN = 400  # rows: of half of them, those of use show no change that makes fewer than 10 % wrong
 _JUDGE = "zero_shot:google/siglip2-base-patch16-224"  # knows most classes by their names
 
 
@@ -46,8 +45,7 @@ def headline(evaluation: Evaluation) -> Headline:
         return Headline([], None, [], [])
     related = {split.name for split in evaluation.splits if split.related is not None}
     for result in (own or shared or evaluation.results)[:_MOST_FIGURES]:
-        is_masked = result.masked and not result.rough
-        if result.total.at_chance or is_masked or (result.conditioned and result.split in related):
+        if result.total.at_chance or result.masked or (result.conditioned and result.split in related):
             return headline._replace(badge=Badge("Read the doubts first", "unclear"))
     return headline
 
@@ -101,6 +99,6 @@ def _next_steps(first: Result) -> list[str]:
     steps = ["look at the images that fool it, below: is the class still there?"]
     if not first.judged:
         steps.append(f"query a second judge: fmrgen judge {first.split} --oracle {_JUDGE}")
-    if first.conditioned and first.total.rows >= _FEWEST_TO_EXPLAIN:
+    if first.conditioned and first.total.rows >= 400:  # half of fewer show no change that makes under 10 % wrong
         steps.append(f"find out where it fails: fmrgen explain {first.split}")
     return steps

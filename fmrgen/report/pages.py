@@ -53,17 +53,12 @@ def _environment() -> Environment:
     )
     names = [name for name in loader.list_templates() if name.endswith(".js")]
     scripts = {name: loader.get_source(environment, name)[0] for name in names}
-    environment.globals["script_hashes"] = Markup(" ".join(map(_script_hash, scripts.values())))
+    digests = [base64.b64encode(sha256(script.encode()).digest()).decode() for script in scripts.values()]
+    # What a page's policy names its scripts by: a browser runs no other.
+    environment.globals["script_hashes"] = Markup(" ".join(f"'sha256-{digest}'" for digest in digests))
     environment.globals["script"] = lambda name: Markup(f"<script>{scripts[name]}</script>")
-    environment.filters["sentence"] = sentence
-    environment.filters["json"] = _json_in_page
-    environment.filters["bar"] = _bar
+    environment.filters |= {"sentence": sentence, "json": _json_in_page, "bar": _bar}
     return environment
-
-
-def _script_hash(script: str) -> str:
-    """Return what a page's policy names a script by: a browser runs no other."""
-    return f"'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
 def _json_in_page(content: Any) -> Markup:

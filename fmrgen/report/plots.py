@@ -33,13 +33,8 @@ from fmrgen.results.steps import StepFigures
 
 _HEAT = LinearSegmentedColormap.from_list("robustness", ["#b5361c", "#e8a07c", "#f6efe6", "#9dbfd3", "#2b6690"])
 _LONGEST_LINE = 14  # letters of a name over a column
-_LEAST_OF_A_SPLIT = 5  # classifiers that a chart shows of each split, if there are so many
-_LONGEST_TITLE = 24  # letters of a classifier in one
-_MOST_SPLITS = 8  # of which a chart shows several classifiers each; of more it shows their own ones
 _MOST_WIDE = 8  # cells across a matrix that have room for an interval
 _MOST_CELLS = 40  # across or down
-_LEAST_END_OF_FMR = 105.0  # of its axis, in percent: FMR is above 100 where perturbed images are easier
-_LIGHT_TEXT_BELOW = 0.6  # brightness of a cell's colour, from 0 to 1
 
 # What an evaluation must contain for a plot that not every report has.
 NEEDS = {
@@ -125,24 +120,24 @@ def _own(row: Sequence[Result]) -> Result:
 
 
 def _fmr(evaluation: Evaluation) -> Plot:
-    """Draw FMR with its interval of every classifier on every split, in the order of the split's table; of many splits
-    that of their own classifiers alone."""
-    limit = _LEAST_END_OF_FMR
+    """Draw FMR with its interval of every classifier on every split, in the order of the split's table; of more than
+    eight splits that of their own classifiers alone."""
+    limit = 105.0  # FMR is above 100 where perturbed images are easier
     for result in evaluation.results:
         if result.total.fmr:
             limit = max(limit, result.total.fmr.ends[1])
     short = short_split_names(evaluation)
-    if len(evaluation.splits) > _MOST_SPLITS:
+    if len(evaluation.splits) > 8:
         panels = [_panel_of_own(evaluation, short)]
     else:
         panels = []
-        most = max(_LEAST_OF_A_SPLIT, MOST_ROWS // len(evaluation.splits))
+        most = max(5, MOST_ROWS // len(evaluation.splits))
         for split, row, comparison in zip(evaluation.splits, evaluation.matrix, evaluation.comparisons, strict=True):
             results = ranked(row, comparison)[:most]
             title = _panel_title(split, row, short[split.name])
             if len(results) < len(row):
                 title += f", the first {len(results)} of {len(row)} classifiers"
-            panels.append(Panel(title, [_row(result, result.classifier) for result in results]))
+            panels.append((title, [_row(result, result.classifier) for result in results]))
     return dot_plot(panels, "FMR, %, with its 95 % interval", min(MOST_PERCENT, limit))
 
 
@@ -158,7 +153,7 @@ def _panel_title(split: EvaluatedSplit, row: Sequence[Result], short: str) -> st
     if not own.conditioned:
         return f"images generated against another network ({short})"
     name = "" if short == own.classifier else f" ({short})"
-    return f"images generated against {shortened(own.classifier, _LONGEST_TITLE)}{name}"
+    return f"images generated against {shortened(own.classifier, 24)}{name}"
 
 
 def _panel_of_own(evaluation: Evaluation, short: dict[str, str]) -> Panel:
@@ -169,7 +164,7 @@ def _panel_of_own(evaluation: Evaluation, short: dict[str, str]) -> Panel:
     if len(owners) < len(evaluation.splits):
         title = f"{len(owners)} of {title}"
     rows = [_row(result, short[result.split]) for result in owners]
-    return Panel(f"{title}, each with its own classifier{addition}", rows)
+    return f"{title}, each with its own classifier{addition}", rows
 
 
 def _transfer(evaluation: Evaluation) -> Plot:
@@ -240,7 +235,7 @@ def _write_cell(axes: Axes, row: int, column: int, cell: Estimate | None, wide: 
         return
     red, green, blue, _ = _HEAT(cell.value / 100)
     brightness = 0.3 * red + 0.59 * green + 0.11 * blue  # as eyes weigh the colours
-    colour = "white" if brightness < _LIGHT_TEXT_BELOW else INK
+    colour = "white" if brightness < 0.6 else INK
     text, interval = f"{cell.value:.1f}", ""
     if wide and cell.low is not None and cell.high is not None:
         interval = f"{cell.low:.0f} – {cell.high:.0f}"
@@ -300,17 +295,11 @@ def _budgets(all_splits: Sequence[tuple[str, StepFigures, Estimate]]) -> Plot:
 
 
 def _broken(name: str) -> str:
-    """Return a long name on two lines, each cut where it would run into the next name."""
+    """Return a long name on two lines, each shortened where it would run into the next name."""
     if len(name) <= _LONGEST_LINE:
         return name
     for mark in ("/", ".", "_", "-", " "):
         if mark in name[4:-3]:
             end = name.index(mark, 4) + 1
-            return f"{_cut(name[:end])}\n{_cut(name[end:])}"
-    return _cut(name)
-
-
-def _cut(line: str) -> str:
-    if len(line) <= _LONGEST_LINE:
-        return line
-    return f"{line[: _LONGEST_LINE - 1]}…"
+            return f"{shortened(name[:end], _LONGEST_LINE)}\n{shortened(name[end:], _LONGEST_LINE)}"
+    return shortened(name, _LONGEST_LINE)

@@ -201,11 +201,6 @@ class Report:
             yield section
             waiting += section.parts
 
-    def pictures(self) -> Iterator[Picture]:
-        """Yield the pictures of all sections."""
-        for section in self.all_sections():
-            yield from section.pictures
-
 
 def sentence(text: str) -> str:
     """Return a line as a sentence."""

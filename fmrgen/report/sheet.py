@@ -16,11 +16,9 @@ _PAIR, _ROW = 1.9, 1.16  # inches, from pair to pair and from row to row
 _SIDE, _SLIT = 0.84, 0.03  # inches: of an image, and between the two of a pair
 _BETWEEN = 0.3  # inches between single images
 _HEAD, _BELOW = 0.52, 0.2  # inches: of the title, and of a line below an image
-_LETTERS_BELOW = 24  # of a pair's second image
 _CAPTION, _ROOM = 7, 58  # points: of the letters, and between two images
 _SHORTEST = 3  # letters of a caption: its first, a sign for what is left out, and its last
 _LONGEST = 40  # letters of a caption that are measured: more never fit
-_PIXELATED = 64  # pixels down up to which an image is enlarged without smoothing
 _WRONG, _PALE = "#c8472f", "#66727d"
 _READING = (
     "left the original under its label, right the perturbed image under the classifier's prediction;\n"
@@ -84,7 +82,7 @@ def pair_sheet(pairs: Sequence[ImagePair | None], columns: int = COLUMNS, title:
             left, top = column * _PAIR, head + row * row_height + _ROW - _SIDE
             _draw_image(canvas, left, top, pair.original, pair.label)
             # Two images close together, then a gap: the pairs are seen as pairs.
-            right, below = left + _SIDE + _SLIT, pair.below[:_LETTERS_BELOW]
+            right, below = left + _SIDE + _SLIT, pair.below[:24]
             _draw_image(canvas, right, top, pair.image, pair.prediction, pair.is_wrong, below)
         if title is not None:
             canvas.text(0, 0, title, va="top", fontsize=10)
@@ -147,7 +145,7 @@ def _draw_image(
     rows, columns = pixels.shape[:2]
     height, width = _SIDE * rows / max(rows, columns), _SIDE * columns / max(rows, columns)
     left, low = left + (_SIDE - width) / 2, top + (_SIDE + height) / 2
-    interpolation = "nearest" if rows <= _PIXELATED else "antialiased"
+    interpolation = "nearest" if rows <= 64 else "antialiased"  # small images keep their pixels
     extent = (left, left + width, low, low - height)
     canvas.imshow(pixels, interpolation=interpolation, extent=extent, aspect="auto")
     colour = _WRONG if is_wrong else INK

@@ -12,9 +12,6 @@ from fmrgen.results.judges import JudgeFigures, chance_line
 
 MOST_UNFOLDED = 6  # splits of an evaluation, classifiers of a split
 _RELATED = "‡"  # marks a judge that is no second opinion
-_MOST_PAIRS = 24  # of a class and a prediction
-_MOST_BY_CLASS = 24  # classifiers of a split
-_FEWEST_RANKED = 3  # classifiers, of which Kendall's tau says something
 _MADE_FOR_NONE = (
     "the split was generated against none of these classifiers, so its images are to fool another one: a difference "
     "holds for these images, and does not show what a classifier broke elsewhere (fmrgen diff does)"
@@ -116,7 +113,7 @@ def judges_lines(split: EvaluatedSplit, results: list[Result]) -> list[str]:
             judged = result.judged.get(judge.judge)
             if result.total.fmr and not result.total.at_chance and judged:
                 fmr.append((result.total.fmr.value, judged.value))
-        if len(fmr) >= _FEWEST_RANKED:
+        if len(fmr) >= 3:  # of fewer, tau says nothing
             from scipy.stats import kendalltau  # a second's import, which most reports do without
 
             tau = kendalltau(*zip(*fmr, strict=True)).statistic
@@ -160,7 +157,7 @@ def _mistakes(evaluation: Evaluation, split: EvaluatedSplit, results: list[Resul
         is_wrong = columns["valid"].astype(bool) & (columns["prediction"] != columns["label"])
         mistakes = zip(columns["label"][is_wrong].tolist(), columns["prediction"][is_wrong].tolist(), strict=True)
         rows, filters = [], []
-        for (label, prediction), count in Counter(mistakes).most_common(_MOST_PAIRS):
+        for (label, prediction), count in Counter(mistakes).most_common(24):
             name = split.class_names[prediction] if prediction >= 0 else "no prediction"
             rows.append((f"{split.class_names[label]} → {name}", {"rows": str(count)}))
             filters.append(
@@ -176,7 +173,7 @@ def _classes(split: EvaluatedSplit, results: list[Result]) -> list[Section]:
     """Return each classifier's figures by class (paper Tables 13 and 14), the totals last."""
     of_classifiers = [metric for metric in OF_CLASSES if metric.of == "classifier"]
     sections = []
-    for result in results[:_MOST_BY_CLASS]:
+    for result in results[:24]:
         metrics = measured(of_classifiers, [result])
         rows, filters = [], []
         for label, (name, summary) in enumerate(zip(split.class_names, result.classes, strict=True)):

@@ -8,7 +8,13 @@ from fmrgen.report.report import Table
 
 def summary_table(summary: Summary, *, every: bool = False) -> Table:
     """Return the main figures of a split's own classifier with 95 % intervals; with `every` all metrics that it has."""
-    rows = [*main_lines(summary), *_doubtful_lines(summary)]
+    rows = [
+        *main_lines(summary),  # and below them what FMR may depend on
+        ["FMR is", tightness(summary).partition(":")[0], ""],
+        ["FMR if all invalid rows were wrong, or right", _ends(summary), ""],
+        _line(summary, BY_FIELD["guided_less_random"], "n/a, no row has a control"),
+        ["steps of valid rows", _steps(summary), _interval(summary.mean_iterations)],
+    ]
     if every:
         shown = [metric for metric in METRICS if summary[metric] is not None or metric.compared]
         rows = [["rows", str(summary.rows), ""], *(_line(summary, metric) for metric in shown)]
@@ -20,16 +26,6 @@ def main_lines(summary: Summary) -> list[list[str]]:
     return [
         ["valid rows (VR)", f"{summary.valid_rows} of {summary.rows}", _interval(summary.validation_rate)],
         *(_line(summary, metric) for metric in MAIN_METRICS),
-    ]
-
-
-def _doubtful_lines(summary: Summary) -> list[list[str]]:
-    """Return what FMR may depend on."""
-    return [
-        ["FMR is", tightness(summary).partition(":")[0], ""],
-        ["FMR if all invalid rows were wrong, or right", _ends(summary), ""],
-        _line(summary, BY_FIELD["guided_less_random"], "n/a, no row has a control"),
-        ["steps of valid rows", _steps(summary), _interval(summary.mean_iterations)],
     ]
 
 

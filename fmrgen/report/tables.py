@@ -15,8 +15,6 @@ from fmrgen.results.rankings import Difference, RankedClassifier
 
 CONDITIONED = "◆"  # marks a split's own classifier
 _NAMED = 4  # splits or classifiers that a line names; of more it says how many
-_MOST_ACROSS = 8  # classifiers, each with an interval
-_MOST_LINES = 6  # on neighbours in a ranking
 
 
 def table_of(
@@ -70,7 +68,7 @@ def short_split_names(evaluation: Evaluation) -> dict[str, str]:
 
 def classifiers_down(evaluation: Evaluation) -> bool:
     """Return whether the transfer matrix has its classifiers down, since they are too many to stand side by side."""
-    return len(evaluation.classifiers) > max(_MOST_ACROSS, len(evaluation.splits))
+    return len(evaluation.classifiers) > max(8, len(evaluation.splits))
 
 
 def ranked(results: Sequence[Result], comparison: Comparison) -> list[Result]:
@@ -87,7 +85,7 @@ def neighbour_lines(
 ) -> list[str]:
     """Return a line for each two neighbours in a ranking: how far apart they are, and whether that is beyond chance.
 
-    If they are many, there is a line for each verdict, which names the pairs of the rarer verdict.
+    Of more than six, there is a line for each verdict, which names the pairs of the rarer verdict.
     """
     pairs = {frozenset((pair.first, pair.second)): pair for pair in differences}
     neighbours: list[tuple[str, Estimate, str]] = []  # their names, their difference, a verdict on it
@@ -102,7 +100,7 @@ def neighbour_lines(
         names = f"{place.classifier} – {following.classifier}"
         neighbours.append((names, gap if pair.first == place.classifier else -gap, verdict))
     differ = f"{COMPARED[measure].name} differs by"
-    if len(neighbours) <= _MOST_LINES:
+    if len(neighbours) <= 6:
         return [f"{names}: {differ} {gap}{verdict}" for names, gap, verdict in neighbours]
     lines = []
     for verdict in dict.fromkeys(verdict for *_, verdict in neighbours):
@@ -126,7 +124,7 @@ def warning_lines(evaluation: Evaluation) -> list[str]:
         own = [result.classifier for result in results if result.conditioned]
         if split.related is not None and own:
             lines.append(f"{_listed(own)} on {short[split.name]}: {split.related}")
-    masked = {result.classifier for result in evaluation.results if result.masked and not result.rough}
+    masked = {result.classifier for result in evaluation.results if result.masked}
     for name, split_name in evaluation.fooled_more.items():
         if name not in masked:
             lines.append(

@@ -11,13 +11,12 @@ _ACROSS = 8  # thumbnails across a sheet, and down
 _SIDES = (320, 224, 160, 128, 112, 96, 80, 64, 48, 32, 24)  # pixels; the largest that fits is taken
 _AS_STORED = 96  # pixels; images up to this side keep every pixel, without loss, if that fits
 _QUALITY = 80  # of WebP, in percent; without loss it is the effort, and 100 takes six times as long for 0.2 % less
-_MOST_BYTES = 250_000_000  # of images that are not encoded yet
 _TRIED = 64  # thumbnails, of which the size of all is estimated
 
 
 def most_side(count: int) -> int:
     """Return the side in pixels that so many images may have, to be kept in memory before they are encoded."""
-    side = int((_MOST_BYTES / 3 / max(1, count)) ** 0.5)
+    side = int((250_000_000 / 3 / max(1, count)) ** 0.5)  # bytes, three for each pixel
     return min(_SIDES[0], max(_SIDES[-3], side))
 
 

@@ -3,6 +3,7 @@
 import html
 import io
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def write(report: Report, folder: Path, plot_formats: "Sequence[PlotFormat]" = (
     paths: list[Path] = []
     drawings: dict[Picture, Markup] = {}
     files: dict[Picture, list[Path]] = {}
-    for picture in report.pictures():
+    for picture in chain.from_iterable(section.pictures for section in report.all_sections()):
         plot, png = picture.draw(), None
         formats = dict.fromkeys(["png", *plot_formats] if picture.of_photos else plot_formats)
         files[picture] = [folder / f"{picture.name}.{file_format}" for file_format in formats if picture.name]

@@ -127,7 +127,7 @@ class Result:
         judged: FMR with PA over the images in which a judge sees the label, by the judge's name.
         masked: whether on its own split the first steps raised its loss too seldom for a gradient (see
             `fmrgen.metrics.gradients.has_masked_gradient`): it is not ranked by that split.
-        rough: the same, but its steps fool it far more than random ones: it is ranked.
+        rough: whether they did, but guided steps fool it far more than random ones: it is not masked, and is ranked.
         groups: figures of the rows of each group, by the column that groups them and the group's name.
         bound: in words, how tight an upper bound the FMR of the split's own classifier is; None for others.
     """

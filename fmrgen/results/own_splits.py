@@ -78,9 +78,12 @@ def compare_own(
     aligned = {classifier: rows_of(tables[classifier], common) for classifier in reversed(tables)}
     fmr = {}
     for classifier, columns in aligned.items():
-        estimate = _fmr_and_influence(columns)
-        if estimate is not None:
-            fmr[classifier] = estimate
+        if "original_prediction" in columns:
+            names = ("prediction", "original_prediction")
+            right, original = (columns[name] == columns["label"] for name in names)
+            estimate = ratio_and_influence(right, valid_rows(columns), original)
+            if estimate is not None:
+                fmr[classifier] = estimate
     order = sorted(aligned, key=lambda classifier: fmr.get(classifier, (-np.inf,))[0], reverse=True)
     intervals = _rank_intervals(fmr)
     ranking = [OwnRank(split_of[name], name, *intervals.get(name, (None, None))) for name in order]
@@ -126,14 +129,6 @@ def rows_of(columns: Mapping[str, np.ndarray], ids: np.ndarray) -> dict[str, np.
     order = np.argsort(columns["id"])
     rows = order[np.searchsorted(columns["id"], ids, sorter=order)]
     return {name: values[rows] for name, values in columns.items()}
-
-
-def _fmr_and_influence(columns: Mapping[str, np.ndarray]) -> tuple[float, np.ndarray] | None:
-    """Return FMR in percent and the influence of each row on it [N]; None if there is none."""
-    if "original_prediction" not in columns or "valid" not in columns:
-        return None
-    valid, label = columns["valid"].astype(bool), columns["label"]
-    return ratio_and_influence(columns["prediction"] == label, valid, columns["original_prediction"] == label)
 
 
 def _rank_intervals(estimates: Mapping[str, tuple[float, np.ndarray]]) -> dict[str, tuple[int, int]]:

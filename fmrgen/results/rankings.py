@@ -10,8 +10,6 @@ from fmrgen.metrics.intervals import Estimate, difference_of_ratios, most_unseen
 from fmrgen.metrics.rows import valid_rows
 from fmrgen.metrics.summary import Summary
 
-_ALL_PAIRS = 24  # classifiers
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -65,12 +63,12 @@ def difference(
 
 
 def pairs_of(names: Sequence[str], summaries: Mapping[str, Summary], measure: str) -> list[tuple[str, str]]:
-    """Return the pairs of classifiers that are compared: all, or if there are many the neighbours in the ranking.
+    """Return the pairs of classifiers that are compared: all of up to 24, else the neighbours in the ranking.
 
     A thousand `names` have half a million pairs. The summaries are those of the classifiers that are ranked, by the
     field `measure`.
     """
-    if len(names) <= _ALL_PAIRS:
+    if len(names) <= 24:
         return list(combinations(names, 2))
     return list(pairwise(falling(summaries, measure)))
 

@@ -5,7 +5,7 @@ so its figures are read off the record of the steps, and no other run is needed.
 are counted; with a smaller budget more of them would have been needed, so these figures are upper bounds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from fmrgen.metrics.intervals import Estimate, foundation_model_robustness, mean, mean_of_ratio, proportion
 
-_MOST_BUDGETS = 60  # that have figures of their own; of more, evenly chosen ones
 # Provenance and rows may come from a stranger; these bound the memory that they can make us use.
 _MOST_STEPS = 1_000_000
 _MOST_ENTRIES = 1 << 28  # rows × steps
@@ -62,8 +61,11 @@ def step_figures(columns: Mapping[str, np.ndarray], budget: int, own_threshold: 
     label, valid = columns["label"], columns["valid"]
     original = columns["original_prediction"] == label
 
+    figures_of: Iterable[int] = range(1, budget + 1)
+    if budget > 60:  # evenly chosen ones have figures, the split's own is the last
+        figures_of = sorted({round(chosen) for chosen in np.geomspace(1, budget, 60)})
     budgets = []
-    for smaller in _spread(budget):
+    for smaller in figures_of:
         hit = paths.right_after(np.minimum(smaller, paths.lengths))
         fmr = foundation_model_robustness(hit, valid, original)
         budgets.append(AtBudget(smaller, proportion(hit[valid]), fmr))
@@ -168,10 +170,3 @@ def _at_threshold(least: float, paths: _Paths, original: np.ndarray) -> AtThresh
         fmr=foundation_model_robustness(hit, still_valid, original),
         mean_iterations=mean(step[paths.valid[paths.row] & (step > 0)], least=1),
     )
-
-
-def _spread(budget: int) -> list[int]:
-    """Return the budgets to report, with the split's own as the last."""
-    if budget <= _MOST_BUDGETS:
-        return list(range(1, budget + 1))
-    return sorted({round(b) for b in np.geomspace(1, budget, _MOST_BUDGETS)})

@@ -11,7 +11,7 @@ import time
 from importlib.metadata import version
 
 import pytest
-from commands import fmrgen, run
+from commands import fmrgen, run, wait_for
 
 from fmrgen.cli.app import COMMANDS, app
 
@@ -64,10 +64,7 @@ def test_ctrl_c_is_one_line_however_often(tmp_path):
     command = [sys.executable, "-m", "fmrgen", *job]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as job:
         try:
-            deadline = time.monotonic() + 150
-            while not list(tmp_path.glob("out/mnist/*.parquet")):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_for(lambda: list(tmp_path.glob("out/mnist/*.parquet")))
             for _ in range(3):
                 job.send_signal(signal.SIGINT)
                 time.sleep(0.1)

@@ -37,8 +37,9 @@ def place(tmp_path_factory):
     (root / "none/a").mkdir(parents=True)
     (root / "none/b").mkdir()
     (root / "r.yaml").write_text(yaml.safe_dump(RECIPE))
-    for name, text in YAMLS.items():
-        (root / f"{name}.yaml").write_bytes(text)
+    for name, content in FILES.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(content)
     torch.manual_seed(0)
     assert run("generate", "r.yaml", "-o", "out", "-q") == 0
     torch.manual_seed(0)
@@ -46,20 +47,10 @@ def place(tmp_path_factory):
     for name, mask in MASKS.items():
         save_file({"mask": mask}, root / f"{name}.safetensors")
     save_file({"other": torch.ones(2)}, root / "other.safetensors")
-    (root / "empty.safetensors").touch()
-    (root / "text.pth").write_text("hello")
-    (root / "broken_code.py").write_text("raise RuntimeError('at import')\n")
-    (root / "exits.py").write_text("raise SystemExit(0)\n")
-    (root / "report").mkdir()
-    (root / "report/evaluation.json").write_text("{}")
-    (root / "card").mkdir()
-    (root / "card/README.md").write_text("---\nconfigs: [\n---\n")
-    (root / "junk.tar").write_text("no tar")
     table = pq.read_table("out/c/s-00000-of-00001.parquet")
     for column in ("image", "label"):
         pq.write_table(table.drop_columns([column]), root / f"no_{column}.parquet")
     pq.write_table(pa.table({"image": [b"x"], "label": ["q"]}), root / "no_image_in_it.parquet")
-    (root / "junk.parquet").write_text("junk")
     for name, change in PROVENANCES.items():
         shutil.copytree("out", name)
         told = json.loads((root / name / PROVENANCE).read_text())
@@ -82,11 +73,19 @@ def bomb():
     return "\n".join(lines).encode()
 
 
-YAMLS = {
-    "bomb": bomb(),
-    "deep": b"[" * 5000,
-    "tag": b"a: !!python/object/apply:os.system ['touch ran']",
-    "list": b"- a\n- b",
+FILES = {
+    "bomb.yaml": bomb(),
+    "deep.yaml": b"[" * 5000,
+    "tag.yaml": b"a: !!python/object/apply:os.system ['touch ran']",
+    "list.yaml": b"- a\n- b",
+    "empty.safetensors": b"",
+    "text.pth": b"hello",
+    "broken_code.py": b"raise RuntimeError('at import')\n",
+    "exits.py": b"raise SystemExit(0)\n",
+    "report/evaluation.json": b"{}",
+    "card/README.md": b"---\nconfigs: [\n---\n",
+    "junk.tar": b"no tar",
+    "junk.parquet": b"junk",
 }
 MASKS = {"still": torch.zeros(7, dtype=torch.bool), "shape": torch.ones(3, dtype=torch.bool), "floats": torch.ones(7)}
 PROVENANCES = {
@@ -335,11 +334,8 @@ def test_a_broken_image_is_named_and_can_be_skipped(place, name, capsys):
     torch.manual_seed(0)
     assert run(*job) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(
-        rf"fmrgen: source: image of id 2 \({name}/a/9.\w+\) is unreadable \(.*({message}).*\); repair it, or set "
-        r"source.on_error=skip\n",
-        error,
-    ), error
+    where = rf"fmrgen: source: image of id 2 \({name}/a/9.\w+\) is unreadable"
+    assert re.fullmatch(rf"{where} \(.*({message}).*\); repair it, or set source.on_error=skip\n", error), error
     torch.manual_seed(0)
     assert run(*job, "source.on_error=skip") == 0
     assert pq.read_table(place / f"out {name}/c/s-00000-of-00001.parquet")["id"].to_pylist() == [0, 1, 3, 4]
@@ -374,9 +370,8 @@ def test_an_evaluation_of_only_nan_ends_badly_with_all_written(place, capsys):
     nan = "nan={kind: module, target: 'test_bad_input:OnlyNan'}"
     assert run("evaluate", "out", "-c", nan, "-c", f"lenet={LENET}", "-o", "e nan") == 1
     told = capsys.readouterr()
-    assert told.err.endswith(
-        "classifier nan: no output is finite, so every prediction counts as wrong; check its weights\n"
-    )
+    line = "classifier nan: no output is finite, so every prediction counts as wrong; check its weights\n"
+    assert told.err.endswith(line)
     assert "classifier lenet" not in told.err
     assert told.out.endswith("e nan/report.html\n")
     assert (place / "e nan/report.html").exists()
@@ -389,6 +384,5 @@ def test_a_classifier_that_gives_only_nan_stops_the_job(place, capsys):
             photo(photos / "ab"[number % 2] / f"{number}.png")
         job = ["generate", "r.yaml", f"source.path={photos.name}", "-o", f"out {photos.name}", "-q"]
         assert run(*job, "classifier={kind: module, target: 'test_bad_input:OnlyNan'}") == 2
-        assert (
-            f"fmrgen: classifier: gives NaN for every one of {min(limit, 64)} images; check" in capsys.readouterr().err
-        )
+        line = f"fmrgen: classifier: gives NaN for every one of {min(limit, 64)} images; check"
+        assert line in capsys.readouterr().err

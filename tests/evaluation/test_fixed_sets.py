@@ -28,11 +28,8 @@ def corrupted(tmp_path_factory):
     for name in ("noise", "dark"):
         parts = []
         for severity in range(1, 6):
-            changed = (
-                images * (1 - 0.15 * severity)
-                if name == "dark"
-                else images + random.normal(0, 25 * severity, images.shape)
-            )
+            noise, light = (25 * severity, 1) if name == "noise" else (0, 1 - 0.15 * severity)
+            changed = light * images + random.normal(0, noise, images.shape)
             parts.append(changed.clip(0, 255).astype(np.uint8))
         np.save(folder / f"{name}.npy", np.concatenate(parts))
     np.save(folder / "labels.npy", np.array([example.label for example in examples] * 5))
@@ -75,11 +72,10 @@ def test_sets_alone(corrupted, tmp_path, capsys):
 
 def test_a_folder_of_a_part_of_the_classes(tmp_path):
     """As ImageNet-A is: fewer classes than the classifier has, found by their names."""
-    for digit in ("3", "7"):
-        for example in Mnist().build().read(0, 60):
-            if example.label == int(digit):
-                (tmp_path / digit).mkdir(exist_ok=True)
-                example.image.convert("RGB").save(tmp_path / digit / f"{example.id}.png")
+    for example in Mnist().build().read(0, 60):
+        if example.label in (3, 7):
+            (tmp_path / str(example.label)).mkdir(exist_ok=True)
+            example.image.convert("RGB").save(tmp_path / str(example.label) / f"{example.id}.png")
     found = evaluate([], [LENET], fixed=[f"{{kind: imagefolder, path: {tmp_path}}}"], progress=False)
     assert found.fixed[0].images == 12
     accuracy, (of_set,) = found.fixed[0].accuracy, found.fixed[0].by_set.values()
@@ -105,15 +101,12 @@ def test_intervals_know_that_the_images_are_the_same():
     [
         ("sets: [a]", "source: is missing"),
         ("source: {kind: mnist}\nseverities: [1]", "severities: belong to sets; list the sets too"),
-        (
-            "source: {kind: mnist}\nsets: [a, b]\nnormaliser: {a: 1}",
-            "needs an error for each set, and for no other; see b",
-        ),
+        ("source: {kind: mnist}\nsets: [a, b]\nnormaliser: {a: 1}", "needs an error for each set, and for no other; see b"),
         ("source: {kind: mnist}\nsets: [a]\nnormaliser: {a: 0}", "errors must be above 0"),
         ("source: {kind: nothing}", "unknown kind"),
         ("source: {kind: mnist}\nset: a", "unknown key, did you mean sets"),
     ],
-)
+)  # fmt: skip
 def test_recipes_that_are_none(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UserError, match=message):

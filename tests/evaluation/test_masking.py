@@ -12,7 +12,6 @@ from fmrgen.metrics.summary import summarise
 from fmrgen.report.markdown import to_markdown
 from fmrgen.report.outline import evaluation_report
 from fmrgen.report.tables import warning_lines
-from fmrgen.results.own_splits import fooled_more_by
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 from fmrgen.storage.shards import summary_of
@@ -27,21 +26,18 @@ def lists(*rows):
     return found
 
 
-def columns(first, valid=None):
-    """Rows whose objective goes from the first of each pair to the second at their first step."""
-    steps = lists(*([*pair, 9.0] for pair in first))
-    rows = {"label": np.zeros(len(first), int), "prediction": np.zeros(len(first), int), "step_objectives": steps}
-    return rows if valid is None else rows | {"valid": np.array(valid)}
+def climbed(*objectives, **more):
+    """The figures of rows whose objectives were these at each step."""
+    zeros = np.zeros(len(objectives), int)
+    return summarise({"label": zeros, "prediction": zeros, "step_objectives": lists(*objectives), **more})
 
 
 def test_the_share_counts_valid_rows_whose_objective_changed():
-    assert summarise(columns([(1, 2), (2, 1), (0.1, 0.3), (0, 1e-3)])).first_steps_up.value == 75
-    assert summarise(columns([(1, 2), (2, 1), (3, 1)], valid=[True, True, False])).first_steps_up.value == 50
-    silent = columns([(0, 0), (0.5, 0.5)])
-    assert summarise(silent).first_steps_up is None
-    assert not has_masked_gradient(summarise(silent))
-    silent["step_objectives"] = lists([1.0], [1.0])  # no row took a step
-    assert summarise(silent).first_steps_up is None
+    assert climbed([1, 2, 9], [2, 1, 9], [0.1, 0.3, 9], [0, 1e-3, 9]).first_steps_up.value == 75
+    assert climbed([1, 2, 9], [2, 1, 9], [3, 1, 9], valid=np.array([True, True, False])).first_steps_up.value == 50
+    for silent in (climbed([0, 0, 9], [0.5, 0.5, 9]), climbed([1.0], [1.0])):  # the last took no step
+        assert silent.first_steps_up is None
+        assert not has_masked_gradient(silent)
 
 
 @pytest.mark.parametrize(
@@ -50,32 +46,26 @@ def test_the_share_counts_valid_rows_whose_objective_changed():
 )
 def test_it_takes_enough_rows_to_say_so(share, rows, masked):
     up = round(share * rows)
-    summary = summarise(columns([(1, 2)] * up + [(2, 1)] * (rows - up)))
+    summary = climbed(*[[1, 2, 9]] * up, *[[2, 1, 9]] * (rows - up))
     assert has_masked_gradient(summary) == masked
     told = [line for line in cautions(summary) if "gradient may be masked (no rows have a control" in line]
     assert len(told) == masked
     assert not [line for line in cautions(summary, steps="none") if "masked" in line]
 
 
-def controlled(guided, by_chance, objectives, of_chance):
-    """Valid rows of label 0, right on their originals: what guided and random steps end in, and what each climbed."""
-    return {
-        "label": np.zeros(len(guided), int),
-        "valid": np.ones(len(guided), bool),
-        "prediction": np.array(guided),
-        "original_prediction": np.zeros(len(guided), int),
-        "step_objectives": lists(*objectives),
-        "control_predictions": lists(*by_chance),
-        "control_objectives": lists(*of_chance),
-    }
+def walked(guided, objectives, **steps):
+    """Valid rows of label 0, right on their originals: what guided steps end in, what each climbed, and more."""
+    zeros = np.zeros(len(guided), int)
+    rows = {"label": zeros, "valid": zeros == 0, "prediction": np.array(guided), "original_prediction": zeros}
+    return rows | {name: lists(*of_rows) for name, of_rows in {"step_objectives": objectives, **steps}.items()}
 
 
 def test_guided_steps_are_held_against_random_ones_row_by_row():
-    rows = controlled(
-        guided=[1, 1, 0, 0, 1, 1],
-        by_chance=[[0, 0, 0], [0, 0], [0, 0, 1], [], [0], [0, 0, 0, 0]],
-        objectives=[[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1], [0, 1], [0, 1]],
-        of_chance=[[0, 0, 1.5], [0, 1.5], [0, 0, 1], [], [0], [0, 0, 0, 0]],
+    rows = walked(
+        [1, 1, 0, 0, 1, 1],
+        [[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1], [0, 1], [0, 1]],
+        control_predictions=[[0, 0, 0], [0, 0], [0, 0, 1], [], [0], [0, 0, 0, 0]],
+        control_objectives=[[0, 0, 1.5], [0, 1.5], [0, 0, 1], [], [0], [0, 0, 0, 0]],
     )
     found = summarise(rows)  # of rows 0 to 2: one without, one with no accepted step and a stranger's are passed over
     assert found.guided_less_random.value == pytest.approx(100 * (1 - 3 + 1) / 3)  # right: 1 of 3, and 2 of 3
@@ -89,13 +79,9 @@ def test_guided_steps_are_held_against_random_ones_row_by_row():
 )
 def test_a_network_that_jumps_is_rough_and_not_masked(fooled, state):
     """Its first steps raise the loss by chance, and yet guided steps fool it; random ones do not."""
-    rows = controlled(
-        guided=[1] * fooled + [0] * (24 - fooled),
-        by_chance=[[0, 0]] * 24,
-        objectives=[[0, 1, 2]] * 12 + [[0, -1, 2]] * 12,
-        of_chance=[[0, 1.5]] * 24,
-    )
-    summary = summarise(rows)
+    guided, objectives = [1] * fooled + [0] * (24 - fooled), [[0, 1, 2], [0, -1, 2]] * 12
+    control = {"control_predictions": [[0, 0]] * 24, "control_objectives": [[0, 1.5]] * 24}
+    summary = summarise(walked(guided, objectives, **control))
     assert has_masked_gradient(summary) == (state == "masked")
     assert has_rough_gradient(summary) == (state == "rough")
     (line,) = [line for line in cautions(summary) if "the first step raised the loss in 50.0 %" in line]
@@ -105,41 +91,29 @@ def test_a_network_that_jumps_is_rough_and_not_masked(fooled, state):
 
 def test_an_interval_that_reaches_zero_excuses_nothing():
     """First steps climb by chance; guided steps fool four of eight more, which may be chance too."""
-    rows = controlled(
-        guided=[1] * 2 + [0] * 6,
-        by_chance=[[0, 0]] * 7 + [[0, 1]],
-        objectives=[[0, 1, 2]] * 2 + [[0, -1, 2]] * 6,
-        of_chance=[[0, 1.5]] * 8,
-    )
-    summary = summarise(rows)
+    guided, objectives = [1] * 2 + [0] * 6, [[0, 1, 2]] * 2 + [[0, -1, 2]] * 6
+    control = {"control_predictions": [[0, 0]] * 7 + [[0, 1]], "control_objectives": [[0, 1.5]] * 8}
+    summary = summarise(walked(guided, objectives, **control))
     assert summary.guided_less_random.value < -10
     assert summary.guided_less_random.low < 0 < summary.guided_less_random.high
     assert not has_rough_gradient(summary)
 
 
-def walked(*objectives, predictions=None, label=0):
-    """Valid rows of label 0, right on their originals, that climbed so; the last prediction is that of `prediction`."""
-    if predictions is None:
-        predictions = [[int(value > 0) for value in row] for row in objectives]
-    return {
-        "label": np.zeros(len(objectives), int),
-        "valid": np.ones(len(objectives), bool),
-        "prediction": np.array([row[-1] for row in predictions]),
-        "original_prediction": np.zeros(len(objectives), int),
-        "step_objectives": lists(*objectives),
-        "step_predictions": lists(*predictions),
-    }
+def to_the_boundary(*objectives):
+    """Rows that are misread where what they climb is above 0."""
+    predictions = [[int(value > 0) for value in row] for row in objectives]
+    return walked([row[-1] for row in predictions], objectives, step_predictions=predictions)
 
 
 def test_all_steps_to_the_boundary_count():
-    summary = summarise(walked([-8, -4, -2, -1, -1.5, 0.5], [-8, -9, -7, -7]))
+    summary = summarise(to_the_boundary([-8, -4, -2, -1, -1.5, 0.5], [-8, -9, -7, -7]))
     assert summary.steps_up.value == pytest.approx(100 * 5 / 7)  # one changed nothing
-    assert summarise(walked([3.0, 2.0, 1.0])).steps_up is None  # misread from the start: there is no way to go
+    assert summarise(to_the_boundary([3.0, 2.0, 1.0])).steps_up is None  # misread from the start: no way to go
 
 
 @pytest.mark.parametrize(("stuck", "masked"), [(0, False), (2, False), (6, True), (40, True)])
 def test_a_gradient_that_vanishes_near_the_boundary_is_masked(stuck, masked):
-    rows = walked(*[[-8, -6, -4, -1, 1]] * 60)
+    rows = to_the_boundary(*[[-8, -6, -4, -1, 1]] * 60)
     rows["stop_reason"] = np.repeat(["stuck", "oracle"], [stuck, 60 - stuck])
     summary = summarise(rows)
     assert summary.steps_up.value == 100
@@ -151,7 +125,7 @@ def test_a_gradient_that_vanishes_near_the_boundary_is_masked(stuck, masked):
 
 @pytest.mark.parametrize(("row", "masked"), [([-8, -6, -4, -1, 1], False), ([-8, -6, -7, -6, -4, -1, 1], True)])
 def test_a_gradient_that_hides_near_the_boundary_is_masked(row, masked):
-    summary = summarise(walked(*[row] * 60))
+    summary = summarise(to_the_boundary(*[row] * 60))
     assert summary.first_steps_up.value == 100
     assert has_masked_gradient(summary) == masked
     assert not has_rough_gradient(summary)
@@ -197,33 +171,21 @@ def test_the_slope_near_the_boundary_is_measured_when_a_split_ends(tmp_path, not
     assert any("of what its gradient says" in note for note in found.splits[0].notes)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.mark.slow
+def test_a_masked_network_is_not_ranked_and_the_line_says_why(tmp_path):
     """Splits of LeNet and of networks that answer as it does: `masked`, and `control` by random steps."""
-    folder = tmp_path_factory.mktemp("masking") / "out"
+    shares = {}
     for split, *more in (("lenet",), ("masked", f"classifier={MASKED}"), ("control", "perturb.update=random")):
         shared = ["source.limit=60", "perturb.budget=6", "perturb.step_size=0.1", f"output.split={split}"]
         with noted() as notes:
-            make_split(load_recipe("mnist-lenet", [*shared, *more]), folder)
+            make_split(load_recipe("mnist-lenet", [*shared, *more]), tmp_path)
         told = [line for line in notes if "gradient may be masked" in line]  # so few rows have no control
         assert len(told) == (split == "masked"), notes
-    return folder
-
-
-@pytest.mark.slow
-def test_the_split_says_how_many_first_steps_raised_the_loss(folder):
-    shares = {
-        split: summary_of(read_provenance(SplitPaths(folder, "mnist", split))).first_steps_up
-        for split in ("lenet", "masked", "control")
-    }
+        shares[split] = summary_of(read_provenance(SplitPaths(tmp_path, "mnist", split))).first_steps_up
     assert shares["lenet"].value == 100
     assert shares["masked"].high < 80
     assert shares["control"].high < 80
-
-
-@pytest.mark.slow
-def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
-    splits = [f"{folder}:mnist/{name}" for name in ("lenet", "masked", "control")]
+    splits = [f"{tmp_path}:mnist/{name}" for name in shares]
     found = evaluate(splits, {"lenet": "asset:mnist/lenet", "masked": MASKED})
     masked = {(result.split.rpartition("/")[2], result.classifier) for result in found.results if result.masked}
     assert masked == {("masked", "masked")}
@@ -234,15 +196,13 @@ def test_a_masked_network_is_not_ranked_and_the_line_says_why(folder):
     text = to_markdown(evaluation_report(found))
     assert text.index("**Warning:** the gradient of masked may be masked") < text.index("## ")
     assert any("gradient may be masked" in note for note in found.splits[1].notes)
-    twins = [
-        note for result in found.results for note in result.notes if "it gives the same predictions as lenet" in note
-    ]
-    assert len(twins) == 3  # masked, on each split
+    notes = [note for result in found.results for note in result.notes]
+    assert sum("it gives the same predictions as lenet" in note for note in notes) == 3  # masked, on each split
     assert not any("be masked" in note for split in found.splits[::2] for note in split.notes)
 
 
 @pytest.mark.nightly
-def test_a_rough_network_is_ranked_and_reported_as_rough(folder, tmp_path):
+def test_a_rough_network_is_ranked_and_reported_as_rough(tmp_path):
     """LeNet with logits that jump: 100 digits, all of them controls."""
     rough = "{kind: module, target: 'masked_networks:Rough'}"
     options = ["source.limit=100", "perturb.budget=20", "perturb.step_size=0.05", "perturb.control=100"]
@@ -257,35 +217,3 @@ def test_a_rough_network_is_ranked_and_reported_as_rough(folder, tmp_path):
     assert any(line.startswith("the gradient of rough is rough on ") for line in warning_lines(found))
     assert "| rough (rough gradient) |" in to_markdown(evaluation_report(found))
     assert any("Its gradient is its own and rough" in note for note in found.splits[1].notes)
-
-
-def said(right, valid=None, ids=None, original=None):
-    """Columns of a classifier that is right where `right` says so."""
-    right = np.asarray(right, bool)
-    count = len(right)
-    return {
-        "id": np.arange(count) if ids is None else np.asarray(ids),
-        "label": np.zeros(count, int),
-        "valid": np.ones(count, bool) if valid is None else np.asarray(valid, bool),
-        "prediction": (~right).astype(int),
-        "original_prediction": np.zeros(count, int) if original is None else (~np.asarray(original, bool)).astype(int),
-    }
-
-
-@pytest.mark.parametrize(("rate", "flagged"), [(0.7, True), (0.97, False)])
-def test_it_is_seen_whose_images_fool_it_more_than_its_own(rate, flagged):
-    random = np.random.default_rng(0)
-    own = said(random.random(300) < 0.97)
-    others = {"other": said(random.random(300) < rate), "third": said(random.random(300) < 0.99)}
-    assert fooled_more_by(own, others) == ("other" if flagged else None)
-    assert fooled_more_by(own, {"elsewhere": said([0] * 300, ids=np.arange(300) + 1000)}) is None
-
-
-def test_chance_flags_no_more_than_one_in_twenty():
-    """Networks that all images fool alike, on four splits."""
-    random = np.random.default_rng(1)
-    flagged = 0
-    for _ in range(400):
-        own, *others = (said(random.random(150) < 0.8) for _ in range(4))
-        flagged += fooled_more_by(own, dict(zip("bcd", others, strict=True))) is not None
-    assert flagged <= 400 * 0.05

@@ -36,17 +36,17 @@ class Net(nn.Module):
 
     alive: ClassVar = weakref.WeakSet()
 
-    def __init__(self, seed=0, mean=0.5, crop=0, dtype=torch.float32):
+    def __init__(self, seed=0, mean=0.5, crop=0, dtype=torch.float32, finish=torch.Tensor.float):
         super().__init__()
         torch.manual_seed(seed)
         self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 10)).to(dtype)
         self.prepare = lambda images: images[:, :, crop:, crop:].to(dtype) - mean  # nothing that a digest sees
-        self.class_names, self.asked = DIGITS, 0
+        self.finish, self.class_names, self.asked = finish, DIGITS, 0
         Net.alive.add(self)
 
     def forward(self, images):
         self.asked += len(images)
-        return self.layers(self.prepare(images)).float()
+        return self.finish(self.layers(self.prepare(images)))
 
 
 class Broken(Net):
@@ -236,20 +236,22 @@ def test_a_killed_evaluation_loses_the_classifier_at_work_at_most(finished_split
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("models", [1, 3])
-def test_two_processes_share_classifiers_or_their_batches(finished_split, tmp_path, models):
-    chosen = [
-        "asset:mnist/lenet",
-        *(f"{{kind: outside_components:SmallNetConfig, width: {width}}}" for width in (8, 16)),
-    ][:models]
-    named = [part for number, one in enumerate(chosen) for part in ("-c", f"n{number}={one}")]
-    for folder, count in (("one", 1), ("two", 2)):
-        options = ("-o", tmp_path / folder, "--store", tmp_path / f"kept {folder}", "--batch-size", 16)
-        for done in launched(count, "evaluate", finished_split, *named, *options, PYTHONPATH=str(SUPPORT)):
+@pytest.mark.parametrize(("models", "processes"), [(2, 3), (3, 2)])
+def test_processes_share_classifiers_or_their_batches(finished_split, tmp_path, models, processes):
+    """Of 16 images each: 7 batches and a half."""
+    small = "{kind: outside_components:SmallNetConfig, width: %d}"
+    chosen = ["n0=asset:mnist/lenet", f"n1={small % 8}", f"n2={small % 16}"][:models]
+    named = [part for one in chosen for part in ("-c", one)]
+    for folder, count in (("one", 1), ("several", processes)):
+        options = ("-q", "-o", tmp_path / folder, "--store", tmp_path / f"kept {folder}", "--batch-size", 16)
+        first, *others = launched(count, "evaluate", finished_split, *named, *options, PYTHONPATH=str(SUPPORT))
+        for done in (first, *others):
             assert done.returncode == 0, done.stderr
-    for name in ("evaluation.json", "predictions.parquet"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert len(list((tmp_path / "kept two").iterdir())) == 2 * models
+        assert first.stdout.splitlines()[-1] == f"{tmp_path / folder / 'report.html'}"  # the first process alone prints
+        assert not any(other.stdout for other in others)
+    for name in ("evaluation.json", "predictions.parquet", "report.html", "evaluation.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "several" / name).read_bytes()
+    assert len(list((tmp_path / "kept several").iterdir())) == 2 * models
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
@@ -280,20 +282,16 @@ def test_the_oldest_go_where_the_store_is_full(finished_split, tmp_path, monkeyp
     assert (kept / "mine.parquet").exists()
 
 
-class LeavesOut(Net):
-    """Leaves a class out, as by -inf."""
-
-    def forward(self, images):
-        return super().forward(images).index_fill(1, torch.tensor([9]), -torch.inf)
+def leave_a_class_out(logits):
+    return logits.index_fill(1, torch.tensor([9]), -torch.inf)
 
 
-def test_an_infinite_logit_hides_no_change(finished_split, tmp_path):
-    evaluate(str(finished_split), {"net": LeavesOut()}, store=tmp_path, progress=False)
-    same, other = LeavesOut(), LeavesOut(mean=0.51)
-    evaluate(str(finished_split), {"net": same}, store=tmp_path, progress=False)
-    assert not asked_of_rows(same)
-    evaluate(str(finished_split), {"net": other}, store=tmp_path, progress=False)
-    assert asked_of_rows(other)
+@pytest.mark.parametrize(("mean", "is_asked"), [(0.5, False), (0.51, True)])
+def test_an_infinite_logit_hides_no_change(finished_split, tmp_path, mean, is_asked):
+    evaluate(str(finished_split), {"net": Net(finish=leave_a_class_out)}, store=tmp_path, progress=False)
+    net = Net(mean=mean, finish=leave_a_class_out)
+    evaluate(str(finished_split), {"net": net}, store=tmp_path, progress=False)
+    assert asked_of_rows(net) == is_asked
 
 
 class Learns(Net):
@@ -324,15 +322,8 @@ class Turned(Net):
         return self.lenet(images)[:, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]]
 
 
-class Counts(Net):
-    """Answers in whole numbers."""
-
-    def forward(self, images):
-        return (100 * super().forward(images)).long()
-
-
 def test_one_in_another_order_ends_nothing_and_whole_numbers_are_logits(finished_split, tmp_path):
-    nets = {"counts": Counts(), "turned": Turned()}
+    nets = {"counts": Net(finish=lambda logits: (100 * logits).long()), "turned": Turned()}
     found = evaluate(str(finished_split), nets, store=tmp_path, progress=False)
     assert [one.name for one in found.classifiers] == ["counts"]
     assert "put in another order" in found.failed[0].why

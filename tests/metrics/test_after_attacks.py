@@ -5,7 +5,7 @@ import pytest
 
 from fmrgen.metrics.cautions import cautions, tightness
 from fmrgen.metrics.rows import Rows, accepted_as_label
-from fmrgen.metrics.summary import summarise, summarise_classes
+from fmrgen.metrics.summary import summarise
 from fmrgen.results.steps import step_figures
 
 # The predictions of each attack on six rows of class 0, from the reconstruction on; the last row has no valid step.
@@ -27,38 +27,35 @@ def lists(values):
     return array
 
 
+def record_of(steps):
+    return {
+        "stop_reason": "oracle" if len(steps) > 1 else "rejected",
+        "predictions": steps,
+        "objectives": np.linspace(-1, 1, len(steps)).tolist(),
+        "oracle_probabilities": [1.0, *(0.9 - 0.1 * step for step in range(1, len(steps)))],
+        "rejected_prediction": 0,
+    }
+
+
 def columns_of(predictions=PREDICTIONS, attack=ATTACK, stored=STORED):
-    records = []
-    for attacks in predictions:
-        row = []
-        for steps in attacks:
-            row.append(
-                {
-                    "stop_reason": "oracle" if len(steps) > 1 else "rejected",
-                    "predictions": steps,
-                    "objectives": np.linspace(-1, 1, len(steps)).tolist(),
-                    "oracle_probabilities": [1.0, *(0.9 - 0.1 * step for step in range(1, len(steps)))],
-                    "rejected_prediction": 0,
-                }
-            )
-        records.append(row)
+    records = [[record_of(steps) for steps in attacks] for attacks in predictions]
     count = len(records)
-    chosen = [records[i][attack[i]] for i in range(count)]
+    chosen = [row[number] for row, number in zip(records, attack, strict=True)]
+
+    def steps_of(name):
+        return [record[name][: step + 1] for record, step in zip(chosen, stored, strict=True)]
+
     return {
         "label": np.zeros(count, int),
         "valid": np.array(stored) > 0,
         "iterations": np.array(stored),
         "attack": np.array(attack),
         "attacks": lists(records),
-        "prediction": np.array([record["predictions"][step] for record, step in zip(chosen, stored, strict=True)]),
+        "prediction": np.array([steps[-1] for steps in steps_of("predictions")]),
         "original_prediction": np.array([0] * (count - 1) + [1]),
         "stop_reason": np.array([record["stop_reason"] for record in chosen]),
-        "step_predictions": lists(
-            [np.array(record["predictions"][: step + 1]) for record, step in zip(chosen, stored, strict=True)]
-        ),
-        "step_oracle_probabilities": lists(
-            [np.array(record["oracle_probabilities"][: step + 1]) for record, step in zip(chosen, stored, strict=True)]
-        ),
+        "step_predictions": lists([np.array(steps) for steps in steps_of("predictions")]),
+        "step_oracle_probabilities": lists([np.array(steps) for steps in steps_of("oracle_probabilities")]),
     }
 
 
@@ -146,8 +143,3 @@ def test_a_smaller_budget_counts_every_attack_up_to_it():
     at_one, at_two = figures.budgets
     assert at_one.fmr.value == pytest.approx(60 / sa)  # the fools of one step: the second and the fifth row's
     assert at_two.fmr.value == pytest.approx(40 / sa)
-
-
-def test_a_class_without_rows_has_no_figures():
-    *_, of_class = summarise_classes(columns_of(), 1 + int(columns_of()["label"].max()) + 1)
-    assert (of_class.rows, of_class.fmr, of_class.first_attack_fmr, of_class.has_converged) == (0, None, None, None)

@@ -47,20 +47,14 @@ def test_a_few_points_are_no_reason_for_doubt_however_many_rows_show_them():
         ({"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2)}, "50.0 % of the rows are stuck"),
         ({"stop_reason": np.full(ROWS, 4)}, "100.0 % of the rows are stuck"),  # as numbers in a split
         ({"valid": np.arange(ROWS) % 5 < 2}, "only 40.0 % of the rows are valid: the oracle rejects the first step"),
-        (
-            {"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2), "valid": np.arange(ROWS) >= 120},
-            "50.0 % of the rows are stuck",
-        ),
-        (
-            {"stop_reason": np.repeat(["budget", "oracle", "oracle", "oracle"], ROWS // 4)},
-            "25 % of the rows use up the",
-        ),
+        ({"stop_reason": np.repeat(["stuck", "oracle"], ROWS // 2), "valid": np.arange(ROWS) >= 120}, "50.0 % of the rows are stuck"),
+        ({"stop_reason": np.repeat(["budget", "oracle"], [50, 150])}, "25 % of the rows use up the"),
         ({"stop_reason": np.full(ROWS, "budget")}, "100 % of the rows use up the budget: .*step_size=auto"),
         ({"prediction": np.zeros(ROWS, dtype=int)}, "FMR is 105.3: the steps have not lowered the accuracy"),
         ({"original_oracle_label": np.repeat([0, 1], ROWS // 2)}, "the oracle is right on 50.0 % of the originals"),
         ({"reconstruction_prediction": np.repeat([0, 1], ROWS // 2)}, "the classifier is right on 50.0 % of the plain"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_is_told_alone(changed, message):
     with_it = split(**changed)
     assert len(with_it) == 1

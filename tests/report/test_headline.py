@@ -4,17 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from fmrgen import evaluate
 from fmrgen.metrics.intervals import Estimate
 from fmrgen.report.headline import headline
 from fmrgen.results.rankings import RankedClassifier
-
-LENET = "asset:mnist/lenet"
-
-
-@pytest.fixture(scope="module")
-def evaluation(finished_split):
-    return evaluate({"split": str(finished_split)}, {"lenet": LENET, "none": "{kind: lenet}"})
 
 
 def with_result(evaluation, name, **changes):
@@ -27,31 +19,29 @@ def with_result(evaluation, name, **changes):
 
 def test_one_network_on_its_own_split(evaluation):
     first = headline(evaluation)
-    fmr = evaluation.result("split", "lenet").total.fmr
+    total = evaluation.result("first", "lenet").total
+    fmr = total.fmr
     assert first.conclusions == [
         f"on images generated against it, lenet keeps at most {fmr.value:.1f} % of its accuracy"
     ]
     assert first.badge.words == f"At most {fmr.value:.0f} % kept"
     assert [figure.name for figure in first.figures] == ["FMR", "PA", "SA"]
     assert not any("explain" in step for step in first.next_steps)  # so few rows can show nothing
-    total = replace(evaluation.result("split", "lenet").total, rows=400)
-    large = headline(with_result(evaluation, "lenet", total=total))
-    assert large.next_steps[-1] == "find out where it fails: fmrgen explain split"
+    large = headline(with_result(evaluation, "lenet", total=replace(total, rows=400)))
+    assert large.next_steps[-1] == "find out where it fails: fmrgen explain first"
 
 
 def test_a_network_at_chance_is_to_be_doubted_and_another_is_not_doubted_for_it(evaluation):
-    assert evaluation.result("split", "none").total.at_chance
+    assert evaluation.result("first", "none").total.at_chance
     assert headline(evaluation).badge.tone == "plain"
-    guesses = replace(evaluation.result("split", "lenet").total, at_chance=True)
+    guesses = replace(evaluation.result("first", "lenet").total, at_chance=True)
     assert headline(with_result(evaluation, "lenet", total=guesses)).badge.words == "Read the doubts first"
-    masked = with_result(evaluation, "lenet", masked=True)
-    assert headline(masked).badge.tone == "unclear"
-    assert headline(with_result(masked, "lenet", rough=True)).badge.tone == "plain"
+    assert headline(with_result(evaluation, "lenet", masked=True)).badge.tone == "unclear"
+    assert headline(with_result(evaluation, "lenet", rough=True)).badge.tone == "plain"
 
 
 @pytest.mark.parametrize(("tied", "words"), [(False, "a ranks first on these images"), (True, "No clear first")])
 def test_two_networks_on_one_split_are_told_apart_or_not(evaluation, tied, words):
-    (comparison,) = evaluation.comparisons
     ranking = [RankedClassifier(1, "a", None, tied), RankedClassifier(2, "b", None, None)]
     base = replace(evaluation.results[0], conditioned=False)
     results = []
@@ -62,7 +52,7 @@ def test_two_networks_on_one_split_are_told_apart_or_not(evaluation, tied, words
         evaluation,
         classifiers=[replace(evaluation.classifiers[0], name=name) for name in "ab"],
         results=results,
-        comparisons=[replace(comparison, ranking=ranking)],
+        comparisons=[replace(evaluation.comparisons[0], ranking=ranking)],
     )
     first = headline(both)
     assert first.badge.words == words

@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from watched import browser, columns_of, show_all
 
 from fmrgen import evaluate, show
+from fmrgen.image_files import png_bytes
 from fmrgen.report.gallery import Gallery, GalleryRow, galleries
 from fmrgen.report.pages import gallery_page, render_page
 from fmrgen.report.write import write_report
@@ -175,7 +176,7 @@ def test_images_are_those_of_the_split_and_the_difference_is_theirs(tmp_path):
     pairs = rng.integers(60, 190, (70, 2, 24, 24, 3)).astype(np.uint8)
     rows = []
     for number, (original, image) in enumerate(pairs):
-        rows.append(GalleryRow(number, 0, png(image), png(original), [[0, 1]]))
+        rows.append(GalleryRow(number, 0, png_bytes(image), png_bytes(original), [[0, 1]]))
     (tmp_path / "page.html").write_text(gallery_page(Gallery("noise", ["a", "b"], ["net"], rows)))
     with browser() as page:
         page.goto(address(tmp_path / "page.html", id=66))
@@ -192,12 +193,6 @@ def faults(page):
 
     violations = Axe().run(page, options=RULES).response["violations"]
     return [(violation["id"], violation["nodes"][0]["html"][:200]) for violation in violations]
-
-
-def png(pixels):
-    from fmrgen.image_files import png_bytes
-
-    return png_bytes(pixels)
 
 
 @pytest.mark.browser
@@ -280,10 +275,9 @@ def test_names_are_shown_and_not_run(finished_split, tmp_path):
     text = (tmp_path / "evaluation.md").read_text()
     assert "<img" not in text.replace("\\<img", "")
     assert "![]" not in text
-    row = next(line for line in text.splitlines() if "onerror" in line and line.startswith("|"))
-    assert len(re.findall(r"(?<!\\)\|", row)) == len(
-        re.findall(r"(?<!\\)\|", text.splitlines()[text.splitlines().index(row) - 1])
-    )
+    lines = text.splitlines()
+    place, row = next((place, line) for place, line in enumerate(lines) if "onerror" in line and line.startswith("|"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", lines[place - 1]))
 
 
 @pytest.mark.browser

@@ -46,9 +46,8 @@ def test_plots_are_files_in_the_formats_that_are_asked_for(report, evaluation, t
 
 def test_a_terminal_shows_one_table_in_short_before_it_shows_all(capsys):
     rows = [[f"net {number}", "50", "60"] for number in range(9)]
-    first = Section(
-        "split", "a split", "All about it.", [Table(["classifier", "FMR", "extra"], rows, first_columns=["FMR"])]
-    )
+    table = Table(["classifier", "FMR", "extra"], rows, first_columns=["FMR"])
+    first = Section("split", "a split", "All about it.", [table])
     notes = Section("notes", "Notes", lines=["few rows are valid"])
     later = Section("transfer", "Transfer", tables=[Table(["FMR", "a"], [["b", "1"]])])
     report = Report("evaluation", "Title", [first, later, notes], {}, conclusions=["an answer"], warnings=["a doubt"])
@@ -125,9 +124,8 @@ def test_pairs_are_what_it_takes_for_another_class(finished_split, tmp_path, mon
 
 
 def test_an_invalid_row_is_marked_on_a_sheet(finished_split):
-    image = load_dataset(str(finished_split), "mnist", split="lenet").cast_column("image", Image(decode=False))[0][
-        "image"
-    ]["bytes"]
+    split = load_dataset(str(finished_split), "mnist", split="lenet").cast_column("image", Image(decode=False))
+    image = split[0]["image"]["bytes"]
     columns = {"label": 1, "prediction": 1}
     rows = [Sample(0, image, image, columns | {"valid": True}), Sample(1, image, image, columns | {"valid": False})]
     (canvas,) = contact_sheet(None, ["a", "b"], rows).axes

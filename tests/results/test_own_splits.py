@@ -6,10 +6,6 @@ import pytest
 from fmrgen.results.own_splits import compare_own, fooled_more_by
 
 
-def compared(own):
-    return compare_own(own, {})
-
-
 def columns(random, rows, robustness, difficulty, validity=0.95):
     """A split of a classifier: rows that are hard for one are hard for all."""
     right = difficulty + random.normal(0, 0.5, rows) < robustness
@@ -31,14 +27,14 @@ def family(random, rows, robustness):
 def test_rows_are_paired_by_id_whatever_their_order():
     random = np.random.default_rng(0)
     own = family(random, 400, (0.5, 0.0, -0.5))
-    found = compared(own)
+    found = compare_own(own, {})
     assert [place.classifier for place in found.ranking] == ["c0", "c1", "c2"]
     assert found.rows == 400
     order = random.permutation(400)[:300]
     shuffled = {name: values[order] for name, values in own[1][2].items()}
-    fewer = compared([own[0], ("s1", "c1", shuffled), own[2]])
+    fewer = compare_own([own[0], ("s1", "c1", shuffled), own[2]], {})
     kept = np.sort(order)
-    same = compared([(s, c, {name: v[kept] for name, v in told.items()}) for s, c, told in own])
+    same = compare_own([(s, c, {name: v[kept] for name, v in told.items()}) for s, c, told in own], {})
     assert fewer == same
     assert fewer.rows == 300
 
@@ -46,30 +42,28 @@ def test_rows_are_paired_by_id_whatever_their_order():
 def test_of_several_splits_of_a_classifier_the_first_counts():
     random = np.random.default_rng(0)
     (one, two), (other, _) = family(random, 300, (0.5, 0.0)), family(random, 300, (-2.0, 0.0))
-    found = compared([one, two, ("later", "c0", other[2])])
+    found = compare_own([one, two, ("later", "c0", other[2])], {})
     assert [(place.split, place.classifier) for place in found.ranking] == [("s0", "c0"), ("s1", "c1")]
-    assert found.differences == compared([one, two]).differences
+    assert found.differences == compare_own([one, two], {}).differences
 
 
 def test_what_can_not_be_compared_is_none():
     random = np.random.default_rng(0)
     one, two = family(random, 50, (0.5, 0.0))
-    assert compared([one]) is None
-    assert compared([one, (*two[:2], {**two[2], "id": two[2]["id"] + 1000})]) is None
-    assert compared([one, (*two[:2], {n: v for n, v in two[2].items() if n != "id"})]) is None
+    assert compare_own([one], {}) is None
+    assert compare_own([one, (*two[:2], {**two[2], "id": two[2]["id"] + 1000})], {}) is None
+    assert compare_own([one, (*two[:2], {n: v for n, v in two[2].items() if n != "id"})], {}) is None
     nothing_valid = {**two[2], "valid": np.zeros(50, dtype=bool)}
-    found = compared([one, (*two[:2], nothing_valid)])
-    assert [(place.classifier, place.best, place.worst) for place in found.ranking] == [
-        ("c0", 1, 1),
-        ("c1", None, None),
-    ]
+    found = compare_own([one, (*two[:2], nothing_valid)], {})
+    ranks = [(place.classifier, place.best, place.worst) for place in found.ranking]
+    assert ranks == [("c0", 1, 1), ("c1", None, None)]
     assert found.differences[0].fmr is None
 
 
 def test_equal_classifiers_share_all_ranks():
     random = np.random.default_rng(0)
     told = family(random, 200, (0.2,))[0][2]
-    found = compared([("a", "a", told), ("b", "b", told), ("c", "c", told)])
+    found = compare_own([("a", "a", told), ("b", "b", told), ("c", "c", told)], {})
     assert {(place.best, place.worst) for place in found.ranking} == {(1, 3)}
     assert found.differences[0].fmr.value == 0
 
@@ -89,7 +83,7 @@ def test_paired_intervals_and_ranks_cover(robustness):
     truth = [true_fmr(value) for value in robustness]
     trials, held, ranked = 150, 0, 0
     for _ in range(trials):
-        found = compared(family(random, 400, robustness))
+        found = compare_own(family(random, 400, robustness), {})
         pair = next(p for p in found.differences if {p.first, p.second} == {"c0", "c2"})
         apart = truth[0] - truth[2] if pair.first == "c0" else truth[2] - truth[0]
         held += pair.fmr.low <= apart <= pair.fmr.high
@@ -114,3 +108,5 @@ def test_no_split_fools_a_classifier_more_by_chance():
         said += fooled_more_by(own, dict(zip(("s1", "s2"), others, strict=True))) is not None
     assert said <= 0.07 * 300
     assert fooled_more_by(own, {"s1": others[0], "s2": columns(random, 200, -0.3, difficulty)}) == "s2"
+    elsewhere = {**columns(random, 200, -0.3, difficulty), "id": own["id"] + 1000}
+    assert fooled_more_by(own, {"elsewhere": elsewhere}) is None

@@ -9,18 +9,13 @@ LENET = "asset:mnist/lenet"
 
 @pytest.fixture(scope="module")
 def evaluation(finished_split):
-    return evaluate({"mnist_{a}": str(finished_split)}, {"le_net&50%": LENET, "none": "{kind: lenet}"})
+    return evaluate({"mnist_{a}": str(finished_split)}, {"le_net&50%": LENET, "[ours] @you": "{kind: lenet}"})
 
 
 def test_a_table_for_latex(evaluation):
     total = evaluation.result("mnist_{a}", "le_net&50%").total
     lines = evaluation.to_latex().splitlines()
-    assert lines[1:5] == [
-        r"\begin{tabular}{lrrr}",
-        r"\toprule",
-        r"classifier & SA & PA & FMR \\",
-        r"\midrule",
-    ]
+    assert lines[1:5] == [r"\begin{tabular}{lrrr}", r"\toprule", r"classifier & SA & PA & FMR \\", r"\midrule"]
     row = next(line for line in lines if line.startswith(r"le\_net\&50\% & "))
     fmr = total.fmr
     assert row.endswith(rf"& {fmr.value:.1f} {{\footnotesize [{fmr.low:.1f}, {fmr.high:.1f}]}} \\")
@@ -38,7 +33,6 @@ def test_a_table_in_markdown_of_chosen_figures(evaluation):
         evaluation.to_latex(["fmrr"])
 
 
-def test_a_name_does_not_become_the_length_of_a_line_break_or_ping_anybody(finished_split):
-    named = evaluate({"split": str(finished_split)}, {"[ours] @you": "{kind: lenet}"})
-    assert "\n{}[ours] @you & " in named.to_latex()
-    assert r"\[ours\] @&#8203;you" in named.to_markdown()
+def test_a_name_does_not_become_the_length_of_a_line_break_or_ping_anybody(evaluation):
+    assert "\n{}[ours] @you & " in evaluation.to_latex()
+    assert r"\[ours\] @&#8203;you" in evaluation.to_markdown()

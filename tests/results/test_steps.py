@@ -5,7 +5,6 @@ import pytest
 from fakes import BUDGET, COUNT, Fixture
 from small_models import LABELS, tiny_vqgan
 
-from fmrgen.metrics.intervals import mean_of_ratio
 from fmrgen.metrics.summary import summarise
 from fmrgen.results.steps import step_figures
 
@@ -79,24 +78,3 @@ def test_steps_that_do_not_fit_their_rows_say_nothing(whole):
     assert step_figures({name: columns[name] for name in columns if name != "step_predictions"}, BUDGET) is None
     assert len(step_figures(columns, 1000).budgets) <= 60
     assert len(columns["label"]) == COUNT
-
-
-def test_the_interval_of_a_mean_over_budgets_covers():
-    """Valid rows and standard accuracy come from the same rows; 95 % of intervals hold the truth."""
-    random = np.random.default_rng(0)
-    rows, covered, trials = 300, 0, 600
-    for _ in range(trials):
-        easy = random.random(rows)
-        original, valid = easy > 0.05, random.random(rows) < 0.9
-        part = np.clip(easy + random.normal(0, 0.3, rows), 0, 1)
-        found = mean_of_ratio(part, valid, original)
-        covered += found.low <= 100 * TRUTH / 0.95 <= found.high
-    assert 0.92 < covered / trials < 0.975
-
-
-def _expected_part():
-    random = np.random.default_rng(1)
-    return np.clip(random.random(4_000_000) + random.normal(0, 0.3, 4_000_000), 0, 1).mean()
-
-
-TRUTH = _expected_part()

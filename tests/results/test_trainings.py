@@ -28,10 +28,8 @@ def test_means_deviations_and_differences_by_hand():
     none = np.zeros(10)
     fmr = {"a1": (70.0, none), "a2": (72.0, none), "b1": (60.0, none), "b2": (64.0, none)}
     found = compare_trainings(fmr, {"b": ["b1", "b2"], "a": ["a1", "a2"]})
-    assert [(group.name, group.mean.value, group.fmr) for group in found.groups] == [
-        ("a", 71, [70, 72]),
-        ("b", 62, [60, 64]),
-    ]
+    of_groups = [(group.name, group.mean.value, group.fmr) for group in found.groups]
+    assert of_groups == [("a", 71, [70, 72]), ("b", 62, [60, 64])]
     assert [group.deviation for group in found.groups] == pytest.approx([2**0.5, 8**0.5])
     assert found.groups[0].mean.high - 71 == pytest.approx(12.7062, rel=1e-5)  # t of one degree, SD 1
     (pair,) = found.differences
@@ -103,11 +101,8 @@ def test_compare_tells_of_trainings(tmp_path, capsys):
     assert "another training of the same architecture" not in printed
     told = json.loads((tmp_path / "out/comparison/evaluation.json").read_text())
     assert [entry["training_of"] for entry in told["classifiers"]] == ["small", "small", None]
-    groups = told["own"]["trainings"]["groups"]
-    assert {group["name"]: group["classifiers"] for group in groups} == {
-        "small": ["small-1", "small-2"],
-        "lenet": ["lenet"],
-    }
+    groups = {group["name"]: group["classifiers"] for group in told["own"]["trainings"]["groups"]}
+    assert groups == {"small": ["small-1", "small-2"], "lenet": ["lenet"]}
     assert r"\\" not in (tmp_path / "out/comparison/evaluation.md").read_text()  # what is escaped is escaped once
     for name in ("report.html", "evaluation.md"):
         assert "hat was trained, each training on its own split" in (tmp_path / "out/comparison" / name).read_text()

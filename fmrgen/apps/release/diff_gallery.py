@@ -95,7 +95,7 @@ def _generated_gallery(generated: "Generated", side: str, names: Sequence[str]) 
             [predictions[network] for network in _NETWORKS],
             iterations=row.get("iterations"),
             notes=[f"{right} {image.before:.0%}", f"{wrong} {image.after:.0%} for the label"],
-            steps=steps_of(row),
+            steps=steps_of(row, {}),
         )
         rows.append(gallery_row)
     title, judge = f"generated so that {wrong} is wrong", f"the oracle with {right}"

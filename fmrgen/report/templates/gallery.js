@@ -40,6 +40,8 @@
   const network = () => Math.max(0, gallery().classifiers.indexOf(chosen.get("network")));
   const predictions = (row) => row.predictions?.[network()] || [null, null];
   const className = (label) => (label < 0 ? "no prediction" : gallery().class_names[label]);
+  const has = (row, name) => row[name] !== null && row[name] !== undefined;
+  const reason = (row) => REASONS[row.reason] || row.reason || "";
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
   function outcome(row) {
@@ -80,16 +82,13 @@
     change: { title: "largest change first", of: (row) => -row.distance, needs: "distance" },
   };
 
-  function element(tag, className, text) {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
+  function element(tag, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children.filter(Boolean));
     return made;
   }
 
-  function values(filter, row) {
-    return filter.of(row).filter((value) => value !== null && value !== undefined);
-  }
+  const values = (filter, row) => filter.of(row).filter((value) => value !== null && value !== undefined);
 
   function passes(filter, row) {
     const wanted = chosen.get(filter.name);
@@ -108,18 +107,10 @@
   }
 
   function field(name, title, options, value) {
-    const label = element("label", "", `${title} `);
-    const select = element("select");
-    select.name = name;
-    for (const [key, text] of options) {
-      const option = element("option", "", text);
-      option.value = key;
-      select.append(option);
-    }
+    const select = element("select", { name }, ...options.map(([key, text]) => element("option", { value: key }, text)));
     select.value = value;
     select.onchange = () => choose(name, select.value);
-    label.append(select);
-    return label;
+    return element("label", {}, `${title} `, select);
   }
 
   function filterField(filter) {
@@ -194,21 +185,15 @@
   }
 
   function picture(kind, place, alternative) {
-    const canvas = element("canvas");
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", alternative);
+    const canvas = element("canvas", { role: "img", ariaLabel: alternative });
     draw(canvas, kind, place);
     return canvas;
   }
 
-  function has(row, name) {
-    return row[name] !== null && row[name] !== undefined;
-  }
-
   function prediction(row, label) {
-    if (label === null || label === undefined) return element("span", "soft", "");
+    if (label === null || label === undefined) return element("span", { className: "soft" });
     const [kind, mark] = label === row.label ? ["right", "✓"] : ["wrong", "✗"];
-    return element("span", kind, `${mark} ${className(label)}`);
+    return element("span", { className: kind }, `${mark} ${className(label)}`);
   }
 
   function facts(row) {
@@ -224,23 +209,23 @@
 
   function card(row) {
     const label = className(row.label);
-    const made = element("figure", "card");
-    const button = element("button", "open");
-    button.type = "button";
-    button.setAttribute("aria-label", `${label}, id ${row.id}: enlarge`);
-    const pair = element("div", has(row, "original_place") ? "pair" : "single");
-    if (has(row, "original_place")) pair.append(picture("original", row.original_place, `original of ${row.id}, ${label}`));
-    pair.append(picture("image", row.place, `image of ${row.id}, ${label}`));
-    button.append(pair);
-    button.onclick = () => open(row);
-    const below = element("div", pair.className === "pair" ? "predictions" : "predictions alone");
+    const hasOriginal = has(row, "original_place");
+    const images = element(
+      "div",
+      { className: hasOriginal ? "pair" : "single" },
+      hasOriginal && picture("original", row.original_place, `original of ${row.id}, ${label}`),
+      picture("image", row.place, `image of ${row.id}, ${label}`),
+    );
     const [before, after] = predictions(row);
-    if (has(row, "original_place")) below.append(prediction(row, before));
-    below.append(prediction(row, after));
-    const caption = element("figcaption", "", [...facts(row), ...(row.notes || [])].join(" · "));
-    if (row.reason) caption.title = REASONS[row.reason] || row.reason;
-    made.append(element("div", "true", label), button, below, caption);
-    return made;
+    const below = hasOriginal ? [prediction(row, before), prediction(row, after)] : [prediction(row, after)];
+    return element(
+      "figure",
+      { className: "card" },
+      element("div", { className: "true" }, label),
+      element("button", { className: "open", type: "button", ariaLabel: `${label}, id ${row.id}: enlarge`, onclick: () => open(row) }, images),
+      element("div", { className: hasOriginal ? "predictions" : "predictions alone" }, ...below),
+      element("figcaption", { title: reason(row) }, [...facts(row), ...(row.notes || [])].join(" · ")),
+    );
   }
 
   byId("reset").onclick = () => {
@@ -303,34 +288,28 @@
     if (next) open(next);
   }
 
-  function button(text, title, action) {
-    const made = element("button", "plain", text);
-    made.type = "button";
-    made.setAttribute("aria-label", title);
-    made.title = title;
-    made.onclick = action;
-    return made;
+  function button(text, title, onclick) {
+    return element("button", { className: "plain", type: "button", ariaLabel: title, title, onclick }, text);
   }
 
   function open(row) {
     opened = row;
     chosen.set("id", row.id);
     remember();
-    const bar = element("div", "head");
     const place = listed.indexOf(row);
-    bar.append(
-      element("strong", "", `${className(row.label)}, id ${row.id}`),
-      element("span", "soft", place < 0 ? "" : `${place + 1} of ${listed.length}`),
+    const bar = element(
+      "div",
+      { className: "head" },
+      element("strong", {}, `${className(row.label)}, id ${row.id}`),
+      element("span", { className: "soft" }, place < 0 ? "" : `${place + 1} of ${listed.length}`),
       button("←", "previous image (Page Up)", () => go(-1)),
       button("→", "next image (Page Down)", () => go(1)),
       button("✕", "close (Escape)", () => dialog.close()),
     );
-    const images = element("div", "images");
+    const images = element("div", { className: "images" });
     const add = (kind, index, text) => {
-      const figure = element("figure");
       const canvas = picture(kind, index, `${text}, id ${row.id}`);
-      figure.append(canvas, element("figcaption", "soft", text));
-      images.append(figure);
+      images.append(element("figure", {}, canvas, element("figcaption", { className: "soft" }, text)));
       return canvas;
     };
     if (has(row, "original_place")) add("original", row.original_place, "original");
@@ -340,54 +319,32 @@
     }
     const parts = [bar, images];
     if (row.steps) parts.push(path(row, image));
-    parts.push(predictionsOfAll(row));
-    const lines = [...facts(row), ...(row.notes || [])];
-    if (row.reason) lines.push(REASONS[row.reason] || row.reason);
-    parts.push(element("p", "soft", lines.join(" · ")));
+    const lines = [...facts(row), ...(row.notes || []), reason(row)].filter(Boolean);
+    parts.push(predictionsOfAll(row), element("p", { className: "soft" }, lines.join(" · ")));
     dialog.replaceChildren(...parts);
     if (!dialog.open) dialog.showModal();
     (dialog.querySelector("input") || dialog.querySelector("button.plain")).focus();
   }
 
   function predictionsOfAll(row) {
-    const table = element("table");
     const hasOriginal = has(row, "original_place");
-    const head = table.createTHead().insertRow();
-    for (const text of hasOriginal ? ["network", "original", "perturbed"] : ["network", "image"]) {
-      const cell = element("th", "", text);
-      cell.scope = "col";
-      head.append(cell);
-    }
-    const body = table.createTBody();
-    gallery().classifiers.forEach((name, number) => {
-      const line = body.insertRow();
-      const cell = element("th", "", name);
-      cell.scope = "row";
-      line.append(cell);
-      const [before, after] = row.predictions[number];
-      for (const label of hasOriginal ? [before, after] : [after]) {
-        const made = element("td");
-        made.append(prediction(row, label));
-        line.append(made);
-      }
+    const titles = hasOriginal ? ["network", "original", "perturbed"] : ["network", "image"];
+    const head = titles.map((text) => element("th", { scope: "col" }, text));
+    const lines = gallery().classifiers.map((name, number) => {
+      const labels = row.predictions[number].slice(hasOriginal ? 0 : 1);
+      const cells = labels.map((label) => element("td", {}, prediction(row, label)));
+      return element("tr", {}, element("th", { scope: "row" }, name), ...cells);
     });
-    const scroll = element("div", "scroll");
-    scroll.tabIndex = 0;
-    scroll.append(table);
-    return scroll;
+    const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines));
+    return element("div", { className: "scroll", tabIndex: 0 }, table);
   }
 
   // The path: a slider over the steps, what both say at each, and the image if it was decoded again.
   function path(row, image) {
     const { predictions, confidence, oracle, shown, first } = row.steps;
     const last = predictions.length - 1;
-    const made = element("div", "path");
-    const label = element("label", "", "step ");
-    const slider = element("input");
-    Object.assign(slider, { type: "range", min: 0, max: last, value: last, id: "step" });
-    label.append(slider);
-    const line = element("p");
-    line.setAttribute("role", "status");
+    const slider = element("input", { type: "range", min: 0, max: last, value: last, id: "step" });
+    const line = element("p", { role: "status" });
     const [chart, mark] = curves(row);
     slider.oninput = () => {
       const step = Number(slider.value);
@@ -407,11 +364,11 @@
       else draw(image, "steps", first + frame);
     };
     slider.oninput();
-    made.append(label, line);
+    const made = element("div", { className: "path" }, element("label", {}, "step ", slider), line);
     if (!shown.length) {
       const others = gallery().rows.some((other) => other.steps?.shown.length);
       const cure = others ? "and came out otherwise here." : "fmrgen show --steps decodes them.";
-      made.append(element("p", "soft", `The images of the steps between are not stored: ${cure}`));
+      made.append(element("p", { className: "soft" }, `The images of the steps between are not stored: ${cure}`));
     }
     made.append(chart);
     return made;
@@ -465,7 +422,7 @@
     show();
     const row = id === null ? undefined : gallery().rows.find((other) => String(other.id) === id);
     if (row) open(row);
-    return hash !== "";
+    if (hash && !dialog.open) byId("gallery").scrollIntoView();
   }
 
   // A second click on the same figure changes no address.
@@ -473,8 +430,6 @@
     const link = event.target.closest?.("a[href^='#']");
     if (link && link.getAttribute("href") === location.hash) byId("gallery").scrollIntoView();
   });
-  window.addEventListener("hashchange", () => {
-    if (restore() && !dialog.open) byId("gallery").scrollIntoView();
-  });
-  if (restore() && !dialog.open) byId("gallery").scrollIntoView();
+  window.addEventListener("hashchange", restore);
+  restore();
 })();
