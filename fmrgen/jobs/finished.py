@@ -34,9 +34,8 @@ def finished_summary(recipe: Recipe, output: str | Path) -> Summary | None:
     recipe = with_recorded_step(recipe.in_precision(launched_precision()), paths)
     try:
         provenance = read_provenance(paths)
-        if not provenance.is_finished or provenance.fingerprint != recipe.fingerprint:
-            return None
-        if not _is_untouched(paths, provenance) or provenance.models_read is None:
+        is_of_recipe = provenance.is_finished and provenance.fingerprint == recipe.fingerprint
+        if not is_of_recipe or not _is_untouched(paths, provenance) or provenance.models_read is None:
             return None
         if provenance.models_read != models_read(recipe.classifier, recipe.generator, recipe.oracle):
             return None

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fmrgen.distributed.rank import note
 from fmrgen.errors import UserError, option
 from fmrgen.files import check_inside, json_text, make_folder
@@ -76,8 +74,8 @@ def claim(folder: SplitFolder, fresh: Provenance, run: Run | None, claims: Shard
     missing. Raises UserError if another recipe's split is in the folder, or processes can't share it.
     """
     paths, store = folder.paths, folder.store
-    for path in (folder.shard_path(0), paths.provenance, paths.picture):
-        check_inside(path.parent, paths.root)
+    for folder_of_files in (paths.shards, paths.provenance.parent, paths.picture.parent):
+        check_inside(folder_of_files, paths.root)
     for folder_of_files in (paths.provenance.parent, paths.shards):
         make_folder(folder_of_files)
     check_creates_once(store, paths.provenance.parent)
@@ -208,7 +206,7 @@ def finish(folder: SplitFolder, claims: ShardClaims, faults: Counter[str | None]
             if not claims.anyone_at_work():
                 for path in paths.leftovers():
                     path.unlink(missing_ok=True)
-            return _finish(folder, provenance, faults)
+            return _finish(folder, provenance, faults or Counter())
         except ShardError as error:
             if error.path.exists():  # it may not have been checked at the start
                 set_aside(store, error.path)
@@ -219,23 +217,19 @@ def finish(folder: SplitFolder, claims: ShardClaims, faults: Counter[str | None]
                     path.unlink(missing_ok=True)
 
 
-def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None] | None) -> Summary:
+def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | None]) -> Summary:
     checked = None
     if not provenance.is_finished:
         checked = folder.check_complete(provenance)
         if len(checked.skipped) == folder.examples:
             first = checked.skipped[0].reason
             raise UserError(f"source: all {len(checked.skipped)} images were unreadable and skipped; first: {first}")
-    loss, score = "loss", provenance.score_column
-    table = folder.read_columns(list(dict.fromkeys([*SUMMARY_COLUMNS, loss, score])))
+    table = folder.read_columns(SUMMARY_COLUMNS)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     is_nonfinite = columns["stop_reason"] == list(StopReason).index(StopReason.NONFINITE)
     if is_nonfinite.all() and not columns["valid"].any():
-        stored: Counter[str | None] = Counter()  # NaN of the originals, by the part that gave them
-        stored["classifier"] = int(np.isnan(columns[loss]).sum())
-        stored["oracle"] = int(np.isnan(columns[score]).sum())
-        raise nonfinite_error(len(table), faults or +stored)
-    summary = summarise({name: columns[name] for name in SUMMARY_COLUMNS if name in columns})
+        raise nonfinite_error(len(table), faults)
+    summary = summarise(columns)
     if checked is not None:
         tree = provenance.tree | {"finished": True, "summary": asdict(summary)}
         tree |= checked._asdict() | {"skipped": [entry.model_dump() for entry in checked.skipped]}
@@ -256,12 +250,9 @@ def _finish(folder: SplitFolder, provenance: Provenance, faults: Counter[str | N
 
 def nonfinite_error(images: int, faults: Counter[str | None]) -> UserError:
     """Return the error of a job whose images all ended in NaN or infinite values; `faults` counts them by part."""
-    parts = [part for part, _ in faults.most_common() if part]
-    culprit, fault = "generator or classifier", "no finite output or gradient"
-    if parts:
-        fault = "no finite gradient" if parts[0] == "gradient" else "NaN"
-        if parts[0] in ("generator", "classifier", "oracle"):
-            culprit = parts[0]
+    part = next((part for part, _ in faults.most_common() if part), None)
+    fault = {None: "no finite output or gradient", "gradient": "no finite gradient"}.get(part, "NaN")
+    culprit = part if part in ("generator", "classifier", "oracle") else "generator or classifier"
     return UserError(
         f"{culprit}: gives {fault} for every one of {images} images; check its weights and its preprocessing"
     )
