@@ -194,14 +194,18 @@ class _Job:
         self._in_flight: dict[int, tuple[_OpenShard, Mapping[str, Any]]] = {}
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
-        self._recorded = 1  # times that its run was put on record
         self.encodings = _kept_encodings(self.recipe, self.components, self.provenance, self.device)
 
     def work(self, run: Run) -> None:
         """Perturb shards until none is missing, and put that on record; wait for those that others hold."""
+        times = 0
         while self.claims.missing():
             self._perturb_shards()
-            self._record(run)  # before others can finish the split
+            times += 1
+            seconds = round(time.monotonic() - self.progress.started, 1)
+            images, slots = self.progress.own.rows, self.progress.slots
+            end = {"finished": now(), "seconds": seconds, "images": images, "slots": slots}
+            record_run(self.folder, run.model_copy(update=end), times)  # before others can finish the split
             self.claims.wait(self.progress.show)
         encodings = self.encodings
         if encodings is not None and encodings.found:
@@ -242,48 +246,38 @@ class _Job:
         if self._failure is not None:
             raise self._failure
 
-    def _record(self, run: Run) -> None:
-        """Put on record what this process has done so far."""
-        seconds = round(time.monotonic() - self.progress.started, 1)
-        slots = {"slots": self.progress.slots} if self.progress.slots else {}
-        end = {"finished": now(), "seconds": seconds, "images": self.progress.own.rows, **slots}
-        record_run(self.folder, run.model_copy(update=end), self._recorded)
-        self._recorded += 1
-
     def _examples(self) -> Iterator[Example]:
-        shard = None
-        for number, loaded in read_ahead(self._loaded(), 16):  # their shards are held, and nobody else makes them
+        for shard, position, loaded in read_ahead(self._loaded(), 16):  # whose shards nobody else makes meanwhile
             if isinstance(loaded, UserError):
                 self._failure = loaded
                 return
-            if shard is None or number != shard.number:
-                shard = _OpenShard(number)
-                position = self.folder.positions(number).start
             if loaded is None:
                 shard.all_read = True
                 self._write_if_complete(shard)
             elif isinstance(loaded, LoadedExample):
+                if loaded.id in self._in_flight:
+                    raise UserError(f"source: gives id {loaded.id} twice; every example needs an id of its own")
                 shard.waiting += 1
                 self._in_flight[loaded.id] = shard, loaded.extra or {}
                 controlled = self.recipe.perturb.is_controlled(position, self.folder.examples)
                 yield loaded.for_engine(controlled=controlled)
             else:
                 shard.skipped.append(Skipped(id=loaded.id, reason=loaded.reason))
-            position += 1
 
-    def _loaded(self) -> Iterator[tuple[int, Any]]:
-        """(shard, example) for every example of shards, (shard, None) after each, (shard, error) where it must end."""
+    def _loaded(self) -> Iterator[tuple[_OpenShard, int, Any]]:
+        """Yield every example of shards with its shard and position, None after each, an error where it must end."""
         image_size = self.components.generator.image_size
-        while (shard := self.claims.take()) is not None:
-            self.progress.uncounted.discard(shard)  # its rows are counted as they end
-            positions = self.folder.positions(shard)
+        while (number := self.claims.take()) is not None:
+            self.progress.uncounted.discard(number)  # its rows are counted as they end
+            shard, positions = _OpenShard(number), self.folder.positions(number)
             try:
-                for loaded in self.components.source.load(positions.start, positions.stop, image_size):
-                    yield shard, loaded
+                examples = self.components.source.load(positions.start, positions.stop, image_size)
+                for position, loaded in enumerate(examples, positions.start):
+                    yield shard, position, loaded
             except UserError as error:
-                yield shard, error
+                yield shard, positions.stop, error
                 return
-            yield shard, None
+            yield shard, positions.stop, None
 
     def _take_row(self, row: Perturbed) -> None:
         shard, extra = self._in_flight.pop(row.id)

@@ -27,6 +27,7 @@ from fmrgen.errors import UserError
 from fmrgen.jobs.generate import make_split
 from fmrgen.jobs.verify import verify
 from fmrgen.recipe.job import load_recipe
+from fmrgen.sources.base import Source
 from fmrgen.split.open import open_split
 from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.shards import SplitFolder
@@ -309,6 +310,13 @@ def test_a_source_of_which_nothing_can_be_read_is_an_error(recipe, tmp_path):
         make_split(recipe([None] * 3, "source.on_error=skip"), tmp_path / "out")
 
 
+def test_an_id_that_a_source_gives_twice_is_told(recipe, tmp_path, monkeypatch):
+    load = Source.load
+    monkeypatch.setattr(Source, "load", lambda *arguments: (entry._replace(id=7) for entry in load(*arguments)))
+    with pytest.raises(UserError, match="source: gives id 7 twice; every example needs an id of its own"):
+        make_split(recipe(range(2)), tmp_path / "out")
+
+
 def test_two_numberings_of_the_same_classes_are_two_recipes(recipe):
     one, other = (recipe(range(4), f"source.classes={classes}") for classes in ("{x: 0, y: 1}", "{y: 1, x: 0}"))
     assert one.fingerprint != other.fingerprint
@@ -351,9 +359,8 @@ def test_the_command_starts_its_own_processes_and_says_what_it_runs_on(tmp_path)
 
     told = told_by("-m", "fmrgen", *job, "--num-processes", "2")  # one may have made all before the first one comes
     assert "2 processes on cpu, 30 slots each; " in told or "there is nothing to do" in told
-    assert {entry["processes"] for entry in provenance(tmp_path / "out")["runs"]} == {
-        2
-    }  # the second may come when nothing is left to do
+    runs = provenance(tmp_path / "out")["runs"]
+    assert {entry["processes"] for entry in runs} == {2}  # the second may come when nothing is left to do
     next((tmp_path / "out/mnist").glob("lenet-00001*")).unlink()
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "-m", "fmrgen")
     told = told_by(*launch, *job)
