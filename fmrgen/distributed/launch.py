@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object, patch_environment
 from torch.distributed import DistError
 
 from fmrgen.errors import UserError
@@ -26,9 +26,11 @@ def start_processes() -> Accelerator:
     """
     gpu = torch.cuda.is_available()
     options = [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)]
+    gpus, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    changes = {"LOCAL_RANK": rank % gpus} if 0 < gpus <= rank else {}  # accelerate takes the GPU of that number
     try:
         # accelerate's own precision is for models that it prepares; `launched_precision` tells the launched one.
-        with _rank_among(torch.cuda.device_count()):
+        with patch_environment(**changes):
             accelerator = Accelerator(cpu=not gpu, mixed_precision="no", kwargs_handlers=options)
     except ValueError as error:
         raise UserError(
@@ -44,20 +46,6 @@ def start_processes() -> Accelerator:
     atexit.register(_leave)
     _share_cores(gpu)
     return accelerator
-
-
-@contextmanager
-def _rank_among(gpus: int) -> Iterator[None]:
-    """Bring LOCAL_RANK into the range of the visible GPUs, of which accelerate takes the one of that number."""
-    rank = os.environ.get("LOCAL_RANK", "0")
-    if not 0 < gpus <= int(rank):
-        yield
-        return
-    os.environ["LOCAL_RANK"] = str(int(rank) % gpus)
-    try:
-        yield
-    finally:
-        os.environ["LOCAL_RANK"] = rank
 
 
 def _share_cores(gpu: bool) -> None:
@@ -107,9 +95,9 @@ class Sharing:
             result = work()
         except UserError as error:
             message = str(error)
-        for other_message in self.gather(message):
-            if other_message:
-                raise UserError(other_message)
+        first_message = next(filter(None, self.gather(message)), None)
+        if first_message is not None:
+            raise UserError(first_message)
         return cast(Result, result)
 
     def check_same(self, name: str, value: Any) -> None:
@@ -118,12 +106,12 @@ class Sharing:
         `value` is its digest, or anything that compares.
         """
         values = self.gather(value)
-        for process, other_value in enumerate(values):
-            if other_value != values[0]:
-                raise UserError(
-                    f"process {process} loaded other {name} than process 0; give every node the same recipe and "
-                    "files, and a classifier with a checkpoint"
-                )
+        other = next((process for process, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            raise UserError(
+                f"process {other} loaded other {name} than process 0; give every node the same recipe and files, and "
+                "a classifier with a checkpoint"
+            )
 
 
 class Processes(Sharing):
@@ -159,8 +147,7 @@ class Processes(Sharing):
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         with self._together():
             torch.distributed.all_reduce(flat)
-        flat /= self.size
-        averages = flat.split([gradient.numel() for gradient in gradients])
+        averages = (flat / self.size).split([gradient.numel() for gradient in gradients])
         for gradient, average in zip(gradients, averages, strict=True):
             gradient.copy_(average.view_as(gradient))
 
@@ -210,6 +197,4 @@ def _leave() -> None:
 
 def device_name(device: torch.device) -> str:
     """Return the GPU's name, or the type of another device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return device.type
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

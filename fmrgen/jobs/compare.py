@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmrgen.config import ComponentConfig
 from fmrgen.errors import UserError, option
 from fmrgen.jobs.evaluate import evaluate
 from fmrgen.jobs.from_objects import recipe_of
@@ -71,11 +70,17 @@ def compare(
         config=config,
         options=options,
     )
-    recipes = own_recipes(recipe, sections)
+    recipes: dict[str, Recipe] = {}  # by their splits, called as their classifiers as far as that can be
+    for name, section in sections.items():
+        split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
+        if split in recipes:
+            raise UserError(f"classifier {name}: its split would be {split}, like another's; rename it, NAME=…")
+        changed = {"classifier": section, "description": "", "output": recipe.output.renamed(split=split)}
+        recipes[split] = recipe.model_copy(update=changed)
     with progress_shown(progress):
-        for each_recipe in recipes:
+        for each_recipe in recipes.values():
             make_split(each_recipe, output)
-    splits = [f"{output}:{made.output.config}/{made.output.split}" for made in recipes]
+    splits = [f"{output}:{recipe.output.config}/{split}" for split in recipes]
     named: dict[str, Any] = {}
     for name, (_, group) in each.items():
         if group is None:
@@ -86,15 +91,3 @@ def compare(
     if evaluation.failed:
         raise UserError(evaluation.failed[0].why)
     return evaluation
-
-
-def own_recipes(recipe: Recipe, classifiers: Mapping[str, ComponentConfig]) -> list[Recipe]:
-    """Return a recipe for each classifier, its split of the same name as far as that can be one."""
-    recipes: dict[str, Recipe] = {}  # by their splits
-    for name, section in classifiers.items():
-        split = re.sub(r"\W+", "_", name).strip("_") or "classifier"
-        if split in recipes:
-            raise UserError(f"classifier {name}: its split would be {split}, like another's; rename it, NAME=…")
-        named = {"classifier": section, "description": "", "output": recipe.output.renamed(split=split)}
-        recipes[split] = recipe.model_copy(update=named)
-    return list(recipes.values())

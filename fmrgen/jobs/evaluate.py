@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,8 @@ from fmrgen.weights.digest import check_same_weights
 
 _log = logging.getLogger(__name__)
 
+# A classifier, with its predictions on each split and its results on fixed sets.
+_Measured = tuple[EvaluatedClassifier, list[OnSplit], FixedSetResults]
 AnySplit = Any  # `datasets` has no types
 """A split: a reference `PATH_OR_REPO[@REVISION][:CONFIG/SPLIT]` (what `generate` returns is one), a parquet file, or a
 `datasets.Dataset` or `IterableDataset` with columns `image` and `label`."""
@@ -112,12 +114,14 @@ def evaluate(
                 read_split(split, loaders, processes, Path(folder), shown, batch_size, source, trust, of_split, count)
             )
         job = _Job(trainings, splits_read, fixed_sets, processes, attack_on_pixels, batch_size, prediction_store)
-        done, failed = job.run()
-    for number, measured in enumerate(splits_read):
-        for classifier_done in done:
-            measured.classifiers[classifier_done.about.name] = classifier_done.splits[number]
-    on_fixed_sets = _by_set([classifier_done.fixed for classifier_done in done])
-    about = [classifier_done.about for classifier_done in done]
+        measured, failed = job.run()
+    for number, split_read in enumerate(splits_read):
+        split_read.classifiers.update({about.name: on_splits[number] for about, on_splits, _ in measured})
+    # Set by set, all classifiers on the first set first.
+    results = chain(*zip(*[fixed.results for *_, fixed in measured], strict=True))
+    predictions = chain(*zip(*[fixed.predictions for *_, fixed in measured], strict=True))
+    on_fixed_sets = FixedSetResults(list(results), list(predictions))
+    about = [about for about, *_ in measured]
     return summarise_evaluation(about, splits_read, processes, attack, on_fixed_sets, failed)
 
 
@@ -151,13 +155,6 @@ def _add(done: Counter[str], name: str, more: int, total: int | None) -> None:
     report(name, done[name], total)
 
 
-def _by_set(of_classifiers: Sequence[FixedSetResults]) -> FixedSetResults:
-    """Return the results of all classifiers set by set, all classifiers on the first set first."""
-    results = zip(*[classifier.results for classifier in of_classifiers], strict=True)
-    predictions = zip(*[classifier.predictions for classifier in of_classifiers], strict=True)
-    return FixedSetResults(list(chain.from_iterable(results)), list(chain.from_iterable(predictions)))
-
-
 def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
     """Return what was passed as `kind`s, by name or as a list of references: a reference alone makes a list, any other
     object alone is called `kind`."""
@@ -170,15 +167,6 @@ def _several(value: Any, kind: str) -> Mapping[str, Any] | Sequence[str]:
     if isinstance(value, Mapping) or all(isinstance(entry, str) for entry in value):
         return value
     return {entry if isinstance(entry, str) else f"{kind} {number}": entry for number, entry in enumerate(value, 1)}
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A classifier, with its predictions on each split and its results on fixed sets."""
-
-    about: EvaluatedClassifier
-    splits: list[OnSplit]
-    fixed: FixedSetResults
 
 
 @dataclass
@@ -257,22 +245,18 @@ class _Job:
             batch_size=self.batch_size,
             attack=self.attack,
         )
-        on_splits = [predictor.on_split(split, self._counter_of(split)) for split in self.splits]
+        on_splits = []
+        for split in self.splits:
+            images = sum(len(of_kind.numbers) for of_kind in split.images.values())
+            if self.attack is not None:
+                images += len(split.images["original"].numbers)
+            on_splits.append(predictor.on_split(split, partial(self._count, split.name, images=images)))
         fixed = classify_fixed_sets(model, self.fixed, sharing, device, self.batch_size, self._count)
         check_same_weights(title, model.module, model.weights_sha256)
         predictor.keep()
-        section = None
-        if model.section is not None:
-            section = model.section.model_dump(mode="json", exclude_none=True)
+        section = None if model.section is None else model.section.model_dump(mode="json", exclude_none=True)
         about = EvaluatedClassifier(model.name, section, model.weights_sha256, model.training_of)
-        return _Measured(about, on_splits, fixed)
-
-    def _counter_of(self, split: MeasuredSplit) -> Callable[[int], None]:
-        """Return what counts the images of a split that a classifier has predicted."""
-        images = sum(len(of_kind.numbers) for of_kind in split.images.values())
-        if self.attack is not None:
-            images += len(split.images["original"].numbers)
-        return lambda more: self._count(split.name, more, images)
+        return about, on_splits, fixed
 
     def _count(self, name: str, more: int, images: int) -> None:
         _add(self._done, name, more, images * len(self.own))

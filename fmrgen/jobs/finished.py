@@ -19,6 +19,7 @@ from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.assets import resolve_path
 from fmrgen.weights.download import is_address
 from fmrgen.weights.pretrained import HUB_FILE, parts_of_hub_file
+from fmrgen.weights.remote import cached_commit
 
 
 def finished_summary(recipe: Recipe, output: str | Path) -> Summary | None:
@@ -34,9 +35,8 @@ def finished_summary(recipe: Recipe, output: str | Path) -> Summary | None:
     recipe = with_recorded_step(recipe.in_precision(launched_precision()), paths)
     try:
         provenance = read_provenance(paths)
-        if not provenance.is_finished or provenance.fingerprint != recipe.fingerprint:
-            return None
-        if not _is_untouched(paths, provenance) or provenance.models_read is None:
+        is_of_recipe = provenance.is_finished and provenance.fingerprint == recipe.fingerprint
+        if not is_of_recipe or not _is_untouched(paths, provenance) or provenance.models_read is None:
             return None
         if provenance.models_read != models_read(recipe.classifier, recipe.generator, recipe.oracle):
             return None
@@ -91,14 +91,8 @@ def _contents(reference: str) -> list[str]:
 
 def _commit(repo: str, revision: str | None) -> str:
     """Return the commit of a model's repo that the Hub's cache has for a revision; "" if it has none."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import repo_folder_name
-
-    cache = Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
-    if revision is not None and (cache / "snapshots" / revision).is_dir():
-        return revision
-    ref = cache / "refs" / (revision or "main")
-    return ref.read_text() if ref.is_file() else ""
+    folder = cached_commit(repo, revision)
+    return folder.name if folder.is_dir() else ""
 
 
 def _is_untouched(paths: SplitPaths, provenance: Provenance) -> bool:

@@ -116,9 +116,8 @@ def recipe_of(
     if isinstance(source, _RECIPES):
         base = source if isinstance(source, Recipe) else load_recipe(source)
         if generator is None and image_size is not None:
-            raise UserError(
-                "image_size: only applies to a generator passed here; for a recipe's, set generator.image_size"
-            )
+            cure = "for a recipe's, set generator.image_size"
+            raise UserError(f"image_size: only applies to a generator passed here; {cure}")
         image_size = image_size or getattr(base.generator, "image_size", None)
         section = base.source if names is None else base.source.model_copy(update={"classes": names})
     else:
@@ -133,7 +132,13 @@ def recipe_of(
         parts["generator"] = generator_section(generator, image_size or _size_of_first(section))
     if oracle is not None:
         parts["oracle"] = oracle_section(oracle)
-    recipe = _of_parts(parts) if base is None else base
+    missing = next((name for name in ("classifier", "generator", "oracle") if name not in parts), None)
+    if base is None and missing is not None:
+        raise UserError(
+            f"source: a dataset needs a classifier, a generator and an oracle; there is no {missing}: pass it, or "
+            "let fmrgen.init(dataset, classifier) choose a recipe"
+        )
+    recipe = base or Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
     if base is not None and parts:
         recipe = base.model_copy(update={**parts, "description": ""})
     if options:
@@ -143,25 +148,13 @@ def recipe_of(
     return recipe.model_copy(update={"output": validate(OutputConfig, output, "generate")})
 
 
-def _of_parts(parts: dict[str, Any]) -> Recipe:
-    """Return a recipe of a dataset and models. Raise UserError if a model is missing."""
-    for name in ("classifier", "generator", "oracle"):
-        if name not in parts:
-            raise UserError(
-                f"source: a dataset needs a classifier, a generator and an oracle; there is no {name}: pass it, or "
-                "let fmrgen.init(dataset, classifier) choose a recipe"
-            )
-    return Recipe(output=OutputConfig(config="default", split="classifier"), **parts)
-
-
 def _names_of_outputs(source: Any, classifier: AnyClassifier | None, image_size: int | None) -> list[str]:
     """Return a network's class names, or the numbers of its classes, for labels without names; none if they are
     unknown."""
     if not isinstance(classifier, nn.Module):
         return []
     size = image_size or _size_of_first(SourceInMemory.of(source))
-    first = next(classifier.parameters(), None)
-    device = torch.device("cpu") if first is None else first.device
+    device = next(classifier.parameters(), torch.empty(0)).device
     return names_of_outputs(classifier.eval(), blank_image(size, device), "classifier")
 
 

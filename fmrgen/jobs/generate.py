@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from fmrgen.jobs.self_check import check, check_kept_rows, check_unchanged, meas
 from fmrgen.jobs.step_size import settled_step
 from fmrgen.metrics.cautions import cautions
 from fmrgen.metrics.summary import Summary
-from fmrgen.progress.job import Progress, ProgressCounter
+from fmrgen.progress.job import Progress
 from fmrgen.progress.log import job_report
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
@@ -45,7 +46,6 @@ from fmrgen.trust.code import runs_code_of_others
 from fmrgen.weights.identity import identity_of
 from fmrgen.weights.remote import announced_downloads
 
-_READ_AHEAD = 16  # images decoded and waiting for a slot; their shards are held, and nobody else makes them
 _HOPELESS = 64  # rows from the start without one finite number, and the job ends
 
 
@@ -111,9 +111,10 @@ def make_split(
             return summary_of_rows(folder)
         if not claims.is_split_whole:
             raise UserError(f"{root}: a shard of it was set aside by another process; run the same command again")
-        if is_first and not provenance.is_finished:
-            for line in measure_slope(components.classifier, folder, provenance.judged_steps, device):
-                note(line)
+        if is_first and not provenance.is_finished and provenance.judged_steps != "none":
+            too_flat = measure_slope(components.classifier, folder, device)
+            if too_flat is not None:
+                note(too_flat)
         summary = finish(folder, claims, job.faults)
         for caution in cautions(summary, steps=provenance.judged_steps):
             note(caution)
@@ -129,7 +130,7 @@ def _notes_on_parts(recipe: Recipe, components: Components) -> list[str]:
             notes.append(f"{name}: can't be hashed ({section.unknown}), so no other run can go on")
     if isinstance(recipe.source, SourceInMemory):
         notes.append(recipe.source.sampling_note())
-    return [line for line in notes if line is not None]
+    return [*filter(None, notes)]
 
 
 def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardClaims, provenance: Provenance) -> str:
@@ -142,9 +143,8 @@ def _start_line(split: str, recipe: Recipe, device: torch.device, claims: ShardC
     processes, slots = launched_processes(), recipe.perturb.slots
     if slots != "auto":
         slots = min(slots, provenance.examples)
-    if processes > 1:
-        return f"{processes} processes on {device_name(device)}, {slots} slots each; {state}"
-    return f"1 process on {device_name(device)}, {slots} slots; {state}"
+    several, each = ("es", " each") if processes > 1 else ("", "")
+    return f"{processes} process{several} on {device_name(device)}, {slots} slots{each}; {state}"
 
 
 @contextmanager
@@ -167,7 +167,7 @@ class _OpenShard:
     """A shard in the making."""
 
     number: int
-    waiting: set[int] = field(default_factory=set)  # ids that are in flight
+    waiting: int = 0  # examples that are in flight
     rows: list[Perturbed] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     all_read: bool = False
@@ -188,20 +188,24 @@ class _Job:
     on_progress: Callable[[Progress], None]
 
     def __post_init__(self) -> None:
-        self.progress = ProgressCounter(self.folder, self.claims.wanted, self.on_progress)
+        self.progress = Progress(self.folder, self.claims.wanted, self.on_progress)
         self.faults: Counter[str | None] = Counter()  # what was not finite in rows, by how often; None: nothing
-        self._shard_of: dict[int, _OpenShard] = {}  # example id → its shard
-        self._extra: dict[int, Mapping[str, Any]] = {}  # example id → its values of the source's columns
+        # Of the examples in flight, by id: the shard, and the values of the source's columns.
+        self._in_flight: dict[int, tuple[_OpenShard, Mapping[str, Any]]] = {}
         self._failure: UserError | None = None
         self._written: list[Future[None]] = []
-        self._recorded = 1  # times that its run was put on record
         self.encodings = _kept_encodings(self.recipe, self.components, self.provenance, self.device)
 
     def work(self, run: Run) -> None:
         """Perturb shards until none is missing, and put that on record; wait for those that others hold."""
+        times = 0
         while self.claims.missing():
             self._perturb_shards()
-            self._record(run)  # before others can finish the split
+            times += 1
+            seconds = round(time.monotonic() - self.progress.started, 1)
+            images, slots = self.progress.own.rows, self.progress.slots
+            end = {"finished": now(), "seconds": seconds, "images": images, "slots": slots}
+            record_run(self.folder, run.model_copy(update=end), times)  # before others can finish the split
             self.claims.wait(self.progress.show)
         encodings = self.encodings
         if encodings is not None and encodings.found:
@@ -223,7 +227,7 @@ class _Job:
             device=self.device,
             expected=len(self.components.source),
             encodings=self.encodings,
-            on_slots=self._set_slots,
+            on_slots=partial(setattr, self.progress, "slots"),
         )
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="shards") as self._writer:
@@ -242,61 +246,46 @@ class _Job:
         if self._failure is not None:
             raise self._failure
 
-    def _record(self, run: Run) -> None:
-        """Put on record what this process has done so far."""
-        seconds = round(time.monotonic() - self.progress.started, 1)
-        end = {"finished": now(), "seconds": seconds, "images": self.progress.own.rows}
-        if self.progress.slots:
-            end["slots"] = self.progress.slots
-        record_run(self.folder, run.model_copy(update=end), self._recorded)
-        self._recorded += 1
-
-    def _set_slots(self, slots: int) -> None:
-        self.progress.slots = slots
-
     def _examples(self) -> Iterator[Example]:
-        shard = None
-        for number, loaded in read_ahead(self._loaded(), _READ_AHEAD):
+        for shard, position, loaded in read_ahead(self._loaded(), 16):  # whose shards nobody else makes meanwhile
             if isinstance(loaded, UserError):
                 self._failure = loaded
                 return
-            if shard is None or number != shard.number:
-                shard = _OpenShard(number)
-                position = self.folder.positions(number).start
             if loaded is None:
                 shard.all_read = True
                 self._write_if_complete(shard)
             elif isinstance(loaded, LoadedExample):
-                shard.waiting.add(loaded.id)
-                self._shard_of[loaded.id] = shard
-                self._extra[loaded.id] = loaded.extra or {}
+                if loaded.id in self._in_flight:
+                    raise UserError(f"source: gives id {loaded.id} twice; every example needs an id of its own")
+                shard.waiting += 1
+                self._in_flight[loaded.id] = shard, loaded.extra or {}
                 controlled = self.recipe.perturb.is_controlled(position, self.folder.examples)
                 yield loaded.for_engine(controlled=controlled)
             else:
                 shard.skipped.append(Skipped(id=loaded.id, reason=loaded.reason))
-            position += 1
 
-    def _loaded(self) -> Iterator[tuple[int, Any]]:
-        """(shard, example) for every example of shards, (shard, None) after each, (shard, error) where it must end."""
+    def _loaded(self) -> Iterator[tuple[_OpenShard, int, Any]]:
+        """Yield every example of shards with its shard and position, None after each, an error where it must end."""
         image_size = self.components.generator.image_size
-        while (shard := self.claims.take()) is not None:
-            self.progress.own_shard(shard)
-            positions = self.folder.positions(shard)
+        while (number := self.claims.take()) is not None:
+            self.progress.uncounted.discard(number)  # its rows are counted as they end
+            shard, positions = _OpenShard(number), self.folder.positions(number)
             try:
-                for loaded in self.components.source.load(positions.start, positions.stop, image_size):
-                    yield shard, loaded
+                examples = self.components.source.load(positions.start, positions.stop, image_size)
+                for position, loaded in enumerate(examples, positions.start):
+                    yield shard, position, loaded
             except UserError as error:
-                yield shard, error
+                yield shard, positions.stop, error
                 return
-            yield shard, None
+            yield shard, positions.stop, None
 
     def _take_row(self, row: Perturbed) -> None:
-        row = replace(row, extra=self._extra.pop(row.id))
+        shard, extra = self._in_flight.pop(row.id)
+        row = replace(row, extra=extra)
         self.faults[None if row.valid else row.fault] += 1
         if self.faults.total() == _HOPELESS and not self.faults[None]:
             raise nonfinite_error(_HOPELESS, self.faults)
-        shard = self._shard_of.pop(row.id)
-        shard.waiting.remove(row.id)
+        shard.waiting -= 1
         shard.rows.append(row)
         self._write_if_complete(shard)
         while self._written and self._written[0].done():

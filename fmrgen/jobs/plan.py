@@ -18,7 +18,6 @@ from fmrgen.jobs.lifecycle import new_provenance
 from fmrgen.jobs.step_size import settled_step
 from fmrgen.recipe.build import Components
 from fmrgen.recipe.job import Recipe
-from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample
 from fmrgen.storage.bucket import open_store
 from fmrgen.storage.paths import SplitPaths
@@ -27,12 +26,6 @@ from fmrgen.storage.shard_claims import own_shards
 from fmrgen.storage.shards import SplitFolder
 from fmrgen.storage.store import mirror
 from fmrgen.weights.remote import Remote, check_room, remotes_of
-
-# Images of a trial: on a CPU the time per image hardly depends on their number, a GPU must be filled.
-_TRIED = {"cpu": 4, "cuda": 32}
-_TRIED_STEPS = 3
-_TRIED_STEP = 1e-3  # with step size auto: a trial asks what a pass costs, not where it leads
-_TRIED_QUERIES = 4  # at most, of each step: a service may cost money
 
 
 @dataclass(frozen=True)
@@ -95,8 +88,7 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
     left = sum(len(folder.positions(shard)) for shard in missing)
     seconds_per_pass, row_bytes = _try(recipe, components, device)
     queries = left * replace(recipe.perturb, step_size=1.0).most_queries
-    slots = recipe.perturb.slots
-    free = None
+    slots, free = recipe.perturb.slots, None
     if store.is_local:
         existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
         free = shutil.disk_usage(existing).free
@@ -121,29 +113,26 @@ def plan(recipe: Recipe, output: str | Path, *, part: tuple[int, int] | None = N
 def _try(recipe: Recipe, components: Components, device: torch.device) -> tuple[float, int]:
     """Perturb a few images, with as many slots as there are images; return the seconds of a pass of one image, and the
     bytes of the images of a row."""
-    source, classifier, generator, oracle = components
-    tried = min(2 * _TRIED[device.type], len(source))
-    loaded = [entry for entry in source.load(0, tried, generator.image_size) if isinstance(entry, LoadedExample)]
-    if not loaded:
+    source, size = components.source, components.generator.image_size
+    # On a CPU the time per image hardly depends on their number, a GPU must be filled.
+    tried = min(8 if device.type == "cpu" else 64, len(source))
+    loaded = source.load(0, tried, size)
+    entries = [entry.for_engine() for entry in loaded if isinstance(entry, LoadedExample)]
+    if not entries:
         raise UserError(f"source: none of the first {tried} images can be read; see source.on_error")
-    entries = [entry.for_engine() for entry in loaded]
     first, examples = entries[::2], entries[1::2] or entries
     options = replace(
         recipe.perturb,
-        budget=min(_TRIED_STEPS, recipe.perturb.budget),
-        step_size=_TRIED_STEP if recipe.perturb.step_size == "auto" else recipe.perturb.step_size,
+        budget=min(3, recipe.perturb.budget),
+        step_size=1e-3 if recipe.perturb.step_size == "auto" else recipe.perturb.step_size,  # wherever it leads
         slots=len(examples),
         min_probability=0.0,
         min_margin=0.0,
-        queries=min(_TRIED_QUERIES, recipe.perturb.queries),
+        queries=min(4, recipe.perturb.queries),  # a service may cost money
     )
-
-    def run(examples: list[Example]) -> list[Perturbed]:
-        return list(perturb(examples, classifier, generator, oracle, options, device=device))
-
-    run(first)  # the first time, libraries choose their kernels
+    list(perturb(first, *components[1:], options, device=device))  # the first time, libraries choose their kernels
     started = time.perf_counter()
-    rows = run(examples)  # other images, since a service may keep its answers
+    rows = list(perturb(examples, *components[1:], options, device=device))  # others: a service may keep answers
     seconds = time.perf_counter() - started
     stored = 0
     for row in rows:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from fmrgen.classifiers.base import digests_of
 from fmrgen.engine.images import on_byte_grid, to_batch
-from fmrgen.engine.interfaces import Oracle, Originals
+from fmrgen.engine.interfaces import Originals
 from fmrgen.engine.objectives import also_of, loss, margin
 from fmrgen.engine.slope import slope_along_gradient
 from fmrgen.errors import UserError, option
 from fmrgen.image_files import open_rgb, stored_image
 from fmrgen.jobs.lifecycle import record
 from fmrgen.metrics.cautions import kinship_caution
-from fmrgen.metrics.gradients import JudgedSteps, slope_caution
+from fmrgen.metrics.gradients import slope_caution
 from fmrgen.metrics.intervals import mean, proportion
 from fmrgen.recipe.build import Components, judgement_of, logits_of
 from fmrgen.sources.base import LoadedExample
@@ -31,14 +31,9 @@ from fmrgen.weights.digest import check_same_weights, shared_weights
 from fmrgen.weights.identity import hashed
 
 _IMAGES = 256
-_TOGETHER = 16
 _ASKED_TWICE = 16  # originals, at the start of a job and at its end
 _SAME = 0.01  # of a probability: more than rounding differs
-_MUCH = 10.0  # points of accuracy
-_ALL = 0.999  # share of weights
-_LEAST_PROBABILITY = 1e-30
 _QUERIED_AGAIN = 16  # rows of the split that is resumed
-_SLOPE_IMAGES = 16
 _UNCERTAIN = 0.7  # the loss of a classifier that sees the label and another class alike
 _LOSS_WITHIN = 0.05  # of a loss, and of it as a share: more than devices' rounding, less than another network makes
 _OF_A_CLASS, _FEWEST_CLASSES = 4, 4  # images, without which a class has no mean; wrong classes to agree on
@@ -81,36 +76,35 @@ def check_unchanged(
         if before.outputs is not None:
             _check_outputs(before.outputs, first_outputs(components, device, _ASKED_TWICE))
     except UserError:
-        names = folder.store.names(folder.paths.shards)
-        for number in range(folder.shards):
-            path = folder.shard_path(number)
-            if path.name in names:
-                set_aside(folder.store, path)
+        for name in folder.paths.shards_among(folder.store.names(folder.paths.shards)):
+            set_aside(folder.store, folder.paths.shards / name)
         raise
 
 
-def measure_slope(
-    classifier: nn.Module, folder: SplitFolder, judged_steps: JudgedSteps, device: torch.device
-) -> list[str]:
+def measure_slope(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> str | None:
     """Measure how steep the classifier really is along its gradient, on the stored images nearest its boundary, and
-    record that in the split, if steps followed it. Return a line if it is not as steep as its gradient says.
+    record that in the split. Return a line if it is not as steep as its gradient says.
 
     Steps end there: a gradient that shows the way far from the boundary, and not near it, hides failures.
     """
-    if judged_steps == "none":
-        return []
-    try:
-        pixels, labels = _nearest_to_boundary(folder)
-    except (OSError, ValueError, pa.ArrowException, UserError):  # a damaged shard, which the check of the split names
-        return []
-    if not labels:
-        return []
-    slope = slope_along_gradient(classifier, margin, to_batch(pixels, device), torch.tensor(labels, device=device))
+    images, labels = [], []
+    with suppress(OSError, ValueError, pa.ArrowException, UserError):  # a damaged shard, which `finish` tells
+        table = folder.read_columns(["id", "valid", "loss"])
+        losses = table["loss"].to_numpy()
+        usable = table["valid"].to_numpy().astype(bool) & np.isfinite(losses)
+        distances = np.where(usable, np.abs(losses - _UNCERTAIN), np.inf)
+        nearest = table["id"].to_numpy()[np.argsort(distances, kind="stable")][: min(16, usable.sum())]
+        rows = folder.rows_of(nearest.tolist(), ["id", "image", "label"])
+        images = [np.asarray(open_rgb(stored_image(row["image"]))) for row in rows]
+        labels = [row["label"] for row in rows]
+    if not images:
+        return None
+    pixels = to_batch(np.array(images), device)
+    slope = slope_along_gradient(classifier, margin, pixels, torch.tensor(labels, device=device))
     if slope is None:
-        return []
+        return None
     record(folder, "slope", {"slope": round(slope, 3)})
-    note = slope_caution(slope)
-    return [] if note is None else [note]
+    return slope_caution(slope)
 
 
 def weights_in_common(components: Components) -> float:
@@ -122,20 +116,18 @@ def weights_in_common(components: Components) -> float:
     classifier, oracle = components.classifier, components.oracle.deciding
     vetoing = () if oracle is components.oracle else getattr(components.oracle, "oracles", ())
     of_classifier, fault = shared_weights(classifier, oracle), None
-    if any(_is_one_network(classifier, member) for member in vetoing):
+    networks = [getattr(member, "classifier", None) for member in vetoing]
+    if any(network is not None and _are_one_network(classifier, network) for network in networks):
         fault = "the classifier itself is among those that have a veto, so an image counts only while it is right"
-    elif of_classifier >= _ALL:
+    elif of_classifier >= 0.999:
         fault = "has the classifier's own weights, so an image counts only while the classifier is right on it"
     if fault is not None:
         raise UserError(f"oracle: {fault}: FMR would be 100 however good it is; choose another {option('oracle')}")
     return max(of_classifier, shared_weights(oracle, classifier)) if of_classifier else 0.0
 
 
-def _is_one_network(classifier: nn.Module, member: Oracle) -> bool:
-    """Return whether a member of a panel is the classifier: with another preprocessing it is another network."""
-    network = getattr(member, "classifier", None)
-    if network is None:
-        return False
+def _are_one_network(classifier: nn.Module, network: nn.Module) -> bool:
+    """Return whether two classifiers are one, also in a wrapper: with another preprocessing it is another network."""
     has_same_weights = bool(digests_of(classifier) & digests_of(network) - {None})
     return has_same_weights and hashed(classifier) == hashed(network)
 
@@ -161,14 +153,14 @@ def first_outputs(components: Components, device: torch.device, count: int = _IM
         columns: list[tuple[Tensor, ...]] = []
         members: list[list[Tensor]] = []  # the classes that each decides on, of each batch
         names: tuple[str, ...] = ()
-        while batch := list(islice(examples, _TOGETHER)):
+        while batch := list(islice(examples, 16)):
             images = on_byte_grid(torch.stack([example.image for example in batch]).to(device))
             labels = torch.tensor([example.label for example in batch], device=device)
             _, verdict = judgement_of(oracle, images, Originals(images, labels))
             names, judgements = tuple(verdict.members), list(verdict.members.values())
             members.append([judgement.decided for judgement in judgements])
             deciding = [verdict, *judgements] if oracle.deciding is oracle else [verdict]
-            logs = [judgement.probabilities.double().clamp(min=_LEAST_PROBABILITY).log() for judgement in deciding]
+            logs = [judgement.probabilities.double().clamp(min=1e-30).log() for judgement in deciding]
             columns.append((labels, verdict.decided, logits_of(classifier, images).double().log_softmax(1), *logs))
         if not columns:
             return None
@@ -209,7 +201,7 @@ def oracle_caution(outputs: FirstOutputs) -> str | None:
     chance = 100 / outputs.of_classifier.shape[1]
     is_at_chance = oracle.low is not None and oracle.low <= chance
     is_apart = oracle.high is not None and classifier.low is not None and oracle.high < classifier.low
-    is_much_worse = is_apart and classifier.value - oracle.value > _MUCH
+    is_much_worse = is_apart and classifier.value - oracle.value > 10  # points of accuracy
     if not is_at_chance and not is_much_worse:
         return None
 
@@ -268,20 +260,6 @@ def likeness(outputs: FirstOutputs) -> float | None:
     return round(max(lows), 3) if lows else None
 
 
-def _nearest_to_boundary(folder: SplitFolder) -> tuple[np.ndarray, list[int]]:
-    """Return stored images, uint8 [n, H, W, 3], and their labels, of which the classifier is least certain."""
-    table = folder.read_columns(["id", "valid", "loss"])
-    losses = table["loss"].to_numpy()
-    usable = table["valid"].to_numpy().astype(bool) & np.isfinite(losses)
-    ids, losses = table["id"].to_numpy()[usable], losses[usable]
-    nearest = ids[np.argsort(np.abs(losses - _UNCERTAIN), kind="stable")[:_SLOPE_IMAGES]]
-    images, labels = [], []
-    for row in folder.rows_of(nearest.tolist(), ["id", "image", "label"]):
-        images.append(np.asarray(open_rgb(stored_image(row["image"]))))
-        labels.append(row["label"])
-    return np.array(images), labels
-
-
 def check_kept_rows(classifier: nn.Module, folder: SplitFolder, device: torch.device) -> None:
     """Raise UserError if the classifier's losses on stored images are not those that their rows have.
 
@@ -290,9 +268,7 @@ def check_kept_rows(classifier: nn.Module, folder: SplitFolder, device: torch.de
     """
     names = folder.store.names(folder.paths.shards)
     existing = [shard for shard in range(folder.shards) if folder.shard_path(shard).name in names]
-    if not existing:
-        return
-    spread = {existing[int(place)] for place in np.linspace(0, len(existing) - 1, _QUERIED_AGAIN)}
+    spread = {existing[int(place)] for place in np.linspace(0, len(existing) - 1, _QUERIED_AGAIN)} if existing else ()
     where = f"{folder.paths.root}:{folder.paths.name}"
     rows: list[dict[str, Any]] = []
     for shard in spread:

@@ -22,10 +22,7 @@ from fmrgen.split.rows import Split
 from fmrgen.split.sampler import Sampler
 from fmrgen.storage.paths import SplitPaths
 
-_ROWS_ON_PAGE, _ROWS_WITH_STEPS = 1000, 60
 _ON_THE_PICTURE = 12  # pairs of images
-_BATCH = 256  # rows
-_COLUMNS = ("id", "label", "accepted_labels", "valid", "prediction", "loss")
 
 
 def show(
@@ -71,7 +68,7 @@ def show(
         UserError: there is no such split, id or class, an image of it can't be read, or its steps can't be repeated.
     """
     if gallery is None:
-        gallery = _ROWS_WITH_STEPS if steps else _ROWS_ON_PAGE
+        gallery = 60 if steps else 1000
     opened = open_split(split)
     ids_by_pair: list[list[int]] = []
     if pairs:
@@ -84,14 +81,10 @@ def show(
         raise UserError(f"{split}: has no row of id {missing_ids[0]}{_of_these(classes)}")
     if ids:
         samples = [by_id[row_id] for row_id in ids]
-    on_sheet: list[Sample | None] = list(samples)
-    if ids_by_pair:  # a row of the sheet for each pair
-        on_sheet = []
-        for pair_ids in ids_by_pair:
-            of_pair = [by_id.get(row_id) for row_id in pair_ids[:columns]]
-            on_sheet += of_pair + [None] * (columns - len(of_pair))
-    if caption is None:
-        caption = opened.name
+    on_sheet: list[Sample | None] = [] if pairs else list(samples)
+    for pair_ids in ids_by_pair:  # a row of the sheet for each pair
+        of_pair = [by_id.get(row_id) for row_id in pair_ids[:columns]]
+        on_sheet += of_pair + [None] * (columns - len(of_pair))
     step_images: dict[int, dict[int, bytes]] = {}
     if steps:
         step_images = decode_steps(opened, samples, trust=trust)
@@ -101,7 +94,8 @@ def show(
     try:
         own, total = opened.split or "its classifier", opened.rows or 0
         page = gallery_page(stored_gallery(opened.name, labels.names, own, samples, step_images, total))
-        sheet = contact_sheet(caption or None, labels.names, on_sheet[: rows * columns], columns)
+        title = opened.name if caption is None else caption or None
+        sheet = contact_sheet(title, labels.names, on_sheet[: rows * columns], columns)
     except UserError as error:
         raise UserError(f"{split}: one of its images is unreadable ({error})") from None
     files = [Path(folder) / "gallery.html", Path(folder) / f"sheet.{file_format}"]
@@ -123,20 +117,17 @@ def _confused_ids(opened: Split, classes: Sequence[str]) -> list[list[int]]:
     prediction, the longest first."""
     opened.check_columns()
     labels = opened.labels or opened.observed_labels()
-    columns = opened.columns(_COLUMNS, labels)
+    columns = opened.columns(("id", "label", "accepted_labels", "valid", "prediction", "loss"), labels)
     if "prediction" not in columns or "id" not in columns:
         raise UserError(f"{opened.name}: does not say what its classifier predicts; leave out {option('pairs')}")
     label = columns["label"]
     wrong = columns["prediction"] != label
-    if "valid" in columns:
-        wrong &= columns["valid"].astype(bool)
+    wrong &= columns.get("valid", np.ones(len(label))).astype(bool)
     if classes:
         wrong &= np.isin(label, [labels.names.index(name) for name in classes if name in labels.names])
     if not wrong.any():
         raise UserError(f"{opened.name}: its classifier takes no image{_of_these(classes)} for another class")
-    order = np.arange(len(label))
-    if "loss" in columns:
-        order = np.argsort(-columns["loss"], kind="stable")
+    order = np.argsort(-columns.get("loss", np.zeros(len(label))), kind="stable")
     ids_by_pair: dict[tuple[int, int], list[int]] = defaultdict(list)
     for row in order[wrong[order]]:
         ids_by_pair[label[row], columns["prediction"][row]].append(int(columns["id"][row]))
@@ -159,7 +150,7 @@ def _sample(opened: Split, rows: int, ids: Sequence[int] = (), classes: Sequence
         raise UserError(f"{opened.name}: has no column id")
     chosen = frozenset(map(labels.names.index, classes)) or None
     sampler = Sampler(rows, len(chosen or labels), of_labels=chosen, of_ids=frozenset(ids) or None)
-    for part in opened.parts(_BATCH, labels, opened.image_columns):
+    for part in opened.parts(256, labels, opened.image_columns):
         sampler.add(part, opened.image_of)
         if sampler.full:
             break

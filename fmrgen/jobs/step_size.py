@@ -20,18 +20,6 @@ from fmrgen.records import Example, Perturbed
 from fmrgen.sources.base import LoadedExample, StreamedSource
 from fmrgen.storage.paths import SplitPaths
 
-_IMAGES = 32
-_ENCODED = 4  # of them, for the scale of the latent
-_BUDGET = 50  # of which the next two are
-_FEWEST_STEPS = 10  # on average: fewer are coarse
-_MOST_STEPS = 40  # on average: with more, many rows are cut off
-_LEAST_VALID = 0.9
-_KEPT_VALID = 0.95  # of the images that the oracle accepts before any step, where those are few
-_START = 0.05  # of the root mean square of the latents: the first step that is tried
-_FACTOR = 10**0.5  # between the first step sizes that are tried
-_LEAST_FACTOR = 1.1  # between the last ones
-_TRIALS = 10
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -42,16 +30,6 @@ class Trial:
     mean_iterations: float  # of valid rows; 0 if there are none
     perturbed_accuracy: float = float("nan")  # of valid rows, 0 to 1; NaN if there are none
 
-    @classmethod
-    def of(cls, step_size: float, rows: list[Perturbed]) -> "Trial":
-        """Return the trial of a step size that gave these rows."""
-        valid_rows = [row for row in rows if row.valid]
-        if not valid_rows:
-            return cls(step_size, 0.0, 0.0)
-        mean_iterations = float(np.mean([row.iterations for row in valid_rows]))
-        perturbed_accuracy = float(np.mean([row.accepts(row.prediction) for row in valid_rows]))
-        return cls(step_size, len(valid_rows) / len(rows), mean_iterations, perturbed_accuracy)
-
     def __str__(self) -> str:
         accuracy = f"{self.perturbed_accuracy:.0%}" if self.valid else "n/a"
         return f"{self.valid:.0%} valid, {self.mean_iterations:.1f} steps, PA {accuracy}"
@@ -59,17 +37,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A good step: 10 to 40 iterations on average, of a budget of 50, and at least the share `valid` of valid rows."""
+    """A good step: a fifth to four fifths of the budget on average, and at least the share `valid` of valid rows."""
 
     budget: int
     valid: float
 
     def is_met_by(self, trial: Trial) -> bool:
-        return not self.is_too_long(trial) and trial.mean_iterations <= _MOST_STEPS * self.budget / _BUDGET
+        """Return whether the steps are no longer than that, and no shorter: then many rows are cut off."""
+        return not self.is_too_long(trial) and trial.mean_iterations <= 4 * self.budget / 5
 
     def is_too_long(self, trial: Trial) -> bool:
-        """Return whether images are refused at once, or after few steps."""
-        return trial.valid < self.valid or trial.mean_iterations < _FEWEST_STEPS * self.budget / _BUDGET
+        """Return whether images are refused at once, or after few steps, which are coarse."""
+        return trial.valid < self.valid or trial.mean_iterations < self.budget / 5
 
 
 def settled_step(recipe: Recipe, components: Components, paths: SplitPaths, device: torch.device) -> Recipe:
@@ -92,8 +71,8 @@ def find_step(components: Components, options: PerturbOptions, device: torch.dev
     Raises UserError if no image can be read, or no gradient reaches the latent.
     """
     examples = _evenly(components)
-    scale = _latent_scale(components, examples[:_ENCODED], device)
-    plain: list[Perturbed] = []
+    scale = _latent_scale(components, examples[:4], device)
+    rows: list[Perturbed] = []  # of the last trial
     notes: list[str] = []
     encoded: dict[tuple[int, ...], Latents] = {}  # by the seeds of a batch, which are the same in each trial
 
@@ -107,16 +86,21 @@ def find_step(components: Components, options: PerturbOptions, device: torch.dev
         if step_size > scale:  # which would leave nothing of the latent
             return None
         run = replace(options, step_size=step_size).runs[0]
-        rows = list(perturb(examples, *components[1:], run, device=device, expected=len(examples), encodings=encodings))
-        plain[:] = rows
-        trial = Trial.of(step_size, rows)
+        rows[:] = perturb(examples, *components[1:], run, device=device, expected=len(examples), encodings=encodings)
+        trial = Trial(step_size, 0.0, 0.0)
+        if valid_rows := [row for row in rows if row.valid]:
+            iterations = float(np.mean([row.iterations for row in valid_rows]))
+            accuracy = float(np.mean([row.accepts(row.prediction) for row in valid_rows]))
+            trial = Trial(step_size, len(valid_rows) / len(rows), iterations, accuracy)
         notes.append(f"step size {step_size:g} on {len(examples)} images: {trial}")
         note(notes[-1])
         return trial
 
-    first = trial_of(_rounded(_START * scale))
+    first = trial_of(_rounded(0.05 * scale))
     assert first is not None
-    wanted = Wanted(options.budget, min(_LEAST_VALID, _KEPT_VALID * _acceptable(plain, options)))
+    # No step, however short, makes more images valid than the oracle accepts before any step.
+    acceptable = sum(_is_accepted(row, options) for row in rows) / len(rows)
+    wanted = Wanted(options.budget, min(0.9, 0.95 * acceptable))
     trials = [first, *search(first, wanted, trial_of)]
     good = [trial for trial in trials if wanted.is_met_by(trial)]
     valid = [trial for trial in trials if trial.valid >= wanted.valid]
@@ -149,40 +133,31 @@ def search(own: Trial, wanted: Wanted, trial_of: Callable[[float], Trial | None]
     The search ends when a step is good, when the way back and forth has become short, or when `trial_of` returns None.
     """
     trials: list[Trial] = []
-    trial, factor, direction = own, _FACTOR, 0
-    while not wanted.is_met_by(trial) and len(trials) < _TRIALS and factor > _LEAST_FACTOR:
+    trial, factor, direction = own, 10**0.5, 0
+    while not wanted.is_met_by(trial) and len(trials) < 10 and factor > 1.1:
         next_direction = -1 if wanted.is_too_long(trial) else 1
         if next_direction == -direction:
             factor = factor**0.5
         direction = next_direction
-        tried = trial_of(_rounded(trial.step_size * factor**direction))
-        if tried is None:
+        next_trial = trial_of(_rounded(trial.step_size * factor**direction))
+        if next_trial is None:
             break
-        trial = tried
+        trial = next_trial
         trials.append(trial)
     return trials
 
 
-def _acceptable(rows: list[Perturbed], options: PerturbOptions) -> float:
-    """Return the share of the images whose plain reconstruction the oracle accepts, as far as that is on record.
-
-    No step, however short, makes more of them valid.
-    """
-
-    def is_accepted(row: Perturbed) -> bool:
-        label, probability = row.reconstruction_oracle_label, row.step_oracle_probabilities[0]
-        is_right = label == row.original_oracle_label
-        if options.oracle_rule == "label":
-            is_right = row.accepts(label)
-        return is_right and probability >= options.min_probability
-
-    return sum(map(is_accepted, rows)) / len(rows)
+def _is_accepted(row: Perturbed, options: PerturbOptions) -> bool:
+    """Return whether the oracle accepts the plain reconstruction of an image, as far as that is on record."""
+    label, probability = row.reconstruction_oracle_label, row.step_oracle_probabilities[0]
+    is_right = row.accepts(label) if options.oracle_rule == "label" else label == row.original_oracle_label
+    return is_right and probability >= options.min_probability
 
 
 def _evenly(components: Components) -> list[Example]:
     """Return examples from all over the source, or the first ones of a stream. Raises UserError if none can be read."""
     source, size = components.source, components.generator.image_size
-    count = min(_IMAGES, len(source))
+    count = min(32, len(source))
     places = range(count)
     if not isinstance(source, StreamedSource):
         places = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)).tolist()

@@ -24,8 +24,6 @@ from fmrgen.results.samples import Sample
 from fmrgen.split.rows import Split
 from fmrgen.trust.recipes import untrusted_config
 
-_SLOTS = 32  # images at once
-
 
 class _Steps(StrictConfig):
     """The sections of a recipe that move an image."""
@@ -64,7 +62,7 @@ def decode_steps(
     recorded = provenance.recipe
     tree = {"generator": recorded.generator.tree, "perturb": recorded.perturb.model_dump(mode="json")}
     recipe = untrusted_config(_Steps, tree, f"{split.name}: the recipe in its provenance", trust=trust)
-    options = replace(recipe.perturb, slots=min(_SLOTS, max(1, len(samples))), compile=False)
+    options = replace(recipe.perturb, slots=min(32, max(1, len(samples))), compile=False)
 
     by_id = {sample.columns["id"]: sample for sample in samples}
     samples = list(by_id.values())  # each row once
@@ -76,8 +74,9 @@ def decode_steps(
             images[example_id][step] = png_bytes(image.permute(1, 2, 0).cpu().numpy())
 
     generator = build_generator(recipe.generator, device)
-    examples = map(_example, samples)
-    rows = perturb(examples, judges.classifier, generator, judges.oracle, options, device=device, on_step=keep)
+    rows = perturb(
+        map(_example, samples), judges.classifier, generator, judges.oracle, options, device=device, on_step=keep
+    )
     for done, row in enumerate(rows, 1):
         columns = by_id[row.id].columns
         accepted = columns.get("accepted_labels") or [row.label]

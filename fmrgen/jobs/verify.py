@@ -1,6 +1,6 @@
 """Verify a split: judge and classify every stored image again, and compare with the stored values."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,27 +141,23 @@ def load_judges(
             continue
         recorded_sha256 = getattr(provenance.weights_sha256, name)
         loaded[name] = weights_sha256(getattr(judges, name))
-        if loaded[name] == recorded_sha256:
-            continue
-        if name == "classifier" and recorded_sha256 in digests_of(judges.classifier) - {None}:  # in a wrapper
-            continue
-        if replacement is None:
+        is_recorded = loaded[name] == recorded_sha256
+        if name == "classifier" and not is_recorded:  # it may be in a wrapper
+            is_recorded = recorded_sha256 in digests_of(judges.classifier) - {None}
+        if not is_recorded and replacement is None:
             raise UserError(f"{split}: the recipe now loads other {name} weights than when the split was generated")
-        raise UserError(f"{split}: the {name} has other weights than when the split was generated ({NEW_WEIGHTS})")
+        if not is_recorded:
+            raise UserError(f"{split}: the {name} has other weights than when the split was generated ({NEW_WEIGHTS})")
     return judges, loaded, recipe
 
 
 def _verify_rows(
-    opened: Split,
-    provenance: Provenance,
-    judges: ClassifierAndOracle,
-    device: torch.device | str,
+    opened: Split, provenance: Provenance, judges: ClassifierAndOracle, device: torch.device | str
 ) -> tuple[int, list[Disagreement]]:
+    """Return how many rows there are, and the values that are not those of their images."""
     rows, schema = provenance.rows, provenance.row_schema
     if judges.oracle.needs_originals and "original" not in opened.image_columns:
         raise UserError(f"{opened.name}: has no originals (output.keep_original), and its oracle compares with them")
-    if not rows:
-        return 0, []
     disagreements: list[Disagreement] = []
     done = 0
     batch_size = max(1, min(_BATCH, _MOST_PIXELS // provenance.image_size**2))
@@ -177,12 +173,16 @@ def _verify_rows(
         by_member = {field: outputs.pop(field) for field in OF_MEMBERS if field in outputs}
         for field, values in outputs.items():
             disagreements += _compare(batch, schema.name_of(field), values)
-        if schema.judges:
-            disagreements += _compare_members(batch, schema.judges, by_member)
+        disagreements += _compare_members(batch, schema.judges, by_member)
         if "pixel_shift" in batch and "original" in pixels:
             change = torch.from_numpy((pixels["image"].astype(np.float64) - originals) / 255)
             disagreements += _compare(batch, "pixel_shift", change.square().mean((1, 2, 3)).sqrt())
-        disagreements += _check_reasons_and_invalid_rows(batch, pixels)
+        for i, example_id in enumerate(batch["id"]):
+            row = {name: values[i] for name, values in batch.items()}
+            disagreements += [Disagreement(example_id, *fault) for fault in _faults_of(row)]
+            if "original" in pixels and not row["valid"] and not np.array_equal(pixels["image"][i], originals[i]):
+                wanted = "the original, as the row is invalid"
+                disagreements.append(Disagreement(example_id, "image", "another image", wanted))
         done += len(batch["id"])
         report("verify", done, rows)
     return rows, disagreements
@@ -206,7 +206,7 @@ def _compare_members(batch: _Batch, names: tuple[str, ...], by_member: dict[str,
     """Compare the verdicts of a panel's members, [B, M] each, with those in the column `judges`."""
     disagreements = []
     comparable = []  # rows of the batch with the verdicts of these members
-    for i, verdicts in enumerate(batch["judges"]):
+    for i, verdicts in enumerate(batch["judges"] if names else ()):
         stored_names = tuple(verdict["name"] for verdict in verdicts)
         if stored_names == names:
             comparable.append(i)
@@ -232,68 +232,51 @@ def _compare(batch: _Batch, column: str, values: Tensor) -> list[Disagreement]:
     return [Disagreement(batch["id"][i], column, stored[i].item(), now[i].item()) for i in np.flatnonzero(~is_same)]
 
 
-def _check_reasons_and_invalid_rows(batch: _Batch, pixels: dict[str, np.ndarray]) -> list[Disagreement]:
-    """Check that reasons to stop exist, and that invalid rows have taken no step, so that their images are the
-    originals."""
-    wrong = []
-    for i, example_id in enumerate(batch["id"]):
-        reason, valid, iterations = batch["stop_reason"][i], batch["valid"][i], batch["iterations"][i]
-        if not 0 <= reason < len(StopReason):
-            wrong.append(Disagreement(example_id, "stop_reason", reason, f"one of 0 to {len(StopReason) - 1}"))
-        if valid != (iterations > 0):
-            wrong.append(Disagreement(example_id, "valid", valid, f"iterations {iterations}"))
-        if "queries" in batch and batch["queries"][i] < iterations + 2:  # original, reconstruction and each step
-            wrong.append(Disagreement(example_id, "queries", batch["queries"][i], f"{iterations + 2} or more"))
-        if "attacks" in batch and not are_whole(batch["attacks"][i]):
-            wrong.append(Disagreement(example_id, "attacks", "a missing part", "whole records"))
-        else:
-            wrong += _check_steps(batch, i)
-            if batch.keys() >= {"attack", "attacks", "step_predictions"}:
-                wrong += _check_attacks(batch, i)
-        if not valid and "original" in pixels and not np.array_equal(pixels["image"][i], pixels["original"][i]):
-            wrong.append(Disagreement(example_id, "image", "another image", "the original, as the row is invalid"))
-    return wrong
+def _faults_of(row: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each column of a row that contradicts others, with its stored value and what would fit."""
+    valid, iterations, reason = row["valid"], row["iterations"], row["stop_reason"]
+    if not 0 <= reason < len(StopReason):
+        yield "stop_reason", reason, f"one of 0 to {len(StopReason) - 1}"
+    if valid != (iterations > 0):
+        yield "valid", valid, f"iterations {iterations}"
+    if "queries" in row and row["queries"] < iterations + 2:  # original, reconstruction and each step
+        yield "queries", row["queries"], f"{iterations + 2} or more"
+    if "attacks" in row and not are_whole(row["attacks"]):
+        yield "attacks", "a missing part", "whole records"
+        return
+    yield from _faults_of_steps(row)
+    if row.keys() >= {"attack", "attacks", "step_predictions"}:
+        yield from _faults_of_attacks(row)
 
 
-def _check_attacks(batch: _Batch, i: int) -> list[Disagreement]:
-    """Check that the image of row `i` is of one of its attacks, and that only the last of them fools the classifier."""
-    example_id, number, records = batch["id"][i], batch["attack"][i], batch["attacks"][i]
-    if not 0 <= number < len(records):
-        return [Disagreement(example_id, "attack", number, f"one of 0 to {len(records) - 1}")]
-    wrong = []
-    predictions, entries = records[number]["predictions"], batch["iterations"][i] + 1
-    if predictions[:entries] != batch["step_predictions"][i]:
-        wrong.append(Disagreement(example_id, "attacks", predictions[:entries], batch["step_predictions"][i]))
-    right = set(batch["accepted_labels"][i]) if "accepted_labels" in batch else {batch["label"][i]}
-    fools = [not right.issuperset(record["predictions"][1:]) for record in records]
-    if any(fools[:-1]) or fools[-1] != (batch["valid"][i] and batch["prediction"][i] not in right):
-        wrong.append(
-            Disagreement(example_id, "attacks", f"fooled by {fools.count(True)}", "by the last alone, or none")
-        )
-    return wrong
-
-
-def _check_steps(batch: _Batch, i: int) -> list[Disagreement]:
-    """Check that row `i` has an entry for the reconstruction and each step, the last for the stored image."""
-    wrong = []
-    example_id, entries = batch["id"][i], batch["iterations"][i] + 1
+def _faults_of_steps(row: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield faults unless there is an entry for the reconstruction and each step, the last for the stored image."""
+    most = entries = row["iterations"] + 1
     for steps, column in _STEPS.items():
-        if steps not in batch:
-            continue
-        values = batch[steps][i]
-        if len(values) != entries:
-            wrong.append(Disagreement(example_id, steps, f"{len(values)} entries", f"{entries}"))
-        elif column and batch["valid"][i] and values[-1] != batch[column][i]:
-            wrong.append(Disagreement(example_id, steps, values[-1], batch[column][i]))
-    controls = [batch[name][i] for name in ("control_predictions", "control_objectives") if name in batch]
-    most = entries
-    if "attacks" in batch and batch["attacks"][i]:
-        most = len(batch["attacks"][i][0]["predictions"])
-    if controls and not (len(controls[0]) == len(controls[-1]) <= most):
-        stored = f"{len(controls[0])} and {len(controls[-1])} entries"
-        wrong.append(Disagreement(example_id, "control_predictions", stored, f"as many, and {most} at most"))
-    if "step_predictions" in batch:
-        first, reconstruction = batch["step_predictions"][i][:1], [batch["reconstruction_prediction"][i]]
-        if first != reconstruction:
-            wrong.append(Disagreement(example_id, "step_predictions", first, reconstruction))
-    return wrong
+        values = row.get(steps)
+        if values is not None and len(values) != entries:
+            yield steps, f"{len(values)} entries", f"{entries}"
+        elif values is not None and column and row["valid"] and values[-1] != row[column]:
+            yield steps, values[-1], row[column]
+    controls = [len(row[name]) for name in ("control_predictions", "control_objectives") if name in row]
+    if row.get("attacks"):
+        most = len(row["attacks"][0]["predictions"])
+    if controls and not (controls[0] == controls[-1] <= most):
+        yield "control_predictions", f"{controls[0]} and {controls[-1]} entries", f"as many, and {most} at most"
+    if "step_predictions" in row and row["step_predictions"][:1] != [row["reconstruction_prediction"]]:
+        yield "step_predictions", row["step_predictions"][:1], [row["reconstruction_prediction"]]
+
+
+def _faults_of_attacks(row: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield faults unless the image is of one of the attacks, and only the last of them fools the classifier."""
+    number, records, stored = row["attack"], row["attacks"], row["step_predictions"]
+    if not 0 <= number < len(records):
+        yield "attack", number, f"one of 0 to {len(records) - 1}"
+        return
+    predictions = records[number]["predictions"][: row["iterations"] + 1]
+    if predictions != stored:
+        yield "attacks", predictions, stored
+    right = set(row.get("accepted_labels", [row["label"]]))
+    fools = [not right.issuperset(record["predictions"][1:]) for record in records]
+    if any(fools[:-1]) or fools[-1] != (row["valid"] and row["prediction"] not in right):
+        yield "attacks", f"fooled by {fools.count(True)}", "by the last alone, or none"

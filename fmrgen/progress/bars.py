@@ -16,8 +16,6 @@ from fmrgen.distributed.rank import is_first_process
 from fmrgen.errors import printable, write_line
 
 _EVERY = 30.0  # seconds between two lines of a log
-_LONG_SECONDS = 90  # from here on a duration is given in minutes
-_LONG_MINUTES = 90  # and from here on in hours and minutes
 
 Update = Callable[[str, int, int | None, str], None]  # called with (name, done, total, other figures)
 
@@ -117,9 +115,9 @@ class _Lines:
 
 def format_duration(seconds: float) -> str:
     """Return a duration as `12 s`, `3 min` or `2 h 5 min`."""
-    if seconds < _LONG_SECONDS:
+    if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    if minutes < _LONG_MINUTES:
+    if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"

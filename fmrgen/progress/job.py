@@ -3,29 +3,13 @@
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from fmrgen.errors import UserError
 from fmrgen.records import Perturbed, StopReason
 from fmrgen.storage.shards import SplitFolder, Tally
-
-_INTERVAL = 2.0  # seconds between two counts of the shards of other processes
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a job, over all processes where nothing else is said."""
-
-    total: int  # rows of the job
-    done: int  # rows that have ended
-    accepted: int  # rows of these that are valid
-    iterations: int  # of these rows in all
-    resumed: int  # rows of `done` that an earlier run made
-    stuck: int = 0  # rows of this process that had no gradient
-    nonfinite: int = 0  # rows of this process with a value that was not finite
-    slots: int | None = None  # images that this process perturbs at once; None before that is decided
 
 
 def memory_in_use() -> int:
@@ -38,53 +22,45 @@ def memory_in_use() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class ProgressCounter:
-    """Counts the rows of this process as they end, and the rows of shards that other processes write."""
+class Progress:
+    """The progress of a job: over all processes the rows that are `done`, of these those that are `accepted`, and their
+    `iterations`; the counts of this process's rows by their ends; and the `slots` that it perturbs at once."""
 
-    def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: Callable[[Progress], None]) -> None:
+    def __init__(self, folder: SplitFolder, wanted: list[int], on_progress: "Callable[[Progress], None]") -> None:
         """Count the job's `wanted` shards that are written already, and report them; each row is reported later."""
-        self.folder = folder
-        self._on_progress = on_progress
+        self._folder, self._on_progress = folder, on_progress
+        self.total = sum(len(folder.positions(shard)) for shard in wanted)  # rows of the job
         self.own = Tally()  # made by this process in this run
-        self._uncounted = set(wanted)  # shards that are neither counted yet nor this process's own
+        self.ends: Counter[StopReason] = Counter()  # of these
+        self.slots: int | None = None  # None before that is decided
+        self.uncounted = set(wanted)  # shards that are neither counted yet nor this process's own
         self._written = Tally()  # by others, or earlier
-        self._stuck = 0
-        self._nonfinite = 0
-        self.slots: int | None = None
-        self._total = sum(len(folder.positions(shard)) for shard in wanted)
         self.started = self._counted = time.monotonic()
         self._count_written()
-        self.resumed = self._written.rows
+        self.resumed = self._written.rows  # rows of `done` that an earlier run made
         self.show()
-
-    def own_shard(self, shard: int) -> None:
-        """Take a shard as this process's own: its rows are counted as they end."""
-        self._uncounted.discard(shard)
 
     def row(self, row: Perturbed) -> None:
         """Count a row of this process, and report it."""
         self.own = self.own.plus((1, row.valid, row.iterations))
-        self._stuck += row.stop_reason is StopReason.STUCK
-        self._nonfinite += row.stop_reason is StopReason.NONFINITE
+        self.ends[row.stop_reason] += 1
         self.show()
 
     def show(self) -> None:
         """Report the progress."""
-        if time.monotonic() - self._counted > _INTERVAL:
+        if time.monotonic() - self._counted > 2:  # seconds
             self._count_written()
-        rows, accepted, iterations = self._written.plus(self.own)
-        counts = (self._total, rows, accepted, iterations, self.resumed, self._stuck, self._nonfinite)
-        self._on_progress(Progress(*counts, self.slots))
+        self.done, self.accepted, self.iterations = self._written.plus(self.own)
+        self._on_progress(self)
 
     def _count_written(self) -> None:
         """Count the shards that have been written since the last count."""
         self._counted = time.monotonic()
-        names: set[str] = set()
+        names, written = set[str](), self._written
         with suppress(OSError, UserError):
-            names = self.folder.store.names(self.folder.paths.shards)
-        written = self._written
-        for shard in list(self._uncounted):  # a copy, for the thread that loads examples takes shards meanwhile
-            if self.folder.shard_path(shard).name in names:
-                written = written.plus(self.folder.read_tally(shard))
-                self._uncounted.discard(shard)
+            names = self._folder.store.names(self._folder.paths.shards)
+        for shard in list(self.uncounted):  # a copy, for the thread that loads examples takes shards meanwhile
+            if self._folder.shard_path(shard).name in names:
+                written = written.plus(self._folder.read_tally(shard))
+                self.uncounted.discard(shard)
         self._written = written

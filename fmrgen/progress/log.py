@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fmrgen.errors import UserError, write_line
 from fmrgen.progress.bars import Interval, report
 from fmrgen.progress.job import Progress, memory_in_use
+from fmrgen.records import StopReason
 
 if TYPE_CHECKING:
     from fmrgen.progress.trackers import Trackers
@@ -90,39 +91,34 @@ def job_report(name: str, log: JobLog | None = None, trackers: "Trackers | None"
     def report_job(progress: Progress) -> None:
         nonlocal started
         started = started or time.monotonic()
-        seconds, made = time.monotonic() - started, progress.done - progress.resumed
-        measured: dict[str, float | None] = {
-            "images_per_second": None,
-            "validation_rate": None,  # in percent
-            "mean_iterations": None,
-            "stuck_rows": progress.stuck,
-            "nonfinite_rows": progress.nonfinite,
-            "slots": progress.slots,
-            "memory_gib": None,
-            "seconds_left": None,
-        }
+        seconds, made, done = time.monotonic() - started, progress.done - progress.resumed, progress.done
+        rate = made / seconds if made and seconds else None
+        valid = progress.accepted / done if done else None
+        steps = progress.iterations / progress.accepted if progress.accepted else None
         figures = []
-        if made and seconds:
-            rate = made / seconds
+        if rate is not None:
             figures.append(f"{rate:.1f} images/s" if rate >= 1 else f"{1 / rate:.1f} s/image")
-            measured["images_per_second"] = round(rate, 3)
-            measured["seconds_left"] = round((progress.total - progress.done) / rate, 1)
-        if progress.done:
-            figures.append(f"{progress.accepted / progress.done:.1%} valid")
-            measured["validation_rate"] = round(100 * progress.accepted / progress.done, 2)
-        if progress.accepted:
-            steps = progress.iterations / progress.accepted
+        if valid is not None:
+            figures.append(f"{valid:.1%} valid")
+        if steps is not None:
             figures.append(f"{steps:.1f} steps")
-            measured["mean_iterations"] = round(steps, 3)
-        report(name, progress.done, progress.total, ", ".join(figures))
-        if not is_due() and progress.done != progress.total:
+        report(name, done, progress.total, ", ".join(figures))
+        if not is_due() and done != progress.total:
             return
-        measured["memory_gib"] = round(memory_in_use() / 2**30, 3)
+        measured: dict[str, float | None] = {
+            "images_per_second": rate and round(rate, 3),
+            "validation_rate": valid and round(100 * valid, 2),  # in percent
+            "mean_iterations": steps and round(steps, 3),
+            "stuck_rows": progress.ends[StopReason.STUCK],
+            "nonfinite_rows": progress.ends[StopReason.NONFINITE],
+            "slots": progress.slots,
+            "memory_gib": round(memory_in_use() / 2**30, 3),
+            "seconds_left": rate and round((progress.total - done) / rate, 1),
+        }
         if log is not None:
-            counts = {"done": progress.done, "total": progress.total, "resumed": progress.resumed}
-            log.write("progress", split=name, **counts, **measured)
+            log.write("progress", split=name, done=done, total=progress.total, resumed=progress.resumed, **measured)
         if trackers is not None:
             numbers = {name: value for name, value in measured.items() if value is not None}
-            trackers.log({"done": progress.done, **numbers}, progress.done)
+            trackers.log({"done": done, **numbers}, done)
 
     return report_job

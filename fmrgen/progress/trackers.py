@@ -7,6 +7,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pandas import json_normalize
+
 from fmrgen.errors import UserError, one_line, option
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ class Trackers:
     def __init__(self, names: Sequence[str], config: Mapping[str, object], folder: Path) -> None:
         self._running: dict[str, GeneralTracker | None] = dict.fromkeys(names)  # None until it has started
         self._folder = folder  # of those that write files
-        settings = _flat(config)
+        flat = json_normalize(dict(config)).to_dict("records")[0]  # its keys are `section.key`
+        settings = {str(key): str(value) for key, value in flat.items()}  # which all trackers take
         self.each(lambda tracker: tracker.store_init_configuration(settings))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
@@ -74,14 +77,3 @@ def tracking(names: Sequence[str], config: Mapping[str, object], folder: Path) -
         yield trackers
     finally:
         trackers.each(lambda tracker: tracker.finish())
-
-
-def _flat(tree: Mapping[str, object], place: str = "") -> dict[str, str]:
-    """Return a recipe with keys as `section.key` and values as text, which all trackers take."""
-    settings: dict[str, str] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            settings |= _flat(value, f"{place}{name}.")
-        else:
-            settings[f"{place}{name}"] = str(value)
-    return settings

@@ -159,14 +159,19 @@ def _size(sizes: dict[str, int], folder: str, pattern: str) -> int:
     return sum(size for name, size in sizes.items() if re.fullmatch(prefix + pattern, name))
 
 
-def _cached_files(repo: str, revision: str | None) -> dict[str, int]:
-    """Return the sizes of those files of a model's repo that are in the Hub's cache, by their paths."""
+def cached_commit(repo: str, revision: str | None) -> Path:
+    """Return where the Hub's cache has the files of a model's repo, if it has any: a folder named as the commit."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
     cache = Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
     ref = cache / "refs" / (revision or "main")
-    folder = cache / "snapshots" / (ref.read_text() if ref.is_file() else revision or "none")
+    return cache / "snapshots" / (ref.read_text() if ref.is_file() else revision or "none")
+
+
+def _cached_files(repo: str, revision: str | None) -> dict[str, int]:
+    """Return the sizes of those files of a model's repo that are in the Hub's cache, by their paths."""
+    folder = cached_commit(repo, revision)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 

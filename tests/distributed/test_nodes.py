@@ -15,22 +15,8 @@ from fmrgen.storage.paths import SplitPaths
 from fmrgen.storage.provenance import read_provenance
 
 SHARDS = 12
-SHORT_JOB = [
-    "generate",
-    "mnist-lenet",
-    "source.limit=48",
-    f"output.shard_size={48 // SHARDS}",
-    "perturb.budget=8",
-    "-q",
-]
-LONG_JOB = [
-    "generate",
-    "mnist-lenet",
-    "source.limit=72",
-    f"output.shard_size={72 // SHARDS}",
-    "perturb.budget=20",
-    "-q",
-]
+SHORT_JOB = ["generate", "mnist-lenet", "--limit", "48", "output.shard_size=4", "perturb.budget=8", "-q"]
+LONG_JOB = ["generate", "mnist-lenet", "--limit", "72", "output.shard_size=6", "perturb.budget=20", "-q"]
 MACHINES = (("fmrgen-a", "10.83.0.1"), ("fmrgen-b", "10.83.0.2"))
 
 
@@ -49,12 +35,8 @@ def machines():
     except FileNotFoundError:
         pytest.skip("network namespaces need the program ip")
     ip("netns", "add", MACHINES[1][0])
-    ends = [
-        word
-        for place, (name, _) in enumerate(MACHINES)
-        for word in (("peer",) * place + ("name", f"wire{place}", "netns", name))
-    ]
-    ip("link", "add", *ends[:4], "type", "veth", *ends[4:])
+    first, second = (("name", f"wire{place}", "netns", name) for place, (name, _) in enumerate(MACHINES))
+    ip("link", "add", *first, "type", "veth", "peer", *second)
     for place, (name, address) in enumerate(MACHINES):
         ip("-n", name, "addr", "add", f"{address}/24", "dev", f"wire{place}")
         for device in ("lo", f"wire{place}"):

@@ -2,11 +2,10 @@
 
 import shutil
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from commands import run
 from datasets import load_dataset
+from stored import alter
 
 from fmrgen import evaluate, load_recipe, verify
 from fmrgen.jobs.generate import make_split
@@ -44,28 +43,22 @@ def test_its_rows_hold_every_attack(folder):
     assert max(len(row["attacks"]) for row in rows) == 3
 
 
+def altered(folder, tmp_path, column, change):
+    """A copy of the split of three attacks, with the values of a column of its first shard changed."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    alter(next((copy / "three").glob("lenet-00000-*.parquet")), column, change)
+    return copy
+
+
 def test_it_is_true_until_somebody_changes_it(folder, tmp_path):
     assert verify(f"{folder}:three/lenet").disagreements == []
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    path = next((copy / "three").glob("lenet-00000-*.parquet"))
-    table = pq.read_table(path)
-    numbers = table["attack"].to_pylist()
-    place, field = table.schema.get_field_index("attack"), table.schema.field("attack")
-    pq.write_table(table.set_column(place, field, pa.array([7, *numbers[1:]], field.type)), path)
+    copy = altered(folder, tmp_path, "attack", lambda numbers: numbers.__setitem__(0, 7))
     (wrong,) = verify(f"{copy}:three/lenet").disagreements
     assert (wrong.column, wrong.stored) == ("attack", 7)
 
 
 def test_a_missing_part_of_a_record_is_one_line(folder, tmp_path, capsys):
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    path = next((copy / "three").glob("lenet-00000-*.parquet"))
-    table = pq.read_table(path)
-    records = table["attacks"].to_pylist()
-    records[1][0]["predictions"] = None
-    place, field = table.schema.get_field_index("attacks"), table.schema.field("attacks")
-    pq.write_table(table.set_column(place, field, pa.array(records, field.type)), path)
+    copy = altered(folder, tmp_path, "attacks", lambda records: records[1][0].update(predictions=None))
     assert run("evaluate", f"{copy}:three/lenet", "-c", "asset:mnist/lenet", "-q") == 2
     assert "row 1: a part of attacks is missing; every row needs all" in capsys.readouterr().err
     assert [wrong.column for wrong in verify(f"{copy}:three/lenet").disagreements] == ["attacks"]
@@ -81,9 +74,8 @@ def test_card_and_report_say_how_tight_fmr_is(folder):
     assert [after.attack for after in split.attacks] == ["sign", "l2, noise 4", "sign targeted third, step 2"]
     summary = evaluation.results[0].total
     assert split.attacks[-1].fmr.value == pytest.approx(summary.fmr.value)
-    assert sum(after.fooled for after in split.attacks) == round(
-        summary.valid_rows * (1 - summary.perturbed_accuracy.value / 100)
-    )
+    fooled = summary.valid_rows * (1 - summary.perturbed_accuracy.value / 100)
+    assert sum(after.fooled for after in split.attacks) == round(fooled)
     text = to_markdown(evaluation_report(evaluation))
     assert "FMR after each attack" in text
     assert "| 2 | l2, noise 4 |" in text

@@ -51,21 +51,14 @@ def test_a_module_of_ones_own_with_a_generator_without_weights(digits):
         ({"generator": "no/such"}, "generator: no/such can't be downloaded"),
         ({"oracle": "no/such"}, "oracle.model: no/such can't be loaded"),
         ({"class_names": ["a", "b"]}, "classifier: has 10 outputs for 2 labels"),
+        ({"images": torch.zeros(6, 1, 32, 32)}, "images: have the shape [6, 1, 32, 32]; give squares, RGB"),
+        ({"labels": range(5)}, "labels: there are 5 for 6 images"),
+        ({"images": 255 * torch.eye(32).expand(6, 3, 32, 32)}, "has values from 0 to 255; give RGB"),
     ],
 )
 def test_mistakes_are_one_line(digits, change, message):
     images, labels, _ = digits
     with pytest.raises(UserError) as caught:
-        perturb_batch(images, labels, classifier=SmallNet(), **{**DEMO, **change})
+        perturb_batch(**{"images": images, "labels": labels, "classifier": SmallNet(), **DEMO, **change})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_images_and_labels_that_do_not_fit(digits):
-    images, labels, _ = digits
-    with pytest.raises(UserError, match=r"images: have the shape \[6, 1, 32, 32\]; give squares, RGB"):
-        perturb_batch(images[:, :1], labels, classifier=SmallNet(), **DEMO)
-    with pytest.raises(UserError, match="labels: there are 5 for 6 images"):
-        perturb_batch(images, labels[:5], classifier=SmallNet(), **DEMO)
-    with pytest.raises(UserError, match="has values from 0 to 255; give RGB"):
-        perturb_batch(images * 255, labels, classifier=SmallNet(), **DEMO)

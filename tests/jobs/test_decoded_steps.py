@@ -58,7 +58,7 @@ def test_steps_end_at_the_stored_image(finished_split):
     opened, samples = samples_of(finished_split)
     images = decode_steps(opened, samples, most=5)
     assert images.keys() == {sample.columns["id"] for sample in samples}
-    several = 0
+    failures = 0
     for sample in samples:
         of_row = images[sample.columns["id"]]
         predictions = sample.columns["step_predictions"]
@@ -69,9 +69,9 @@ def test_steps_end_at_the_stored_image(finished_split):
             assert (pixels(of_row[len(predictions) - 1]) == pixels(sample.image)).all()
         wrong = [step for step, answer in enumerate(predictions) if answer != sample.columns["label"]]
         if wrong:
-            several += 1
+            failures += 1
             assert {wrong[0], max(0, wrong[0] - 1)} <= of_row.keys()
-    assert several
+    assert failures
 
 
 def test_a_row_that_takes_another_path_here_is_left_out(finished_split):

@@ -61,32 +61,16 @@ def by_file(logits):
 
 
 def wrapped(by):
-    @functools.wraps(F.relu)
-    def relu(logits):
-        return logits.roll(by, 1)
-
-    return relu
-
-
-def rolled(logits, *_):
-    return logits.roll(1, 1)
-
-
-def change_parts(network):
-    network.places[0].train()
-
-
-def change_wrapped(network):
-    network.places[0] = wrapped(1)
+    return functools.wraps(F.relu)(lambda logits: logits.roll(by, 1))
 
 
 CHANGES = {
     "environment": (by_environment, lambda network: os.environ.update(ROLL="1")),
     "file": (by_file, lambda network: Path("roll").write_text("1")),
-    "wraps": (wrapped(0), change_wrapped),
+    "wraps": (wrapped(0), lambda network: network.places.__setitem__(0, wrapped(1))),
     "weak reference": (Weak(), lambda network: setattr(ROLL, "by", 1)),
-    "library": (None, lambda network: setattr(F, "hardtanh", rolled)),
-    "part in a list": (RollsInTraining(), change_parts),
+    "library": (None, lambda network: setattr(F, "hardtanh", lambda logits, *_: logits.roll(1, 1))),
+    "part in a list": (RollsInTraining(), lambda network: network.places[0].train()),
 }
 
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
@@ -99,13 +98,11 @@ def run(recipe, folders, processes, kill_after, separate):
         except BaseException as error:
             errors.append(error)
 
-    with ExitStack() as stack:
-        for name, stand_in in {
-            "fmrgen.storage.store.Store.poll": 0.005,
-            "fmrgen.jobs.show.write_picture": lambda *arguments: None,
-            "fmrgen.jobs.lifecycle.renew_card": lambda *arguments: None,
-        }.items():
-            stack.enter_context(patch(name, stand_in))
+    with (
+        patch("fmrgen.storage.store.Store.poll", 0.005),
+        patch("fmrgen.jobs.show.write_picture"),
+        patch("fmrgen.jobs.lifecycle.renew_card"),
+    ):
         workers = [threading.Thread(target=process, args=(number,)) for number in range(processes)]
         for worker in workers:
             worker.start()
@@ -139,12 +136,9 @@ def stored(folder):
 
 def equals_reference(row, reference):
     image = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
-    reasons = [reason.value for reason in StopReason]
-    return (row["valid"], row["iterations"], reasons[row["stop_reason"]]) == (
-        reference.valid,
-        reference.iterations,
-        reference.stop_reason,
-    ) and np.array_equal(image, reference.image.permute(1, 2, 0).numpy())
+    stored = (row["valid"], row["iterations"], list(StopReason)[row["stop_reason"]].value)
+    made = (reference.valid, reference.iterations, reference.stop_reason)
+    return stored == made and np.array_equal(image, reference.image.permute(1, 2, 0).numpy())
 
 
 A_RUN = st.tuples(st.integers(1, 3), st.integers(1, 9))  # processes and slots
@@ -160,15 +154,14 @@ A_RUN = st.tuples(st.integers(1, 3), st.integers(1, 9))  # processes and slots
 )
 def test_the_finished_split_is_the_references(levels, budget, shard_size, killed, last, separate):
     def recipe(slots):
-        tree = {
+        tree = {role: {"kind": "test_properties:Ready", "role": role} for role in ("classifier", "oracle")}
+        tree |= {
             "source": {"kind": "test_properties:Greys", "levels": levels, "on_error": "skip"},
             "generator": {"kind": "test_properties:ReadyGenerator"},
             "perturb": {"budget": budget, "step_size": STEP, "slots": slots},
             "output": {"config": "c", "split": "s", "shard_size": shard_size},
         }
-        return Recipe.model_validate(
-            tree | {role: {"kind": "test_properties:Ready", "role": role} for role in ("classifier", "oracle")}
-        )
+        return Recipe.model_validate(tree)
 
     reference = expected(levels, budget)
     hopeless = all(row.stop_reason == "nonfinite" and not row.valid for row in reference.values())

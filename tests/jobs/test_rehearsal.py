@@ -9,7 +9,6 @@ import time
 
 import pytest
 from commands import fmrgen
-from hosts import Fault
 from rehearsal import CLIP, VQGAN, Internet, rehearse
 
 from fmrgen.recipe.job import describe_recipes
@@ -91,29 +90,12 @@ def test_terms_that_are_not_accepted(user, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_address_that_is_gone_or_fails_on_the_way(user, internet, tmp_path):
+def test_an_address_that_is_gone(user, tmp_path):
     address = "https://example.org/models/w.pth"
-    classifier = f"classifier={{kind: timm, model: resnet18.tv_in1k, checkpoint: '{address}'}}"
-    gone = user(*job(tmp_path, classifier))
+    gone = user(*job(tmp_path, f"classifier={{kind: timm, model: resnet18.tv_in1k, checkpoint: '{address}'}}"))
     assert gone.returncode == 2
     assert f"classifier.checkpoint: {address}: its host returned 404: there is no such file any more" in gone.stderr
     assert not (tmp_path / "out").exists()
-    import timm
-    import torch
-
-    path = internet.hosts.root / "w.pth"
-    torch.save(timm.create_model("resnet18").state_dict(), path)
-    internet.hosts.files[address] = path
-    internet.hosts.faults[address] = Fault(cut=0.6)
-    cut = user(*job(tmp_path, classifier))
-    assert cut.returncode == 0, cut.stderr
-    kept = next(tmp_path.parent.rglob("downloads/*/w.pth"), None) or next(
-        folder for folder in internet.root.parent.rglob("downloads/*/w.pth")
-    )
-    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
-    changed = user(*job(tmp_path / "other", classifier))
-    assert changed.returncode == 2
-    assert "has changed since it was downloaded from https://example.org" in changed.stderr
 
 
 @pytest.mark.nightly

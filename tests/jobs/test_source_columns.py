@@ -20,18 +20,20 @@ FEW = ["perturb.budget=2", "perturb.control=0", "output.shard_size=8"]
 def file(tmp_path_factory):
     """Twenty digits with the width of each, a camera and a mark that the third lacks."""
     source = build_source(load_recipe("mnist-lenet", ["source.limit=20"]).source)
-    columns = {"image": [], "label": [], "width": [], "camera": [], "mark": []}
-    for example in source.load(0, 20, 32):
-        columns["image"].append({"bytes": png_bytes(example.image), "path": None})
-        columns["label"].append(example.label)
-        columns["width"].append(10 + example.id)
-        columns["camera"].append("front" if example.id % 2 else "rear")
-        columns["mark"].append(None if example.id == 2 else example.id / 2)
+    rows = [
+        {
+            "image": {"bytes": png_bytes(example.image), "path": None},
+            "label": example.label,
+            "width": 10 + example.id,
+            "camera": "front" if example.id % 2 else "rear",
+            "mark": None if example.id == 2 else example.id / 2,
+        }
+        for example in source.load(0, 20, 32)
+    ]
     types = {"width": Value("int16"), "camera": Value("string"), "mark": Value("float32")}
-    names = [str(digit) for digit in range(10)]
-    features = Features({"image": Image(), "label": ClassLabel(names=names)} | types)
+    features = Features({"image": Image(), "label": ClassLabel(names=list("0123456789"))} | types)
     path = tmp_path_factory.mktemp("file") / "digits.parquet"
-    Dataset.from_dict(columns, features=features).to_parquet(path)
+    Dataset.from_list(rows, features=features).to_parquet(path)
     return path
 
 
@@ -68,12 +70,14 @@ def test_the_other_columns_are_those_of_a_split_without(file, folder, tmp_path):
         assert ours.select(theirs.column_names).equals(theirs)
 
 
-def test_a_diff_groups_by_them(folder):
-    found = diff_classifiers(
-        "asset:mnist/lenet", "outside_components:HalfTrained", images=f"{folder}:mnist/lenet", by=["camera"]
-    )
+def test_a_diff_groups_by_them(file, folder):
+    networks = "asset:mnist/lenet", "outside_components:HalfTrained"
+    found = diff_classifiers(*networks, images=f"{folder}:mnist/lenet", by=["camera"])
     assert {group.name for group in found.flips.groups["camera"]} == {"front", "rear"}
     assert open_split(f"{folder}:mnist/lenet").features["camera"].dtype == "string"
+    section = f"{{kind: datasets, path: {file}, columns: [width]}}"  # of real images
+    found = diff_classifiers(*networks, images=section, by=["width:20"])
+    assert sum(group.images for group in found.flips.groups["width"]) == 20
 
 
 @pytest.mark.parametrize(
@@ -95,11 +99,8 @@ def test_figures_by_group(folder, tmp_path, capsys):
     evaluation = evaluate([split], ["asset:mnist/lenet"], by=["width:15,25", "camera"], progress=False)
     (result,) = evaluation.results
     rows = load_dataset(str(folder), "mnist", split="lenet")
-    assert {name: summary.rows for name, summary in result.groups["width"].items()} == {
-        "below 15": 5,
-        "15 to 25": 10,
-        "25 and more": 5,
-    }
+    widths = {name: summary.rows for name, summary in result.groups["width"].items()}
+    assert widths == {"below 15": 5, "15 to 25": 10, "25 and more": 5}
     front = result.groups["camera"]["front"]
     of_front = rows.filter(lambda row: row["camera"] == "front")
     valid = of_front.filter(lambda row: row["valid"])
@@ -115,20 +116,15 @@ def test_figures_by_group(folder, tmp_path, capsys):
     assert "By camera" in capsys.readouterr().out
 
 
-def test_groups_that_cannot_be(folder):
-    split = f"{folder}:mnist/lenet"
-    with pytest.raises(UserError, match=r"by: .*mnist/lenet has no column height \(it has: .*width"):
-        evaluate([split], ["asset:mnist/lenet"], by=["height"], progress=False)
-    with pytest.raises(UserError, match="by: the column camera holds 'rear', which has no bounds"):
-        evaluate([split], ["asset:mnist/lenet"], by=["camera:3"], progress=False)
-    for bounds in ("30,15", "nan", "15,inf"):
-        with pytest.raises(UserError, match=f"by: the bounds of width:{bounds} must be numbers that rise"):
-            evaluate([split], ["asset:mnist/lenet"], by=[f"width:{bounds}"], progress=False)
-    with pytest.raises(UserError, match="by: the column width is named twice"):
-        evaluate([split], ["asset:mnist/lenet"], by=["width", "width:15"], progress=False)
-
-
-def test_real_images_are_grouped_in_a_diff(file):
-    section = f"{{kind: datasets, path: {file}, columns: [width]}}"
-    outcome = diff_classifiers("asset:mnist/lenet", "outside_components:HalfTrained", images=section, by=["width:20"])
-    assert sum(group.images for group in outcome.flips.groups["width"]) == 20
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        (["height"], r".*mnist/lenet has no column height \(it has: .*width"),
+        (["camera:3"], "the column camera holds 'rear', which has no bounds"),
+        *[([f"width:{bounds}"], f"the bounds of width:{bounds} must be") for bounds in ("30,15", "nan", "15,inf")],
+        (["width", "width:15"], "the column width is named twice"),
+    ],
+)
+def test_groups_that_cannot_be(folder, by, message):
+    with pytest.raises(UserError, match=f"by: {message}"):
+        evaluate([f"{folder}:mnist/lenet"], ["asset:mnist/lenet"], by=by, progress=False)

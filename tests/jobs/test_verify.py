@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import sys
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import warm
 from commands import run
 from PIL import Image
 from places import ROOT
+from stored import alter
 
 from fmrgen import evaluate, verify
 from fmrgen.errors import UserError
@@ -43,15 +45,17 @@ print(f"{agreed} of {len(rows)}")
 """
 
 
-def alter(split, column, change):
-    path = next(split.glob("mnist/lenet-00001-*.parquet"))
-    table = pq.read_table(path)
-    values = table[column].to_pylist()
-    values[3] = change(values[3], values)
-    index = table.schema.get_field_index(column)
-    pq.write_table(
-        table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type)), path
-    )
+def changed(split, column, change):
+    """Changes the value of the row with id 43; `change` gets all values of its shard, and its place there."""
+    alter(next(split.glob("mnist/lenet-00001-*.parquet")), column, lambda values: change(values, 3))
+
+
+def next_class(values, i):
+    values[i] = (values[i] + 1) % 10
+
+
+def more(values, i):
+    values[i] += 0.01
 
 
 @pytest.mark.slow
@@ -66,20 +70,14 @@ def test_a_fresh_split_is_true_and_anyone_finds_the_same(split):
 @pytest.mark.parametrize(
     ("column", "change"),
     [
-        ("oracle_label", lambda v, _: (v + 1) % 10),
-        ("original_oracle_label", lambda v, _: (v + 1) % 10),
-        ("prediction", lambda v, _: (v + 1) % 10),
-        ("original_prediction", lambda v, _: (v + 1) % 10),
-        ("clip_score", lambda v, _: v + 0.001),
-        ("oracle_probability", lambda v, _: v * 0.99),
-        ("loss", lambda v, _: v + 0.01),
-        ("pixel_shift", lambda v, _: v + 0.01),
-        ("image", lambda v, values: values[5]),
-        ("valid", lambda v, _: not v),
+        *[(f"{name}{of}", next_class) for name in ("", "original_") for of in ("oracle_label", "prediction")],
+        *[(name, more) for name in ("clip_score", "oracle_probability", "loss", "pixel_shift")],
+        ("image", lambda values, i: values.__setitem__(i, values[5])),
+        ("valid", lambda values, i: values.__setitem__(i, not values[i])),
     ],
 )
 def test_an_altered_value_is_found_by_its_id(split, column, change):
-    alter(split, column, change)
+    changed(split, column, change)
     outcome = verify(str(split))
     assert outcome.true_rows == 119
     assert {entry.id for entry in outcome.disagreements} == {43}
@@ -90,7 +88,7 @@ def test_an_altered_value_is_found_by_its_id(split, column, change):
 def test_the_command_lists_what_is_not_true_and_exits_1(split, capsys):
     assert run("verify", f"{split}:mnist/lenet", "-q") == 0
     assert capsys.readouterr().out == f"{split}:mnist/lenet: 120 of 120 rows match their stored images\n"
-    alter(split, "oracle_label", lambda v, _: (v + 1) % 10)
+    changed(split, "oracle_label", next_class)
     assert run("verify", f"{split}:mnist/lenet", "-q") == 1
     told = capsys.readouterr().out
     assert "119 of 120" in told
@@ -100,35 +98,37 @@ def test_the_command_lists_what_is_not_true_and_exits_1(split, capsys):
 def png(*size):
     buffer = io.BytesIO()
     Image.new("RGB", size).save(buffer, "PNG")
-    return buffer.getvalue()
+    return {"bytes": buffer.getvalue()}
+
+
+EPS = {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("values", "message"),
     [
+        ({"image": EPS}, r"its image is unreadable \(an EPS is a program, and is not run; convert it\)"),
         (
-            lambda rows: rows[3].update(image={"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}),
-            r"id 43: its image is unreadable \(an EPS is a program, and is not run; convert it\)",
+            {"image": {"path": "/etc/secret.png"}},
+            r"its image is unreadable \(its file is not in the split: /etc/secret.png\)",
         ),
-        (
-            lambda rows: rows[3].update(image={"bytes": None, "path": "/etc/secret.png"}),
-            r"id 43: its image is unreadable \(its file is not in the split: /etc/secret.png\)",
-        ),
-        (
-            lambda rows: rows[3].update(image={"bytes": b"", "path": None}),
-            r"id 43: its image is unreadable \(no bytes\)",
-        ),
-        (
-            lambda rows: rows[3].update(original={"bytes": png(5, 7)}),
-            r"id 43: its original is unreadable \(it has 5×7 pixels, not 32×32\)",
-        ),
-        (lambda rows: rows[3].update(label=99), "id 43: label 99 is not one of the 10 classes"),
-        (lambda rows: rows[3].update(prediction=None), "id 43: has no prediction; every row needs one"),
-        (lambda rows: rows.__setitem__(3, rows[2]), "its files contain id 42 twice; fmrgen verify --files shows which"),
-        (lambda rows: rows.pop(), "its files have 119 rows and its provenance says 120; fmrgen verify --files shows"),
+        ({"image": {"bytes": b""}}, r"its image is unreadable \(no bytes\)"),
+        ({"original": png(5, 7)}, r"its original is unreadable \(it has 5×7 pixels, not 32×32\)"),
+        ({"label": 99}, "label 99 is not one of the 10 classes"),
+        ({"prediction": None}, "has no prediction; every row needs one"),
     ],
 )
-def test_what_no_run_can_have_written_is_told_and_of_no_use(split, change, message):
+def test_what_no_run_can_have_written_is_told_and_of_no_use(split, values, message):
+    check_of_no_use(split, lambda rows: rows[3].update(values), f"id 43: {message}")
+
+
+def test_rows_that_are_twice_there_or_missing_are_told_and_of_no_use(split):
+    whole = shutil.copytree(split, split.parent / "copy")
+    check_of_no_use(split, lambda rows: rows.__setitem__(3, rows[2]), "its files contain id 42 twice; fmrgen verify")
+    check_of_no_use(whole, list.pop, "its files have 119 rows and its provenance says 120; fmrgen verify --files shows")
+
+
+def check_of_no_use(split, change, message):
     path = next(split.glob("mnist/lenet-00001-*.parquet"))
     table = pq.read_table(path)
     rows = table.to_pylist()
@@ -136,9 +136,8 @@ def test_what_no_run_can_have_written_is_told_and_of_no_use(split, change, messa
     pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
     with pytest.raises(UserError, match=message):
         verify(str(split))
-    if "original has" not in message:  # another size is no matter to a classifier
-        with pytest.raises(UserError):
-            evaluate([str(split)], ["asset:mnist/lenet"])
+    with pytest.raises(UserError):
+        evaluate([str(split)], ["asset:mnist/lenet"])
     assert verify_files(str(split)).intact == 2
 
 
@@ -175,20 +174,15 @@ def test_trusted_code_is_run(tmp_path):
     assert outcome.true_rows == outcome.rows == 10
 
 
-def test_neither_source_nor_generator_is_needed(split):
-    path = split / "provenance/mnist/lenet.json"
-    told = json.loads(path.read_text())
-    gone = {
-        "source": {"kind": "datasets", "path": "no/where"},
-        "generator": {"kind": "vqgan", "checkpoint": "gone", "config": "gone"},
-    }
-    path.write_text(json.dumps({**told, "recipe": {**told["recipe"], **gone}}))
-    assert verify(str(split)).true_rows == 120
-
-
 def test_other_weights_and_broken_files_are_one_line(split):
+    """A source and a generator that are gone are no matter."""
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
+    gone = {"source": {"kind": "datasets", "path": "no/where"}}
+    gone["generator"] = {"kind": "vqgan", "checkpoint": "gone", "config": "gone"}
+    told["recipe"] |= gone
+    path.write_text(json.dumps(told))
+    assert verify(str(split)).true_rows == 120
     path.write_text(json.dumps({**told, "weights_sha256": {**told["weights_sha256"], "oracle": "0" * 64}}))
     with pytest.raises(UserError, match="the recipe now loads other oracle weights"):
         verify(str(split))
@@ -199,54 +193,48 @@ def test_other_weights_and_broken_files_are_one_line(split):
         verify(str(split))
 
 
+SHIFTING = """
+import beside
+import torch
+from fmrgen import Generator, GeneratorConfig, Latents
+
+class Shift(Generator):
+    image_size = 32
+    def __init__(self): self.mean = torch.full((3, 1, 1), MEAN)
+    def encode(self, images, labels): return Latents(images - self.mean)
+    def decode(self, latents): return (latents.free + self.mean).clamp(0, 1)
+
+class Config(GeneratorConfig):
+    kind: str = "shifting:Config"
+    def build(self, device="cpu"): return Shift()
+"""
+
+
 @pytest.mark.slow
 def test_code_that_has_changed_is_told(tmp_path, monkeypatch, capsys):
     """Weights in plain tensors and code of one's own: another PCA does not go on with a split without a word."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be taken for that of a file of one size and second
-    code = (
-        "import torch\n"
-        "from fmrgen import Generator, GeneratorConfig, Latents\n"
-        "class Shift(Generator):\n"
-        "    image_size = 32\n"
-        "    def __init__(self): self.mean = torch.full((3, 1, 1), {mean})\n"
-        "    def encode(self, images, labels): return Latents(images - self.mean)\n"
-        "    def decode(self, latents): return (latents.free + self.mean).clamp(0, 1)\n"
-        "class Config(GeneratorConfig):\n"
-        "    kind: str = 'shifting:Config'\n"
-        "    def build(self, device='cpu'): return Shift()\n"
-    )
+    job = ["generate", "mnist-lenet", "generator={kind: 'shifting:Config', image_size: 32}", "perturb.budget=1", "-q"]
+    (tmp_path / "beside.py").write_text("from beside_that import ONE\n")
 
-    def write(mean, more=""):
-        (tmp_path / "shifting.py").write_text("import beside\n" + code.replace("{mean}", str(mean)) + more)
+    def run_with(status, mean=0.25, more="", one=1):
+        (tmp_path / "shifting.py").write_text(SHIFTING.replace("MEAN", str(mean)) + more)
+        (tmp_path / "beside_that.py").write_text(f"ONE = {one}\n")
         importlib.invalidate_caches()
         sys.modules.pop("shifting", None)
+        assert run(*job, "--limit", "30", "-o", "out") == status
+        return capsys.readouterr().err
 
-    (tmp_path / "beside.py").write_text("from beside_that import ONE\n")
-    (tmp_path / "beside_that.py").write_text("ONE = 1\n")
-    job = ["generate", "mnist-lenet", "generator={kind: 'shifting:Config', image_size: 32}", "perturb.budget=1", "-q"]
-    job += ["--limit", "30", "-o", "out"]
-    write(0.25)
-    assert run(*job) == 0
+    run_with(0)
     told = json.loads((tmp_path / "out/provenance/mnist/lenet.json").read_text())
     assert len(told["weights_sha256"]["generator"]) == 64
     assert list(told["code_sha256"]) == ["beside", "beside_that", "shifting"]
-    shard = next((tmp_path / "out/mnist").glob("lenet-00001*"))
-    shard.unlink()
-    write(0.75)
-    capsys.readouterr()
-    assert run(*job) == 2
-    assert "was started with other generator weights" in capsys.readouterr().err
-    write(0.25, "# another line\n")
-    assert run(*job) == 2
-    assert "was started with other code in shifting; put it back, or choose another --output" in capsys.readouterr().err
-    write(0.25)
-    (tmp_path / "beside_that.py").write_text("ONE = 2\n")
-    assert run(*job) == 2
-    assert "was started with other code in beside_that" in capsys.readouterr().err
-    (tmp_path / "beside_that.py").write_text("ONE = 1\n")
-    assert run(*job) == 0  # it is whole now
-    (tmp_path / "beside_that.py").write_text("ONE = 2\n")
-    assert run(*job) == 0
-    assert "was generated by other code in beside_that; its figures are of that" in capsys.readouterr().err
+    next((tmp_path / "out/mnist").glob("lenet-00001*")).unlink()
+    assert "was started with other generator weights" in run_with(2, mean=0.75)
+    other = "was started with other code in"
+    assert f"{other} shifting; put it back, or choose another --output" in run_with(2, more="# another line\n")
+    assert f"{other} beside_that" in run_with(2, one=2)
+    run_with(0)  # it is whole now
+    assert "was generated by other code in beside_that; its figures are of that" in run_with(0, one=2)

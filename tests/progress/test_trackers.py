@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import warm
@@ -15,29 +15,6 @@ from fmrgen.jobs.generate import make_split
 from fmrgen.progress import trackers as own
 from fmrgen.progress.log import JobLog, job_report
 from fmrgen.recipe.job import load_recipe
-
-
-class FakeRun:
-    """The run of a trackio that does what it must: it keeps what it gets, and may fail."""
-
-    def __init__(self, at_start, at_log):
-        self.at_start, self.at_log = at_start, at_log
-        self.config, self.logged, self.finished = {}, [], False
-
-    def init(self, project):
-        print("a line for people")
-        self.at_start()
-        return self
-
-    def update(self, values, allow_val_change):
-        self.config |= values
-
-    def log(self, values, step=None):
-        self.at_log()
-        self.logged.append((step, values))
-
-    def finish(self):
-        self.finished = True
 
 
 @pytest.fixture
@@ -56,23 +33,13 @@ def make(recipe, folder, names, monkeypatch):
 
 
 @pytest.fixture
-def fake(monkeypatch):
-    """Installs a trackio, and returns its run."""
-
-    def install(at_start=lambda: None, at_log=lambda: None):
-        trackio = FakeRun(at_start, at_log)
-        monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=trackio.init, config=trackio))
-        monkeypatch.setattr(of_accelerate, "_available_trackers", ["trackio", "tensorboard"])
-        return trackio
-
-    return install
-
-
-def failing(error):
-    def fail():
-        raise error
-
-    return fail
+def trackio(monkeypatch):
+    """A trackio that keeps what it gets, and is its own run."""
+    trackio = Mock()
+    trackio.init.side_effect = lambda project: print("a line for people") or trackio
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    monkeypatch.setattr(of_accelerate, "_available_trackers", ["trackio", "tensorboard"])
+    return trackio
 
 
 def test_figures_arrive(recipe, tmp_path, monkeypatch):
@@ -89,26 +56,28 @@ def test_figures_arrive(recipe, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("faults", "trouble"),
+    ("call", "error", "trouble"),
     [
-        ({"at_start": failing(RuntimeError("no server"))}, "no server"),
-        ({"at_log": failing(ValueError("not a number"))}, "not a number"),
-        ({"at_log": failing(SystemExit(3))}, "3"),
+        ("init", RuntimeError("no server"), "no server"),
+        ("log", ValueError("not a number"), "not a number"),
+        ("log", SystemExit(3), "3"),
     ],
 )
-def test_a_tracker_that_fails_is_noted_once_and_stops_no_other(fake, recipe, tmp_path, monkeypatch, faults, trouble):
-    fake(**faults)
+def test_a_tracker_that_fails_is_noted_once_and_stops_no_other(
+    trackio, recipe, tmp_path, monkeypatch, call, error, trouble
+):
+    getattr(trackio, call).side_effect = error
     logs, notes = make(recipe, tmp_path, ["trackio", "tensorboard"], monkeypatch)
     assert notes == [f"trackers trackio: {trouble}; the job goes on without it"]
     assert list((logs / "fmrgen").glob("events.*"))
 
 
-def test_a_tracker_gets_everything_and_is_ended(fake, recipe, tmp_path, monkeypatch, capsys):
-    trackio = fake()
+def test_a_tracker_gets_everything_and_is_ended(trackio, recipe, tmp_path, monkeypatch, capsys):
     assert make(recipe, tmp_path, ["trackio"], monkeypatch)[1] == []
-    assert trackio.config["classifier.kind"] == "lenet"
-    assert trackio.logged[-1][0] == trackio.logged[-1][1]["done"] == 12
-    assert trackio.finished
+    assert trackio.config.update.call_args.args[0]["classifier.kind"] == "lenet"
+    (figures,), options = trackio.log.call_args
+    assert figures["done"] == options["step"] == 12
+    assert trackio.finish.called
     assert capsys.readouterr().out == ""  # which belongs to the command
 
 
@@ -126,10 +95,9 @@ def test_the_first_of_many_processes_waits_for_no_other(tmp_path):
 
 
 def test_trackers_that_there_are_not(tmp_path, capsys):
-    assert run("generate", "mnist-lenet", "--limit", "2", "-o", tmp_path / "out", "--log-with", "nothing") == 2
-    assert "--log-with: no tracker nothing; there are" in capsys.readouterr().err
-    assert run("generate", "mnist-lenet", "--limit", "2", "-o", tmp_path / "out", "--log-with", "comet_ml") == 2
-    assert "--log-with: comet_ml is not installed" in capsys.readouterr().err
+    for name, message in {"nothing": "no tracker nothing; there are", "comet_ml": "comet_ml is not installed"}.items():
+        assert run("generate", "mnist-lenet", "--limit", "2", "-o", tmp_path / "out", "--log-with", name) == 2
+        assert f"--log-with: {message}" in capsys.readouterr().err
 
 
 def test_a_log_that_is_full_ends_no_job(capsys):

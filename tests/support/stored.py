@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -36,6 +37,14 @@ def assert_same_rows(found, expected):
 
 def parts(folder, pattern="**/*.parquet"):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).glob(pattern))
+
+
+def alter(shard, column, change):
+    """Rewrites a column of a shard; `change` gets the list of its values and changes that."""
+    table = pq.read_table(shard)
+    values, place, field = table[column].to_pylist(), table.schema.get_field_index(column), table.schema.field(column)
+    change(values)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), shard)
 
 
 def unfinish(paths, **changes):
