@@ -117,11 +117,7 @@ def build_generator(config: ComponentConfig, device: torch.device | str) -> Gene
 
 
 def build_classifier(
-    config: ComponentConfig,
-    labels: Labels,
-    image_size: int,
-    device: torch.device | str,
-    section: str = "classifier",
+    config: ComponentConfig, labels: Labels, image_size: int, device: torch.device | str, section: str = "classifier"
 ) -> nn.Module:
     """Return a classifier in evaluation mode, checked on a blank image to answer in the source's `labels`.
 
