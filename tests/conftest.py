@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
 os.environ.setdefault("FMRGEN_CACHE_GB", "0")  # tests that keep encodings say where
@@ -21,6 +20,7 @@ from filelock import FileLock
 from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 from notes import noted
+from served import Handler, Server
 
 LONGEST = (
     "test_nodes.py",
@@ -103,11 +103,8 @@ def split(finished_split, tmp_path):
 @pytest.fixture(scope="session")
 def hub_server(tmp_path_factory):
     """The Hub of a worker: its address is the same in all tests, which is read while importing."""
-    server = HubServer(tmp_path_factory.mktemp("hub"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -145,21 +142,12 @@ def notes():
 @pytest.fixture
 def listener():
     """A host that nobody has reason to ask: `requests` are the paths that somebody did ask for, at `port`."""
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
+    class Listening(Handler):
+        def respond(self):
             server.requests.append(self.path)
-            self.send_error(404)
+            self.reply(404)
 
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.port = [], server.server_address[1]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Server(Listening) as server:
+        server.requests, server.port = [], server.server_port
+        yield server

@@ -8,11 +8,9 @@ import json
 import os
 import shutil
 import tarfile
-import threading
 import time
 import zipfile
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from hypothesis import strategies as st
 from notes import noted
 from PIL import Image
 from safetensors.torch import save
+from served import Handler, Server
 from torch import nn
 from watched import no_trespass
 
@@ -390,29 +389,13 @@ def test_tars(tmp_path_factory, changes):
 def nonsense():
     """A Hub whose answers are `nonsense.body`, and the environment for it."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Nonsense(Handler):
+        def respond(self):
+            self.content()
+            self.reply(server.status, server.body, server.headers)
 
-        def answer(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(server.status)
-            for name, value in server.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(server.body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(server.body)
-
-        do_GET = do_POST = do_HEAD = do_PUT = answer  # noqa: N815
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Server(Nonsense) as server:
+        yield server
 
 
 INFO = {
@@ -437,12 +420,11 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
 
     body = answer if isinstance(answer, bytes) else json.dumps(with_value(INFO, *answer)).encode()
     nonsense.status, nonsense.body, nonsense.headers = status, body, headers
-    address = f"http://127.0.0.1:{nonsense.server_port}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(hub_module, "_ATTEMPTS", 2)
     repo = HubRepo("someone/x")
-    repo.api.endpoint = address
+    repo.api.endpoint = nonsense.address
     with noted() as notes:
         for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
             outcome(ask)
