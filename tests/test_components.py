@@ -20,14 +20,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from fmrgen.classifiers.base import (
-    Classifier,
-    GroupedClassifier,
-    Normalize,
-    digests_of,
-    in_labels,
-    left_out_note,
-)
+from fmrgen.classifiers.base import Classifier, GroupedClassifier, Normalize, digests_of, in_labels, left_out_note
 from fmrgen.config import check_places, config_class
 from fmrgen.engine.interfaces import Generator, Latents
 from fmrgen.errors import UserError
