@@ -22,26 +22,13 @@ from hypothesis import HealthCheck, settings
 from notes import noted
 from served import Handler, Server
 
-LONGEST = (
-    "test_nodes.py",
-    "test_perturb.py",
-    "test_kills.py",
-    "test_generate.py",
-    "test_diff.py",
-    "test_push.py",
-    "test_evaluate.py",
-    "test_bucket.py",
-    "test_resuming.py",
-    "test_misbehaving.py",
-    "test_hostile.py",
-    "test_judge.py",
-    "test_masking.py",
-    "test_another_device.py",
-    "test_results.py",
-    "test_strangers.py",
-    "test_report.py",
-    "test_places.py",
-)
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        "nodes", "perturb", "kills", "generate", "diff", "push", "evaluate", "bucket", "resuming", "misbehaving", "hostile",
+        "judge", "masking", "another_device", "results", "strangers", "report", "places",
+    )
+]  # fmt: skip
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("everyday", everyday, max_examples=10)

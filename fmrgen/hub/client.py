@@ -21,6 +21,7 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
     hf_hub_url,
+    snapshot_download,
 )
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -35,7 +36,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fmrgen.errors import UserError, chain, one_line, option
-from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, no_bars
+from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, checked_commit, no_bars
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +109,14 @@ class HubClient:
 
         with ThreadPoolExecutor(8) as pool, no_bars(), client_errors():
             return dict(zip(paths, pool.map(read, paths), strict=True))
+
+    def download(self, patterns: Sequence[str]) -> Path:
+        """Return a local folder with those files of the repo, at its `revision`, that match a pattern of the shell."""
+        info: Any = self.ask(lambda: self.api.repo_info(self.name, repo_type=self.kind, revision=self.revision))
+        commit = checked_commit(info.sha, self.name)
+        options: dict[str, Any] = {"repo_type": self.kind, "revision": commit, "allow_patterns": list(patterns)}
+        with no_bars():
+            return Path(self.ask(lambda: snapshot_download(self.name, **options), all_of_the_hub=False))
 
     def send(self, operations: Sequence[Operation], message: str, **options: Any) -> CommitInfo:
         """Make a commit. Retries nothing: call it within `ask`. `options` are others of the Hub's `create_commit`."""
@@ -202,6 +211,12 @@ class HubClient:
             return RejectedError(f"{self.name}: the Hub returned {status}: {message}")
         cure = "; run the same command again to continue" if status in _TRANSIENT else ""
         return UserError(f"{self.name}: the Hub returned {status}{cure}: {message}")
+
+
+def check_repo_name(repo: str) -> None:
+    """Raise UserError unless `repo`, which is not a folder, can be the name of a repo."""
+    if repo.startswith(("./", "../")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
 
 
 def terms_line(repo: str, kind: RepoKind) -> str:

@@ -21,6 +21,7 @@ import torch
 import yaml
 from hosts import Hosts
 from hub_server import HubServer
+from photos import encoded
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -289,7 +290,7 @@ class Internet:
         labels = self._labels_of(pixels, names, size=224)
         rows = {
             "image": [
-                {"bytes": jpeg(image), "path": f"ILSVRC2012_val_{number:08}.JPEG"}
+                {"bytes": encoded(image, "JPEG", quality=90), "path": f"ILSVRC2012_val_{number:08}.JPEG"}
                 for number, image in enumerate(pixels, start=1)
             ],
             "label": labels,
@@ -412,15 +413,7 @@ def photos(count: int, width: int, height: int) -> list[np.ndarray]:
 
 
 def png(pixels: np.ndarray) -> dict:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
-
-
-def jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return {"bytes": encoded(pixels), "path": None}
 
 
 def rehearse(internet: Internet, recipe: str, place: Path) -> tuple[str, CompletedProcess]:

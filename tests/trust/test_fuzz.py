@@ -21,6 +21,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from notes import noted
+from photos import encoded
 from PIL import Image
 from safetensors.torch import save
 from served import Handler, Server
@@ -127,26 +128,21 @@ class Timed:
 # Images
 
 
-def encoded(kind, mode="RGB", **options):
-    buffer = io.BytesIO()
-    image = Image.effect_noise((24, 16), 80).convert("RGB").convert(mode)
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+def noise(kind, mode="RGB", **options):
+    return encoded(Image.effect_noise((24, 16), 80).convert("RGB").convert(mode), kind, **options)
 
 
 def corpus():
     exif = Image.Exif()
     exif[0x0112] = 6
     found = [
-        encoded("PNG"), encoded("PNG", "RGBA"), encoded("PNG", "P"), encoded("JPEG", exif=exif), encoded("JPEG", "CMYK"),
-        encoded("WEBP"), encoded("GIF", "P"), encoded("BMP"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw"),
-        encoded("TIFF", "F"), encoded("PPM"), encoded("TGA"), encoded("ICO"), encoded("PCX"), encoded("SGI"), encoded("DDS"),
-        encoded("JPEG2000"), encoded("IM"), encoded("MSP", "1"), encoded("XBM", "1"), encoded("BLP", "P"), encoded("QOI"),
-        encoded("EPS"), encoded("AVIF"), encoded("SPIDER", "F"), encoded("PDF"),
+        noise("PNG"), noise("PNG", "RGBA"), noise("PNG", "P"), noise("JPEG", exif=exif), noise("JPEG", "CMYK"),
+        noise("WEBP"), noise("GIF", "P"), noise("BMP"), noise("TIFF"), noise("TIFF", compression="tiff_lzw"),
+        noise("TIFF", "F"), noise("PPM"), noise("TGA"), noise("ICO"), noise("PCX"), noise("SGI"), noise("DDS"),
+        noise("JPEG2000"), noise("IM"), noise("MSP", "1"), noise("XBM", "1"), noise("BLP", "P"), noise("QOI"),
+        noise("EPS"), noise("AVIF"), noise("SPIDER", "F"), noise("PDF"),
     ]  # fmt: skip
-    grey = io.BytesIO()
-    Image.fromarray(np.arange(384, dtype=np.uint16).reshape(16, 24)).save(grey, "PNG")
-    return [*found, grey.getvalue(), b"", b"\0" * 64]
+    return [*found, encoded(np.arange(384, dtype=np.uint16).reshape(16, 24)), b"", b"\0" * 64]
 
 
 def pillow_writes(make):
