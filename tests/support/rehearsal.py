@@ -30,8 +30,6 @@ CLASS_PROMPTS = {"crane2": "construction crane"}  # those of the recipes
 CLIP = "openai/clip-vit-base-patch32"
 VQGAN = "dalle-mini/vqgan_imagenet_f16_16384"
 STYLEGAN = "https://s3.eu-central-1.amazonaws.com/avg-projects/stylegan_xl/models"
-VDVAE = "https://storage.googleapis.com/dessa-public-files/efficient_vdvae/Pytorch/imagenet64_baseline_checkpoints.zip"
-TAESD = "https://raw.githubusercontent.com/madebyollin/taesd/5cccb12dc72074a4be35680c3b108548a7c69978"
 
 
 class Internet:
