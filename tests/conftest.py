@@ -97,16 +97,9 @@ def hub_server(tmp_path_factory):
 @pytest.fixture
 def hub(hub_server, tmp_path):
     """An empty Hub on this machine, and the environment in which the Hub's clients use it."""
-    server = hub_server
-    server.begin(tmp_path / "hub")
-    server.environment = {
-        "HF_ENDPOINT": server.address,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": "writer",
-    }
-    return server
+    hub_server.begin(tmp_path / "hub")
+    hub_server.environment = hub_server.variables(tmp_path / "home", "writer")
+    return hub_server
 
 
 @pytest.fixture

@@ -548,6 +548,11 @@ class HubServer(served.Server):
         self._worlds: dict[str, World] = {}
         self._lock = threading.Lock()
 
+    def variables(self, home: Path, token: str) -> dict[str, str]:
+        """The environment in which the Hub's clients use it."""
+        told = {"HF_ENDPOINT": self.address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        return told | {"HF_HOME": str(home), "HF_TOKEN": token}
+
     def begin(self, root: Path) -> None:
         """Empties it: what it holds from here on lies in another folder."""
         with self._lock:

@@ -46,15 +46,8 @@ class Internet:
 
     def environment(self, home: Path, token: str | None = "writer-0") -> dict[str, str]:
         """The environment of a user whose caches are in `home`."""
-        environment = {
-            "HF_ENDPOINT": self.hub.address,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(home / "hf"),
-            "FMRGEN_CACHE": str(home / "fmrgen"),
-            **self.hosts.environment,
-        }
-        return environment | ({} if token is None else {"HF_TOKEN": token})
+        environment = self.hub.variables(home / "hf", token or "") | {"FMRGEN_CACHE": str(home / "fmrgen")}
+        return environment | self.hosts.environment
 
     @property
     def sent(self) -> int:

@@ -11,11 +11,12 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import commands
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import fmrgen, run, upload
+from commands import fmrgen, run, succeeded, upload
 from datasets import ClassLabel, Dataset, Features, Image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -139,11 +140,9 @@ def test_a_stranger_on_the_hub_runs_nothing(place, hub):
     upload(hub, place / "theirs", "someone/theirs")
     options = {"cwd": place, **hub.environment}
     shutil.rmtree(place / "theirs")
-    evaluated = fmrgen("evaluate", "someone/theirs", "-c", LENET, "-q", **options)
-    assert evaluated.returncode == 0, evaluated.stderr
-    verified = fmrgen("verify", "someone/theirs", **options)
-    assert (verified.returncode, verified.stderr.count("\n")) == (2, 1), verified.stderr
-    assert "runs evil_code:Net; if you trust it, use --trust" in verified.stderr
+    succeeded("evaluate", "someone/theirs", "-c", LENET, "-q", **options)
+    told = "runs evil_code:Net; if you trust it, use --trust"
+    commands.refused("verify", "someone/theirs", told=told, **options)
     assert not (place / "ran").exists()
 
 
@@ -258,9 +257,8 @@ def test_a_card_on_the_hub_leads_nowhere_else(place, hub):
     (place / "leak/README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
     upload(hub, place / "leak", "someone/leak")
     for command in (["evaluate", "someone/leak", "-c", LENET], of_dataset("someone/leak")):
-        done = fmrgen(*command, "-q", cwd=place, **hub.environment)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert "someone/leak: its README.md takes data from " in done.stderr
+        told = "someone/leak: its README.md takes data from "
+        commands.refused(*command, "-q", told=told, cwd=place, **hub.environment)
 
 
 # Files that are links, pipes, or called like something else
