@@ -39,13 +39,7 @@ if TYPE_CHECKING:
 
 _UNION_PART = re.compile(r"(constrained-|list\[|dict\[|literal\[|(str|int|float|bool)$)")  # pydantic's, no key
 # Keys of a recipe that change no row and no plan of shards.
-NOT_FINGERPRINTED = (
-    "description",
-    "source.on_error",
-    "source.license",
-    "perturb.slots",
-    "perturb.compile",
-)
+NOT_FINGERPRINTED = ("description", "source.on_error", "source.license", "perturb.slots", "perturb.compile")
 FINGERPRINT = {"fingerprint": True}  # the context in which a component leaves out what can change no stored row
 IN_MEMORY = "in_memory"  # the kind of an object that was handed over in Python, which no recipe names
 _NO_KINDS = ("base", "networks", IN_MEMORY)

@@ -10,13 +10,8 @@ from typing import Any
 
 # Packages that only some recipes and commands need, and the extra that installs each.
 _EXTRAS = {
-    "diffusers": "models",
-    "timm": "models",
-    "transformers": "models",
-    "msgpack": "models",
-    "sklearn": "models",
-    "webdataset": "webdataset",
-    "braceexpand": "webdataset",
+    **dict.fromkeys(("diffusers", "timm", "transformers", "msgpack", "sklearn"), "models"),
+    **dict.fromkeys(("webdataset", "braceexpand"), "webdataset"),
 }
 _callers = ["Python"]  # the last one is the present caller; no context variable, which threads do not inherit
 

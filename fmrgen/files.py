@@ -59,21 +59,21 @@ def check_links(folder: Path) -> None:
             check_inside(path, folder)
 
 
-def read_plain(path: Path, largest: int = _LARGEST_SMALL) -> bytes:
-    """Return a file's content. Raises UserError if it can't be read, is no plain file, or has over `largest` bytes."""
+def read_plain(path: Path) -> bytes:
+    """Return a small file's content. Raises UserError if it can't be read, is no plain file, or is too large."""
     try:
         with open_plain(path) as file:
-            content = file.read(largest + 1)
+            content = file.read(_LARGEST_SMALL + 1)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
-    if len(content) > largest:
-        raise UserError(f"{path}: has more than {largest:,} bytes, and is not read; delete it")
+    if len(content) > _LARGEST_SMALL:
+        raise UserError(f"{path}: has more than {_LARGEST_SMALL:,} bytes, and is not read; delete it")
     return content
 
 
-def read_json(path: Path, largest: int = _LARGEST_SMALL) -> dict[str, Any]:
-    """Return the JSON mapping in a file of at most `largest` bytes. Raises UserError if it is none."""
-    return parse_json(read_plain(path, largest), str(path))
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON mapping in a small file. Raises UserError if it is none."""
+    return parse_json(read_plain(path), str(path))
 
 
 def json_text(content: object, *, strict: bool = False) -> str:

@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent / "apps"
 def apps() -> list[ModuleType]:
     """Return the packages of the apps that are installed, by name.
 
-    Each has `NAMES`, the public names that it adds to `fmrgen` and their modules; it may have `RECIPES`, what its
-    recipes' names begin with and which of its names loads them; its module `commands` has `COMMANDS`.
+    Each may have `RECIPES`, what its recipes' names begin with and which public name loads them; its module `commands`
+    has `COMMANDS`.
     """
     return [import_module(f"fmrgen.apps.{app.name}") for app in pkgutil.iter_modules([str(_FOLDER)])]

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # both before the libraries read them
 os.environ.setdefault("FMRGEN_CACHE_GB", "0")  # tests that keep encodings say where
@@ -21,27 +20,15 @@ from filelock import FileLock
 from hub_server import HubServer
 from hypothesis import HealthCheck, settings
 from notes import noted
+from served import Handler, Server
 
-LONGEST = (
-    "test_nodes.py",
-    "test_perturb.py",
-    "test_kills.py",
-    "test_generate.py",
-    "test_diff.py",
-    "test_push.py",
-    "test_evaluate.py",
-    "test_bucket.py",
-    "test_resuming.py",
-    "test_misbehaving.py",
-    "test_hostile.py",
-    "test_judge.py",
-    "test_masking.py",
-    "test_another_device.py",
-    "test_results.py",
-    "test_strangers.py",
-    "test_report.py",
-    "test_places.py",
-)
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        "nodes", "perturb", "kills", "generate", "diff", "push", "evaluate", "bucket", "resuming", "misbehaving", "hostile",
+        "judge", "masking", "another_device", "results", "strangers", "report", "places",
+    )
+]  # fmt: skip
 
 everyday = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("everyday", everyday, max_examples=10)
@@ -103,26 +90,16 @@ def split(finished_split, tmp_path):
 @pytest.fixture(scope="session")
 def hub_server(tmp_path_factory):
     """The Hub of a worker: its address is the same in all tests, which is read while importing."""
-    server = HubServer(tmp_path_factory.mktemp("hub"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        yield server
 
 
 @pytest.fixture
 def hub(hub_server, tmp_path):
     """An empty Hub on this machine, and the environment in which the Hub's clients use it."""
-    server = hub_server
-    server.begin(tmp_path / "hub")
-    server.environment = {
-        "HF_ENDPOINT": server.address,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": "writer",
-    }
-    return server
+    hub_server.begin(tmp_path / "hub")
+    hub_server.environment = hub_server.variables(tmp_path / "home", "writer")
+    return hub_server
 
 
 @pytest.fixture
@@ -145,21 +122,12 @@ def notes():
 @pytest.fixture
 def listener():
     """A host that nobody has reason to ask: `requests` are the paths that somebody did ask for, at `port`."""
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
+    class Listening(Handler):
+        def respond(self):
             server.requests.append(self.path)
-            self.send_error(404)
+            self.reply(404)
 
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.port = [], server.server_address[1]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Server(Listening) as server:
+        server.requests, server.port = [], server.server_port
+        yield server

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from commands import fmrgen
+from commands import succeeded
 from installed import of_installed_commands
 from places import ROOT
 from stored import assert_same_rows, rows
@@ -69,7 +69,7 @@ def test_other_engines_make_the_split(engine, more, tmp_path):
     small = ["source.limit=24", "output.shard_size=4", "perturb.budget=5"]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("extends: mnist-lenet\nsource: {limit: 24}\noutput: {shard_size: 4}\nperturb: {budget: 5}\n")
-    assert fmrgen("generate", "mnist-lenet", *small, "-o", tmp_path / "one", "-q").returncode == 0
+    succeeded("generate", "mnist-lenet", *small, "-o", tmp_path / "one", "-q")
     script = [sys.executable, ANYWHERE / f"{engine}_tasks.py", recipe, tmp_path / "out", "--tasks", "2", *more]
     done = subprocess.run(
         script, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, cwd=tmp_path, capture_output=True, text=True

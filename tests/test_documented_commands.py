@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import fmrgen
+from commands import fmrgen, succeeded
 from places import ROOT
 
 from fmrgen.cli.app import COMMANDS, app
@@ -145,16 +145,9 @@ def stage(tmp_path_factory, finished_split):
     shutil.copytree(finished_split, root / "out")
     fmrgen("evaluate", "out", "-c", "asset:mnist/lenet", "-o", "evaluation", cwd=root)
     for seed, name in enumerate(("last", "next")):
-        training = [
-            "train",
-            "train/mnist-lenet",
-            "schedule.steps=150",
-            f"schedule.seed={seed}",
-            "-o",
-            f"trained/{name}",
-        ]
-        done = fmrgen(*training, cwd=root)
-        assert done.returncode == 0, done.stderr
+        schedule = ["schedule.steps=150", f"schedule.seed={seed}"]
+        training = ["train", "train/mnist-lenet", *schedule, "-o", f"trained/{name}"]
+        succeeded(*training, cwd=root)
         network = load_classifier(str(root / f"trained/{name}")).network
         weights = {f"network.{key}": value for key, value in network.state_dict().items()}
         torch.save(weights, root / f"{'old' if seed == 0 else 'new'}.pt")
@@ -224,7 +217,7 @@ def test_the_commands_of_a_page_run(page, stage, hub, tmp_path):
     folder = tmp_path / "stage"
     shutil.copytree(stage, folder)
     if page != "README.md":  # whose reader has pushed nothing yet
-        assert fmrgen("push", "out", "someone/digits", cwd=folder, **hub.environment).returncode == 0
+        succeeded("push", "out", "someone/digits", cwd=folder, **hub.environment)
     hub.world().create("models/someone/mnist-vit", private=False)
     failed = []
     for line in shown(page):

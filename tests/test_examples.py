@@ -6,8 +6,6 @@ import re
 import runpy
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import nbformat
 import pytest
@@ -15,6 +13,7 @@ import torch
 import warm
 from nbclient import NotebookClient
 from places import ROOT
+from served import Handler, Server
 from torch.utils.data import DataLoader
 from torchvision.io import decode_image
 
@@ -71,26 +70,16 @@ def endpoint():
     """The address of a LeNet that answers as the Hub's image classification does."""
     network = fmrgen.load_classifier("asset:mnist/lenet")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            content = bytearray(self.rfile.read(int(self.headers["Content-Length"])))
-            image = decode_image(torch.frombuffer(content, dtype=torch.uint8))
+    class Answering(Handler):
+        def respond(self):
+            image = decode_image(torch.frombuffer(bytearray(self.content()), dtype=torch.uint8))
             with torch.no_grad():
                 scores = network(image[None] / 255).softmax(1)[0].tolist()
             body = json.dumps([{"label": str(digit), "score": score} for digit, score in enumerate(scores)]).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(200, body)
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with Server(Answering) as server:
+        yield server.address
 
 
 @pytest.mark.slow

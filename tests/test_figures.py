@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import succeeded
 from places import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -63,10 +64,7 @@ def test_a_changed_figure_is_found(page, before, after, line, pages):
 
 @pytest.mark.nightly
 def test_the_figures_of_readme_are_those_of_its_command(tmp_path):
-    from commands import fmrgen
-
-    done = fmrgen("generate", "mnist-lenet", "--output", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeeded("generate", "mnist-lenet", "--output", "out", cwd=tmp_path)
     table = re.compile(r"│ (\S.*?) +│ (\S.*?) +│")
     shown = dict(table.findall((ROOT / "README.md").read_text()))
     printed = dict(table.findall(done.stdout))

@@ -51,19 +51,7 @@ def test_imports_run_one_way_between_modules_and_between_packages():
     for subject, others in packages.items():
         others.discard(subject)
     assert list(TopologicalSorter(packages).static_order())
-    up = (
-        "errors",
-        "engine",
-        "storage",
-        "recipe",
-        "split",
-        "evaluation",
-        "report",
-        "publish",
-        "jobs",
-        "cli",
-        "apps",
-    )
+    up = ("errors", "engine", "storage", "recipe", "split", "evaluation", "report", "publish", "jobs", "cli", "apps")
     for height, subject in enumerate(up):  # as docs/explanation/design.md has them
         assert packages.get(subject, set()).isdisjoint(up[height:]), subject
 

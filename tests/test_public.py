@@ -1,11 +1,9 @@
 """What users see of the package: its names, its version, and its types."""
 
-import ast
 import re
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from places import ROOT
 
 import fmrgen as package
 from fmrgen.errors import command_line, option
-from fmrgen.internals import apps
 
 
 def test_public_names_are_there_and_are_what_they_say():
@@ -55,17 +52,3 @@ def test_a_network_in_one_word():
     frozen = package.freeze(torch.nn.Linear(2, 2).train())
     assert not frozen.training
     assert not frozen.weight.requires_grad
-
-
-def test_the_table_and_the_types_are_of_the_same_names():
-    """Type checkers read the imports, Python the table."""
-    tree = ast.parse(Path(package.__file__).read_text())
-    installed = tuple(f"{app.__name__}." for app in apps())
-    typed = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fmrgen."):
-            if node.module.startswith("fmrgen.apps.") and not node.module.startswith(installed):
-                continue  # of an app whose folder was deleted
-            typed |= {alias.name: node.module for alias in node.names}
-    assert typed.pop("apps") == "fmrgen.internals"
-    assert typed == package._MODULES

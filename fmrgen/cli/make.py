@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import fmrgen
 from fmrgen.cli import display, options, publish
 from fmrgen.distributed.rank import is_first_process, note
 from fmrgen.errors import UserError
@@ -57,7 +57,7 @@ def _loader_of(name: str) -> "Callable[[str, list[str]], BaseModel]":
     for app in apps():
         for beginning, loader in getattr(app, "RECIPES", {}).items():
             if name.startswith(beginning):
-                load: Callable[[str, list[str]], BaseModel] = getattr(import_module(app.NAMES[loader]), loader)
+                load: Callable[[str, list[str]], BaseModel] = getattr(fmrgen, loader)
                 return load
     return load_recipe
 

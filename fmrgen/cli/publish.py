@@ -90,7 +90,7 @@ def rebuild(
         output: The dataset folder.
     """
     from fmrgen.files import check_writable
-    from fmrgen.hub.fetch import check_repo_name
+    from fmrgen.hub.client import check_repo_name
     from fmrgen.recipe.job import load_source
     from fmrgen.split.reference import deltas_of
 

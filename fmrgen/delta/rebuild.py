@@ -9,7 +9,7 @@ from fmrgen.delta.card import write_delta_card
 from fmrgen.delta.files import DIGEST, deltas_in, pixels_sha256, read_about, read_delta, rebuilt_file, write_delta
 from fmrgen.errors import UserError
 from fmrgen.files import check_writable
-from fmrgen.hub.fetch import fetched
+from fmrgen.hub.client import HubClient, check_repo_name
 from fmrgen.image_files import Fit, open_rgb, resize
 from fmrgen.jobs.lifecycle import claimed_alone, finish
 from fmrgen.metrics.summary import Summary
@@ -58,7 +58,8 @@ def rebuild(delta: str | Path, source: str | SourceConfig, output: str | Path) -
     root = Path(delta)
     if not root.is_dir():
         repo, _, revision = str(delta).partition("@")
-        root, _ = fetched(repo, revision or "main", [f"{DELTAS}/**"])
+        check_repo_name(repo)
+        root = HubClient(repo, "dataset", revision or "main").download([f"{DELTAS}/**"])
     names = deltas_in(root)
     if not names:
         raise UserError(f"{delta}: contains no split without images; push one with --without-images")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from json import JSONDecodeError
+from math import inf
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +22,7 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
     hf_hub_url,
+    snapshot_download,
 )
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -31,10 +34,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
+from huggingface_hub.utils import filter_repo_objects, parse_ratelimit_headers, validate_repo_id
 
 from fmrgen.errors import UserError, chain, one_line, option
-from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, no_bars
+from fmrgen.hub.timeouts import LONGEST_WAIT, UnreachableError, bound_requests, checked_commit, no_bars
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +101,23 @@ class HubClient:
 
         with ThreadPoolExecutor(8) as pool, no_bars(), client_errors():
             return dict(zip(paths, pool.map(read, paths), strict=True))
+
+    def download(self, patterns: list[str], largest: float = inf) -> Path:
+        """Return a local folder with those files of the repo, at its `revision`, that match a pattern of the shell.
+
+        Raises UserError if one has more than `largest` bytes, or the Hub refuses or cannot be reached.
+        """
+        options: dict[str, Any] = {"repo_type": self.kind}
+        info: Any = self.ask(
+            lambda: self.api.repo_info(self.name, revision=self.revision, files_metadata=True, **options)
+        )
+        for file in filter_repo_objects(info.siblings or [], allow_patterns=patterns, key=attrgetter("rfilename")):
+            if (file.size or 0) > largest:
+                limit = f"no more than {largest:,} are fetched"
+                raise UserError(f"{self.name}: {file.rfilename} has {file.size:,} bytes, and {limit}")
+        options |= {"revision": checked_commit(info.sha, self.name), "allow_patterns": patterns}
+        with no_bars():
+            return Path(self.ask(lambda: snapshot_download(self.name, **options), all_of_the_hub=False))
 
     def send(self, operations: Sequence[Operation], message: str, **options: Any) -> CommitInfo:
         """Make a commit. Retries nothing: call it within `ask`. `options` are others of the Hub's `create_commit`."""
@@ -176,6 +196,12 @@ class HubClient:
             return RejectedError(f"{self.name}: the Hub returned {status}: {message}")
         cure = "; run the same command again to continue" if status in _TRANSIENT else ""
         return UserError(f"{self.name}: the Hub returned {status}{cure}: {message}")
+
+
+def check_repo_name(repo: str) -> None:
+    """Raise UserError unless `repo`, which is not a folder, can be the name of a repo."""
+    if repo.startswith(("./", "../")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{repo}: no such folder, and a repo is called OWNER/NAME")
 
 
 def terms_line(repo: str, kind: RepoKind) -> str:

@@ -76,10 +76,7 @@ def checked_commit(sha: Any, repo: str) -> str:
 def _bounded_client(factory: Any) -> Any:
     client = factory()
     hooks = client.event_hooks
-    client.event_hooks = {
-        "request": [*hooks["request"], _set_timeouts],
-        "response": [*hooks["response"], _cap_pauses],
-    }
+    client.event_hooks = {"request": [*hooks["request"], _set_timeouts], "response": [*hooks["response"], _cap_pauses]}
     client.send = partial(_send, client.send)
     return client
 

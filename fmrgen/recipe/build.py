@@ -117,11 +117,7 @@ def build_generator(config: ComponentConfig, device: torch.device | str) -> Gene
 
 
 def build_classifier(
-    config: ComponentConfig,
-    labels: Labels,
-    image_size: int,
-    device: torch.device | str,
-    section: str = "classifier",
+    config: ComponentConfig, labels: Labels, image_size: int, device: torch.device | str, section: str = "classifier"
 ) -> nn.Module:
     """Return a classifier in evaluation mode, checked on a blank image to answer in the source's `labels`.
 
@@ -290,12 +286,12 @@ def component_errors(section: str, image: torch.Tensor) -> Iterator[None]:
 
 
 @torch.no_grad()
-def logits_of(classifier: nn.Module, images: torch.Tensor, section: str = "classifier") -> torch.Tensor:
+def logits_of(classifier: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return a classifier's logits, float32 or more, [B, K], for images [B, 3, H, W] in [0, 1].
 
-    Raises UserError, starting with `section`, if it fails on the images.
+    Raises UserError if it fails on the images.
     """
-    with component_errors(section, images):
+    with component_errors("classifier", images):
         return as_float32(classifier(images.clone()))  # it may write into what it gets
 
 

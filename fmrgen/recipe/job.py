@@ -65,8 +65,7 @@ class OutputConfig(StrictConfig):
     config: str = Field(description="names the source, generator and oracle")
     split: str = Field(description="names the classifier")
     shard_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        500,
-        description="rows in a shard, the unit of work and of resume; auto: for about a thousand shards",
+        500, description="rows in a shard, the unit of work and of resume; auto: for about a thousand shards"
     )
     keep_original: bool = True
 

@@ -8,15 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import SerializeAsAny
 
-from fmrgen.config import (
-    SHORT_FORMS,
-    ComponentConfig,
-    ShortForms,
-    StrictConfig,
-    component,
-    import_object,
-    validate,
-)
+from fmrgen.config import SHORT_FORMS, ComponentConfig, ShortForms, StrictConfig, component, import_object, validate
 from fmrgen.errors import UserError, option
 from fmrgen.files import no_such_folder, open_plain, parse_yaml
 from fmrgen.recipe.classifier_forms import FORMS, HARMLESS, WRITTEN, form_of, is_inline

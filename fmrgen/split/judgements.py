@@ -18,7 +18,7 @@ from pydantic import Field
 
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import check_inside, json_text, of_schema, read_json, read_plain, write_atomically
-from fmrgen.hub.fetch import fetched
+from fmrgen.hub.client import HubClient
 from fmrgen.results.judges import Kind
 from fmrgen.split.rows import Split
 from fmrgen.storage.paths import SplitPaths
@@ -263,7 +263,7 @@ def judgements_of(opened: Split) -> tuple[list[Judgements], list[str]]:
     paths = opened.paths
     if opened.revision is not None:
         files = f"{escape(paths.at(Path()).judgements.as_posix())}/*"
-        root, _ = fetched(opened.repo, opened.revision, [files], largest=_LARGEST)
+        root = HubClient(opened.repo, "dataset", opened.revision).download([files], largest=_LARGEST)
         paths = paths.at(root)
     judgements, notes = [], []
     folder = JudgementsFolder(paths)

@@ -23,11 +23,9 @@ _WRAPPERS = ("ema_model_state_dict", "state_dict", "net", "model_state_dict", "m
 _INNER = (("1.", r"0\.(mean|std)"), ("model.", r"(mu|sigma|mean|std|normaliz\w*\..*|attacker\..*)"))
 
 
-def load_checkpoint(network: nn.Module, reference: str, key: str = "classifier.checkpoint") -> None:
-    """Load a file that `read_checkpoint` reads into `network`; every tensor must fit.
-
-    Raises UserError, starting with the `key` of a recipe that names the file, if it can't be read, or does not fit.
-    """
+def load_checkpoint(network: nn.Module, reference: str) -> None:
+    """Load a classifier's file that `read_checkpoint` reads; every tensor must fit. Raises UserError if it does not."""
+    key = "classifier.checkpoint"
     load_exactly(network, read_checkpoint(reference, key), f"{key}: {reference}")
 
 

@@ -16,16 +16,16 @@ from fmrgen.errors import UserError
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
-def weights_sha256(component: object, prefix: str = "") -> str | None:
-    """Return a digest of all tensors and arrays in `component`, or None if it has none.
+def weights_sha256(component: object) -> str | None:
+    """Return a digest of all tensors and arrays in `component`, with their names, or None if it has none.
 
-    Their names are part of the digest, and begin with `prefix`. Raises UserError if they are not loaded.
+    Raises UserError if they are not loaded.
     """
-    return weights_digests(component, [prefix])[0]
+    return weights_digests(component, [""])[0]
 
 
 def weights_digests(component: object, prefixes: Sequence[str]) -> list[str | None]:
-    """Return the digest of the weights under each of the prefixes, as `weights_sha256` does; they are read once."""
+    """Return a digest as `weights_sha256` does for each prefix of the weights' names; they are read once."""
     digests = [hashlib.sha256() for _ in prefixes]
     tensors = sorted(weights_of(component), key=itemgetter(0))
     for name, tensor in tensors:

@@ -80,12 +80,7 @@ def _fetch(address: str, path: Path, key: str) -> None:
         partial = path.with_name(f".{path.name}.{version}.part")
         with partial.open("ab") as file:
             http_get(
-                url,
-                file,
-                resume_size=file.tell(),
-                headers=_HEADERS,
-                expected_size=size,
-                displayed_filename=path.name,
+                url, file, resume_size=file.tell(), headers=_HEADERS, expected_size=size, displayed_filename=path.name
             )
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(address, key, error) from None

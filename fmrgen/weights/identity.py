@@ -19,8 +19,7 @@ from torch import nn
 
 from fmrgen.errors import one_line
 from fmrgen.files import sha256_of
-from fmrgen.trust.code import code_sha256, runs_code_of_others
-from fmrgen.trust.source_code import is_own, own_code_sha256, own_files
+from fmrgen.trust.code import code_sha256, is_own, own_code_sha256, own_files, runs_code_of_others
 from fmrgen.weights.digest import weights_sha256
 
 _BUILT_ON = ("torch", "torchvision", "timm", "transformers", "numpy")

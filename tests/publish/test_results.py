@@ -243,11 +243,11 @@ def test_the_card_holds_the_figures_that_the_columns_give(split):
 
 def test_judgements_without_end_are_not_fetched(finished_split, tmp_path, monkeypatch):
     huge = SimpleNamespace(rfilename="judgements/mnist/lenet/ann.parquet", size=1 << 40)
-    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha="a" * 40, siblings=[huge]))
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: SimpleNamespace(sha="a" * 40, siblings=[huge]))
     on_the_hub = replace(open_split(str(finished_split)), repo="someone/digits", revision="a" * 40)
     with pytest.raises(UserError, match=r"ann\.parquet has 1,099,511,627,776 bytes, and no more than"):
         judgements_of(on_the_hub)
-    monkeypatch.setattr("fmrgen.hub.fetch.snapshot_download", lambda *_, **__: tmp_path)
+    monkeypatch.setattr("fmrgen.hub.client.snapshot_download", lambda *_, **__: tmp_path)
     huge.rfilename = "mnist/lenet-00000-of-00001.parquet"
     assert judgements_of(on_the_hub) == ([], [])
 

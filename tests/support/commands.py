@@ -33,6 +33,20 @@ def fmrgen(*arguments, launcher=("-m", "fmrgen"), cwd=None, fresh=False, **envir
     return subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
+def succeeded(*arguments, **options):
+    """Runs it, and it ends well."""
+    done = fmrgen(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(*arguments, told, **options):
+    """Runs it, and it ends with one line, which has `told`."""
+    done = fmrgen(*arguments, **options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert told in done.stderr
+
+
 def launched(count, *arguments, **environment):
     """Runs the command in `count` processes of one launch, started without a launcher; returns each, by rank."""
     env = {**os.environ, "COLUMNS": "120", **environment}

@@ -1,10 +1,10 @@
 """A dozen traffic signs that are drawn, where any image of a sign does: in the layouts that GTSRB has."""
 
 import csv
-import io
 
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
+from photos import encoded
 from PIL import Image, ImageDraw
 
 from fmrgen.sources.gtsrb import SIGNS
@@ -33,9 +33,7 @@ def parquet_of_signs(path, with_columns=True):
     columns = {"image": [], "label": list(LABELS)}
     features = {"image": ImageFeature(), "label": ClassLabel(names=list(SIGNS))}
     for label, width in zip(LABELS, WIDTHS, strict=True):
-        buffer = io.BytesIO()
-        sign(label, width).save(buffer, "PNG")
-        columns["image"].append({"bytes": buffer.getvalue(), "path": None})
+        columns["image"].append({"bytes": encoded(sign(label, width)), "path": None})
     if with_columns:
         columns |= {"width": list(WIDTHS), "track": [f"{number:05}" for number in range(len(LABELS))]}
         features |= {"width": Value("int32"), "track": Value("string")}

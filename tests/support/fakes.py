@@ -1,7 +1,5 @@
-"""Models that make a test of the engine exact and quick, and figures without any."""
+"""Models that make a test of the engine exact and quick."""
 
-import numpy as np
-import pyarrow as pa
 import torch
 from small_models import LABELS, SIZE, perturb, smooth_images, tiny_network
 from torch import nn
@@ -11,8 +9,6 @@ from fmrgen.engine.interfaces import Generator, Judgement, Latents, Oracle
 from fmrgen.engine.models import row_seed
 from fmrgen.oracles.classifier import ClassifierOracle
 from fmrgen.records import Example
-from fmrgen.results.evaluation import SCHEMA, Evaluation
-from fmrgen.results.own_splits import OwnComparison, OwnRank
 
 COUNT = 12
 BUDGET = 12
@@ -146,34 +142,3 @@ def grey(*levels):
 
 
 STEP = 8 / 255
-
-
-def ranked(random, robustness, rows=400, ids=None, valid=0.9):
-    """What an evaluation holds of classifiers that are right on so large shares of their own perturbed images."""
-    ids = np.arange(rows) if ids is None else ids
-    tables = []
-    for name, share in robustness.items():
-        tables.append(
-            pa.table(
-                {
-                    "split": [f"x:{name}"] * len(ids),
-                    "classifier": [name] * len(ids),
-                    "id": ids,
-                    "label": np.zeros(len(ids), int),
-                    "valid": random.random(len(ids)) < valid,
-                    "original_prediction": (random.random(len(ids)) < 0.05).astype(int),
-                    "prediction": (random.random(len(ids)) >= share).astype(int),
-                }
-            )
-        )
-    order = sorted(robustness, key=robustness.get, reverse=True)
-    ranking = [OwnRank(f"x:{name}", name, place, place) for place, name in enumerate(order, 1)]
-    return Evaluation(
-        schema=SCHEMA,
-        splits=[],
-        classifiers=[],
-        results=[],
-        comparisons=[],
-        own=OwnComparison(rows, ranking, []),
-        predictions=pa.concat_tables(tables),
-    )

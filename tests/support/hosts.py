@@ -5,13 +5,12 @@ It is an HTTPS proxy. Clients that have `environment` reach every host through i
 
 import re
 import ssl
-import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import trustme
+from served import Handler, Server
 
 
 @dataclass
@@ -39,11 +38,8 @@ class Hosts:
         authority.cert_pem.write_to_path(str(self.root / "ca.pem"))
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._authority = authority
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hosts": self}))
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        self.server = Server(type("Own", (_Handler,), {"hosts": self})).start()
+        self.address = self.server.address
         self.environment = {
             "HTTPS_PROXY": self.address,
             "SSL_CERT_FILE": str(self.root / "ca.pem"),
@@ -52,8 +48,7 @@ class Hosts:
         return self
 
     def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.stop()
 
     def context_of(self, host: str) -> ssl.SSLContext:
         if host not in self._contexts:
@@ -63,15 +58,11 @@ class Hosts:
         return self._contexts[host]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     hosts: Hosts
     site = ""  # the host of a connection that CONNECT has opened
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-    def do_CONNECT(self) -> None:
+    def do_CONNECT(self) -> None:  # noqa: N802
         host = self.path.rpartition(":")[0]
         self.send_response(200)
         self.end_headers()
@@ -81,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             type("Site", (type(self),), {"site": f"https://{host}"})(connection, self.client_address, self.server)
         self.close_connection = True
 
-    def do_GET(self) -> None:
+    def respond(self) -> None:
         address = self.path if self.path.startswith("http") else f"{self.site or self.hosts.address}{self.path}"
         asked = self.headers.get("Range", "")
         self.hosts.requests.append(f"{self.command} {address} {asked}".strip())
@@ -92,9 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             fault = None
         if path is None or (fault and fault.status):
-            body = b"<!DOCTYPE html><p>not here</p>"
-            self._head(fault.status if path is not None else 404, len(body), {"Content-Type": "text/html"})
-            self.wfile.write(body if self.command == "GET" else b"")
+            status = fault.status if path is not None else 404
+            self.reply(status, b"<!DOCTYPE html><p>not here</p>", {"Content-Type": "text/html"})
             return
         size = path.stat().st_size
         headers = {"ETag": f'"{path.stat().st_mtime_ns}-{size}"', "Accept-Ranges": "bytes"}
@@ -102,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(span[1]) if span else 0
         if span:
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-        self._head(206 if span else 200, size - start, headers)
+        self.reply(206 if span else 200, headers={**headers, "Content-Length": str(size - start)})
         if self.command == "HEAD":
             return
         time.sleep(self.hosts.seconds)
@@ -117,11 +107,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(length)}.items():
-            self.send_header(name, value)
-        self.end_headers()

@@ -20,10 +20,11 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import served
 
 
 @dataclass
@@ -159,12 +160,11 @@ class World:
         return oid
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class RefusedError(Exception):
+    """Status, the Hub's name for it, and message of an answer that ends a request."""
 
-    def log_message(self, *arguments: object) -> None:
-        pass
 
+class Handler(served.Handler):
     @property
     def token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ").partition("-")[0]
@@ -184,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        return self.content()
 
     def answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content if content is not None else {}).encode()
@@ -194,19 +194,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault and fault.drop == "after":
             self.drop()
             return
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if "Content-Length" not in headers:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        headers.setdefault("Content-Length", str(len(body)))
+        half = fault is not None and fault.drop == "middle" and self.command != "HEAD"
         if self.command != "HEAD":
             with self.world.lock:
                 self.world.sent += len(body)
-            half = fault is not None and fault.drop == "middle"
-            self.wfile.write(body[: len(body) // 2] if half else body)
-            if half:
-                self.drop()
+        self.reply(status, body[: len(body) // 2] if half else body, headers)
+        if half:
+            self.drop()
 
     def drop(self) -> None:
         """Ends the connection, and first the process that is to die at this moment."""
@@ -216,24 +211,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
 
-    def refuse(self, status: int, code: str, message: str) -> None:
-        self.answer(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message})
+    def check_writer(self) -> None:
+        if self.token != "writer":
+            code = "Forbidden" if self.token else ""
+            raise RefusedError(403 if self.token else 401, code, "you may not write here")
 
-    def may_write(self) -> bool:
-        if self.token == "writer":
-            return True
-        self.refuse(403 if self.token else 401, "Forbidden" if self.token else "", "you may not write here")
-        return False
-
-    def may_read(self, repo: str) -> bool:
+    def check_reader(self, repo: str) -> None:
         known = self.world.repos.get(repo)
         if known is None or (known["private"] and not self.token):
             # A private repo is not told of: the real Hub answers 401 to those it does not know.
-            self.refuse(404 if self.token else 401, "RepoNotFound", f"no repo {repo}")
-            return False
-        return True
+            raise RefusedError(404 if self.token else 401, "RepoNotFound", f"no repo {repo}")
 
-    def handle_request(self) -> None:
+    def respond(self) -> None:
         url = urlsplit(self.path)
         path = unquote(url.path)
         query = parse_qs(url.query)
@@ -254,9 +243,20 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.status is not None:
             self.answer(fault.status, {"error": fault.message}, {"X-Error-Message": fault.message, **fault.headers})
             return
+        try:
+            with self.world.lock:
+                found = self.found(path, content, query)
+        except RefusedError as error:
+            status, code, message = error.args
+            self.answer(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message})
+        else:
+            if found is not None:  # else it is answered
+                self.answer(200, found)
+
+    def found(self, path: str, content: bytes, query: dict) -> object:
+        """What the function of an address returns, which is what the client gets; None where it has answered."""
         if self.token not in ("writer", "reader", ""):
-            self.refuse(401, "", "Invalid credentials in Authorization header")
-            return
+            raise RefusedError(401, "", "Invalid credentials in Authorization header")
         for method, pattern, function in ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
@@ -265,85 +265,65 @@ class Handler(BaseHTTPRequestHandler):
                 other = groups.pop("other", None) or (f"models/{model}" if model else None)
                 if "repo" in groups:
                     groups["repo"] = groups["repo"] or other
-                with self.world.lock:
-                    if groups.get("repo") is None or self.may_read(groups["repo"]):
-                        function(self, content, query, **groups)
-                return
-        self.refuse(404, "", f"no such address: {self.command} {path}")
+                    self.check_reader(groups["repo"])
+                return function(self, content, query, **groups)
+        raise RefusedError(404, "", f"no such address: {self.command} {path}")
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
-
-    def files_at(self, repo: str, revision: str) -> tuple[str, dict] | None:
+    def files_at(self, repo: str, revision: str) -> tuple[str, dict]:
         oid = self.world.resolve(repo, revision)
         if oid is None:
-            self.refuse(404, "RevisionNotFound", f"no revision {revision}")
-            return None
+            raise RefusedError(404, "RevisionNotFound", f"no revision {revision}")
         return oid, self.world.repos[repo]["commits"][oid]["files"]
 
-    def fail(self, content: bytes, query: dict) -> None:
+    def fail(self, content: bytes, query: dict) -> object:
         """For processes that can't call `HubServer.fail`."""
         told = json.loads(content)
         self.server.fail(told.pop("world"), **told)
-        self.answer(200)
+        return {}
 
     # What the clients call
 
-    def whoami(self, content: bytes, query: dict) -> None:
-        if self.token:
-            self.answer(200, {"name": "someone", "type": "user", "orgs": [{"name": "team"}], "auth": {}})
-        else:
-            self.refuse(401, "", "Invalid username or password.")
+    def whoami(self, content: bytes, query: dict) -> object:
+        if not self.token:
+            raise RefusedError(401, "", "Invalid username or password.")
+        return {"name": "someone", "type": "user", "orgs": [{"name": "team"}], "auth": {}}
 
     def create(self, content: bytes, query: dict) -> None:
-        if not self.may_write():
-            return
+        self.check_writer()
         told = json.loads(content)
         namespace = told.get("organization") or "someone"
         if namespace not in ("someone", "team", "you"):
-            self.refuse(403, "", f'You don\'t have the rights to create a dataset under the namespace "{namespace}"')
-            return
+            message = f'You don\'t have the rights to create a dataset under the namespace "{namespace}"'
+            raise RefusedError(403, "", message)
         kind = told.get("type", "model")
         name = f"{namespace}/{told['name'].split('/')[-1]}"
         name = name if kind == "dataset" else f"{kind}s/{name}"
         made = self.world.create(name, told.get("visibility") == "private" or bool(told.get("private")))
-        self.answer(
-            200 if made else 409,
-            {"url": f"{self.server.address}/{address_of(name)}", "id": plain_name(name), "name": plain_name(name)},
-        )
+        url = f"{self.server.address}/{address_of(name)}"
+        self.answer(200 if made else 409, {"url": url, "id": plain_name(name), "name": plain_name(name)})
 
-    def info(self, content: bytes, query: dict, repo: str, revision: str = "main") -> None:
-        found = self.files_at(repo, revision)
-        if found is not None:
-            oid, files = found
-            told = {
-                "id": plain_name(repo),
-                "sha": oid,
-                "private": self.world.repos[repo]["private"],
-                "tags": [],
-                "downloads": 0,
-            }
-            told["gated"] = "manual" if self.world.repos[repo]["gated"] else False
-            siblings = [
-                {"rfilename": name, "size": (self.world.blobs / oid).stat().st_size}
-                | ({"lfs": {"sha256": oid, "size": 1, "pointerSize": 130}} if lfs else {})
-                for name, (oid, lfs) in sorted(files.items())
-            ]
-            self.answer(200, told | {"siblings": siblings})
+    def info(self, content: bytes, query: dict, repo: str, revision: str = "main") -> object:
+        oid, files = self.files_at(repo, revision)
+        known = self.world.repos[repo]
+        told = {"id": plain_name(repo), "sha": oid, "private": known["private"], "tags": [], "downloads": 0}
+        siblings = [
+            {"rfilename": name, "size": (self.world.blobs / blob).stat().st_size}
+            | ({"lfs": {"sha256": blob, "size": 1, "pointerSize": 130}} if lfs else {})
+            for name, (blob, lfs) in sorted(files.items())
+        ]
+        return told | {"gated": "manual" if known["gated"] else False, "siblings": siblings}
 
     def entry(self, name: str, blob: list) -> dict:
         size = (self.world.blobs / blob[0]).stat().st_size
         told = {"type": "file", "path": name, "size": size, "oid": blob[0][:40]}
         return told | ({"lfs": {"oid": blob[0], "size": size, "pointerSize": 130}} if blob[1] else {})
 
-    def tree(self, content: bytes, query: dict, repo: str, revision: str, folder: str | None = None) -> None:
-        found = self.files_at(repo, revision)
-        if found is None:
-            return
+    def tree(self, content: bytes, query: dict, repo: str, revision: str, folder: str | None = None) -> object:
+        _, files = self.files_at(repo, revision)
         prefix = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
-        below = {name: blob for name, blob in found[1].items() if name.startswith(prefix)}
+        below = {name: blob for name, blob in files.items() if name.startswith(prefix)}
         if prefix and not below:
-            self.refuse(404, "EntryNotFound", f"no folder {folder}")
-            return
+            raise RefusedError(404, "EntryNotFound", f"no folder {folder}")
         folders = {prefix + name.removeprefix(prefix).split("/")[0] for name in below if "/" in name[len(prefix) :]}
         recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
         if recursive:
@@ -351,100 +331,89 @@ class Handler(BaseHTTPRequestHandler):
         else:
             below = {name: blob for name, blob in below.items() if "/" not in name[len(prefix) :]}
         listed = [{"type": "directory", "path": name, "size": 0, "oid": "0" * 40} for name in sorted(folders)]
-        self.answer(200, listed + [self.entry(name, blob) for name, blob in sorted(below.items())])
+        return listed + [self.entry(name, blob) for name, blob in sorted(below.items())]
 
-    def paths_info(self, content: bytes, query: dict, repo: str, revision: str) -> None:
-        found = self.files_at(repo, revision)
-        if found is None:
-            return
+    def paths_info(self, content: bytes, query: dict, repo: str, revision: str) -> object:
+        _, files = self.files_at(repo, revision)
         if "json" in self.headers.get("Content-Type", ""):
             paths = json.loads(content)["paths"]
         else:
             paths = parse_qs(content.decode()).get("paths", [])
         listed = []
         for path in [paths] if isinstance(paths, str) else paths:
-            if path in found[1]:
-                listed.append(self.entry(path, found[1][path]))
-            elif any(name.startswith(f"{path.rstrip('/')}/") for name in found[1]):
+            if path in files:
+                listed.append(self.entry(path, files[path]))
+            elif any(name.startswith(f"{path.rstrip('/')}/") for name in files):
                 listed.append({"type": "directory", "path": path, "size": 0, "oid": "0" * 40})
-        self.answer(200, listed)
+        return listed
 
-    def refs(self, content: bytes, query: dict, repo: str) -> None:
+    def refs(self, content: bytes, query: dict, repo: str) -> object:
         known = self.world.repos[repo]
         branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in known["refs"].items()]
         tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in known["tags"].items()]
-        self.answer(200, {"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
+        return {"branches": branches, "tags": tags, "converts": [], "pullRequests": []}
 
-    def branch(self, content: bytes, query: dict, repo: str, name: str) -> None:
-        if self.may_write():
-            told = json.loads(content or b"{}")
-            known = self.world.repos[repo]
-            if name in known["refs"]:
-                self.refuse(409, "", f"branch {name} exists")
-                return
-            known["refs"][name] = self.world.resolve(repo, told.get("startingPoint") or "main")
-            self.world.save()
-            self.answer(200)
+    def branch(self, content: bytes, query: dict, repo: str, name: str) -> object:
+        return self.point(repo, "refs", name, json.loads(content or b"{}").get("startingPoint") or "main")
 
-    def tag(self, content: bytes, query: dict, repo: str, revision: str) -> None:
-        if self.may_write():
-            told = json.loads(content)
-            known = self.world.repos[repo]
-            if told["tag"] in known["tags"]:
-                self.refuse(409, "", f"tag {told['tag']} exists")
-                return
-            known["tags"][told["tag"]] = self.world.resolve(repo, revision)
-            self.world.save()
-            self.answer(200)
+    def tag(self, content: bytes, query: dict, repo: str, revision: str) -> object:
+        return self.point(repo, "tags", json.loads(content)["tag"], revision)
 
-    def pull_requests(self, content: bytes, query: dict, repo: str) -> None:
+    def point(self, repo: str, kind: str, name: str, revision: str) -> object:
+        """Makes a branch or a tag."""
+        self.check_writer()
+        known = self.world.repos[repo][kind]
+        if name in known:
+            raise RefusedError(409, "", f"{name} exists")
+        known[name] = self.world.resolve(repo, revision)
+        self.world.save()
+        return {}
+
+    def pull_requests(self, content: bytes, query: dict, repo: str) -> object:
         """Ten a page, as one would have to page through many."""
         wanted = [told for told in self.world.repos[repo]["pull_requests"] if told["status"] in query["status"]]
         start = 10 * int(query.get("p", ["0"])[0])
-        told = {"count": len(wanted), "start": start, "discussions": wanted[start : start + 10]}
-        self.answer(200, told)
+        return {"count": len(wanted), "start": start, "discussions": wanted[start : start + 10]}
 
-    def validate_yaml(self, content: bytes, query: dict) -> None:
-        self.answer(200, {"errors": [], "warnings": []})
+    def validate_yaml(self, content: bytes, query: dict) -> object:
+        return {"errors": [], "warnings": []}
 
-    def preupload(self, content: bytes, query: dict, repo: str, revision: str) -> None:
-        if self.may_write():
-            files = json.loads(content)["files"]
-            here = self.files_at(repo, revision)[1]
-            ignored = self.world.repos[repo].get("ignored", "(?!)")
-            told = []
-            for path in (file["path"] for file in files):
-                lfs = is_lfs(path)
-                known = here[path][0] if lfs and path in here else None
-                mode = {"path": path, "uploadMode": "lfs" if lfs else "regular", "oid": known}
-                told.append(mode | {"shouldIgnore": re.search(ignored, path) is not None})
-            self.answer(200, {"files": told})
+    def preupload(self, content: bytes, query: dict, repo: str, revision: str) -> object:
+        self.check_writer()
+        _, here = self.files_at(repo, revision)
+        ignored = self.world.repos[repo].get("ignored", "(?!)")
+        told = []
+        for path in (file["path"] for file in json.loads(content)["files"]):
+            lfs = is_lfs(path)
+            known = here[path][0] if lfs and path in here else None
+            mode = {"path": path, "uploadMode": "lfs" if lfs else "regular", "oid": known}
+            told.append(mode | {"shouldIgnore": re.search(ignored, path) is not None})
+        return {"files": told}
 
-    def lfs_batch(self, content: bytes, query: dict, repo: str) -> None:
-        if self.may_write():
-            objects = []
-            for wanted in json.loads(content)["objects"]:
-                told = {"oid": wanted["oid"], "size": wanted["size"], "authenticated": True}
-                if wanted["oid"] not in self.world.repos[repo]["received"]:
-                    where = f"{self.server.address}/lfs/{self.world.root.name}/{repo}/{wanted['oid']}"
-                    told["actions"] = {"upload": {"href": where}}
-                objects.append(told)
-            self.answer(200, {"transfer": "basic", "objects": objects})
+    def lfs_batch(self, content: bytes, query: dict, repo: str) -> object:
+        self.check_writer()
+        objects = []
+        for wanted in json.loads(content)["objects"]:
+            told = {"oid": wanted["oid"], "size": wanted["size"], "authenticated": True}
+            if wanted["oid"] not in self.world.repos[repo]["received"]:
+                where = f"{self.server.address}/lfs/{self.world.root.name}/{repo}/{wanted['oid']}"
+                told["actions"] = {"upload": {"href": where}}
+            objects.append(told)
+        return {"transfer": "basic", "objects": objects}
 
-    def lfs_put(self, content: bytes, query: dict, world: str, holder: str, oid: str) -> None:
+    def lfs_put(self, content: bytes, query: dict, world: str, holder: str, oid: str) -> object:
         if hashlib.sha256(content).hexdigest() != oid:
-            self.refuse(422, "", "the content has another sha256")
-            return
+            raise RefusedError(422, "", "the content has another sha256")
         self.world.keep(content)
         self.world.uploads.append(oid)
         self.world.repos[holder]["received"].append(oid)
         self.world.save()
-        self.answer(200)
+        return {}
 
-    def commit(self, content: bytes, query: dict, repo: str, revision: str) -> None:
+    def commit(self, content: bytes, query: dict, repo: str, revision: str) -> object:
         proposes = query.get("create_pr") == ["1"]
-        if not (proposes and self.token) and not self.may_write():
-            return
+        if not (proposes and self.token):
+            self.check_writer()
         lines = [json.loads(line) for line in content.splitlines() if line.strip()]
         known = self.world.repos[repo]
         if proposes:
@@ -456,33 +425,25 @@ class Handler(BaseHTTPRequestHandler):
             told |= {"author": {"name": "someone"}, "createdAt": "2026-01-01T00:00:00.000Z"}
             known["pull_requests"].append(told | {"repo": {"name": plain_name(repo), "type": "model"}})
         if revision not in known["refs"]:
-            self.refuse(404, "RevisionNotFound", f"no branch {revision}")
-            return
+            raise RefusedError(404, "RevisionNotFound", f"no branch {revision}")
         parent = next((line["value"].get("parentCommit") for line in lines if line["key"] == "header"), None)
         if parent and parent != known["refs"][revision]:
-            self.refuse(412, "", "a commit has happened since")
-            return
+            raise RefusedError(412, "", "a commit has happened since")
         for line in lines:
             if line["key"] == "lfsFile" and line["value"]["oid"] not in known["received"]:
-                self.refuse(400, "", f"{line['value']['path']} was not uploaded")
-                return
+                raise RefusedError(400, "", f"{line['value']['path']} was not uploaded")
         oid = self.world.commit(repo, revision, lines)
         url = f"{self.server.address}/{address_of(repo)}/commit/{oid}"
         told = {"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""}
         if proposes:
             told["pullRequestUrl"] = f"{self.server.address}/{plain_name(repo)}/discussions/{number}"
-        self.answer(200, told)
+        return told
 
     def download(self, content: bytes, query: dict, repo: str, revision: str, file: str) -> None:
-        if self.is_refused(repo):
-            return
-        found = self.files_at(repo, revision)
-        if found is None:
-            return
-        oid, files = found
+        self.auth_check(content, query, repo)
+        oid, files = self.files_at(repo, revision)
         if file not in files:
-            self.refuse(404, "EntryNotFound", f"no file {file}")
-            return
+            raise RefusedError(404, "EntryNotFound", f"no file {file}")
         blob, is_large = files[file]
         path = self.world.blobs / blob
         size = path.stat().st_size
@@ -504,17 +465,12 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop}/{size}"
         self.answer(206 if span else 200, body, headers | {"Content-Length": str(len(body))})
 
-    def is_refused(self, repo: str) -> bool:
-        """Whether the repo is gated and the caller has not accepted its terms; then that is the answer."""
+    def auth_check(self, content: bytes, query: dict, repo: str) -> object:
+        """Refuses where the repo is gated and the caller has not accepted its terms."""
         gated = self.world.repos[repo]["gated"]
-        if not gated or (gated == "accepted by writer" and self.token == "writer"):
-            return False
-        self.refuse(403 if self.token else 401, "GatedRepo", f"Access to {plain_name(repo)} is restricted")
-        return True
-
-    def auth_check(self, content: bytes, query: dict, repo: str) -> None:
-        if not self.is_refused(repo):
-            self.answer(200)
+        if gated and not (gated == "accepted by writer" and self.token == "writer"):
+            raise RefusedError(403 if self.token else 401, "GatedRepo", f"Access to {plain_name(repo)} is restricted")
+        return {}
 
 
 def plain_name(repo: str) -> str:
@@ -562,25 +518,24 @@ ROUTES = [
 ]
 
 
-class HubServer(ThreadingHTTPServer):
-    """A Hub on a free port; the caller runs `serve_forever`."""
-
-    daemon_threads = True
+class HubServer(served.Server):
+    """A Hub on a free port."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.root = root
-        self.address = f"http://127.0.0.1:{self.server_port}"
         self._worlds: dict[str, World] = {}
         self._lock = threading.Lock()
+
+    def variables(self, home: Path, token: str) -> dict[str, str]:
+        """The environment in which the Hub's clients use it."""
+        told = {"HF_ENDPOINT": self.address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        return told | {"HF_HOME": str(home), "HF_TOKEN": token}
 
     def begin(self, root: Path) -> None:
         """Empties it: what it holds from here on lies in another folder."""
         with self._lock:
             self.root, self._worlds = root, {}
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # connections end here in every way
 
     def world(self, name: str = "0") -> World:
         with self._lock:

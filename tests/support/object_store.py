@@ -6,19 +6,18 @@ import random
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
+from served import Handler, Server
 
 BUCKET = "splits"
 
 
-class Proxy(BaseHTTPRequestHandler):
+class Proxy(Handler):
     """Hands requests on, one after another. Of the share `faults` half fail before, of half the reply is lost."""
 
-    protocol_version = "HTTP/1.1"
     backend: str
     faults: float
     ignores: tuple[str, ...]
@@ -27,17 +26,17 @@ class Proxy(BaseHTTPRequestHandler):
     turn: threading.Lock
     counts: dict[str, int]
 
-    def _hand_on(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+    def respond(self):
+        body = self.content()
         with self.turn:
             drawn = self.dice.random()
             self.counts["requests"] += 1
             self.counts["failed"] += drawn < self.faults
         if drawn < self.faults / 2:
-            self._answer(503, {}, b"")
+            self.reply(503)
             return
         if self.command in self.conflicts:
-            self._answer(409, {}, b"")
+            self.reply(409)
             return
         with self.turn:
             connection = http.client.HTTPConnection(self.backend)
@@ -50,28 +49,8 @@ class Proxy(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        self._answer(reply.status, dict(reply.headers), content)
-
-    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _hand_on  # noqa: N815 - as the server calls them
-
-    def _answer(self, status, headers, content):
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
-                self.send_header(name, value)
-        if not any(name.lower() == "content-length" for name in headers):
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    def handle_error(self, request, client_address):
-        """Clients are killed in these tests."""
+        hops = ("transfer-encoding", "connection", "server", "date")
+        self.reply(reply.status, content, {name: it for name, it in reply.headers.items() if name.lower() not in hops})
 
 
 @dataclass
@@ -105,8 +84,7 @@ def object_store(faults=0.0, seed=0, ignores=()):
         "dice": random.Random(seed),
         "turn": threading.Lock(),
     }
-    server = Server(("127.0.0.1", 0), type("Own", (Proxy,), own | {"counts": counts, "conflicts": conflicts}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Server(type("Own", (Proxy,), own | {"counts": counts, "conflicts": conflicts})).start()
     credentials = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     try:
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **credentials)
@@ -114,11 +92,10 @@ def object_store(faults=0.0, seed=0, ignores=()):
         environment = {
             **{name.upper(): value for name, value in credentials.items()},
             "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ENDPOINT_URL": server.address,
             "AWS_ALLOW_HTTP": "true",
         }
         yield Store(environment, client, counts, conflicts)
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
         backend.stop()

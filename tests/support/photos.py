@@ -1,5 +1,7 @@
 """A folder with photos and a recipe that is quick on them."""
 
+import io
+
 import yaml
 from PIL import Image
 
@@ -11,6 +13,14 @@ RECIPE = {
     "perturb": {"budget": 2, "step_size": 0.05, "oracle_rule": "consistent"},
     "output": {"config": "c", "split": "s"},
 }
+
+
+def encoded(image, kind="PNG", **options):
+    """The bytes of an image's file, of anything that Pillow or `Image.fromarray` takes."""
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def photo(path, mode="RGB", size=(40, 40), color=1, kind=None, **options):

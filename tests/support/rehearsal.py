@@ -2,37 +2,34 @@
 
 A Hub on this machine and a stand-in for other hosts serve what the recipes load under their real names: networks of
 the real shapes with random weights, and a few images in the columns of the real data sets.
-
-    python tests/support/rehearsal.py [RECIPE …]      prints a table of bytes, seconds and memory
 """
 
 import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 import zipfile
 import zlib
 from pathlib import Path
+from subprocess import PIPE, STDOUT, CompletedProcess
 
+import datasets
 import numpy as np
+import torch
+import yaml
 from hosts import Hosts
 from hub_server import HubServer
+from photos import encoded
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 IMAGES = 8
 CLASS_PROMPTS = {"crane2": "construction crane"}  # those of the recipes
 CLIP = "openai/clip-vit-base-patch32"
 VQGAN = "dalle-mini/vqgan_imagenet_f16_16384"
-OPENAI = "https://openaipublic.blob.core.windows.net/diffusion"
 STYLEGAN = "https://s3.eu-central-1.amazonaws.com/avg-projects/stylegan_xl/models"
-VDVAE = "https://storage.googleapis.com/dessa-public-files/efficient_vdvae/Pytorch/imagenet64_baseline_checkpoints.zip"
-TAESD = "https://raw.githubusercontent.com/madebyollin/taesd/5cccb12dc72074a4be35680c3b108548a7c69978"
 
 
 class Internet:
@@ -42,23 +39,15 @@ class Internet:
         self.root, self.small = root, small
         for name in ("hub", "web", "made"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        self.hub = HubServer(root / "hub")
-        threading.Thread(target=self.hub.serve_forever, daemon=True).start()
+        self.hub = HubServer(root / "hub").start()
         self.hosts = Hosts(root / "web").start()
         self.world = self.hub.world()
         self._served: set[str] = set()
 
     def environment(self, home: Path, token: str | None = "writer-0") -> dict[str, str]:
         """The environment of a user whose caches are in `home`."""
-        environment = {
-            "HF_ENDPOINT": self.hub.address,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(home / "hf"),
-            "FMRGEN_CACHE": str(home / "fmrgen"),
-            **self.hosts.environment,
-        }
-        return environment | ({} if token is None else {"HF_TOKEN": token})
+        environment = self.hub.variables(home / "hf", token or "") | {"FMRGEN_CACHE": str(home / "fmrgen")}
+        return environment | self.hosts.environment
 
     @property
     def sent(self) -> int:
@@ -71,19 +60,25 @@ class Internet:
 
         loaded = load_recipe(recipe, stylegan_changes(recipe))
         for section in (loaded.classifier, loaded.generator, loaded.oracle, *getattr(loaded.oracle, "oracles", [])):
-            self._once(
-                f"{section.kind} {getattr(section, 'model', None) or getattr(section, 'checkpoint', '')}", section
-            )
-        if loaded.source.kind in ("datasets", "gtsrb"):
-            self._once(loaded.source.path, loaded.source)
+            self._once(section)
+        self._once(loaded.source)
 
-    def _once(self, name: str, section: object) -> None:
-        if name in self._served:
+    def _once(self, section: object) -> None:
+        """Makes what a section loads: files of a model's repo in a folder, or what it puts there or publishes itself."""
+        model = section.hub_model()
+        named = [getattr(section, key, None) for key in ("checkpoint", "encoder", "path")]
+        name = model.repo if model else next(filter(None, named), "")
+        make = getattr(self, f"_{'hub' if model else 'web'}_{section.kind}", None)
+        if make is None or name in self._served or name.startswith("asset:"):
             return
         self._served.add(name)
-        make = getattr(self, f"_{section.kind}", None)
-        if make is not None:
-            make(section)
+        torch.manual_seed(zlib.crc32(name.encode()))
+        folder = self.folder(name)
+        make(section, folder)
+        if model:
+            self.publish(f"models/{model.repo}", folder)
+            repo = self.world.repos[f"models/{model.repo}"]
+            repo["tags"][model.revision or "made"] = repo["refs"]["main"]
 
     def folder(self, name: str) -> Path:
         path = self.root / "made" / name.replace("/", "--")
@@ -96,38 +91,22 @@ class Internet:
 
     # Models, by kind
 
-    def _timm(self, section: object) -> None:
+    def _hub_timm(self, section: object, folder: Path) -> None:
         import timm
-        import torch
-        from safetensors.torch import save_file
 
-        torch.manual_seed(zlib.crc32(section.model.encode()))
-        folder = self.folder(f"timm-{section.model}")
         state = timm.create_model(section.model, pretrained=False).state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
-        self.publish(f"models/{timm.get_pretrained_cfg(section.model).hf_hub_id}", folder)
 
-    def _cifar(self, section: object) -> None:
-        import torch
-
-        if not section.checkpoint.startswith("hf:"):
-            return
-        torch.manual_seed(1)
-        folder = self.folder("cifar")
+    def _web_cifar(self, section: object, folder: Path) -> None:
         network = section.model_copy(update={"checkpoint": None, "num_classes": 10}).build()
         while hasattr(network, "network"):
             network = network.network
         torch.save(network.state_dict(), folder / "pytorch_model.bin")
         self.publish("models/edadaltocg/resnet18_cifar10", folder)
 
-    def _clip(self, section: object) -> None:
-        import torch
+    def _hub_clip(self, section: object, folder: Path) -> None:
         from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-        if section.model != CLIP:
-            return
-        torch.manual_seed(2)
-        folder = self.folder(CLIP)
         config = CLIPConfig()
         if self.small:
             for part in (config.text_config, config.vision_config):
@@ -138,14 +117,10 @@ class Internet:
         torch.save(model.state_dict(), folder / "pytorch_model.bin")  # the form that the real repo has
         CLIPImageProcessor().save_pretrained(folder)
         clip_tokenizer(folder)
-        self.publish(f"models/{CLIP}", folder)
 
-    def _zero_shot(self, section: object) -> None:
-        import torch
+    def _hub_zero_shot(self, section: object, folder: Path) -> None:
         from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
 
-        torch.manual_seed(3)
-        folder = self.folder(section.model)
         config = SiglipConfig()
         config.text_config.vocab_size = 256_000
         config.text_config.max_position_embeddings = 64
@@ -156,32 +131,14 @@ class Internet:
         SiglipModel(config).save_pretrained(folder)
         SiglipImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
         word_tokenizer(folder, 256_000)
-        self.publish(f"models/{section.model}", folder)
 
-    def _reference(self, section: object) -> None:
-        import torch
-        from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
-
-        torch.manual_seed(4)
-        folder = self.folder(section.model)
-        Dinov2Model(Dinov2Config(image_size=518, patch_size=14)).save_pretrained(folder)
-        BitImageProcessor(
-            size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, do_convert_rgb=True
-        ).save_pretrained(folder)
-        self.publish(f"models/{section.model}", folder)
-
-    def _vqgan(self, section: object) -> None:
+    def _hub_vqgan(self, section: object, folder: Path) -> None:
         """The Flax port, at its real revision."""
         import msgpack
-        import torch
         from taming_files import flax_tree
 
         from fmrgen.generators.networks.vqgan import Architecture, VqganNetwork
 
-        if section.model != VQGAN:
-            return
-        torch.manual_seed(5)
-        folder = self.folder(VQGAN)
         attends = (False, False, False, False, True)
         shape = (32, (32, 32, 32, 32, 32), attends, 1) if self.small else (128, (128, 128, 256, 256, 512), attends, 2)
         architecture = Architecture(*shape, z_channels=256, embed_dim=256, n_embed=16384)
@@ -201,28 +158,15 @@ class Internet:
             "resamp_with_conv": True,
         }
         (folder / "config.json").write_text(json.dumps(config))
-        self.publish(f"models/{VQGAN}", folder)
-        repo = self.world.repos[f"models/{VQGAN}"]
-        repo["tags"][section.revision] = repo["refs"]["main"]
 
-    def _vae(self, section: object) -> None:
-        import torch
-
-        if section.model != "black-forest-labs/FLUX.1-schnell":
-            return
-        torch.manual_seed(6)
-        folder = self.folder(section.model)
+    def _hub_vae(self, section: object, folder: Path) -> None:
         autoencoder(latent_channels=16).save_pretrained(folder / "vae")
-        self.publish(f"models/{section.model}", folder)
 
-    def _one_step(self, section: object) -> None:
+    def _hub_one_step(self, section: object, folder: Path) -> None:
         """SD-Turbo: Stable Diffusion 2.1's U-Net and text encoder."""
-        import torch
         from diffusers import DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        torch.manual_seed(7)
-        folder = self.folder(section.model)
         autoencoder(latent_channels=4).save_pretrained(folder / "vae")
         unet = UNet2DConditionModel(
             sample_size=64,
@@ -241,16 +185,10 @@ class Internet:
         )
         (folder / "tokenizer").mkdir(exist_ok=True)
         clip_tokenizer(folder / "tokenizer")
-        self.publish(f"models/{section.model}", folder)
 
-    def _consistency(self, section: object) -> None:
-        import torch
+    def _hub_consistency(self, section: object, folder: Path) -> None:
         from diffusers import CMStochasticIterativeScheduler, UNet2DModel
 
-        if section.model.startswith("./"):
-            return
-        torch.manual_seed(8)
-        folder = self.folder(section.model)
         UNet2DModel(
             sample_size=64,
             layers_per_block=3,
@@ -265,44 +203,33 @@ class Internet:
             up_block_types=(*("AttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
         ).save_pretrained(folder / "unet")
         CMStochasticIterativeScheduler().save_pretrained(folder / "scheduler")
-        self.publish(f"models/{section.model}", folder)
 
-    def _diffusion(self, section: object) -> None:
+    def _web_diffusion(self, section: object, folder: Path) -> None:
         """Files of guided-diffusion and improved-diffusion, under their official names."""
-        import torch
         from official_unet import random_state
 
-        if section.checkpoint is None:
-            return
-        torch.manual_seed(9)
         name = section.checkpoint.rpartition("/")[2]
-        path = self.folder("openai") / name
+        path = folder / name
         torch.save(random_state(name), path)
         self.hosts.files[section.checkpoint] = path
 
-    def _vdvae(self, section: object) -> None:
-        import torch
-
+    def _web_vdvae(self, section: object, folder: Path) -> None:
         from fmrgen.apps.training.objectives.vdvae import Config
 
-        if not section.checkpoint.startswith("https://"):
-            return
-        torch.manual_seed(10)
         sides, widths, blocks = [64, 32, 16, 8, 4, 1], [64, 128, 256, 384, 384, 512], [4, 14, 20, 12, 6, 2]
         objective = Config(sides=sides, widths=widths, blocks=blocks, latent_channels=[32] * 6, mixtures=10).objective(
             torch.device("cpu"), None
         )
         content = io.BytesIO()
         torch.save({"global_step": 1, "ema_model_state_dict": objective.network.state_dict()}, content)
-        path = self.folder("vdvae") / "imagenet64.zip"
+        path = folder / "imagenet64.zip"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("checkpoints-imagenet64_baseline/hparams-imagenet64_baseline.cfg", "[run]")
             archive.writestr("checkpoints-imagenet64_baseline/checkpoints-imagenet64_baseline", content.getvalue())
         self.hosts.files[section.checkpoint] = path
 
-    def _taesd(self, section: object) -> None:
+    def _web_taesd(self, section: object, folder: Path) -> None:
         """TAEF2's networks: 32 channels, pools at the coarsest scale."""
-        import torch
         from torch import nn
 
         from fmrgen.generators.networks.taesd import Block
@@ -310,7 +237,6 @@ class Internet:
         def conv(inputs: int, outputs: int, **options: object) -> nn.Conv2d:
             return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
 
-        torch.manual_seed(11)
         encoder: list[nn.Module] = [conv(3, 64), Block(pool=False)]
         decoder: list[nn.Module] = [nn.Identity(), conv(32, 64), nn.ReLU()]
         for scale in range(3):
@@ -319,27 +245,24 @@ class Internet:
             decoder += [nn.Upsample(scale_factor=2), conv(64, 64, bias=False)]
         networks = (nn.Sequential(*encoder, conv(64, 32)), nn.Sequential(*decoder, Block(pool=False), conv(64, 3)))
         for address, network in zip((section.encoder, section.decoder), networks, strict=True):
-            path = self.folder("taesd") / address.rpartition("/")[2]
+            path = folder / address.rpartition("/")[2]
             torch.save(network.state_dict(), path)
             self.hosts.files[address] = path
 
-    def _stylegan_xl(self, section: object) -> None:
+    def _web_stylegan_xl(self, section: object, folder: Path) -> None:
         """A small network of 1,000 classes in the official form; its authors' are not rebuilt here."""
         from official_stylegan import GOLDEN, save_official
-        from safetensors.torch import load_file
 
         state = load_file(GOLDEN / "stylegan-xl-small-sr.state.safetensors")
         for key in ("mapping.embed.weight", "mapping.w_avg"):  # a row for each class
             state[key] = state[key].repeat(100, 1)
-        path = self.folder("stylegan") / section.checkpoint.rpartition("/")[2]
+        path = folder / section.checkpoint.rpartition("/")[2]
         save_official(path, "sr", state)
         self.hosts.files[section.checkpoint] = path
 
     # Data sets
 
-    def _datasets(self, section: object) -> None:
-        import datasets
-
+    def _web_datasets(self, section: object, folder: Path) -> None:
         if section.path == "uoft-cs/cifar10":
             names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
             features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=names)}
@@ -358,16 +281,14 @@ class Internet:
         labels = self._labels_of(pixels, names, size=224)
         rows = {
             "image": [
-                {"bytes": jpeg(image), "path": f"ILSVRC2012_val_{number:08}.JPEG"}
+                {"bytes": encoded(image, "JPEG", quality=90), "path": f"ILSVRC2012_val_{number:08}.JPEG"}
                 for number, image in enumerate(pixels, start=1)
             ],
             "label": labels,
         }
         self._publish_dataset(section.path, features, {"train": rows, "validation": rows, "test": rows}, gated=True)
 
-    def _gtsrb(self, section: object) -> None:
-        import datasets
-
+    def _web_gtsrb(self, section: object, folder: Path) -> None:
         pixels = photos(IMAGES, 32, 32)
         features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=[str(name) for name in range(43)])}
         rows = {"image": [png(image) for image in pixels], "label": [number % 43 for number in range(IMAGES)]}
@@ -375,8 +296,6 @@ class Internet:
 
     def _labels_of(self, pixels: list[np.ndarray], names: list[str], size: int) -> list[int]:
         """The labels that the random CLIP sees, so that some rows are valid."""
-        import torch
-
         from fmrgen.labels import make_labels
         from fmrgen.oracles.clip import Config
 
@@ -393,9 +312,6 @@ class Internet:
     def _publish_dataset(
         self, repo: str, features: dict, splits: dict[str, dict], config: str = "data", gated: bool = False
     ) -> None:
-        import datasets
-        import yaml
-
         folder = self.folder(repo)
         (folder / config).mkdir(exist_ok=True)
         entries = []
@@ -415,8 +331,7 @@ class Internet:
 
     def stop(self) -> None:
         self.hosts.stop()
-        self.hub.shutdown()
-        self.hub.server_close()
+        self.hub.stop()
 
 
 def stylegan_changes(recipe: str) -> list[str]:
@@ -489,70 +404,18 @@ def photos(count: int, width: int, height: int) -> list[np.ndarray]:
 
 
 def png(pixels: np.ndarray) -> dict:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": encoded(pixels), "path": None}
 
 
-def jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-def rehearse(internet: Internet, recipe: str, place: Path, *more: str) -> dict[str, float | str]:
-    """Runs a recipe on two images and two steps with empty caches; returns what that took."""
+def rehearse(internet: Internet, recipe: str, place: Path) -> tuple[str, CompletedProcess]:
+    """Runs a recipe on two images and two steps with empty caches; returns its plan, and how it ended."""
     internet.serve(recipe)
-    overrides = ["perturb.budget=2", *more, *stylegan_changes(recipe)]
+    options = ["--limit", "2", "perturb.budget=2", *stylegan_changes(recipe), "--output", "out"]
     environment = {**os.environ, **internet.environment(place), "COLUMNS": "120"}
-    command = [sys.executable, "-m", "fmrgen", "generate", recipe, "--limit", "2", *overrides, "--output", "out"]
-    before = internet.sent
     place.mkdir(parents=True, exist_ok=True)
-    planned = subprocess.run([*command, "--dry-run"], cwd=place, env=environment, capture_output=True, text=True)
-    dry = internet.sent - before
-    started = time.monotonic()
-    with (place / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
-        _, status, used = os.wait4(process.pid, 0)
-    return {
-        "recipe": recipe,
-        "plan": planned.stdout + planned.stderr,
-        "status": os.waitstatus_to_exitcode(status),
-        "bytes": internet.sent - before - dry,
-        "bytes of dry run": dry,
-        "seconds": time.monotonic() - started,
-        "cpu": used.ru_utime + used.ru_stime,
-        "peak": used.ru_maxrss * 1024,
-        "log": (place / "log").read_text(),
-    }
 
+    def run(*more: str) -> CompletedProcess:
+        command = [sys.executable, "-m", "fmrgen", "generate", recipe, *options, *more]
+        return subprocess.run(command, cwd=place, env=environment, stdout=PIPE, stderr=STDOUT, text=True)
 
-def main() -> None:
-    from fmrgen.recipe.job import describe_recipes
-
-    names = sys.argv[1:]
-    if not names:
-        names = [name for name in describe_recipes() if "/" not in name and not name.startswith("mnist-")]
-    with tempfile.TemporaryDirectory() as root:
-        internet = Internet(Path(root))
-        print("| recipe | MB fetched | seconds | CPU-seconds | peak GB | |\n|---|--:|--:|--:|--:|---|")
-        for name in names:
-            place = Path(root) / "users" / name
-            outcome = rehearse(internet, name, place)
-            valid = re.search(r"valid rows \(VR\) +│ +(\d+ of \d+)", outcome["log"])
-            last = outcome["log"].strip().splitlines()[-1] if outcome["status"] else f"{valid[1]} valid"
-            print(
-                f"| {name} | {outcome['bytes'] / 1e6:,.0f} | {outcome['seconds']:.0f} | {outcome['cpu']:.0f} "
-                f"| {outcome['peak'] / 1e9:.1f} | {last} |",
-                flush=True,
-            )
-            if os.environ.get("REHEARSAL_LOGS"):
-                folder = Path(os.environ["REHEARSAL_LOGS"])
-                folder.mkdir(exist_ok=True)
-                (folder / f"{name}.txt").write_text(f"{outcome['plan']}\n=== {outcome}\n\n{outcome['log']}")
-            shutil.rmtree(place)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    main()
+    return run("--dry-run").stdout, run()

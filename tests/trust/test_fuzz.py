@@ -8,11 +8,9 @@ import json
 import os
 import shutil
 import tarfile
-import threading
 import time
 import zipfile
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +21,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from notes import noted
+from photos import encoded
 from PIL import Image
 from safetensors.torch import save
+from served import Handler, Server
 from torch import nn
 from watched import no_trespass
 
@@ -128,26 +128,21 @@ class Timed:
 # Images
 
 
-def encoded(kind, mode="RGB", **options):
-    buffer = io.BytesIO()
-    image = Image.effect_noise((24, 16), 80).convert("RGB").convert(mode)
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+def noise(kind, mode="RGB", **options):
+    return encoded(Image.effect_noise((24, 16), 80).convert("RGB").convert(mode), kind, **options)
 
 
 def corpus():
     exif = Image.Exif()
     exif[0x0112] = 6
     found = [
-        encoded("PNG"), encoded("PNG", "RGBA"), encoded("PNG", "P"), encoded("JPEG", exif=exif), encoded("JPEG", "CMYK"),
-        encoded("WEBP"), encoded("GIF", "P"), encoded("BMP"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw"),
-        encoded("TIFF", "F"), encoded("PPM"), encoded("TGA"), encoded("ICO"), encoded("PCX"), encoded("SGI"), encoded("DDS"),
-        encoded("JPEG2000"), encoded("IM"), encoded("MSP", "1"), encoded("XBM", "1"), encoded("BLP", "P"), encoded("QOI"),
-        encoded("EPS"), encoded("AVIF"), encoded("SPIDER", "F"), encoded("PDF"),
+        noise("PNG"), noise("PNG", "RGBA"), noise("PNG", "P"), noise("JPEG", exif=exif), noise("JPEG", "CMYK"),
+        noise("WEBP"), noise("GIF", "P"), noise("BMP"), noise("TIFF"), noise("TIFF", compression="tiff_lzw"),
+        noise("TIFF", "F"), noise("PPM"), noise("TGA"), noise("ICO"), noise("PCX"), noise("SGI"), noise("DDS"),
+        noise("JPEG2000"), noise("IM"), noise("MSP", "1"), noise("XBM", "1"), noise("BLP", "P"), noise("QOI"),
+        noise("EPS"), noise("AVIF"), noise("SPIDER", "F"), noise("PDF"),
     ]  # fmt: skip
-    grey = io.BytesIO()
-    Image.fromarray(np.arange(384, dtype=np.uint16).reshape(16, 24)).save(grey, "PNG")
-    return [*found, grey.getvalue(), b"", b"\0" * 64]
+    return [*found, encoded(np.arange(384, dtype=np.uint16).reshape(16, 24)), b"", b"\0" * 64]
 
 
 def pillow_writes(make):
@@ -390,29 +385,13 @@ def test_tars(tmp_path_factory, changes):
 def nonsense():
     """A Hub whose answers are `nonsense.body`, and the environment for it."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Nonsense(Handler):
+        def respond(self):
+            self.content()
+            self.reply(server.status, server.body, server.headers)
 
-        def answer(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(server.status)
-            for name, value in server.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(server.body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(server.body)
-
-        do_GET = do_POST = do_HEAD = do_PUT = answer  # noqa: N815
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Server(Nonsense) as server:
+        yield server
 
 
 INFO = {
@@ -437,12 +416,11 @@ def test_answers_of_a_hub(nonsense, monkeypatch, status, answer, headers):
 
     body = answer if isinstance(answer, bytes) else json.dumps(with_value(INFO, *answer)).encode()
     nonsense.status, nonsense.body, nonsense.headers = status, body, headers
-    address = f"http://127.0.0.1:{nonsense.server_port}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_module.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(hub_module, "_ATTEMPTS", 2)
     repo = HubRepo("someone/x")
-    repo.api.endpoint = address
+    repo.api.endpoint = nonsense.address
     with noted() as notes:
         for ask in (repo.fetch_state, repo.is_private, repo.tags, repo.log_in):
             outcome(ask)

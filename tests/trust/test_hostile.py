@@ -1,7 +1,4 @@
-"""What strangers may have put into files: nothing of it runs or is written outside, and a line says what was refused.
-
-Every case has a canary, the file `ran` in the working folder, that shows whether something ran.
-"""
+"""What strangers may have put into files: nothing of it runs or is written outside, and a line says what was refused."""
 
 import builtins
 import io
@@ -11,31 +8,27 @@ import re
 import tarfile
 import zipfile
 
+import commands
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import fmrgen, run, upload
+from commands import run, succeeded, upload
 from diffusers import VQModel
-from photos import lay_out
+from strangers import LENET, PROVENANCE, change, save_resnet
 from taming_files import CONFIG, Taming
-from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification
+from transformers import AutoModelForImageClassification, CLIPConfig, CLIPModel
 
 from fmrgen.recipe.job import load_recipe
 from fmrgen.weights.assets import resolve_path
 
-LENET = "{kind: lenet, num_classes: 2}"
-TIMM = "{kind: timm, model: resnet18, model_args: {num_classes: 2}, checkpoint: w.pth}"
 COMMAND = "touch ran"
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder to work in, with a recipe and photos of two classes."""
-    monkeypatch.chdir(tmp_path)
-    lay_out(tmp_path)
-    torch.manual_seed(0)
-    return tmp_path
+TAMING = "generator={kind: vqgan, checkpoint: w.pth, config: model.yaml, image_size: 32}"
+KEYS = {
+    "torch": "classifier={kind: lenet, num_classes: 2, checkpoint: w.pth}",
+    "timm": "classifier={kind: timm, model: resnet18, model_args: {num_classes: 2}, checkpoint: w.pth}",
+}
 
 
 class Reduce:
@@ -77,96 +70,80 @@ class Loader:
 CODE = [Reduce, Evaluate, Nested, Build, Loader]
 
 
-def save(thing, path, layout):
+def save(thing, layout):
     if layout == "zip in a zip":
         torch.save(thing, "inner.pth")
-        with zipfile.ZipFile(path, "w") as outer:
+        with zipfile.ZipFile("w.pth", "w") as outer:
             outer.write("inner.pth", "archive/data.pkl")
     else:
-        torch.save(thing, path, _use_new_zipfile_serialization=layout == "zip")
+        torch.save(thing, "w.pth", _use_new_zipfile_serialization=layout == "zip")
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy", "zip in a zip"])
 @pytest.mark.parametrize("code", CODE, ids=lambda code: code.__name__)
-@pytest.mark.parametrize(
-    "classifier", ["{kind: lenet, num_classes: 2, checkpoint: w.pth}", TIMM], ids=["torch", "timm"]
-)
-def test_code_in_a_classifiers_checkpoint(place, capsys, classifier, code, layout):
-    save({"state_dict": {"w": torch.zeros(2)}, "more": code()}, "w.pth", layout)
-    assert run("generate", "r.yaml", f"classifier={classifier}", "-o", "out", "-q") == 2
-    told = "holds more than tensors, and nothing in it is run; save its state_dict alone|not a readable checkpoint"
-    error = capsys.readouterr().err
-    assert re.fullmatch(rf"fmrgen: classifier.checkpoint: w.pth: ({told}).*\n", error), error
-    assert not (place / "ran").exists()
+@pytest.mark.parametrize("key", KEYS)
+def test_code_in_a_classifiers_checkpoint(generate_refused, key, code, layout):
+    save({"state_dict": {"w": torch.zeros(2)}, "more": code()}, layout)
+    error = generate_refused(KEYS[key], told="fmrgen: classifier.checkpoint: w.pth: ")
+    assert re.search("more than tensors, and nothing in it is run; save its state_dict alone|not a readable", error)
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
 @pytest.mark.parametrize("code", CODE, ids=lambda code: code.__name__)
 def test_code_in_a_taming_checkpoint_is_left_aside(place, capsys, caplog, code, layout):
-    state = Taming().state_dict()
-    save({"state_dict": {**state, "hidden": code()}, "callbacks": {"a": code()}}, "last.ckpt", layout)
+    save({"state_dict": {**Taming().state_dict(), "hidden": code()}, "callbacks": {"a": code()}}, layout)
     (place / "model.yaml").write_text(yaml.safe_dump(CONFIG))
-    generator = "{kind: vqgan, checkpoint: last.ckpt, config: model.yaml, image_size: 32}"
-    status = run("generate", "r.yaml", f"generator={generator}", "-o", "out", "-q", "perturb.budget=1")
+    status = run("generate", "r.yaml", TAMING, "-o", "out", "-q", "perturb.budget=1")
     assert not (place / "ran").exists()
+    error = capsys.readouterr().err
     if status == 2:
-        error = capsys.readouterr().err
-        assert "generator.checkpoint: last.ckpt is not a readable checkpoint, and nothing in it was run" in error
+        assert "generator.checkpoint: w.pth is not a readable checkpoint, and nothing in it was run" in error
         return
-    assert layout == "zip"
-    assert status == 0, capsys.readouterr().err
+    assert (layout, status) == ("zip", 0), error
     (line,) = [record.getMessage() for record in caplog.records if "only its tensors" in record.getMessage()]
-    assert re.fullmatch(
-        r"generator.checkpoint: last.ckpt: only its tensors were read; ignored, and not run: [\w., …]+", line
-    )
+    only = r"generator.checkpoint: w.pth: only its tensors were read; ignored, and not run: [\w., …]+"
+    assert re.fullmatch(only, line)
 
 
-def test_code_in_a_zip_that_is_a_program(place, capsys):
+def test_code_in_a_zip_that_is_a_program(generate_refused):
     torch.jit.script(torch.nn.Linear(2, 2)).save("w.pth")
-    assert run("generate", "r.yaml", "classifier.checkpoint=w.pth", "-o", "out", "-q") == 2
-    assert (
-        "classifier.checkpoint: w.pth: is a TorchScript program, not weights; it was not run; export the network as ONNX"
-        in capsys.readouterr().err
-    )
+    program = "is a TorchScript program, not weights; it was not run; export the network as ONNX"
+    generate_refused("classifier.checkpoint=w.pth", told=f"classifier.checkpoint: w.pth: {program}")
 
 
 @pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
-@pytest.mark.parametrize("key", ["classifier.checkpoint=w.pth", "generator={kind: vqgan, checkpoint: w.pth, config: model.yaml, image_size: 32}"])  # fmt: skip
-def test_the_oldest_format_of_torch_is_not_unpacked(place, capsys, key, kind):
+@pytest.mark.parametrize("key", ["classifier.checkpoint=w.pth", TAMING], ids=["classifier", "taming"])
+def test_the_oldest_format_of_torch_is_not_unpacked(place, generate_refused, key, kind):
     (place / "model.yaml").write_text(yaml.safe_dump(CONFIG))
     with tarfile.open("w.pth", "w") as tar:
         for name in ("storages", "tensors", "pickle"):
             member = tarfile.TarInfo(name)
             member.type, member.linkname, member.devmajor, member.devminor = kind, "/etc/passwd", 1, 5
             tar.addfile(member)
-    assert run("generate", "r.yaml", key, "-o", "out", "-q") == 2
-    assert "checkpoint: w.pth: is a tar, and is not unpacked; save the state_dict anew" in capsys.readouterr().err
+    generate_refused(key, told="checkpoint: w.pth: is a tar, and is not unpacked; save the state_dict anew")
 
 
-def with_pickled_weights(model, folder, weights):
-    """A saved model whose weights are a pickle that runs a command."""
-    model.save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
-    torch.save({**model.state_dict(), "more": Reduce()}, folder / weights)
+def save_clip(folder):
+    CLIPModel(CLIPConfig.from_pretrained(resolve_path("asset:mnist/clip"))).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
-    ("section", "make", "weights"),
+    ("section", "make", "load", "weights"),
     [
-        ("classifier={kind: transformers, model: ./m}", lambda: ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])), "pytorch_model.bin"),
-        ("oracle={kind: clip, model: ./m}", lambda: CLIPModel(CLIPConfig.from_pretrained(resolve_path("asset:mnist/clip"))), "pytorch_model.bin"),
-        ("generator={kind: vqgan, model: ./m, image_size: 32}", lambda: VQModel(), "diffusion_pytorch_model.bin"),
+        ("classifier={kind: transformers, model: ./m}", save_resnet, AutoModelForImageClassification, "pytorch_model.bin"),
+        ("oracle={kind: clip, model: ./m}", save_clip, CLIPModel, "pytorch_model.bin"),
+        ("generator={kind: vqgan, model: ./m, image_size: 32}", lambda folder: VQModel().save_pretrained(folder), VQModel, "diffusion_pytorch_model.bin"),
     ],
     ids=["transformers", "clip", "diffusers"],
 )  # fmt: skip
-def test_code_in_the_weights_of_a_model_folder(place, capsys, section, make, weights):
-    with_pickled_weights(make(), place / "m", weights)
-    assert run("generate", "r.yaml", section, "-o", "out", "-q") == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    refusal = r"fmrgen: (classifier|oracle|generator)\.model: \./m (can't be loaded: |is not a readable checkpoint, and nothing in it was run )"
-    assert re.match(refusal, error), error
-    assert not (place / "ran").exists()
+def test_code_in_the_weights_of_a_model_folder(place, generate_refused, section, make, load, weights):
+    make(place / "m")
+    state = load.from_pretrained(place / "m").state_dict()
+    for path in (place / "m").glob("*.safetensors"):
+        path.unlink()
+    torch.save({**state, "more": Reduce()}, place / "m" / weights)
+    error = generate_refused(section, told=f"fmrgen: {section.partition('=')[0]}.model: ./m ")
+    assert re.search(r"can't be loaded: |is not a readable checkpoint, and nothing in it was run ", error), error
 
 
 REMOTE_CODE = """
@@ -178,34 +155,22 @@ class Custom(ResNetForImageClassification):
 
 
 @pytest.mark.slow
-def test_code_of_a_repo_runs_by_an_explicit_key_alone_and_the_card_says_so(place, capsys):
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=2)
-    ResNetForImageClassification(config).save_pretrained("m")
-    (place / "m/preprocessor_config.json").write_text(
-        '{"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}}'
-    )
+def test_code_of_a_repo_runs_by_an_explicit_key_alone_and_the_card_says_so(place, refused, generate_refused, capsys):
+    classes = {"AutoModelForImageClassification": "custom.Custom"}
+    of_all = {"AutoConfig": "custom.Custom", **classes}
+    save_resnet(place / "m", auto_map=of_all, model_type="strange")
     (place / "m/custom.py").write_text(REMOTE_CODE)
-    told = json.loads((place / "m/config.json").read_text())
-    told |= {"auto_map": {"AutoModelForImageClassification": "custom.Custom"}, "model_type": "strange"}
-    (place / "m/config.json").write_text(
-        json.dumps(told | {"auto_map": {"AutoConfig": "custom.Custom", **told["auto_map"]}})
-    )
-    job = ["generate", "r.yaml", "classifier={kind: transformers, model: ./m}", "-o", "out", "-q"]
-    assert run(*job) == 2
-    assert "classifier.model: ./m can't be loaded: " in capsys.readouterr().err
-    assert not (place / "ran").exists()
-    (place / "m/config.json").write_text(json.dumps(told | {"model_type": "resnet"}))
+    classifier = "classifier={kind: transformers, model: ./m}"
+    generate_refused(classifier, told="classifier.model: ./m can't be loaded: ")
+    change(place / "m/config.json", auto_map=classes, model_type="resnet")
+    job = ["generate", "r.yaml", classifier, "-o", "out", "-q"]
     assert run(*job, "classifier.trust_remote_code=true") == 0, capsys.readouterr().err
-    assert (place / "ran").exists()
+    (place / "ran").unlink()
     card = (place / "out/README.md").read_text()
-    assert re.search(
-        r"\| code \| \*\*runs code of its maker's choice,\*\* that of \./m \(trust\\?_remote\\?_code\)", card
-    )
-    assert run("verify", "out", "-q") == 2
-    assert (
-        "recipe in its provenance runs that of ./m (trust_remote_code) and reads ./m; if you trust it, use --trust"
-        in capsys.readouterr().err
-    )
+    told = r"\| code \| \*\*runs code of its maker's choice,\*\* that of \./m \(trust\\?_remote\\?_code\)"
+    assert re.search(told, card)
+    told = "recipe in its provenance runs that of ./m (trust_remote_code) and reads ./m; if you trust it, use --trust"
+    refused("verify", "out", "-q", told=told)
 
 
 MEMBERS = {
@@ -219,7 +184,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("case", MEMBERS)
-def test_a_tar_that_leads_elsewhere(place, capsys, case):
+def test_a_tar_that_leads_elsewhere(place, generate_refused, case):
     name, options = MEMBERS[case]
     with tarfile.open("x.tar", "w") as tar:
         member = tarfile.TarInfo(name)
@@ -227,10 +192,7 @@ def test_a_tar_that_leads_elsewhere(place, capsys, case):
             setattr(member, key, value)
         tar.addfile(member, io.BytesIO())
     before = sorted(place.rglob("*"))
-    source = "{kind: webdataset, urls: x.tar, classes: [a, b], limit: 4}"
-    assert run("generate", "r.yaml", f"source={source}", "-o", "out", "-q") == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    generate_refused("source={kind: webdataset, urls: x.tar, classes: [a, b], limit: 4}", told="fmrgen: ")
     assert [path for path in sorted(place.rglob("*")) if "out" not in path.parts[-4:]][: len(before)] == before
     assert not (place.parent.parent / "ran").exists()
 
@@ -259,8 +221,7 @@ def test_templates_and_markup_in_class_names_are_text(place, capsys):
 
 
 def test_ids_that_are_markup_are_escaped(place, capsys):
-    assert run("generate", "r.yaml", "-o", "out", "-q") == 0, capsys.readouterr().err
-    table = pq.read_table("out/c/s-00000-of-00001.parquet").select(["image", "label", "id"])
+    table = pq.read_table("theirs/c/s-00000-of-00001.parquet").select(["image", "label", "id"])
     ids = table["id"].to_pylist()
     table = table.set_column(2, "id", [[f"{MARKUP}{number}" for number in ids]])
     pq.write_table(table, "x.parquet")
@@ -268,31 +229,24 @@ def test_ids_that_are_markup_are_escaped(place, capsys):
     assert MARKUP not in (place / "gallery/gallery.html").read_text()
 
 
-def test_a_script_beside_a_dataset_is_not_run(place, capsys):
+def test_a_script_beside_a_dataset_is_not_run(place, generate_refused):
     (place / "scripted").mkdir()
     (place / "scripted/scripted.py").write_text("open('ran', 'w')\n")
-    assert run("generate", "r.yaml", "source={kind: datasets, path: scripted}", "-o", "out", "-q") == 2
-    assert "source: scripted, split 'test', can't be opened" in capsys.readouterr().err
-    assert not (place / "ran").exists()
+    told = "source: scripted, split 'test', can't be opened"
+    generate_refused("source={kind: datasets, path: scripted}", told=told)
 
 
-def test_an_image_address_in_somebodys_rows_is_not_read(place, capsys):
-    (place / "secret.png").write_bytes((place / "photos/a/0.png").read_bytes())
-    import pyarrow as pa
-
-    images = pa.array(
-        [{"bytes": None, "path": str(place / "secret.png")}], pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    )
-    (place / "theirs").mkdir()
-    pq.write_table(pa.table({"image": images, "label": [0]}), "theirs/x.parquet")
-    assert run("evaluate", "theirs/x.parquet", "-c", LENET, "-q") == 2
-    assert "its file is not in the split" in capsys.readouterr().err
+def test_an_image_address_in_somebodys_rows_is_not_read(place, refused):
+    kinds = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    images = pa.array([{"bytes": None, "path": str(place / "secret.png")}], kinds)
+    (place / "rows").mkdir()
+    pq.write_table(pa.table({"image": images, "label": [0]}), "rows/x.parquet")
+    refused("evaluate", "rows/x.parquet", "-c", LENET, "-q", told="its file is not in the split")
 
 
 @pytest.mark.slow
 def test_a_hub_repo_that_answers_with_other_paths_than_asked(place, hub, tmp_path):
-    assert run("generate", "r.yaml", "-o", "out", "-q") == 0
-    upload(hub, place / "out", "someone/odd")
+    upload(hub, place / "theirs", "someone/odd")
     world = hub.world()
     repo = world.repos["someone/odd"]
     commit = repo["commits"][repo["refs"]["main"]]
@@ -300,20 +254,20 @@ def test_a_hub_repo_that_answers_with_other_paths_than_asked(place, hub, tmp_pat
     outside = ["../ran", "../../ran", "/tmp/ran.json", "provenance/../../ran.json", "provenance/c/../../../ran.json",
                "results/c/s/../../../../ran.json", "results/../../x/ran.json", "pictures/../../ran.png"]  # fmt: skip
     commit["files"] |= dict.fromkeys(outside, evil)
-    told = json.loads((place / "out/provenance/c/s.json").read_text())
-    told["files"] = {"../../../ran.parquet": "0" * 64}
+    told = json.loads((place / PROVENANCE).read_text()) | {"files": {"../../../ran.parquet": "0" * 64}}
     commit["files"]["provenance/c/other.json"] = [world.keep(json.dumps(told).encode()), False]
     world.save()
-    before = {path for path in tmp_path.rglob("*") if "hub" not in path.parts and "home" not in path.parts}
+
+    def files():
+        return {path for path in tmp_path.rglob("*") if "hub" not in path.parts and "home" not in path.parts}
+
+    before = files()
     environment = hub.environment
-    assert fmrgen("verify", "someone/odd:c/s", "--files", **environment).returncode == 0
-    refused = fmrgen("show", "someone/odd:c/other", "-o", "shown", **environment)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-    assert "its provenance is not that of a finished split" in refused.stderr
-    pushed = fmrgen("push", "out", "someone/odd", "--public", "-q", **environment)
-    assert pushed.returncode == 0, pushed.stderr
-    after = {path for path in tmp_path.rglob("*") if "hub" not in path.parts and "home" not in path.parts}
-    assert after == before
+    succeeded("verify", "someone/odd:c/s", "--files", **environment)
+    told = "its provenance is not that of a finished split"
+    commands.refused("show", "someone/odd:c/other", "-o", "shown", told=told, **environment)
+    succeeded("push", "theirs", "someone/odd", "--public", "-q", **environment)
+    assert files() == before
     assert not [path for folder in (tmp_path, tmp_path.parent) for path in folder.glob("ran*")]
     assert not os.path.exists("/tmp/ran.json")
 

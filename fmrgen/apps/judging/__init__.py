@@ -1,3 +1,1 @@
 """Do others see the class too? Other models, and people on a page of their own, look at a split's images."""
-
-NAMES: dict[str, str] = {"judge": "fmrgen.apps.judging.judge"}
