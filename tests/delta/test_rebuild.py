@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import fmrgen, pushed, refused, run
+from commands import fmrgen, push_refused, pushed, run
 from datasets import load_dataset
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
@@ -300,11 +300,11 @@ def test_over_the_hub(finished_split, hub, tmp_path):
     assert verify_files(str(tmp_path / "out")).wrong == []
     pushed(hub, finished_split, "someone/whole", "-q")
     message = "someone/delta: holds splits without images; push those with images to another repo"
-    refused(message, hub, finished_split, "someone/delta")
-    refused("holds splits with images", hub, finished_split, "someone/whole", "--without-images")
+    push_refused(message, hub, finished_split, "someone/delta")
+    push_refused("holds splits with images", hub, finished_split, "someone/whole", "--without-images")
     hub.world().repos["someone/delta"]["private"] = False
     message = "someone/delta: is a public repo; if these images may be published, pass --public"
-    refused(message, hub, finished_split, "someone/delta", "--without-images")
+    push_refused(message, hub, finished_split, "someone/delta", "--without-images")
 
 
 def test_bad_input(delta, tmp_path, capsys):

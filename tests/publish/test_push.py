@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from commands import FAULTS, fmrgen, launched, push, pushed, python, refused, run_jobs, upload, wait_for
+from commands import FAULTS, fmrgen, launched, push, push_refused, pushed, python, run_jobs, upload, wait_for
 
 from fmrgen.publish.card import write_card
 from fmrgen.records import Perturbed, StopReason
@@ -205,7 +205,7 @@ def test_a_split_is_replaced_only_when_told_and_nothing_else_changes(hub, split,
     pushed(hub, other, REPO)
     before, first = hub.world().files(REPO), loaded(hub, REPO, "mnist/twin")
     shortened(split)
-    told = refused("someone/digits: already contains another mnist/lenet (recipe", hub, split, REPO)
+    told = push_refused("someone/digits: already contains another mnist/lenet (recipe", hub, split, REPO)
     assert "pass --replace" in told
     assert hub.world().files(REPO) == before
     pushed(hub, split, REPO, "--replace")
@@ -236,7 +236,7 @@ def test_configs_are_not_mixed(hub, split, other):
     told = json.loads((other / "provenance/mnist/twin.json").read_text())
     told["recipe"]["oracle"]["prompts"] = ["a digit {class}"]
     (other / "provenance/mnist/twin.json").write_text(json.dumps(told))
-    refused("someone/digits: config mnist has another oracle.prompts in its split lenet", hub, other, REPO)
+    push_refused("someone/digits: config mnist has another oracle.prompts in its split lenet", hub, other, REPO)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_configs_are_not_mixed(hub, split, other):
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(hub, split, repo, environment, message):
-    refused(message, hub, split, repo, **environment)
+    push_refused(message, hub, split, repo, **environment)
     assert not hub.world().repos
     assert not hub.world().uploads
 
@@ -265,10 +265,10 @@ def test_a_gated_repo_and_a_full_one(hub, split, other):
     world = hub.world()
     world.repos[REPO]["gated"] = True
     before = world.files(REPO)
-    refused("someone/digits: accept its terms on ", hub, other, REPO)
+    push_refused("someone/digits: accept its terms on ", hub, other, REPO)
     world.repos[REPO]["gated"] = False
     hub.fail(at=0, match="/lfs/objects/batch", status=403, message="Private repository storage limit reached")
-    refused("Private repository storage limit reached", hub, other, REPO)
+    push_refused("Private repository storage limit reached", hub, other, REPO)
     assert world.files(REPO) == before
     pushed(hub, other, REPO)
 
@@ -306,7 +306,7 @@ def test_branches_and_pull_requests(hub, split, other):
     assert any("twin" in path for path in world.files(REPO, "refs/pr/1"))
     for repo in (REPO, "someone/none"):
         message = f"{repo}: has no pull request refs/pr/7; open one on its page"
-        refused(message, hub, other, repo, "--revision", "refs/pr/7")
+        push_refused(message, hub, other, repo, "--revision", "refs/pr/7")
     assert "someone/none" not in world.repos
 
 
@@ -318,8 +318,8 @@ def test_a_repo_is_private_unless_told(hub, split):
     assert not hub.world().repos["someone/open"]["private"]
     assert "note" not in result.stdout  # the recipe says a licence under which one may share
     message = "someone/open: is a public repo; if these images may be published, pass --public"
-    refused(message, hub, split, "someone/open")
-    refused(message, hub, split, "someone/open", "--revision", "next")  # nor through a new branch
+    push_refused(message, hub, split, "someone/open")
+    push_refused(message, hub, split, "someone/open", "--revision", "next")  # nor through a new branch
     path = split / "provenance/mnist/lenet.json"
     told = json.loads(path.read_text())
     for licence, message in (("other", "is other"), (None, "is not said (source.license)")):
@@ -339,7 +339,7 @@ def test_only_what_is_finished_and_as_it_was_checked_is_pushed(hub, split, other
         (split / "nowhere", "no such folder; push the --output of a generate command"),
         (split / "mnist", "contains no perturbed split"),
     ):
-        refused(message, hub, folder, REPO)
+        push_refused(message, hub, folder, REPO)
     shard = split / "mnist/lenet-00001-of-00003.parquet"
     content = shard.read_bytes()
     shard.write_bytes(content + b" ")
@@ -386,14 +386,14 @@ def test_answers_that_are_no_answers(hub, split, other):
     shortened(split)
     error = {"objects": [{"oid": "0", "error": {"code": 422, "message": "Quota exceeded"}}]}
     hub.fail(at=0, match="/lfs/objects/batch", status=200, body=json.dumps(error))
-    refused("someone/digits: the Hub rejected the files", hub, split, REPO, "--replace")
-    refused("the token contains a character that no token has", hub, split, REPO, HF_TOKEN="hf_secret\u200babc")
+    push_refused("someone/digits: the Hub rejected the files", hub, split, REPO, "--replace")
+    push_refused("the token contains a character that no token has", hub, split, REPO, HF_TOKEN="hf_secret\u200babc")
 
 
 def test_what_xet_is_refused_is_told_as_that(hub, split):
     """With Xet on, as it is by default: the client's other way to send files."""
     hub.fail(at=0, match="xet-write-token", status=403, message="Your storage is full")
-    refused("someone/digits: the Hub refused", hub, split, REPO, HF_HUB_DISABLE_XET="")
+    push_refused("someone/digits: the Hub refused", hub, split, REPO, HF_HUB_DISABLE_XET="")
 
 
 @pytest.mark.slow
@@ -431,11 +431,11 @@ def test_a_damaged_split_is_mended_by_pushing_it_again(hub, split):
 def test_data_that_could_not_be_loaded_any_more_is_not_joined(hub, split, tmp_path):
     commit_by_hand(hub, REPO, **{"train.csv": "a\n1\n"})
     message = "contains data that its card does not list (train.csv), which load_dataset would no longer find"
-    refused(message, hub, split, REPO)
+    push_refused(message, hub, split, REPO)
     card = "---\nconfigs:\n- data_files: train.csv\n---\n"
     commit_by_hand(hub, REPO, **{"README.md": card})
     message = "contains data that is not parquet (train.csv), and load_dataset reads one format per repo"
-    refused(message, hub, split, REPO)
+    push_refused(message, hub, split, REPO)
     (tmp_path / "plain").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "plain/train.parquet")
     card = "---\nconfigs:\n- data_files: train.parquet\ndataset_info:\n  features:\n  - {name: a, dtype: int64}\n---\n"
@@ -469,7 +469,7 @@ def test_text_in_the_card_of_the_folder_arrives(hub, split):
 def test_files_that_the_repo_ignores_are_missed(hub, split):
     commit_by_hand(hub, REPO, **{"README.md": "Mine\n"})
     hub.world().repos[REPO]["ignored"] = r"\.png$"
-    refused("rejected pictures/mnist/lenet.png; a .gitignore in it may match", hub, split, REPO)
+    push_refused("rejected pictures/mnist/lenet.png; a .gitignore in it may match", hub, split, REPO)
 
 
 def test_the_token_is_told_to_nobody(hub, split, tmp_path):

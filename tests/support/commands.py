@@ -41,10 +41,11 @@ def succeeded(*arguments, **options):
 
 
 def refused(*arguments, told, **options):
-    """Runs it, and it ends with one line, which has `told`."""
+    """Runs it, and it ends with one line, which has `told`; returns that line."""
     done = fmrgen(*arguments, **options)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert told in done.stderr
+    return done.stderr
 
 
 def launched(count, *arguments, **environment):
@@ -72,12 +73,9 @@ def pushed(hub, *arguments, **environment):
     return result
 
 
-def refused(message, hub, *arguments, **environment):
+def push_refused(message, hub, *arguments, **environment):
     """A push that ends in one line, which has the message in it; returns that line."""
-    result = push(hub, *arguments, **environment)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert message in result.stderr
-    return result.stderr
+    return refused("push", *arguments, told=message, **{**hub.environment, **environment})
 
 
 def run(*arguments):
