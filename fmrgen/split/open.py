@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value, load_dataset
 from PIL import Image as PILImage
@@ -83,11 +82,7 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
     repo, revision, config, split = location.reference
     # A folder is streamed always: the rows that load_dataset would keep of it are not looked up by the files' content.
     streaming = commit is None or not download
-    if location.kind == "saved":
-        stream = datasets.load_from_disk(repo)
-        if isinstance(stream, Mapping):
-            stream = stream[split]
-    elif location.kind == "dataset":
+    if location.kind == "dataset":
         stream = load_dataset(repo, config, split=split, revision=commit, streaming=streaming)
     else:  # its very files, whatever a card says
         stream = load_dataset("parquet", data_files=admitted.data_files, split="train", streaming=streaming)
@@ -99,8 +94,6 @@ def _read(location: Location, admitted: Admitted, download: bool) -> Split:
     stream = _with_features(stream, text)
     if location.kind == "files":
         return Split(text, stream)
-    if location.kind == "saved":
-        return Split(text, stream, repo=repo)
     name = f"{repo}@{revision}" if revision else repo
     name += f":{config}/{split}"
     return Split(name, stream, provenance, repo, commit, config, split, rows_in_files=admitted.rows)

@@ -50,7 +50,10 @@ def locate(text: str) -> Location:
     reference = parse_reference(text)
     folder, commit = Path(reference.repo), None
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        return Location(text, "saved", reference)
+        raise UserError(
+            f"{text}: is a folder of save_to_disk, no split; write its rows with to_parquet and name that file, or "
+            "pass what load_from_disk returns to fmrgen.evaluate"
+        )
     if folder.is_dir():
         own = [(paths.config, paths.split) for paths in splits_in(folder)]
         files = deltas_of(folder)
@@ -74,14 +77,9 @@ def with_chosen_split(location: Location) -> Location:
 
     Raises UserError if there is none, or if there are several and the reference does not say which.
     """
-    repo = location.reference.repo
-    if location.kind == "dataset":
-        available = sorted({*location.own_splits, *_splits_by_card(repo, location.commit)})
-    elif location.kind == "saved" and not (Path(repo) / "state.json").is_file():
-        names = read_json(Path(repo) / "dataset_dict.json")["splits"]
-        available = [("default", str(name)) for name in names]
-    else:
+    if location.kind != "dataset":
         return location
+    available = sorted({*location.own_splits, *_splits_by_card(location.reference.repo, location.commit)})
     config, split = choose_split(location.text, location.reference, available)
     return replace(location, reference=location.reference._replace(config=config, split=split))
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fmrgen.files import check_links, check_plain_path
-from fmrgen.trust.cards import check_card_stays_inside, check_saved_stays_inside
+from fmrgen.trust.cards import check_card_stays_inside
 from fmrgen.trust.parquet import check_parquet_files
 
-Kind = Literal["split", "dataset", "saved", "files"]
-"""How a place is to be read: a `split` by the very files that its provenance names, a `dataset` as its card says, a
-folder of `save_to_disk`, or parquet `files`."""
+Kind = Literal["split", "dataset", "files"]
+"""How a place is to be read: a `split` by the very files that its provenance names, a `dataset` as its card says,
+or parquet `files`."""
 
 
 class Admitted(NamedTuple):
@@ -34,8 +34,6 @@ def admit(kind: Kind, place: str, commit: str | None, files: Sequence[str]) -> A
         check_plain_path(Path(place))
     if commit is None and kind != "files":
         check_links(Path(place))
-    if kind == "saved":
-        check_saved_stays_inside(Path(place))
     if kind == "dataset":
         check_card_stays_inside(place, commit)
     if kind == "dataset" and commit is None:

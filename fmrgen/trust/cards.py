@@ -1,6 +1,5 @@
-"""The places where a dataset says that its data lies, in its card or beside saved data; anyone may have written it."""
+"""The places where a dataset says that its data lies, in its card; anyone may have written it."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from fmrgen.errors import UserError, one_line
-from fmrgen.files import check_inside, open_plain, read_json
+from fmrgen.files import check_inside, open_plain
 from fmrgen.hub.timeouts import no_bars
 from fmrgen.trust.recipes import is_within
 
@@ -90,22 +89,3 @@ def _card_of(repo: str, revision: str | None, name: str) -> str | None:
         return None
     with open_plain(path) as file:
         return file.read().decode(errors="replace")
-
-
-def check_saved_stays_inside(folder: Path) -> None:
-    """Raise UserError if a folder of `save_to_disk` names a split or a file that is not in it."""
-    dataset_dict = folder / "dataset_dict.json"
-    if dataset_dict.is_file():
-        for name in _list_in(dataset_dict, "splits"):
-            if not re.fullmatch(r"\w[\w.-]*", str(name)):
-                raise UserError(f"{dataset_dict}: names a split {name}, which is not in it; it is not read")
-    for state in folder.glob("**/state.json"):
-        for entry in _list_in(state, "_data_files"):
-            if Path(str(entry.get("filename"))).name != entry.get("filename"):
-                raise UserError(f"{state}: takes data from {entry.get('filename')}, which is not in it; it is not read")
-
-
-def _list_in(path: Path, key: str) -> list[Any]:
-    """Return the list that a JSON file has under a key; an empty one if it has anything else there."""
-    value = read_json(path).get(key)
-    return value if isinstance(value, list) else []

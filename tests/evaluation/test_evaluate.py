@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from commands import fmrgen, launched, run
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 from torch import nn
 
@@ -174,15 +174,11 @@ def test_who_is_at_chance_is_ranked_nowhere_and_named_once(finished_split, tmp_p
 
 
 def test_the_same_rows_from_everywhere(finished_split, rows, tmp_path):
-    rows.save_to_disk(tmp_path / "saved")
-    DatasetDict({"a": rows, "b": rows}).save_to_disk(tmp_path / "several")
     rows.to_parquet(tmp_path / "one.parquet")
     ways = [
         str(finished_split),
         f"{finished_split}/mnist/lenet-*.parquet",
         str(tmp_path / "one.parquet"),
-        str(tmp_path / "saved"),
-        f"{tmp_path / 'several'}:default/b",
         rows,
         rows.to_iterable_dataset(),
     ]

@@ -1,7 +1,7 @@
 """What a reference names, and where that lies."""
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from fmrgen import open_split
 from fmrgen.errors import UserError
@@ -26,9 +26,7 @@ def test_a_reference_becomes_one_record_of_where_the_split_lies(finished_split, 
     assert (locate(pattern).kind, sorted(locate(pattern).files)) == ("files", sorted(located.files))
 
 
-def test_a_saved_dataset_of_several_splits_needs_a_choice(tmp_path):
-    rows = Dataset.from_dict({"image": [b"x"], "label": [0]})
-    DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(UserError, match=r"choose one: \S+:default/train, \S+:default/test$"):
+def test_a_folder_of_save_to_disk_is_no_split(tmp_path):
+    Dataset.from_dict({"image": [b"x"], "label": [0]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"saved: is a folder of save_to_disk, no split; write its rows with to_parq"):
         open_split(f"{tmp_path}/saved")
-    assert open_split(f"{tmp_path}/saved:default/test").repo == f"{tmp_path}/saved"
