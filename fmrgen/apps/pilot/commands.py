@@ -19,7 +19,7 @@ def init(
     *,
     model: Annotated[str, Parameter(metavar="C")],
     network: options.Network = None,
-    generator: Annotated[str | None, Parameter(metavar="{kind: …}")] = None,
+    generator: Annotated[str | None, Parameter(metavar="G")] = None,
     oracle: Annotated[str | None, Parameter(metavar="O")] = None,
     output: Annotated[Path, Parameter(alias="-o", metavar="FILE")] = Path(options.OWN_RECIPE),
     offline: bool = False,
@@ -43,6 +43,7 @@ def init(
         offline: Download nothing from the Hub.
     """
     from fmrgen.files import no_such_folder, parse_yaml
+    from fmrgen.recipe.classifier_forms import is_inline
     from fmrgen.recipe.job import the_classifier
     from fmrgen.recipe.sections import source_config_of
 
@@ -67,7 +68,7 @@ def init(
             photos,
             model if network is None else section,
             output=output,
-            generator=None if generator is None else parse_yaml(generator, generator),
+            generator=parse_yaml(generator, generator) if generator and is_inline(generator) else generator,
             oracle=oracle,
             offline=offline,
         )

@@ -36,7 +36,7 @@ from fmrgen.metrics.outputs import best_order, outputs_in_another_order
 from fmrgen.progress.bars import format_duration, report
 from fmrgen.recipe.build import build_classifier, build_oracle, build_source
 from fmrgen.recipe.job import Recipe, parse_oracle
-from fmrgen.recipe.objects import AnyClassifier, classifier_section
+from fmrgen.recipe.objects import AnyClassifier, classifier_section, generator_section
 from fmrgen.recipe.sections import oracle_config_of, source_config_of
 from fmrgen.records import Example
 from fmrgen.report.report import Badge, Report, Section, Table
@@ -87,7 +87,7 @@ def init(
     model: AnyClassifier,
     *,
     output: str | Path = "fmrgen.yaml",
-    generator: Mapping[str, Any] | None = None,
+    generator: Mapping[str, Any] | str | None = None,
     oracle: str | None = None,
     offline: bool = False,
 ) -> Init:
@@ -105,7 +105,7 @@ def init(
             `fmrgen.load_classifier` takes.
         output: the recipe's file, which must not exist yet; image lists and trained networks go to `NAME.init` beside
             it.
-        generator: the section of a generator, instead of the choice.
+        generator: the section of a generator, or a word for one, instead of the choice.
         oracle: the short form of an oracle, instead of the panel.
         offline: download nothing from the Hub.
 
@@ -135,7 +135,8 @@ def init(
             f"the network is right on {accuracy.value:.0f} % of the images: are its classes in the order of the "
             "folders' names?"
         )
-    listed = candidates(size, generator, hub=not offline)
+    chosen_section = None if generator is None else _tree_of(generator_section(generator, size))
+    listed = candidates(size, chosen_section, hub=not offline)
     trains = oracle is None and not all((parts.folder / name / "training.json").is_file() for name in panel.MEMBERS)
     _note_on_time(seconds_of_step(listed[0], network, examples[:4], device), listed[0], counts, trains=trains)
     generators = _generators(listed, network, examples, device)
@@ -403,8 +404,8 @@ def _doubts(judged: panel.Judged, accuracy: Estimate) -> list[str]:
 
 
 def _tree_of(section: ComponentConfig) -> dict[str, Any]:
-    """Return a section as a recipe has it: its kind, and what is not by default."""
-    return {"kind": section.kind, **section.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})}
+    """Return a section as a recipe has it: its kind, and what was set."""
+    return {"kind": section.kind, **section.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
 
 
 def _recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:

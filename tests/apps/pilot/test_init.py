@@ -206,8 +206,11 @@ def test_a_recipe_under_an_oracle_that_is_named(tmp_path, monkeypatch, capsys):
     assert "fmrgen.yaml: exists already" in capsys.readouterr().err
     (tmp_path / "fmrgen.yaml").unlink()
     (tmp_path / "net.yaml").write_text(f"classifier: {LENET}")
-    assert run("init", "digits", "--model", "net.yaml", *arguments[4:], "--generator", "{kind: transform}", "-q") == 0
+    oracle = "{kind: classifier, classifier: asset:mnist/lenet}"
+    others = ["--generator", "transform", "--oracle", oracle, "--offline", "-q"]
+    assert run("init", "digits", "--model", "net.yaml", *others) == 0
     assert load_recipe("fmrgen.yaml").generator.kind == "transform"
+    assert load_recipe("fmrgen.yaml").oracle.classifier.kind == "lenet"
     (tmp_path / "fmrgen.yaml").unlink()
     assert run("init", "other", *arguments[2:]) == 2
     assert "other: no such folder" in capsys.readouterr().err
