@@ -41,14 +41,15 @@ def diff(old: Any, new: Any, labels: Any = None, *, margin: float = 0.0, by: Seq
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
     verdict, evidence = judged(evidence, has_suspect=flips.has_suspect(margin))
     of_all = [*of_old, of_new]
-    notes = faults_of(of_all) or notes_on_swapped(of_all)
+    faults = faults_of(of_all)
+    notes = faults or notes_on_swapped(of_all)
     if labels is None and not all(predictions.has_ids for predictions in of_all):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
     for predictions in of_all:
         notes += _notes_on_spelling(predictions)
     if all(np.array_equal(training.predicted, of_new.predicted) for training in of_old):
         notes.append("OLD and NEW have the same predictions on every image")
-    return Diff(verdict, margin, evidence, flips, notes=notes)
+    return Diff("invalid" if faults else verdict, margin, evidence, flips, notes=notes)
 
 
 def diff_classifiers(
