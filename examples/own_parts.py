@@ -19,9 +19,9 @@ class PrincipalComponents(fmrgen.Generator):
         self.image_size = images.shape[-1]
         flat = images.flatten(1)
         self.mean = flat.mean(0)
-        _, spread, directions = torch.pca_lowrank(flat, q=count, niter=4)
-        self.directions = directions.T.contiguous()  # [count, S·S]
-        self.spread = spread / len(flat) ** 0.5
+        _, spread, directions = torch.linalg.svd(flat - self.mean, full_matrices=False)
+        self.directions = directions[:count].contiguous()  # [count, S·S]
+        self.spread = spread[:count] / len(flat) ** 0.5
 
     def encode(self, images: Tensor, labels: Tensor) -> fmrgen.Latents:
         flat = images.mean(1).flatten(1)
