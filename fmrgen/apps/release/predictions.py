@@ -20,7 +20,7 @@ from scipy.special import softmax
 from fmrgen.errors import UserError, one_line
 from fmrgen.files import open_plain
 
-FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson", ".json")
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _IDS = ["id", "sample_id", "image_id", "example_id", "index", "file_name", "filename", "file", "path", "image_path"]
 _LABELS = ["label", "labels", "target", "targets", "true", "true_label", "y_true"]
 _LABELS += ["ground_truth", "reference", "references"]
@@ -111,7 +111,7 @@ def _table_of(path: Path, file: Any) -> pa.Table:
 
         check_parquet_files([str(path)])
         return pq.read_table(file)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         from pyarrow import csv
 
         header = file.readline()

@@ -147,7 +147,7 @@ def lists_of(table):
     [
         ("commas.csv", lambda table, path: table.to_csv(path, index=False)),
         ("semicolons.csv", lambda table, path: table.to_csv(path, index=False, sep=";")),
-        ("tabs.csv", lambda table, path: table.to_csv(path, index=False, sep="\t")),
+        ("tabs.tsv", lambda table, path: table.to_csv(path, index=False, sep="\t")),
         ("rows.parquet", lambda table, path: table.to_parquet(path)),
         ("rows.jsonl", lambda table, path: table.to_json(path, orient="records", lines=True)),
         ("renamed.csv", lambda table, path: table.set_axis(["id", "target", "pred"], axis=1).to_csv(path, index=False)),
