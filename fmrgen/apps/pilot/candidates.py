@@ -83,7 +83,8 @@ def seconds_of_step(
 ) -> float | None:
     """Return the time of one step of one image, by a few examples: decoded, classified, and back to the latent.
 
-    None if the generator can't be built. Encoding, which is done once, is not counted.
+    None if the generator can't be built, or no gradient reaches the latent. Encoding, which is done once, is not
+    counted.
     """
     try:
         generator = _built(candidate, device)
@@ -97,8 +98,10 @@ def seconds_of_step(
     free = latents.free.float().requires_grad_()
     for _ in range(2):  # the first is slower
         started = time.perf_counter()
-        margin = classifier(generator.decode(Latents(free, latents.fixed)).float()).amax()
-        float(torch.autograd.grad(margin, free)[0].sum())  # waits for the device
+        highest = classifier(generator.decode(Latents(free, latents.fixed)).float()).amax()
+        if not highest.requires_grad:
+            return None
+        float(torch.autograd.grad(highest, free, materialize_grads=True)[0].sum())  # waits for the device
     return (time.perf_counter() - started) / len(examples)
 
 

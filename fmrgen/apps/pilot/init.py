@@ -405,7 +405,7 @@ def _doubts(judged: panel.Judged, accuracy: Estimate) -> list[str]:
 
 def _tree_of(section: ComponentConfig) -> dict[str, Any]:
     """Return a section as a recipe has it: its kind, and what was set."""
-    return {"kind": section.kind, **section.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
+    return {"kind": section.kind, **section.model_dump(mode="json", exclude_unset=True)}
 
 
 def _recipe_text(outcome: Init, tree: Mapping[str, Any]) -> str:

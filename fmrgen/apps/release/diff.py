@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmrgen.apps.release.evidence import judged
+from fmrgen.apps.release.evidence import Verdict, judged
 from fmrgen.apps.release.flips import compare_predictions
 from fmrgen.apps.release.outcome import Diff, faults_of, notes_on_swapped
 from fmrgen.apps.release.predictions import Predictions, predictions_of_columns, read_predictions
@@ -39,9 +39,11 @@ def diff(old: Any, new: Any, labels: Any = None, *, margin: float = 0.0, by: Seq
     of_old = [_as_predictions(f"old {number}", values, labels) for number, values in enumerate(trainings, 1)]
     of_new = _as_predictions("new", new, labels)
     flips, evidence = compare_predictions(of_old, of_new, margin=margin, by=by)
-    verdict, evidence = judged(evidence, has_suspect=flips.has_suspect(margin))
     of_all = [*of_old, of_new]
     faults = faults_of(of_all)
+    verdict: Verdict = "invalid"
+    if not faults:
+        verdict, evidence = judged(evidence, has_suspect=flips.has_suspect(margin))
     notes = faults or notes_on_swapped(of_all)
     if labels is None and not all(predictions.has_ids for predictions in of_all):
         notes.append("there are no ids: the rows of OLD and NEW are paired by their place; add a column id")
@@ -49,7 +51,7 @@ def diff(old: Any, new: Any, labels: Any = None, *, margin: float = 0.0, by: Seq
         notes += _notes_on_spelling(predictions)
     if all(np.array_equal(training.predicted, of_new.predicted) for training in of_old):
         notes.append("OLD and NEW have the same predictions on every image")
-    return Diff("invalid" if faults else verdict, margin, evidence, flips, notes=notes)
+    return Diff(verdict, margin, evidence, flips, notes=notes)
 
 
 def diff_classifiers(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from fmrgen.apps.release.evidence import Evidence, Verdict
 from fmrgen.apps.release.flips import Flips
@@ -64,8 +65,9 @@ def faults_of(networks: Sequence[Predictions]) -> list[str]:
     faults = []
     for predictions in networks:
         both = np.concatenate([predictions.labels, predictions.predicted])
-        names, numbers = np.unique(both, return_inverse=True)
-        labels, predicted = np.split(numbers, 2)
+        encoded = pa.array(both).dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        labels, predicted = np.split(encoded.indices.to_numpy(), 2)
         accuracy = (labels == predicted).mean()
         start = f"{predictions.name} is right on {accuracy:.1%} of {len(predictions):,} images"
         not_finite = int((predictions.predicted == "").sum())

@@ -168,8 +168,9 @@ def predictions_of_columns(name: str, columns: Mapping[str, Any]) -> Predictions
     # A column of CSV is read as numbers, 7, unless there is a word in it: then it has 007.
     by_digits = {text.lstrip("0"): text for text in classes if text.isdecimal()}
     spelled = {text: by_digits.get(text.lstrip("0"), text) for text in predicted_classes - classes if text.isdecimal()}
-    predicted_text = np.array([spelled.get(text, text) for text in predicted_text.tolist()])
-    predicted_classes = set(predicted_text.tolist())
+    if spelled:
+        predicted_text = np.array([spelled.get(text, text) for text in predicted_text.tolist()])
+        predicted_classes = set(predicted_text.tolist())
     if not classes & predicted_classes:
         raise UserError(
             f"{name}: no prediction is a label: labels are {few(sorted(classes))}, predictions "

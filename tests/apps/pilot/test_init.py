@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from fmrgen import Example, Judgement, UserError, generate, init, load_classifier, load_recipe
 from fmrgen.apps.pilot import panel
+from fmrgen.apps.pilot.candidates import candidates, seconds_of_step
 from fmrgen.apps.pilot.photos import deal, look
 from fmrgen.recipe.build import build_source
 from fmrgen.recipe.sections import source_config_of
@@ -239,6 +240,22 @@ def test_too_few_images_to_teach_a_panel(tmp_path):
         init(tmp_path / "digits", LENET, output=tmp_path / "fmrgen.yaml", generator={"kind": "transform"})
 
 
+class Blind(torch.nn.Module):
+    """Gives logits without a gradient."""
+
+    @torch.no_grad()
+    def forward(self, images):
+        return images.flatten(1)[:, :10]
+
+
+def test_a_step_without_a_gradient_has_no_time():
+    """So `init` goes on to the error that names the cause."""
+    examples = [Example(number, torch.rand(3, 32, 32), 0) for number in range(2)]
+    vqgan = candidates(32, None, hub=False)[0]
+    assert seconds_of_step(vqgan, Blind(), examples, torch.device("cpu")) is None
+    assert seconds_of_step(vqgan, load_classifier(LENET), examples, torch.device("cpu")) > 0
+
+
 class Reversed(torch.nn.Module):
     """Puts outputs in the opposite order."""
 
@@ -257,6 +274,7 @@ def test_outputs_in_another_order_are_reported_at_once(tmp_path, monkeypatch):
 # Trainings of some steps, which learn next to nothing.
 DRIVER = """
 from fmrgen.apps.pilot import panel
+from fmrgen.apps.pilot.candidates import candidates, seconds_of_step
 panel.steps_within = lambda *arguments: 12
 from fmrgen.cli.app import main
 main()

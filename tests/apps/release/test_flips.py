@@ -429,6 +429,7 @@ def test_scores_that_are_not_finite_are_no_prediction():
     assert found.flips.new_accuracy.value == pytest.approx(100 * (old == labels)[40:].sum() / 300)
     assert any("not finite on 40 of 300" in note for note in found.notes)
     assert found.verdict == diff(scores, old, labels).verdict == "invalid"  # whichever it is: a fault of OLD helps NEW
+    assert not any(entry.is_better for entry in diff(scores, old, labels, margin=1).evidence)
     with pytest.raises(UserError, match="no row has finite scores"):
         diff(old, np.full((300, 10), np.nan), labels)
 
